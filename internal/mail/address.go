@@ -1,0 +1,246 @@
+package mail
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+)
+
+// Size limits of addresses in octets. MaxPath is RFC 5321 section 4.5.3.1.3;
+// MaxPathRelaxed is what Haraka's connection.ini main.postel permits.
+const (
+	MaxPath        = 256
+	MaxPathRelaxed = 998
+	maxDomain      = 255
+	maxLabel       = 63
+)
+
+// Address is a mailbox: the reverse-path or one forward-path without its angle
+// brackets. The zero value is the null reverse-path. Local is kept unquoted
+// (String quotes it where the grammar asks for it); Domain is kept as it was
+// received, possibly UTF-8 or an address literal in square brackets, and may be
+// empty only in the null path and in the bare "postmaster".
+type Address struct {
+	Local  string
+	Domain string
+}
+
+// ErrAddress is what every error of ParseAddress wraps.
+var ErrAddress = errors.New("invalid address")
+
+// ParseAddress reads "local@domain", with or without angle brackets and with
+// the local part quoted or not. "" and "<>" give the null Address. The last @
+// separates the parts. A source route is dropped (RFC 5321 appendix C). Control
+// characters, invalid UTF-8, empty labels, and a domain that is neither a
+// hostname nor an address literal are errors that wrap ErrAddress.
+func ParseAddress(s string) (Address, error) {
+	if len(s) > 1 && s[0] == '<' && s[len(s)-1] == '>' {
+		s = s[1 : len(s)-1]
+	}
+	if s == "" {
+		return Address{}, nil
+	}
+	if len(s) > MaxPathRelaxed {
+		return Address{}, fmt.Errorf("%w: longer than %d octets", ErrAddress, MaxPathRelaxed)
+	}
+	if !utf8.ValidString(s) {
+		return Address{}, fmt.Errorf("%w: not UTF-8", ErrAddress)
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return Address{}, fmt.Errorf("%w: control character", ErrAddress)
+		}
+	}
+	if s[0] == '@' {
+		if i := strings.IndexByte(s, ':'); i > 0 {
+			s = s[i+1:]
+		}
+	}
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		if strings.EqualFold(s, "postmaster") { // RFC 5321 section 4.5.1
+			return Address{Local: s}, nil
+		}
+		return Address{}, fmt.Errorf("%w: no domain", ErrAddress)
+	}
+	local, domain := s[:at], s[at+1:]
+	if n := len(local); n > 1 && local[0] == '"' && local[n-1] == '"' {
+		u, ok := unquote(local[1 : n-1])
+		if !ok {
+			return Address{}, fmt.Errorf("%w: malformed quoted string", ErrAddress)
+		}
+		local = u
+	}
+	if local == "" {
+		return Address{}, fmt.Errorf("%w: empty local part", ErrAddress)
+	}
+	if err := checkDomain(domain); err != nil {
+		return Address{}, err
+	}
+	return Address{Local: local, Domain: domain}, nil
+}
+
+func unquote(s string) (string, bool) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			if i++; i == len(s) {
+				return "", false
+			}
+		case '"':
+			return "", false
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String(), true
+}
+
+func checkDomain(d string) error {
+	switch {
+	case d == "":
+		return fmt.Errorf("%w: empty domain", ErrAddress)
+	case len(d) > maxDomain:
+		return fmt.Errorf("%w: domain longer than %d octets", ErrAddress, maxDomain)
+	case d[0] == '[':
+		if _, ok := literal(d); !ok {
+			return fmt.Errorf("%w: bad address literal", ErrAddress)
+		}
+		return nil
+	}
+	for label := range strings.SplitSeq(d, ".") {
+		switch {
+		case label == "":
+			return fmt.Errorf("%w: empty label in domain", ErrAddress)
+		case len(label) > maxLabel && isASCII(label):
+			return fmt.Errorf("%w: label longer than %d octets", ErrAddress, maxLabel)
+		case label[0] == '-' || label[len(label)-1] == '-':
+			return fmt.Errorf("%w: label begins or ends with a hyphen", ErrAddress)
+		}
+		for i := 0; i < len(label); i++ {
+			if c := label[i]; c < utf8.RuneSelf && !isLetDig(c) && c != '-' {
+				return fmt.Errorf("%w: character %q in domain", ErrAddress, c)
+			}
+		}
+	}
+	if !isASCII(d) {
+		if _, err := idna.Lookup.ToASCII(d); err != nil {
+			return fmt.Errorf("%w: %v", ErrAddress, err)
+		}
+	}
+	return nil
+}
+
+func literal(d string) (netip.Addr, bool) {
+	if len(d) < 3 || d[0] != '[' || d[len(d)-1] != ']' {
+		return netip.Addr{}, false
+	}
+	s := d[1 : len(d)-1]
+	if len(s) > 5 && strings.EqualFold(s[:5], "IPv6:") {
+		a, err := netip.ParseAddr(s[5:])
+		return a, err == nil && a.Is6() && a.Zone() == ""
+	}
+	a, err := netip.ParseAddr(s)
+	return a, err == nil && a.Is4()
+}
+
+// IsNull reports whether a is the null reverse-path.
+func (a Address) IsNull() bool { return a.Local == "" && a.Domain == "" }
+
+// Host returns the domain in the form in which domains are compared: lower
+// case, A-labels. Address literals are only lower-cased.
+func (a Address) Host() string { return CanonicalDomain(a.Domain) }
+
+// CanonicalDomain returns d in lower case with A-labels (RFC 5890) and without
+// a trailing dot. What IDNA refuses is only lower-cased.
+func CanonicalDomain(d string) string {
+	d = strings.TrimSuffix(d, ".")
+	if !isASCII(d) {
+		if ascii, err := idna.Lookup.ToASCII(d); err == nil {
+			return ascii
+		}
+	}
+	return strings.ToLower(d)
+}
+
+// Literal returns the address in a domain that is an address literal
+// (RFC 5321 section 4.1.3).
+func (a Address) Literal() (netip.Addr, bool) { return literal(a.Domain) }
+
+// IsUTF8 reports whether a needs SMTPUTF8 as it is written (RFC 6531).
+func (a Address) IsUTF8() bool { return !isASCII(a.Local) || !isASCII(a.Domain) }
+
+// ASCII returns a with its domain in A-labels; ok is false when the local part
+// still is not ASCII, so that no ASCII form exists.
+func (a Address) ASCII() (ascii Address, ok bool) {
+	if !isASCII(a.Domain) {
+		a.Domain = CanonicalDomain(a.Domain)
+	}
+	return a, isASCII(a.Local) && isASCII(a.Domain)
+}
+
+// String returns local@domain as it goes on the wire, quoted where needed, or
+// "" for the null path.
+func (a Address) String() string {
+	if a.IsNull() {
+		return ""
+	}
+	local := a.Local
+	if !isDotString(local) {
+		local = `"` + quoter.Replace(local) + `"`
+	}
+	if a.Domain == "" {
+		return local
+	}
+	return local + "@" + a.Domain
+}
+
+// Path returns String in angle brackets: "<>" for the null path.
+func (a Address) Path() string { return "<" + a.String() + ">" }
+
+// MarshalText implements encoding.TextMarshaler with String.
+func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler with ParseAddress.
+func (a *Address) UnmarshalText(b []byte) error {
+	p, err := ParseAddress(string(b))
+	if err == nil {
+		*a = p
+	}
+	return err
+}
+
+var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// isDotString reports whether s is a Dot-string (RFC 5321 section 4.1.2), with
+// UTF-8 allowed (RFC 6531 section 3.3).
+func isDotString(s string) bool {
+	if s == "" || s[0] == '.' || s[len(s)-1] == '.' || strings.Contains(s, "..") {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= utf8.RuneSelf || isLetDig(c) || c == '.' || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0 {
+			continue
+		}
+		return false
+	}
+	return true
+}
+
+func isLetDig(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}

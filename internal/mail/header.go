@@ -1,0 +1,190 @@
+package mail
+
+import (
+	"bytes"
+	"strings"
+)
+
+// Header is the header section of a message as raw fields in order. Fields that
+// nobody touches keep their bytes. Names compare without regard to case.
+type Header struct {
+	fields  [][]byte // "Name: value\r\n" with its folds, each
+	changed bool
+}
+
+// ParseHeader reads the fields at the start of a message up to and including
+// the empty line. size is how many bytes of b belong to the header section with
+// that line. A message may lack the empty line: the section then ends before
+// the first line that is neither a field nor a fold (complete is false), and
+// whoever writes the message adds the line. b is kept, not copied.
+func ParseHeader(b []byte) (h *Header, size int, complete bool) {
+	h = &Header{}
+	for size < len(b) {
+		end := bytes.IndexByte(b[size:], '\n')
+		if end < 0 {
+			end = len(b)
+		} else {
+			end += size + 1
+		}
+		line := b[size:end]
+		switch {
+		case len(bytes.TrimRight(line, "\r\n")) == 0:
+			return h, end, true
+		case line[0] == ' ' || line[0] == '\t':
+			if n := len(h.fields); n > 0 {
+				last := h.fields[n-1]
+				h.fields[n-1] = b[size-len(last) : end]
+				break
+			}
+			return h, size, false
+		case isField(line):
+			h.fields = append(h.fields, line[:len(line):len(line)])
+		default:
+			return h, size, false
+		}
+		size = end
+	}
+	return h, size, false
+}
+
+// isField reports whether line begins with a field name and a colon (RFC 5322
+// section 2.2; blanks before the colon are the obsolete form of 4.5).
+func isField(line []byte) bool {
+	i := bytes.IndexByte(line, ':')
+	if i < 1 {
+		return false
+	}
+	name := bytes.TrimRight(line[:i], " \t")
+	for _, c := range name {
+		if c <= ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return len(name) > 0
+}
+
+// Get returns the value of the first field of that name, unfolded and without
+// surrounding blanks; "" if there is none.
+func (h *Header) Get(name string) string {
+	for _, f := range h.fields {
+		if fieldIs(f, name) {
+			return fieldValue(f)
+		}
+	}
+	return ""
+}
+
+// All returns the values of every field of that name, top to bottom.
+func (h *Header) All(name string) []string {
+	var all []string
+	for _, f := range h.fields {
+		if fieldIs(f, name) {
+			all = append(all, fieldValue(f))
+		}
+	}
+	return all
+}
+
+// Count returns how many fields have that name.
+func (h *Header) Count(name string) int {
+	n := 0
+	for _, f := range h.fields {
+		if fieldIs(f, name) {
+			n++
+		}
+	}
+	return n
+}
+
+// Has reports whether there is a field of that name.
+func (h *Header) Has(name string) bool { return h.Count(name) > 0 }
+
+// Add puts a field at the end of the section. Line breaks in value become
+// folds, so that no value can make a second field.
+func (h *Header) Add(name, value string) {
+	h.fields = append(h.fields, makeField(name, value))
+	h.changed = true
+}
+
+// AddLeading puts a field in front of all others.
+func (h *Header) AddLeading(name, value string) {
+	h.fields = append([][]byte{makeField(name, value)}, h.fields...)
+	h.changed = true
+}
+
+// Remove takes away every field of that name.
+func (h *Header) Remove(name string) {
+	kept := h.fields[:0:0]
+	for _, f := range h.fields {
+		if !fieldIs(f, name) {
+			kept = append(kept, f)
+		}
+	}
+	if len(kept) != len(h.fields) {
+		h.fields, h.changed = kept, true
+	}
+}
+
+// Rename gives every field called from the name to and moves it to the end.
+func (h *Header) Rename(from, to string) {
+	values := h.All(from)
+	h.Remove(from)
+	for _, v := range values {
+		h.Add(to, v)
+	}
+}
+
+// Changed reports whether the section differs from what was parsed.
+func (h *Header) Changed() bool { return h.changed }
+
+// Len returns the number of fields.
+func (h *Header) Len() int { return len(h.fields) }
+
+// Bytes returns the section with its closing empty line.
+func (h *Header) Bytes() []byte {
+	n := 2
+	for _, f := range h.fields {
+		n += len(f) + 2
+	}
+	b := make([]byte, 0, n)
+	for _, f := range h.fields {
+		b = append(b, f...)
+		if !bytes.HasSuffix(f, []byte("\n")) {
+			b = append(b, '\r', '\n')
+		}
+	}
+	return append(b, '\r', '\n')
+}
+
+func fieldIs(f []byte, name string) bool {
+	return len(f) > len(name) && strings.EqualFold(string(f[:len(name)]), name) &&
+		(f[len(name)] == ':' || f[len(name)] == ' ' || f[len(name)] == '\t') &&
+		bytes.HasPrefix(bytes.TrimLeft(f[len(name):], " \t"), []byte(":"))
+}
+
+func fieldValue(f []byte) string {
+	v := f[bytes.IndexByte(f, ':')+1:]
+	v = bytes.ReplaceAll(v, []byte("\r\n"), nil)
+	return strings.TrimSpace(string(bytes.ReplaceAll(v, []byte("\n"), nil)))
+}
+
+func makeField(name, value string) []byte {
+	value = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(value)
+	lines := strings.Split(strings.TrimRight(value, "\n"), "\n")
+	var b strings.Builder
+	b.WriteString(name + ": ")
+	for i, line := range lines {
+		if i > 0 {
+			if strings.TrimSpace(line) == "" {
+				continue // an empty line would end the header
+			}
+			b.WriteString("\r\n")
+			if line[0] != ' ' && line[0] != '\t' {
+				b.WriteByte('\t')
+			}
+		}
+		b.WriteString(line)
+	}
+	b.WriteString("\r\n")
+	return []byte(b.String())
+}

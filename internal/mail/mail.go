@@ -1,0 +1,136 @@
+// Package mail holds the nouns that every other package speaks in (RFC 5321,
+// RFC 5598): Address, Envelope, Recipient, Header, Content, NextHop, ID. It
+// does no I/O and knows no protocol.
+//
+// A mail object is an Envelope and a Content. Content is RFC 5322 bytes with
+// CRLF line ends, not dot-stuffed, and never changes once it exists; a changed
+// header makes a new Content that shares the body.
+package mail
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// ID names one transaction and the message that came of it: an upper-case
+// UUIDv4 of the connection, a dot, and the transaction's number on it, as in
+// Haraka. It is safe as a file name: only letters, digits, '-' and '.'.
+type ID string
+
+// NewConnectionID returns a fresh connection id: an upper-case UUIDv4.
+func NewConnectionID() string { return strings.ToUpper(uuid.NewString()) }
+
+// NewID returns the id of transaction n (from 1) of a connection.
+func NewID(connection string, n int) ID { return ID(fmt.Sprintf("%s.%d", connection, n)) }
+
+// Valid reports whether id is not empty, at most 64 octets and safe as a file
+// name.
+func (id ID) Valid() bool {
+	if id == "" || len(id) > 64 || id[0] == '.' {
+		return false
+	}
+	for i := 0; i < len(id); i++ {
+		if c := id[i]; !isLetDig(c) && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// Notify is a set of the NOTIFY keywords of RFC 3461 section 4.1. Zero means
+// that the parameter was absent: failures, and delays where configured, are
+// reported.
+type Notify uint8
+
+// The keywords of NOTIFY. NotifyNever excludes the others.
+const (
+	NotifySuccess Notify = 1 << iota
+	NotifyFailure
+	NotifyDelay
+	NotifyNever
+)
+
+// Recipient is one forward-path with its DSN parameters (RFC 3461 section 4).
+type Recipient struct {
+	Address Address `json:"address"`
+	Notify  Notify  `json:"notify,omitempty"`
+	ORCPT   string  `json:"orcpt,omitempty"` // "rfc822;user@domain", decoded; "": absent
+}
+
+// WantsFailure reports whether a DSN is due when the recipient fails.
+func (r Recipient) WantsFailure() bool { return r.Notify == 0 || r.Notify&NotifyFailure != 0 }
+
+// Envelope is what MAIL and RCPT said, and what our side adds to it.
+type Envelope struct {
+	ID         ID          `json:"id"`
+	From       Address     `json:"from"` // null: <>
+	Recipients []Recipient `json:"recipients"`
+	Received   time.Time   `json:"received"`             // when MAIL was accepted
+	Body       string      `json:"body,omitempty"`       // "", "7BIT" or "8BITMIME" (RFC 6152)
+	UTF8       bool        `json:"utf8,omitempty"`       // SMTPUTF8 (RFC 6531)
+	RequireTLS bool        `json:"requiretls,omitempty"` // REQUIRETLS (RFC 8689)
+	Return     string      `json:"ret,omitempty"`        // "", "FULL" or "HDRS" (RFC 3461 4.3)
+	EnvelopeID string      `json:"envid,omitempty"`      // decoded ENVID (RFC 3461 4.4)
+	Notes      Notes       `json:"notes,omitempty"`      // the transaction's notes; JSON values
+}
+
+// Protocol is what a next hop speaks.
+type Protocol uint8
+
+// The protocols of a next hop.
+const (
+	SMTP Protocol = iota
+	LMTP
+)
+
+// String returns "SMTP" or "LMTP".
+func (p Protocol) String() string {
+	if p == LMTP {
+		return "LMTP"
+	}
+	return "SMTP"
+}
+
+// NextHop says where a message goes and how: one MX, smart host or backend.
+type NextHop struct {
+	Host     string   // hostname or IP address; "" with Path
+	Port     int      // 0: the protocol's default (25, or 24 for LMTP)
+	Path     string   // Unix socket, instead of Host and Port
+	Protocol Protocol // SMTP or LMTP
+	Priority int      // MX preference: lower is tried first
+
+	ImplicitTLS bool       // TLS from the first byte
+	Bind        netip.Addr // local address; zero: the system chooses
+	Helo        string     // EHLO name; "": our own
+
+	AuthType string // "", "plain", "login"
+	AuthUser string
+	AuthPass string
+}
+
+// String returns host:port or the socket's path, never a credential.
+func (h NextHop) String() string {
+	if h.Path != "" {
+		return h.Path
+	}
+	port := h.Port
+	if port == 0 {
+		port = h.DefaultPort()
+	}
+	if a, err := netip.ParseAddr(h.Host); err == nil {
+		return netip.AddrPortFrom(a, uint16(port)).String()
+	}
+	return fmt.Sprintf("%s:%d", h.Host, port)
+}
+
+// DefaultPort is 25 for SMTP and 24 for LMTP, as in Haraka.
+func (h NextHop) DefaultPort() int {
+	if h.Protocol == LMTP {
+		return 24
+	}
+	return 25
+}

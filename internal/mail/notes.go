@@ -1,0 +1,79 @@
+package mail
+
+import "strings"
+
+// Notes is what plugins remember along a connection or a transaction: a tree
+// of JSON-like values with dotted paths, as Haraka's notes. The notes of a
+// transaction are kept with its message in the queue, so their values must
+// marshal to JSON. A nil Notes can be read, not written.
+type Notes map[string]any
+
+// Get returns the value at a dotted path such as "queue.wants", or nil.
+func (n Notes) Get(path string) any {
+	var v any = n
+	for key := range strings.SplitSeq(path, ".") {
+		m, ok := asMap(v)
+		if !ok {
+			return nil
+		}
+		v = m[key]
+	}
+	return v
+}
+
+// String returns the string at a dotted path, or "".
+func (n Notes) String(path string) string {
+	s, _ := n.Get(path).(string)
+	return s
+}
+
+// Bool reports whether the value at a dotted path is true.
+func (n Notes) Bool(path string) bool {
+	b, _ := n.Get(path).(bool)
+	return b
+}
+
+// Set stores v at a dotted path and makes the maps on the way. A value on the
+// way that is no map is replaced.
+func (n Notes) Set(path string, v any) {
+	keys := strings.Split(path, ".")
+	m := map[string]any(n)
+	for _, key := range keys[:len(keys)-1] {
+		next, ok := asMap(m[key])
+		if !ok {
+			next = map[string]any{}
+			m[key] = next
+		}
+		m = next
+	}
+	m[keys[len(keys)-1]] = v
+}
+
+// Clone returns a copy whose maps are its own; other values are shared.
+func (n Notes) Clone() Notes {
+	if n == nil {
+		return nil
+	}
+	return Notes(cloneMap(n))
+}
+
+func cloneMap(m map[string]any) map[string]any {
+	c := make(map[string]any, len(m))
+	for k, v := range m {
+		if sub, ok := asMap(v); ok {
+			v = cloneMap(sub)
+		}
+		c[k] = v
+	}
+	return c
+}
+
+func asMap(v any) (map[string]any, bool) {
+	switch m := v.(type) {
+	case Notes:
+		return m, m != nil
+	case map[string]any:
+		return m, m != nil
+	}
+	return nil, false
+}

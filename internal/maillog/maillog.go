@@ -1,0 +1,143 @@
+// Package maillog is the mail log: one method for each thing that can happen
+// to a message or a connection, one line for each event. Every line carries
+// the id of its connection or transaction, so that one grep follows one
+// message. No line carries a password or a message.
+//
+// The developers' log is a plain *zap.Logger that is passed to those who need
+// it; both usually share one core (see NewCore).
+package maillog
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Log writes mail events. Its methods may be called from any goroutine.
+type Log struct{ z *zap.Logger }
+
+// New returns a Log that writes to z at levels info and notice.
+func New(z *zap.Logger) *Log { return &Log{z: z} }
+
+// Nop returns a Log that writes nothing.
+func Nop() *Log { return New(zap.NewNop()) }
+
+// Connect logs an accepted connection.
+func (l *Log) Connect(id, ip string, port int, localIP string, localPort int) {
+	l.z.Info("connect", zap.String("uuid", id), zap.String("ip", ip), zap.Int("port", port),
+		zap.String("local_ip", localIP), zap.Int("local_port", localPort))
+}
+
+// Refused logs a connection that got no session, and why.
+func (l *Log) Refused(id, ip, reason string) {
+	l.z.Info("refused", zap.String("uuid", id), zap.String("ip", ip), zap.String("reason", reason))
+}
+
+// Sender logs the answer to MAIL.
+func (l *Log) Sender(id, from string, code int, msg string) {
+	l.z.Info("sender", zap.String("uuid", id), zap.String("from", from), zap.Int("code", code), zap.String("msg", msg))
+}
+
+// Recipient logs the answer to one RCPT.
+func (l *Log) Recipient(id, from, to string, code int, msg string) {
+	l.z.Info("recipient", zap.String("uuid", id), zap.String("to", to), zap.String("sender", from),
+		zap.Int("code", code), zap.String("msg", msg))
+}
+
+// Auth logs an AUTH exchange; code is the reply's.
+func (l *Log) Auth(id, mech, user string, code int) {
+	l.z.Info("auth", zap.String("uuid", id), zap.String("mech", mech), zap.String("user", user), zap.Int("code", code))
+}
+
+// Message logs the answer to the final dot. rcpts counts accepted, deferred
+// and rejected RCPTs; delay is how long hooks, relay or queue took.
+func (l *Log) Message(id, messageID string, size int64, rcpts [3]int, delay time.Duration, code int, msg string) {
+	l.z.Info("message", zap.String("uuid", id), zap.String("mid", messageID), zap.Int64("size", size),
+		zap.Ints("rcpts", rcpts[:]), seconds("delay", delay), zap.Int("code", code), zap.String("msg", msg))
+}
+
+// Disconnected is what Disconnect logs.
+type Disconnected struct {
+	ID, IP, RDNS, Helo   string
+	Relay, ESMTP, TLS    bool
+	Errors, Transactions int
+	Rcpts, Messages      [3]int // accepted, deferred, rejected
+	Bytes                int64
+	LastReject           string
+	Elapsed              time.Duration
+}
+
+// Disconnect logs the end of a connection.
+func (l *Log) Disconnect(d Disconnected) {
+	l.z.Info("disconnect", zap.String("uuid", d.ID), zap.String("ip", d.IP), zap.String("rdns", d.RDNS),
+		zap.String("helo", d.Helo), zap.Bool("relay", d.Relay), zap.Bool("esmtp", d.ESMTP), zap.Bool("tls", d.TLS),
+		zap.Int("errors", d.Errors), zap.Int("txns", d.Transactions), zap.Ints("rcpts", d.Rcpts[:]),
+		zap.Ints("msgs", d.Messages[:]), zap.Int64("bytes", d.Bytes), zap.String("lr", d.LastReject),
+		seconds("time", d.Elapsed))
+}
+
+// Queued logs a message that is durably in the queue.
+func (l *Log) Queued(id, from string, rcpts int, size int64) {
+	l.z.Info("queued", zap.String("uuid", id), zap.String("from", from), zap.Int("rcpts", rcpts), zap.Int64("size", size))
+}
+
+// Delivery tells where an attempt went and how; fields that are not known are
+// empty.
+type Delivery struct {
+	ID, From, Domain, Host, IP string
+	Port                       int
+	Mode                       string // "SMTP" or "LMTP"
+	TLS                        string // "none", or version and cipher
+	Auth                       bool
+	Reused                     bool // on a kept connection
+	Delay                      time.Duration
+	Attempts                   int
+}
+
+func (d *Delivery) fields(to []string, response string) []zap.Field {
+	return []zap.Field{
+		zap.String("uuid", d.ID), zap.String("from", d.From), zap.Strings("to", to), zap.String("domain", d.Domain),
+		zap.String("host", d.Host), zap.String("ip", d.IP), zap.Int("port", d.Port), zap.String("mode", d.Mode),
+		zap.String("tls", d.TLS), zap.Bool("auth", d.Auth), zap.Bool("reused", d.Reused), seconds("delay", d.Delay),
+		zap.Int("attempts", d.Attempts), zap.String("response", response),
+	}
+}
+
+// Forwarded logs recipients that the relay's next hop took.
+func (l *Log) Forwarded(d Delivery, to []string, response string) {
+	l.z.Info("forwarded", d.fields(to, response)...)
+}
+
+// ForwardFailed logs a relay that the next hop refused or that did not reach it.
+func (l *Log) ForwardFailed(d Delivery, to []string, response string) {
+	l.z.Warn("forward failed", d.fields(to, response)...)
+}
+
+// Delivered logs recipients whose message the next hop took.
+func (l *Log) Delivered(d Delivery, to []string, response string) {
+	l.z.Info("delivered", d.fields(to, response)...)
+}
+
+// Deferred logs recipients that will be tried again at next.
+func (l *Log) Deferred(d Delivery, to []string, response string, next time.Time) {
+	l.z.Info("deferred", append(d.fields(to, response), zap.Time("next", next))...)
+}
+
+// Failed logs recipients that are given up: refused, or expired.
+func (l *Log) Failed(d Delivery, to []string, response string) {
+	l.z.Info("failed", d.fields(to, response)...)
+}
+
+// DSN logs a report that was queued for a message's sender.
+func (l *Log) DSN(id, about, to string) {
+	l.z.Info("dsn", zap.String("uuid", id), zap.String("about", about), zap.String("to", to))
+}
+
+// NoDSN logs that no report is sent about a failed message, and why.
+func (l *Log) NoDSN(about, reason string) {
+	l.z.Warn("no dsn", zap.String("uuid", about), zap.String("reason", reason))
+}
+
+func seconds(key string, d time.Duration) zap.Field {
+	return zap.Float64(key, float64(d.Round(time.Millisecond).Milliseconds())/1000)
+}
