@@ -1,0 +1,129 @@
+// Package intake takes responsibility for a message: it runs the hooks queue
+// or queue_outbound, and a relaying client's message that no plugin took goes
+// into the outbound queue. Its positive reply is the server's promise: it is
+// given only after a plugin said OK or the queue holds the message durably.
+package intake
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+	"tarishi/internal/reply"
+)
+
+// Queue is where accepted messages wait. Put returns nil only when the message
+// is durable.
+type Queue interface {
+	Put(env *mail.Envelope, c mail.Content) error
+	Healthy() error
+}
+
+// Dispatcher is told of every message that Put accepted.
+type Dispatcher interface {
+	Enqueue(p mail.Pending)
+}
+
+// Chain runs hooks.
+type Chain interface {
+	Run(ctx context.Context, p hook.Point, e *hook.Event) hook.Verdict
+}
+
+// Options is what an Intake works with. All fields but ReceivedHeader are
+// needed.
+type Options struct {
+	Me             string // our hostname, for Message-Id
+	ReceivedHeader string // text of the Received field of queued mail; "" or "disabled": none
+	Queue          Queue
+	Dispatcher     Dispatcher
+	Chain          Chain
+	Mail           *maillog.Log
+	Log            *zap.Logger
+	Now            func() time.Time
+}
+
+// Intake decides what becomes of a received message.
+type Intake struct{ o Options }
+
+// New returns an Intake.
+func New(o Options) *Intake { return &Intake{o: o} }
+
+// Healthy returns nil, or the reply that MAIL gets while nothing can be
+// accepted.
+func (in *Intake) Healthy() error { return in.o.Queue.Healthy() }
+
+// Accept settles what becomes of the message of t, after data_post. A positive
+// reply means that someone took responsibility for it. disconnect asks the
+// session to close the connection after the reply.
+func (in *Intake) Accept(ctx context.Context, c *hook.Connection, t *hook.Transaction) (r *reply.Reply, disconnect bool) {
+	point := hook.OnQueue
+	if t.Relaying {
+		point = hook.OnQueueOutbound
+	}
+	v := in.o.Chain.Run(ctx, point, &hook.Event{Point: point, Conn: c, Tx: t})
+	switch {
+	case v.Code == hook.OK:
+		return in.answer(t, v, 250, "2.0.0", "Message Queued"), false
+	case v.Code == hook.Deny || v.Code == hook.DenyDisconnect:
+		return in.answer(t, v, 550, "5.7.1", "Message denied"), v.Code.Disconnects()
+	case v.Code == hook.DenySoft || v.Code == hook.DenySoftDisconnect:
+		return in.answer(t, v, 450, "4.7.1", "Message denied temporarily"), v.Code.Disconnects()
+	case t.Relaying:
+		return in.outbound(ctx, c, t), false
+	}
+	return in.answer(t, v, 451, "4.3.5", "No queue plugin took the message, please try again later"), false
+}
+
+// answer makes the final reply: the verdict's own or the default, with the
+// transaction's id behind it, as Haraka writes it.
+func (in *Intake) answer(t *hook.Transaction, v hook.Verdict, code int, enhanced, text string) *reply.Reply {
+	r := reply.New(code, enhanced, text)
+	if v.Text != "" {
+		r.Text = v.Text
+	}
+	if v.Reply != nil && v.Reply.Code/100 == code/100 {
+		r = v.Reply
+	}
+	withID := *r
+	withID.Text = fmt.Sprintf("%s (%s)", r.Text, t.ID)
+	return &withID
+}
+
+// outbound puts the message into the queue.
+func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Transaction) *reply.Reply {
+	complete(t.Header, string(t.ID), in.o.Me, in.o.ReceivedHeader, in.o.Now())
+	in.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Conn: c, Tx: t})
+	content := t.Final()
+	if err := in.o.Queue.Put(&t.Envelope, content); err != nil {
+		r := reply.From(err)
+		in.o.Log.Error("queueing failed", zap.String("uuid", string(t.ID)), zap.Error(r))
+		if r.Permanent() { // a queue that cannot store is our trouble, not the sender's
+			r = reply.New(451, "4.3.0", "Queueing failed, please try again later").Because(r)
+		}
+		return in.answer(t, hook.Verdict{}, r.Code, r.Enhanced.String(), r.Text)
+	}
+	in.o.Mail.Queued(string(t.ID), t.From.String(), len(t.Recipients), content.Size())
+	in.o.Dispatcher.Enqueue(mail.NewPending(&t.Envelope, content.Size()))
+	return in.answer(t, hook.Verdict{}, 250, "2.0.0", "Message Queued")
+}
+
+// complete adds what a submitted message must not go out without (RFC 6409
+// section 8) and the queue's own trace field.
+func complete(h *mail.Header, id, me, received string, now time.Time) {
+	if mid := h.Get("Message-Id"); mid == "" || mid == "<>" {
+		h.Remove("Message-Id")
+		h.Add("Message-Id", "<"+id+"@"+me+">")
+	}
+	date := now.Format("Mon, 02 Jan 2006 15:04:05 -0700")
+	if !h.Has("Date") {
+		h.Add("Date", date)
+	}
+	if received != "" && received != "disabled" {
+		h.AddLeading("Received", "("+received+"); "+date)
+	}
+}

@@ -1,0 +1,116 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+	"tarishi/internal/reply"
+)
+
+type chain map[hook.Point]func(*hook.Event) hook.Verdict
+
+func (c chain) Run(_ context.Context, p hook.Point, e *hook.Event) hook.Verdict {
+	if f := c[p]; f != nil {
+		return f(e)
+	}
+	return hook.Proceed()
+}
+
+type store struct {
+	err     error
+	events  []string
+	content string
+}
+
+func (s *store) Put(_ *mail.Envelope, c mail.Content) error {
+	r, _ := c.Open()
+	b, _ := io.ReadAll(r)
+	s.content = string(b)
+	s.events = append(s.events, "put")
+	return s.err
+}
+func (s *store) Healthy() error         { return nil }
+func (s *store) Enqueue(p mail.Pending) { s.events = append(s.events, "enqueue "+string(p.ID)) }
+
+func transaction(relaying bool, message string) *hook.Transaction {
+	h, size, _ := mail.ParseHeader([]byte(message))
+	return &hook.Transaction{
+		Envelope: mail.Envelope{ID: "ABC.1", Notes: mail.Notes{}, Recipients: []mail.Recipient{{Address: mail.Address{Local: "a", Domain: "b.c"}}}},
+		Relaying: relaying, Header: h, HeaderSize: int64(size), Content: mail.Memory{[]byte(message)}, Results: hook.NewResults(),
+	}
+}
+
+func accept(relaying bool, ch chain, s *store, message string) (*reply.Reply, bool) {
+	in := New(Options{
+		Me: "mx.test", ReceivedHeader: "Tarishi outbound", Queue: s, Dispatcher: s, Chain: ch, Mail: maillog.Nop(), Log: zap.NewNop(),
+		Now: func() time.Time { return time.Date(2026, 11, 22, 2, 6, 51, 0, time.UTC) },
+	})
+	return in.Accept(context.Background(), &hook.Connection{}, transaction(relaying, message))
+}
+
+func TestVerdicts(t *testing.T) {
+	for _, tc := range []struct {
+		relaying   bool
+		v          hook.Verdict
+		want       string
+		disconnect bool
+	}{
+		{false, hook.Answer(hook.OK, ""), "250 2.0.0 Message Queued (ABC.1)", false},
+		{false, hook.Answer(hook.OK, "taken"), "250 2.0.0 taken (ABC.1)", false},
+		{true, hook.Answer(hook.OK, "taken"), "250 2.0.0 taken (ABC.1)", false},
+		{false, hook.Answer(hook.Deny, ""), "550 5.7.1 Message denied (ABC.1)", false},
+		{true, hook.Answer(hook.DenySoft, "later"), "450 4.7.1 later (ABC.1)", false},
+		{false, hook.Answer(hook.DenyDisconnect, ""), "550 5.7.1 Message denied (ABC.1)", true},
+		{false, hook.Answer(hook.DenySoftDisconnect, ""), "450 4.7.1 Message denied temporarily (ABC.1)", true},
+		{false, hook.Verdict{Code: hook.Deny, Reply: reply.New(554, "5.6.0", "bad")}, "554 5.6.0 bad (ABC.1)", false},
+		{false, hook.Verdict{Code: hook.Deny, Reply: reply.New(250, "2.0.0", "odd")}, "550 5.7.1 Message denied (ABC.1)", false},
+		{false, hook.Proceed(), "451 4.3.5 No queue plugin took the message, please try again later (ABC.1)", false},
+		{false, hook.Answer(hook.Stop, "x"), "451 4.3.5 x (ABC.1)", false},
+	} {
+		point := hook.OnQueue
+		if tc.relaying {
+			point = hook.OnQueueOutbound
+		}
+		s := &store{}
+		r, disconnect := accept(tc.relaying, chain{point: func(*hook.Event) hook.Verdict { return tc.v }}, s, "A: b\r\n\r\n")
+		if r.String() != tc.want || disconnect != tc.disconnect || len(s.events) > 0 {
+			t.Errorf("%v %s: got %s, disconnect %v, %v", tc.relaying, tc.v.Code, r, disconnect, s.events)
+		}
+	}
+}
+
+func TestOutbound(t *testing.T) {
+	s := &store{}
+	ch := chain{hook.OnPreSendTransEmail: func(e *hook.Event) hook.Verdict {
+		e.Tx.Header.Add("X-Seen", "yes")
+		return hook.Answer(hook.Deny, "ignored here")
+	}}
+	r, _ := accept(true, ch, s, "Subject: x\r\n\r\nbody\r\n")
+	if r.String() != "250 2.0.0 Message Queued (ABC.1)" || strings.Join(s.events, ",") != "put,enqueue ABC.1" {
+		t.Errorf("%s %v", r, s.events)
+	}
+	want := "Received: (Tarishi outbound); Sun, 22 Nov 2026 02:06:51 +0000\r\nSubject: x\r\nMessage-Id: <ABC.1@mx.test>\r\n" +
+		"Date: Sun, 22 Nov 2026 02:06:51 +0000\r\nX-Seen: yes\r\n\r\nbody\r\n"
+	if s.content != want {
+		t.Errorf("got  %q\nwant %q", s.content, want)
+	}
+}
+
+func TestPutFailureIsTemporary(t *testing.T) {
+	for _, err := range []error{errors.New("disk on fire"), reply.New(452, "4.3.1", "Insufficient system storage"), reply.New(550, "", "odd")} {
+		s := &store{err: err}
+		r, _ := accept(true, nil, s, "\r\n")
+		if !r.Temporary() || strings.Contains(r.Text, "fire") || len(s.events) != 1 {
+			t.Errorf("%v: %s %v", err, r, s.events)
+		}
+	}
+}

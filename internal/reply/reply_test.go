@@ -1,0 +1,40 @@
+package reply
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+)
+
+func TestParseEnhanced(t *testing.T) {
+	for in, want := range map[string]Enhanced{"5.1.1": {5, 1, 1}, "5.7.26": {5, 7, 26}, "2.0.0": {2, 0, 0}, "4.999.0": {4, 999, 0}} {
+		if e, ok := ParseEnhanced(in); !ok || e != want || e.String() != in {
+			t.Errorf("%s: %v %v", in, e, ok)
+		}
+	}
+	for _, in := range []string{"", "5", "5.1", "3.1.1", "5.1.1.1", "5.-1.1", "5.1.1000", "55.1.1", "5.a.1", "5..1", "+5.1.1"} {
+		if e, ok := ParseEnhanced(in); ok {
+			t.Errorf("%q: %v", in, e)
+		}
+	}
+}
+
+func TestFrom(t *testing.T) {
+	r := New(550, "5.1.1", "no such user").Because(io.EOF)
+	if got := From(fmt.Errorf("wrapped: %w", r)); got != r || !got.Permanent() || !errors.Is(got, io.EOF) {
+		t.Errorf("%v", got)
+	}
+	if got := From(io.ErrUnexpectedEOF); got.Code != 451 || !got.Temporary() || got.Status() != (Enhanced{4, 3, 0}) || !errors.Is(got, io.ErrUnexpectedEOF) {
+		t.Errorf("unknown errors are temporary, got %v", got)
+	}
+	if From(nil) != nil {
+		t.Error("nil")
+	}
+	if got := r.String(); got != "550 5.1.1 no such user" {
+		t.Error(got)
+	}
+	if got := New(550, "", "a\nb").Status(); got != (Enhanced{5, 0, 0}) {
+		t.Error(got)
+	}
+}
