@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"tarishi/config"
+	"tarishi/internal/conf"
+	"tarishi/internal/server"
+)
+
+// Exit codes of every command.
+const (
+	exitOK = iota
+	exitFailure
+	exitUsage
+)
+
+// errReported is returned by a command that has said itself what went wrong.
+var errReported = errors.New("reported")
+
+// streams is where commands write: results to out, everything else to err.
+type streams struct{ out, err io.Writer }
+
+type instance struct {
+	Configs string `short:"c" placeholder:"DIR" help:"The instance: a folder with config/, queue/ and plugins/. Without it: the current folder if it has config/, else the shipped configuration with the queue in ./queue."`
+}
+
+type cli struct {
+	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the daemon in the foreground (the default command: 'tarishi -c DIR')."`
+	Init    initCmd    `cmd:"" help:"Write the shipped, commented configuration into a folder. Never overwrites a file."`
+	Check   checkCmd   `cmd:"" help:"Report every problem of the configuration with its file and line."`
+	Plugins pluginsCmd `cmd:"" help:"Print which plugins run at which hook, in order, with priority and timeout."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// run executes one command line and returns its exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	exit := -1
+	parser, err := kong.New(&cli{},
+		kong.Name("tarishi"),
+		kong.Description("A mail transfer agent: SMTP in, a chain of hooks, a relay and a durable outbound queue."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exit = code }),
+		kong.Bind(streams{stdout, stderr}),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "tarishi:", err)
+		return exitFailure
+	}
+	ctx, err := parser.Parse(args)
+	if exit >= 0 { // --help has been printed
+		return exit
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "tarishi: %v\nTry 'tarishi --help'.\n", err)
+		return exitUsage
+	}
+	switch err := ctx.Run(); {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errReported):
+	default:
+		fmt.Fprintln(stderr, "tarishi:", err)
+	}
+	return exitFailure
+}
+
+// load reads the instance's configuration.
+func (i instance) load() (*conf.Config, conf.Problems, error) {
+	dir := i.Configs
+	if dir == "" {
+		if _, err := os.Stat("config"); err != nil {
+			cfg, problems := conf.LoadFS(config.FS, ".")
+			return cfg, problems, nil
+		}
+		dir = "."
+	}
+	if info, err := os.Stat(filepath.Join(dir, "config")); err != nil || !info.IsDir() {
+		return nil, nil, fmt.Errorf("%s is no instance: it has no folder config/ ('tarishi init %s' makes one)", dir, dir)
+	}
+	cfg, problems := conf.Load(dir)
+	return cfg, problems, nil
+}
+
+type serveCmd struct {
+	instance
+}
+
+// Run starts the daemon and returns when it has stopped.
+func (c *serveCmd) Run(s streams) error {
+	cfg, problems, err := c.load()
+	if err != nil {
+		return err
+	}
+	for _, p := range problems {
+		fmt.Fprintln(s.err, p)
+	}
+	if n := len(problems.Errors()); n > 0 {
+		return fmt.Errorf("%d error(s) in the configuration, not started", n)
+	}
+	srv, err := server.New(cfg, server.Options{Version: version, Stderr: s.err})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	return srv.Run(ctx, hup)
+}
+
+type initCmd struct {
+	Dir string `arg:"" placeholder:"DIR" help:"The folder; it is made when missing."`
+}
+
+// Run writes the shipped configuration.
+func (c *initCmd) Run(s streams) error {
+	wrote, kept, err := conf.Init(c.Dir, config.FS)
+	for _, f := range wrote {
+		fmt.Fprintln(s.out, "wrote", f)
+	}
+	for _, f := range kept {
+		fmt.Fprintln(s.out, "kept ", f)
+	}
+	return err
+}
+
+type checkCmd struct {
+	instance
+	Print bool `help:"Print the effective values, secrets masked."`
+}
+
+// Run reports the problems of the configuration.
+func (c *checkCmd) Run(s streams) error {
+	cfg, problems, err := c.load()
+	if err != nil {
+		return err
+	}
+	if c.Print {
+		cfg.Print(s.out)
+	}
+	failed := len(problems.Errors()) > 0
+	for _, p := range problems {
+		fmt.Fprintln(s.err, p)
+	}
+	if err := server.Check(cfg); err != nil {
+		failed = true
+		fmt.Fprintln(s.err, err)
+	}
+	if failed {
+		return errReported
+	}
+	fmt.Fprintln(s.err, "the configuration is good")
+	return nil
+}
+
+type pluginsCmd struct {
+	instance
+}
+
+// Run prints the effective order of every hook.
+func (c *pluginsCmd) Run(s streams) error {
+	cfg, _, err := c.load()
+	if err != nil {
+		return err
+	}
+	return server.PrintHooks(s.out, cfg)
+}
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run(s streams) error {
+	_, err := fmt.Fprintf(s.out, "tarishi %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}

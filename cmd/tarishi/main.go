@@ -1,0 +1,12 @@
+// Command tarishi is the mail transfer agent: the daemon and the commands that
+// set it up and look inside.
+package main
+
+import "os"
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
