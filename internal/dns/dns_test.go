@@ -1,0 +1,775 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"tarishi/internal/dnstest"
+)
+
+// start returns a server and a Resolver that asks it.
+func start(t *testing.T) (*dnstest.Server, *Resolver) {
+	t.Helper()
+	s := dnstest.New(t)
+	return s, newResolver(t, Config{Servers: []string{s.Addr()}, Timeout: 5 * time.Second, Tries: 1})
+}
+
+func newResolver(t *testing.T, c Config) *Resolver {
+	t.Helper()
+	r, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// kindOf names what err says: "ok", "NXDOMAIN", "NODATA", "temporary failure".
+func kindOf(t *testing.T, err error) string {
+	t.Helper()
+	if err == nil {
+		return "ok"
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("error %T %v is no *Error", err, err)
+	}
+	if IsNXDomain(err) != (e.Kind == NXDomain) || IsNoData(err) != (e.Kind == NoData) {
+		t.Errorf("IsNXDomain, IsNoData disagree with %v", err)
+	}
+	return e.Kind.String()
+}
+
+func TestMX(t *testing.T) {
+	s, r := start(t)
+	s.MX("sorted.example", 30, "c.example")
+	s.MX("sorted.example", 10, "A.Example")
+	s.MX("sorted.example", 20, "b.example")
+	s.MX("sorted.example", 40, "a.example")
+	s.MX("null.example", 0, ".")
+	s.MX("null-beside.example", 0, ".")
+	s.MX("null-beside.example", 5, "mx.example")
+	s.MX("literal.example", 5, "192.0.2.1")
+	s.MX("literal.example", 7, "-bad.example")
+	s.MX("literal.example", 10, "good.example")
+	s.MX("unusable.example", 5, "192.0.2.1")
+	s.MX("unusable.example", 6, "a b.example")
+	s.MX("xn--bcher-kva.example", 5, "mx.example")
+	s.A("address-only.example", "192.0.2.1")
+	s.CNAME("alias.example", "sorted.example")
+	s.CNAME("dangling.example", "nowhere.example")
+	s.CNAME("no-mx.example", "address-only.example")
+	s.CNAME("loop1.example", "loop2.example")
+	s.CNAME("loop2.example", "loop1.example")
+	s.CNAME("self.example", "self.example")
+	sorted := []MX{{"a.example", 10}, {"b.example", 20}, {"c.example", 30}}
+	tests := []struct {
+		domain string
+		want   []MX
+		kind   string
+	}{
+		{"sorted.example", sorted, "ok"},
+		{"SORTED.example.", sorted, "ok"},
+		{"alias.example", sorted, "ok"},
+		{"null.example", []MX{{"", 0}}, "ok"},
+		{"null-beside.example", []MX{{"mx.example", 5}}, "ok"},
+		{"literal.example", []MX{{"good.example", 10}}, "ok"},
+		{"bücher.example", []MX{{"mx.example", 5}}, "ok"},
+		{"unusable.example", nil, "temporary failure"},
+		{"address-only.example", nil, "NODATA"},
+		{"no-mx.example", nil, "NODATA"},
+		{"nothing.example", nil, "NXDOMAIN"},
+		{"dangling.example", nil, "NXDOMAIN"},
+		{"loop1.example", nil, "temporary failure"},
+		{"self.example", nil, "temporary failure"},
+		{"", nil, "NXDOMAIN"},
+		{"a..example", nil, "NXDOMAIN"},
+		{strings.Repeat("a", 64) + ".example", nil, "NXDOMAIN"},
+		{strings.Repeat("abcdefg.", 32) + "example", nil, "NXDOMAIN"},
+		{"[192.0.2.1]", nil, "temporary failure"},
+		{"a b.example", nil, "temporary failure"},
+		{`a\.example`, nil, "temporary failure"},
+		{"a\x00.example", nil, "temporary failure"},
+	}
+	for _, tt := range tests {
+		mx, err := r.MX(t.Context(), tt.domain)
+		if kind := kindOf(t, err); kind != tt.kind || !slices.Equal(mx, tt.want) {
+			t.Errorf("MX(%q) = %v, %v, want %v, %s", tt.domain, mx, err, tt.want, tt.kind)
+		}
+	}
+}
+
+func TestAddrs(t *testing.T) {
+	s, r := start(t)
+	s.A("both.example", "192.0.2.1", "192.0.2.2", "192.0.2.1")
+	s.AAAA("both.example", "2001:db8::1")
+	s.A("v4.example", "192.0.2.1")
+	s.A("half.example", "192.0.2.1")
+	s.FailType("half.example", "AAAA", dnstest.ServFail)
+	s.TXT("none.example", "x")
+	s.TXT("half-none.example", "x")
+	s.FailType("half-none.example", "A", dnstest.Refused)
+	s.AAAA("mapped.example", "::ffff:127.0.0.1")
+	s.A("odd.example", "0.0.0.0", "224.0.0.1")
+	s.AAAA("odd.example", "::")
+	s.TXT("half-gone.example", "x")
+	s.FailType("half-gone.example", "A", dnstest.NXDomain)
+	tests := []struct{ host, want, kind string }{
+		{"both.example", "2001:db8::1 192.0.2.1 192.0.2.2", "ok"},
+		{"v4.example", "192.0.2.1", "ok"},
+		{"half.example", "192.0.2.1", "ok"},
+		{"mapped.example", "127.0.0.1", "ok"},
+		{"odd.example", "", "temporary failure"},
+		{"none.example", "", "NODATA"},
+		{"half-none.example", "", "temporary failure"},
+		{"half-gone.example", "", "NODATA"},
+		{"nothing.example", "", "NXDOMAIN"},
+	}
+	for _, tt := range tests {
+		addrs, err := r.Addrs(t.Context(), tt.host)
+		if kind := kindOf(t, err); kind != tt.kind || join(addrs) != tt.want {
+			t.Errorf("Addrs(%q) = %v, %v, want %v, %s", tt.host, addrs, err, tt.want, tt.kind)
+		}
+	}
+}
+
+func join(addrs []netip.Addr) string {
+	var all []string
+	for _, a := range addrs {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, " ")
+}
+
+func TestPTRAndTXT(t *testing.T) {
+	s, r := start(t)
+	s.PTR("192.0.2.1", "Host.Example")
+	s.PTR("2001:db8::1", "six.example")
+	s.PTR("192.0.2.2", "evil\\010host.example", "ok.example")
+	s.PTR("192.0.2.3", "evil\\010host.example")
+	raw := `quote " back\slash ` + "\x00\xff" + strings.Repeat("x", 600)
+	s.TXT("txt.example", "v=spf1 -all", raw, "")
+	for _, tt := range []struct{ ip, want, kind string }{
+		{"192.0.2.1", "host.example", "ok"},
+		{"::ffff:192.0.2.1", "host.example", "ok"},
+		{"2001:db8::1", "six.example", "ok"},
+		{"192.0.2.2", "ok.example", "ok"},
+		{"192.0.2.3", "", "temporary failure"},
+		{"192.0.2.9", "", "NXDOMAIN"},
+	} {
+		names, err := r.PTR(t.Context(), netip.MustParseAddr(tt.ip))
+		if kind := kindOf(t, err); kind != tt.kind || strings.Join(names, " ") != tt.want {
+			t.Errorf("PTR(%s) = %v, %v, want %v, %s", tt.ip, names, err, tt.want, tt.kind)
+		}
+	}
+	if _, err := r.PTR(t.Context(), netip.Addr{}); kindOf(t, err) != "temporary failure" {
+		t.Errorf("PTR of the zero address: %v", err)
+	}
+	got, err := r.TXT(t.Context(), "txt.example")
+	if err != nil || !slices.Equal(got, []string{"v=spf1 -all", raw, ""}) {
+		t.Errorf("TXT = %q, %v", got, err)
+	}
+}
+
+func TestRcodes(t *testing.T) {
+	s, r := start(t)
+	for rcode, want := range map[int]string{
+		dnstest.FormErr: "temporary failure", dnstest.ServFail: "temporary failure", dnstest.Refused: "temporary failure",
+		dnstest.NotImp: "temporary failure", dnstest.NXDomain: "NXDOMAIN", dns.RcodeNotAuth: "temporary failure", 11: "temporary failure",
+	} {
+		name := fmt.Sprintf("rcode%d.example", rcode)
+		s.MX(name, 1, "mx.example")
+		s.Fail(name, rcode)
+		if _, err := r.MX(t.Context(), name); kindOf(t, err) != want {
+			t.Errorf("rcode %d: %v, want %s", rcode, err, want)
+		}
+	}
+}
+
+// TestAnswers gives answers that are wrong in one way each.
+func TestAnswers(t *testing.T) {
+	s, r := start(t)
+	short := newResolver(t, Config{Servers: []string{s.Addr()}, Timeout: 200 * time.Millisecond, Tries: 1})
+	record := func(name, rdata string) dns.RR {
+		rr, err := dns.NewRR(name + ". 60 IN " + rdata)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rr
+	}
+	tests := []struct {
+		name string
+		h    func(m *dns.Msg)
+		want string
+	}{
+		{"good", func(m *dns.Msg) { m.Answer = []dns.RR{record("good.example", "MX 1 mx.example.")} }, "ok"},
+		{"other-id", func(m *dns.Msg) { m.Id++ }, "temporary failure"},
+		{"other-question", func(m *dns.Msg) { m.Question[0].Name = "x.example." }, "temporary failure"},
+		{"other-type", func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeA }, "temporary failure"},
+		{"other-class", func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }, "temporary failure"},
+		{"no-question", func(m *dns.Msg) { m.Question = nil }, "temporary failure"},
+		{"no-question-nx", func(m *dns.Msg) { m.Question, m.Rcode = nil, dns.RcodeNameError }, "temporary failure"},
+		{"no-question-fail", func(m *dns.Msg) { m.Question, m.Rcode = nil, dns.RcodeServerFailure }, "temporary failure"},
+		{"query-bit", func(m *dns.Msg) { m.Response = false }, "temporary failure"},
+		{"opcode", func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }, "temporary failure"},
+		{"other-owner", func(m *dns.Msg) { m.Answer = []dns.RR{record("x.example", "MX 1 mx.example.")} }, "NODATA"},
+		{"lame", func(m *dns.Msg) { m.RecursionAvailable = false }, "temporary failure"},
+		{"authoritative", func(m *dns.Msg) { m.RecursionAvailable, m.Authoritative = false, true }, "NODATA"},
+		{"referral", func(m *dns.Msg) { m.Ns = []dns.RR{record("example", "NS ns.example.")} }, "temporary failure"},
+		{"referral-soa", func(m *dns.Msg) {
+			m.Ns = []dns.RR{record("example", "NS ns.example."), record("example", "SOA ns.example. h.example. 1 2 3 4 5")}
+		}, "NODATA"},
+		{"chaos-record", func(m *dns.Msg) {
+			rr := record("chaos-record.example", "MX 1 mx.example.")
+			rr.Header().Class = dns.ClassCHAOS
+			m.Answer = []dns.RR{rr}
+		}, "NODATA"},
+		{"chain-reversed", func(m *dns.Msg) {
+			m.Answer = []dns.RR{record("b.example", "MX 1 mx.example."), record("a.example", "CNAME b.example."), record("Chain-Reversed.example", "CNAME A.example.")}
+		}, "ok"},
+		{"glue", func(m *dns.Msg) { m.Extra = append(m.Extra, record("glue.example", "MX 1 mx.example.")) }, "NODATA"},
+	}
+	for _, tt := range tests {
+		s.Handle(tt.name+".example", func(w dns.ResponseWriter, q *dns.Msg) {
+			m := new(dns.Msg).SetReply(q)
+			m.RecursionAvailable = true
+			tt.h(m)
+			w.WriteMsg(m)
+		})
+	}
+	var all sync.WaitGroup
+	for _, tt := range tests {
+		all.Go(func() {
+			r := r
+			if tt.want == "temporary failure" {
+				r = short // most of them are never accepted
+			}
+			if _, err := r.MX(t.Context(), tt.name+".example"); kindOf(t, err) != tt.want {
+				t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestCut cuts a good answer at every length: no part of it may pass for an
+// answer, above all not for NODATA.
+func TestCut(t *testing.T) {
+	m := new(dns.Msg).SetQuestion("cut.example.", dns.TypeMX)
+	query := m.Copy()
+	m.Response, m.RecursionAvailable = true, true
+	rr, _ := dns.NewRR("cut.example. 60 IN MX 1 mx.example.")
+	m.Answer = []dns.RR{rr}
+	b, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range len(b) {
+		if m, err := parse(b[:n]); err == nil && answers(m, query) {
+			t.Errorf("the first %d of %d bytes pass as %v", n, len(b), m)
+		}
+	}
+	if m, err := parse(b); err != nil || !answers(m, query) {
+		t.Errorf("the whole: %v", err)
+	}
+}
+
+// TestStray sends wrong answers first; the right one must still be taken.
+func TestStray(t *testing.T) {
+	s, r := start(t)
+	s.Handle("stray.example", func(w dns.ResponseWriter, q *dns.Msg) {
+		w.Write([]byte{1})
+		wrong := new(dns.Msg).SetReply(q)
+		wrong.Id++
+		wrong.Rcode = dns.RcodeNameError
+		w.WriteMsg(wrong)
+		wrong = new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+		wrong.Question[0].Name = "other.example."
+		w.WriteMsg(wrong)
+		right := new(dns.Msg).SetReply(q)
+		right.Question[0].Name = "STRAY.example."
+		right.Answer = []dns.RR{&dns.MX{Hdr: dns.RR_Header{Name: "stray.EXAMPLE.", Rrtype: dns.TypeMX, Class: 1, Ttl: 9}, Mx: "mx.example."}}
+		w.WriteMsg(right)
+	})
+	if mx, err := r.MX(t.Context(), "stray.example"); err != nil || len(mx) != 1 {
+		t.Errorf("%v, %v", mx, err)
+	}
+}
+
+func TestTruncated(t *testing.T) {
+	s, r := start(t)
+	s.MX("tc.example", 1, "mx.example")
+	s.Truncate("tc.example")
+	s.TXT("big.example", strings.Repeat("b", 5000))
+	if mx, err := r.MX(t.Context(), "tc.example"); err != nil || len(mx) != 1 {
+		t.Errorf("TC: %v, %v", mx, err)
+	}
+	if n := s.Count("tc.example", "MX"); n != 2 {
+		t.Errorf("%d queries, want one of each transport", n)
+	}
+	if txt, err := r.TXT(t.Context(), "big.example"); err != nil || len(txt) != 1 || len(txt[0]) != 5000 {
+		t.Errorf("big: %d, %v", len(txt), err)
+	}
+	s.Handle("always.example", func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		m.Truncated = true
+		w.WriteMsg(m)
+	})
+	if _, err := r.MX(t.Context(), "always.example"); kindOf(t, err) != "temporary failure" {
+		t.Errorf("TC over TCP: %v", err)
+	}
+}
+
+func TestWithoutEDNS(t *testing.T) {
+	s, r := start(t)
+	s.Handle("old.example", func(w dns.ResponseWriter, q *dns.Msg) {
+		if q.IsEdns0() != nil {
+			w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeFormatError))
+			return
+		}
+		m := new(dns.Msg).SetReply(q)
+		m.Answer = []dns.RR{&dns.MX{Hdr: dns.RR_Header{Name: "old.example.", Rrtype: dns.TypeMX, Class: 1, Ttl: 9}, Mx: "mx.example."}}
+		w.WriteMsg(m)
+	})
+	if mx, err := r.MX(t.Context(), "old.example"); err != nil || len(mx) != 1 {
+		t.Errorf("%v, %v", mx, err)
+	}
+}
+
+// TestChains follows aliases by one query per link.
+func TestChains(t *testing.T) {
+	s, r := start(t)
+	link := func(w dns.ResponseWriter, q *dns.Msg) {
+		var n int
+		fmt.Sscanf(q.Question[0].Name, "link%d.", &n)
+		m := new(dns.Msg).SetReply(q)
+		m.RecursionAvailable = true
+		hdr := dns.RR_Header{Name: q.Question[0].Name, Class: dns.ClassINET, Ttl: 60}
+		if n == 0 {
+			hdr.Rrtype = dns.TypeMX
+			m.Answer = []dns.RR{&dns.MX{Hdr: hdr, Mx: "mx.example."}}
+		} else {
+			hdr.Rrtype = dns.TypeCNAME
+			m.Answer = []dns.RR{&dns.CNAME{Hdr: hdr, Target: fmt.Sprintf("link%d.example.", n-1)}}
+		}
+		w.WriteMsg(m)
+	}
+	for n := range 10 {
+		s.Handle(fmt.Sprintf("link%d.example", n), link)
+	}
+	if _, err := r.MX(t.Context(), "link8.example"); err != nil {
+		t.Errorf("8 links: %v", err)
+	}
+	if _, err := r.MX(t.Context(), "link9.example"); kindOf(t, err) != "temporary failure" {
+		t.Errorf("9 links: %v", err)
+	}
+}
+
+func TestHostile(t *testing.T) {
+	s, r := start(t)
+	for i := range 1000 {
+		s.MX("many.example", 1000-i, fmt.Sprintf("mx%d.many.example", i))
+		s.A("many.example", fmt.Sprintf("10.0.%d.%d", i/250, i%250))
+		s.AAAA("many.example", fmt.Sprintf("2001:db8::%x", i+1))
+		s.PTR("192.0.2.1", fmt.Sprintf("p%d.example", i))
+	}
+	for range 60 {
+		s.TXT("many.example", strings.Repeat("t", 1024))
+	}
+	if mx, err := r.MX(t.Context(), "many.example"); err != nil || len(mx) != maxMX || mx[0].Preference != 1 {
+		t.Errorf("MX: %d, %v", len(mx), err)
+	}
+	if addrs, err := r.Addrs(t.Context(), "many.example"); err != nil || len(addrs) != 2*maxAddrs {
+		t.Errorf("Addrs: %d, %v", len(addrs), err)
+	}
+	if names, err := r.PTR(t.Context(), netip.MustParseAddr("192.0.2.1")); err != nil || len(names) != maxNames {
+		t.Errorf("PTR: %d, %v", len(names), err)
+	}
+	txt, err := r.TXT(t.Context(), "many.example")
+	if n := len(strings.Join(txt, "")); err != nil || n > maxText || n < maxText/2 {
+		t.Errorf("TXT: %d bytes, %v", n, err)
+	}
+}
+
+func TestCache(t *testing.T) {
+	s, r := start(t)
+	now := time.Now()
+	r.now = func() time.Time { return now }
+	s.SetTTL(60, 30)
+	s.MX("positive.example", 1, "mx.example")
+	s.SetTTL(0, 30)
+	s.MX("zero.example", 1, "mx.example")
+	s.SetTTL(1<<30, 30)
+	s.MX("ages.example", 1, "mx.example")
+	s.Fail("broken.example", dnstest.ServFail)
+	s.Handle("no-soa.example", func(w dns.ResponseWriter, q *dns.Msg) {
+		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeNameError))
+	})
+	tests := []struct {
+		domain string
+		holds  time.Duration
+	}{
+		{"positive.example", time.Minute},
+		{"zero.example", minTTL},
+		{"ages.example", maxTTL},
+		{"absent.example", 30 * time.Second},
+		{"broken.example", 0},
+		{"no-soa.example", 0},
+	}
+	begin := now
+	for _, tt := range tests {
+		want := 1
+		ask := func(at time.Duration) {
+			t.Helper()
+			now = begin.Add(at)
+			r.MX(t.Context(), tt.domain)
+			if n := s.Count(tt.domain, "MX"); n != want {
+				t.Errorf("%s after %v: %d queries, want %d", tt.domain, at, n, want)
+			}
+		}
+		ask(0)
+		if tt.holds > 0 {
+			ask(tt.holds - 1)
+		}
+		want++
+		ask(tt.holds)
+	}
+}
+
+// TestCacheIsOurs changes what a lookup returned.
+func TestCacheIsOurs(t *testing.T) {
+	s, r := start(t)
+	s.MX("d.example", 1, "mx.example")
+	mx, _ := r.MX(t.Context(), "d.example")
+	mx[0].Host = "changed"
+	if mx, _ = r.MX(t.Context(), "d.example"); mx[0].Host != "mx.example" {
+		t.Errorf("a caller changed the cache: %v", mx)
+	}
+}
+
+func TestCacheBounds(t *testing.T) {
+	var c cache
+	now := time.Now()
+	hot := question{"hot.", 1}
+	c.put(hot, &answer{ttl: time.Hour}, now)
+	for i := range 20 * generationEntries {
+		c.put(question{fmt.Sprint(i), 1}, &answer{ttl: time.Hour}, now)
+		if i%100 == 0 && c.get(hot, now) == nil {
+			t.Fatalf("an entry in use was forgotten at %d", i)
+		}
+		if n := len(c.young) + len(c.old); n > 2*generationEntries {
+			t.Fatalf("%d entries", n)
+		}
+	}
+	c = cache{}
+	for i := range 1000 {
+		c.put(question{fmt.Sprint(i), 1}, &answer{ttl: time.Hour, text: []string{strings.Repeat("x", 60<<10)}}, now)
+		if n := len(c.young) + len(c.old); n > 2*generationBytes/(60<<10) {
+			t.Fatalf("%d entries of 60 KiB", n)
+		}
+	}
+	if c.get(question{"999", 1}, now.Add(time.Hour)) != nil {
+		t.Error("an old entry was returned")
+	}
+}
+
+// TestFlights asks the same many times while the answer is held back.
+func TestFlights(t *testing.T) {
+	s, r := start(t)
+	asked, release := make(chan struct{}, 10), make(chan struct{})
+	s.Handle("slow.example", func(w dns.ResponseWriter, q *dns.Msg) {
+		asked <- struct{}{}
+		<-release
+		m := new(dns.Msg).SetReply(q)
+		m.Answer = []dns.RR{&dns.MX{Hdr: dns.RR_Header{Name: "slow.example.", Rrtype: dns.TypeMX, Class: 1, Ttl: 60}, Mx: "mx.example."}}
+		w.WriteMsg(m)
+	})
+	first, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		_, err := r.MX(first, "slow.example")
+		left <- err
+	}()
+	<-asked
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if mx, err := r.MX(t.Context(), "slow.example"); err != nil || len(mx) != 1 {
+				t.Errorf("one who waited: %v, %v", mx, err)
+			}
+		})
+	}
+	waitFor(t, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		f := r.flights[question{"slow.example.", dns.TypeMX}]
+		return f != nil && f.waiters == 21
+	})
+	cancel()
+	if err := <-left; !errors.Is(err, context.Canceled) || kindOf(t, err) != "temporary failure" {
+		t.Errorf("one who left: %v", err)
+	}
+	close(release)
+	all.Wait()
+	if n := s.Count("slow.example", "MX"); n != 1 {
+		t.Errorf("%d queries", n)
+	}
+}
+
+// TestLastLeaves cancels the only caller: the flight ends with it, and the next
+// caller gets a flight of its own.
+func TestLastLeaves(t *testing.T) {
+	s, r := start(t)
+	r.timeout = time.Hour
+	s.MX("gone.example", 1, "mx.example")
+	s.Fail("gone.example", dnstest.Drop)
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		_, err := r.MX(ctx, "gone.example")
+		left <- err
+	}()
+	waitFor(t, func() bool { return s.Count("gone.example", "MX") == 1 })
+	r.mu.Lock()
+	f := r.flights[question{"gone.example.", dns.TypeMX}]
+	r.mu.Unlock()
+	cancel()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	<-f.done
+	s.Remove("gone.example")
+	if _, err := r.MX(t.Context(), "gone.example"); !IsNXDomain(err) {
+		t.Errorf("the next caller: %v", err)
+	}
+	if _, err := r.MX(ctx, "other.example"); !errors.Is(err, context.Canceled) || s.Count("other.example", "MX") != 0 {
+		t.Errorf("cancelled before: %v", err)
+	}
+}
+
+func waitFor(t *testing.T, ready func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ready(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
+		}
+	}
+}
+
+func TestServersInOrder(t *testing.T) {
+	one, two := dnstest.New(t), dnstest.New(t)
+	r := newResolver(t, Config{Servers: []string{one.Addr(), two.Addr()}, Timeout: 5 * time.Second, Tries: 2})
+	for _, s := range []*dnstest.Server{one, two} {
+		s.MX("fine.example", 1, "mx.example")
+		s.MX("broken.example", 1, "mx.example")
+		s.Fail("lost.example", dnstest.Drop)
+	}
+	one.Fail("broken.example", dnstest.ServFail)
+	for _, tt := range []struct {
+		domain, kind string
+		one, two     int
+	}{
+		{"fine.example", "ok", 1, 0},
+		{"broken.example", "ok", 1, 1},
+		{"absent.example", "NXDOMAIN", 1, 0},
+		{"lost.example", "temporary failure", 2, 2},
+	} {
+		if tt.domain == "lost.example" {
+			r.timeout = 100 * time.Millisecond
+		}
+		_, err := r.MX(t.Context(), tt.domain)
+		if kindOf(t, err) != tt.kind || one.Count(tt.domain, "MX") != tt.one || two.Count(tt.domain, "MX") != tt.two {
+			t.Errorf("%s: %v, %d and %d queries", tt.domain, err, one.Count(tt.domain, "MX"), two.Count(tt.domain, "MX"))
+		}
+	}
+	two.Close()
+	one.Close()
+	if _, err := r.MX(t.Context(), "unreachable.example"); kindOf(t, err) != "temporary failure" {
+		t.Errorf("no server: %v", err)
+	}
+}
+
+func TestHost(t *testing.T) {
+	s := dnstest.New(t)
+	dir := t.TempDir()
+	hosts := filepath.Join(dir, "hosts")
+	write := func(text string) {
+		if err := os.WriteFile(hosts, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("# comment\n192.0.2.7\tFiled.Example filed # c\n2001:db8::7 filed\nbad line\n192.0.2.8\n")
+	r := newResolver(t, Config{Servers: []string{s.Addr()}, Hosts: hosts})
+	s.A("in-dns.example", "192.0.2.1")
+	s.A("filed.example", "192.0.2.99")
+	check := func(host, want, kind string) {
+		t.Helper()
+		addrs, err := r.Host(t.Context(), host)
+		if kindOf(t, err) != kind || join(addrs) != want {
+			t.Errorf("Host(%q) = %v, %v, want %s, %s", host, addrs, err, want, kind)
+		}
+	}
+	check("127.0.0.1", "127.0.0.1", "ok")
+	check("[::1]", "::1", "ok")
+	check("::ffff:10.0.0.1", "10.0.0.1", "ok")
+	check("FILED.example.", "192.0.2.7", "ok")
+	check("filed", "192.0.2.7 2001:db8::7", "ok")
+	check("in-dns.example", "192.0.2.1", "ok")
+	check("absent.example", "", "NXDOMAIN")
+	check("localhost", "127.0.0.1 ::1", "ok")
+	write("192.0.2.70 filed.example changed\n")
+	check("filed.example", "192.0.2.70", "ok")
+	check("filed", "", "NXDOMAIN")
+	if err := os.Remove(hosts); err != nil {
+		t.Fatal(err)
+	}
+	check("filed.example", "192.0.2.99", "ok")
+}
+
+func TestSearchList(t *testing.T) {
+	s := dnstest.New(t)
+	resolv := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(resolv, []byte("nameserver not-an-address\nnameserver 192.0.2.53\nnameserver fe80::1\nsearch one.example two.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := newResolver(t, Config{ResolvConf: resolv, Hosts: "/nonexistent"})
+	if !slices.Equal(r.servers, []string{"192.0.2.53:53", "[fe80::1]:53"}) {
+		t.Errorf("servers %v", r.servers)
+	}
+	r.servers = []string{s.Addr()}
+	s.A("backend.two.example", "192.0.2.2")
+	s.A("down.two.example", "192.0.2.3")
+	s.Fail("down.one.example", dnstest.ServFail)
+	if addrs, err := r.Host(t.Context(), "backend"); join(addrs) != "192.0.2.2" {
+		t.Errorf("backend: %v, %v", addrs, err)
+	}
+	if addrs, err := r.Host(t.Context(), "down"); kindOf(t, err) != "temporary failure" {
+		t.Errorf("a search domain that fails was passed over: %v, %v", addrs, err)
+	}
+	if _, err := r.Addrs(t.Context(), "backend"); !IsNXDomain(err) {
+		t.Errorf("Addrs used the search list: %v", err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, servers := range [][]string{{"ns.example:53"}, {"192.0.2.1:port"}, {""}} {
+		if _, err := New(Config{Servers: servers}); err == nil {
+			t.Errorf("servers %q: no error", servers)
+		}
+	}
+	r := newResolver(t, Config{Servers: []string{"192.0.2.1", "[::1]", "::1", "[::1]:5353"}})
+	if want := []string{"192.0.2.1:53", "[::1]:53", "[::1]:53", "[::1]:5353"}; !slices.Equal(r.servers, want) {
+		t.Errorf("servers %v", r.servers)
+	}
+	r = newResolver(t, Config{ResolvConf: "/nonexistent"})
+	if !slices.Equal(r.servers, []string{"127.0.0.1:53"}) || r.timeout != 5*time.Second || r.tries != 2 {
+		t.Errorf("defaults %v %v %d", r.servers, r.timeout, r.tries)
+	}
+}
+
+func TestMemory(t *testing.T) {
+	var m Memory
+	m.AddMX("D.example", 20, "b.example")
+	m.AddMX("d.example.", 10, "a.example")
+	m.AddAddr("a.example", "192.0.2.1", "2001:db8::1")
+	m.AddPTR("192.0.2.1", "a.example")
+	m.AddTXT("d.example", "text")
+	m.Fail("bad.example", "", Temporary)
+	m.Fail("a.example", "MX", NXDomain)
+	ctx := t.Context()
+	if mx, err := m.MX(ctx, "d.EXAMPLE"); err != nil || !slices.Equal(mx, []MX{{"a.example", 10}, {"b.example", 20}}) {
+		t.Errorf("MX: %v, %v", mx, err)
+	}
+	if a, err := m.Addrs(ctx, "a.example"); join(a) != "2001:db8::1 192.0.2.1" {
+		t.Errorf("Addrs: %v, %v", a, err)
+	}
+	if a, err := m.Host(ctx, "[::1]"); join(a) != "::1" {
+		t.Errorf("Host: %v, %v", a, err)
+	}
+	if n, err := m.PTR(ctx, netip.MustParseAddr("192.0.2.1")); len(n) != 1 {
+		t.Errorf("PTR: %v, %v", n, err)
+	}
+	if n, err := m.TXT(ctx, "d.example"); len(n) != 1 {
+		t.Errorf("TXT: %v, %v", n, err)
+	}
+	_, absent := m.MX(ctx, "absent.example")
+	_, nodata := m.Addrs(ctx, "d.example")
+	_, bad := m.TXT(ctx, "bad.example")
+	_, told := m.MX(ctx, "a.example")
+	if !IsNXDomain(absent) || !IsNoData(nodata) || kindOf(t, bad) != "temporary failure" || !IsNXDomain(told) {
+		t.Errorf("%v; %v; %v; %v", absent, nodata, bad, told)
+	}
+	if m.Count("d.example", "MX") != 1 {
+		t.Error("not counted")
+	}
+	m.Remove("bad.example")
+	if _, err := m.TXT(ctx, "bad.example"); !IsNXDomain(err) {
+		t.Errorf("removed: %v", err)
+	}
+}
+
+// resolver is what Resolver and Memory have in common.
+type resolver interface {
+	MX(context.Context, string) ([]MX, error)
+	Addrs(context.Context, string) ([]netip.Addr, error)
+	Host(context.Context, string) ([]netip.Addr, error)
+	PTR(context.Context, netip.Addr) ([]string, error)
+	TXT(context.Context, string) ([]string, error)
+}
+
+var (
+	_ resolver = (*Resolver)(nil)
+	_ resolver = (*Memory)(nil)
+)
+
+// FuzzAnswer feeds packets as a server's answers.
+func FuzzAnswer(f *testing.F) {
+	m := new(dns.Msg).SetQuestion("fuzz.example.", dns.TypeMX)
+	m.Id, m.Response = 7, true
+	b, _ := m.Pack()
+	f.Add(b, uint16(dns.TypeMX))
+	rr, _ := dns.NewRR("fuzz.example. 60 IN MX 1 mx.example.")
+	alias, _ := dns.NewRR("fuzz.example. 60 IN CNAME fuzz.example.")
+	for _, answer := range []dns.RR{rr, alias} {
+		m.Answer = []dns.RR{answer}
+		b, _ = m.Pack()
+		f.Add(b, uint16(dns.TypeMX))
+	}
+	f.Add([]byte{}, uint16(dns.TypeTXT))
+	f.Fuzz(func(t *testing.T, b []byte, qtype uint16) {
+		m, err := parse(b)
+		if err != nil {
+			return
+		}
+		query := new(dns.Msg).SetQuestion("fuzz.example.", qtype)
+		answers(m, query)
+		c := chain{name: "fuzz.example.", ttl: maxTTL}
+		rrs, err := c.follow(m, qtype)
+		if err != nil || len(rrs) == 0 {
+			return
+		}
+		a := read(question{"fuzz.example.", qtype}, rrs)
+		if c.ttl < minTTL || c.ttl > maxTTL {
+			t.Errorf("TTL %v", c.ttl)
+		}
+		if len(a.mx) > maxMX || len(a.addrs) > maxAddrs || len(strings.Join(a.text, "")) > maxText {
+			t.Errorf("%d MX, %d addresses, %d texts", len(a.mx), len(a.addrs), len(a.text))
+		}
+		for _, mx := range a.mx {
+			if net.ParseIP(mx.Host) != nil || strings.ContainsAny(mx.Host, " \r\n\\") {
+				t.Errorf("MX %q", mx.Host)
+			}
+		}
+	})
+}

@@ -1,0 +1,167 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	udpSize      = 1232 // what survives without fragments nearly everywhere
+	readSize     = 4096 // for servers that send more nevertheless
+	maxExchanges = 1024 // sockets of one Resolver at a time
+)
+
+var (
+	errLame      = errors.New("lame: no answer, no authority, no recursion")
+	errMalformed = errors.New("malformed answer")
+	errTruncated = errors.New("truncated answer over TCP")
+)
+
+// query asks the servers in turn, as often as configured, until one gives an
+// answer from which something follows: success or NXDOMAIN.
+func (r *Resolver) query(ctx context.Context, q question) (*dns.Msg, error) {
+	var last error
+	for range r.tries {
+		for _, server := range r.servers {
+			m, err := r.ask(ctx, server, q)
+			if err == nil {
+				return m, nil
+			}
+			last = fmt.Errorf("%s: %w", server, err)
+			if ctx.Err() != nil {
+				return nil, last
+			}
+		}
+	}
+	return nil, last
+}
+
+// ask gets an answer from one server: over UDP with EDNS, without EDNS if the
+// server does not know it (RFC 6891 section 7), over TCP if it is truncated.
+func (r *Resolver) ask(ctx context.Context, server string, q question) (*dns.Msg, error) {
+	query := new(dns.Msg).SetQuestion(q.name, q.qtype)
+	query.SetEdns0(udpSize, false)
+	m, err := r.exchange(ctx, "udp", server, query)
+	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers) {
+		query = new(dns.Msg).SetQuestion(q.name, q.qtype)
+		m, err = r.exchange(ctx, "udp", server, query)
+	}
+	if err == nil && m.Truncated {
+		if m, err = r.exchange(ctx, "tcp", server, query); err == nil && m.Truncated {
+			err = errTruncated
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch m.Rcode {
+	case dns.RcodeSuccess:
+		return m, lame(m)
+	case dns.RcodeNameError:
+		return m, nil
+	}
+	if name, ok := dns.RcodeToString[m.Rcode]; ok {
+		return nil, errors.New(name)
+	}
+	return nil, fmt.Errorf("response code %d", m.Rcode)
+}
+
+// lame says whether an empty answer comes from a server that knows nothing of
+// the name: without recursion and authority, or a referral (RFC 2308 section
+// 2.2). That is not NODATA.
+func lame(m *dns.Msg) error {
+	if len(m.Answer) > 0 || soa(m) != nil {
+		return nil
+	}
+	if !m.RecursionAvailable && !m.Authoritative {
+		return errLame
+	}
+	for _, rr := range m.Ns {
+		if rr.Header().Rrtype == dns.TypeNS {
+			return errLame
+		}
+	}
+	return nil
+}
+
+// exchange sends one query from a fresh socket and waits for its answer. Over
+// UDP, what answers some other question is passed over.
+func (r *Resolver) exchange(ctx context.Context, network, server string, query *dns.Msg) (*dns.Msg, error) {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, network, server)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	conn := &dns.Conn{Conn: nc, UDPSize: readSize}
+	if err := conn.WriteMsg(query); err != nil {
+		return nil, err
+	}
+	for {
+		b, err := conn.ReadMsgHeader(nil)
+		if err != nil && (network == "tcp" || !errors.Is(err, dns.ErrShortRead)) {
+			if ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			return nil, err
+		}
+		if len(b) >= 2 && binary.BigEndian.Uint16(b) == query.Id {
+			m, err := parse(b)
+			if err != nil || answers(m, query) {
+				return m, err
+			}
+		}
+		if network == "tcp" {
+			return nil, errMalformed
+		}
+	}
+}
+
+// parse unpacks a message whose sections are as long as its header says; the
+// library lets a message that ends early pass as one with fewer records.
+func parse(b []byte) (*dns.Msg, error) {
+	m := new(dns.Msg)
+	err := m.Unpack(b)
+	if m.Truncated {
+		return m, nil // wherever it was cut: it is asked for again
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	for i, n := range []int{len(m.Question), len(m.Answer), len(m.Ns), len(m.Extra)} {
+		if int(binary.BigEndian.Uint16(b[4+2*i:])) != n {
+			return nil, errMalformed
+		}
+	}
+	return m, nil
+}
+
+// answers reports whether m answers query. Servers may leave the question out
+// of an error, from which nothing follows.
+func answers(m, query *dns.Msg) bool {
+	if !m.Response || m.Opcode != dns.OpcodeQuery {
+		return false
+	}
+	if len(m.Question) == 0 {
+		return m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError
+	}
+	q, own := m.Question[0], query.Question[0]
+	return len(m.Question) == 1 && q.Qtype == own.Qtype && q.Qclass == own.Qclass && strings.EqualFold(q.Name, own.Name)
+}

@@ -1,0 +1,137 @@
+package dsn
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+
+	"tarishi/internal/mail"
+)
+
+// status makes the message/delivery-status part (RFC 3464 section 2).
+func (c *composer) status() part {
+	var b strings.Builder
+	if id := c.Original.EnvelopeID; id != "" {
+		b.WriteString(fold("Original-Envelope-Id", c.plain(clean(id, maxValue))))
+	}
+	b.WriteString(fold("Reporting-MTA", "dns; "+c.me))
+	if t := c.Original.Received; !t.IsZero() {
+		b.WriteString(fold("Arrival-Date", rfc5322Date(t)))
+	}
+	for i := range c.Recipients {
+		b.WriteString("\r\n")
+		c.recipient(&b, &c.Recipients[i])
+	}
+	p := part{head: "Content-Type: message/delivery-status\r\n", body: [][]byte{[]byte(b.String())}}
+	if c.utf8 {
+		p.head = "Content-Type: message/global-delivery-status\r\n"
+		if !isASCII(p.body[0]) {
+			p.head += "Content-Transfer-Encoding: 8bit\r\n"
+			p.eightBit = true
+		}
+	}
+	return p
+}
+
+// recipient writes the fields of one recipient (RFC 3464 section 2.3).
+func (c *composer) recipient(b *strings.Builder, r *Recipient) {
+	field := func(name, value string) { b.WriteString(fold(name, value)) }
+	if v, ok := c.originalRecipient(r.ORCPT); ok {
+		field("Original-Recipient", v)
+	}
+	field("Final-Recipient", c.finalRecipient(r.Address))
+	field("Action", r.action())
+	field("Status", r.status().String())
+	if r.RemoteMTA != "" {
+		field("Remote-MTA", "dns; "+remoteName(r.RemoteMTA))
+	}
+	if r.Reply != nil {
+		field("Diagnostic-Code", "smtp; "+c.plain(clean(r.Reply.String(), maxDiagnostic)))
+	}
+	if !r.LastAttempt.IsZero() {
+		field("Last-Attempt-Date", rfc5322Date(r.LastAttempt))
+	}
+	if r.action() == Delayed && !r.RetryUntil.IsZero() {
+		field("Will-Retry-Until", rfc5322Date(r.RetryUntil))
+	}
+}
+
+// plain replaces what a report without SMTPUTF8 cannot hold in its fields.
+func (c *composer) plain(s string) string {
+	if c.utf8 || isASCII(s) {
+		return s
+	}
+	return strings.Map(func(r rune) rune {
+		if r >= utf8.RuneSelf {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// finalRecipient returns a typed address: rfc822 if an ASCII form exists, utf-8
+// if not.
+func (c *composer) finalRecipient(a mail.Address) string {
+	a = cleanAddress(a)
+	ascii, ok := a.ASCII()
+	switch {
+	case ok:
+		return "rfc822;" + clean(ascii.String(), maxAddress)
+	case c.utf8:
+		return "utf-8;" + clean(a.String(), maxAddress)
+	}
+	return "utf-8;" + embed(clean(a.String(), maxAddress), true)
+}
+
+// originalRecipient returns ORCPT as it may stand in a field: "type;address"
+// with an atom as type (RFC 3461 section 4.2).
+func (c *composer) originalRecipient(orcpt string) (string, bool) {
+	kind, addr, found := strings.Cut(orcpt, ";")
+	if !found || kind == "" || len(kind) > 64 || strings.Trim(strings.ToLower(kind), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return "", false
+	}
+	addr = clean(addr, maxAddress)
+	if addr == "" {
+		return "", false
+	}
+	if !isASCII(addr) {
+		kind = "utf-8"
+		if !c.utf8 {
+			addr = embed(addr, false)
+		}
+	}
+	return kind + ";" + addr, true
+}
+
+// embed writes the characters that 7-bit fields cannot hold as \x{HEX} (RFC 6533
+// section 3). With specials, also those that have a meaning in that form.
+func embed(s string, specials bool) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r >= utf8.RuneSelf || specials && (r == '\\' || r == '+' || r == '=') {
+			fmt.Fprintf(&b, `\x{%02X}`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// remoteName returns a host name, or an IP address as an address literal.
+func remoteName(host string) string {
+	if a, err := netip.ParseAddr(host); err == nil {
+		a = a.Unmap().WithZone("")
+		if a.Is6() {
+			return "[IPv6:" + a.String() + "]"
+		}
+		return "[" + a.String() + "]"
+	}
+	host = clean(mail.CanonicalDomain(host), 255)
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || r >= 0x7f || strings.ContainsRune(`();<>"\,`, r) {
+			return '?'
+		}
+		return r
+	}, host)
+}

@@ -1,0 +1,392 @@
+package dsn
+
+import (
+	"fmt"
+	"html"
+	"mime"
+	netmail "net/mail"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"tarishi/internal/mail"
+)
+
+// Caps of values, in bytes.
+const (
+	maxValue      = 500
+	maxDiagnostic = 2000
+	maxAddress    = 2100 // more than any accepted address, also when it is quoted
+	maxListed     = 100  // recipients listed in the text
+)
+
+// clean makes s fit to stand in one line of anything: printable, without blanks
+// around it, and capped.
+func clean(s string, limit int) string {
+	s = strings.TrimSpace(printable(s))
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return strings.TrimSpace(s[:limit]) + "..."
+}
+
+// printable returns s as valid UTF-8, with blanks for line breaks, control and
+// bidirectional formatting characters.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}
+
+// cleanAddress is printable for addresses: before they are quoted, since a blank
+// needs quotes that what it replaces did not.
+func cleanAddress(a mail.Address) mail.Address {
+	return mail.Address{Local: printable(a.Local), Domain: printable(a.Domain)}
+}
+
+// field is one header field of the report, its value unfolded.
+type field struct{ name, value string }
+
+// template fills the template in: header fields as it has them, and the text.
+func (c *composer) template(t Templates) ([]field, []byte) {
+	builtIn := c.builtIn()
+	lines := builtIn
+	if c.failures && !blank(t.Message) {
+		lines = split(t.Message)
+	}
+	c.values = c.variables()
+	header, text := separate(lines)
+	for i, f := range header {
+		header[i].value = c.fillHeader(f)
+	}
+	if blank(text) {
+		_, text = separate(builtIn)
+	}
+	return header, c.fillText(text, func(s string) string { return s })
+}
+
+// split returns lines without line ends, however they came.
+func split(lines []string) []string {
+	s := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(strings.Join(lines, "\n"))
+	return strings.Split(s, "\n")
+}
+
+func blank(lines []string) bool { return strings.TrimSpace(strings.Join(lines, "")) == "" }
+
+// separate cuts lines into header fields, unfolded, and the rest.
+func separate(lines []string) ([]field, []string) {
+	var fields []field
+	for i, line := range lines {
+		if strings.TrimSpace(line) == "" {
+			return fields, lines[i+1:]
+		}
+		if line[0] == ' ' || line[0] == '\t' {
+			if len(fields) == 0 {
+				return nil, lines
+			}
+			fields[len(fields)-1].value += " " + strings.TrimSpace(line)
+			continue
+		}
+		name, value, found := strings.Cut(line, ":")
+		name = strings.TrimRight(name, " \t")
+		if !found || !isFieldName(name) {
+			return fields, lines[i:]
+		}
+		fields = append(fields, field{name, strings.TrimSpace(value)})
+	}
+	return fields, nil
+}
+
+func isFieldName(name string) bool {
+	for i := 0; i < len(name); i++ {
+		if name[i] <= ' ' || name[i] >= 0x7f {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 76
+}
+
+// variables returns what the names in a template stand for.
+func (c *composer) variables() map[string]value {
+	v := map[string]value{
+		"date":  {c.date},
+		"me":    {c.me},
+		"msgid": {c.msgid},
+		"from":  {c.sender},
+		"to":    {clean(cleanAddress(c.Recipients[0].Address).Path(), maxAddress)},
+	}
+	if c.PID > 0 {
+		v["pid"] = value{strconv.Itoa(c.PID)}
+	}
+	if s := clean(decodeWords(c.original.Get("Subject")), maxValue); s != "" {
+		v["subject"] = value{s}
+	}
+	var recipients, reasons value
+	for i := range c.Recipients {
+		r := &c.Recipients[i]
+		if i == maxListed {
+			more := fmt.Sprintf("and %d more", len(c.Recipients)-maxListed)
+			recipients, reasons = append(recipients, more), append(reasons, more)
+			break
+		}
+		addr := clean(cleanAddress(r.Address).Path(), maxValue)
+		recipients = append(recipients, addr)
+		if reason := r.reason(); reason != "" {
+			reasons = append(reasons, addr+": "+reason)
+		} else {
+			reasons = append(reasons, addr)
+		}
+	}
+	v["recipients"] = value{strings.Join(recipients, ", ")}
+	v["extended_reason"] = reasons
+	for i := range c.Recipients {
+		r := &c.Recipients[i]
+		if reason := r.reason(); reason != "" && (r.action() == Failed || !c.failures) {
+			v["reason"] = value{reason}
+			break
+		}
+	}
+	return v
+}
+
+// reason returns why, or "" if nothing is known.
+func (r *Recipient) reason() string {
+	s := ""
+	if r.Reply != nil {
+		s = clean(r.Reply.String(), maxValue)
+	}
+	if r.Expired {
+		if s == "" {
+			return "could not be delivered in time"
+		}
+		return "could not be delivered in time, the last reply was: " + s
+	}
+	return s
+}
+
+// decodeWords decodes RFC 2047 words in the charsets that the standard library
+// knows, and leaves others.
+func decodeWords(s string) string {
+	var d mime.WordDecoder
+	if decoded, err := d.DecodeHeader(s); err == nil {
+		return decoded
+	}
+	return s
+}
+
+// fill replaces every {name} in s with what of returns.
+func fill(s string, of func(name string) string) string {
+	var b strings.Builder
+	for {
+		open := strings.IndexByte(s, '{')
+		if open < 0 {
+			break
+		}
+		b.WriteString(s[:open])
+		s = s[open:]
+		end := strings.IndexByte(s, '}')
+		if end < 2 || strings.Trim(s[1:end], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" {
+			b.WriteByte('{')
+			s = s[1:]
+			continue
+		}
+		b.WriteString(of(s[1:end]))
+		s = s[end+1:]
+	}
+	b.WriteString(s)
+	return b.String()
+}
+
+// fillHeader returns the value of a template's field.
+func (c *composer) fillHeader(f field) string {
+	return clean(fill(f.value, func(name string) string {
+		if name == "from" || name == "to" {
+			switch strings.ToLower(f.name) {
+			case "to":
+				return c.sender
+			case "from":
+				return c.daemon()
+			}
+		}
+		s := strings.Join(c.values[name], "; ")
+		if s == "" {
+			return "?"
+		}
+		return strings.ReplaceAll(s, "=?", "= ?") // no encoded words but the template's own
+	}), maxDiagnostic)
+}
+
+// fillText returns lines, ended by CRLF, with each value passed through escape.
+func (c *composer) fillText(lines []string, escape func(string) string) []byte {
+	var b strings.Builder
+	for _, line := range lines {
+		b.WriteString(fill(strings.ToValidUTF8(line, "?"), func(name string) string {
+			v := c.values[name]
+			if len(v) == 0 {
+				return "?"
+			}
+			return escape(strings.Join(v, "\r\n"))
+		}))
+		b.WriteString("\r\n")
+	}
+	return []byte(b.String())
+}
+
+func (c *composer) daemon() string { return "Mail Delivery System <MAILER-DAEMON@" + c.me + ">" }
+
+// unique lists the fields of which a message may have one (RFC 5322 section
+// 3.6), and those that a report never has more of.
+var unique = map[string]bool{
+	"from": true, "to": true, "cc": true, "sender": true, "reply-to": true, "subject": true, "date": true,
+	"message-id": true, "in-reply-to": true, "references": true, "auto-submitted": true,
+}
+
+// complete turns the template's fields into a valid header: what is doubled or
+// not a template's business is dropped, what is invalid or missing is set.
+func (c *composer) complete(fields []field) []field {
+	var all []field
+	seen := map[string]bool{}
+	for _, f := range fields {
+		name := strings.ToLower(f.name)
+		if name == "mime-version" || name == "bcc" || name == "return-path" || strings.HasPrefix(name, "content-") || seen[name] {
+			continue
+		}
+		value, ok := c.valid(name, f.value)
+		if !ok {
+			continue
+		}
+		seen[name] = unique[name]
+		all = append(all, field{f.name, value})
+	}
+	for _, f := range []field{
+		{"From", c.daemon()},
+		{"To", c.sender},
+		{"Subject", c.subject()},
+		{"Date", c.date},
+		{"Message-Id", c.msgid},
+		{"Auto-Submitted", "auto-replied"},
+	} {
+		if !seen[strings.ToLower(f.name)] {
+			all = append(all, f)
+		}
+	}
+	if id := c.original.Get("Message-Id"); !seen["references"] && isMessageID(id) {
+		all = append(all, field{"References", id})
+	}
+	return all
+}
+
+// valid checks a field's value, and encodes it for a header where it must.
+func (c *composer) valid(name, value string) (string, bool) {
+	if value == "" {
+		return "", false
+	}
+	switch name {
+	case "from", "sender", "to", "cc", "reply-to":
+		return c.addresses(value)
+	case "date":
+		_, err := netmail.ParseDate(value)
+		return value, err == nil
+	case "message-id":
+		return value, isMessageID(value)
+	case "in-reply-to", "references":
+		for id := range strings.FieldsSeq(value) {
+			if !isMessageID(id) {
+				return "", false
+			}
+		}
+		return value, true
+	case "auto-submitted":
+		return value, isASCII(value) && strings.HasPrefix(strings.ToLower(value), "auto-")
+	}
+	return mime.QEncoding.Encode("utf-8", value), true
+}
+
+// addresses checks a list of addresses, and encodes display names.
+func (c *composer) addresses(value string) (string, bool) {
+	if value == c.sender { // also where the library knows no such address literal
+		return value, true
+	}
+	list, err := netmail.ParseAddressList(value)
+	if err != nil {
+		return "", false
+	}
+	if isASCII(value) {
+		return value, true
+	}
+	all := make([]string, len(list))
+	for i, a := range list {
+		all[i] = a.String()
+	}
+	value = strings.Join(all, ", ")
+	return value, c.utf8 || isASCII(value)
+}
+
+func isMessageID(s string) bool {
+	if len(s) < 5 || len(s) > 250 || s[0] != '<' || s[len(s)-1] != '>' {
+		return false
+	}
+	id := s[1 : len(s)-1]
+	for i := 0; i < len(id); i++ {
+		if id[i] <= ' ' || id[i] >= 0x7f || id[i] == '<' || id[i] == '>' {
+			return false
+		}
+	}
+	return strings.Contains(id, "@")
+}
+
+// explanation makes the first part of the report: plain text, with an HTML
+// alternative and its image if there are templates for them.
+func (c *composer) explanation(t Templates, text []byte) part {
+	plain := textPart("text/plain; charset=utf-8", text)
+	if !c.failures || blank(t.HTML) {
+		return plain
+	}
+	page := textPart("text/html; charset=utf-8", c.fillText(split(t.HTML), html.EscapeString))
+	p := newMultipart("alternative", "", "", []part{plain, page})
+	if image, ok := imagePart(t.Image); ok {
+		return newMultipart("related", `type="multipart/alternative"`, "", []part{p, image})
+	}
+	return p
+}
+
+// imagePart takes a MIME part as the template has it.
+func imagePart(lines []string) (part, bool) {
+	if blank(lines) {
+		return part{}, false
+	}
+	fields, rest := separate(split(lines))
+	body := []byte(strings.Join(rest, "\r\n") + "\r\n")
+	var p part
+	typed := false
+	for _, f := range fields {
+		if strings.HasPrefix(strings.ToLower(f.name), "content-") {
+			p.head += fold(f.name, clean(f.value, maxDiagnostic))
+			typed = typed || strings.EqualFold(f.name, "Content-Type")
+		}
+	}
+	p.body = [][]byte{body}
+	return p, typed && isASCII(p.head) && isPlain(body)
+}
+
+// subject is the Subject of a report whose template has none.
+func (c *composer) subject() string {
+	for _, f := range headerOf(c.builtIn()) {
+		if f.name == "Subject" {
+			return f.value
+		}
+	}
+	return "Delivery report"
+}
+
+func headerOf(lines []string) []field {
+	fields, _ := separate(lines)
+	return fields
+}
