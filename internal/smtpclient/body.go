@@ -1,0 +1,166 @@
+package smtpclient
+
+import (
+	"bytes"
+	"io"
+)
+
+// bodyBuffer is how much of a message is collected before it is written.
+const bodyBuffer = 32 << 10
+
+// dotWriter writes a message as it goes on the wire behind DATA (RFC 5321
+// section 4.5.2): dot-stuffed, every line ended by CRLF, and at the end the
+// final dot. It is the only way by which a message leaves, and no bare CR or LF
+// passes it: a bare LF, a bare CR and a run of CRs in front of an LF each become
+// one CRLF. Where the content is split over Writes makes no difference.
+//
+// Clean lines are passed on in spans as long as possible; long spans are not
+// copied.
+type dotWriter struct {
+	w   io.Writer
+	buf []byte // cap is fixed
+	err error  // the first of w; sticky
+	mid bool   // in the middle of a line
+	crs int    // CRs held back: what they mean depends on the next byte
+}
+
+// reset prepares d for another message to w.
+func (d *dotWriter) reset(w io.Writer) {
+	d.w, d.buf, d.err, d.mid, d.crs = w, d.buf[:0], nil, false, 0
+}
+
+// Write implements io.Writer; n is len(p) unless the underlying writer failed.
+func (d *dotWriter) Write(p []byte) (n int, err error) {
+	n = len(p)
+	if d.crs > 0 {
+		p = d.release(p)
+	}
+	start, pos := 0, 0 // p[start:pos] are clean lines
+	for pos < len(p) && d.err == nil {
+		i := bytes.IndexByte(p[pos:], '\n')
+		if i < 1 || bytes.IndexByte(p[pos:pos+i], '\r') != i-1 {
+			d.emit(p[start:pos])
+			if i < 0 {
+				d.tail(p[pos:])
+				return n, d.err
+			}
+			d.rough(bytes.TrimRight(p[pos:pos+i], "\r"))
+			d.end()
+			pos += i + 1
+			start = pos
+			continue
+		}
+		if p[pos] == '.' && !d.mid {
+			d.emit(p[start:pos])
+			d.emit(dot)
+			start = pos
+		}
+		d.mid = false
+		pos += i + 1
+	}
+	d.emit(p[start:pos])
+	return n, d.err
+}
+
+var (
+	dot  = []byte(".")
+	crlf = []byte("\r\n")
+)
+
+// release decides what the CRs held back were, now that more has come.
+func (d *dotWriter) release(p []byte) []byte {
+	for len(p) > 0 && p[0] == '\r' {
+		d.crs++
+		p = p[1:]
+	}
+	if len(p) == 0 {
+		return p
+	}
+	if p[0] == '\n' {
+		d.crs = 1
+		p = p[1:]
+	}
+	for ; d.crs > 0; d.crs-- {
+		d.end()
+	}
+	return p
+}
+
+// tail takes the last bytes of a Write, in which there is no LF.
+func (d *dotWriter) tail(p []byte) {
+	text := bytes.TrimRight(p, "\r")
+	d.crs = len(p) - len(text)
+	d.rough(text)
+}
+
+// rough writes text without LF, whose CRs are all bare.
+func (d *dotWriter) rough(text []byte) {
+	for {
+		i := bytes.IndexByte(text, '\r')
+		if i < 0 {
+			d.text(text)
+			return
+		}
+		d.text(text[:i])
+		d.end()
+		text = text[i+1:]
+	}
+}
+
+// text writes a piece of one line.
+func (d *dotWriter) text(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if p[0] == '.' && !d.mid {
+		d.emit(dot)
+	}
+	d.emit(p)
+	d.mid = true
+}
+
+// end ends a line.
+func (d *dotWriter) end() {
+	d.emit(crlf)
+	d.mid = false
+}
+
+// emit collects p, or passes it on when it is long.
+func (d *dotWriter) emit(p []byte) {
+	for len(p) > 0 && d.err == nil {
+		if len(d.buf) == 0 && len(p) >= cap(d.buf) {
+			_, d.err = d.w.Write(p)
+			return
+		}
+		n := min(len(p), cap(d.buf)-len(d.buf))
+		d.buf = append(d.buf, p[:n]...)
+		if p = p[n:]; len(d.buf) == cap(d.buf) {
+			_, d.err = d.w.Write(d.buf)
+			d.buf = d.buf[:0]
+		}
+	}
+}
+
+// finish ends the last line, adds the final dot and writes what was collected.
+// dotted is false when it is certain that the peer cannot have seen the dot.
+func (d *dotWriter) finish() (dotted bool, err error) {
+	for ; d.crs > 0; d.crs-- {
+		d.end()
+	}
+	if d.mid {
+		d.end()
+	}
+	if len(d.buf)+3 > cap(d.buf) && d.err == nil { // the dot stays in one piece
+		_, d.err = d.w.Write(d.buf)
+		d.buf = d.buf[:0]
+	}
+	if d.err != nil {
+		return false, d.err
+	}
+	d.buf = append(d.buf, ".\r\n"...)
+	n, err := d.w.Write(d.buf)
+	// A peer that takes a bare dot for the end has it with the last but two.
+	dotted = n > len(d.buf)-3
+	d.buf = d.buf[:0]
+	return dotted, err
+}

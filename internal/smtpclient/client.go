@@ -1,0 +1,341 @@
+// Package smtpclient is our side of one SMTP or LMTP connection (RFC 5321,
+// RFC 2033): Dial connects and prepares it, Send carries one transaction, as
+// often as wanted.
+//
+// What is promised of every Send:
+//
+//   - Each recipient gets the reply that is its own. Only a well-formed 5yz reply
+//     to MAIL, RCPT, DATA or the final dot is permanent, and what is known
+//     before anything is sent: a message larger than the server's SIZE, an
+//     address that the server cannot take. Everything else is a *Failure, which
+//     is temporary.
+//   - The final dot is sent only behind the whole content, and a content that
+//     cannot be read to its end is never ended by one.
+//   - Replies are matched to commands in order; what does not fit, comes unasked
+//     or is no reply ends the connection.
+//   - Every wait has a deadline (RFC 5321 section 4.5.3.2), and the caller's
+//     context ends all of them.
+//   - Credentials are sent only where Options allow it, and mail is never sent
+//     without the authentication or the TLS that Options ask for.
+//
+// Errors of Dial and Send are *Failure. A Client is used by one goroutine at a
+// time and starts none that outlives a call.
+package smtpclient
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"tarishi/internal/mail"
+)
+
+// TLSPolicy says whether a connection is encrypted.
+type TLSPolicy uint8
+
+// The policies. Only TLSVerify looks at the server's certificate. With TLSMay
+// a server that does not offer STARTTLS, or refuses it, is spoken to in clear;
+// a handshake that fails ends the connection (Failure.Handshake).
+const (
+	TLSNone TLSPolicy = iota
+	TLSMay
+	TLSEncrypt
+	TLSVerify
+)
+
+// Options say where and how to connect. They are comparable.
+type Options struct {
+	Network  string // "tcp" or "unix"; "": "tcp"
+	Addr     string // "ip:port", or the path of a socket
+	Host     string // the server's name, for certificates and SNI; "": Addr's
+	Protocol mail.Protocol
+
+	ImplicitTLS bool // TLS from the first byte
+	TLS         TLSPolicy
+	TLSConfig   *tls.Config // nil: TLS 1.2 or later; its ServerName, if set, replaces Host
+	Bind        netip.Addr  // local address; zero: the system chooses
+	Helo        string      // argument of EHLO; "": the connection's own address
+
+	// AuthType is "plain", "login", "any" (what the server offers), or "" for
+	// no authentication, which with an AuthUser means "any". Credentials go in
+	// clear only to loopback and private addresses, unless AuthInsecure.
+	AuthType, AuthUser, AuthPass string
+	AuthInsecure                 bool
+	AuthRequired                 bool // fail if there are no credentials at all
+
+	// Zero means the default, in brackets.
+	ConnectTimeout    time.Duration // [30 s]
+	GreetingTimeout   time.Duration // [CommandTimeout, or else 5 min]
+	CommandTimeout    time.Duration // each reply but those below [5 min]
+	DataTimeout       time.Duration // reply to DATA [2 min]
+	BlockTimeout      time.Duration // each block of content [3 min]
+	SubmissionTimeout time.Duration // reply to the final dot [10 min]
+}
+
+func (o *Options) setDefaults() {
+	set := func(d *time.Duration, to time.Duration) {
+		if *d <= 0 {
+			*d = to
+		}
+	}
+	set(&o.ConnectTimeout, 30*time.Second)
+	set(&o.CommandTimeout, 5*time.Minute)
+	set(&o.GreetingTimeout, o.CommandTimeout)
+	set(&o.DataTimeout, 2*time.Minute)
+	set(&o.BlockTimeout, 3*time.Minute)
+	set(&o.SubmissionTimeout, 10*time.Minute)
+	if o.Network == "" {
+		o.Network = "tcp"
+	}
+	if o.Host == "" && o.Network != "unix" {
+		o.Host, _, _ = net.SplitHostPort(o.Addr)
+	}
+	o.Host = strings.TrimSuffix(o.Host, ".")
+	if o.AuthType = strings.ToLower(o.AuthType); o.AuthType == "" && o.AuthUser != "" {
+		o.AuthType = "any"
+	}
+}
+
+// Client is one connection, ready for a transaction.
+type Client struct {
+	o     Options
+	raw   net.Conn // the socket: deadlines
+	conn  net.Conn // raw, or TLS on it
+	in    reader
+	out   []byte // commands not written yet
+	res   response
+	ext   Extensions
+	esmtp bool
+	tls   string // "none", or version and cipher
+	auth  bool
+
+	abort        func() // ends every wait on raw
+	ctx          context.Context
+	transactions int
+	dirty        bool // the last transaction was not finished: RSET first
+	broken       bool
+}
+
+// Dial connects to o.Addr and makes the connection ready: greeting, EHLO (HELO
+// after a 5yz), STARTTLS, AUTH. The error is a *Failure.
+func Dial(ctx context.Context, o Options) (*Client, error) {
+	o.setDefaults()
+	c := &Client{o: o, tls: "none"}
+	if strings.ContainsFunc(o.Helo, notHelo) {
+		return nil, c.report(StageHello, nil, errors.New("invalid EHLO name"))
+	}
+	d := net.Dialer{Timeout: o.ConnectTimeout}
+	if o.Bind.IsValid() && o.Network != "unix" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Bind, 0))
+	}
+	raw, err := d.DialContext(ctx, o.Network, o.Addr)
+	if err != nil {
+		f := c.report(StageConnect, nil, err)
+		f.aborted = ctx.Err() != nil
+		return nil, f
+	}
+	c.raw, c.conn, c.in = raw, raw, newReader(raw)
+	c.abort = func() { raw.SetDeadline(time.Unix(1, 0)) }
+	if o.Helo == "" {
+		c.o.Helo = literal(raw.LocalAddr())
+	}
+	release := c.watch(ctx)
+	f := c.prepare()
+	release()
+	if f == nil && c.broken {
+		f = c.wire(StageHello, ctx.Err())
+	}
+	if f != nil {
+		c.Close()
+		return nil, f
+	}
+	return c, nil
+}
+
+func notHelo(r rune) bool { return r <= ' ' || r == 0x7f }
+
+// literal returns the address literal of a socket's address.
+func literal(a net.Addr) string {
+	ip := address(a)
+	switch {
+	case !ip.IsValid():
+		return "localhost"
+	case ip.Is4():
+		return "[" + ip.String() + "]"
+	default:
+		return "[IPv6:" + ip.WithZone("").String() + "]"
+	}
+}
+
+func address(a net.Addr) netip.Addr {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// watch binds the connection to ctx until release is called.
+func (c *Client) watch(ctx context.Context) (release func()) {
+	c.ctx = ctx
+	if ctx.Done() == nil {
+		return func() { c.ctx = nil }
+	}
+	stop := context.AfterFunc(ctx, c.abort)
+	return func() {
+		c.ctx = nil
+		if !stop() { // abort ran, or may yet run: the deadlines are not ours any more
+			c.breakOff()
+		}
+	}
+}
+
+func (c *Client) ctxErr() error {
+	if c.ctx == nil {
+		return nil
+	}
+	return c.ctx.Err()
+}
+
+// awaitBy sets the deadline of the next reads. Whatever the order of this and
+// abort, an ended context wins.
+func (c *Client) awaitBy(t time.Duration) {
+	c.raw.SetReadDeadline(time.Now().Add(t))
+	if c.ctxErr() != nil {
+		c.abort()
+	}
+}
+
+func (c *Client) writeBy(t time.Duration) {
+	c.raw.SetWriteDeadline(time.Now().Add(t))
+	if c.ctxErr() != nil {
+		c.abort()
+	}
+}
+
+// await reads one reply into c.res.
+func (c *Client) await(t time.Duration) error {
+	// When something has arrived it is nearly always a whole reply; if not, the
+	// deadline of the reply before it, which is no later, holds.
+	if c.in.buffered() == 0 {
+		c.awaitBy(t)
+	}
+	return c.res.read(&c.in)
+}
+
+// flush writes the commands collected in c.out.
+func (c *Client) flush() error {
+	c.writeBy(c.o.CommandTimeout)
+	_, err := c.conn.Write(c.out)
+	c.out = c.out[:0]
+	return err
+}
+
+// command sends one line and reads the reply to it into c.res.
+func (c *Client) command(s Stage, words ...string) *Failure {
+	if f := c.unasked(s); f != nil {
+		return f
+	}
+	for i, w := range words {
+		if i > 0 {
+			c.out = append(c.out, ' ')
+		}
+		c.out = append(c.out, w...)
+	}
+	c.out = append(c.out, "\r\n"...)
+	if err := c.flush(); err != nil {
+		return c.wire(s, err)
+	}
+	if err := c.await(c.o.CommandTimeout); err != nil {
+		return c.wire(s, err)
+	}
+	return nil
+}
+
+// unasked fails if something arrived while no reply was due. A 421 is how a
+// server says that it closes an idle connection.
+func (c *Client) unasked(s Stage) *Failure {
+	if c.in.buffered() == 0 {
+		return nil
+	}
+	c.awaitBy(time.Second)
+	if err := c.res.read(&c.in); err == nil && c.res.code == 421 {
+		return c.refused(s)
+	}
+	return c.wire(s, garbled("reply before the command"))
+}
+
+// Extensions returns what the server offered last.
+func (c *Client) Extensions() Extensions { return c.ext }
+
+// Transactions returns how many transactions were begun.
+func (c *Client) Transactions() int { return c.transactions }
+
+// Reusable reports whether another transaction can be sent: the connection was
+// neither lost nor shut by a 421, and replies match commands. If the last
+// transaction stopped half-way the next Send begins with Reset by itself.
+func (c *Client) Reusable() bool { return !c.broken && c.in.buffered() == 0 }
+
+// Reset sends RSET if the last transaction stopped half-way, and nothing
+// otherwise. The error is a *Failure.
+func (c *Client) Reset(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return c.aborted(StageReset, err)
+	}
+	defer c.watch(ctx)()
+	if f := c.reset(); f != nil {
+		return f
+	}
+	return nil
+}
+
+func (c *Client) reset() *Failure {
+	if !c.dirty {
+		return nil
+	}
+	if f := c.command(StageReset, "RSET"); f != nil {
+		return f
+	}
+	if c.res.class() != 2 {
+		return c.refused(StageReset)
+	}
+	c.dirty = false
+	return nil
+}
+
+func (c *Client) aborted(s Stage, err error) *Failure {
+	f := c.report(s, nil, err)
+	f.lost, f.aborted = true, true
+	return f
+}
+
+// quitTimeout bounds Quit.
+const quitTimeout = 2 * time.Second
+
+// Quit says goodbye, waits up to two seconds for the answer and closes.
+func (c *Client) Quit() {
+	if !c.broken {
+		c.raw.SetDeadline(time.Now().Add(quitTimeout))
+		if _, err := c.conn.Write([]byte("QUIT\r\n")); err == nil {
+			c.res.read(&c.in)
+		}
+		c.conn.Close() // with TLS, says so to the peer
+	}
+	c.Close()
+}
+
+// Close closes the connection at once. It may be called more than once.
+func (c *Client) Close() error {
+	c.breakOff()
+	return nil
+}
+
+func (c *Client) breakOff() {
+	if !c.broken && c.raw != nil {
+		c.raw.Close()
+	}
+	c.broken = true
+}

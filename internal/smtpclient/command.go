@@ -1,0 +1,150 @@
+package smtpclient
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+)
+
+// The refusals that need no server.
+var (
+	errSenderUTF8    = reply.New(553, "5.6.7", "Sender address needs SMTPUTF8, which the next hop does not offer")
+	errRecipientUTF8 = reply.New(553, "5.6.7", "Recipient address needs SMTPUTF8, which the next hop does not offer")
+	errSender        = reply.New(553, "5.1.7", "Sender address cannot be sent")
+	errRecipient     = reply.New(553, "5.1.3", "Recipient address cannot be sent")
+	errTooBig        = reply.New(552, "5.3.4", "Message is larger than the next hop accepts")
+)
+
+// path returns the address as it goes on the wire to this server, without its
+// angle brackets: with A-labels where SMTPUTF8 is not offered (RFC 6531). utf8
+// is false when that is not possible, clean when it would break the command.
+func (x *Extensions) path(a mail.Address) (path string, ascii, clean bool) {
+	ascii = true
+	if !x.SMTPUTF8 && a.IsUTF8() {
+		a, ascii = a.ASCII()
+	}
+	path = a.String()
+	if a.IsUTF8() && !utf8.ValidString(path) {
+		return "", ascii, false
+	}
+	for i := 0; i < len(path); i++ {
+		if path[i] < ' ' || path[i] == 0x7f {
+			return "", ascii, false
+		}
+	}
+	return path, ascii, !strings.ContainsAny(a.Domain, "<>\" ")
+}
+
+// appendMail adds the MAIL command for t to b.
+func (t *transaction) appendMail(b []byte) []byte {
+	x, env := &t.c.ext, t.env
+	b = append(b, "MAIL FROM:<"...)
+	b = append(b, t.from...)
+	b = append(b, '>')
+	if x.Size {
+		b = append(b, " SIZE="...)
+		b = strconv.AppendInt(b, t.content.Size(), 10)
+	}
+	if x.EightBitMIME && strings.EqualFold(env.Body, "8BITMIME") {
+		b = append(b, " BODY=8BITMIME"...)
+	}
+	if x.SMTPUTF8 && (env.UTF8 || t.utf8) {
+		b = append(b, " SMTPUTF8"...)
+	}
+	if env.RequireTLS {
+		b = append(b, " REQUIRETLS"...)
+	}
+	if x.DSN {
+		if env.Return == "FULL" || env.Return == "HDRS" {
+			b = append(append(b, " RET="...), env.Return...)
+		}
+		if env.EnvelopeID != "" {
+			b = appendXtext(append(b, " ENVID="...), env.EnvelopeID)
+		}
+	}
+	return append(b, "\r\n"...)
+}
+
+// appendRcpt adds the RCPT command for one recipient to b.
+func (t *transaction) appendRcpt(b []byte, path string, r *mail.Recipient) []byte {
+	b = append(b, "RCPT TO:<"...)
+	b = append(b, path...)
+	b = append(b, '>')
+	if t.c.ext.DSN {
+		if r.Notify != 0 {
+			b = appendNotify(append(b, " NOTIFY="...), r.Notify)
+		}
+		if r.ORCPT != "" {
+			b = appendORCPT(b, r.ORCPT)
+		}
+	}
+	return append(b, "\r\n"...)
+}
+
+func appendNotify(b []byte, n mail.Notify) []byte {
+	if n&mail.NotifyNever != 0 {
+		return append(b, "NEVER"...)
+	}
+	start := len(b)
+	for _, k := range [...]struct {
+		bit  mail.Notify
+		name string
+	}{{mail.NotifySuccess, "SUCCESS"}, {mail.NotifyFailure, "FAILURE"}, {mail.NotifyDelay, "DELAY"}} {
+		if n&k.bit == 0 {
+			continue
+		}
+		if len(b) > start {
+			b = append(b, ',')
+		}
+		b = append(b, k.name...)
+	}
+	return b
+}
+
+// appendORCPT adds the parameter (RFC 3461 section 4.2). An address beyond
+// ASCII has the type utf-8 and its encoding (RFC 6533 section 3). A type that
+// is no atom is left out with its address.
+func appendORCPT(b []byte, orcpt string) []byte {
+	kind, addr, found := strings.Cut(orcpt, ";")
+	if !found {
+		kind, addr = "rfc822", orcpt
+	}
+	if kind == "" || strings.Trim(strings.ToLower(kind), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return b
+	}
+	utf := strings.EqualFold(kind, "utf-8")
+	if !utf && strings.EqualFold(kind, "rfc822") && strings.ContainsFunc(addr, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		kind, utf = "utf-8", true
+	}
+	b = append(append(b, " ORCPT="...), kind...)
+	b = append(b, ';')
+	if !utf {
+		return appendXtext(b, addr)
+	}
+	for _, r := range addr {
+		if r > ' ' && r < 0x7f && r != '+' && r != '=' && r != '\\' {
+			b = append(b, byte(r))
+			continue
+		}
+		b = append(b, `\x{`...)
+		b = append(b, strings.ToUpper(strconv.FormatInt(int64(r), 16))...)
+		b = append(b, '}')
+	}
+	return b
+}
+
+// appendXtext encodes s (RFC 3461 section 4).
+func appendXtext(b []byte, s string) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c > ' ' && c < 0x7f && c != '+' && c != '=' {
+			b = append(b, c)
+		} else {
+			b = append(b, '+', hex[c>>4], hex[c&15])
+		}
+	}
+	return b
+}

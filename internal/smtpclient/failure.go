@@ -1,0 +1,183 @@
+package smtpclient
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"tarishi/internal/reply"
+)
+
+// Stage is the step of a conversation at which something happened.
+type Stage uint8
+
+// The stages, in the order of a conversation.
+const (
+	StageConnect Stage = iota + 1
+	StageGreeting
+	StageHello // EHLO, HELO, LHLO
+	StageTLS   // STARTTLS and the handshake
+	StageAuth
+	StageReset
+	StageMail
+	StageRecipient
+	StageData    // the DATA command
+	StageContent // the message itself
+	StageDot     // the final dot and its reply
+)
+
+// String returns what was being done, such as "MAIL" or "final dot".
+func (s Stage) String() string {
+	names := [...]string{
+		"connect", "greeting", "EHLO", "STARTTLS", "AUTH", "RSET", "MAIL", "RCPT", "DATA", "message content",
+		"final dot",
+	}
+	if i := int(s) - 1; i >= 0 && i < len(names) {
+		return names[i]
+	}
+	return "unknown stage"
+}
+
+// Failure is the error of Dial and Send: the connection could not be made or
+// prepared, was lost, or the peer broke the protocol. It always means "try
+// again later"; nothing is known of single recipients. errors.As with a
+// *reply.Reply, and so reply.From, finds Deferral.
+type Failure struct {
+	Stage Stage
+	// Reply is what the server said, whatever its class, or a 451 4.5.0 of our
+	// own when what it said is no reply to this command. It is nil when the
+	// connection was lost or never there.
+	Reply *reply.Reply
+	Err   error // private cause; nil when Reply says everything
+	// Uncertain is set when the final dot was sent and no valid reply to it
+	// arrived: the message may have been accepted.
+	Uncertain bool
+	// Fresh is set unless the connection had carried a transaction before.
+	Fresh bool
+	// Handshake is set when the TLS handshake itself failed: with TLSMay the
+	// caller may try again in clear on a new connection.
+	Handshake bool
+	Addr      string // as in Options
+
+	lost    bool // connection closed, reset or timed out
+	aborted bool // by the caller's context
+}
+
+// Error names the stage, the address and the reason.
+func (f *Failure) Error() string {
+	s := f.Addr + ": " + f.Stage.String() + ": "
+	switch {
+	case f.Reply != nil && f.Err != nil:
+		return s + f.Reply.String() + ": " + f.Err.Error()
+	case f.Reply != nil:
+		return s + f.Reply.String()
+	default:
+		return s + f.Err.Error()
+	}
+}
+
+// Unwrap returns the private cause.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// As lets errors.As find the Deferral.
+func (f *Failure) As(target any) bool {
+	r, ok := target.(**reply.Reply)
+	if ok {
+		*r = f.Deferral()
+	}
+	return ok
+}
+
+// Deferral returns the failure as a reply of class 4, with f as its private
+// cause: the server's own reply when that is of class 4 already.
+func (f *Failure) Deferral() *reply.Reply {
+	if r := f.Reply; r != nil {
+		if r.Temporary() {
+			return r.Because(f)
+		}
+		d := reply.Newf(451, "", "Next hop refused at %s: %s", f.Stage, r)
+		d.Enhanced = reply.Enhanced{4, 5, 0}
+		if r.Enhanced != (reply.Enhanced{}) {
+			d.Enhanced = reply.Enhanced{4, r.Enhanced[1], r.Enhanced[2]}
+		}
+		return d.Because(f)
+	}
+	switch {
+	case f.Stage == StageConnect:
+		return reply.New(451, "4.4.1", "Next hop cannot be reached").Because(f)
+	case f.Stage == StageTLS:
+		return reply.New(451, "4.7.5", "No secure connection to the next hop").Because(f)
+	case f.Stage == StageAuth && !f.lost:
+		return reply.New(451, "4.7.0", "No authentication at the next hop").Because(f)
+	case f.lost:
+		return reply.Newf(451, "4.4.2", "Connection to the next hop lost at %s", f.Stage).Because(f)
+	default:
+		return reply.New(451, "4.3.0", "Temporary local problem, please try again later").Because(f)
+	}
+}
+
+// Stale reports whether a kept connection turned out to be dead, or was shut
+// by a 421, before any content was sent on it, so that the transaction can be
+// repeated on a new connection without risk.
+func (f *Failure) Stale() bool {
+	return !f.Fresh && (f.Stage == StageMail || f.Stage == StageReset) &&
+		(f.lost && !f.aborted || f.Reply != nil && f.Reply.Code == 421)
+}
+
+// Unreachable reports whether no server answered at all: no connection, or not
+// a byte of a greeting that could be read.
+func (f *Failure) Unreachable() bool {
+	return f.Stage == StageConnect && f.Reply == nil || f.Stage == StageGreeting && f.lost
+}
+
+// errGarbled is the reason of every reply that is none.
+var errGarbled = errors.New("not an SMTP reply")
+
+func garbled(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errGarbled, fmt.Sprintf(format, args...))
+}
+
+// wire breaks the connection off because reading from it or writing to it
+// failed, and says how.
+func (c *Client) wire(s Stage, err error) *Failure {
+	f := c.failure(s, nil, err)
+	switch {
+	case c.ctxErr() != nil:
+		f.Err, f.lost, f.aborted = c.ctxErr(), true, true
+	case errors.Is(err, errGarbled):
+		f.Reply = reply.New(451, "4.5.0", "Next hop sent an invalid reply to "+s.String())
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		f.Err, f.lost = errClosed, true
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		f.Err, f.lost = errTimeout, true
+	default:
+		f.lost = true
+	}
+	return f
+}
+
+// unexpected breaks the connection off because a well-formed reply has no
+// meaning where it came.
+func (c *Client) unexpected(s Stage) *Failure {
+	return c.wire(s, garbled("%s is no reply to %s", c.res.reply(), s))
+}
+
+// refused breaks the connection off because of the last reply.
+func (c *Client) refused(s Stage) *Failure { return c.failure(s, c.res.reply(), nil) }
+
+// failure breaks the connection off for any other reason.
+func (c *Client) failure(s Stage, r *reply.Reply, err error) *Failure {
+	c.breakOff()
+	return c.report(s, r, err)
+}
+
+// report describes a failure that leaves the connection as it is.
+func (c *Client) report(s Stage, r *reply.Reply, err error) *Failure {
+	return &Failure{Stage: s, Reply: r, Err: err, Fresh: c.transactions == 0, Addr: c.o.Addr}
+}
+
+var (
+	errClosed  = errors.New("connection closed by peer")
+	errTimeout = errors.New("timed out")
+)

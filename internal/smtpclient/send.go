@@ -1,0 +1,505 @@
+package smtpclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+)
+
+// Result is what became of a transaction that the server answered.
+type Result struct {
+	// Replies has one reply for each of the envelope's recipients, never nil:
+	// that to its RCPT if it was refused there, else that to MAIL, DATA or the
+	// final dot; in LMTP the final one is its own. Recipients may share one.
+	Replies       []*reply.Reply
+	TLS           string // "none", or such as "TLSv1.3 TLS_AES_128_GCM_SHA256"
+	Authenticated bool
+	Reused        bool   // not the connection's first transaction
+	DSN           bool   // the server offers DSN, and has been told what is wanted
+	Addr          string // as in Options
+}
+
+// window is how many bytes of commands may be under way without a reply to
+// them. It is far below what the sockets between us and the server hold, so
+// that we never block in a write while the server blocks in writing replies.
+const window = 4 << 10
+
+// Send carries one transaction: env's recipients get content. The error is a
+// *Failure; then nothing is known of single recipients, and whether the message
+// may yet have been accepted is in its Uncertain. In LMTP a connection that is
+// lost between two final replies is no error: the recipients without one get
+// 451 4.4.2, with a Failure as its cause.
+//
+// env must have a recipient. A connection that is not Reusable afterwards is
+// closed already.
+func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Content) (Result, error) {
+	res := Result{TLS: c.tls, Authenticated: c.auth, Reused: c.transactions > 0, DSN: c.ext.DSN, Addr: c.o.Addr}
+	if err := ctx.Err(); err != nil {
+		return res, c.aborted(StageMail, err)
+	}
+	if c.broken {
+		return res, c.aborted(StageMail, errClosed)
+	}
+	if len(env.Recipients) == 0 {
+		return res, c.report(StageMail, nil, errors.New("no recipients"))
+	}
+	t := transaction{c: c, env: env, content: content, replies: make([]*reply.Reply, len(env.Recipients))}
+	res.Replies = t.replies
+	if f := t.check(); f != nil || t.left == 0 {
+		return res, asError(f)
+	}
+	if err := t.open(); err != nil {
+		return res, c.report(StageContent, nil, err)
+	}
+	defer t.close()
+	release := c.watch(ctx)
+	f := t.run()
+	release()
+	c.transactions++
+	return res, asError(f)
+}
+
+func asError(f *Failure) error {
+	if f == nil {
+		return nil
+	}
+	return f
+}
+
+// transaction is one Send.
+type transaction struct {
+	c       *Client
+	env     *mail.Envelope
+	content mail.Content
+	body    io.ReadCloser // nil for a mail.Memory
+
+	from string
+	utf8 bool // an address goes out with characters beyond ASCII
+
+	// replies is the result. While commands are under way a nil is a recipient
+	// that is accepted or not answered yet.
+	replies  []*reply.Reply
+	left     int // recipients that were not refused by check
+	mail     *reply.Reply
+	accepted int
+	data     bool // the server waits for content
+
+	// Commands count from 0: MAIL, the recipients not refused by check, DATA.
+	sent, answered         int
+	nextSent, nextAnswered int // from here on in replies
+	dataSent               bool
+}
+
+// check refuses what this server cannot take, and prepares the sender.
+func (t *transaction) check() *Failure {
+	x := &t.c.ext
+	t.left = len(t.replies)
+	if t.env.RequireTLS && (t.c.tls == "none" || !x.RequireTLS) {
+		// RFC 8689 section 4.2.1; another MX may offer it.
+		return t.c.report(StageMail, reply.New(451, "4.7.30", "REQUIRETLS is not offered by the next hop"), nil)
+	}
+	var ascii, clean bool
+	t.from, ascii, clean = x.path(t.env.From)
+	t.utf8 = x.SMTPUTF8 && t.env.From.IsUTF8()
+	switch {
+	case !ascii:
+		t.settle(errSenderUTF8)
+	case !clean:
+		t.settle(errSender)
+	case x.MaxSize > 0 && t.content.Size() > x.MaxSize:
+		t.settle(errTooBig)
+	}
+	if t.replies[0] != nil {
+		t.left = 0
+		return nil
+	}
+	for i := range t.env.Recipients {
+		a := t.env.Recipients[i].Address
+		if !a.IsUTF8() {
+			continue // whether it is clean is seen when it is sent
+		}
+		if _, ascii := a.ASCII(); !ascii && !x.SMTPUTF8 {
+			t.replies[i] = errRecipientUTF8
+			t.left--
+		}
+		t.utf8 = t.utf8 || x.SMTPUTF8
+	}
+	return nil
+}
+
+// settle gives r to every recipient that has no reply.
+func (t *transaction) settle(r *reply.Reply) {
+	for i := range t.replies {
+		if t.replies[i] == nil {
+			t.replies[i] = r
+		}
+	}
+}
+
+func (t *transaction) open() (err error) {
+	if _, ok := t.content.(mail.Memory); !ok {
+		t.body, err = t.content.Open()
+	}
+	return err
+}
+
+func (t *transaction) close() {
+	if t.body != nil {
+		t.body.Close()
+	}
+}
+
+// run is the dialogue.
+func (t *transaction) run() *Failure {
+	c := t.c
+	if f := c.reset(); f != nil {
+		return f
+	}
+	c.dirty = true
+	f := t.envelope()
+	switch {
+	case f != nil:
+		return f
+	case t.mail != nil:
+		t.settle(t.mail)
+		if t.data { // nonsense, and an empty message if we went on
+			c.breakOff()
+		}
+		return nil
+	case t.accepted == 0:
+		t.emptyDot()
+		return nil
+	case !t.data: // DATA refused, or a 421
+		return nil
+	}
+	if c.in.buffered() > 0 {
+		return c.wire(StageData, garbled("more than one reply to a command"))
+	}
+	if f := t.sendContent(); f != nil {
+		return f
+	}
+	return t.verdict()
+}
+
+// envelope sends MAIL, RCPT and DATA and reads the replies: one command at a
+// time, or with PIPELINING as many as the window holds.
+func (t *transaction) envelope() *Failure {
+	c := t.c
+	for {
+		before := t.sent
+		t.fill()
+		if t.sent > before {
+			if t.answered == before {
+				if f := c.unasked(t.stage()); f != nil {
+					return f
+				}
+			}
+			if err := c.flush(); err != nil {
+				return t.lost(err)
+			}
+		}
+		until := t.sent
+		if c.ext.Pipelining && !t.dataSent && t.mail == nil && t.sent > before {
+			until = before // the batch just sent stays under way
+		}
+		for t.answered < until {
+			if stop, f := t.answer(); stop || f != nil {
+				return f
+			}
+		}
+		if t.answered == t.sent && (t.dataSent || t.mail != nil || t.nextSent == len(t.replies) && t.accepted == 0) {
+			return nil
+		}
+	}
+}
+
+// fill puts the next commands in c.out.
+func (t *transaction) fill() {
+	c := t.c
+	if t.mail != nil {
+		return
+	}
+	for len(c.out) < window && !t.dataSent {
+		switch {
+		case t.sent == 0:
+			c.out = t.appendMail(c.out)
+		case t.nextSent < len(t.replies):
+			i := t.nextSent
+			t.nextSent++
+			if t.replies[i] != nil {
+				continue
+			}
+			path, _, clean := c.ext.path(t.env.Recipients[i].Address)
+			if !clean || path == "" {
+				t.replies[i] = errRecipient
+				continue
+			}
+			c.out = t.appendRcpt(c.out, path, &t.env.Recipients[i])
+		case t.sent == t.answered && t.accepted == 0:
+			return // nobody wants it
+		default:
+			c.out = append(c.out, "DATA\r\n"...)
+			t.dataSent = true
+		}
+		t.sent++
+		if !c.ext.Pipelining {
+			return
+		}
+	}
+}
+
+// stage is that of the command whose reply comes next.
+func (t *transaction) stage() Stage {
+	switch {
+	case t.answered == 0:
+		return StageMail
+	case t.dataSent && t.answered == t.sent-1:
+		return StageData
+	}
+	return StageRecipient
+}
+
+// lost reports a broken connection, unless all that matters is known.
+func (t *transaction) lost(err error) *Failure {
+	f := t.c.wire(t.stage(), err)
+	if t.mail != nil || t.stage() == StageData && t.accepted == 0 {
+		return nil
+	}
+	return f
+}
+
+// answer reads the reply to one command. stop ends the transaction.
+func (t *transaction) answer() (stop bool, f *Failure) {
+	c, stage := t.c, t.stage()
+	wait := c.o.CommandTimeout
+	if stage == StageData {
+		wait = c.o.DataTimeout
+	}
+	if err := c.await(wait); err != nil {
+		return true, t.lost(err)
+	}
+	t.answered++
+	class := c.res.class()
+	if t.mail != nil { // only to keep replies and commands together
+		t.data = t.data || stage == StageData && class == 3
+		return c.hungUp(), nil
+	}
+	switch {
+	case stage == StageMail && class == 2:
+		return false, nil
+	case stage == StageMail && c.res.code == 421:
+		return true, c.refused(stage)
+	case stage == StageMail && class >= 4:
+		t.mail = c.res.reply()
+		return false, nil
+	case stage == StageRecipient:
+		return t.recipient(class)
+	case stage == StageData && class == 3:
+		t.data = true
+		return false, nil
+	case stage == StageData && t.accepted == 0:
+		if class == 2 {
+			c.breakOff()
+		}
+		return c.hungUp() || c.broken, nil
+	case stage == StageData && c.res.code == 421:
+		return true, c.refused(stage)
+	case stage == StageData && class >= 4:
+		t.settle(c.res.reply())
+		return false, nil
+	}
+	return true, c.unexpected(stage)
+}
+
+// recipient takes the reply to one RCPT.
+func (t *transaction) recipient(class int) (stop bool, f *Failure) {
+	for t.replies[t.nextAnswered] != nil {
+		t.nextAnswered++
+	}
+	i := t.nextAnswered
+	t.nextAnswered++
+	switch {
+	case class == 2:
+		t.accepted++
+	case class == 3:
+		return true, t.c.unexpected(StageRecipient)
+	default:
+		t.replies[i] = t.c.res.reply()
+		if t.c.hungUp() {
+			t.settle(t.replies[i])
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// hungUp reports whether the last reply was a 421, after which nobody listens.
+func (c *Client) hungUp() bool {
+	if c.res.code != 421 {
+		return false
+	}
+	c.breakOff()
+	return true
+}
+
+// emptyDot ends a DATA that the server began though it refused all recipients
+// (RFC 2920 section 3.1). The reply to it changes nothing. An LMTP server has
+// none to give, so that there the connection is not worth keeping.
+func (t *transaction) emptyDot() {
+	c := t.c
+	if !t.data || c.broken {
+		return
+	}
+	if c.o.Protocol == mail.LMTP {
+		c.breakOff()
+		return
+	}
+	if f := c.command(StageDot, "."); f == nil && !c.hungUp() {
+		c.dirty = false
+	}
+}
+
+// bodies saves the allocation of what copies a message; it holds no state.
+var bodies = sync.Pool{New: func() any {
+	return &body{dots: dotWriter{buf: make([]byte, 0, bodyBuffer)}}
+}}
+
+type body struct {
+	dots dotWriter
+	read []byte // made when needed
+}
+
+// blocks writes content to the connection with a deadline for each block.
+type blocks Client
+
+const block = 256 << 10
+
+func (b *blocks) Write(p []byte) (n int, err error) {
+	c := (*Client)(b)
+	for n < len(p) && err == nil {
+		var m int
+		c.writeBy(c.o.BlockTimeout)
+		m, err = c.conn.Write(p[n:min(len(p), n+block)])
+		n += m
+	}
+	return n, err
+}
+
+// sendContent writes the message and the final dot.
+func (t *transaction) sendContent() *Failure {
+	c := t.c
+	b := bodies.Get().(*body)
+	defer bodies.Put(b)
+	b.dots.reset((*blocks)(c))
+	size, local, err := t.copy(b)
+	if local == nil && err == nil && size != t.content.Size() {
+		local = fmt.Errorf("content has %d bytes instead of %d", size, t.content.Size())
+	}
+	if local != nil { // never a dot behind half a message
+		return c.failure(StageContent, nil, local)
+	}
+	if err != nil {
+		return t.cutShort(err)
+	}
+	dotted, err := b.dots.finish()
+	if err == nil {
+		return nil
+	}
+	if !dotted {
+		return t.cutShort(err)
+	}
+	f := c.wire(StageDot, err)
+	f.Uncertain = true
+	return f
+}
+
+// copy writes the content to b.dots. local is an error in reading it, err one
+// of the connection.
+func (t *transaction) copy(b *body) (size int64, local, err error) {
+	if m, ok := t.content.(mail.Memory); ok {
+		for _, p := range m {
+			if _, err := b.dots.Write(p); err != nil {
+				return size, nil, err
+			}
+			size += int64(len(p))
+		}
+		return size, nil, nil
+	}
+	if b.read == nil {
+		b.read = make([]byte, bodyBuffer)
+	}
+	for {
+		n, rerr := t.body.Read(b.read)
+		size += int64(n)
+		if _, err := b.dots.Write(b.read[:n]); err != nil {
+			return size, nil, err
+		}
+		if rerr == io.EOF {
+			return size, nil, nil
+		}
+		if rerr != nil {
+			return size, rerr, nil
+		}
+	}
+}
+
+// cutShort reports a connection that was lost while content was written, with
+// what the server may have said before it closed.
+func (t *transaction) cutShort(err error) *Failure {
+	c := t.c
+	var said *reply.Reply
+	if c.ctxErr() == nil {
+		c.awaitBy(quitTimeout)
+		if c.res.read(&c.in) == nil && c.res.class() >= 4 {
+			said = c.res.reply()
+		}
+	}
+	f := c.wire(StageContent, err)
+	f.Reply = said
+	return f
+}
+
+// verdict reads what the server says to the final dot: one reply, or in LMTP
+// one for each recipient accepted (RFC 2033 section 4.2).
+func (t *transaction) verdict() *Failure {
+	c := t.c
+	known := false
+	for i := range t.replies {
+		if t.replies[i] != nil {
+			continue
+		}
+		err := c.await(c.o.SubmissionTimeout)
+		if err == nil && c.res.class() == 3 {
+			err = garbled("%s is no reply to the final dot", c.res.reply())
+		}
+		if err != nil {
+			f := c.wire(StageDot, err)
+			f.Uncertain = true
+			if !known {
+				return f
+			}
+			t.settle(reply.New(451, "4.4.2", "Connection to the next hop lost before its last reply").Because(f))
+			return nil
+		}
+		if c.o.Protocol != mail.LMTP {
+			if c.res.code == 421 {
+				return c.refused(StageDot)
+			}
+			t.settle(c.res.reply())
+			break
+		}
+		known = true
+		t.replies[i] = c.res.reply()
+		if c.hungUp() {
+			t.settle(t.replies[i])
+			return nil
+		}
+	}
+	c.dirty = false
+	return nil
+}
