@@ -1,0 +1,344 @@
+// Package conf reads an instance's configuration: Haraka's ini files, lists
+// and flat files, below DIR/config, into one typed Config.
+//
+// Every setting has a built-in default (see defaults), so that a missing file,
+// section or key is never an error. Load always returns a usable Config;
+// everything it did not like is a Problem with file and line, and leaves the
+// default in force. A key that Haraka knows but that does nothing here is a
+// warning that says so.
+//
+// The ini grammar is Haraka's: comments only on lines of their own (; or #),
+// quotes are part of the value, key[]=v appends, the last plain key wins, a
+// trailing backslash continues the line, [main] is what stands above the first
+// section. Durations are whole seconds, or numbers with units such as 5m, 1h30m
+// and 10d. Old flat files and old places of a key are read where the ini file
+// that replaced them says nothing.
+//
+// A Config is never changed after Load returned it.
+package conf
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"tarishi/internal/mail"
+)
+
+// Config is the whole configuration of one instance.
+type Config struct {
+	Dir        string // the instance; absolute unless Load was given ""
+	ConfigDir  string
+	QueueDir   string // DIR/queue, or what config/queue_dir says
+	PluginsDir string
+
+	Me             string                   // this host's name in greetings and headers
+	Plugins        []PluginName             // in the order of config/plugins
+	PluginTimeout  time.Duration            // for one hook of one plugin; 0: none
+	PluginTimeouts map[string]time.Duration // by canonical name, over PluginTimeout
+
+	SMTP         SMTP
+	Connection   Connection
+	Log          Log
+	TLS          TLS
+	DNS          DNS
+	Outbound     Outbound
+	Forward      Forward
+	Relay        Relay
+	AuthFlatFile AuthFlatFile
+
+	HostList          []string // canonical domains
+	HostListRegex     []string // each one compiles, anchored and case-insensitive as HostListPattern says
+	HostListAntiSpoof bool
+
+	// Templates of the text, HTML and image parts of a DSN, line by line; nil:
+	// the built-in ones.
+	BounceMessage, BounceMessageHTML, BounceMessageImage []string
+}
+
+// PluginName is one line of config/plugins.
+type PluginName struct {
+	Name string // canonical
+	As   string // as written
+	File string
+	Line int
+}
+
+// SMTP is smtp.ini.
+type SMTP struct {
+	Listen               []string      // host:port each, IPv6 addresses in brackets
+	SMTPSPort            int           // listeners on this port begin with TLS
+	InactivityTimeout    time.Duration // without a command
+	GracefulShutdown     bool
+	ForceShutdownTimeout time.Duration
+	PublicIP             string // "": not known
+}
+
+// Connection is connection.ini.
+type Connection struct {
+	SpoolAfter    int64 // bytes of a message that are kept in memory, at most 16 MiB
+	StrictRFC1869 bool
+	Postel        bool // relaxed address sizes
+	SMTPUTF8      bool
+
+	AddReceived      bool
+	CleanAuthResults bool
+	ShowVersion      bool
+	MaxReceived      int // Received fields before a message is taken for a loop
+
+	MaxBytes            int64 // of a message; 0: no limit
+	MaxLineLength       int   // of a command, in bytes with CRLF
+	MaxRecipients       int   // of one transaction
+	MaxConnections      int   // in all
+	MaxConnectionsPerIP int   // 0: no limit
+	MinRate             int64 // bytes a second during DATA; 0: no limit
+
+	Greeting    []string // lines of the banner before the standard one
+	Helo, Close string   // tails of the replies to HELO and QUIT
+	BannerChars int      // of the connection's id in the banner
+	DenyChars   int      // of the id before each line of a refusal; 1: all of it
+}
+
+// Log is log.ini.
+type Log struct {
+	Level      string // data, protocol, debug, info, notice, warn, error, crit, alert, emerg
+	Format     string // default, logfmt, json
+	Timestamps bool
+}
+
+// TLS is tls.ini. Paths are absolute.
+type TLS struct {
+	Key, Cert       []string // pairs by position; empty: there is no certificate
+	MinVersion      uint16   // as in crypto/tls
+	NoSTARTTLSPorts []int
+	NoTLSHosts      []netip.Prefix // clients to which STARTTLS is not offered
+	Explicit        bool           // a pair is configured, or the default files exist
+	Outbound        TLSOutbound
+}
+
+// TLSOutbound is what tls.ini says about connections to other servers.
+type TLSOutbound struct {
+	RejectUnauthorized bool
+	MinVersion         uint16
+	NoTLSHosts         []string // addresses, CIDRs, MX hosts or recipient domains
+	ForceTLSHosts      []string // likewise
+	CA                 string   // PEM file of the roots; "": the system's
+	Key, Cert          string   // client certificate; "": none
+}
+
+// DNS is dns.ini.
+type DNS struct {
+	Servers []string // ip:port each; empty: the system's
+	Timeout time.Duration
+	Tries   int
+}
+
+// Outbound is outbound.ini.
+type Outbound struct {
+	Disabled           bool
+	ConcurrencyMax     int
+	EnableTLS          bool
+	AlwaysSplit        bool
+	ReceivedHeader     string // "disabled": none
+	ConnectTimeout     time.Duration
+	PoolTimeout        time.Duration // idle life of a connection; 0: no reuse
+	PoolConcurrencyMax int           // connections to one host
+	LocalMXOK          bool
+	InetPrefer         string // default, v4, v6
+	MaxTempFailures    int
+	TempFailIntervals  []time.Duration // never nil; empty: no retries
+	Port               int
+	MaxLifetime        time.Duration
+}
+
+// Forward is smtp_forward.ini.
+type Forward struct {
+	Main           ForwardRoute
+	Routes         map[string]*ForwardRoute // by canonical domain, "*." and one, or full lower-case address
+	DomainSelector string                   // rcpt_to, mail_from
+	CheckSender    bool
+	CheckRecipient bool
+	Configured     bool // a host is set somewhere
+}
+
+// ForwardRoute is the main part of smtp_forward.ini or one of its sections.
+type ForwardRoute struct {
+	Name string // the section's, or "main"
+	Line int
+	// Hosts are tried in order; protocol and port are resolved. Credentials
+	// are not in them.
+	Hosts []mail.NextHop
+
+	EnableOutbound bool
+	Queue          string // name of the queue plugin to prefer; "": none
+	EnableTLS      bool
+	RequireTLS     bool
+	TLSVerify      bool
+
+	AuthType string // "", plain, login
+	AuthUser string
+	AuthPass string
+
+	ConnectTimeout    time.Duration
+	Timeout           time.Duration // idle life of a kept connection; 0: no reuse
+	CommandTimeout    time.Duration
+	SubmissionTimeout time.Duration // for the reply to the final dot
+	MaxConnections    int
+	MaxMessages       int // on one connection
+	MaxAge            time.Duration
+	OneMessagePerRcpt bool
+}
+
+// Relay is relay.ini and relay_acl_allow.
+type Relay struct {
+	ACL, All bool
+	Allow    []netip.Prefix
+}
+
+// AuthFlatFile is auth_flat_file.ini.
+type AuthFlatFile struct {
+	Methods         []string // upper case
+	Users           map[string]string
+	ConstrainSender bool
+}
+
+// defaults is the configuration without any file.
+func defaults() *Config {
+	return &Config{
+		ConfigDir: "config", QueueDir: "queue", PluginsDir: "plugins",
+		PluginTimeout:  30 * time.Second,
+		PluginTimeouts: map[string]time.Duration{},
+		SMTP: SMTP{
+			Listen: []string{"127.0.0.1:2525"}, SMTPSPort: 465,
+			InactivityTimeout: 300 * time.Second, GracefulShutdown: true, ForceShutdownTimeout: 30 * time.Second,
+		},
+		Connection: Connection{
+			SpoolAfter: 1 << 20, SMTPUTF8: true,
+			AddReceived: true, CleanAuthResults: true, ShowVersion: true, MaxReceived: 100,
+			// 512 bytes, Haraka's limit, is less than the parameters of the
+			// extensions that are advertised may need (RFC 3461, RFC 4954).
+			MaxBytes: 26214400, MaxLineLength: 2048,
+			MaxRecipients: 1000, MaxConnections: 10000, MaxConnectionsPerIP: 1000, MinRate: 100,
+			Helo: "Tarishi is at your service.", Close: "closing connection. Have a jolly good day.",
+			BannerChars: 6,
+		},
+		Log: Log{Level: "info", Format: "default", Timestamps: true},
+		TLS: TLS{MinVersion: tls12, Outbound: TLSOutbound{MinVersion: tls12}},
+		DNS: DNS{Timeout: 5 * time.Second, Tries: 2},
+		Outbound: Outbound{
+			ConcurrencyMax: 100, EnableTLS: true, ReceivedHeader: "Tarishi outbound",
+			ConnectTimeout: 30 * time.Second, PoolTimeout: 50 * time.Second, PoolConcurrencyMax: 10,
+			InetPrefer: "default", MaxTempFailures: 13, TempFailIntervals: backOff(13), Port: 25,
+			MaxLifetime: 5 * day,
+		},
+		Forward: Forward{
+			Main: ForwardRoute{
+				Name: "main", EnableOutbound: true,
+				ConnectTimeout: 30 * time.Second, Timeout: 300 * time.Second,
+				CommandTimeout: 5 * time.Minute, SubmissionTimeout: 10 * time.Minute,
+				MaxConnections: 1000, MaxMessages: 100, MaxAge: 15 * time.Minute,
+			},
+			Routes: map[string]*ForwardRoute{}, DomainSelector: "rcpt_to",
+		},
+		Relay:        Relay{ACL: true},
+		AuthFlatFile: AuthFlatFile{Methods: []string{"PLAIN", "LOGIN"}, Users: map[string]string{}, ConstrainSender: true},
+	}
+}
+
+// backOff returns the default waits before each retry when the maxFailures-th
+// deferral is the last: 64 s, then twice the one before.
+func backOff(maxFailures int) []time.Duration {
+	waits := make([]time.Duration, max(maxFailures-1, 0))
+	for i := range waits {
+		waits[i] = time.Second << min(i+6, 32)
+	}
+	return waits
+}
+
+// Load reads dir/config over the defaults. The Config is always usable: what is
+// wrong keeps its default and is in problems, sorted by file and line. With dir
+// "" nothing is read.
+func Load(dir string) (*Config, Problems) {
+	if dir == "" {
+		c := defaults()
+		c.Me = hostname()
+		return c, nil
+	}
+	folder := filepath.Join(dir, "config")
+	c, problems := LoadFS(os.DirFS(folder), dir)
+	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+		problems = Problems{{File: "config", Text: "there is no such folder in " + c.Dir + ": everything is at its default"}}
+	}
+	return c, problems
+}
+
+// LoadFS is Load for an instance dir whose config folder is files. Only what
+// tls.ini names, and its default pair, is looked for in dir/config itself.
+func LoadFS(files fs.FS, dir string) (*Config, Problems) {
+	c := defaults()
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	c.Dir, c.ConfigDir, c.Me = dir, filepath.Join(dir, "config"), hostname()
+	c.QueueDir, c.PluginsDir = filepath.Join(dir, "queue"), filepath.Join(dir, "plugins")
+	c.Outbound.TempFailIntervals = nil
+	l := &loader{c: c, fs: files, files: map[string]*iniFile{}}
+	for _, s := range schemas(c) {
+		l.ini(s)
+	}
+	if c.Outbound.TempFailIntervals == nil {
+		c.Outbound.TempFailIntervals = backOff(c.Outbound.MaxTempFailures)
+	}
+	l.finishSMTP()
+	l.finishTLS()
+	l.authUsers()
+	l.forward()
+	l.lists()
+	l.pluginList()
+	l.crossChecks()
+	l.problems.sort()
+	return c, l.problems
+}
+
+// loader carries a Config in the making and what is wrong with it.
+type loader struct {
+	c        *Config
+	fs       fs.FS // the config folder
+	problems Problems
+	files    map[string]*iniFile // parsed ones, by name
+}
+
+func (l *loader) add(p Problem) { l.problems = append(l.problems, p) }
+
+// read returns the bytes of a file below config/, and whether it is there. A
+// file that cannot be read is an error and counts as missing.
+func (l *loader) read(name string) ([]byte, bool) {
+	data, err := fs.ReadFile(l.fs, name)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			cause := err
+			var pathError *fs.PathError
+			if errors.As(err, &pathError) {
+				cause = pathError.Err
+			}
+			l.add(Problem{File: place(name), Text: "cannot be read: " + cause.Error()})
+		}
+		return nil, false
+	}
+	return data, true
+}
+
+// place is how a file is called in a Problem.
+func place(name string) string { return path.Join("config", name) }
+
+// hostname is the system's, or "localhost" where that is no host name.
+func hostname() string {
+	if name, err := os.Hostname(); err == nil && isHost(name) {
+		return name
+	}
+	return "localhost"
+}

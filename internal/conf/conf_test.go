@@ -1,0 +1,308 @@
+package conf
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"tarishi/config"
+	"tarishi/internal/mail"
+)
+
+// files are configuration files by name below config/.
+type files map[string]string
+
+func instance(t testing.TB, f files) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "config"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range f {
+		p := filepath.Join(dir, "config", name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func load(t testing.TB, f files) (*Config, []string) {
+	t.Helper()
+	c, problems := Load(instance(t, f))
+	var all []string
+	for _, p := range problems {
+		all = append(all, strings.ReplaceAll(p.String(), c.Dir, "DIR"))
+	}
+	return c, all
+}
+
+func TestDefaults(t *testing.T) {
+	built, problems := Load("")
+	if len(problems) > 0 || built.Me == "" {
+		t.Fatal(problems)
+	}
+	c, texts := load(t, nil)
+	if len(texts) > 0 {
+		t.Error(texts)
+	}
+	if c.QueueDir != filepath.Join(c.Dir, "queue") || c.PluginsDir != filepath.Join(c.Dir, "plugins") || c.ConfigDir != filepath.Join(c.Dir, "config") {
+		t.Error(c.QueueDir, c.PluginsDir, c.ConfigDir)
+	}
+	c.Dir, c.ConfigDir, c.QueueDir, c.PluginsDir = built.Dir, built.ConfigDir, built.QueueDir, built.PluginsDir
+	if !reflect.DeepEqual(c, built) {
+		t.Errorf("an empty folder gives\n%+v\nnothing gives\n%+v", c, built)
+	}
+	waits := built.Outbound.TempFailIntervals
+	if len(waits) != 12 || waits[0] != 64*time.Second || waits[11] != 131072*time.Second {
+		t.Error(waits)
+	}
+}
+
+func TestLoadFS(t *testing.T) {
+	c, problems := LoadFS(config.FS, ".")
+	if len(problems) > 0 || names(c.Plugins) == "" || !filepath.IsAbs(c.Dir) || len(c.HostList) != 1 {
+		t.Errorf("%+v %v", c, problems)
+	}
+}
+
+func TestNoFolder(t *testing.T) {
+	c, problems := Load(filepath.Join(t.TempDir(), "typo"))
+	if c == nil || len(problems.Errors()) != 1 || !strings.HasPrefix(problems[0].String(), "config: there is no such folder in /") {
+		t.Error(problems)
+	}
+}
+
+// TestShipped holds the shipped files to the defaults: no complaint, and what
+// stands uncommented changes nothing.
+func TestShipped(t *testing.T) {
+	dir := t.TempDir()
+	wrote, kept, err := Init(dir, config.FS)
+	if err != nil || len(kept) > 0 {
+		t.Fatal(kept, err)
+	}
+	if len(wrote) != 14 {
+		t.Error(wrote)
+	}
+	c, problems := Load(dir)
+	if len(problems) > 0 {
+		t.Error(problems)
+	}
+	built, _ := Load("")
+	if got := names(c.Plugins); got != "relay auth/flat_file rcpt_to.in_host_list queue/test" {
+		t.Error(got)
+	}
+	if len(c.HostList) != 1 || c.HostList[0] != "localhost" {
+		t.Error(c.HostList)
+	}
+	if m := strings.Join(c.BounceMessage, "\n"); !strings.HasPrefix(m, "Date: {date}\nFrom: ") || !strings.Contains(m, "\n\n") || !strings.Contains(m, "{reason}") {
+		t.Error(m)
+	}
+	c.Dir, c.ConfigDir, c.QueueDir, c.PluginsDir = built.Dir, built.ConfigDir, built.QueueDir, built.PluginsDir
+	c.Plugins, c.HostList, c.BounceMessage = nil, nil, nil
+	if !reflect.DeepEqual(c, built) {
+		t.Errorf("shipped\n%+v\nbuilt in\n%+v", c, built)
+	}
+	// What is commented out must be right as well when the mark is taken away.
+	for _, name := range []string{"smtp_forward.ini", "outbound.ini", "smtp.ini", "dns.ini", "connection.ini", "auth_flat_file.ini", "relay.ini", "log.ini"} {
+		data, err := config.FS.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, line := range strings.Split(string(data), "\n") {
+			if after, ok := strings.CutPrefix(line, ";"); ok && !strings.HasPrefix(after, " ") {
+				line = after
+			}
+			lines = append(lines, line)
+		}
+		if _, texts := load(t, files{name: strings.Join(lines, "\n")}); len(texts) > 0 && name != "smtp.ini" && name != "smtp_forward.ini" {
+			t.Error(texts)
+		} else if name == "smtp_forward.ini" && (len(texts) != 1 || !strings.Contains(texts[0], "not its credentials")) {
+			t.Error(texts)
+		}
+	}
+}
+
+func names(plugins []PluginName) string {
+	var all []string
+	for _, p := range plugins {
+		all = append(all, p.Name)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestInitKeeps(t *testing.T) {
+	dir := instance(t, files{"smtp.ini": "listen=25\n", "me": "mine.example\n"})
+	wrote, kept, err := Init(dir, config.FS)
+	if err != nil || strings.Join(kept, " ") != "config/smtp.ini config/me" || len(wrote) != 12 {
+		t.Fatal(wrote, kept, err)
+	}
+	if data, _ := os.ReadFile(filepath.Join(dir, "config/smtp.ini")); string(data) != "listen=25\n" {
+		t.Errorf("%s", data)
+	}
+	for _, folder := range []string{"plugins", "queue"} {
+		if info, err := os.Stat(filepath.Join(dir, folder)); err != nil || !info.IsDir() {
+			t.Error(folder, err)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(dir, "config/auth_flat_file.ini")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode(), err)
+	}
+	if _, _, err := Init(filepath.Join(dir, "config/me"), config.FS); err == nil {
+		t.Error("a file is no instance")
+	}
+}
+
+// TestKeys sets every key of every file to something else than its default.
+func TestKeys(t *testing.T) {
+	c, texts := load(t, files{
+		"me": "mx.example.com\n", "queue_dir": "spool\n", "plugin_timeout": "10\n",
+		"plugins": "# order\n tls\nqueue/smtp_forward\nmine\n", "queue/smtp_forward.timeout": "0\n", "mine.timeout": "2m",
+		"smtp.ini": "listen=25, [::1]:587,mail.example.com,192.0.2.1:0,2001:db8::1\nsmtps_port=4465\ninactivity_timeout=1m\ngraceful_shutdown=yes\n" +
+			"force_shutdown_timeout=0\npublic_ip=192.0.2.9",
+		"connection.ini": "spool_after=4096\nstrict_rfc1869=ON\npostel=1\nsmtputf8=false\n[headers]\nadd_received=no\nclean_auth_results=off\n" +
+			"show_version=0\nmax_received=6\n[max]\nbytes=0\nline_length=512\nrecipients=8\nconnections=9\n" +
+			"connections_per_ip=0\nmin_rate=0\n[message]\ngreeting[]=one\ngreeting[]=two\nhelo=hi\nclose=bye\n[uuid]\nbanner_chars=0\ndeny_chars=1",
+		"log.ini": "level=DEBUG\ntimestamps=false\nformat=json",
+		"tls.ini": "key[]=a.pem\nkey[]=/dev/null/b.pem\ncert[]=c.pem\ncert[]=d.pem\nminVersion=TLSv1.3\nno_starttls_ports[]=2525\nno_starttls_ports[]=26\n" +
+			"rejectUnauthorized=true\nforce_tls_hosts[]=f.example\n[no_tls_hosts]\n192.0.2.1\n2001:db8::1/32\n[outbound]\nca=ca.pem\nno_tls_hosts[]=n.example\nkey=a.pem\ncert=c.pem",
+		"a.pem": "", "c.pem": "", "d.pem": "", "ca.pem": "",
+		"dns.ini": "servers[]=192.0.2.53\nservers[]=[::1]:5353\ntimeout=250ms\ntries=3",
+		"outbound.ini": "disabled=true\nconcurrency_max=1\nenable_tls=false\nalways_split=true\nreceived_header=disabled\nconnect_timeout=1\npool_timeout=0\n" +
+			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h",
+		"relay.ini":       "[relay]\nacl=false\nall=true",
+		"relay_acl_allow": "192.0.2.1\n192.0.2.77/24 # net\n::1\n2001:db8::/32\n",
+		"host_list":       "Example.COM\nexämple.com\nexample.com\n", "host_list_regex": "(.*\\.)?example\\.net\n", "host_list.anti_spoof": "1",
+		"auth_flat_file.ini":      "[core]\nmethods= login , PLAIN\nconstrain_sender=false\n[users]\na@b=x = \"y\" ; z\nbob=pw",
+		"outbound.bounce_message": "Subject: x\n\n# body\n", "outbound.bounce_message_html": "<p>\n", "outbound.bounce_message_image": "i",
+		"smtp_forward.ini": "host=192.0.2.10",
+	})
+	if len(texts) != 1 || texts[0] != "config/tls.ini:1: key key: there is no file /dev/null/b.pem" {
+		t.Error(strings.Join(texts, "\n"))
+	}
+	want := defaults()
+	in := func(name string) string { return filepath.Join(c.Dir, "config", name) }
+	want.Dir, want.ConfigDir, want.QueueDir, want.PluginsDir = c.Dir, filepath.Join(c.Dir, "config"), filepath.Join(c.Dir, "spool"), filepath.Join(c.Dir, "plugins")
+	want.Me, want.PluginTimeout = "mx.example.com", 10*time.Second
+	want.Plugins = []PluginName{{"tls", "tls", "config/plugins", 2}, {"queue/smtp_forward", "queue/smtp_forward", "config/plugins", 3}, {"mine", "mine", "config/plugins", 4}}
+	want.PluginTimeouts = map[string]time.Duration{"queue/smtp_forward": 0, "mine": 2 * time.Minute}
+	want.SMTP = SMTP{[]string{"[::]:25", "[::1]:587", "mail.example.com:25", "192.0.2.1:0", "[2001:db8::1]:25"}, 4465, time.Minute, true, 0, "192.0.2.9"}
+	want.Connection = Connection{
+		SpoolAfter: 4096, StrictRFC1869: true, Postel: true, MaxReceived: 6, MaxLineLength: 512,
+		MaxRecipients: 8, MaxConnections: 9, Greeting: []string{"one", "two"}, Helo: "hi", Close: "bye", DenyChars: 1,
+	}
+	want.Log = Log{"debug", "json", false}
+	want.TLS = TLS{
+		Key: []string{in("a.pem"), "/dev/null/b.pem"}, Cert: []string{in("c.pem"), in("d.pem")}, MinVersion: tls.VersionTLS13, NoSTARTTLSPorts: []int{2525, 26},
+		NoTLSHosts: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")}, Explicit: true,
+		Outbound: TLSOutbound{true, tls.VersionTLS13, []string{"n.example"}, []string{"f.example"}, in("ca.pem"), in("a.pem"), in("c.pem")},
+	}
+	want.DNS = DNS{[]string{"192.0.2.53:53", "[::1]:5353"}, 250 * time.Millisecond, 3}
+	want.Outbound = Outbound{
+		true, 1, false, true, "disabled", time.Second, 0, 2, true, "v4", 4,
+		[]time.Duration{64 * time.Second, 128 * time.Second, 256 * time.Second},
+		26, 36 * time.Hour,
+	}
+	want.Relay = Relay{false, true, []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("2001:db8::/32"),
+	}}
+	want.HostList, want.HostListRegex, want.HostListAntiSpoof = []string{"example.com", "xn--exmple-cua.com"}, []string{`(.*\.)?example\.net`}, true
+	want.AuthFlatFile = AuthFlatFile{[]string{"LOGIN", "PLAIN"}, map[string]string{"a@b": `x = "y" ; z`, "bob": "pw"}, false}
+	want.BounceMessage, want.BounceMessageHTML, want.BounceMessageImage = []string{"Subject: x", "", "# body"}, []string{"<p>"}, []string{"i"}
+	want.Forward.Main.Hosts, want.Forward.Configured = []mail.NextHop{{Host: "192.0.2.10", Port: 25}}, true
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("\n got %+v\nwant %+v", c, want)
+	}
+}
+
+func TestBooleans(t *testing.T) {
+	for word, want := range map[string]bool{
+		"true": true, "Yes": true, "OK": true, "enabled": true, "on": true, "1": true,
+		"false": false, "no": false, "off": false, "0": false, "disabled": false, "": false,
+	} {
+		c, texts := load(t, files{"outbound.ini": "enable_tls=" + word, "relay.ini": "[relay]\nall=" + word})
+		if c.Outbound.EnableTLS != want || c.Relay.All != want || len(texts) > 0 {
+			t.Errorf("%q: %v %v %v", word, c.Outbound.EnableTLS, c.Relay.All, texts)
+		}
+	}
+}
+
+func TestDurations(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"0": 0, "30": 30 * time.Second, "30s": 30 * time.Second, "5M": 5 * time.Minute, "1h30m": 90 * time.Minute, "5d": 5 * day, "1d12h": 36 * time.Hour,
+		"1.5s": 1500 * time.Millisecond, "-1": -1, "-1s": -1, "+1": -1, "+1s": -1, "1x": -1, "": -1, "d": -1, "9223372036854775807": -1, "1e3": -1, "5 m": -1,
+		"99999d": -1, "1ns": -1, "1d-1h": -1, "292471h106751d": -1,
+	} {
+		got, err := parseDuration(in)
+		if err != nil {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+	}
+}
+
+func TestIntervals(t *testing.T) {
+	s, m, h := time.Second, time.Minute, time.Hour
+	for in, want := range map[string][]time.Duration{
+		"none": {}, "10s, 1m*2": {10 * s, m, m}, "1S,5M , 1h * 2,1d": {s, 5 * m, h, h, day},
+		"0s": nil, "5": nil, "5x": nil, "": nil, "1m,": nil, "1m*0": nil, "1m*": nil, "*2": nil, "1m*99999": nil, "99999999999d": nil, "-1s": nil, "1.5h": nil,
+		"1s*9999,1s,1s": nil,
+	} {
+		got, err := parseIntervals(in)
+		if !reflect.DeepEqual(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+		if err == nil {
+			if again, err := parseIntervals(formatIntervals(got)); err != nil || !reflect.DeepEqual(again, got) {
+				t.Errorf("%q: %s", in, formatIntervals(got))
+			}
+		}
+	}
+	if c, _ := load(t, files{"outbound.ini": "temp_fail_intervals=none"}); c.Outbound.TempFailIntervals == nil || len(c.Outbound.TempFailIntervals) > 0 {
+		t.Error(c.Outbound.TempFailIntervals)
+	}
+	if c, _ := load(t, files{"outbound.ini": "maxTempFailures=1"}); c.Outbound.TempFailIntervals == nil || len(c.Outbound.TempFailIntervals) > 0 {
+		t.Error(c.Outbound.TempFailIntervals)
+	}
+}
+
+func TestListen(t *testing.T) {
+	for _, test := range []struct{ ini, want string }{
+		{"", "127.0.0.1:2525"},
+		{"listen=", "127.0.0.1:2525"},
+		{"listen=[::0]:25", "[::]:25"},
+		{"listen=0.0.0.0:25,,[::1]", "0.0.0.0:25 [::1]:25"},
+		{"listen=localhost:0", "localhost:0"},
+		{"port=2500", "[::]:2500"},
+		{"port=2500\nlisten_host=127.0.0.1", "127.0.0.1:2500"},
+		{"port=2500\nlisten_host=::1\nlisten=127.0.0.1:26", "[::1]:2500 127.0.0.1:26"},
+		{"listen_host=127.0.0.1", "127.0.0.1:2525"},
+	} {
+		c, _ := load(t, files{"smtp.ini": test.ini})
+		if got := strings.Join(c.SMTP.Listen, " "); got != test.want {
+			t.Errorf("%q: %s", test.ini, got)
+		}
+	}
+}
+
+func TestTLSDefaultFiles(t *testing.T) {
+	c, texts := load(t, files{"tls_key.pem": "", "tls_cert.pem": ""})
+	if !c.TLS.Explicit || len(c.TLS.Key) != 1 || c.TLS.Cert[0] != filepath.Join(c.ConfigDir, "tls_cert.pem") || len(texts) > 0 {
+		t.Errorf("%+v %v", c.TLS, texts)
+	}
+	c, texts = load(t, files{"tls.ini": "key=tls_key.pem\n[outbound]\nminVersion=TLSv1.2\nrejectUnauthorized=true", "tls_key.pem": "", "tls_cert.pem": ""})
+	if !c.TLS.Explicit || len(c.TLS.Cert) != 1 || !c.TLS.Outbound.RejectUnauthorized || len(texts) > 0 {
+		t.Errorf("%+v %v", c.TLS, texts)
+	}
+}

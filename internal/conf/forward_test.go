@@ -1,0 +1,155 @@
+package conf
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"tarishi/internal/mail"
+)
+
+// TestManualRoutes is the example of the plugin's manual.
+func TestManualRoutes(t *testing.T) {
+	c, texts := load(t, files{"smtp_forward.ini": `
+# default SMTP host
+host=1.2.3.4
+# auth_type=plain
+
+[example1.com]
+host=1.2.3.5
+auth_type=plain
+auth_user=user
+auth_pass=pass
+
+[Example2.com]
+host=1.2.3.5
+
+[example3.com]
+host=1.2.3.6
+
+[example4.com]
+enable_outbound=false
+`})
+	if len(texts) > 0 {
+		t.Error(texts)
+	}
+	f := c.Forward
+	if !f.Configured || len(f.Routes) != 4 || f.DomainSelector != "rcpt_to" {
+		t.Errorf("%+v", f)
+	}
+	for domain, want := range map[string]string{"example1.com": "1.2.3.5:25", "example2.com": "1.2.3.5:25", "example3.com": "1.2.3.6:25", "example4.com": "1.2.3.4:25"} {
+		r := f.Routes[domain]
+		if r == nil || len(r.Hosts) != 1 || r.Hosts[0].String() != want || r.EnableOutbound != (domain != "example4.com") {
+			t.Errorf("%s: %+v", domain, r)
+		}
+	}
+	if r := f.Routes["example1.com"]; r.AuthType != "plain" || r.AuthUser != "user" || r.AuthPass != "pass" || r.Line != 6 || r.Name != "example1.com" {
+		t.Errorf("%+v", r)
+	}
+	if f.Routes["example2.com"].Name != "Example2.com" {
+		t.Error(f.Routes["example2.com"].Name)
+	}
+}
+
+func TestInheritance(t *testing.T) {
+	c, texts := load(t, files{"smtp_forward.ini": `
+host=main.example
+port=2500
+enable_outbound=false
+enable_tls=true
+require_tls=true
+auth_type=login
+auth_user=u
+auth_pass=p
+connect_timeout=1
+timeout=2
+command_timeout=3
+submission_timeout=4
+max_connections=5
+max_messages=6
+max_age=7
+one_message_per_rcpt=true
+queue=outbound
+domain_selector=mail_from
+check_sender=true
+check_recipient=true
+[a.example]
+host=a
+[b.example]
+host=b:26
+enable_outbound=true
+enable_tls=false
+connect_timeout=10
+max_connections=50
+[c@D.example]
+host=c
+port=27
+[ex` + "\u00e4" + `mple.com]
+host=e
+[tls]
+rejectUnauthorized=true
+`})
+	if len(texts) > 0 {
+		t.Error(texts)
+	}
+	f := c.Forward
+	if f.DomainSelector != "mail_from" || !f.CheckSender || !f.CheckRecipient {
+		t.Errorf("%+v", f)
+	}
+	main := ForwardRoute{
+		Name: "main", Hosts: []mail.NextHop{{Host: "main.example", Port: 2500}}, Queue: "outbound", EnableTLS: true, RequireTLS: true, TLSVerify: true,
+		AuthType: "login", AuthUser: "u", AuthPass: "p", ConnectTimeout: time.Second, Timeout: 2 * time.Second, CommandTimeout: 3 * time.Second,
+		SubmissionTimeout: 4 * time.Second, MaxConnections: 5, MaxMessages: 6, MaxAge: 7 * time.Second, OneMessagePerRcpt: true,
+	}
+	if !reflect.DeepEqual(f.Main, main) {
+		t.Errorf("%+v", f.Main)
+	}
+	a := main
+	a.Name, a.Line, a.Hosts = "a.example", 22, []mail.NextHop{{Host: "a", Port: 2500}}
+	a.AuthType, a.AuthUser, a.AuthPass = "", "", ""
+	if !reflect.DeepEqual(*f.Routes["a.example"], a) {
+		t.Errorf("%+v", f.Routes["a.example"])
+	}
+	b := a
+	b.Name, b.Line, b.Hosts = "b.example", 24, []mail.NextHop{{Host: "b", Port: 26}}
+	b.EnableOutbound, b.EnableTLS, b.RequireTLS, b.ConnectTimeout, b.MaxConnections = true, false, false, 10*time.Second, 50
+	if !reflect.DeepEqual(*f.Routes["b.example"], b) {
+		t.Errorf("%+v", f.Routes["b.example"])
+	}
+	if r := f.Routes["c@d.example"]; r == nil || r.Hosts[0].Port != 27 {
+		t.Errorf("%+v", f.Routes)
+	}
+	if r := f.Routes["xn--exmple-cua.com"]; r == nil || r.Hosts[0].Host != "e" {
+		t.Errorf("%+v", f.Routes)
+	}
+}
+
+func TestNextHop(t *testing.T) {
+	for _, test := range []struct {
+		main, section string // before and in [d.example]
+		want          []mail.NextHop
+	}{
+		{"", "host=h", []mail.NextHop{{Host: "h", Port: 25}}},
+		{"port=26", "host=h", []mail.NextHop{{Host: "h", Port: 26}}},
+		{"port=26", "host=h\nport=27", []mail.NextHop{{Host: "h", Port: 27}}},
+		{"port=26", "host=h:28 g\nport=27", []mail.NextHop{{Host: "h", Port: 28}, {Host: "g", Port: 27}}},
+		{"", "host=1.2.3.4, [::1]:26 ,::1", []mail.NextHop{{Host: "1.2.3.4", Port: 25}, {Host: "::1", Port: 26}, {Host: "::1", Port: 25}}},
+		{"port=26", "host=tls://h TLS://g:466 smtps://[::1]/", []mail.NextHop{{Host: "h", Port: 465, ImplicitTLS: true}, {Host: "g", Port: 466, ImplicitTLS: true}, {Host: "::1", Port: 465, ImplicitTLS: true}}},
+		{"port=26", "host=smtp://h tcp://g:30", []mail.NextHop{{Host: "h", Port: 26}, {Host: "g", Port: 30}}},
+		{"", "host=lmtp://h lmtp://g:2400 lmtp+unix:/run/l lmtp+unix:///run/m", []mail.NextHop{
+			{Host: "h", Port: 24, Protocol: mail.LMTP},
+			{Host: "g", Port: 2400, Protocol: mail.LMTP},
+			{Path: "/run/l", Protocol: mail.LMTP},
+			{Path: "/run/m", Protocol: mail.LMTP},
+		}},
+		{"", "host=h\nusing_lmtp=true", []mail.NextHop{{Host: "h", Port: 24, Protocol: mail.LMTP}}},
+		{"", "forwarding_host_pool=h:26; g", []mail.NextHop{{Host: "h", Port: 26}, {Host: "g", Port: 25}}},
+	} {
+		c, texts := load(t, files{"smtp_forward.ini": test.main + "\n[d.example]\n" + test.section})
+		r := c.Forward.Routes["d.example"]
+		if r == nil || !reflect.DeepEqual(r.Hosts, test.want) || !c.Forward.Configured || len(texts) > 0 && !strings.Contains(test.section, "pool") {
+			t.Errorf("%q %q: %+v %v", test.main, test.section, r, texts)
+		}
+	}
+}

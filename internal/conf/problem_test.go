@@ -1,0 +1,268 @@
+package conf
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestProblems is every way to be wrong, with what is said about it.
+func TestProblems(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		in   files
+		want string // one complaint a line
+	}{
+		{"unknown key", files{"smtp.ini": "\nlisen=25"}, "config/smtp.ini:2: key lisen: unknown, did you mean listen?"},
+		{"unknown key like none", files{"smtp.ini": "x=1"}, "config/smtp.ini:1: key x: unknown"},
+		{"case", files{"outbound.ini": "maxtempfailures=3"}, "config/outbound.ini:1: key maxtempfailures: unknown, did you mean maxTempFailures?"},
+		{"unknown key of a section", files{"connection.ini": "[max]\nbyte=1"}, "config/connection.ini:2: [max] key byte: unknown, did you mean bytes?"},
+		{"another section's key", files{"connection.ini": "max_received=1"}, "config/connection.ini:1: key max_received: unknown here, it belongs to [headers]"},
+		{"unknown section", files{"connection.ini": "[header]\nx=1"}, "config/connection.ini:1: section [header]: unknown, did you mean headers?"},
+		{"unknown file", files{"karma.ini": "[x\n", "whatever": "["}, ""},
+		{"invalid line", files{"log.ini": "level = info\nmy level=debug secret\n"}, `config/log.ini:2: not a section, a key or a comment: "my level" skipped`},
+		{"not a number", files{"connection.ini": "[max]\nbytes=25M"}, `config/connection.ini:2: [max] key bytes: "25M" is not a whole number`},
+		{"too small", files{"connection.ini": "[max]\nmin_rate=-2\nbytes=-1"}, "config/connection.ini:2: [max] key min_rate: -2 is less than 0\nconfig/connection.ini:3: [max] key bytes: -1 is less than 0"},
+		{"outside", files{"smtp.ini": "smtps_port=65536"}, "config/smtp.ini:1: key smtps_port: 65536 is not between 1 and 65535"},
+		{"too large", files{"outbound.ini": "concurrency_max=99999999999999999999"}, `config/outbound.ini:1: key concurrency_max: "99999999999999999999" is out of range`},
+		{"not a boolean", files{"outbound.ini": "disabled=ture"}, `config/outbound.ini:1: key disabled: "ture" is neither true nor false`},
+		{"bare boolean", files{"smtp.ini": "graceful_shutdown"}, "config/smtp.ini:1: warning: key graceful_shutdown: without a value means false: write graceful_shutdown=true or graceful_shutdown=false"},
+		{"bare key", files{"smtp.ini": "listen"}, "config/smtp.ini:1: key listen: has no value"},
+		{"list for one", files{"log.ini": "level[]=info\nlevel[]=warn"}, "config/log.ini:1: key level: takes one value, not 2"},
+		{"not a duration", files{"dns.ini": "timeout=5 s"}, `config/dns.ini:1: key timeout: "5 s" is no duration: whole seconds, or a number with a unit such as 30s, 5m, 2h, 5d`},
+		{"too short", files{"smtp.ini": "inactivity_timeout=0"}, `config/smtp.ini:1: key inactivity_timeout: "0" is less than 1 s`},
+		{"a word", files{"log.ini": "format=jsom"}, `config/log.ini:1: key format: "jsom" is none of default, logfmt, json, did you mean json?`},
+		{"a level", files{"log.ini": "level=waring"}, `config/log.ini:1: key level: "waring" is none of emerg, alert, crit, error, warn, notice, info, debug, protocol, data, did you mean warn?`},
+		{"a version", files{"tls.ini": "minVersion=TLS1.2"}, `config/tls.ini:1: key minVersion: "TLS1.2" is none of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, did you mean TLSv1.2?`},
+		{"twice", files{"log.ini": "level=info\nlevel=warn"}, "config/log.ini:2: warning: key level: stands on line 1 already, this one counts"},
+		{"listen", files{"smtp.ini": "listen=127.0.0.1:25,1.2.3.4.5:25"}, `config/smtp.ini:1: key listen: "1.2.3.4.5:25" is no address: host, ip, host:port or [ipv6]:port`},
+		{"listen port", files{"smtp.ini": "listen=127.0.0.1:70000"}, `config/smtp.ini:1: key listen: "127.0.0.1:70000" is no address: host, ip, host:port or [ipv6]:port`},
+		{"listen on the same twice", files{"smtp.ini": "listen=127.0.0.1:25,127.0.0.1"}, "config/smtp.ini:1: key listen: 127.0.0.1:25 is there twice"},
+		{"old port", files{"smtp.ini": "port=smtp"}, `config/smtp.ini:1: key port: "smtp" is no port`},
+		{"old port works", files{"smtp.ini": "port=2500"}, "config/smtp.ini:1: warning: key port: is the old form of listen=[::]:2500, still read"},
+		{"old host alone", files{"smtp.ini": "listen_host=::1"}, "config/smtp.ini:1: warning: key listen_host: has no effect without port: use listen"},
+		{"public_ip", files{"smtp.ini": "public_ip=mx"}, `config/smtp.ini:1: key public_ip: "mx" is no IP address`},
+		{
+			"no effect",
+			files{"smtp.ini": "nodes=cpus\nuser=haraka\ndaemonize=true\nignore_bad_plugins=0"},
+			"config/smtp.ini:1: warning: key nodes: has no effect: one process uses all cores\n" +
+				"config/smtp.ini:2: warning: key user: has no effect: start the daemon as that user (a low port needs CAP_NET_BIND_SERVICE)\n" +
+				"config/smtp.ini:3: warning: key daemonize: has no effect: the process stays in the foreground, under systemd or another supervisor\n" +
+				"config/smtp.ini:4: warning: key ignore_bad_plugins: has no effect: a plugin that cannot be loaded always stops the start",
+		},
+		{"haproxy", files{"connection.ini": "[haproxy]\nenabled=true\nhosts[]=1.2.3.4"}, "config/connection.ini:1: warning: section [haproxy]: has no effect: the PROXY protocol is not supported"},
+		{"json", files{"smtp.json": "{}"}, "config/smtp.json: warning: is not read: only ini files are"},
+		{"intervals", files{"outbound.ini": "temp_fail_intervals=5m,1w"}, `config/outbound.ini:1: key temp_fail_intervals: "1w" is no interval: <number><s|m|h|d>, *<count> after it repeats it`},
+		{"zero interval", files{"outbound.ini": "temp_fail_intervals=0m"}, `config/outbound.ini:1: key temp_fail_intervals: "0m": an interval is at least 1s`},
+		{"inet_prefer", files{"outbound.ini": "inet_prefer=ipv4"}, `config/outbound.ini:1: key inet_prefer: "ipv4" is none of default, v4, v6`},
+		{"dns server", files{"dns.ini": "servers[]=ns.example.com"}, `config/dns.ini:1: key servers: "ns.example.com" is no ip:port`},
+		{"me", files{"me": "my host"}, `config/me:1: "my host" is no host name`},
+		{"host_list", files{"host_list": "ok.example\n# x\nexa mple.com\n"}, `config/host_list:3: "exa mple.com" is no domain`},
+		{"regex", files{"host_list_regex": "ok\n(?!x)y\n"}, "config/host_list_regex:2: error parsing regexp: invalid or unsupported Perl syntax: `(?!`"},
+		{
+			"CIDR",
+			files{"relay_acl_allow": "192.0.2.0/33\nlocalhost\n192.0.2.1 # fine"},
+			"config/relay_acl_allow:1: \"192.0.2.0/33\" is neither an address nor a CIDR block\nconfig/relay_acl_allow:2: \"localhost\" is neither an address nor a CIDR block",
+		},
+		{"anti_spoof", files{"host_list.anti_spoof": "false"}, "config/host_list.anti_spoof:1: warning: any word but 0 means yes, this one too"},
+		{
+			"relay",
+			files{"relay.ini": "acl=true\n[relay]\nforce_routing=true"},
+			"config/relay.ini:1: key acl: unknown here, it belongs to [relay]\nconfig/relay.ini:3: warning: [relay] key force_routing: has no effect: not supported",
+		},
+		{"CRAM-MD5", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5,PLAIN"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN"},
+		{"CRAM-MD5 only", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN and LOGIN"},
+		{"TLS plugin", files{"plugins": "tls"}, "config/plugins:1: warning: key tls: STARTTLS is not offered: there is no certificate, see config/tls.ini"},
+		{"TLS port", files{"smtp.ini": "smtps_port=4465\nlisten=127.0.0.1:25,127.0.0.1:4465"}, "config/smtp.ini:2: key listen: port 4465 begins with TLS, but there is no certificate: see config/tls.ini"},
+		{
+			"forward to itself",
+			files{"smtp.ini": "listen=192.0.2.1:25,[::]:2525", "smtp_forward.ini": "host=127.0.0.1:2525\n[a.example]\nhost=192.0.2.1\n[b.example]\nhost=192.0.2.1:26"},
+			"config/smtp_forward.ini:1: key host: 127.0.0.1:2525 is where this server listens\n" +
+				"config/smtp_forward.ini:3: [a.example] key host: 192.0.2.1:25 is where this server listens",
+		},
+		{
+			"wildcard",
+			files{"smtp_forward.ini": "[*.x.example]\nhost=h\n[*x.example]\nhost=h\n[*.*.example]\nhost=h"},
+			"config/smtp_forward.ini:3: section [*x.example]: is neither a domain nor an address\nconfig/smtp_forward.ini:5: section [*.*.example]: is neither a domain nor an address",
+		},
+		{"a method", files{"auth_flat_file.ini": "[core]\nmethods=PLIAN"}, `config/auth_flat_file.ini:2: [core] key methods: "PLIAN" is none of PLAIN, LOGIN, did you mean PLAIN?`},
+		{
+			"users",
+			files{"auth_flat_file.ini": "[users]\na\nb=\nc=1\nc=2\nd[]=1\nj\u00f6rg=secret"},
+			"config/auth_flat_file.ini:2: [users] key a: a user without a password cannot log in\n" +
+				"config/auth_flat_file.ini:3: [users] key b: a user without a password cannot log in\n" +
+				"config/auth_flat_file.ini:5: warning: [users] key c: the user stands on line 4 already, this password counts\n" +
+				"config/auth_flat_file.ini:6: [users] key d: a user is name=password\n" +
+				"config/auth_flat_file.ini:7: not a section, a key or a comment: \"j\u00f6rg\" skipped",
+		},
+		{"no certificate", files{"tls.ini": "key=k.pem\ncert=c.pem", "k.pem": ""}, "config/tls.ini:2: key cert: there is no file DIR/config/c.pem"},
+		{"half a pair", files{"tls_key.pem": ""}, "config/tls_key.pem: warning: is not used: there is no tls_cert.pem beside it"},
+		{"pairs", files{"tls.ini": "key[]=k.pem\nkey[]=k.pem\ncert=k.pem", "k.pem": ""}, "config/tls.ini:1: key key: 2 keys and 1 certificates: they must come in pairs"},
+		{"client pair", files{"tls.ini": "[outbound]\ncert=k.pem", "k.pem": ""}, "config/tls.ini:2: [outbound] key cert: key and cert must be set together"},
+		{"no_tls_hosts", files{"tls.ini": "[no_tls_hosts]\nmx.example.com"}, `config/tls.ini:2: section [no_tls_hosts]: "mx.example.com" is neither an address nor a CIDR block`},
+		{
+			"TLS of Node",
+			files{"tls.ini": "ciphers=x\nenableOCSPStapling=true\n[mx.example.com]\nkey=x\n[redis]\nx=y\n[mutual_auth_hosts]\n[outbnd]"},
+			"config/tls.ini:1: warning: key ciphers: has no effect: the TLS library chooses safe values\n" +
+				"config/tls.ini:2: warning: key enableOCSPStapling: has no effect: OCSP stapling is not supported\n" +
+				"config/tls.ini:3: warning: section [mx.example.com]: has no effect: certificates have no options of their own\n" +
+				"config/tls.ini:5: warning: section [redis]: has no effect: failed handshakes are not remembered in redis\n" +
+				"config/tls.ini:8: section [outbnd]: unknown, did you mean outbound?",
+		},
+		{"starttls port", files{"tls.ini": "no_starttls_ports[]=0"}, `config/tls.ini:1: key no_starttls_ports: "0" is no port`},
+		{"one of several", files{"tls.ini": "no_starttls_ports[]=1\nno_starttls_ports[]=2\n\nno_starttls_ports[]=x"}, `config/tls.ini:4: key no_starttls_ports: "x" is no port`},
+		{
+			"plugin names",
+			files{"plugins": "a b\n../x\n/etc/x\nok\nok\nharaka-plugin-spf\n"},
+			"config/plugins:1: \"a b\" is no name of a plugin: one name on each line, comments on their own lines\n" +
+				"config/plugins:2: \"../x\" is no name of a plugin: one name on each line, comments on their own lines\n" +
+				"config/plugins:3: \"/etc/x\" is no name of a plugin: one name on each line, comments on their own lines\n" +
+				"config/plugins:5: warning: key ok: stands on line 4 already: its hooks run twice",
+		},
+		{
+			"old plugin names",
+			files{"plugins": "relay_all\nrelay_acl\ndnsbl"},
+			"config/plugins:1: warning: key relay_all: is called relay today, and may need other settings\n" +
+				"config/plugins:2: warning: key relay_acl: is part of relay today, which stands on line 1 already\n" +
+				"config/plugins:3: warning: key dnsbl: is called dns-list today, and may need other settings",
+		},
+		{
+			"plugin timeout",
+			files{"plugins": "queue/test", "queue/test.timeout": "soon", "plugin_timeout": "-1"},
+			`config/plugin_timeout:1: "-1" is no duration: whole seconds, or a number with a unit such as 30s, 5m, 2h, 5d` + "\n" +
+				`config/queue/test.timeout:1: "soon" is no duration: whole seconds, or a number with a unit such as 30s, 5m, 2h, 5d`,
+		},
+		{"forward to nowhere", files{"plugins": "queue/smtp_forward"}, "config/plugins:1: key queue/smtp_forward: goes nowhere: config/smtp_forward.ini names no host"},
+		{"section without host", files{"smtp_forward.ini": "host=a.example\n[b.example]\nport=26"}, "config/smtp_forward.ini:2: section [b.example]: has no host"},
+		{"section without any host", files{"smtp_forward.ini": "[b.example]\nenable_outbound=false"}, "config/smtp_forward.ini:1: section [b.example]: has no host, and neither has the main section"},
+		{
+			"section without credentials",
+			files{"smtp_forward.ini": "host=a.example\nauth_type=plain\nauth_user=u\nauth_pass=p\n[b.example]\nenable_outbound=false"},
+			"config/smtp_forward.ini:5: warning: section [b.example]: uses the main section's host but not its credentials: auth_type, auth_user and auth_pass are never inherited",
+		},
+		{"auth_user twice", files{"smtp_forward.ini": "host=a.example\nauth_type=plain\nauth_user=user\nauth_user=pass"}, "config/smtp_forward.ini:4: key auth_user: stands on line 3 already, did you mean auth_pass?"},
+		{
+			"auth_user twice in a section",
+			files{"smtp_forward.ini": "[b.example]\nhost=a.example\nauth_type=plain\nauth_user=user\nauth_user=pass"},
+			"config/smtp_forward.ini:5: [b.example] key auth_user: stands on line 4 already, did you mean auth_pass?",
+		},
+		{"auth_user alone", files{"smtp_forward.ini": "host=a.example\nauth_type=plain\nauth_user=user"}, "config/smtp_forward.ini:3: key auth_user: auth_pass is missing"},
+		{"auth_pass alone", files{"smtp_forward.ini": "host=a.example\nauth_pass=pass"}, "config/smtp_forward.ini:2: key auth_pass: auth_user is missing"},
+		{"auth_type alone", files{"smtp_forward.ini": "host=a.example\nauth_type=login"}, "config/smtp_forward.ini:2: key auth_type: auth_user and auth_pass are missing"},
+		{"no auth_type", files{"smtp_forward.ini": "host=a.example\nauth_user=u\nauth_pass=p"}, "config/smtp_forward.ini:2: warning: key auth_user: has no effect without auth_type=plain or auth_type=login"},
+		{"auth_type", files{"smtp_forward.ini": "host=a.example\nauth_type=cram-md5\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "cram-md5" is none of plain, login`},
+		{
+			"forward host",
+			files{"smtp_forward.ini": "host=a.example:0\n[b.example]\nhost=http://x\n[c.example]\nhost=smtp://u:p@x\n[d.example]\nhost=lmtp+unix:x\n[e.example]\nhost=,"},
+			"config/smtp_forward.ini:1: key host: \"a.example:0\": port 0 cannot be reached\n" +
+				"config/smtp_forward.ini:3: [b.example] key host: \"http://x\": the scheme is none of smtp, tls, lmtp, lmtp+unix\n" +
+				"config/smtp_forward.ini:5: [c.example] key host: credentials stand in auth_user and auth_pass, not in host\n" +
+				"config/smtp_forward.ini:7: [d.example] key host: \"lmtp+unix:x\": the path of the socket must be absolute\n" +
+				"config/smtp_forward.ini:9: [e.example] key host: names no host",
+		},
+		{
+			"forward sections",
+			files{"smtp_forward.ini": "[b@]\nhost=x\n[b c]\nhost=x\n[B.example]\nhost=x\n[b.Example.]\nhost=y\n[tsl]\nhost=x"},
+			"config/smtp_forward.ini:1: section [b@]: is neither a domain nor an address\n" +
+				"config/smtp_forward.ini:3: section [b c]: is neither a domain nor an address\n" +
+				"config/smtp_forward.ini:7: section [b.Example.]: is neither a domain nor an address\n" +
+				"config/smtp_forward.ini:9: warning: section [tsl]: is read as a domain, did you mean tls?",
+		},
+		{
+			"forward domain twice",
+			files{"smtp_forward.ini": "[ex\u00e4mple.com]\nhost=x\n[XN--exmple-cua.com]\nhost=y"},
+			"config/smtp_forward.ini:3: section [XN--exmple-cua.com]: is the same domain as [ex\u00e4mple.com] on line 1, which counts",
+		},
+		{
+			"forward keys",
+			files{"smtp_forward.ini": "hosts=x\n[b.example]\nhost=x\ncheck_sender=true\nauth_usr=x\n[tls]\nrejectUnauthorized=true\nciphers=x"},
+			"config/smtp_forward.ini:1: key hosts: unknown, did you mean host?\n" +
+				"config/smtp_forward.ini:4: [b.example] key check_sender: belongs above the first section: it holds for all domains\n" +
+				"config/smtp_forward.ini:5: [b.example] key auth_usr: unknown, did you mean auth_user?\n" +
+				"config/smtp_forward.ini:8: warning: [tls] key ciphers: has no effect here: tls.ini [outbound] holds",
+		},
+		{
+			"host pool",
+			files{"smtp_forward.ini": "forwarding_host_pool=a:26, b\ndead_forwarding_host_retry_secs=10\n[c.example]\nhost=c\nforwarding_host_pool=d"},
+			"config/smtp_forward.ini:1: warning: key forwarding_host_pool: is read as host: its hosts are tried in order, not at random\n" +
+				"config/smtp_forward.ini:2: warning: key dead_forwarding_host_retry_secs: has no effect: every message tries the hosts in order, and an unreachable one is left alone for a while\n" +
+				"config/smtp_forward.ini:5: warning: [c.example] key forwarding_host_pool: has no effect beside host: put all hosts there",
+		},
+		{
+			"old files",
+			files{"databytes": "x", "outbound.ipv6_enabled": "1", "loglevel": "loud", "max_line_length": "1024", "connection.ini": "[max]\nline_length=4096", "smtp.ini": "[headers]\nmax_received=0"},
+			"config/databytes:1: \"x\" is not a whole number\n" +
+				"config/databytes:1: warning: is the old place of config/connection.ini [max] bytes, still read\n" +
+				"config/loglevel:1: \"loud\" is none of emerg, alert, crit, error, warn, notice, info, debug, protocol, data\n" +
+				"config/loglevel:1: warning: is the old place of config/log.ini level, still read\n" +
+				"config/max_line_length:1: warning: is not read: config/connection.ini sets [max] line_length\n" +
+				"config/outbound.ipv6_enabled:1: warning: has no effect: IPv6 and IPv4 addresses are both tried, inet_prefer says which first\n" +
+				"config/smtp.ini:2: [headers] key max_received: 0 is less than 1\n" +
+				"config/smtp.ini:2: warning: [headers] key max_received: is the old place of config/connection.ini [headers] max_received, still read",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, texts := load(t, test.in)
+			if got := strings.Join(texts, "\n"); got != test.want {
+				t.Errorf("\n got %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestUnreadable(t *testing.T) {
+	dir := instance(t, nil)
+	if err := os.Mkdir(filepath.Join(dir, "config", "smtp.ini"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, problems := Load(dir)
+	if len(problems) != 1 || problems[0].String() != "config/smtp.ini: cannot be read: is a directory" || c.SMTP.SMTPSPort != 465 {
+		t.Error(problems)
+	}
+}
+
+// TestWrongKeepsDefault checks that a wrong value changes nothing.
+func TestWrongKeepsDefault(t *testing.T) {
+	c, texts := load(t, files{
+		"smtp.ini": "listen=127.0.0.1:1,?\nsmtps_port=x", "connection.ini": "[max]\nbytes=x\nline_length=1\n[uuid]\nbanner_chars=x",
+		"log.ini": "level=x\nformat=x\ntimestamps=x", "outbound.ini": "temp_fail_intervals=x\nconcurrency_max=0\nmax_lifetime=0",
+		"auth_flat_file.ini": "[core]\nmethods=X", "tls.ini": "minVersion=1\nno_starttls_ports[]=25\nno_starttls_ports[]=x", "dns.ini": "servers[]=x\ntries=0",
+	})
+	want := defaults()
+	want.Dir, want.ConfigDir, want.QueueDir, want.PluginsDir, want.Me = c.Dir, c.ConfigDir, c.QueueDir, c.PluginsDir, c.Me
+	if len(texts) != 16 {
+		t.Error(len(texts), strings.Join(texts, "\n"))
+	}
+	if got, w := printed(c), printed(want); got != w {
+		t.Errorf("\n got %s\nwant %s", got, w)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	p := Problems{{File: "b", Warning: true}, {File: "c"}, {File: "a", Line: 2}, {File: "a", Line: 1}}
+	p.sort()
+	var order []string
+	for _, one := range p {
+		order = append(order, one.File)
+	}
+	if !slices.Equal(order, []string{"a", "a", "b", "c"}) || p[0].Line != 1 || len(p.Errors()) != 3 {
+		t.Error(p)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	known := []string{"listen", "smtps_port", "inactivity_timeout", "host", "port", "enable_tls", "enable_outbound"}
+	for name, want := range map[string]string{
+		"lisen": "listen", "listne": "listen", "LISTEN": "listen", "listens": "listen", "xlisten": "listen", "inactivty_timout": "inactivity_timeout",
+		"hots": "host", "enable_tsl": "enable_tls", "listen": "listen", "nodes": "", "": "", "x": "", "zzzzzz": "", "smtp_port": "smtps_port", "post": "host",
+	} {
+		if got := Nearest(name, known); got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+	if Nearest("x", nil) != "" {
+		t.Error("something out of nothing")
+	}
+}

@@ -1,0 +1,480 @@
+package conf
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// schema is one ini file: what its keys set, and what it may hold besides.
+type schema struct {
+	file    string
+	entries []entry
+	// sections whose keys are free; they are read by own code.
+	free []string
+	// sections of Haraka's that have no effect here, and why.
+	idle map[string]string
+	// perName says why a section called like a host has no effect; "": such a
+	// section is unknown.
+	perName string
+}
+
+// entry is one key. Without a field it is one of Haraka's that has no effect
+// here, for the reason in note, or ("" note) one that stands elsewhere today.
+type entry struct {
+	section, key string
+	field        field
+	note         string
+	// was names the older places of the setting, the newest first: a flat
+	// file, or FILE.ini:SECTION:KEY.
+	was    []string
+	hidden bool   // not printed: another key shows its effect
+	once   string // a second one is an error, and was probably meant to be this
+}
+
+func (e *entry) active() bool { return e.field.set != nil }
+
+// schemas is the table of every ini file with fixed sections, bound to c.
+// smtp_forward.ini is in forward.go.
+func schemas(c *Config) []*schema {
+	return []*schema{smtpINI(c), connectionINI(c), logINI(c), tlsINI(c), dnsINI(c), outboundINI(c), relayINI(c), authINI(c)}
+}
+
+const (
+	oneProcess = "has no effect: one process uses all cores"
+	supervisor = "has no effect: the process stays in the foreground, under systemd or another supervisor"
+	otherUser  = "has no effect: start the daemon as that user (a low port needs CAP_NET_BIND_SERVICE)"
+	goTLS      = "has no effect: the TLS library chooses safe values"
+	noClients  = "has no effect: client certificates are not asked for"
+	notYet     = "has no effect: not supported"
+	ownSpool   = "has no effect: large messages are written below the queue folder, where they stay when they are queued"
+)
+
+func smtpINI(c *Config) *schema {
+	s := &c.SMTP
+	f := &schema{file: "smtp.ini", entries: []entry{
+		{key: "listen", field: listen(&s.Listen)},
+		{key: "smtps_port", field: port(&s.SMTPSPort)},
+		{key: "inactivity_timeout", field: duration(&s.InactivityTimeout, time.Second)},
+		{key: "graceful_shutdown", field: boolean(&s.GracefulShutdown)},
+		{key: "force_shutdown_timeout", field: duration(&s.ForceShutdownTimeout, 0)},
+		{key: "public_ip", field: publicIP(&s.PublicIP)},
+		{key: "port"}, // read by finishSMTP, as listen_host is
+		{key: "listen_host"},
+		{key: "nodes", note: oneProcess},
+		{key: "user", note: otherUser},
+		{key: "group", note: otherUser},
+		{key: "daemonize", note: supervisor},
+		{key: "daemon_log_file", note: supervisor},
+		{key: "daemon_pid_file", note: supervisor},
+		{key: "spool_dir", note: ownSpool},
+		{key: "ignore_bad_plugins", note: "has no effect: a plugin that cannot be loaded always stops the start"},
+	}}
+	for _, e := range connectionINI(c).entries { // before 3.1 they stood here
+		for _, old := range e.was {
+			if rest, ok := strings.CutPrefix(old, "smtp.ini:"); ok {
+				section, key, _ := strings.Cut(rest, ":")
+				f.entries = append(f.entries, entry{section: section, key: key})
+			}
+		}
+	}
+	return f
+}
+
+// finishSMTP reads smtp.ini's port and listen_host of old: one more address, in
+// front of the others.
+func (l *loader) finishSMTP() {
+	main := l.parsed("smtp.ini").section("main")
+	host, port := main.key("listen_host"), main.key("port")
+	problem := func(k *iniKey, text string, warning bool) {
+		l.add(Problem{File: place("smtp.ini"), Line: k.line, Key: k.name, Text: text, Warning: warning})
+	}
+	if port == nil {
+		if host != nil {
+			problem(host, "has no effect without port: use listen", true)
+		}
+		return
+	}
+	value := strings.Join(port.values, "")
+	n, err := strconv.ParseUint(value, 10, 16)
+	if err != nil {
+		problem(port, excerpt(value)+" is no port", false)
+		return
+	}
+	addr := fmt.Sprintf("[::]:%d", n)
+	if host != nil && len(host.values) == 1 && host.values[0] != "" {
+		name, _, err := splitEndpoint(host.values[0], 0)
+		if err != nil {
+			problem(host, err.Error(), false)
+			return
+		}
+		addr = joinEndpoint(name, int(n))
+	}
+	if main.key("listen") == nil {
+		l.c.SMTP.Listen = nil
+	}
+	l.c.SMTP.Listen = append([]string{addr}, l.c.SMTP.Listen...)
+	problem(port, "is the old form of listen="+addr+", still read", true)
+}
+
+func connectionINI(c *Config) *schema {
+	s := &c.Connection
+	return &schema{
+		file: "connection.ini",
+		idle: map[string]string{"haproxy": "has no effect: the PROXY protocol is not supported"},
+		entries: []entry{
+			{key: "spool_dir", note: ownSpool},
+			{key: "spool_after", field: spoolAfter(&s.SpoolAfter), was: []string{"smtp.ini::spool_after", "spool_after"}},
+			{key: "strict_rfc1869", field: boolean(&s.StrictRFC1869), was: []string{"smtp.ini::strict_rfc1869", "strict_rfc1869"}},
+			{key: "postel", field: boolean(&s.Postel)},
+			{key: "smtputf8", field: boolean(&s.SMTPUTF8), was: []string{"smtp.ini::smtputf8", "smtputf8"}},
+
+			{section: "headers", key: "add_received", field: boolean(&s.AddReceived), was: []string{"smtp.ini:headers:add_received"}},
+			{section: "headers", key: "clean_auth_results", field: boolean(&s.CleanAuthResults), was: []string{"smtp.ini:headers:clean_auth_results"}},
+			{section: "headers", key: "show_version", field: boolean(&s.ShowVersion), was: []string{"smtp.ini:headers:show_version"}},
+			{section: "headers", key: "max_lines", note: "has no effect: every header line is kept"},
+			{section: "headers", key: "max_received", field: atLeast(&s.MaxReceived, 1), was: []string{"smtp.ini:headers:max_received", "max_received_count"}},
+
+			{section: "max", key: "bytes", field: atLeast(&s.MaxBytes, 0), was: []string{"databytes"}},
+			{section: "max", key: "mime_parts", note: "has no effect: bodies are not taken apart"},
+			{section: "max", key: "line_length", field: number(&s.MaxLineLength, 512, 1<<20), was: []string{"max_line_length"}},
+			{section: "max", key: "data_line_length", note: "has no effect: message lines of any length pass unchanged"},
+			{section: "max", key: "recipients", field: number(&s.MaxRecipients, 1, 1<<20)},
+			{section: "max", key: "connections", field: atLeast(&s.MaxConnections, 1)},
+			{section: "max", key: "connections_per_ip", field: atLeast(&s.MaxConnectionsPerIP, 0)},
+			{section: "max", key: "min_rate", field: atLeast(&s.MinRate, 0)},
+
+			{section: "message", key: "greeting", field: texts(&s.Greeting), was: []string{"smtpgreeting"}},
+			{section: "message", key: "helo", field: text(&s.Helo), was: []string{"ehlo_hello_message"}},
+			{section: "message", key: "close", field: text(&s.Close), was: []string{"connection_close_message"}},
+
+			{section: "uuid", key: "banner_chars", field: chars(&s.BannerChars), was: []string{"banner_includes_uuid"}},
+			{section: "uuid", key: "deny_chars", field: chars(&s.DenyChars), was: []string{"deny_includes_uuid"}},
+		},
+	}
+}
+
+// largestInMemory is the most that spool_after can keep in memory: memory must
+// not grow with the size of a message.
+const largestInMemory = 16 << 20
+
+// spoolAfter reads Haraka's spool_after, whose -1 means never.
+func spoolAfter(p *int64) field {
+	return scalar(func(s string) error {
+		var n int64
+		if err := atLeast(&n, -1).set([]string{s}); err != nil {
+			return err
+		}
+		if *p = n; n < 0 || n > largestInMemory {
+			*p = largestInMemory
+		}
+		return nil
+	}, func() string { return strconv.FormatInt(*p, 10) })
+}
+
+// levels are Haraka's, by number.
+var levels = []string{"emerg", "alert", "crit", "error", "warn", "notice", "info", "debug", "protocol", "data"}
+
+func level(p *string) field {
+	word := choice(p, levels...)
+	return scalar(func(s string) error {
+		if n, err := strconv.Atoi(s); err == nil && n >= 0 && n < len(levels) {
+			*p = levels[n]
+			return nil
+		}
+		if len(s) > 3 && strings.EqualFold(s[:3], "log") { // LOGINFO, as the old flat file has it
+			s = s[3:]
+		}
+		return word.set([]string{s})
+	}, func() string { return *p })
+}
+
+func logINI(c *Config) *schema {
+	return &schema{file: "log.ini", entries: []entry{
+		{key: "level", field: level(&c.Log.Level), was: []string{"loglevel"}},
+		{key: "timestamps", field: boolean(&c.Log.Timestamps), was: []string{"log_timestamps"}},
+		{key: "format", field: choice(&c.Log.Format, "default", "logfmt", "json")},
+	}}
+}
+
+func tlsINI(c *Config) *schema {
+	s, out := &c.TLS, &c.TLS.Outbound
+	f := &schema{
+		file: "tls.ini",
+		entries: []entry{
+			{key: "key", field: texts(&s.Key)},
+			{key: "cert", field: texts(&s.Cert)},
+			{key: "minVersion", field: version(&s.MinVersion)},
+			{key: "no_starttls_ports", field: ports(&s.NoSTARTTLSPorts)},
+			// What main says for connections in both directions; [outbound]
+			// comes after it in this table and wins.
+			{key: "ca", field: text(&out.CA), hidden: true},
+			{key: "rejectUnauthorized", field: boolean(&out.RejectUnauthorized), hidden: true},
+			{key: "force_tls_hosts", field: texts(&out.ForceTLSHosts), hidden: true},
+			{key: "requestCert", note: noClients},
+			{key: "requireAuthorized", note: noClients},
+			{key: "requestOCSP", note: "has no effect: OCSP stapling is not supported"},
+			{key: "enableOCSPStapling", note: "has no effect: OCSP stapling is not supported"},
+			{key: "mutual_tls", note: "has no effect: a client certificate is [outbound] key and cert"},
+			{key: "pfx", note: "has no effect: use PEM files, key and cert"},
+			{key: "passphrase", note: "has no effect: keys must not be encrypted"},
+			{key: "crl", note: notYet},
+		},
+		free: []string{"no_tls_hosts"},
+		idle: map[string]string{
+			"redis":                     "has no effect: failed handshakes are not remembered in redis",
+			"mutual_auth_hosts":         "has no effect: a client certificate is [outbound] key and cert",
+			"mutual_auth_hosts_exclude": "has no effect: a client certificate is [outbound] key and cert",
+			"inbound":                   "has no effect: what concerns connections that come in stands in the main section",
+		},
+		perName: "has no effect: certificates have no options of their own",
+	}
+	library := []string{"ciphers", "dhparam", "ecdhCurve", "honorCipherOrder", "secureProtocol", "secureOptions", "ALPNProtocols", "maxVersion", "sigalgs"}
+	for _, k := range library {
+		f.entries = append(f.entries, entry{key: k, note: goTLS})
+	}
+	f.entries = append(f.entries,
+		entry{section: "outbound", key: "key", field: text(&out.Key)},
+		entry{section: "outbound", key: "cert", field: text(&out.Cert)},
+		entry{section: "outbound", key: "ca", field: text(&out.CA)},
+		entry{section: "outbound", key: "minVersion", field: version(&out.MinVersion)},
+		entry{section: "outbound", key: "rejectUnauthorized", field: boolean(&out.RejectUnauthorized)},
+		entry{section: "outbound", key: "no_tls_hosts", field: texts(&out.NoTLSHosts)},
+		entry{section: "outbound", key: "force_tls_hosts", field: texts(&out.ForceTLSHosts)},
+		entry{section: "outbound", key: "requestCert", note: "has no effect: a server always shows its certificate"},
+	)
+	for _, k := range library {
+		f.entries = append(f.entries, entry{section: "outbound", key: k, note: goTLS})
+	}
+	return f
+}
+
+func dnsINI(c *Config) *schema {
+	s := &c.DNS
+	return &schema{file: "dns.ini", entries: []entry{
+		{key: "servers", field: each(&s.Servers, dnsServer, func(s string) string { return s })},
+		{key: "timeout", field: duration(&s.Timeout, time.Millisecond)},
+		{key: "tries", field: number(&s.Tries, 1, 100)},
+	}}
+}
+
+func outboundINI(c *Config) *schema {
+	s := &c.Outbound
+	return &schema{file: "outbound.ini", entries: []entry{
+		{key: "disabled", field: boolean(&s.Disabled), was: []string{"outbound.disabled"}},
+		{key: "concurrency_max", field: atLeast(&s.ConcurrencyMax, 1), was: []string{"outbound.concurrency_max"}},
+		{key: "enable_tls", field: boolean(&s.EnableTLS), was: []string{"outbound.enable_tls"}},
+		{key: "always_split", field: boolean(&s.AlwaysSplit), was: []string{"outbound.always_split"}},
+		{key: "received_header", field: text(&s.ReceivedHeader), was: []string{"outbound.received_header"}},
+		{key: "connect_timeout", field: duration(&s.ConnectTimeout, time.Second)},
+		{key: "pool_timeout", field: duration(&s.PoolTimeout, 0)},
+		{key: "pool_concurrency_max", field: atLeast(&s.PoolConcurrencyMax, 1)},
+		{key: "local_mx_ok", field: boolean(&s.LocalMXOK)},
+		{key: "inet_prefer", field: choice(&s.InetPrefer, "default", "v4", "v6")},
+		{key: "maxTempFailures", field: number(&s.MaxTempFailures, 1, 1000), was: []string{"outbound.maxTempFailures"}},
+		{key: "temp_fail_intervals", field: intervals(&s.TempFailIntervals), was: []string{"outbound.temp_fail_intervals"}},
+		{key: "port", field: port(&s.Port)},
+		{key: "max_lifetime", field: duration(&s.MaxLifetime, time.Second)},
+		{
+			key: "ipv6_enabled", was: []string{"outbound.ipv6_enabled"},
+			note: "has no effect: IPv6 and IPv4 addresses are both tried, inet_prefer says which first",
+		},
+	}}
+}
+
+func relayINI(c *Config) *schema {
+	return &schema{file: "relay.ini", entries: []entry{
+		{section: "relay", key: "acl", field: boolean(&c.Relay.ACL)},
+		{section: "relay", key: "all", field: boolean(&c.Relay.All)},
+		{section: "relay", key: "force_routing", note: notYet},
+		{section: "relay", key: "dest_domains", note: notYet},
+	}}
+}
+
+func authINI(c *Config) *schema {
+	s := &c.AuthFlatFile
+	return &schema{
+		file: "auth_flat_file.ini",
+		entries: []entry{
+			{section: "core", key: "methods", field: methods(&s.Methods)},
+			{section: "core", key: "constrain_sender", field: boolean(&s.ConstrainSender)},
+		},
+		free: []string{"users"},
+	}
+}
+
+// methods is the comma list of AUTH mechanisms. CRAM-MD5 is passed over, and
+// the default stands when nothing else is named; the loader warns of it.
+func methods(p *[]string) field {
+	return field{
+		set: func(values []string) error {
+			var all []string
+			for name := range strings.SplitSeq(strings.Join(values, ","), ",") {
+				switch name = strings.ToUpper(strings.TrimFunc(name, isBlank)); name {
+				case "PLAIN", "LOGIN":
+					all = append(all, name)
+				case "CRAM-MD5", "":
+				default:
+					return &choiceError{name, []string{"PLAIN", "LOGIN"}}
+				}
+			}
+			if len(all) > 0 {
+				*p = all
+			}
+			return nil
+		},
+		text: func() []string { return []string{strings.Join(*p, ",")} },
+	}
+}
+
+// finishTLS completes what tls.ini's table cannot say: defaults that depend on
+// files, absolute paths, inheritance.
+func (l *loader) finishTLS() {
+	t := &l.c.TLS
+	f := l.parsed("tls.ini")
+	main, out := f.section("main"), f.section("outbound")
+	if out.key("minVersion") == nil {
+		t.Outbound.MinVersion = t.MinVersion
+	}
+	for _, k := range f.section("no_tls_hosts").keys {
+		p, err := parsePrefix(k.name)
+		if err != nil {
+			l.add(Problem{File: place("tls.ini"), Line: k.line, Section: "no_tls_hosts", Text: err.Error()})
+			continue
+		}
+		t.NoTLSHosts = append(t.NoTLSHosts, p)
+	}
+	t.Key, t.Cert = l.paths(main, "key", t.Key), l.paths(main, "cert", t.Cert)
+	defaultKey, defaultCert := filepath.Join(l.c.ConfigDir, "tls_key.pem"), filepath.Join(l.c.ConfigDir, "tls_cert.pem")
+	switch {
+	case len(t.Key) == 0 && len(t.Cert) == 0:
+		key, cert := exists(defaultKey), exists(defaultCert)
+		if key && cert {
+			t.Key, t.Cert, t.Explicit = []string{defaultKey}, []string{defaultCert}, true
+		} else if key != cert {
+			found, missing := "tls_key.pem", "tls_cert.pem"
+			if cert {
+				found, missing = missing, found
+			}
+			l.add(Problem{File: place(found), Text: "is not used: there is no " + missing + " beside it", Warning: true})
+		}
+	default:
+		t.Explicit = true
+		if len(t.Key) == 0 {
+			t.Key = l.paths(&iniSection{}, "key", []string{defaultKey})
+		}
+		if len(t.Cert) == 0 {
+			t.Cert = l.paths(&iniSection{}, "cert", []string{defaultCert})
+		}
+		if len(t.Key) != len(t.Cert) {
+			at := main.key("key")
+			if at == nil {
+				at = main.key("cert")
+			}
+			l.add(Problem{
+				File: place("tls.ini"), Line: at.line, Key: at.name,
+				Text: fmt.Sprintf("%d keys and %d certificates: they must come in pairs", len(t.Key), len(t.Cert)),
+			})
+			n := min(len(t.Key), len(t.Cert))
+			t.Key, t.Cert = t.Key[:n], t.Cert[:n]
+		}
+	}
+	for _, one := range []struct {
+		key string
+		p   *string
+	}{{"key", &t.Outbound.Key}, {"cert", &t.Outbound.Cert}, {"ca", &t.Outbound.CA}} {
+		if *one.p != "" {
+			s := out
+			if s.key(one.key) == nil {
+				s = main
+			}
+			*one.p = l.paths(s, one.key, []string{*one.p})[0]
+		}
+	}
+	if (t.Outbound.Key == "") != (t.Outbound.Cert == "") {
+		k := out.key("key")
+		if k == nil {
+			k = out.key("cert")
+		}
+		l.add(Problem{File: place("tls.ini"), Line: k.line, Section: "outbound", Key: k.name, Text: "key and cert must be set together"})
+		t.Outbound.Key, t.Outbound.Cert = "", ""
+	}
+}
+
+// paths makes names absolute below config/ and complains of those that are not
+// there.
+func (l *loader) paths(s *iniSection, key string, names []string) []string {
+	line := 0
+	if k := s.key(key); k != nil {
+		line = k.line
+	}
+	var all []string
+	for _, name := range names {
+		p := name
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(l.c.ConfigDir, p)
+		}
+		if !exists(p) {
+			section := s.name
+			if section == "main" {
+				section = ""
+			}
+			l.add(Problem{File: place("tls.ini"), Line: line, Section: section, Key: key, Text: "there is no file " + p})
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func exists(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.IsDir()
+}
+
+// authUsers reads the users of auth_flat_file.ini.
+func (l *loader) authUsers() {
+	const file = "auth_flat_file.ini"
+	f := l.parsed(file)
+	if k := f.section("core").key("methods"); k != nil {
+		if strings.Contains(strings.ToUpper(strings.Join(k.values, ",")), "CRAM-MD5") {
+			l.add(Problem{
+				File: place(file), Line: k.line, Section: "core", Key: k.name, Warning: true,
+				Text: "CRAM-MD5 is not supported, what is offered is " + strings.Join(l.c.AuthFlatFile.Methods, " and "),
+			})
+		}
+	}
+	for _, k := range f.section("users").keys {
+		p := Problem{File: place(file), Line: k.line, Section: "users", Key: k.name}
+		switch {
+		case k.array:
+			p.Text = "a user is name=password"
+		case len(k.values) == 0 || k.values[0] == "":
+			p.Text = "a user without a password cannot log in"
+		default:
+			l.c.AuthFlatFile.Users[k.name] = k.values[0]
+			if len(k.lines) == 1 {
+				continue
+			}
+			p.Line, p.Warning = k.lines[len(k.lines)-1], true
+			p.Text = fmt.Sprintf("the user stands on line %d already, this password counts", k.lines[0])
+		}
+		l.add(p)
+	}
+}
+
+// prefixStrings formats blocks as a list file has them.
+func prefixStrings(prefixes []netip.Prefix) []string {
+	var all []string
+	for _, p := range prefixes {
+		if p.IsSingleIP() {
+			all = append(all, p.Addr().String())
+		} else {
+			all = append(all, p.String())
+		}
+	}
+	return all
+}

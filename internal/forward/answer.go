@@ -1,0 +1,82 @@
+package forward
+
+import (
+	"fmt"
+	"strings"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/reply"
+)
+
+// maxText bounds what a backend may make us say to a client, in bytes.
+const maxText = 400
+
+// refusal answers for a message that nobody took: with a deferral if there is
+// any, since the client then keeps all recipients.
+func refusal(refused, deferred []hook.RecipientResult) hook.Verdict {
+	if len(deferred) > 0 {
+		return hook.Verdict{Code: hook.DenySoft, Reply: flattened(deferred[0].Reply, 450, "4.0.0", "Message denied temporarily")}
+	}
+	return hook.Verdict{Code: hook.Deny, Reply: flattened(refused[0].Reply, 550, "5.0.0", "Message denied")}
+}
+
+// flattened is a backend's refusal as Haraka passes it on: 450 or 550 whatever
+// the code was, its text on one line. Replies of our own keep their code.
+func flattened(r *reply.Reply, code int, status, text string) *reply.Reply {
+	if r.Cause != nil && r.Code == 451 {
+		code = r.Code
+	}
+	out := reply.New(code, status, text).Because(r)
+	if r.Enhanced[0] == code/100 {
+		out.Enhanced = r.Enhanced
+	}
+	if t := oneLine(r.Text, " "); t != "" {
+		out.Text = t
+	}
+	return out
+}
+
+// success is the backend's own text, with the recipients that it refused.
+func success(r *reply.Reply, refused []hook.RecipientResult) hook.Verdict {
+	out := reply.New(250, "2.0.0", "Message forwarded")
+	if r.Enhanced[0] == 2 {
+		out.Enhanced = r.Enhanced
+	}
+	if t := oneLine(r.Text, ", "); t != "" {
+		out.Text = t
+	}
+	if len(refused) > 0 {
+		const most = 5
+		var b strings.Builder
+		b.WriteString(out.Text + "; refused:")
+		for i, x := range refused[:min(len(refused), most)] {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			fmt.Fprintf(&b, " %s %s", x.Recipient.Address.Path(), x.Reply)
+		}
+		if n := len(refused) - most; n > 0 {
+			fmt.Fprintf(&b, " and %d more", n)
+		}
+		out.Text = oneLine(b.String(), " ")
+	}
+	return hook.Verdict{Code: hook.OK, Reply: out}
+}
+
+// oneLine joins the lines of a backend's text, makes everything that is not
+// printable ASCII a question mark and cuts what is too long.
+func oneLine(text, sep string) string {
+	if len(text) > 4*maxText {
+		text = text[:4*maxText]
+	}
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f {
+			return '?'
+		}
+		return r
+	}, strings.ReplaceAll(strings.TrimSpace(text), "\n", sep))
+	if len(text) > maxText {
+		text = text[:maxText-3] + "..."
+	}
+	return text
+}

@@ -1,0 +1,184 @@
+// Package forward relays a message to a backend while its client waits, and
+// turns what the backend says into the client's reply. Nothing is stored: until
+// the client has a 250 it keeps the message.
+//
+// What is promised:
+//
+//   - A 250 means that for every recipient someone answers: the backend took it,
+//     the queue took it (Requeuer), or the sender is told that it was refused
+//     (Reporter, and the text of the reply). Only without a Reporter is the text
+//     all that tells it.
+//   - When no recipient was taken the client keeps all of them: 550 if each was
+//     refused for good, else 450.
+//   - The hosts of a route, and the addresses of each, are tried in order until
+//     one answers. A message that may have been taken already is never sent a
+//     second time by us.
+//   - When no host answers the client gets 451 at once, with a text that names
+//     neither hosts nor credentials; the log has the causes.
+package forward
+
+import (
+	"context"
+	"crypto/tls"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+	"tarishi/internal/reply"
+	"tarishi/internal/route"
+)
+
+// Reporter queues a DSN about recipients that were refused while others of the
+// same message were taken. It returns nil when the DSN is durable.
+type Reporter interface {
+	Report(ctx context.Context, env *mail.Envelope, content mail.Content, failed []hook.RecipientResult) error
+}
+
+// Requeuer takes over recipients that the backend deferred while it took
+// others: env has only these. It returns nil when the message is durable.
+type Requeuer interface {
+	Requeue(ctx context.Context, env *mail.Envelope, content mail.Content, route *conf.ForwardRoute) error
+}
+
+// Options are what a Forwarder works with.
+type Options struct {
+	Sender   Sender
+	Resolver Resolver
+	Reporter Reporter // nil: nobody but the client is told of refused recipients
+	Requeuer Requeuer // nil: deferred recipients of a message that others got count as refused
+
+	Me        string           // our name in EHLO
+	TLSConfig *tls.Config      // for connections to backends; nil: the default
+	TLS       conf.TLSOutbound // no_tls_hosts and force_tls_hosts
+
+	Mail *maillog.Log
+	Log  *zap.Logger
+}
+
+// Forwarder implements plugin.Forwarder. It may be used from any goroutine.
+type Forwarder struct{ o Options }
+
+// New returns a Forwarder.
+func New(o Options) *Forwarder { return &Forwarder{o: o} }
+
+// patience bounds one Forward: clients wait ten minutes for the reply to the
+// final dot (RFC 5321 section 4.5.3.2.6).
+const patience = 10*time.Minute - 15*time.Second
+
+// Forward relays the message of t by route r, which must have a host. The
+// verdict's reply lacks the transaction's id; whoever sends it adds that.
+func (f *Forwarder) Forward(ctx context.Context, _ *hook.Connection, t *hook.Transaction, r *conf.ForwardRoute) hook.Verdict {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	env, content := t.Envelope, t.Final()
+	replies := f.relay(limited, &env, content, r)
+	taken, refused, deferred := sortOut(env.Recipients, replies)
+	if len(taken) == 0 {
+		return refusal(refused, deferred)
+	}
+	// From here on it does not matter whether the client still waits.
+	ctx = context.WithoutCancel(ctx)
+	if len(deferred) > 0 && !f.requeued(ctx, env, content, deferred, r) {
+		refused = append(refused, deferred...)
+	}
+	if err := f.report(ctx, &env, content, refused); err != nil {
+		f.o.Log.Error("refused recipients not reported", zap.String("uuid", string(env.ID)), zap.Error(err))
+		return hook.Verdict{Code: hook.DenySoft, Reply: errUnreported.Because(err)}
+	}
+	return success(taken[0].Reply, refused)
+}
+
+// errUnreported makes the client send again what some recipients have got:
+// twice is better than a sender who never learns that one got nothing.
+var errUnreported = reply.New(451, "4.3.0", "Temporary local problem, please try again later")
+
+// relay sends the message in one transaction, or in one for each recipient, and
+// returns a reply for each.
+func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute) []*reply.Reply {
+	if !r.OneMessagePerRcpt {
+		replies, _ := f.send(ctx, env, content, r)
+		return replies
+	}
+	all := make([]*reply.Reply, 0, len(env.Recipients))
+	for i := range env.Recipients {
+		one := *env
+		one.Recipients = env.Recipients[i : i+1 : i+1]
+		replies, reached := f.send(ctx, &one, content, r)
+		all = append(all, replies...)
+		if !reached { // nor will it be for the rest
+			for len(all) < len(env.Recipients) {
+				all = append(all, replies[0])
+			}
+			break
+		}
+	}
+	return all
+}
+
+// requeued hands deferred recipients to the queue and reports whether it took
+// them.
+func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mail.Content, deferred []hook.RecipientResult, r *conf.ForwardRoute) bool {
+	if f.o.Requeuer == nil {
+		return false
+	}
+	env.Recipients = make([]mail.Recipient, len(deferred))
+	for i, d := range deferred {
+		env.Recipients[i] = d.Recipient
+	}
+	// get_mx sends it by the same routes.
+	if env.Notes = env.Notes.Clone(); env.Notes == nil {
+		env.Notes = mail.Notes{}
+	}
+	env.Notes.Set(route.NoteWants, route.WantsForward)
+	if err := f.o.Requeuer.Requeue(ctx, &env, content, r); err != nil {
+		f.o.Log.Error("deferred recipients not queued", zap.String("uuid", string(env.ID)), zap.Error(err))
+		return false
+	}
+	f.o.Mail.Queued(string(env.ID), env.From.String(), len(env.Recipients), content.Size())
+	return true
+}
+
+// report sees to the DSN about refused recipients, where one is due.
+func (f *Forwarder) report(ctx context.Context, env *mail.Envelope, content mail.Content, refused []hook.RecipientResult) error {
+	var due []hook.RecipientResult
+	for _, x := range refused {
+		if x.Recipient.WantsFailure() {
+			due = append(due, x)
+		}
+	}
+	why := ""
+	switch {
+	case len(refused) == 0:
+		return nil
+	case env.From.IsNull():
+		why = "null reverse-path"
+	case len(due) == 0:
+		why = "not wanted"
+	case f.o.Reporter == nil:
+		why = "no reporter"
+	default:
+		return f.o.Reporter.Report(ctx, env, content, due)
+	}
+	f.o.Mail.NoDSN(string(env.ID), why)
+	return nil
+}
+
+// sortOut divides recipients by their replies.
+func sortOut(recipients []mail.Recipient, replies []*reply.Reply) (taken, refused, deferred []hook.RecipientResult) {
+	for i, r := range recipients {
+		x := hook.RecipientResult{Recipient: r, Reply: replies[i]}
+		switch {
+		case x.Reply.Positive():
+			taken = append(taken, x)
+		case x.Reply.Permanent():
+			refused = append(refused, x)
+		default:
+			deferred = append(deferred, x)
+		}
+	}
+	return taken, refused, deferred
+}

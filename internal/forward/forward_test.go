@@ -1,0 +1,445 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+	"tarishi/internal/plugin"
+	"tarishi/internal/pool"
+	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient"
+)
+
+var _ plugin.Forwarder = (*Forwarder)(nil)
+
+// backend is a Sender: what each address answers, and what it was sent.
+type backend struct {
+	answer  func(ctx context.Context, addr string, env *mail.Envelope) (smtpclient.Result, error)
+	targets []pool.Target
+	sent    []string // "addr rcpt rcpt"
+}
+
+func (b *backend) Send(ctx context.Context, t pool.Target, env *mail.Envelope, _ mail.Content) (smtpclient.Result, error) {
+	b.targets = append(b.targets, t)
+	b.sent = append(b.sent, t.Options.Addr+" "+strings.Join(addresses(env.Recipients, nil), " "))
+	return b.answer(ctx, t.Options.Addr, env)
+}
+
+// replies is a Result with the same reply for all but some recipients.
+func replies(env *mail.Envelope, all string, except map[string]string) smtpclient.Result {
+	res := smtpclient.Result{TLS: "none", Addr: "x"}
+	for _, r := range env.Recipients {
+		text, ok := except[r.Address.String()]
+		if !ok {
+			text = all
+		}
+		res.Replies = append(res.Replies, parse(text))
+	}
+	return res
+}
+
+// parse makes a reply of "550 5.1.1 text".
+func parse(s string) *reply.Reply {
+	var code int
+	var rest string
+	fmt.Sscanf(s, "%d", &code)
+	_, rest, _ = strings.Cut(s, " ")
+	if e, text, ok := strings.Cut(rest, " "); ok {
+		if _, isCode := reply.ParseEnhanced(e); isCode {
+			return reply.New(code, e, text)
+		}
+	}
+	return reply.New(code, "", rest)
+}
+
+// hostTable is a Resolver.
+type hostTable map[string][]string
+
+func (h hostTable) Host(_ context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a}, nil
+	}
+	list, ok := h[host]
+	if !ok {
+		return nil, errors.New("no such host")
+	}
+	var addrs []netip.Addr
+	for _, s := range list {
+		addrs = append(addrs, netip.MustParseAddr(s))
+	}
+	return addrs, nil
+}
+
+// office is Reporter and Requeuer.
+type office struct {
+	reported, requeued []string
+	notes              mail.Notes
+	err                error
+}
+
+func (o *office) Report(ctx context.Context, _ *mail.Envelope, _ mail.Content, failed []hook.RecipientResult) error {
+	for _, f := range failed {
+		o.reported = append(o.reported, f.Recipient.Address.String()+" "+f.Reply.String())
+	}
+	return errors.Join(o.err, ctx.Err())
+}
+
+func (o *office) Requeue(ctx context.Context, env *mail.Envelope, _ mail.Content, _ *conf.ForwardRoute) error {
+	o.requeued = append(o.requeued, addresses(env.Recipients, nil)...)
+	o.notes = env.Notes
+	return errors.Join(o.err, ctx.Err())
+}
+
+func address(s string) mail.Address {
+	a, err := mail.ParseAddress(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func message(to ...string) *hook.Transaction {
+	t := &hook.Transaction{Content: mail.Memory{[]byte("A: b\r\n\r\nc\r\n")}}
+	t.ID, t.From, t.Notes = "C.1", address("s@x.org"), mail.Notes{}
+	for _, a := range to {
+		t.Recipients = append(t.Recipients, mail.Recipient{Address: address(a)})
+	}
+	return t
+}
+
+func routeTo(hosts ...string) *conf.ForwardRoute {
+	r := &conf.ForwardRoute{Name: "main"}
+	for _, h := range hosts {
+		r.Hosts = append(r.Hosts, mail.NextHop{Host: h})
+	}
+	return r
+}
+
+func options(b *backend) Options {
+	return Options{Me: "me.test", Sender: b, Resolver: hostTable{"two": {"10.0.0.1", "10.0.0.2"}}, Mail: maillog.Nop(), Log: zap.NewNop()}
+}
+
+var errRefused = &smtpclient.Failure{Stage: smtpclient.StageConnect, Err: errors.New("secret connection refused")}
+
+func TestHostsAreTriedInOrder(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		hosts []string
+		up    string // the address that answers
+		sent  []string
+		want  string
+	}{
+		{"first", []string{"10.0.0.9", "two"}, "10.0.0.9:25", []string{"10.0.0.9:25"}, "OK 250 2.0.0 taken"},
+		{"second address", []string{"two"}, "10.0.0.2:25", []string{"10.0.0.1:25", "10.0.0.2:25"}, "OK 250 2.0.0 taken"},
+		{"second host", []string{"unknown", "two", "10.0.0.9"}, "10.0.0.9:25", []string{"10.0.0.1:25", "10.0.0.2:25", "10.0.0.9:25"}, "OK 250 2.0.0 taken"},
+		{"none", []string{"two"}, "", []string{"10.0.0.1:25", "10.0.0.2:25"}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later"},
+		{"no address", []string{"unknown"}, "", nil, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := &backend{answer: func(_ context.Context, addr string, env *mail.Envelope) (smtpclient.Result, error) {
+				if addr == tc.up {
+					return replies(env, "250 taken", nil), nil
+				}
+				return smtpclient.Result{}, errRefused
+			}}
+			v := New(options(b)).Forward(t.Context(), nil, message("a@b.c"), routeTo(tc.hosts...))
+			var sent []string
+			for _, s := range b.sent {
+				sent = append(sent, strings.Fields(s)[0])
+			}
+			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want || !slices.Equal(sent, tc.sent) {
+				t.Errorf("%s after %q", got, sent)
+			}
+		})
+	}
+}
+
+func TestUncertainIsNotRepeated(t *testing.T) {
+	b := &backend{answer: func(context.Context, string, *mail.Envelope) (smtpclient.Result, error) {
+		return smtpclient.Result{}, &smtpclient.Failure{Stage: smtpclient.StageDot, Err: errors.New("lost"), Uncertain: true}
+	}}
+	v := New(options(b)).Forward(t.Context(), nil, message("a@b.c", "d@b.c"), routeTo("two", "10.0.0.9"))
+	if len(b.sent) != 1 || v.Code != hook.DenySoft || v.Reply.Code != 451 || v.Reply.Enhanced.String() != "4.4.2" {
+		t.Errorf("%q %v", b.sent, v.Reply)
+	}
+}
+
+func TestBackendReplies(t *testing.T) {
+	for _, tc := range []struct{ backend, want string }{
+		{"250 2.0.0 queued as 1A2B", "OK 250 2.0.0 queued as 1A2B"},
+		{"250 2.6.0 one\ntwo", "OK 250 2.6.0 one, two"},
+		{"251 4.0.0 odd", "OK 250 2.0.0 odd"},
+		{"250", "OK 250 2.0.0 Message forwarded"},
+		{"554 5.7.1 spam\nreally", "DENY 550 5.7.1 spam really"},
+		{"552 too big", "DENY 550 5.0.0 too big"},
+		{"550 4.2.1 confused", "DENY 550 5.0.0 confused"},
+		{"550", "DENY 550 5.0.0 Message denied"},
+		{"451 4.7.1 greylisted", "DENYSOFT 450 4.7.1 greylisted"},
+		{"421 4.3.2 closing", "DENYSOFT 450 4.3.2 closing"},
+		{"452", "DENYSOFT 450 4.0.0 Message denied temporarily"},
+		{"550 5.1.1 \x1b[2Jcaf\xe9\x00\r\x7f", "DENY 550 5.1.1 ?[2Jcaf????"},
+		{"550 5.1.1 " + strings.Repeat("x", 100_000), "DENY 550 5.1.1 " + strings.Repeat("x", maxText-3) + "..."},
+	} {
+		b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+			return replies(env, tc.backend, nil), nil
+		}}
+		v := New(options(b)).Forward(t.Context(), nil, message("a@b.c"), routeTo("10.0.0.9"))
+		if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
+			t.Errorf("%.40q:\n%s, want\n%s", tc.backend, got, tc.want)
+		}
+	}
+}
+
+func TestPartialRefusal(t *testing.T) {
+	except := map[string]string{"bad@b.c": "550 5.1.1 no such user", "busy@b.c": "450 4.2.0 mailbox busy"}
+	const took = "OK 250 2.0.0 taken"
+	refusedText := took + "; refused: <bad@b.c> 550 5.1.1 no such user"
+	both := refusedText + ", <busy@b.c> 450 4.2.0 mailbox busy"
+	const bad, busy = "bad@b.c 550 5.1.1 no such user", "busy@b.c 450 4.2.0 mailbox busy"
+	for _, tc := range []struct {
+		name               string
+		to                 []string
+		change             func(*hook.Transaction, *Options, *office)
+		want               string
+		reported, requeued []string
+	}{
+		{"one refused", []string{"ok@b.c", "bad@b.c"}, nil, refusedText, []string{bad}, nil},
+		{"one deferred", []string{"busy@b.c", "ok@b.c"}, nil, took, nil, []string{"busy@b.c"}},
+		{"one of each", []string{"ok@b.c", "bad@b.c", "busy@b.c"}, nil, refusedText, []string{bad}, []string{"busy@b.c"}},
+		{"nobody taken, one deferred", []string{"bad@b.c", "busy@b.c"}, nil, "DENYSOFT 450 4.2.0 mailbox busy", nil, nil},
+		{"nobody taken", []string{"bad@b.c"}, nil, "DENY 550 5.1.1 no such user", nil, nil},
+		{"no requeuer", []string{"ok@b.c", "bad@b.c", "busy@b.c"}, func(_ *hook.Transaction, o *Options, _ *office) { o.Requeuer = nil }, both, []string{bad, busy}, nil},
+		{"nobody to help", []string{"ok@b.c", "bad@b.c", "busy@b.c"}, func(_ *hook.Transaction, o *Options, _ *office) { o.Requeuer, o.Reporter = nil, nil }, both, nil, nil},
+		{
+			"queue and report fail",
+			[]string{"ok@b.c", "busy@b.c"},
+			func(_ *hook.Transaction, _ *Options, o *office) { o.err = errors.New("disk full") },
+			"DENYSOFT 451 4.3.0 Temporary local problem, please try again later",
+			[]string{busy},
+			[]string{"busy@b.c"},
+		},
+		{"null reverse-path", []string{"ok@b.c", "bad@b.c"}, func(t *hook.Transaction, _ *Options, _ *office) { t.From = mail.Address{} }, refusedText, nil, nil},
+		{"no DSN wanted", []string{"ok@b.c", "bad@b.c"}, func(t *hook.Transaction, _ *Options, _ *office) { t.Recipients[1].Notify = mail.NotifyNever }, refusedText, nil, nil},
+	} {
+		for _, perRecipient := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/%v", tc.name, perRecipient), func(t *testing.T) {
+				var desk office
+				b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+					return replies(env, "250 2.0.0 taken", except), nil
+				}}
+				o := options(b)
+				o.Reporter, o.Requeuer = &desk, &desk
+				tx := message(tc.to...)
+				if tc.change != nil {
+					tc.change(tx, &o, &desk)
+				}
+				r := routeTo("10.0.0.9")
+				r.OneMessagePerRcpt = perRecipient
+				v := New(o).Forward(t.Context(), nil, tx, r)
+				if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
+					t.Errorf("%s, want\n%s", got, tc.want)
+				}
+				if !slices.Equal(desk.reported, tc.reported) || !slices.Equal(desk.requeued, tc.requeued) {
+					t.Errorf("reported %q, requeued %q", desk.reported, desk.requeued)
+				}
+				if want := map[bool]int{false: 1, true: len(tc.to)}[perRecipient]; len(b.sent) != want {
+					t.Errorf("%d transactions: %q", len(b.sent), b.sent)
+				}
+				if len(desk.requeued) > 0 && desk.notes.String("queue.wants") != "smtp_forward" {
+					t.Errorf("notes %v", desk.notes)
+				}
+				if len(tx.Recipients) != len(tc.to) || len(tx.Notes) != 0 {
+					t.Error("the transaction is changed")
+				}
+			})
+		}
+	}
+}
+
+func TestManyRefused(t *testing.T) {
+	b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+		res := replies(env, "550 5.1.1 "+strings.Repeat("no ", 50), nil)
+		res.Replies[0] = reply.New(250, "", "ok")
+		return res, nil
+	}}
+	to := []string{"ok@b.c"}
+	for i := range 100 {
+		to = append(to, fmt.Sprintf("r%d@b.c", i))
+	}
+	v := New(options(b)).Forward(t.Context(), nil, message(to...), routeTo("10.0.0.9"))
+	if v.Code != hook.OK || len(v.Reply.Text) > maxText || !strings.Contains(v.Reply.Text, "<r0@b.c> 550") {
+		t.Errorf("%v", v.Reply)
+	}
+}
+
+// A backend that dies between the single messages: who was served stays served.
+func TestOneMessagePerRcptLosesTheBackend(t *testing.T) {
+	calls := 0
+	b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+		if calls++; calls > 1 {
+			return smtpclient.Result{}, errRefused
+		}
+		return replies(env, "250 2.0.0 taken", nil), nil
+	}}
+	var desk office
+	o := options(b)
+	o.Requeuer, o.Reporter = &desk, &desk
+	r := routeTo("10.0.0.9")
+	r.OneMessagePerRcpt = true
+	v := New(o).Forward(t.Context(), nil, message("a@b.c", "d@b.c", "e@b.c"), r)
+	if v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"d@b.c", "e@b.c"}) || len(desk.reported) != 0 {
+		t.Errorf("%v, requeued %q, reported %q", v.Reply, desk.requeued, desk.reported)
+	}
+	if want := []string{"10.0.0.9:25 a@b.c", "10.0.0.9:25 d@b.c"}; !slices.Equal(b.sent, want) {
+		t.Errorf("sent %q", b.sent)
+	}
+}
+
+// The client leaves after the backend has answered: the others' fate is still
+// settled.
+func TestClientGone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+		cancel()
+		return replies(env, "250 2.0.0 taken", map[string]string{"bad@b.c": "550 no", "busy@b.c": "450 later"}), nil
+	}}
+	var desk office
+	o := options(b)
+	o.Requeuer, o.Reporter = &desk, &desk
+	v := New(o).Forward(ctx, nil, message("ok@b.c", "bad@b.c", "busy@b.c"), routeTo("10.0.0.9"))
+	if v.Code != hook.OK || len(desk.reported) != 1 || len(desk.requeued) != 1 {
+		t.Errorf("%v, requeued %q, reported %q", v.Reply, desk.requeued, desk.reported)
+	}
+	// And before: no further host is tried.
+	b.sent = nil
+	v = New(o).Forward(ctx, nil, message("ok@b.c"), routeTo("10.0.0.9", "10.0.0.8"))
+	if v.Code != hook.DenySoft || len(b.sent) != 0 {
+		t.Errorf("%v, sent %q", v.Reply, b.sent)
+	}
+}
+
+func TestTarget(t *testing.T) {
+	b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+		return replies(env, "250 ok", nil), nil
+	}}
+	r := &conf.ForwardRoute{
+		Name: "r", Hosts: []mail.NextHop{{Host: "two", Port: 2525, ImplicitTLS: true, Protocol: mail.LMTP}},
+		AuthType: "login", AuthUser: "u", AuthPass: "p", RequireTLS: true,
+		ConnectTimeout: 1 * time.Second, Timeout: 2 * time.Second, CommandTimeout: 3 * time.Second, SubmissionTimeout: 4 * time.Second,
+		MaxConnections: 5, MaxMessages: 6, MaxAge: 7 * time.Second,
+	}
+	f := New(options(b))
+	f.Forward(t.Context(), nil, message("a@b.c"), r)
+	want := pool.Target{
+		Options: smtpclient.Options{
+			Addr: "10.0.0.1:2525", Host: "two", Protocol: mail.LMTP, ImplicitTLS: true, TLS: smtpclient.TLSEncrypt, Helo: "me.test",
+			AuthType: "login", AuthUser: "u", AuthPass: "p", AuthRequired: true,
+			ConnectTimeout: 1 * time.Second, CommandTimeout: 3 * time.Second, SubmissionTimeout: 4 * time.Second,
+		},
+		MaxConnections: 5, MaxMessages: 6, MaxAge: 7 * time.Second, IdleTimeout: 2 * time.Second,
+	}
+	if !reflect.DeepEqual(b.targets[0], want) {
+		t.Errorf("%+v", b.targets[0])
+	}
+	f.Forward(t.Context(), nil, message("a@b.c"), &conf.ForwardRoute{Hosts: []mail.NextHop{{Path: "/run/lmtp", Protocol: mail.LMTP, Helo: "other", Bind: netip.MustParseAddr("127.0.0.2")}}})
+	if got := b.targets[1].Options; got.Network != "unix" || got.Addr != "/run/lmtp" || got.Helo != "other" || got.Bind.String() != "127.0.0.2" || got.AuthRequired {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTLSPolicy(t *testing.T) {
+	const none, may, encrypt, verify = smtpclient.TLSNone, smtpclient.TLSMay, smtpclient.TLSEncrypt, smtpclient.TLSVerify
+	for _, tc := range []struct {
+		enable, require, verify, message bool
+		no, force                        string
+		want                             smtpclient.TLSPolicy
+	}{
+		{want: none},
+		{enable: true, want: may},
+		{require: true, want: encrypt},
+		{enable: true, require: true, want: encrypt},
+		{enable: true, verify: true, want: verify},
+		{message: true, want: verify},
+		{enable: true, no: "TWO", want: none},
+		{enable: true, no: "10.0.0.1", want: none},
+		{enable: true, no: "10.0.0.0/24", want: none},
+		{enable: true, no: "10.0.1.0/24", want: may},
+		{enable: true, no: "other", want: may},
+		{require: true, no: "two", want: encrypt},
+		{force: "two", want: verify},
+		{enable: true, no: "two", force: "10.0.0.0/8", want: verify},
+	} {
+		b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+			return replies(env, "250 ok", nil), nil
+		}}
+		o := options(b)
+		for _, x := range []struct {
+			s string
+			l *[]string
+		}{{tc.no, &o.TLS.NoTLSHosts}, {tc.force, &o.TLS.ForceTLSHosts}} {
+			if x.s != "" {
+				*x.l = []string{x.s}
+			}
+		}
+		r := routeTo("two")
+		r.EnableTLS, r.RequireTLS, r.TLSVerify = tc.enable, tc.require, tc.verify
+		tx := message("a@b.c")
+		tx.RequireTLS = tc.message
+		New(o).Forward(t.Context(), nil, tx, r)
+		if got := b.targets[0].Options.TLS; got != tc.want {
+			t.Errorf("%+v: %v", tc, got)
+		}
+	}
+}
+
+func TestLog(t *testing.T) {
+	core, logs := observer.New(zapcore.InfoLevel)
+	b := &backend{answer: func(_ context.Context, addr string, env *mail.Envelope) (smtpclient.Result, error) {
+		if addr == "10.0.0.1:25" {
+			return smtpclient.Result{}, errRefused
+		}
+		res := replies(env, "250 2.0.0 taken", map[string]string{"bad@b.c": "550 5.1.1 no"})
+		res.TLS, res.Authenticated, res.Reused = "TLSv1.3", true, true
+		return res, nil
+	}}
+	o := options(b)
+	o.Mail = maillog.New(zap.New(core))
+	r := routeTo("two")
+	r.AuthPass = "hidden"
+	New(o).Forward(t.Context(), nil, message("ok@b.c", "bad@b.c"), r)
+	if n := logs.FilterMessage("forwarded").FilterField(zap.Strings("to", []string{"ok@b.c"})).FilterField(zap.String("ip", "10.0.0.2")).FilterField(zap.Bool("reused", true)).Len(); n != 1 {
+		t.Errorf("forwarded: %v", logs.All())
+	}
+	if n := logs.FilterMessage("forward failed").FilterField(zap.Strings("to", []string{"bad@b.c"})).Len(); n != 1 {
+		t.Errorf("failed: %v", logs.All())
+	}
+	if n := logs.FilterMessage("no dsn").Len(); n != 1 {
+		t.Errorf("no dsn: %v", logs.All())
+	}
+	logs.TakeAll()
+	b.answer = func(context.Context, string, *mail.Envelope) (smtpclient.Result, error) {
+		return smtpclient.Result{}, errRefused
+	}
+	v := New(o).Forward(t.Context(), nil, message("ok@b.c"), r)
+	if n := logs.FilterMessage("forward failed").Len(); n != 1 {
+		t.Errorf("failed: %v", logs.All())
+	}
+	if strings.Contains(v.Reply.String(), "secret") || v.Reply.Cause == nil {
+		t.Errorf("the client is told %s", v.Reply)
+	}
+}

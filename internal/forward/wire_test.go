@@ -1,0 +1,231 @@
+package forward
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/pool"
+	"tarishi/internal/smtptest"
+)
+
+// onWire returns options with a real pool, which ends with the test.
+func onWire(t *testing.T) Options {
+	t.Helper()
+	o := options(nil)
+	p := pool.New(pool.Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	o.Sender = p
+	return o
+}
+
+func hopTo(s *smtptest.Server) mail.NextHop { return mail.NextHop{Host: "127.0.0.1", Port: s.Port()} }
+
+// deadHop is a port on which nobody listens.
+func deadHop(t *testing.T) mail.NextHop {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return mail.NextHop{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port}
+}
+
+func via(hops ...mail.NextHop) *conf.ForwardRoute {
+	return &conf.ForwardRoute{Name: "main", Hosts: hops, ConnectTimeout: 5 * time.Second, Timeout: time.Minute, MaxConnections: 10, MaxMessages: 100}
+}
+
+func TestOnWire(t *testing.T) {
+	always := func(s smtptest.Stage, text string) smtptest.Option {
+		return smtptest.On(s, smtptest.Always(smtptest.Reply(text)))
+	}
+	for _, tc := range []struct {
+		name   string
+		server []smtptest.Option
+		want   string
+		taken  int
+	}{
+		{"taken", []smtptest.Option{always(smtptest.Dot, "250 2.0.0 as 17")}, "OK 250 2.0.0 as 17", 1},
+		{"no pipelining", []smtptest.Option{smtptest.Without("PIPELINING"), always(smtptest.Dot, "250-2.0.0 a\n250 2.0.0 b")}, "OK 250 2.0.0 a, b", 1},
+		{"sender refused", []smtptest.Option{always(smtptest.Mail, "553 5.1.8 bad sender")}, "DENY 550 5.1.8 bad sender", 0},
+		{"sender deferred", []smtptest.Option{always(smtptest.Mail, "451 4.1.8 later")}, "DENYSOFT 450 4.1.8 later", 0},
+		{"recipient refused", []smtptest.Option{always(smtptest.Rcpt, "550 5.1.1 unknown")}, "DENY 550 5.1.1 unknown", 0},
+		{"DATA refused", []smtptest.Option{always(smtptest.Data, "554 5.5.1 no")}, "DENY 550 5.5.1 no", 0},
+		{"dot refused", []smtptest.Option{always(smtptest.Dot, "554 5.7.1 spam")}, "DENY 550 5.7.1 spam", 0},
+		{"dot deferred", []smtptest.Option{always(smtptest.Dot, "452 4.3.1 full")}, "DENYSOFT 450 4.3.1 full", 0},
+		{"greeting 5yz", []smtptest.Option{always(smtptest.Connect, "554 5.3.2 busy")}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
+		{"greeting is none", []smtptest.Option{smtptest.On(smtptest.Connect, smtptest.Always(smtptest.Garbage()))}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
+		{"closed before DATA", []smtptest.Option{smtptest.On(smtptest.Rcpt, smtptest.Always(smtptest.Close()))}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
+		{"lost after the dot", []smtptest.Option{smtptest.On(smtptest.Dot, smtptest.Always(smtptest.Reset()))}, "DENYSOFT 451 4.4.2 Connection to the backend lost, please try again later", 0},
+		{"no AUTH offered", nil, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
+		{"wrong password", []smtptest.Option{smtptest.Credentials("u", "other")}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
+		{"AUTH", []smtptest.Option{smtptest.Credentials("u", "p"), always(smtptest.Dot, "250 2.0.0 yes")}, "OK 250 2.0.0 yes", 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := smtptest.New(t, tc.server...)
+			r := via(hopTo(s))
+			if strings.Contains(tc.name, "AUTH") || tc.name == "wrong password" {
+				r.AuthType, r.AuthUser, r.AuthPass = "plain", "u", "p"
+			}
+			v := New(onWire(t)).Forward(t.Context(), nil, message("a@b.c"), r)
+			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
+				t.Errorf("%s\ncause %v", got, v.Reply.Cause)
+			}
+			got := s.Messages()
+			if len(got) != tc.taken || tc.taken == 1 && string(got[0].Content) != "A: b\r\n\r\nc\r\n" {
+				t.Errorf("the backend has %+v", got)
+			}
+			if v := s.Violations(); len(v) > 0 {
+				t.Errorf("violations %q", v)
+			}
+		})
+	}
+}
+
+// Two backends that do not work are passed over, and the connection to the
+// third is kept.
+func TestOnWireFailover(t *testing.T) {
+	bad := smtptest.New(t, smtptest.On(smtptest.Connect, smtptest.Always(smtptest.Reply("421 4.3.2 closing"))))
+	good := smtptest.New(t)
+	f := New(onWire(t))
+	for range 3 {
+		if v := f.Forward(t.Context(), nil, message("a@b.c"), via(deadHop(t), hopTo(bad), hopTo(good))); v.Code != hook.OK {
+			t.Fatalf("%v: %v", v.Reply, v.Reply.Cause)
+		}
+	}
+	if n := len(good.Messages()); n != 3 || good.Connections() != 1 {
+		t.Errorf("%d messages on %d connections", n, good.Connections())
+	}
+}
+
+func TestOnWirePartial(t *testing.T) {
+	s := smtptest.New(t, smtptest.On(smtptest.Rcpt, func(e smtptest.Event) smtptest.Action {
+		switch e.Address {
+		case "bad@b.c":
+			return smtptest.Reply("550 5.1.1 unknown")
+		case "busy@b.c":
+			return smtptest.Reply("450 4.2.0 busy")
+		}
+		return smtptest.Action{}
+	}))
+	var desk office
+	o := onWire(t)
+	o.Reporter, o.Requeuer = &desk, &desk
+	v := New(o).Forward(t.Context(), nil, message("bad@b.c", "ok@b.c", "busy@b.c"), via(hopTo(s)))
+	if v.Code != hook.OK || !strings.Contains(v.Reply.Text, "refused: <bad@b.c> 550 5.1.1 unknown") {
+		t.Errorf("%v", v.Reply)
+	}
+	if !slices.Equal(desk.reported, []string{"bad@b.c 550 5.1.1 unknown"}) || !slices.Equal(desk.requeued, []string{"busy@b.c"}) {
+		t.Errorf("reported %q, requeued %q", desk.reported, desk.requeued)
+	}
+	if got := s.Messages(); len(got) != 1 || !slices.Equal(got[0].Accepted(), []string{"ok@b.c"}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestOnWireOneMessagePerRcpt(t *testing.T) {
+	s := smtptest.New(t)
+	r := via(hopTo(s))
+	r.OneMessagePerRcpt = true
+	if v := New(onWire(t)).Forward(t.Context(), nil, message("a@b.c", "d@b.c", "e@b.c"), r); v.Code != hook.OK {
+		t.Fatalf("%v", v.Reply)
+	}
+	if got := s.Messages(); len(got) != 3 || len(got[0].Rcpts) != 1 || s.Connections() != 1 {
+		t.Errorf("%d connections, %+v", s.Connections(), got)
+	}
+}
+
+func TestOnWireLMTP(t *testing.T) {
+	path := t.TempDir() + "/s"
+	s := smtptest.New(t, smtptest.LMTP(), smtptest.Listen("unix", path),
+		smtptest.On(smtptest.Dot, smtptest.For(smtptest.Reply("452 4.2.2 over quota"), "full@b.c")))
+	var desk office
+	o := onWire(t)
+	o.Requeuer = &desk
+	v := New(o).Forward(t.Context(), nil, message("full@b.c", "ok@b.c"), via(mail.NextHop{Path: path, Protocol: mail.LMTP}))
+	if v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"full@b.c"}) {
+		t.Errorf("%v, requeued %q", v.Reply, desk.requeued)
+	}
+	if got := s.Messages(); len(got) != 1 || got[0].Verb != "LHLO" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestOnWireTLS(t *testing.T) {
+	for _, tc := range []struct {
+		name                    string
+		enable, require, verify bool
+		known                   bool // we trust the server's certificate
+		offered, broken         bool
+		want                    hook.Code
+		encrypted               bool
+	}{
+		{name: "clear", offered: true, want: hook.OK},
+		{name: "opportunistic", enable: true, offered: true, want: hook.OK, encrypted: true},
+		{name: "opportunistic, not offered", enable: true, want: hook.OK},
+		{name: "opportunistic, broken", enable: true, offered: true, broken: true, want: hook.OK},
+		{name: "required", require: true, offered: true, want: hook.OK, encrypted: true},
+		{name: "required, not offered", require: true, want: hook.DenySoft},
+		{name: "required, broken", require: true, offered: true, broken: true, want: hook.DenySoft},
+		{name: "verified", verify: true, offered: true, known: true, want: hook.OK, encrypted: true},
+		{name: "not verified", verify: true, offered: true, want: hook.DenySoft},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var server []smtptest.Option
+			if tc.offered {
+				server = append(server, smtptest.TLS())
+			}
+			if tc.broken {
+				server = append(server, smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.BreakTLS())))
+			}
+			s := smtptest.New(t, server...)
+			o := onWire(t)
+			o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+			if tc.known {
+				o.TLSConfig.RootCAs = s.Roots()
+			}
+			r := via(hopTo(s))
+			r.EnableTLS, r.RequireTLS, r.TLSVerify = tc.enable, tc.require, tc.verify
+			v := New(o).Forward(t.Context(), nil, message("a@b.c"), r)
+			if v.Code != tc.want {
+				t.Fatalf("%v: %v", v.Reply, v.Reply.Cause)
+			}
+			if got := s.Messages(); tc.want == hook.OK && got[0].TLS != tc.encrypted || tc.want != hook.OK && len(got) > 0 {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// What plugins did to the header goes out, and every line end is CRLF.
+func TestOnWireChangedHeader(t *testing.T) {
+	s := smtptest.New(t)
+	tx := message("a@b.c")
+	raw := []byte("A: b\r\n\r\n.dot\r\n..\r\nend")
+	h, size, _ := mail.ParseHeader(raw)
+	h.AddLeading("X", "y")
+	tx.Header, tx.HeaderSize, tx.Content = h, int64(size), mail.Memory{raw}
+	if v := New(onWire(t)).Forward(t.Context(), nil, tx, via(hopTo(s))); v.Code != hook.OK {
+		t.Fatalf("%v", v.Reply)
+	}
+	if got := s.Messages()[0].Content; !bytes.Equal(got, []byte("X: y\r\nA: b\r\n\r\n.dot\r\n..\r\nend\r\n")) {
+		t.Errorf("%q", got)
+	}
+}

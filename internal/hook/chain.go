@@ -1,0 +1,307 @@
+package hook
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"tarishi/internal/mail"
+)
+
+// Priorities outside these bounds are moved to the nearer bound.
+const (
+	MinPriority = -100
+	MaxPriority = 100
+)
+
+// The texts of the refusals that a Chain makes by itself.
+const (
+	textTimeout = "plugin timeout"
+	textFailed  = "plugin error"
+	textGone    = "connection closed"
+)
+
+// Registration is one handler at one point.
+type Registration struct {
+	Point    Point
+	Plugin   string // canonical name, as in config/plugins
+	Function string // what the handler is called in logs and listings
+	Priority int    // lower runs earlier; default 0
+	Timeout  time.Duration
+	Handler  Handler
+}
+
+// Chain holds the handlers of every point in the order in which they run. It
+// may be used from any goroutine and never changes.
+//
+// A handler with a timeout runs in a goroutine of its own. One that outlives
+// its timeout runs on there, its verdict is ignored, and Wait waits for it;
+// what it does to the Event's objects from then on it does unguarded. A handler
+// whose timeout is 0 runs in the caller's goroutine, for as long as it likes.
+type Chain struct {
+	points map[Point][]Registration
+	log    *zap.Logger
+	late   stragglers
+}
+
+// NewChain sorts the handlers of each point by priority and then by their place
+// in regs, which is the order of config/plugins.
+func NewChain(regs []Registration, log *zap.Logger) *Chain {
+	c := &Chain{points: make(map[Point][]Registration), log: log}
+	for _, r := range regs {
+		r.Priority = min(max(r.Priority, MinPriority), MaxPriority)
+		c.points[r.Point] = append(c.points[r.Point], r)
+	}
+	for _, list := range c.points {
+		slices.SortStableFunc(list, func(a, b Registration) int { return cmp.Compare(a.Priority, b.Priority) })
+	}
+	return c
+}
+
+// Has reports whether p has any handler.
+func (c *Chain) Has(p Point) bool { return len(c.points[p]) > 0 }
+
+// Order returns the handlers of p in the order in which they run.
+func (c *Chain) Order(p Point) []Registration { return slices.Clone(c.points[p]) }
+
+// Wait returns when no handler is left that outlived its timeout, or when ctx
+// ends.
+func (c *Chain) Wait(ctx context.Context) { c.late.wait(ctx) }
+
+// Run runs the handlers of p and returns what they decided: the first verdict
+// that is not Cont, or Cont with the text of the last handler. At points that
+// run all handlers it is always Cont. The Event belongs to this Run alone.
+//
+// A refusal runs the handlers of OnDeny first; OK from them drops it, and the
+// handlers behind the one that refused run on. A handler that panics or
+// outlives its timeout answers DenySoft where p decides; where p observes, and
+// at deferred and bounce, whose default is the one that loses nothing, the
+// chain goes on without it.
+//
+// When ctx, the connection's, has ended, handlers that have not begun are
+// skipped and a point that decides answers DenySoft, so that nothing is taken
+// on that was not looked at. Handlers of reset_transaction and disconnect
+// always run.
+func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
+	list := c.points[p]
+	if len(list) == 0 {
+		return Proceed()
+	}
+	if e.Point != p {
+		e.Point = p
+	}
+	if p == OnResetTransaction || p == OnDisconnect {
+		ctx = context.WithoutCancel(ctx)
+	}
+	last := Proceed()
+	for i := range list {
+		r := &list[i]
+		if ctx.Err() != nil {
+			if p.failsOpen() {
+				return Proceed()
+			}
+			return Answer(DenySoft, textGone)
+		}
+		if e.Tx != nil && e.Tx.SkipsPlugin(r.Plugin) {
+			continue
+		}
+		v, failed := c.call(ctx, r, e)
+		if failed && p.failsOpen() {
+			continue
+		}
+		if v.Code == 0 || v.Code == Cont {
+			last = Verdict{Code: Cont, Text: v.Text, Reply: v.Reply}
+			continue
+		}
+		v.Plugin = r.Plugin
+		c.logVerdict(r, e, v)
+		if v.Code.Denies() {
+			if dropped, pardon := c.pardoned(ctx, e, v); dropped {
+				last = Verdict{Code: Cont, Text: pardon.Text, Reply: pardon.Reply}
+				continue
+			}
+		}
+		if !p.RunsAll() {
+			return v
+		}
+	}
+	if p.RunsAll() {
+		return Proceed()
+	}
+	return last
+}
+
+// failsOpen reports whether a handler that fails at p is passed over: at points
+// that observe, and where any answer but Cont would drop a message or its DSN.
+func (p Point) failsOpen() bool { return p.Observes() || p == OnDeferred || p == OnBounce }
+
+// pardoned runs the deny handlers over a refusal.
+func (c *Chain) pardoned(ctx context.Context, e *Event, refusal Verdict) (bool, Verdict) {
+	if e.Point == OnInit || e.Point == OnDeny || !c.Has(OnDeny) {
+		return false, Verdict{}
+	}
+	about := *e
+	about.Point, about.Denied = OnDeny, &DeniedParams{Verdict: refusal, Point: e.Point}
+	v := c.Run(ctx, OnDeny, &about)
+	return v.Code == OK, v
+}
+
+// call runs one handler within its timeout. failed tells that the verdict is
+// not the handler's own.
+func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool) {
+	if r.Timeout <= 0 {
+		return c.guarded(ctx, r, e)
+	}
+	deadline := time.Now().Add(r.Timeout)
+	limited, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	done := make(chan outcome, 1)
+	c.late.add()
+	go func() {
+		defer c.late.done()
+		o := outcome{Answer(DenySoft, textFailed), true} // what runtime.Goexit leaves
+		defer func() { done <- o }()
+		o.verdict, o.failed = c.guarded(limited, r, e)
+	}()
+	select {
+	case o := <-done:
+		return o.verdict, o.failed
+	case <-limited.Done():
+	}
+	// At the deadline, or the client is gone: then the handler knows it by its
+	// ctx and is given the rest of its time, so that it does not run beside
+	// what comes next.
+	rest := time.NewTimer(time.Until(deadline))
+	defer rest.Stop()
+	select {
+	case o := <-done:
+		return o.verdict, o.failed
+	case <-rest.C:
+	}
+	c.log.Error("plugin timed out", append(about(r, e), zap.Duration("timeout", r.Timeout))...)
+	return Answer(DenySoft, textTimeout), true
+}
+
+type outcome struct {
+	verdict Verdict
+	failed  bool
+}
+
+// guarded turns a panic of the handler into a refusal.
+func (c *Chain) guarded(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		cause := fmt.Sprint(recover()) // "<nil>": runtime.Goexit
+		c.log.Error("plugin panicked", append(about(r, e), zap.String("panic", cause), zap.Stack("stack"))...)
+		v, failed = Answer(DenySoft, textFailed), true
+	}()
+	v = r.Handler(ctx, e)
+	returned = true
+	return v, false
+}
+
+// logVerdict logs refusals at info and the rest at debug.
+func (c *Chain) logVerdict(r *Registration, e *Event, v Verdict) {
+	level := zapcore.DebugLevel
+	if v.Code.Denies() || v.Code == Drop {
+		level = zapcore.InfoLevel
+	}
+	line := c.log.Check(level, "hook")
+	if line == nil {
+		return
+	}
+	msg := v.Text
+	if v.Reply != nil {
+		msg = v.Reply.String()
+	}
+	line.Write(append(about(r, e), zap.String("params", e.params()), zap.Stringer("retval", v.Code), zap.String("msg", msg))...)
+}
+
+func about(r *Registration, e *Event) []zap.Field {
+	return []zap.Field{
+		zap.String("uuid", e.id()), zap.String("hook", string(r.Point)), zap.String("plugin", r.Plugin),
+		zap.String("function", r.Function),
+	}
+}
+
+func (e *Event) id() string {
+	switch {
+	case e.Tx != nil && e.Tx.ID != "":
+		return string(e.Tx.ID)
+	case e.Delivery != nil:
+		return string(e.Delivery.ID)
+	case e.Conn != nil:
+		return e.Conn.ID
+	}
+	return ""
+}
+
+// params is the short form of what the point was asked about.
+func (e *Event) params() string {
+	switch {
+	case e.Point == OnMail:
+		return e.Sender.Path()
+	case e.Recipient.Address != mail.Address{}:
+		return e.Recipient.Address.Path()
+	case e.Host != "":
+		return e.Host
+	}
+	text := e.Text
+	if e.Denied != nil {
+		text = string(e.Denied.Point) + " " + e.Denied.Verdict.Plugin
+	}
+	if len(text) > 100 {
+		text = strings.ToValidUTF8(text[:100], "")
+	}
+	return text
+}
+
+// stragglers counts running goroutines. Unlike a sync.WaitGroup it can be
+// waited for with a limit while others are added.
+type stragglers struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n falls to 0; nil when nobody waits
+}
+
+func (s *stragglers) add() {
+	s.mu.Lock()
+	s.n++
+	s.mu.Unlock()
+}
+
+func (s *stragglers) done() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n--; s.n == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
+func (s *stragglers) wait(ctx context.Context) {
+	s.mu.Lock()
+	if s.n == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if s.idle == nil {
+		s.idle = make(chan struct{})
+	}
+	idle := s.idle
+	s.mu.Unlock()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+}

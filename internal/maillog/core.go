@@ -1,0 +1,232 @@
+package maillog
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// Levels below debug, for the protocol and the data of a session.
+const (
+	ProtocolLevel = zapcore.DebugLevel - 1
+	DataLevel     = zapcore.DebugLevel - 2
+)
+
+// levelNames are Haraka's levels, most verbose first, with what they mean to
+// zap. There is no notice between zap's info and warn: mail events, notices in
+// Haraka, are at info, so a threshold of notice lets info through.
+var levelNames = []struct {
+	name  string
+	level zapcore.Level
+}{
+	{"data", DataLevel},
+	{"protocol", ProtocolLevel},
+	{"debug", zapcore.DebugLevel},
+	{"info", zapcore.InfoLevel},
+	{"notice", zapcore.InfoLevel},
+	{"warn", zapcore.WarnLevel},
+	{"error", zapcore.ErrorLevel},
+	{"crit", zapcore.DPanicLevel},
+	{"alert", zapcore.PanicLevel},
+	{"emerg", zapcore.FatalLevel},
+}
+
+// ParseLevel returns the threshold for one of Haraka's level names, data to
+// emerg, in any case.
+func ParseLevel(name string) (zapcore.Level, error) {
+	for _, l := range levelNames {
+		if strings.EqualFold(name, l.name) {
+			return l.level, nil
+		}
+	}
+	return zapcore.InfoLevel, fmt.Errorf("unknown log level %q", name)
+}
+
+// levelName is the reverse of ParseLevel; zap has no level of its own that is
+// called notice.
+func levelName(level zapcore.Level) string {
+	for _, l := range levelNames {
+		if l.level == level {
+			return l.name
+		}
+	}
+	if level < DataLevel {
+		return "data"
+	}
+	return "emerg"
+}
+
+// NewCore returns a core that writes each entry as one line, with one call of
+// w.Write at a time. format is
+//
+//	default  [LEVEL] [UUID] [origin] message k=v k="v v"
+//	logfmt   level=… uuid=… origin=… message=… k=v
+//	json     {"level":…,"uuid":…,"origin":…,"message":…,"k":v}
+//
+// and anything else is taken for default. The field "uuid" is what stands as
+// UUID ("-" if there is none), the logger's name is the origin ("core" if it has
+// none). With timestamps a line begins with the time, ISO 8601 in UTC with
+// milliseconds; logfmt and json have it as their first key, timestamp. Nothing
+// in an entry can begin a new line: control characters are written as escapes.
+func NewCore(format string, timestamps bool, level zapcore.LevelEnabler, w io.Writer) zapcore.Core {
+	return &core{LevelEnabler: level, format: format, timestamps: timestamps, out: &output{w: w}}
+}
+
+type core struct {
+	zapcore.LevelEnabler
+	format     string
+	timestamps bool
+	context    []zapcore.Field
+	out        *output
+}
+
+// output is where the lines of a core and of all its children go.
+type output struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// lines are the buffers in which entries are composed.
+var lines = sync.Pool{New: func() any { return &line{b: make([]byte, 0, 1024)} }}
+
+// maxKeptLine is the capacity above which a buffer is not used again.
+const maxKeptLine = 64 << 10
+
+// With implements zapcore.Core.
+func (c *core) With(fields []zapcore.Field) zapcore.Core {
+	child := *c
+	child.context = append(c.context[:len(c.context):len(c.context)], fields...)
+	return &child
+}
+
+// Check implements zapcore.Core.
+func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+// Write implements zapcore.Core.
+func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	l := lines.Get().(*line)
+	l.b = l.b[:0]
+	switch c.format {
+	case "json":
+		c.json(l, &e, fields)
+	case "logfmt":
+		c.logfmt(l, &e, fields)
+	default:
+		c.plain(l, &e, fields)
+	}
+	l.b = append(l.b, '\n')
+	c.out.mu.Lock()
+	_, err := c.out.w.Write(l.b)
+	c.out.mu.Unlock()
+	if cap(l.b) <= maxKeptLine {
+		lines.Put(l)
+	}
+	if e.Level > zapcore.ErrorLevel {
+		c.Sync() // the process may end with this entry
+	}
+	return err
+}
+
+// Sync implements zapcore.Core. A terminal or a pipe cannot be synced, so there
+// is no error to speak of.
+func (c *core) Sync() error {
+	if s, ok := c.out.w.(interface{ Sync() error }); ok {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		_ = s.Sync()
+	}
+	return nil
+}
+
+// uuid returns the last field of that name, or "-".
+func (c *core) uuid(fields []zapcore.Field) string {
+	for _, list := range [2][]zapcore.Field{fields, c.context} {
+		for i := len(list) - 1; i >= 0; i-- {
+			if isUUID(&list[i]) && list[i].String != "" {
+				return list[i].String
+			}
+		}
+	}
+	return "-"
+}
+
+func isUUID(f *zapcore.Field) bool { return f.Type == zapcore.StringType && f.Key == "uuid" }
+
+func origin(e *zapcore.Entry) string {
+	if e.LoggerName == "" {
+		return "core"
+	}
+	return e.LoggerName
+}
+
+func (c *core) plain(l *line, e *zapcore.Entry, fields []zapcore.Field) {
+	if c.timestamps {
+		l.time(e.Time)
+		l.b = append(l.b, ' ')
+	}
+	l.b = append(l.b, '[')
+	l.b = append(l.b, strings.ToUpper(levelName(e.Level))...)
+	l.b = append(l.b, "] ["...)
+	l.escape(c.uuid(fields), true)
+	l.b = append(l.b, "] ["...)
+	l.escape(origin(e), true)
+	l.b = append(l.b, "] "...)
+	l.escape(e.Message, false)
+	c.fields(l, fields, e.Stack)
+}
+
+func (c *core) logfmt(l *line, e *zapcore.Entry, fields []zapcore.Field) {
+	if c.timestamps {
+		l.key("timestamp")
+		l.time(e.Time)
+	}
+	l.text("level", levelName(e.Level))
+	l.text("uuid", c.uuid(fields))
+	l.text("origin", origin(e))
+	l.text("message", e.Message)
+	c.fields(l, fields, e.Stack)
+}
+
+func (c *core) json(l *line, e *zapcore.Entry, fields []zapcore.Field) {
+	l.json = true
+	defer func() { l.json = false }()
+	l.b = append(l.b, '{')
+	if c.timestamps {
+		l.key("timestamp")
+		l.b = append(l.b, '"')
+		l.time(e.Time)
+		l.b = append(l.b, '"')
+	}
+	l.text("level", levelName(e.Level))
+	l.text("uuid", c.uuid(fields))
+	l.text("origin", origin(e))
+	l.text("message", e.Message)
+	c.fields(l, fields, e.Stack)
+	l.b = append(l.b, '}')
+}
+
+// fields writes the context, the fields and the stack of an entry.
+func (c *core) fields(l *line, fields []zapcore.Field, stack string) {
+	for _, list := range [2][]zapcore.Field{c.context, fields} {
+		for i := range list {
+			if !isUUID(&list[i]) {
+				l.field(&list[i])
+			}
+		}
+	}
+	if stack != "" {
+		l.text("stack", stack)
+	}
+}
+
+// time writes t as ISO 8601 in UTC with milliseconds.
+func (l *line) time(t time.Time) { l.b = t.UTC().AppendFormat(l.b, "2006-01-02T15:04:05.000Z") }

@@ -1,0 +1,26 @@
+// Package all lists the built-in plugins.
+package all
+
+import (
+	"tarishi/internal/plugin"
+	"tarishi/internal/plugin/discard"
+	"tarishi/internal/plugin/envelope"
+	"tarishi/internal/plugin/flatfile"
+	"tarishi/internal/plugin/inhostlist"
+	"tarishi/internal/plugin/relay"
+	"tarishi/internal/plugin/smtpforward"
+	"tarishi/internal/plugin/testqueue"
+	"tarishi/internal/plugin/tls"
+)
+
+// Register adds every built-in plugin to r.
+func Register(r *plugin.Registry) {
+	r.Register(discard.Name, discard.New)
+	r.Register(envelope.Name, envelope.New)
+	r.Register(flatfile.Name, flatfile.New)
+	r.Register(inhostlist.Name, inhostlist.New)
+	r.Register(relay.Name, relay.New)
+	r.Register(smtpforward.Name, smtpforward.New)
+	r.Register(testqueue.Name, testqueue.New)
+	r.Register(tls.Name, tls.New)
+}

@@ -1,0 +1,50 @@
+// Package discard is the plugin queue/discard: it accepts and drops messages
+// that another plugin's notes condemn. See README.md.
+package discard
+
+import (
+	"context"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/plugin"
+)
+
+// Name is the plugin's name in config/plugins.
+const Name = "queue/discard"
+
+// New is the plugin's factory.
+func New(_ plugin.Services, h plugin.Host) error {
+	h.Timeout(0)
+	h.On(hook.OnQueue, "discard", 0, discard)
+	h.On(hook.OnQueueOutbound, "discard", 0, discard)
+	return nil
+}
+
+func discard(_ context.Context, e *hook.Event) hook.Verdict {
+	switch e.Tx.Notes.String("queue.wants") {
+	case "discard":
+	case "":
+		if !condemned(e.Tx.Notes) && !condemned(e.Conn.Notes) {
+			return hook.Proceed()
+		}
+	default:
+		return hook.Proceed()
+	}
+	return hook.Answer(hook.OK, "Message discarded")
+}
+
+// condemned reads the note discard, which plugins set to true, or to the reason.
+func condemned(n mail.Notes) bool {
+	switch v := n.Get("discard").(type) {
+	case bool:
+		return v
+	case string:
+		return v != ""
+	case int:
+		return v != 0
+	case float64:
+		return v != 0
+	}
+	return false
+}

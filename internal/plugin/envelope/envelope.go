@@ -1,0 +1,37 @@
+// Package envelope is the plugin record_envelope_addresses: it writes the
+// envelope's addresses into header fields. See README.md.
+package envelope
+
+import (
+	"context"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/plugin"
+)
+
+// Name is the plugin's name in config/plugins.
+const Name = "record_envelope_addresses"
+
+// New is the plugin's factory.
+func New(_ plugin.Services, h plugin.Host) error {
+	h.Timeout(0)
+	h.On(hook.OnDataPost, "record", 0, record)
+	return nil
+}
+
+// record adds the fields anew: those that the client sent under these names
+// would be believed otherwise.
+func record(_ context.Context, e *hook.Event) hook.Verdict {
+	header := e.Tx.Header
+	header.Remove("X-Envelope-From")
+	header.Remove("X-Envelope-To")
+	from := e.Tx.From.String()
+	if from == "" {
+		from = "<>"
+	}
+	header.Add("X-Envelope-From", from)
+	for _, r := range e.Tx.Recipients {
+		header.Add("X-Envelope-To", r.Address.String())
+	}
+	return hook.Proceed()
+}

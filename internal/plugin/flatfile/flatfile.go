@@ -1,0 +1,94 @@
+// Package flatfile is the plugin auth/flat_file: AUTH with the users of
+// auth_flat_file.ini. See README.md.
+package flatfile
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/publicsuffix"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/plugin"
+	"tarishi/internal/reply"
+)
+
+// Name is the plugin's name in config/plugins.
+const Name = "auth/flat_file"
+
+// New is the plugin's factory.
+func New(s plugin.Services, h plugin.Host) error {
+	cfg := s.Config.AuthFlatFile
+	u := &users{methods: cfg.Methods, passwords: make(map[string][sha256.Size]byte, len(cfg.Users))}
+	for name, password := range cfg.Users {
+		u.passwords[name] = sha256.Sum256([]byte(password))
+	}
+	h.Timeout(0)
+	h.On(hook.OnCapabilities, "hook_capabilities", 0, u.offer)
+	if cfg.ConstrainSender {
+		h.On(hook.OnMail, "constrain_sender", 0, constrainSender)
+	}
+	return nil
+}
+
+// users is the hook.Authenticator of the file.
+type users struct {
+	methods   []string
+	passwords map[string][sha256.Size]byte
+}
+
+// offer announces AUTH where the password cannot be read on the way.
+func (u *users) offer(_ context.Context, e *hook.Event) hook.Verdict {
+	c := e.Conn
+	if (c.TLS.Enabled || c.Remote.Private) && len(u.passwords) > 0 && !slices.Contains(c.Auth, hook.Authenticator(u)) {
+		c.Auth = append(c.Auth, u)
+	}
+	return hook.Proceed()
+}
+
+// Mechanisms implements hook.Authenticator.
+func (u *users) Mechanisms() []string { return u.methods }
+
+// Authenticate implements hook.Authenticator. It takes the same time for an
+// unknown user as for a wrong password.
+func (u *users) Authenticate(_ context.Context, _ *hook.Connection, user, pass string) (bool, error) {
+	want, known := u.passwords[user]
+	got := sha256.Sum256([]byte(pass))
+	return subtle.ConstantTimeCompare(want[:], got[:]) == 1 && known, nil
+}
+
+// constrainSender refuses senders outside the organisational domain of the
+// login. A login without a domain may use any, and the null reverse-path is
+// free: read receipts are sent with it (RFC 8098 section 3).
+func constrainSender(_ context.Context, e *hook.Event) hook.Verdict {
+	_, domain, ok := cutLast(e.Conn.AuthUser, "@")
+	if !ok || e.Sender.IsNull() {
+		return hook.Proceed()
+	}
+	login, sender := organisation(mail.CanonicalDomain(domain)), organisation(e.Sender.Host())
+	if login == sender {
+		return hook.Proceed()
+	}
+	return hook.Verdict{Code: hook.Deny, Reply: reply.Newf(550, "5.7.1",
+		"Envelope domain '%s' doesn't match AUTH domain '%s'", sender, login)}
+}
+
+// organisation returns the registrable part of a domain by the public suffix
+// list, or the domain itself when it has none.
+func organisation(domain string) string {
+	if org, err := publicsuffix.EffectiveTLDPlusOne(domain); err == nil {
+		return org
+	}
+	return domain
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}

@@ -1,0 +1,105 @@
+package flatfile
+
+import (
+	"slices"
+	"testing"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/plugin"
+	"tarishi/internal/plugin/plugintest"
+)
+
+func config() *conf.Config {
+	return &conf.Config{AuthFlatFile: conf.AuthFlatFile{
+		Methods: []string{"PLAIN", "LOGIN"}, ConstrainSender: true,
+		Users: map[string]string{"joe@example.com": "pässword", "ann": "x", "empty": ""},
+	}}
+}
+
+func TestOffer(t *testing.T) {
+	for _, tc := range []struct{ tls, private, users, want bool }{
+		{true, false, true, true}, {false, true, true, true}, {false, false, true, false}, {true, true, false, false},
+	} {
+		cfg := config()
+		if !tc.users {
+			cfg.AuthFlatFile.Users = nil
+		}
+		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
+		c, _ := plugintest.Session(t, "")
+		c.TLS.Enabled, c.Remote.Private = tc.tls, tc.private
+		for range 2 { // EHLO again after STARTTLS
+			chain.Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c})
+		}
+		if got := len(c.Auth); got > 1 || (got == 1) != tc.want {
+			t.Errorf("%+v: %d authenticators", tc, got)
+		}
+		if tc.want && !slices.Equal(c.Auth[0].Mechanisms(), []string{"PLAIN", "LOGIN"}) {
+			t.Errorf("mechanisms %q", c.Auth[0].Mechanisms())
+		}
+	}
+}
+
+func TestAuthenticate(t *testing.T) {
+	c, _ := plugintest.Session(t, "")
+	c.TLS.Enabled = true
+	plugintest.Chain(t, New, plugin.Services{Config: config()}).Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c})
+	for _, tc := range []struct {
+		user, pass string
+		want       bool
+	}{
+		{"joe@example.com", "pässword", true},
+		{"joe@example.com", "Pässword", false},
+		{"joe@example.com", "", false},
+		{"JOE@example.com", "pässword", false},
+		{"ann", "x", true},
+		{"ann", "x\x00", false},
+		{"nobody", "", false},
+		{"", "", false},
+		{"*)(uid=*", "x", false},
+		{"empty", "x", false},
+	} {
+		if got, err := c.Auth[0].Authenticate(t.Context(), c, tc.user, tc.pass); got != tc.want || err != nil {
+			t.Errorf("%+v: %v, %v", tc, got, err)
+		}
+	}
+}
+
+func TestConstrainSender(t *testing.T) {
+	chain := plugintest.Chain(t, New, plugin.Services{Config: config()})
+	for _, tc := range []struct{ user, from, want string }{
+		{"", "a@other.com", ""},
+		{"ann", "a@other.com", ""},
+		{"joe@example.com", "", ""},
+		{"joe@example.com", "x@example.com", ""},
+		{"joe@Example.COM", "x@mail.EXAMPLE.com", ""},
+		{"joe@mail.example.co.uk", "x@example.co.uk", ""},
+		{"joe@example.com", "x@other.com", "550 5.7.1 Envelope domain 'other.com' doesn't match AUTH domain 'example.com'"},
+		{"joe@example.com", "x@mail.other.com", "550 5.7.1 Envelope domain 'other.com' doesn't match AUTH domain 'example.com'"},
+		{"joe@a.co.uk", "x@b.co.uk", "550 5.7.1 Envelope domain 'b.co.uk' doesn't match AUTH domain 'a.co.uk'"},
+		{"joe@localhost", "x@localhost", ""},
+		{"joe@localhost", "x@com", "550 5.7.1 Envelope domain 'com' doesn't match AUTH domain 'localhost'"},
+		{"a@b@example.com", "x@example.com", ""},
+		{"joe@", "x@example.com", "550 5.7.1 Envelope domain 'example.com' doesn't match AUTH domain ''"},
+		{"joe@exämple.com", "x@xn--exmple-cua.com", ""},
+		{"joe@example.com", "postmaster", "550 5.7.1 Envelope domain '' doesn't match AUTH domain 'example.com'"},
+	} {
+		c, tx := plugintest.Session(t, tc.from)
+		c.AuthUser = tc.user
+		v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c, Tx: tx, Sender: tx.From})
+		got := ""
+		if v.Code == hook.Deny {
+			got = v.Reply.String()
+		} else if v.Code != hook.Cont {
+			got = v.Code.String()
+		}
+		if got != tc.want {
+			t.Errorf("%+v: %q", tc, got)
+		}
+	}
+	cfg := config()
+	cfg.AuthFlatFile.ConstrainSender = false
+	if plugintest.Chain(t, New, plugin.Services{Config: cfg}).Has(hook.OnMail) {
+		t.Error("constrain_sender=false is ignored")
+	}
+}

@@ -1,0 +1,81 @@
+// Package inhostlist is the plugin rcpt_to.in_host_list: it accepts recipients
+// in our own domains. See README.md.
+package inhostlist
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/plugin"
+	"tarishi/internal/reply"
+)
+
+// Name is the plugin's name in config/plugins.
+const Name = "rcpt_to.in_host_list"
+
+// New is the plugin's factory. An expression of host_list_regex that cannot be
+// compiled is an error.
+func New(s plugin.Services, h plugin.Host) error {
+	l, err := newList(s.Config)
+	if err != nil {
+		return err
+	}
+	h.Timeout(0)
+	h.On(hook.OnMail, "hook_mail", 0, l.mail)
+	h.On(hook.OnRcpt, "hook_rcpt", 0, l.rcpt)
+	return nil
+}
+
+// list is the set of our domains.
+type list struct {
+	domains   map[string]bool
+	patterns  []*regexp.Regexp
+	antiSpoof bool
+}
+
+func newList(c *conf.Config) (*list, error) {
+	l := &list{domains: make(map[string]bool, len(c.HostList)), antiSpoof: c.HostListAntiSpoof}
+	for _, d := range c.HostList {
+		l.domains[mail.CanonicalDomain(d)] = true
+	}
+	for _, line := range c.HostListRegex {
+		p, err := conf.HostListPattern(line)
+		if err != nil {
+			return nil, fmt.Errorf("host_list_regex: %w", err)
+		}
+		l.patterns = append(l.patterns, p)
+	}
+	return l, nil
+}
+
+func (l *list) has(a mail.Address) bool {
+	domain := a.Host()
+	return domain != "" && (l.domains[domain] ||
+		slices.ContainsFunc(l.patterns, func(p *regexp.Regexp) bool { return p.MatchString(domain) }))
+}
+
+// mail marks senders in our domains, and refuses them from strangers where
+// host_list.anti_spoof says so.
+func (l *list) mail(_ context.Context, e *hook.Event) hook.Verdict {
+	if !l.has(e.Sender) {
+		return hook.Proceed()
+	}
+	if l.antiSpoof && !e.Tx.Relaying {
+		return hook.Verdict{Code: hook.Deny, Reply: reply.Newf(550, "5.7.1",
+			"Mail from domain '%s' is not allowed from your host", e.Sender.Host())}
+	}
+	e.Tx.Notes.Set("local_sender", true)
+	return hook.Proceed()
+}
+
+func (l *list) rcpt(_ context.Context, e *hook.Event) hook.Verdict {
+	if !l.has(e.Recipient.Address) {
+		return hook.Proceed()
+	}
+	return hook.Answer(hook.OK, "")
+}

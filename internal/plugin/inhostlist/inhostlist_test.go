@@ -1,0 +1,75 @@
+package inhostlist
+
+import (
+	"testing"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/plugin"
+	"tarishi/internal/plugin/plugintest"
+)
+
+func config() *conf.Config {
+	return &conf.Config{
+		HostList:      []string{"example.com", "xn--exmple-cua.com"},
+		HostListRegex: []string{`(?:a|b)\.example\.org`, `x[0-9]+\.net|y\.net`},
+	}
+}
+
+var domains = map[string]bool{
+	"u@example.com": true, "u@EXAMPLE.Com": true, "u@sub.example.com": false, "u@notexample.com": false, "u@exämple.com": true,
+	"u@a.example.org": true, "u@B.EXAMPLE.ORG": true, "u@c.example.org": false, "u@xa.example.org": false, "u@a.example.org.evil.com": false,
+	"u@x12.net": true, "u@y.net": true, "u@x.net": false, "u@zy.net": false, "u@y.net.com": false,
+	"postmaster": false, "u@[127.0.0.1]": false,
+}
+
+func TestRecipient(t *testing.T) {
+	chain := plugintest.Chain(t, New, plugin.Services{Config: config()})
+	for to, want := range domains {
+		c, tx := plugintest.Session(t, "s@s.s")
+		v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
+		if (v.Code == hook.OK) != want || !want && v.Code != hook.Cont {
+			t.Errorf("%s: %+v", to, v)
+		}
+	}
+}
+
+func TestSender(t *testing.T) {
+	domains := map[string]bool{"": false}
+	for a, local := range map[string]bool{"u@example.com": true, "u@a.example.org": true, "u@other.com": false} {
+		domains[a] = local
+	}
+	for _, antiSpoof := range []bool{false, true} {
+		cfg := config()
+		cfg.HostListAntiSpoof = antiSpoof
+		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
+		for from, local := range domains {
+			for _, relaying := range []bool{false, true} {
+				c, tx := plugintest.Session(t, from)
+				tx.Relaying = relaying
+				v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c, Tx: tx, Sender: tx.From})
+				refuse := antiSpoof && local && !relaying
+				if (v.Code == hook.Deny) != refuse {
+					t.Errorf("%q anti_spoof %v relaying %v: %+v", from, antiSpoof, relaying, v)
+				}
+				if got, want := tx.Notes.Bool("local_sender"), local && !refuse; got != want {
+					t.Errorf("%q anti_spoof %v relaying %v: local_sender %v", from, antiSpoof, relaying, got)
+				}
+			}
+		}
+		if antiSpoof {
+			c, tx := plugintest.Session(t, "u@Example.com")
+			v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c, Tx: tx, Sender: tx.From})
+			if v.Reply.String() != "550 5.7.1 Mail from domain 'example.com' is not allowed from your host" {
+				t.Errorf("%s", v.Reply)
+			}
+		}
+	}
+}
+
+func TestBadExpression(t *testing.T) {
+	if _, err := plugintest.Build(New, plugin.Services{Config: &conf.Config{HostListRegex: []string{"ok", "a(?=b)"}}}); err == nil {
+		t.Error("no error")
+	}
+}

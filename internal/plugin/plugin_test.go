@@ -1,0 +1,126 @@
+package plugin_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/plugin"
+)
+
+func proceed(context.Context, *hook.Event) hook.Verdict { return hook.Proceed() }
+
+func registry() *plugin.Registry {
+	var r plugin.Registry
+	r.Register("first", func(_ plugin.Services, h plugin.Host) error {
+		h.On(hook.OnMail, "a", 5, proceed)
+		h.On(hook.OnRcpt, "b", -200, proceed)
+		return nil
+	})
+	r.Register("queue/second", func(_ plugin.Services, h plugin.Host) error {
+		h.On(hook.OnQueue, "c", 0, proceed)
+		h.Timeout(0)
+		return nil
+	})
+	r.Register("bad", func(plugin.Services, plugin.Host) error { return errors.New("no key") })
+	r.Register("odd", func(_ plugin.Services, h plugin.Host) error {
+		h.On("teatime", "d", 0, proceed)
+		return nil
+	})
+	return &r
+}
+
+func config(names ...string) *conf.Config {
+	c := &conf.Config{PluginTimeout: 30 * time.Second, PluginTimeouts: map[string]time.Duration{}}
+	for i, n := range names {
+		c.Plugins = append(c.Plugins, conf.PluginName{Name: n, As: n, File: "config/plugins", Line: i + 1})
+	}
+	return c
+}
+
+func TestBuild(t *testing.T) {
+	core, logs := observer.New(zapcore.DebugLevel)
+	regs, err := registry().Build(config("queue/second", "first", "first"), plugin.Services{Log: zap.New(core)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range regs {
+		got = append(got, string(r.Point)+" "+r.Plugin+" "+r.Function+" "+r.Timeout.String())
+	}
+	want := []string{
+		"queue queue/second c 0s", "mail first a 30s", "rcpt first b 30s", "mail first a 30s", "rcpt first b 30s",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if logs.FilterField(zap.String("plugin", "first")).FilterLevelExact(zapcore.WarnLevel).Len() != 1 {
+		t.Errorf("no warning: %v", logs.All())
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		set  map[string]time.Duration
+		want time.Duration
+	}{
+		{"first", nil, 30 * time.Second},
+		{"first", map[string]time.Duration{"first": time.Minute}, time.Minute},
+		{"first", map[string]time.Duration{"first": 0}, 0},
+		{"queue/second", nil, 0},
+		{"queue/second", map[string]time.Duration{"queue/second": time.Minute, "first": 1}, time.Minute},
+	} {
+		c := config(tc.name)
+		c.PluginTimeouts = tc.set
+		regs, err := registry().Build(c, plugin.Services{Log: zap.NewNop()})
+		if err != nil || regs[0].Timeout != tc.want {
+			t.Errorf("%+v: %v, %v", tc, regs[0].Timeout, err)
+		}
+	}
+}
+
+func TestBuildErrors(t *testing.T) {
+	_, err := registry().Build(config("first", "frist", "bad", "nothing.like.it", "odd"), plugin.Services{Log: zap.NewNop()})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		"config/plugins:2: there is no plugin frist, did you mean first?",
+		"config/plugins:3: plugin bad: no key",
+		"config/plugins:4: there is no plugin nothing.like.it",
+		"config/plugins:5: plugin odd: there is no hook teatime",
+	} {
+		if !strings.Contains(err.Error()+"\n", want+"\n") {
+			t.Errorf("%q lacks %q", err, want)
+		}
+	}
+}
+
+func TestRegister(t *testing.T) {
+	r := registry()
+	if got := r.Names(); !slices.Equal(got, []string{"bad", "first", "odd", "queue/second"}) {
+		t.Errorf("%q", got)
+	}
+	for name, f := range map[string]plugin.Factory{
+		"first": func(plugin.Services, plugin.Host) error { return nil }, "nil": nil,
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", name)
+				}
+			}()
+			r.Register(name, f)
+		}()
+	}
+}

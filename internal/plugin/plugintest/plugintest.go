@@ -1,0 +1,66 @@
+// Package plugintest runs one plugin in a real hook chain, for the tests of
+// plugins.
+package plugintest
+
+import (
+	"testing"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/plugin"
+)
+
+// Chain builds the plugin with what s offers; Config and Log may be left out.
+func Chain(t testing.TB, f plugin.Factory, s plugin.Services) *hook.Chain {
+	t.Helper()
+	c, err := Build(f, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Build is Chain with its error.
+func Build(f plugin.Factory, s plugin.Services) (*hook.Chain, error) {
+	if s.Log == nil {
+		s.Log = zap.NewNop()
+	}
+	if s.Config == nil {
+		s.Config, _ = conf.Load("")
+	}
+	listed := *s.Config
+	listed.Plugins = []conf.PluginName{{Name: "tested", As: "tested"}}
+	var r plugin.Registry
+	r.Register("tested", f)
+	regs, err := r.Build(&listed, s)
+	if err != nil {
+		return nil, err
+	}
+	return hook.NewChain(regs, s.Log), nil
+}
+
+// Address parses an address, or fails the test.
+func Address(t testing.TB, s string) mail.Address {
+	t.Helper()
+	a, err := mail.ParseAddress(s)
+	if err != nil {
+		t.Fatalf("%q: %v", s, err)
+	}
+	return a
+}
+
+// Session returns a connection and, on it, a transaction from one address to
+// others.
+func Session(t testing.TB, from string, to ...string) (*hook.Connection, *hook.Transaction) {
+	t.Helper()
+	c := &hook.Connection{ID: "C", Notes: mail.Notes{}, Results: hook.NewResults()}
+	tx := &hook.Transaction{Results: hook.NewResults()}
+	tx.ID, tx.Notes, tx.From = "C.1", mail.Notes{}, Address(t, from)
+	for _, a := range to {
+		tx.Recipients = append(tx.Recipients, mail.Recipient{Address: Address(t, a)})
+	}
+	return c, tx
+}

@@ -1,0 +1,32 @@
+// Package tls is the plugin tls: it lets clients use STARTTLS. See README.md.
+package tls
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/plugin"
+)
+
+// Name is the plugin's name in config/plugins.
+const Name = "tls"
+
+// New is the plugin's factory.
+func New(s plugin.Services, h plugin.Host) error {
+	cfg := s.Config.TLS
+	h.Timeout(0)
+	h.On(hook.OnConnectInit, "offer", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
+		e.Conn.OfferTLS = offers(&cfg, e.Conn)
+		return hook.Proceed()
+	})
+	return nil
+}
+
+func offers(cfg *conf.TLS, c *hook.Connection) bool {
+	remote := c.Remote.Addr.Addr().Unmap()
+	return !slices.Contains(cfg.NoSTARTTLSPorts, int(c.Local.Port())) &&
+		!slices.ContainsFunc(cfg.NoTLSHosts, func(p netip.Prefix) bool { return p.Contains(remote) })
+}

@@ -1,0 +1,75 @@
+package route
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"tarishi/internal/mail"
+)
+
+// ErrNextHop is the error of ParseNextHop. It never quotes the URL, which may
+// hold a password.
+var ErrNextHop = errors.New("not a next hop: want smtp://, smtps:// or lmtp://[user:password@]host[:port], or lmtp:///path/of/socket")
+
+// ParseNextHop reads the URL of a next hop. smtps is TLS from the first byte,
+// on port 465 unless another is given; a Port of 0 is the protocol's default.
+// User and password mean AUTH PLAIN.
+func ParseNextHop(s string) (mail.NextHop, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return mail.NextHop{}, ErrNextHop
+	}
+	h := mail.NextHop{Host: u.Hostname()}
+	switch u.Scheme {
+	case "smtp":
+	case "smtps":
+		h.ImplicitTLS, h.Port = true, 465
+	case "lmtp":
+		h.Protocol = mail.LMTP
+		if h.Host == "" && u.Port() == "" && u.User == nil && len(u.Path) > 1 && u.Path[0] == '/' {
+			h.Path = u.Path
+			return h, nil
+		}
+	default:
+		return mail.NextHop{}, ErrNextHop
+	}
+	if !isHost(h.Host) || u.Path != "" && u.Path != "/" {
+		return mail.NextHop{}, ErrNextHop
+	}
+	if p := u.Port(); p != "" {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return mail.NextHop{}, ErrNextHop
+		}
+		h.Port = int(n)
+	}
+	if user := u.User.Username(); user != "" {
+		h.AuthType, h.AuthUser = "plain", user
+		h.AuthPass, _ = u.User.Password()
+	}
+	return h, nil
+}
+
+// FormatNextHop is the inverse of ParseNextHop, but leaves credentials out.
+func FormatNextHop(h mail.NextHop) string {
+	u := url.URL{Scheme: strings.ToLower(h.Protocol.String()), Host: net.JoinHostPort(h.Host, strconv.Itoa(port(h)))}
+	switch {
+	case h.Path != "":
+		return (&url.URL{Scheme: "lmtp", Path: h.Path}).String()
+	case h.ImplicitTLS:
+		u.Scheme = "smtps"
+	}
+	return u.String()
+}
+
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	_, err := mail.ParseAddress("postmaster@" + s)
+	return err == nil && s[0] != '['
+}

@@ -1,0 +1,373 @@
+package route
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/mail"
+)
+
+func addr(s string) mail.Address {
+	a, err := mail.ParseAddress(s)
+	if err != nil {
+		panic(s + ": " + err.Error())
+	}
+	return a
+}
+
+func rcpts(list string) []mail.Recipient {
+	var r []mail.Recipient
+	for s := range strings.FieldsSeq(list) {
+		r = append(r, mail.Recipient{Address: addr(s)})
+	}
+	return r
+}
+
+func host(h string) []mail.NextHop { return []mail.NextHop{{Host: h, Port: 25}} }
+
+// example is the manual's own file; each section inherits enable_outbound.
+func example(mainOutbound bool) *conf.Forward {
+	return &conf.Forward{
+		Configured: true, DomainSelector: "rcpt_to",
+		Main: conf.ForwardRoute{Name: "main", Hosts: host("1.2.3.4"), EnableOutbound: mainOutbound, AuthType: "plain", AuthUser: "user", AuthPass: "pass"},
+		Routes: map[string]*conf.ForwardRoute{
+			"example1.com": {Name: "example1.com", Hosts: host("1.2.3.5"), EnableOutbound: mainOutbound},
+			"example2.com": {Name: "example2.com", Hosts: host("1.2.3.5"), EnableOutbound: mainOutbound},
+			"example3.com": {Name: "example3.com", Hosts: host("1.2.3.6"), EnableOutbound: mainOutbound},
+			"example4.com": {Name: "example4.com", EnableOutbound: false},
+		},
+	}
+}
+
+func describe(d Decision) string {
+	if d.Action != Forward {
+		return d.Action.String()
+	}
+	return "forward " + d.Route.Hosts[0].String()
+}
+
+func TestDecideByRecipients(t *testing.T) {
+	for _, tc := range []struct {
+		to, in, out string // what becomes of it without and with relaying
+	}{
+		{"a@example1.com", "forward 1.2.3.5:25", "forward 1.2.3.5:25"},
+		{"a@EXAMPLE1.com b@example1.COM", "forward 1.2.3.5:25", "forward 1.2.3.5:25"},
+		{"a@example1.com b@example2.com", "forward 1.2.3.5:25", "forward 1.2.3.5:25"},
+		{"a@example1.com b@example3.com", "forward 1.2.3.4:25", "forward 1.2.3.4:25"},
+		{"a@example1.com b@other.com", "forward 1.2.3.4:25", "forward 1.2.3.4:25"},
+		{"a@other.com b@another.com", "forward 1.2.3.4:25", "forward 1.2.3.4:25"},
+		{"a@sub.example1.com", "forward 1.2.3.4:25", "forward 1.2.3.4:25"},
+		{"a@example4.com", "forward 1.2.3.4:25", "outbound"},
+		{"a@other.com b@example4.com", "forward 1.2.3.4:25", "outbound"},
+		{"a@example4.com b@example1.com", "forward 1.2.3.4:25", "outbound"},
+		{"", "skip", "skip"},
+	} {
+		f := example(true)
+		if got := describe(Decide(f, false, addr("s@sender.com"), rcpts(tc.to), nil)); got != tc.in {
+			t.Errorf("%q: %s, want %s", tc.to, got, tc.in)
+		}
+		if got := describe(Decide(f, true, addr("s@sender.com"), rcpts(tc.to), nil)); got != tc.out {
+			t.Errorf("%q relaying: %s, want %s", tc.to, got, tc.out)
+		}
+	}
+}
+
+// TestEnableOutbound is the matrix of main's and the section's flag; get_mx is
+// asked for what is in the queue.
+func TestEnableOutbound(t *testing.T) {
+	const outside, section = "a@gmail.com", "a@example1.com"
+	for _, tc := range []struct {
+		main, section bool
+		to            string
+		want, mx      string
+	}{
+		{false, false, outside, "outbound", ""},
+		{false, false, section, "outbound", "1.2.3.5:25"}, // a backend of its own beats the DNS
+		{false, true, outside, "outbound", ""},
+		{false, true, section, "forward 1.2.3.5:25", "1.2.3.5:25"},
+		{true, true, outside, "forward 1.2.3.4:25", "1.2.3.4:25"},
+		{true, true, section, "forward 1.2.3.5:25", "1.2.3.5:25"},
+		{true, false, outside, "forward 1.2.3.4:25", "1.2.3.4:25"},
+		{true, false, section, "outbound", ""}, // switched off on purpose: by the DNS
+		{true, false, outside + " " + section, "outbound", "1.2.3.4:25"},
+		{false, true, outside + " " + section, "outbound", ""},
+		{false, true, section + " b@example3.com", "outbound", "1.2.3.5:25"},
+	} {
+		f := example(tc.main)
+		f.Routes["example1.com"].EnableOutbound = tc.section
+		f.Routes["example3.com"].EnableOutbound = tc.section
+		to := rcpts(tc.to)
+		if got := describe(Decide(f, true, addr("s@sender.com"), to, nil)); got != tc.want {
+			t.Errorf("main %v section %v %s: %s, want %s", tc.main, tc.section, tc.to, got, tc.want)
+		}
+		if got := Decide(f, false, addr("s@sender.com"), to, nil).Action; got != Forward {
+			t.Errorf("main %v section %v %s not relaying: %v", tc.main, tc.section, tc.to, got)
+		}
+		mx := ""
+		if hops := MX(f, addr("s@sender.com"), to[0].Address.Host(), nil); hops != nil {
+			mx = hops[0].String()
+		}
+		if mx != tc.mx {
+			t.Errorf("main %v section %v %s: MX %q, want %q", tc.main, tc.section, tc.to, mx, tc.mx)
+		}
+	}
+}
+
+func TestSectionWithoutHosts(t *testing.T) {
+	for _, tc := range []struct {
+		main, section bool
+		want, mx      string
+	}{
+		{true, true, "forward 1.2.3.4:25", "1.2.3.4:25"},
+		{true, false, "outbound", ""},
+		{false, true, "forward 1.2.3.4:25", "1.2.3.4:25"},
+		{false, false, "outbound", ""},
+	} {
+		f := example(tc.main)
+		f.Routes["example4.com"].EnableOutbound = tc.section
+		if got := describe(Decide(f, true, mail.Address{}, rcpts("a@example4.com"), nil)); got != tc.want {
+			t.Errorf("%+v: %s", tc, got)
+		}
+		mx := ""
+		if hops := MX(f, mail.Address{}, "example4.com", nil); hops != nil {
+			mx = hops[0].String()
+		}
+		if mx != tc.mx {
+			t.Errorf("%+v: MX %q", tc, mx)
+		}
+	}
+}
+
+func TestDecideWithoutMainHost(t *testing.T) {
+	f := example(true)
+	f.Main.Hosts = nil
+	for to, want := range map[string][2]string{
+		"a@example1.com":                {"forward 1.2.3.5:25", "forward 1.2.3.5:25"},
+		"a@example1.com b@example3.com": {"skip", "outbound"},
+		"a@other.com":                   {"skip", "outbound"},
+	} {
+		if got := describe(Decide(f, false, mail.Address{}, rcpts(to), nil)); got != want[0] {
+			t.Errorf("%s: %s", to, got)
+		}
+		if got := describe(Decide(f, true, mail.Address{}, rcpts(to), nil)); got != want[1] {
+			t.Errorf("%s relaying: %s", to, got)
+		}
+	}
+	if hops := MX(f, mail.Address{}, "other.com", nil); hops != nil {
+		t.Errorf("MX %v", hops)
+	}
+}
+
+func TestSectionLookup(t *testing.T) {
+	f := &conf.Forward{DomainSelector: "rcpt_to", Routes: map[string]*conf.ForwardRoute{}}
+	for _, name := range []string{"example.com", "*.example.com", "*.deep.example.com", "xn--exmple-cua.com", "user@example.com", "sender.org", "*.sender.org"} {
+		f.Routes[name] = &conf.ForwardRoute{Name: name}
+	}
+	for _, tc := range []struct{ selector, from, to, want string }{
+		{"rcpt_to", "", "a@example.com", "example.com"},
+		{"rcpt_to", "", "user@example.com", "example.com"},
+		{"rcpt_to", "", "a@Example.COM", "example.com"},
+		{"rcpt_to", "", "a@x.example.com", "*.example.com"},
+		{"rcpt_to", "", "a@x.y.example.com", "*.example.com"},
+		{"rcpt_to", "", "a@deep.example.com", "*.example.com"},
+		{"rcpt_to", "", "a@x.deep.example.com", "*.deep.example.com"},
+		{"rcpt_to", "", "a@notexample.com", ""},
+		{"rcpt_to", "", "a@exämple.com", "xn--exmple-cua.com"},
+		{"rcpt_to", "", "postmaster", ""},
+		{"rcpt_to", "", "a@[127.0.0.1]", ""},
+		{"rcpt_to", "user@example.com", "a@b.c", ""},
+		{"mail_from", "user@example.com", "a@b.c", "user@example.com"},
+		{"mail_from", "USER@Example.com", "a@b.c", "user@example.com"},
+		{"mail_from", "other@example.com", "a@b.c", "example.com"},
+		{"mail_from", "x@sender.org", "a@example.com", "sender.org"},
+		{"mail_from", "x@mail.sender.org", "a@example.com", "*.sender.org"},
+		{"mail_from", "", "a@example.com", ""},
+	} {
+		f.DomainSelector = tc.selector
+		got := ""
+		if s := Section(f, addr(tc.from), addr(tc.to)); s != nil {
+			got = s.Name
+		}
+		if got != tc.want {
+			t.Errorf("%+v: section %q", tc, got)
+		}
+	}
+}
+
+func TestNotes(t *testing.T) {
+	for _, tc := range []struct {
+		wants, nextHop string
+		want           string
+		user           string
+		mx             string
+	}{
+		{"", "", "forward 1.2.3.5:25", "", "1.2.3.5:25"},
+		{"smtp_forward", "", "forward 1.2.3.5:25", "", "1.2.3.5:25"},
+		{"smtp_forward", "smtp://1.2.3.5", "forward 1.2.3.5:25", "", "1.2.3.5:25"},
+		{"smtp_forward", "smtp://1.2.3.5:25", "forward 1.2.3.5:25", "", "1.2.3.5:25"},
+		{"smtp_forward", "smtp://1.2.3.4", "forward 1.2.3.4:25", "user", "1.2.3.4:25"},
+		{"smtp_forward", "smtp://1.2.3.5:26", "forward 1.2.3.5:26", "", "1.2.3.5:26"},
+		{"smtp_forward", "smtp://joe:secret@9.9.9.9", "forward 9.9.9.9:25", "joe", "9.9.9.9:25"},
+		{"smtp_forward", "smtp://joe:secret@1.2.3.5", "forward 1.2.3.5:25", "joe", "1.2.3.5:25"},
+		{"smtp_forward", "smtp://joe:secret@1.2.3.4", "forward 1.2.3.4:25", "joe", "1.2.3.4:25"},
+		{"smtp_forward", "lmtp://store", "forward store:24", "", "store:24"},
+		{"smtp_forward", "garbage", "forward 1.2.3.5:25", "", "1.2.3.5:25"},
+		{"", "smtp://9.9.9.9", "forward 1.2.3.5:25", "", "1.2.3.5:25"},
+		{"outbound", "", "skip", "", "1.2.3.5:25"},
+		{"outbound", "smtp://9.9.9.9", "skip", "", "1.2.3.5:25"},
+		{"lmtp", "smtp://9.9.9.9", "skip", "", ""},
+	} {
+		notes := mail.Notes{}
+		if tc.wants != "" {
+			notes.Set(NoteWants, tc.wants)
+		}
+		if tc.nextHop != "" {
+			notes.Set(NoteNextHop, tc.nextHop)
+		}
+		f := example(true)
+		for _, relaying := range []bool{false, true} {
+			d := Decide(f, relaying, mail.Address{}, rcpts("a@example1.com"), notes)
+			if got := describe(d); got != tc.want {
+				t.Errorf("%+v relaying %v: %s", tc, relaying, got)
+				continue
+			}
+			if d.Route != nil && d.Route.AuthUser != tc.user {
+				t.Errorf("%+v: user %q", tc, d.Route.AuthUser)
+			}
+		}
+		mx := ""
+		if hops := MX(f, mail.Address{}, "example1.com", notes); hops != nil {
+			mx = hops[0].String()
+			if hops[0].AuthUser != tc.user {
+				t.Errorf("%+v: MX user %q", tc, hops[0].AuthUser)
+			}
+		}
+		if mx != tc.mx {
+			t.Errorf("%+v: MX %q", tc, mx)
+		}
+		if f.Main.AuthUser != "user" || len(f.Main.Hosts) != 1 {
+			t.Fatal("the configuration is changed")
+		}
+	}
+	if MX(example(true), mail.Address{}, "gmail.com", mail.Notes{"queue": map[string]any{"wants": "outbound"}}) != nil {
+		t.Error("outbound was wanted, but the smart host is answered")
+	}
+}
+
+func TestMXCredentials(t *testing.T) {
+	f := example(true)
+	f.Main.Hosts = []mail.NextHop{{Host: "a", Port: 25}, {Host: "b", Port: 2525, ImplicitTLS: true}}
+	got := MX(f, mail.Address{}, "other.com", nil)
+	want := []mail.NextHop{
+		{Host: "a", Port: 25, AuthType: "plain", AuthUser: "user", AuthPass: "pass"},
+		{Host: "b", Port: 2525, ImplicitTLS: true, Priority: 1, AuthType: "plain", AuthUser: "user", AuthPass: "pass"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if f.Main.Hosts[0].AuthUser != "" {
+		t.Error("the configuration is changed")
+	}
+}
+
+func TestSplits(t *testing.T) {
+	f := example(false)
+	for _, tc := range []struct {
+		accepted, next string
+		want           bool
+	}{
+		{"", "a@example1.com", false},
+		{"a@example1.com", "b@example1.com", false},
+		{"a@example1.com", "b@example2.com", false},
+		{"a@example1.com b@example2.com", "c@example3.com", true},
+		{"a@example1.com", "b@other.com", true},
+		{"a@other.com", "b@example4.com", false},
+	} {
+		if got := Splits(f, mail.Address{}, rcpts(tc.accepted), addr(tc.next)); got != tc.want {
+			t.Errorf("%+v: %v", tc, got)
+		}
+	}
+}
+
+func TestSame(t *testing.T) {
+	base := conf.ForwardRoute{Name: "a", Hosts: host("h"), AuthUser: "u"}
+	for name, change := range map[string]func(*conf.ForwardRoute){
+		"hosts": func(r *conf.ForwardRoute) { r.Hosts = host("other") },
+		"port":  func(r *conf.ForwardRoute) { r.Hosts = []mail.NextHop{{Host: "h", Port: 26}} },
+		"tls":   func(r *conf.ForwardRoute) { r.EnableTLS = true },
+		"force": func(r *conf.ForwardRoute) { r.RequireTLS = true },
+		"check": func(r *conf.ForwardRoute) { r.TLSVerify = true },
+		"auth":  func(r *conf.ForwardRoute) { r.AuthType = "plain" },
+		"user":  func(r *conf.ForwardRoute) { r.AuthUser = "v" },
+		"pass":  func(r *conf.ForwardRoute) { r.AuthPass = "p" },
+		"per":   func(r *conf.ForwardRoute) { r.OneMessagePerRcpt = true },
+	} {
+		other := base
+		change(&other)
+		if Same(&base, &other) {
+			t.Errorf("%s: same", name)
+		}
+	}
+	other := base
+	other.Name, other.Line, other.EnableOutbound, other.Hosts = "b", 9, true, host("h")
+	if !Same(&base, &other) {
+		t.Error("name, line and flag make a difference")
+	}
+}
+
+func TestParseNextHop(t *testing.T) {
+	good := map[string]mail.NextHop{
+		"smtp://host":                     {Host: "host"},
+		"SMTP://host/":                    {Host: "host"},
+		"smtp://host:2525":                {Host: "host", Port: 2525},
+		"smtp://127.0.0.1:25":             {Host: "127.0.0.1", Port: 25},
+		"smtp://[::1]:25":                 {Host: "::1", Port: 25},
+		"smtp://[::1]":                    {Host: "::1"},
+		"smtps://host":                    {Host: "host", Port: 465, ImplicitTLS: true},
+		"smtps://host:4650":               {Host: "host", Port: 4650, ImplicitTLS: true},
+		"lmtp://host":                     {Host: "host", Protocol: mail.LMTP},
+		"lmtp:///run/dovecot/lmtp":        {Path: "/run/dovecot/lmtp", Protocol: mail.LMTP},
+		"smtp://joe:s%40cret@host:26":     {Host: "host", Port: 26, AuthType: "plain", AuthUser: "joe", AuthPass: "s@cret"},
+		"smtp://joe%40example.com:p@host": {Host: "host", AuthType: "plain", AuthUser: "joe@example.com", AuthPass: "p"},
+	}
+	for _, s := range slices.Sorted(maps.Keys(good)) {
+		if got, err := ParseNextHop(s); err != nil || got != good[s] {
+			t.Errorf("%s: %+v, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{
+		"", "host", "host:25", "//host", "smtp:host", "http://host", "smtp://", "smtp://:25", "smtp://host:0", "smtp://host:65536",
+		"smtp://host:x", "smtp://host/path", "smtp://host?x", "smtp://host?", "smtp://host#f", "smtp:///run/x", "lmtp:///", "smtp://ho st",
+		"smtp://joe:secret@", "smtp://-host", "smtp://a..b", "smtp://host\r\n", "smtp://user:secret@host:bad",
+	} {
+		got, err := ParseNextHop(s)
+		if err == nil {
+			t.Errorf("%q: %+v", s, got)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: the error tells the password", s)
+		}
+	}
+}
+
+func FuzzParseNextHop(f *testing.F) {
+	for _, s := range []string{"smtp://a:b@host:25", "smtps://[::1]", "lmtp:///x", "lmtp://h", "smtp://%41", "", "smtp://h:99999", "smtp://a%00b@h"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		h, err := ParseNextHop(s)
+		if err != nil {
+			return
+		}
+		h.AuthType, h.AuthUser, h.AuthPass = "", "", ""
+		again, err := ParseNextHop(FormatNextHop(h))
+		if h.Path == "" && h.Port == 0 {
+			h.Port = h.DefaultPort()
+		}
+		if err != nil || again != h {
+			t.Errorf("%q: %+v comes back as %+v, %v", s, h, again, err)
+		}
+	})
+}
