@@ -84,6 +84,7 @@ type Connection struct {
 	StrictRFC1869 bool
 	Postel        bool // relaxed address sizes
 	SMTPUTF8      bool
+	AuthInsecure  bool // offer AUTH also to public addresses without TLS
 
 	AddReceived      bool
 	CleanAuthResults bool
@@ -122,12 +123,11 @@ type TLS struct {
 
 // TLSOutbound is what tls.ini says about connections to other servers.
 type TLSOutbound struct {
-	RejectUnauthorized bool
-	MinVersion         uint16
-	NoTLSHosts         []string // addresses, CIDRs, MX hosts or recipient domains
-	ForceTLSHosts      []string // likewise
-	CA                 string   // PEM file of the roots; "": the system's
-	Key, Cert          string   // client certificate; "": none
+	MinVersion    uint16
+	NoTLSHosts    []string // addresses, CIDRs, MX hosts or recipient domains
+	ForceTLSHosts []string // likewise
+	CA            string   // PEM file of the roots; "": the system's
+	Key, Cert     string   // client certificate; "": none
 }
 
 // DNS is dns.ini.

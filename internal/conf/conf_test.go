@@ -169,12 +169,12 @@ func TestKeys(t *testing.T) {
 		"plugins": "# order\n tls\nqueue/smtp_forward\nmine\n", "queue/smtp_forward.timeout": "0\n", "mine.timeout": "2m",
 		"smtp.ini": "listen=25, [::1]:587,mail.example.com,192.0.2.1:0,2001:db8::1\nsmtps_port=4465\ninactivity_timeout=1m\ngraceful_shutdown=yes\n" +
 			"force_shutdown_timeout=0\npublic_ip=192.0.2.9",
-		"connection.ini": "spool_after=4096\nstrict_rfc1869=ON\npostel=1\nsmtputf8=false\n[headers]\nadd_received=no\nclean_auth_results=off\n" +
+		"connection.ini": "spool_after=4096\nstrict_rfc1869=ON\npostel=1\nauth_insecure=on\nsmtputf8=false\n[headers]\nadd_received=no\nclean_auth_results=off\n" +
 			"show_version=0\nmax_received=6\n[max]\nbytes=0\nline_length=512\nrecipients=8\nconnections=9\n" +
 			"connections_per_ip=0\nmin_rate=0\n[message]\ngreeting[]=one\ngreeting[]=two\nhelo=hi\nclose=bye\n[uuid]\nbanner_chars=0\ndeny_chars=1",
 		"log.ini": "level=DEBUG\ntimestamps=false\nformat=json",
 		"tls.ini": "key[]=a.pem\nkey[]=/dev/null/b.pem\ncert[]=c.pem\ncert[]=d.pem\nminVersion=TLSv1.3\nno_starttls_ports[]=2525\nno_starttls_ports[]=26\n" +
-			"rejectUnauthorized=true\nforce_tls_hosts[]=f.example\n[no_tls_hosts]\n192.0.2.1\n2001:db8::1/32\n[outbound]\nca=ca.pem\nno_tls_hosts[]=n.example\nkey=a.pem\ncert=c.pem",
+			"force_tls_hosts[]=f.example\n[no_tls_hosts]\n192.0.2.1\n2001:db8::1/32\n[outbound]\nca=ca.pem\nno_tls_hosts[]=n.example\nkey=a.pem\ncert=c.pem",
 		"a.pem": "", "c.pem": "", "d.pem": "", "ca.pem": "",
 		"dns.ini": "servers[]=192.0.2.53\nservers[]=[::1]:5353\ntimeout=250ms\ntries=3",
 		"outbound.ini": "disabled=true\nconcurrency_max=1\nenable_tls=false\nalways_split=true\nreceived_header=disabled\nconnect_timeout=1\npool_timeout=0\n" +
@@ -197,14 +197,14 @@ func TestKeys(t *testing.T) {
 	want.PluginTimeouts = map[string]time.Duration{"queue/smtp_forward": 0, "mine": 2 * time.Minute}
 	want.SMTP = SMTP{[]string{"[::]:25", "[::1]:587", "mail.example.com:25", "192.0.2.1:0", "[2001:db8::1]:25"}, 4465, time.Minute, true, 0, "192.0.2.9"}
 	want.Connection = Connection{
-		SpoolAfter: 4096, StrictRFC1869: true, Postel: true, MaxReceived: 6, MaxLineLength: 512,
+		SpoolAfter: 4096, StrictRFC1869: true, Postel: true, AuthInsecure: true, MaxReceived: 6, MaxLineLength: 512,
 		MaxRecipients: 8, MaxConnections: 9, Greeting: []string{"one", "two"}, Helo: "hi", Close: "bye", DenyChars: 1,
 	}
 	want.Log = Log{"debug", "json", false}
 	want.TLS = TLS{
 		Key: []string{in("a.pem"), "/dev/null/b.pem"}, Cert: []string{in("c.pem"), in("d.pem")}, MinVersion: tls.VersionTLS13, NoSTARTTLSPorts: []int{2525, 26},
 		NoTLSHosts: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")}, Explicit: true,
-		Outbound: TLSOutbound{true, tls.VersionTLS13, []string{"n.example"}, []string{"f.example"}, in("ca.pem"), in("a.pem"), in("c.pem")},
+		Outbound: TLSOutbound{tls.VersionTLS13, []string{"n.example"}, []string{"f.example"}, in("ca.pem"), in("a.pem"), in("c.pem")},
 	}
 	want.DNS = DNS{[]string{"192.0.2.53:53", "[::1]:5353"}, 250 * time.Millisecond, 3}
 	want.Outbound = Outbound{
@@ -301,8 +301,8 @@ func TestTLSDefaultFiles(t *testing.T) {
 	if !c.TLS.Explicit || len(c.TLS.Key) != 1 || c.TLS.Cert[0] != filepath.Join(c.ConfigDir, "tls_cert.pem") || len(texts) > 0 {
 		t.Errorf("%+v %v", c.TLS, texts)
 	}
-	c, texts = load(t, files{"tls.ini": "key=tls_key.pem\n[outbound]\nminVersion=TLSv1.2\nrejectUnauthorized=true", "tls_key.pem": "", "tls_cert.pem": ""})
-	if !c.TLS.Explicit || len(c.TLS.Cert) != 1 || !c.TLS.Outbound.RejectUnauthorized || len(texts) > 0 {
+	c, texts = load(t, files{"tls.ini": "key=tls_key.pem\n[outbound]\nminVersion=TLSv1.2", "tls_key.pem": "", "tls_cert.pem": ""})
+	if !c.TLS.Explicit || len(c.TLS.Cert) != 1 || len(texts) > 0 {
 		t.Errorf("%+v %v", c.TLS, texts)
 	}
 }

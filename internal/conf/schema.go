@@ -45,13 +45,14 @@ func schemas(c *Config) []*schema {
 }
 
 const (
-	oneProcess = "has no effect: one process uses all cores"
-	supervisor = "has no effect: the process stays in the foreground, under systemd or another supervisor"
-	otherUser  = "has no effect: start the daemon as that user (a low port needs CAP_NET_BIND_SERVICE)"
-	goTLS      = "has no effect: the TLS library chooses safe values"
-	noClients  = "has no effect: client certificates are not asked for"
-	notYet     = "has no effect: not supported"
-	ownSpool   = "has no effect: large messages are written below the queue folder, where they stay when they are queued"
+	oneProcess     = "has no effect: one process uses all cores"
+	supervisor     = "has no effect: the process stays in the foreground, under systemd or another supervisor"
+	otherUser      = "has no effect: start the daemon as that user (a low port needs CAP_NET_BIND_SERVICE)"
+	goTLS          = "has no effect: the TLS library chooses safe values"
+	anyCertificate = "has no effect: where a certificate must verify, use [outbound] force_tls_hosts, or tls_verify in smtp_forward.ini"
+	noClients      = "has no effect: client certificates are not asked for"
+	notYet         = "has no effect: not supported"
+	ownSpool       = "has no effect: large messages are written below the queue folder, where they stay when they are queued"
 )
 
 func smtpINI(c *Config) *schema {
@@ -131,6 +132,7 @@ func connectionINI(c *Config) *schema {
 			{key: "spool_after", field: spoolAfter(&s.SpoolAfter), was: []string{"smtp.ini::spool_after", "spool_after"}},
 			{key: "strict_rfc1869", field: boolean(&s.StrictRFC1869), was: []string{"smtp.ini::strict_rfc1869", "strict_rfc1869"}},
 			{key: "postel", field: boolean(&s.Postel)},
+			{key: "auth_insecure", field: boolean(&s.AuthInsecure)},
 			{key: "smtputf8", field: boolean(&s.SMTPUTF8), was: []string{"smtp.ini::smtputf8", "smtputf8"}},
 
 			{section: "headers", key: "add_received", field: boolean(&s.AddReceived), was: []string{"smtp.ini:headers:add_received"}},
@@ -213,7 +215,7 @@ func tlsINI(c *Config) *schema {
 			// What main says for connections in both directions; [outbound]
 			// comes after it in this table and wins.
 			{key: "ca", field: text(&out.CA), hidden: true},
-			{key: "rejectUnauthorized", field: boolean(&out.RejectUnauthorized), hidden: true},
+			{key: "rejectUnauthorized", note: anyCertificate},
 			{key: "force_tls_hosts", field: texts(&out.ForceTLSHosts), hidden: true},
 			{key: "requestCert", note: noClients},
 			{key: "requireAuthorized", note: noClients},
@@ -242,7 +244,7 @@ func tlsINI(c *Config) *schema {
 		entry{section: "outbound", key: "cert", field: text(&out.Cert)},
 		entry{section: "outbound", key: "ca", field: text(&out.CA)},
 		entry{section: "outbound", key: "minVersion", field: version(&out.MinVersion)},
-		entry{section: "outbound", key: "rejectUnauthorized", field: boolean(&out.RejectUnauthorized)},
+		entry{section: "outbound", key: "rejectUnauthorized", note: anyCertificate},
 		entry{section: "outbound", key: "no_tls_hosts", field: texts(&out.NoTLSHosts)},
 		entry{section: "outbound", key: "force_tls_hosts", field: texts(&out.ForceTLSHosts)},
 		entry{section: "outbound", key: "requestCert", note: "has no effect: a server always shows its certificate"},

@@ -180,8 +180,12 @@ func worse(a, b *Error) error {
 }
 
 // PTR returns the names of an address; those that are no host names are left
-// out, and if none remains the error is temporary.
+// out, and if none remains the error is temporary. A loopback address is
+// "localhost" without a query: the DNS knows nothing of it (RFC 6303, RFC 6761).
 func (r *Resolver) PTR(ctx context.Context, addr netip.Addr) ([]string, error) {
+	if addr.Unmap().IsLoopback() {
+		return []string{"localhost"}, nil
+	}
 	reverse, err := dns.ReverseAddr(addr.Unmap().WithZone("").String())
 	if err != nil {
 		return nil, &Error{Name: addr.String(), Type: "PTR", Kind: Temporary, Cause: err}

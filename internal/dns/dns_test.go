@@ -773,3 +773,20 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+func TestLoopbackIsLocalhost(t *testing.T) {
+	server := dnstest.New(t)
+	r, err := New(Config{Servers: []string{server.Addr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ip := range []string{"127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"} {
+		names, err := r.PTR(t.Context(), netip.MustParseAddr(ip))
+		if err != nil || len(names) != 1 || names[0] != "localhost" {
+			t.Errorf("%s: %v %v", ip, names, err)
+		}
+	}
+	if n := server.Queries(); n != 0 {
+		t.Errorf("%d queries", n)
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -124,27 +123,14 @@ func port(hop mail.NextHop) int {
 // the message asks for more (REQUIRETLS, RFC 8689).
 func (f *Forwarder) policy(r *conf.ForwardRoute, host string, addr netip.Addr, requireTLS bool) smtpclient.TLSPolicy {
 	switch {
-	case r.TLSVerify || requireTLS || names(f.o.TLS.ForceTLSHosts, host, addr):
+	case r.TLSVerify || requireTLS || f.o.TLS.Forces(host, addr, ""):
 		return smtpclient.TLSVerify
 	case r.RequireTLS:
 		return smtpclient.TLSEncrypt
-	case !r.EnableTLS || names(f.o.TLS.NoTLSHosts, host, addr):
+	case !r.EnableTLS || f.o.TLS.Excludes(host, addr, ""):
 		return smtpclient.TLSNone
 	}
 	return smtpclient.TLSMay
-}
-
-// names reports whether a list of names, addresses and CIDRs has the host.
-func names(list []string, host string, addr netip.Addr) bool {
-	return slices.ContainsFunc(list, func(s string) bool {
-		if p, err := netip.ParsePrefix(s); err == nil {
-			return p.Contains(addr)
-		}
-		if a, err := netip.ParseAddr(s); err == nil {
-			return a == addr
-		}
-		return host != "" && strings.EqualFold(s, host)
-	})
 }
 
 // logResult writes one line for the recipients that were taken, and one for

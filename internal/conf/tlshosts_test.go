@@ -1,0 +1,29 @@
+package conf
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func TestTLSHosts(t *testing.T) {
+	out := TLSOutbound{ForceTLSHosts: []string{"MX.example.com", "example.net", "192.0.2.0/24", "2001:db8::1"}}
+	for _, tc := range []struct {
+		host, addr, domain string
+		want               bool
+	}{
+		{"mx.example.com", "198.51.100.1", "x", true},
+		{"a", "192.0.2.7", "x", true},
+		{"a", "2001:db8::1", "x", true},
+		{"a", "198.51.100.1", "Example.NET", true},
+		{"a", "198.51.100.1", "x", false},
+		{"", "", "", false},
+	} {
+		addr, _ := netip.ParseAddr(tc.addr)
+		if got := out.Forces(tc.host, addr, tc.domain); got != tc.want {
+			t.Errorf("%+v: %v", tc, got)
+		}
+		if out.Excludes(tc.host, addr, tc.domain) {
+			t.Errorf("%+v: excluded by the wrong list", tc)
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package outbound
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/delivery"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+	"tarishi/internal/schedule"
+)
+
+// attempt is one attempt at one delivery. Recipients are named by their
+// position in env.Recipients throughout; index translates for the queue.
+type attempt struct {
+	o       *Outbound
+	unit    *schedule.Unit
+	index   []int // of each recipient in the queue's envelope
+	env     mail.Envelope
+	content mail.Content
+	notes   mail.Notes // hook.Delivery.Notes
+	res     delivery.Result
+
+	accounted []bool // recipients that are settled, or in later
+	later     []rest
+}
+
+// rest is recipients that stay scheduled.
+type rest struct {
+	index    []int
+	attempts int
+	next     time.Time
+	owed     bool // done with, but for the queue's record of it
+}
+
+// attempt makes one attempt at u and puts back in the schedule what is left.
+func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
+	a := &attempt{o: o, unit: u, index: u.Recipients(), notes: mail.Notes{}}
+	a.accounted = make([]bool, len(a.index))
+	defer a.end()
+	o.mu.Lock()
+	owed := o.owed[u]
+	delete(o.owed, u)
+	o.mu.Unlock()
+	if owed {
+		a.settle(a.open())
+		return
+	}
+	a.run(ctx)
+}
+
+// end contains a panic and accounts for every recipient.
+func (a *attempt) end() {
+	o, now := a.o, a.now()
+	if p := recover(); p != nil {
+		a.log("attempt panicked, its recipients are deferred", zap.Any("panic", p), zap.Stack("stack"))
+		wait, ok := o.backoff.Interval(a.unit.Attempts() + 1)
+		if !ok { // it was to be the last; a DSN from here could panic again
+			wait = localWait
+		}
+		a.keep(a.open(), rest{attempts: a.unit.Attempts() + 1, next: now.Add(wait)})
+	}
+	a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: now}) // interrupted
+	o.mu.Lock()
+	domain := a.unit.Domain()
+	for i, r := range a.later {
+		u := a.unit
+		if i == 0 {
+			o.schedule.Defer(u, now, r.index, r.attempts, r.next)
+		} else {
+			u = o.schedule.Add(now, u.ID(), domain, r.index, r.attempts, r.next)
+		}
+		if r.owed {
+			o.owed[u] = true
+		}
+	}
+	if len(a.later) == 0 {
+		o.schedule.Done(a.unit)
+	}
+	o.mu.Unlock()
+	o.signal()
+}
+
+// run is the attempt itself. Recipients that it leaves open are due again at
+// once: it returns early only when ctx has ended.
+func (a *attempt) run(ctx context.Context) {
+	if !a.load() {
+		return
+	}
+	hops, refusal, postponed := a.ask(ctx)
+	switch {
+	case postponed:
+		return
+	case refusal == nil:
+		a.res = a.o.delivery.Attempt(ctx, delivery.Job{
+			Envelope: &a.env, Content: a.content, Domain: a.unit.Domain(), Hops: hops,
+		})
+		if a.res.Interrupted {
+			return
+		}
+	case ctx.Err() != nil: // what a hook says then is not its own
+		return
+	default:
+		a.res.Replies = a.all(refusal)
+	}
+	a.record(ctx)
+}
+
+// load fetches the message from the queue.
+func (a *attempt) load() bool {
+	env, content, err := a.o.o.Queue.Load(a.unit.ID())
+	if err == nil {
+		for _, i := range a.index {
+			if i < 0 || i >= len(env.Recipients) {
+				err = fmt.Errorf("there is no recipient %d", i)
+			}
+		}
+	}
+	if a.o.unknown(err) {
+		a.vanished(a.open())
+		return false
+	}
+	if err != nil {
+		a.log("message cannot be loaded, it stays in the queue", zap.String("domain", a.unit.Domain()), zap.Error(err))
+		a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: a.now().Add(unreadable)})
+		return false
+	}
+	a.env, a.content = *env, content
+	a.env.Recipients = make([]mail.Recipient, len(a.index))
+	for n, i := range a.index {
+		a.env.Recipients[n] = env.Recipients[i]
+	}
+	// Other deliveries of the message may run at the same time.
+	if a.env.Notes = env.Notes.Clone(); a.env.Notes == nil {
+		a.env.Notes = mail.Notes{}
+	}
+	return true
+}
+
+// ask runs the hooks send_email and get_mx. They may give next hops, or the
+// reply for all recipients, or have postponed the delivery.
+//
+// A DENYSOFT of send_email is a plugin that failed: the message is deferred,
+// not sent past it. DELAY does not count as a failure, and ends with the
+// lifetime.
+func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.Reply, postponed bool) {
+	v := a.hook(ctx, hook.OnSendEmail, hook.Event{}, a.open())
+	switch v.Code {
+	case hook.Delay:
+		r := reply.Newf(451, "4.3.0", "Delayed by plugin %s", v.Plugin)
+		if a.o.backoff.Expired(a.env.Received, a.now()) {
+			return nil, r, false
+		}
+		next := a.o.backoff.Until(a.env.Received, a.now(), max(v.Delay, time.Second))
+		a.putOff(a.open(), a.all(r), a.unit.Attempts(), next)
+		return nil, nil, true
+	case hook.DenySoft, hook.DenySoftDisconnect:
+		return nil, answer(v, reply.New(451, "4.3.0", "Delivery is refused by a plugin for now")), false
+	}
+	domain := a.unit.Domain()
+	v = a.hook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.open())
+	switch v.Code {
+	case hook.OK:
+		return v.MX, nil, false
+	case hook.Deny, hook.DenyDisconnect:
+		return nil, answer(v, reply.Newf(550, "5.1.2", "No MX for %s", domain)), false
+	case hook.DenySoft, hook.DenySoftDisconnect:
+		return nil, answer(v, reply.Newf(451, "4.1.2", "Temporary MX lookup error for %s", domain)), false
+	}
+	return nil, nil, false
+}
+
+// answer is the verdict's own reply if it is of def's class, or def with the
+// verdict's text if it has one.
+func answer(v hook.Verdict, def *reply.Reply) *reply.Reply {
+	switch {
+	case v.Reply != nil && v.Reply.Code/100 == def.Code/100:
+		return v.Reply
+	case v.Text != "":
+		return reply.New(def.Code, def.Enhanced.String(), v.Text)
+	}
+	return def
+}
+
+// all is r for every recipient.
+func (a *attempt) all(r *reply.Reply) []*reply.Reply {
+	replies := make([]*reply.Reply, len(a.index))
+	for i := range replies {
+		replies[i] = r
+	}
+	return replies
+}
+
+// hook runs the handlers of p with an event about some recipients. Each run
+// gets a Delivery of its own: a handler that outlived its timeout may still
+// have the last one.
+func (a *attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipients []int) hook.Verdict {
+	c := a.o.o.Chain
+	if c == nil || !c.Has(p) {
+		return hook.Proceed()
+	}
+	d := &hook.Delivery{
+		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.unit.Attempts(), Notes: a.notes, Content: a.content,
+		MX: a.res.Tried,
+	}
+	d.Recipients = make([]mail.Recipient, len(recipients))
+	for n, i := range recipients {
+		d.Recipients[n] = a.env.Recipients[i]
+	}
+	e.Point, e.Delivery = p, d
+	return c.Run(ctx, p, &e)
+}
+
+// open returns the recipients that are not accounted for.
+func (a *attempt) open() []int {
+	var open []int
+	for i, done := range a.accounted {
+		if !done {
+			open = append(open, i)
+		}
+	}
+	return open
+}
+
+// keep leaves recipients in the schedule, as r says.
+func (a *attempt) keep(recipients []int, r rest) {
+	if len(recipients) == 0 {
+		return
+	}
+	r.index = a.account(recipients)
+	a.later = append(a.later, r)
+}
+
+// account marks recipients as accounted for and returns their indices.
+func (a *attempt) account(recipients []int) []int {
+	index := make([]int, len(recipients))
+	for n, i := range recipients {
+		index[n] = a.index[i]
+		a.accounted[i] = true
+	}
+	return index
+}
+
+// settle records in the queue that recipients are done with. Where that is not
+// possible now it is all that remains to be done for them.
+func (a *attempt) settle(recipients []int) {
+	index := a.account(recipients)
+	if err := a.o.o.Queue.Settle(a.unit.ID(), index); err != nil && !a.o.unknown(err) {
+		a.log("recipients are done with, but the queue cannot record it", zap.Ints("recipients", index), zap.Error(err))
+		a.later = append(a.later, rest{index: index, attempts: a.unit.Attempts(), next: a.now().Add(localWait), owed: true})
+	}
+}
+
+// vanished is for recipients of a message that somebody took out of the queue.
+func (a *attempt) vanished(recipients []int) {
+	a.account(recipients)
+	a.o.o.Log.Warn("message is not in the queue any more", zap.String("uuid", string(a.unit.ID())))
+}
+
+func (a *attempt) now() time.Time { return a.o.o.Now() }
+
+// log writes an error to the developers' log.
+func (a *attempt) log(msg string, fields ...zap.Field) {
+	a.o.o.Log.Error(msg, append(fields, zap.String("uuid", string(a.unit.ID())))...)
+}

@@ -1,0 +1,67 @@
+package outbound
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"tarishi/internal/dns"
+	"tarishi/internal/mail"
+	"tarishi/internal/pool"
+	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient"
+)
+
+// instant is a queue of one message under many ids, and a server that takes it
+// at once: what is left is our own work.
+type instant struct {
+	env  mail.Envelope
+	done sync.WaitGroup
+}
+
+func (q *instant) Put(*mail.Envelope, mail.Content) error             { return nil }
+func (q *instant) Walk(func(mail.Pending) bool)                       {}
+func (q *instant) Defer(mail.ID, []int, int, time.Time, string) error { return nil }
+func (q *instant) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
+	return &q.env, mail.Memory{}, nil
+}
+
+func (q *instant) Settle(mail.ID, []int) error { q.done.Done(); return nil }
+
+func (q *instant) reply() (smtpclient.Result, error) {
+	return smtpclient.Result{Replies: []*reply.Reply{ok}}, nil
+}
+
+func (q *instant) Send(context.Context, pool.Target, *mail.Envelope, mail.Content) (smtpclient.Result, error) {
+	return q.reply()
+}
+
+// BenchmarkDelivery is a message with one recipient, from Enqueue to Settle.
+func BenchmarkDelivery(b *testing.B) {
+	q := &instant{env: mail.Envelope{ID: "X.1", From: sender, Received: time.Now(), Recipients: make([]mail.Recipient, 1)}}
+	resolver := &dns.Memory{}
+	var pending []mail.Pending
+	for i := range 100 {
+		domain := fmt.Sprintf("d%d.test", i)
+		resolver.AddMX(domain, 10, "mx."+domain)
+		resolver.AddAddr("mx."+domain, "192.0.2.1")
+		q.env.Recipients[0] = mail.Recipient{Address: mail.Address{Local: "x", Domain: domain}}
+		pending = append(pending, mail.NewPending(&q.env, 100))
+	}
+	o := New(Options{ConcurrencyMax: 100, PoolConcurrencyMax: 10, LocalMXOK: true, Queue: q, Resolver: resolver, Pool: q})
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); o.Run(ctx) }()
+	b.ReportAllocs()
+	b.ResetTimer()
+	q.done.Add(b.N)
+	for i := range b.N {
+		o.Enqueue(pending[i%len(pending)])
+	}
+	q.done.Wait()
+	b.StopTimer()
+	cancel()
+	<-ended
+}

@@ -1,0 +1,228 @@
+package outbound
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/dsn"
+	"tarishi/internal/hook"
+	"tarishi/internal/maillog"
+	"tarishi/internal/reply"
+)
+
+// record does with each recipient what its reply asks for.
+func (a *attempt) record(ctx context.Context) {
+	var delivered, deferred, failed []int
+	for i, r := range a.res.Replies {
+		switch {
+		case r.Positive():
+			delivered = append(delivered, i)
+		case r.Permanent():
+			failed = append(failed, i)
+		default:
+			deferred = append(deferred, i)
+		}
+	}
+	a.deliver(ctx, delivered)
+	wait, ok := a.o.backoff.Interval(a.unit.Attempts() + 1)
+	if !ok || a.o.backoff.Expired(a.env.Received, a.now()) {
+		failed, deferred = append(failed, deferred...), nil // with their replies of class 4
+	}
+	a.fail(ctx, failed)
+	a.deferAll(ctx, deferred, wait)
+}
+
+// deliver is for recipients whose message the next hop took.
+func (a *attempt) deliver(ctx context.Context, recipients []int) {
+	if len(recipients) == 0 {
+		return
+	}
+	a.settle(recipients)
+	line := a.line(a.unit.Attempts())
+	for _, same := range groups(recipients, a.res.Replies) {
+		a.o.o.Mail.Delivered(line, a.addresses(same), clip(a.res.Replies[same[0]].String()))
+	}
+	params := &hook.DeliveredParams{
+		Host: a.res.Host, IP: a.res.IP, Response: a.res.Replies[recipients[0]].Text, Delay: line.Delay, Port: a.res.Port,
+		Mode: line.Mode, Secured: a.res.TLS != "" && a.res.TLS != "none", Authenticated: a.res.Authenticated,
+	}
+	for _, i := range recipients {
+		params.OKRecipients = append(params.OKRecipients, a.env.Recipients[i])
+	}
+	a.hook(ctx, hook.OnDelivered, hook.Event{Success: params}, recipients)
+	a.confirm(recipients)
+}
+
+// deferAll is for recipients that are tried again after wait. Hook deferred may
+// change the wait (DENYSOFT), or drop the recipients (what is neither that nor
+// CONT), as Haraka documents.
+func (a *attempt) deferAll(ctx context.Context, recipients []int, wait time.Duration) {
+	if len(recipients) == 0 {
+		return
+	}
+	v := a.hook(ctx, hook.OnDeferred, hook.Event{
+		Text: a.reason(recipients[0]), Delay: wait, Failed: a.results(recipients),
+	}, recipients)
+	switch v.Code {
+	case 0, hook.Cont, hook.Stop:
+	case hook.DenySoft, hook.DenySoftDisconnect:
+		if v.Delay > 0 {
+			wait = max(v.Delay, time.Second)
+		}
+	default:
+		a.give(recipients, fmt.Sprintf("dropped by plugin %s, hook deferred: %s", v.Plugin, v.Code))
+		return
+	}
+	next := a.o.backoff.Until(a.env.Received, a.now(), wait)
+	a.putOff(recipients, a.res.Replies, a.unit.Attempts()+1, next)
+}
+
+// putOff records that recipients wait until next, as one delivery.
+func (a *attempt) putOff(recipients []int, replies []*reply.Reply, attempts int, next time.Time) {
+	line := a.line(attempts)
+	for _, same := range groups(recipients, replies) {
+		index := make([]int, len(same))
+		for n, i := range same {
+			index[n] = a.index[i]
+		}
+		last := clip(replies[same[0]].Error())
+		switch err := a.o.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
+		case a.o.unknown(err):
+			a.vanished(same)
+			continue
+		case err != nil: // after a restart they would only be tried earlier
+			a.log("deferral not recorded", zap.Ints("recipients", index), zap.Error(err))
+		}
+		a.o.o.Mail.Deferred(line, a.addresses(same), last, next)
+	}
+	a.keep(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return a.accounted[i] }), rest{attempts: attempts, next: next})
+}
+
+// fail is for recipients that were refused for good, and for those deferred
+// once too often, whose replies are of class 4. Hook bounce decides whether the
+// sender is told.
+func (a *attempt) fail(ctx context.Context, recipients []int) {
+	if len(recipients) == 0 {
+		return
+	}
+	v := a.hook(ctx, hook.OnBounce, hook.Event{Text: a.reason(recipients[0]), Failed: a.results(recipients)}, recipients)
+	var told []int
+	for _, i := range recipients {
+		if dsn.Wanted(a.env.Recipients[i], dsn.Failed) {
+			told = append(told, i)
+		}
+	}
+	switch {
+	case v.Code != 0 && v.Code != hook.Cont && v.Code != hook.Stop:
+		a.give(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
+	case a.env.From.IsNull():
+		a.give(recipients, nullSender)
+	case len(told) == 0:
+		a.give(recipients, notWanted)
+	default:
+		p, err := a.report(told, dsn.Failed)
+		if err != nil {
+			a.log("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))
+			a.putOff(recipients, a.res.Replies, a.unit.Attempts(), a.now().Add(localWait))
+			return
+		}
+		defer a.o.Enqueue(p)
+		a.give(recipients, "")
+	}
+}
+
+// give gives recipients up: whoever is to be told has been. reason is why there
+// is no DSN, if there is none.
+func (a *attempt) give(recipients []int, reason string) {
+	a.settle(recipients)
+	line := a.line(a.unit.Attempts())
+	for _, same := range groups(recipients, a.res.Replies) {
+		a.o.o.Mail.Failed(line, a.addresses(same), clip(a.reason(same[0])))
+	}
+	if reason != "" {
+		a.o.o.Mail.NoDSN(string(a.env.ID), reason)
+	}
+}
+
+// reason says in one line why a recipient was not served.
+func (a *attempt) reason(i int) string {
+	r := a.res.Replies[i]
+	if r.Permanent() {
+		return r.Error()
+	}
+	if _, ok := a.o.backoff.Interval(a.unit.Attempts() + 1); !ok {
+		return fmt.Sprintf("Too many failures (%s)", r.Error())
+	}
+	if a.o.backoff.Expired(a.env.Received, a.now()) {
+		return fmt.Sprintf("Not delivered within %s (%s)", a.o.backoff.MaxLifetime, r.Error())
+	}
+	return r.Error()
+}
+
+func (a *attempt) results(recipients []int) []hook.RecipientResult {
+	all := make([]hook.RecipientResult, len(recipients))
+	for n, i := range recipients {
+		all[n] = hook.RecipientResult{Recipient: a.env.Recipients[i], Reply: a.res.Replies[i]}
+	}
+	return all
+}
+
+// line is what the mail log tells of this attempt.
+func (a *attempt) line(attempts int) maillog.Delivery {
+	return maillog.Delivery{
+		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,
+		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Auth: a.res.Authenticated, Reused: a.res.Reused,
+		Delay: a.now().Sub(a.env.Received), Attempts: attempts,
+	}
+}
+
+func (a *attempt) addresses(recipients []int) []string {
+	all := make([]string, len(recipients))
+	for n, i := range recipients {
+		all[n] = a.env.Recipients[i].Address.String()
+	}
+	return all
+}
+
+// groups puts recipients with the same reply together, in order of appearance.
+func groups(recipients []int, replies []*reply.Reply) [][]int {
+	var all [][]int
+	place := map[string]int{}
+	at := 0
+	for n, i := range recipients {
+		if n == 0 || replies[i] != replies[recipients[n-1]] { // most share one
+			key, ok := replies[i].String(), false
+			if at, ok = place[key]; !ok {
+				at = len(all)
+				place[key] = at
+				all = append(all, nil)
+			}
+		}
+		all[at] = append(all[at], i)
+	}
+	return all
+}
+
+// maxReason is how much of a server's words is kept.
+const maxReason = 1000
+
+// clip makes a peer's words fit for a record: valid UTF-8 on one line, without
+// control characters, of bounded length.
+func clip(s string) string {
+	if len(s) > maxReason {
+		s = s[:maxReason] + "…"
+	}
+	s = strings.ToValidUTF8(s, "?")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError || 0x80 <= r && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}

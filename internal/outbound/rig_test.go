@@ -1,0 +1,407 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"tarishi/internal/dns"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+	"tarishi/internal/pool"
+	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient"
+)
+
+var (
+	ok       = reply.New(250, "2.0.0", "OK")
+	later    = reply.New(450, "4.2.0", "greylisted")
+	no       = reply.New(550, "5.1.1", "unknown")
+	errDisk  = reply.New(452, "4.3.1", "disk full")
+	sender   = mail.Address{Local: "sender", Domain: "from.test"}
+	interval = []time.Duration{64 * time.Second, 128 * time.Second}
+)
+
+// memoryQueue is a queue without a disk. It notes what is done to it, in order.
+type memoryQueue struct {
+	mu       sync.Mutex
+	messages map[mail.ID]*message
+	order    []mail.ID
+	ops      []string
+	fail     map[string]error // by "put", "load", "settle", "defer"
+}
+
+type message struct {
+	env     *mail.Envelope
+	content mail.Content
+	pending map[int]mail.PendingRecipient
+}
+
+func (q *memoryQueue) Put(env *mail.Envelope, c mail.Content) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.fail["put"]; err != nil {
+		q.ops = append(q.ops, "put fails")
+		return err
+	}
+	m := &message{env: env, content: c, pending: map[int]mail.PendingRecipient{}}
+	for _, r := range mail.NewPending(env, c.Size()).Recipients {
+		m.pending[r.Index] = r
+	}
+	if q.messages == nil {
+		q.messages = map[mail.ID]*message{}
+	}
+	q.messages[env.ID] = m
+	q.order = append(q.order, env.ID)
+	q.ops = append(q.ops, fmt.Sprintf("put %s", env.From.Path()))
+	return nil
+}
+
+func (q *memoryQueue) Walk(fn func(mail.Pending) bool) {
+	q.mu.Lock()
+	var all []mail.Pending
+	for _, id := range q.order {
+		m := q.messages[id]
+		if m == nil {
+			continue
+		}
+		p := mail.Pending{ID: id, From: m.env.From, Received: m.env.Received, Size: m.content.Size()}
+		for i := range m.env.Recipients {
+			if r, ok := m.pending[i]; ok {
+				p.Recipients = append(p.Recipients, r)
+			}
+		}
+		all = append(all, p)
+	}
+	q.mu.Unlock()
+	for _, p := range all {
+		if !fn(p) {
+			return
+		}
+	}
+}
+
+func (q *memoryQueue) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.fail["load"]; err != nil {
+		q.ops = append(q.ops, "load fails")
+		return nil, nil, err
+	}
+	m := q.messages[id]
+	if m == nil {
+		return nil, nil, errors.New("no such message")
+	}
+	return m.env, m.content, nil
+}
+
+func (q *memoryQueue) Settle(id mail.ID, recipients []int) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.fail["settle"]; err != nil {
+		q.ops = append(q.ops, fmt.Sprintf("settle %v fails", recipients))
+		return err
+	}
+	q.ops = append(q.ops, fmt.Sprintf("settle %v", recipients))
+	m := q.messages[id]
+	for _, i := range recipients {
+		if _, ok := m.pending[i]; !ok {
+			panic("settled twice")
+		}
+		delete(m.pending, i)
+	}
+	if len(m.pending) == 0 {
+		delete(q.messages, id)
+	}
+	return nil
+}
+
+func (q *memoryQueue) Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.fail["defer"]; err != nil {
+		q.ops = append(q.ops, fmt.Sprintf("defer %v fails", recipients))
+		return err
+	}
+	q.ops = append(q.ops, fmt.Sprintf("defer %v attempts %d in %v: %s", recipients, attempts, time.Until(next), last))
+	for _, i := range recipients {
+		r, ok := q.messages[id].pending[i]
+		if !ok {
+			panic("deferred after it was settled")
+		}
+		r.Attempts, r.Next, r.Last = attempts, next, last
+		q.messages[id].pending[i] = r
+	}
+	return nil
+}
+
+func (q *memoryQueue) set(op string, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.fail == nil {
+		q.fail = map[string]error{}
+	}
+	q.fail[op] = err
+}
+
+func (q *memoryQueue) takeOps() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ops := q.ops
+	q.ops = nil
+	return ops
+}
+
+func (q *memoryQueue) left() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.messages)
+}
+
+// attemptSeen is one Send.
+type attemptSeen struct {
+	after time.Duration // since the rig was made
+	addr  string
+	from  string
+	to    string // local parts
+	env   *mail.Envelope
+	body  mail.Content
+}
+
+// wire is the outside world: what it answers is answer, for each recipient by
+// its local part, or for the whole Send if it returns an error.
+type wire struct {
+	start time.Time
+	dsn   bool // it offers DSN
+
+	mu     sync.Mutex
+	answer func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error)
+	seen   []attemptSeen
+}
+
+func (w *wire) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c mail.Content) (smtpclient.Result, error) {
+	s := attemptSeen{after: time.Since(w.start), addr: t.Addr, from: env.From.String(), env: env, body: c}
+	var to []string
+	for _, r := range env.Recipients {
+		to = append(to, r.Address.Local)
+	}
+	s.to = strings.Join(to, ",")
+	w.mu.Lock()
+	w.seen = append(w.seen, s)
+	answer := w.answer
+	w.mu.Unlock()
+	replies, err := answer(ctx, s)
+	return smtpclient.Result{Replies: replies, TLS: "none", Addr: t.Addr, DSN: w.dsn}, err
+}
+
+func (w *wire) set(fn func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answer = fn
+}
+
+func (w *wire) take() []attemptSeen {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := w.seen
+	w.seen = nil
+	return seen
+}
+
+// byName answers each recipient by the start of its local part; DSNs are taken.
+func byName(_ context.Context, s attemptSeen) ([]*reply.Reply, error) {
+	var all []*reply.Reply
+	for _, r := range s.env.Recipients {
+		switch local := r.Address.Local; {
+		case strings.HasPrefix(local, "later"):
+			all = append(all, later)
+		case strings.HasPrefix(local, "no"):
+			all = append(all, no)
+		default:
+			all = append(all, ok)
+		}
+	}
+	return all, nil
+}
+
+// rig is an Outbound in a world of its own, in a synctest bubble.
+type rig struct {
+	t     *testing.T
+	queue *memoryQueue
+	wire  *wire
+	dns   *dns.Memory
+	logs  *observer.ObservedLogs
+	o     Options
+	out   *Outbound
+	regs  []hook.Registration
+	stop  func()
+	ended chan struct{}
+	n     int
+}
+
+// inBubble runs test in a synctest bubble with a rig that is not started yet.
+func inBubble(t *testing.T, test func(r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.DebugLevel)
+		log := zap.New(core)
+		r := &rig{t: t, queue: &memoryQueue{}, dns: &dns.Memory{}, logs: logs, wire: &wire{start: time.Now(), answer: byName}}
+		for i, d := range []string{"a.test", "b.test", "c.test", "from.test"} {
+			r.dns.AddAddr(d, fmt.Sprintf("192.0.2.%d", i+1))
+		}
+		r.o = Options{
+			Me: "me.test", ConcurrencyMax: 100, Intervals: interval, MaxLifetime: 5 * 24 * time.Hour, PoolConcurrencyMax: 10,
+			LocalMXOK: true, // whatever addresses the machine of the test has
+			Grace:     10 * time.Second, Queue: r.queue, Resolver: r.dns, Pool: r.wire, Mail: maillog.New(log), Log: log,
+		}
+		defer func() {
+			if r.stop != nil {
+				r.stop()
+				<-r.ended
+			}
+		}()
+		test(r)
+	})
+}
+
+func (r *rig) start() {
+	r.o.Chain = hook.NewChain(r.regs, zap.NewNop())
+	r.out = New(r.o)
+	ctx, cancel := context.WithCancel(r.t.Context())
+	r.stop, r.ended = cancel, make(chan struct{})
+	go func() {
+		defer close(r.ended)
+		if err := r.out.Run(ctx); err != nil {
+			r.t.Error(err)
+		}
+	}()
+	synctest.Wait()
+}
+
+// on registers a handler and returns where its events are kept.
+func (r *rig) on(p hook.Point, v hook.Verdict) *[]hook.Event {
+	events := &[]hook.Event{}
+	r.regs = append(r.regs, hook.Registration{Point: p, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
+		*events = append(*events, *e)
+		return v
+	}})
+	return events
+}
+
+// envelope makes a message from sender to addresses, received now.
+func (r *rig) envelope(to ...string) *mail.Envelope {
+	r.n++
+	env := &mail.Envelope{ID: mail.ID(fmt.Sprintf("M%d.1", r.n)), From: sender, Received: time.Now()}
+	for _, s := range to {
+		a, err := mail.ParseAddress(s)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		env.Recipients = append(env.Recipients, mail.Recipient{Address: a})
+	}
+	return env
+}
+
+// put queues a message without a word to the Outbound.
+func (r *rig) put(env *mail.Envelope) mail.Pending {
+	content := mail.Memory{[]byte("Subject: hello\r\n\r\nbody\r\n")}
+	if err := r.queue.Put(env, content); err != nil {
+		r.t.Fatal(err)
+	}
+	return mail.NewPending(env, content.Size())
+}
+
+// send queues a message and waits until all that happens at once has happened.
+func (r *rig) send(to ...string) *mail.Envelope {
+	env := r.envelope(to...)
+	r.sendEnvelope(env)
+	return env
+}
+
+func (r *rig) sendEnvelope(env *mail.Envelope) {
+	p := r.put(env)
+	r.queue.takeOps()
+	r.out.Enqueue(p)
+	synctest.Wait()
+}
+
+// pass lets time go by.
+func (r *rig) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (r *rig) wantOps(want ...string) {
+	r.t.Helper()
+	if got := r.queue.takeOps(); !slices.Equal(got, want) {
+		r.t.Fatalf("queue operations\n got %q\nwant %q", got, want)
+	}
+}
+
+func (r *rig) wantOpsInAnyOrder(want ...string) {
+	r.t.Helper()
+	got := r.queue.takeOps()
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		r.t.Fatalf("queue operations\n got %q\nwant %q", got, want)
+	}
+}
+
+// wantSent expects sends as "after from>to@addr".
+func (r *rig) wantSent(want ...string) []attemptSeen {
+	r.t.Helper()
+	var got []string
+	seen := r.wire.take()
+	for _, s := range seen {
+		got = append(got, fmt.Sprintf("%v %s>%s %s", s.after, s.from, s.to, s.addr))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		r.t.Fatalf("sent\n got %q\nwant %q", got, want)
+	}
+	return seen
+}
+
+// wantLines expects lines of the mail log as "message to", in order.
+func (r *rig) wantLines(want ...string) {
+	r.t.Helper()
+	var got []string
+	for _, e := range r.logs.TakeAll() {
+		line := e.Message
+		switch m := e.ContextMap(); e.Message {
+		case "delivered", "deferred", "failed":
+			line += fmt.Sprintf(" %v %v", m["to"], m["response"])
+		case "dsn":
+			line += fmt.Sprintf(" about %v to %v", m["about"], m["to"])
+		case "no dsn":
+			line += fmt.Sprintf(" %v", m["reason"])
+		default:
+			if e.Level < zapcore.WarnLevel {
+				continue
+			}
+		}
+		got = append(got, line)
+	}
+	if !slices.Equal(got, want) {
+		r.t.Fatalf("log\n got %q\nwant %q", got, want)
+	}
+}
+
+func (r *rig) wantIdle() {
+	r.t.Helper()
+	if n := r.queue.left(); n != 0 || r.out.Stat().Waiting+r.out.Stat().Ready+r.out.Stat().Running != 0 {
+		r.t.Fatalf("%d messages, %+v", n, r.out.Stat())
+	}
+}

@@ -1,0 +1,41 @@
+package schedule
+
+import "time"
+
+// Backoff says how long a deferred delivery waits, and when it has waited long
+// enough.
+type Backoff struct {
+	// Intervals are the waits after the first, second, … deferral. After one
+	// more deferral than there are intervals the delivery has expired.
+	Intervals []time.Duration
+	// MaxLifetime is how long after its arrival a message expires, however
+	// many intervals are left; 0: it does not.
+	MaxLifetime time.Duration
+}
+
+// Interval returns the wait after deferral number attempts, counted from 1. ok
+// is false when that were too many failures.
+func (b Backoff) Interval(attempts int) (wait time.Duration, ok bool) {
+	if attempts < 1 || attempts > len(b.Intervals) {
+		return 0, false
+	}
+	return b.Intervals[attempts-1], true
+}
+
+// Expired reports whether a message that arrived at received has outlived its
+// lifetime at now.
+func (b Backoff) Expired(received, now time.Time) bool {
+	return b.MaxLifetime > 0 && !now.Before(received.Add(b.MaxLifetime))
+}
+
+// Until returns now + wait, but no later than the end of the lifetime: the
+// last attempt is made there.
+func (b Backoff) Until(received, now time.Time, wait time.Duration) time.Time {
+	next := now.Add(wait)
+	if b.MaxLifetime > 0 {
+		if end := received.Add(b.MaxLifetime); end.Before(next) {
+			return end
+		}
+	}
+	return next
+}

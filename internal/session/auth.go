@@ -1,0 +1,171 @@
+package session
+
+import (
+	"slices"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"go.uber.org/zap"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/reply"
+)
+
+// maxAttempts is how many wrong passwords one connection may offer.
+const maxAttempts = 5
+
+// attempts counts wrong passwords.
+type attempts int
+
+// delay is how long the answer to this attempt waits: base, doubled with each.
+func (a attempts) delay(base time.Duration) time.Duration {
+	return min(base<<min(a, 16), maxAuthDelay)
+}
+
+var (
+	authenticated  = reply.New(235, "2.7.0", "Authentication successful")
+	errBadAuth     = reply.New(501, "5.5.2", "Invalid AUTH string")
+	errWrongAuth   = reply.New(535, "5.7.8", "Authentication failed")
+	errManyAuth    = reply.New(421, "4.7.0", "Too many failed attempts to authenticate")
+	errNoMechanism = reply.New(504, "5.5.4", "Unrecognized authentication type")
+	errNeedsTLS    = reply.New(538, "5.7.11", "Encryption required for requested authentication mechanism")
+	errAuthBackend = reply.New(454, "4.7.0", "Temporary authentication failure")
+)
+
+// mayAuth reports whether credentials may cross this connection.
+func (s *session) mayAuth() bool {
+	return s.c.TLS.Enabled || s.o.AuthInsecure || s.c.Remote.Private || s.c.Remote.Local
+}
+
+// AuthMechanisms implements smtp.AuthSession: what the plugins of this
+// connection can verify and what we speak.
+func (s *session) AuthMechanisms() []string {
+	if !s.mayAuth() {
+		return nil
+	}
+	var all []string
+	for _, mech := range []string{sasl.Plain, sasl.Login} {
+		if s.verifier(mech) != nil {
+			all = append(all, mech)
+		}
+	}
+	return all
+}
+
+func (s *session) verifier(mech string) hook.Authenticator {
+	for _, a := range s.c.Auth {
+		if slices.Contains(a.Mechanisms(), mech) {
+			return a
+		}
+	}
+	return nil
+}
+
+// Auth implements smtp.AuthSession (RFC 4954).
+func (s *session) Auth(mech string) (server sasl.Server, err error) {
+	defer s.guard("auth", &err)
+	switch {
+	case s.c.Hello.Verb != "EHLO": // go-smtp remembers a greeting that was refused later
+		return nil, wire(reply.New(503, "5.5.1", "Use EHLO before AUTH"))
+	case s.tx != nil:
+		return nil, wire(reply.New(503, "5.5.1", "AUTH not allowed during a mail transaction"))
+	case len(s.c.Auth) == 0:
+		return nil, wire(reply.New(502, "5.7.0", "Authentication not supported"))
+	case s.verifier(mech) == nil || mech != sasl.Plain && mech != sasl.Login:
+		return nil, wire(errNoMechanism)
+	case !s.mayAuth():
+		return nil, wire(errNeedsTLS)
+	}
+	check := func(user, pass string) error { return s.verify(mech, user, pass) }
+	if mech == sasl.Login {
+		return &exchange{Server: &login{verify: check}, s: s}, nil
+	}
+	return &exchange{s: s, Server: sasl.NewPlainServer(func(identity, user, pass string) error {
+		if identity != "" && identity != user {
+			return s.failed(mech, user, errWrongAuth)
+		}
+		return check(user, pass)
+	})}, nil
+}
+
+// verify asks each plugin that speaks the mechanism until one says yes. A plugin
+// in trouble makes the answer temporary, unless another one says yes.
+func (s *session) verify(mech, user, pass string) error {
+	var trouble error
+	for _, a := range s.c.Auth {
+		if !slices.Contains(a.Mechanisms(), mech) {
+			continue
+		}
+		ok, err := a.Authenticate(s.ctx, s.c, user, pass)
+		if err != nil {
+			s.log().Error("authentication back end failed", zap.String("user", user), zap.Error(err))
+			trouble = err
+			continue
+		}
+		if ok {
+			s.c.Relaying = true
+			s.c.AuthUser, s.c.AuthPass, s.c.AuthMech = user, pass, mech
+			s.o.Mail.Auth(s.c.ID, mech, user, 235)
+			return nil
+		}
+	}
+	if trouble != nil {
+		s.o.Mail.Auth(s.c.ID, mech, user, errAuthBackend.Code)
+		return wire(errAuthBackend)
+	}
+	return s.failed(mech, user, errWrongAuth)
+}
+
+// failed answers wrong credentials, each time more slowly, and at last closes.
+func (s *session) failed(mech, user string, r *reply.Reply) error {
+	s.o.Mail.Auth(s.c.ID, mech, user, r.Code)
+	pause := time.NewTimer(s.auth.delay(s.srv.authDelay))
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-s.ctx.Done():
+	case <-s.srv.closing:
+	}
+	if s.auth++; s.auth >= maxAttempts {
+		s.over, s.linger = true, true
+		r = errManyAuth
+	}
+	return wire(s.denied(r))
+}
+
+// exchange is a sasl.Server whose every error is a reply.
+type exchange struct {
+	sasl.Server
+	s *session
+}
+
+func (e *exchange) Next(response []byte) (challenge []byte, done bool, err error) {
+	defer e.s.guard("auth", &err)
+	challenge, done, err = e.Server.Next(response)
+	if err != nil && !isReply(err) {
+		err = wire(errBadAuth)
+	}
+	return challenge, done, err
+}
+
+// login is the server of the mechanism LOGIN
+// (draft-murchison-sasl-login-00): a user name, perhaps with the command, and
+// then a password.
+type login struct {
+	verify func(user, pass string) error
+	user   *string
+	asked  bool
+}
+
+func (l *login) Next(response []byte) (challenge []byte, done bool, err error) {
+	switch {
+	case response == nil && !l.asked:
+		l.asked = true
+		return []byte("Username:"), false, nil
+	case l.user == nil:
+		user := string(response)
+		l.user, l.asked = &user, true
+		return []byte("Password:"), false, nil
+	}
+	return nil, true, l.verify(*l.user, string(response))
+}

@@ -1,0 +1,132 @@
+package session
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"tarishi/internal/hook"
+)
+
+// users is an Authenticator with one user.
+type users struct {
+	mechs []string
+	err   error
+}
+
+func (u users) Mechanisms() []string { return u.mechs }
+
+func (u users) Authenticate(_ context.Context, _ *hook.Connection, user, pass string) (bool, error) {
+	return user == "user" && pass == "secret", u.err
+}
+
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func authRig(t *testing.T, u users) *rig {
+	r := newRig(t, false)
+	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
+		e.Conn.Auth = append(e.Conn.Auth, u)
+		return hook.Proceed()
+	})
+	return r
+}
+
+func TestAuth(t *testing.T) {
+	both := users{mechs: []string{"PLAIN", "LOGIN"}}
+	const ok = "235 2.7.0 Authentication successful"
+	for name, tc := range map[string]struct {
+		u     users
+		lines []string // client, server, client, …
+	}{
+		"plain":              {both, []string{"AUTH PLAIN " + b64("\x00user\x00secret"), ok, "AUTH PLAIN", "503"}},
+		"plain, asked":       {both, []string{"auth plain", "334 ", b64("\x00user\x00secret"), ok}},
+		"plain, identity":    {both, []string{"AUTH PLAIN " + b64("user\x00user\x00secret"), ok}},
+		"plain, other":       {both, []string{"AUTH PLAIN " + b64("root\x00user\x00secret"), "535 5.7.8"}},
+		"login":              {both, []string{"AUTH LOGIN", "334 VXNlcm5hbWU6", b64("user"), "334 UGFzc3dvcmQ6", b64("secret"), ok}},
+		"login, initial":     {both, []string{"AUTH LOGIN " + b64("user"), "334 UGFzc3dvcmQ6", b64("secret"), ok}},
+		"wrong":              {both, []string{"AUTH LOGIN " + b64("user"), "334 ", b64("guess"), "535 5.7.8 Authentication failed", "NOOP", "250"}},
+		"cancelled":          {both, []string{"AUTH LOGIN", "334 ", "*", "501", "NOOP", "250"}},
+		"a command as reply": {both, []string{"AUTH LOGIN", "334 ", "DATA", "334 ", "QUIT", "535", "NOOP", "250"}}, // they are base64
+		"not base64":         {both, []string{"AUTH LOGIN", "334 ", "!!!", "454", "NOOP", "250"}},
+		"garbage":            {both, []string{"AUTH PLAIN " + b64("x"), "501 5.5.2", "NOOP", "250"}},
+		"unknown mechanism":  {both, []string{"AUTH CRAM-MD5", "504 5.5.4"}},
+		"not configured":     {users{mechs: []string{"PLAIN"}}, []string{"AUTH LOGIN", "504 5.5.4"}},
+		"back end down":      {users{mechs: both.mechs, err: errors.New("db")}, []string{"AUTH PLAIN " + b64("\x00user\x00secret"), "454 4.7.0"}},
+		"odd spaces":         {both, []string{"AUTH  PLAIN   " + b64("\x00user\x00secret"), ok}},
+		"no mechanism":       {both, []string{"AUTH", "50", "AUTH ", "50", "NOOP", "250"}},
+		"in a transaction":   {both, []string{"MAIL FROM:<>", "250", "AUTH LOGIN", "503 5.5.1"}},
+		"many": {both, []string{
+			"AUTH PLAIN " + b64("\x00a\x00b"), "535", "AUTH PLAIN " + b64("\x00a\x00b"), "535", "AUTH PLAIN " + b64("\x00a\x00b"), "535",
+			"AUTH PLAIN " + b64("\x00a\x00b"), "535", "AUTH PLAIN " + b64("\x00a\x00b"), "421 4.7.0",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := authRig(t, tc.u)
+			c := r.dial()
+			c.want("220")
+			if got := c.cmd("EHLO x", "250"); !strings.Contains(got, "AUTH "+strings.Join(tc.u.mechs, " ")) {
+				t.Errorf("%q", got)
+			}
+			for i := 0; i < len(tc.lines); i += 2 {
+				c.cmd(tc.lines[i], tc.lines[i+1])
+			}
+		})
+	}
+}
+
+func TestAuthRelays(t *testing.T) {
+	r := authRig(t, users{mechs: []string{"PLAIN"}})
+	r.hooks.answer(hook.OnRcpt, hook.Proceed())
+	c := r.hello()
+	c.cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
+	c.cmd("STARTTLS", "503")
+	c.message("\r\n.\r\n", "250")
+	if raw := r.intake.messages()[0].raw; !strings.Contains(raw, "with ESMTPA id") || !strings.Contains(raw, "(authenticated bits=0)") ||
+		strings.Contains(raw, "user") {
+		t.Errorf("%q", raw)
+	}
+}
+
+// TestAuthPolicy: a public address gets AUTH only under TLS, or when told so.
+func TestAuthPolicy(t *testing.T) {
+	r := authRig(t, users{mechs: []string{"PLAIN"}})
+	r.hooks.set(hook.OnConnectInit, func(e *hook.Event) hook.Verdict {
+		e.Conn.Remote.Private, e.Conn.Remote.Local, e.Conn.OfferTLS = false, false, true
+		return hook.Proceed()
+	})
+	c := r.dial()
+	c.want("220")
+	if got := c.cmd("EHLO x", "250"); strings.Contains(got, "AUTH") {
+		t.Errorf("%q", got)
+	}
+	c.cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "538 5.7.11")
+	c.cmd("STARTTLS", "220")
+	c.startTLS(r.pool)
+	if got := c.cmd("EHLO x", "250"); !strings.Contains(got, "AUTH PLAIN") {
+		t.Errorf("%q", got)
+	}
+	c.cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
+	r.srv.o.AuthInsecure = true
+	c = r.dial()
+	c.want("220")
+	if got := c.cmd("EHLO x", "250"); !strings.Contains(got, "AUTH PLAIN") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestAuthDelay(t *testing.T) {
+	last := time.Duration(0)
+	for n := range attempts(40) {
+		d := n.delay(time.Second)
+		if d < last || d > maxAuthDelay {
+			t.Fatalf("attempt %d waits %v after %v", n, d, last)
+		}
+		last = d
+	}
+	if attempts(0).delay(time.Second) != time.Second || last != maxAuthDelay {
+		t.Error("bounds")
+	}
+}

@@ -1,0 +1,173 @@
+package session
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/reply"
+)
+
+// split returns a command line's verb in upper case and its argument. It sees
+// them as go-smtp does.
+func split(line []byte) (verb, arg string) {
+	text := strings.TrimRight(string(line), "\r\n")
+	if len(text) >= 8 && strings.EqualFold(text[:8], "STARTTLS") {
+		return "STARTTLS", text[8:]
+	}
+	if len(text) < 4 || len(text) > 4 && text[4] != ' ' {
+		return "", text
+	}
+	return strings.ToUpper(text[:4]), strings.TrimSpace(text[4:])
+}
+
+var requestLines = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE ", "PRI "}
+
+// dispatch does what one command line asks for, or returns what go-smtp is to
+// read of it.
+func (s *session) dispatch(line []byte) []byte {
+	if s.asking { // the answer to an AUTH challenge is no command
+		s.asking = false
+		s.instead = authenticated
+		return line
+	}
+	first := !s.begun
+	s.begun = true
+	verb, arg := split(line)
+	s.command = arg
+	if first && slices.ContainsFunc(requestLines, func(m string) bool { return strings.HasPrefix(string(line), m) }) {
+		s.hangUp(reply.New(521, "5.5.1", "This is a mail server"))
+		return nil
+	}
+	if bytes.ContainsAny(bytes.TrimRight(line, "\r\n"), "\r\x00") {
+		s.refuse(501, "5.5.2", "Control characters are not allowed")
+		return nil
+	}
+	switch verb {
+	case "HELO", "EHLO":
+		return s.greeted(verb, arg, line)
+	case "STARTTLS":
+		s.secure(arg)
+		return nil
+	case "MAIL":
+		return s.checkMail(line)
+	case "RCPT":
+		return s.checkRcpt(line)
+	case "DATA":
+		s.data(arg)
+		return nil
+	case "BDAT":
+		s.bdat(arg)
+		return nil
+	case "RSET":
+		s.run(hook.OnRset, hook.Event{})
+		s.instead = reply.New(250, "2.0.0", "OK")
+	case "AUTH":
+		s.instead = authenticated
+	case "QUIT":
+		s.quit()
+		return nil
+	default:
+		if !isPlain(verb) {
+			return []byte("????\r\n") // go-smtp repeats what it does not know
+		}
+	}
+	return line
+}
+
+// refuse answers a command that is wrong here.
+func (s *session) refuse(code int, enhanced, text string) {
+	s.io.send(s.denied(reply.New(code, enhanced, text)))
+}
+
+// decline answers with a hook's refusal and closes behind it if it says so.
+func (s *session) decline(v hook.Verdict, r *reply.Reply) {
+	s.io.send(s.denied(r))
+	if v.Code.Disconnects() && v.Code.Denies() {
+		s.over, s.mute, s.linger = true, true, true
+	}
+}
+
+// quit says goodbye. Its hook can only change the words.
+func (s *session) quit() {
+	v := s.run(hook.OnQuit, hook.Event{})
+	text := s.o.Me + " " + s.o.Close
+	if v.Text != "" {
+		text = v.Text
+	}
+	s.io.say(221, "2.0.0", text)
+	s.over, s.mute, s.linger = true, true, true
+}
+
+// greeted runs helo or ehlo, and capabilities. A refusal leaves the client
+// without a greeting; an earlier transaction is reset by go-smtp or by the
+// refusal.
+func (s *session) greeted(verb, host string, line []byte) []byte {
+	host, _, _ = strings.Cut(host, " ")
+	switch {
+	case host == "":
+		s.refuse(501, "5.5.4", verb+" requires domain/address - see RFC 5321 section 4.1.1.1")
+		return nil
+	case strings.ContainsFunc(host, func(r rune) bool { return r > '~' }):
+		s.refuse(501, "5.5.4", "Syntax error (8-bit characters not allowed)")
+		return nil
+	case strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' }):
+		s.refuse(501, "5.5.4", "Syntax error (control characters not allowed)")
+		return nil
+	}
+	s.reset()
+	s.c.Hello = hook.Hello{Verb: verb, Host: host}
+	p := hook.OnHelo
+	if verb == "EHLO" {
+		p = hook.OnEhlo
+	}
+	v := s.run(p, hook.Event{Host: host})
+	if v.Code.Denies() {
+		s.c.Hello = hook.Hello{}
+		s.decline(v, refusal(v, fault{550, "5.7.1", verb + " denied"}, fault{450, "4.7.1", verb + " denied"}))
+		return nil
+	}
+	if verb == "EHLO" {
+		s.c.Auth = nil
+		s.run(hook.OnCapabilities, hook.Event{})
+	}
+	if s.offersTLS() {
+		s.smtp.TLSConfig = s.o.TLSConfig // makes go-smtp announce STARTTLS
+	}
+	s.instead = reply.New(250, "", s.hello())
+	return line
+}
+
+func (s *session) offersTLS() bool {
+	ip := s.c.Remote.Addr.Addr()
+	return s.c.OfferTLS && s.o.TLSConfig != nil && !s.c.TLS.Enabled &&
+		!slices.Contains(s.o.NoSTARTTLSPorts, int(s.c.Local.Port())) &&
+		!slices.ContainsFunc(s.o.NoTLSHosts, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// secure answers STARTTLS (RFC 3207). What was sent in clear behind the command
+// would be forged into the encrypted conversation if it were looked at.
+func (s *session) secure(arg string) {
+	switch {
+	case s.c.TLS.Enabled:
+		s.refuse(503, "5.5.1", "Already running in TLS")
+	case s.c.AuthUser != "":
+		s.refuse(503, "5.5.1", "STARTTLS not allowed after AUTH")
+	case !s.offersTLS():
+		s.refuse(502, "5.5.1", "TLS not supported")
+	case strings.TrimSpace(arg) != "":
+		s.refuse(501, "5.5.4", "Syntax error (no parameters allowed)")
+	case s.io.pending():
+		s.hangUp(reply.New(503, "5.5.0", "Commands pipelined behind STARTTLS"))
+	default:
+		s.reset()
+		s.io.say(220, "2.0.0", "Go ahead")
+		if s.io.flush() != nil {
+			s.over = true
+			return
+		}
+		s.upgrade, s.mute = true, true
+	}
+}

@@ -1,0 +1,127 @@
+package session
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"tarishi/internal/dns"
+	"tarishi/internal/hook"
+	"tarishi/internal/maillog"
+)
+
+func TestReverseName(t *testing.T) {
+	for name, tc := range map[string]struct {
+		set  func(m *dns.Memory)
+		want string
+	}{
+		"name":     {func(m *dns.Memory) { m.AddPTR("127.0.0.1", "client.test") }, "client.test"},
+		"nxdomain": {func(*dns.Memory) {}, nxDomain},
+		"failure":  {func(m *dns.Memory) { m.Fail("127.0.0.1", "PTR", dns.Temporary) }, dnsError},
+		"no data":  {func(m *dns.Memory) { m.Fail("127.0.0.1", "PTR", dns.NoData) }, unknown},
+	} {
+		var m dns.Memory
+		tc.set(&m)
+		r := newRig(t, false, func(o *Options) { o.Resolver = &m })
+		c := r.dial()
+		c.want("220")
+		want := "250-mx.test Hello [127.0.0.1], "
+		if tc.want != nxDomain && tc.want != dnsError {
+			want = "250-mx.test Hello " + tc.want + " [127.0.0.1], "
+		}
+		c.cmd("EHLO x", want)
+		c.message("\r\n.\r\n", "250")
+		if raw := r.intake.messages()[0].raw; !strings.Contains(raw, "from x ("+tc.want+" [127.0.0.1])") {
+			t.Errorf("%s: %q", name, raw)
+		}
+	}
+	r := newRig(t, false)
+	r.hooks.answer(hook.OnLookupRDNS, hook.Verdict{Code: hook.OK, Text: "plugin.test"})
+	c := r.dial()
+	c.want("220")
+	c.cmd("EHLO x", "250-mx.test Hello plugin.test [127.0.0.1], ")
+}
+
+// TestMailLog: one line for each event, and no password in any.
+func TestMailLog(t *testing.T) {
+	core, seen := observer.New(zapcore.DebugLevel)
+	logger := zap.New(core)
+	r := newRig(t, false, func(o *Options) { o.Mail, o.Log = maillog.New(logger), logger })
+	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
+		e.Conn.Auth = append(e.Conn.Auth, users{mechs: []string{"PLAIN"}})
+		return hook.Proceed()
+	})
+	c := r.hello()
+	c.cmd("AUTH PLAIN "+b64("\x00user\x00guess"), "535")
+	c.cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
+	c.cmd("MAIL FROM:<a@b..test>", "501")
+	c.envelope()
+	c.cmd("RCPT TO:<x@-y>", "501")
+	c.cmd("DATA", "354")
+	c.send("Message-Id: <m@x>\r\n\r\n.\r\n")
+	c.want("250")
+	c.cmd("QUIT", "221")
+	c.closed()
+	ended := func(n int) {
+		for seen.FilterMessage("disconnect").Len() < n {
+			pause()
+		}
+	}
+	ended(1)
+	r.hooks.answer(hook.OnConnect, hook.Answer(hook.DenyDisconnect, "blocked"))
+	c = r.dial()
+	c.want("554 5.7.1 blocked")
+	c.conn.Close()
+	ended(2)
+	want := map[string]int{"connect": 2, "auth": 2, "sender": 2, "recipient": 2, "message": 1, "disconnect": 2, "refused": 1}
+	for event, n := range want {
+		if got := seen.FilterMessage(event).Len(); got != n {
+			t.Errorf("%d times %s, want %d", got, event, n)
+		}
+	}
+	for _, e := range seen.All() {
+		for k, v := range e.ContextMap() {
+			if s, ok := v.(string); ok && (strings.Contains(s, "secret") || strings.Contains(s, "guess")) {
+				t.Errorf("%s: %s=%q", e.Message, k, s)
+			}
+		}
+	}
+	end := seen.FilterMessage("disconnect").All()[0].ContextMap()
+	if end["txns"] != int64(1) || end["relay"] != true || end["esmtp"] != true || end["helo"] != "client.test" || end["lr"] == "" {
+		t.Errorf("%v", end)
+	}
+	m := seen.FilterMessage("message").All()[0].ContextMap()
+	if m["mid"] != "<m@x>" || m["code"] != int64(250) || m["size"] != int64(21) {
+		t.Errorf("%v", m)
+	}
+}
+
+func TestRemoteFlags(t *testing.T) {
+	s := NewServer(Options{})
+	for ip, want := range map[string][2]bool{
+		"127.0.0.1": {true, true}, "::1": {true, true}, "10.1.2.3": {true, false}, "169.254.1.1": {true, true}, "fc00::1": {true, true},
+		"203.0.113.9": {true, false}, "8.8.8.8": {false, false}, "2001:4860::1": {false, false},
+	} {
+		a := netip.MustParseAddr(ip)
+		if got := [2]bool{isPrivate(a), s.isLocal(a)}; got != want {
+			t.Errorf("%s: private, local = %v", ip, got)
+		}
+	}
+}
+
+// TestServerDefaults: zero options get usable values.
+func TestServerDefaults(t *testing.T) {
+	o := NewServer(Options{MaxLine: 1 << 30}).o
+	if o.MaxLine != largestMaxLine || o.InactivityTimeout != 5*time.Minute || o.Log == nil || o.Mail == nil || o.Helo == "" || o.Close == "" {
+		t.Errorf("%+v", o)
+	}
+	if errors.Is(errBare, errTimeout) {
+		t.Error("the ways to end are not distinct")
+	}
+}

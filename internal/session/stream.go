@@ -1,0 +1,371 @@
+package session
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"tarishi/internal/reply"
+)
+
+const (
+	commandBuffer = 1 << 10  // what an idle session holds for input
+	contentBuffer = 32 << 10 // while content arrives, or much is pipelined
+	outBuffer     = 4 << 10  // replies are sent at the latest when they are so many
+	keptOut       = 512      // what an idle session holds for output
+
+	// lingering is how long, and how much, a connection that is closed in anger
+	// is still read from, so that the reply is not lost to a reset.
+	lingering  = 2 * time.Second
+	lingerMost = 1 << 20
+)
+
+// The ways in which reading ends, besides the errors of the socket.
+var (
+	errLineTooLong = errors.New("command line too long")
+	errTLSInClear  = errors.New("TLS on a plain port")
+	errShutdown    = errors.New("shutting down")
+	errTimeout     = errors.New("timeout")
+	errTooSlow     = errors.New("below the minimum data rate")
+)
+
+var contentBuffers = sync.Pool{New: func() any { b := make([]byte, contentBuffer); return &b }}
+
+// stream is the plaintext side of a connection: command lines and content in,
+// replies out. All methods but wake and kill belong to the goroutine that holds
+// the conversation.
+//
+// Replies are kept until the stream has to wait for the client, so that those
+// to pipelined commands share a segment and a TLS record (RFC 2920 section 3.2).
+type stream struct {
+	raw  net.Conn // the socket
+	conn net.Conn // the socket, or TLS on it
+
+	buf  []byte // [r:w] is received and not used
+	r, w int
+	big  *[]byte // from contentBuffers when it is what buf is
+	out  []byte
+	gone bool // the client cannot be written to any more
+
+	maxLine    int
+	inactivity time.Duration
+	minRate    int64
+	window     time.Duration
+	waited     time.Duration // spent on waiting for content in this window
+	got        int64         // bytes of content in this window
+	onReply    func(code int, line []byte)
+
+	mu      sync.Mutex
+	waiting bool // blocked in a read that may be ended at any time
+	ending  bool // Shutdown wants no more commands
+}
+
+func newStream(conn net.Conn, o *Options) *stream {
+	return &stream{
+		raw: conn, conn: conn, maxLine: o.MaxLine, inactivity: o.InactivityTimeout, minRate: o.MinRate,
+		window: o.MinRateWindow, buf: make([]byte, commandBuffer),
+	}
+}
+
+// line returns the next command line with its line end. It is valid until the
+// next read. A client gets the inactivity timeout for a whole line, so that one
+// that sends a byte now and then does not live for ever.
+func (s *stream) line() ([]byte, error) {
+	scanned, limit := 0, s.inactivity
+	if s.isEnding() {
+		return nil, errShutdown
+	}
+	for {
+		pending := s.buf[s.r:s.w]
+		if len(pending) > 0 && pending[0] == 0x16 && s.conn == s.raw { // a TLS handshake record
+			return nil, errTLSInClear
+		}
+		i := bytes.IndexByte(pending[scanned:], '\n')
+		if n := scanned + i + 1; i >= 0 && n <= s.maxLine {
+			s.r += n
+			return pending[:n], nil
+		}
+		if scanned = len(pending); i >= 0 || scanned >= s.maxLine {
+			return nil, errLineTooLong
+		}
+		if err := s.flush(); err != nil {
+			return nil, err
+		}
+		if err := s.wait(limit); err != nil {
+			return nil, err
+		}
+		limit = 0
+		err := s.fill(false)
+		if ending := s.awake(); err != nil {
+			if ending && errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil, errShutdown
+			}
+			return nil, timeout(err)
+		}
+	}
+}
+
+// wait announces that the session is about to wait for something that a Shutdown
+// need not wait for. A limit of 0 leaves the deadline as it is.
+func (s *stream) wait(limit time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return errShutdown
+	}
+	if limit > 0 {
+		if err := s.raw.SetReadDeadline(time.Now().Add(limit)); err != nil {
+			return err
+		}
+	}
+	s.waiting = true
+	return nil
+}
+
+// awake takes back what wait announced.
+func (s *stream) awake() (ending bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = false
+	return s.ending
+}
+
+// wake makes a session that waits for a command return with errShutdown, now or
+// when it next wants to. It may be called from any goroutine.
+func (s *stream) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = true
+	if s.waiting {
+		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// kill cuts the connection. It may be called from any goroutine.
+func (s *stream) kill() { s.raw.Close() }
+
+// isEnding reports whether Shutdown wants no more commands.
+func (s *stream) isEnding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ending
+}
+
+// content hands what arrives to f until f is done or fails. f says how many
+// bytes it used; it must use all but a few when it wants more. The client has
+// to send something within the inactivity timeout, and minRate on average over
+// a window of waiting; our own slowness does not count.
+func (s *stream) content(f func(b []byte) (n int, done bool, err error)) error {
+	s.waited, s.got = 0, 0
+	for {
+		if s.r < s.w {
+			n, done, err := f(s.buf[s.r:s.w])
+			s.r += n
+			if done || err != nil {
+				return err
+			}
+		}
+		if err := s.flush(); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := s.raw.SetReadDeadline(began.Add(s.inactivity)); err != nil {
+			return err
+		}
+		before := s.w - s.r
+		if err := s.fill(true); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return timeout(err)
+		}
+		if s.minRate <= 0 {
+			continue
+		}
+		s.got += int64(s.w - s.r - before)
+		if s.waited += time.Since(began); s.waited >= s.window {
+			if float64(s.got) < float64(s.minRate)*s.waited.Seconds() {
+				return errTooSlow
+			}
+			s.waited, s.got = 0, 0
+		}
+	}
+}
+
+func timeout(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errTimeout
+	}
+	return err
+}
+
+// fill reads at least one byte behind what is there.
+func (s *stream) fill(content bool) error {
+	if s.r == s.w {
+		s.r, s.w = 0, 0
+		if s.big != nil && !content {
+			s.release()
+		}
+	}
+	if content && s.big == nil {
+		s.enlarge()
+	}
+	if s.w == len(s.buf) {
+		if s.r == 0 {
+			s.enlarge()
+		} else {
+			s.w = copy(s.buf, s.buf[s.r:s.w])
+			s.r = 0
+		}
+	}
+	for range 100 {
+		n, err := s.conn.Read(s.buf[s.w:])
+		if s.w += n; n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// enlarge moves to a content buffer. Neither a line nor what content leaves
+// unused fills one, so it is called at most once before release.
+func (s *stream) enlarge() {
+	s.big = contentBuffers.Get().(*[]byte)
+	s.w = copy(*s.big, s.buf[s.r:s.w])
+	s.r, s.buf = 0, *s.big
+}
+
+// release gives a content buffer back; nothing may be in it.
+func (s *stream) release() {
+	contentBuffers.Put(s.big)
+	s.big, s.r, s.w = nil, 0, 0
+	s.buf = make([]byte, commandBuffer)
+}
+
+// pending reports whether the client sent more than was used.
+func (s *stream) pending() bool { return s.r < s.w }
+
+// Write appends one reply line to what is sent with the next flush. It never
+// fails: who cannot be written to will not be read from either.
+func (s *stream) Write(line []byte) (int, error) {
+	if s.gone {
+		return len(line), nil
+	}
+	if s.onReply != nil && len(line) > 3 {
+		if code, err := strconv.Atoi(string(line[:3])); err == nil {
+			s.onReply(code, line)
+		}
+	}
+	s.out = append(s.out, line...)
+	if len(s.out) >= outBuffer {
+		_ = s.flush()
+	}
+	return len(line), nil
+}
+
+// say writes a reply of our own.
+func (s *stream) say(code int, enhanced, text string) { s.send(reply.New(code, enhanced, text)) }
+
+// send writes r, with as many lines as its text has.
+func (s *stream) send(r *reply.Reply) {
+	head := strconv.Itoa(r.Code)
+	status := r.Enhanced.String()
+	if status != "" {
+		status += " "
+	}
+	text := clean(r.Text)
+	for {
+		line, rest, more := bytes.Cut([]byte(text), []byte("\n"))
+		sep := " "
+		if more {
+			sep = "-"
+		}
+		_, _ = s.Write([]byte(head + sep + status + string(line) + "\r\n"))
+		if !more {
+			return
+		}
+		text = string(rest)
+	}
+}
+
+// flush sends the replies that are kept.
+func (s *stream) flush() error {
+	if len(s.out) == 0 {
+		return nil
+	}
+	if s.gone {
+		s.out = nil
+		return net.ErrClosed
+	}
+	err := s.raw.SetWriteDeadline(time.Now().Add(s.inactivity))
+	if err == nil {
+		_, err = s.conn.Write(s.out)
+	}
+	if s.out = s.out[:0]; cap(s.out) > keptOut {
+		s.out = nil
+	}
+	s.gone = err != nil
+	return err
+}
+
+// startTLS begins TLS as a server. Whatever came in clear is forgotten.
+func (s *stream) startTLS(c *tls.Config) (tls.ConnectionState, error) {
+	s.r, s.w = 0, 0
+	t := tls.Server(s.raw, c)
+	if err := s.wait(s.inactivity); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	_ = s.raw.SetWriteDeadline(time.Now().Add(s.inactivity))
+	err := t.Handshake()
+	s.awake()
+	if err != nil {
+		s.gone = true // neither in clear nor under TLS can anything be said
+		return tls.ConnectionState{}, err
+	}
+	s.conn = t
+	return t.ConnectionState(), nil
+}
+
+// close sends what is kept and closes.
+func (s *stream) close() {
+	_ = s.flush()
+	s.gone = true
+	s.conn.Close()
+	if s.big != nil {
+		s.release()
+	}
+}
+
+// half sends what is kept and closes our direction. If the client sent, or is
+// still sending, what nobody reads, the kernel would answer a close with a reset
+// that can destroy the last reply on its way.
+func (s *stream) half() {
+	_ = s.flush()
+	c, ok := s.raw.(interface{ CloseWrite() error })
+	if !ok || s.gone {
+		s.close()
+		return
+	}
+	_ = s.raw.SetDeadline(time.Now().Add(lingering))
+	if t, ok := s.conn.(*tls.Conn); ok {
+		_ = t.CloseWrite()
+	}
+	_ = c.CloseWrite()
+}
+
+// drain reads, after half, until the client closes too, for a while.
+func (s *stream) drain() {
+	if !s.gone && s.wait(lingering) == nil {
+		_, _ = io.CopyN(io.Discard, s.raw, lingerMost)
+	}
+	s.close()
+}

@@ -1,0 +1,242 @@
+package session
+
+import (
+	"runtime/debug"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/emersion/go-smtp"
+	"go.uber.org/zap"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+)
+
+// guard turns a panic below go-smtp into the reply 421. It is deferred.
+func (s *session) guard(where string, err *error) {
+	if v := recover(); v != nil {
+		s.srv.panics.Add(1)
+		s.log().Error("panic", zap.String("in", where), zap.Any("value", v), zap.ByteString("stack", debug.Stack()))
+		s.over, s.linger = true, true
+		*err = wire(reply.New(421, "4.3.0", "Internal server error"))
+	}
+}
+
+// reset ends the transaction, if there is one.
+func (s *session) reset() {
+	tx := s.tx
+	if s.recv != nil {
+		s.recv.discard()
+		s.recv = nil
+	}
+	if tx == nil {
+		return
+	}
+	defer func() { s.tx = nil }() // also after a panic: once for each transaction
+	s.run(hook.OnResetTransaction, hook.Event{})
+}
+
+// checkMail answers what go-smtp would answer wrongly, or not at all.
+func (s *session) checkMail(line []byte) []byte {
+	switch {
+	case s.c.Hello.Verb == "":
+		s.refuse(503, "5.5.1", "Use EHLO/HELO before MAIL")
+	case s.recv != nil:
+		s.refuse(503, "5.5.1", "MAIL not allowed during message transfer")
+	case s.o.StrictRFC1869 && !s.c.Relaying && !isStrict(s.command, "FROM:<"):
+		s.refuse(501, "5.5.2", "Invalid MAIL FROM parameters")
+	default:
+		return line
+	}
+	return nil
+}
+
+// checkRcpt is checkMail for RCPT. The bare postmaster, which must be accepted
+// (RFC 5321 section 4.5.1), becomes the one of this host.
+func (s *session) checkRcpt(line []byte) []byte {
+	switch {
+	case s.tx == nil:
+		s.refuse(503, "5.5.1", "Use MAIL before RCPT")
+	case s.recv != nil:
+		s.refuse(503, "5.5.1", "RCPT not allowed during message transfer")
+	case s.o.StrictRFC1869 && !s.tx.Relaying && !isStrict(s.command, "TO:<"):
+		s.refuse(501, "5.5.2", "Invalid RCPT TO parameters")
+	default:
+		const bare = "TO:<postmaster>"
+		if len(s.command) < len(bare) || !strings.EqualFold(s.command[:len(bare)], bare) {
+			return line
+		}
+		s.command = "TO:<postmaster@" + s.o.Me + ">" + s.command[len(bare):]
+		return []byte("RCPT " + s.command + "\r\n")
+	}
+	return nil
+}
+
+func isStrict(arg, prefix string) bool {
+	return len(arg) >= len(prefix) && strings.EqualFold(arg[:len(prefix)], prefix)
+}
+
+// path returns what stands behind the colon of FROM: or TO:.
+func (s *session) path() string {
+	_, path, _ := strings.Cut(s.command, ":")
+	return path
+}
+
+// address reads and checks the path of the current command.
+func (s *session) address(flat string, utf8 bool, enhanced, what string) (mail.Address, *reply.Reply) {
+	limit := mail.MaxPath
+	if s.o.Postel {
+		limit = mail.MaxPathRelaxed
+	}
+	a, err := mailbox(s.path(), flat)
+	switch {
+	case err != nil:
+		return a, reply.New(501, enhanced, "Invalid "+what+" address").Because(err)
+	case len(a.Path()) > limit:
+		return a, reply.New(501, enhanced, "Invalid "+what+" address: too long")
+	case a.IsUTF8() && !utf8:
+		return a, reply.New(553, "5.6.7", "A non-ASCII address needs SMTPUTF8")
+	}
+	return a, nil
+}
+
+// Mail implements smtp.Session. It begins a transaction; one that is open is
+// reset first.
+func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
+	defer s.guard("mail", &err)
+	if s.c.Hello.Verb == "" { // go-smtp remembers a greeting that was refused later
+		return wire(reply.New(503, "5.5.1", "Use EHLO/HELO before MAIL"))
+	}
+	s.reset()
+	if unwell := s.o.Intake.Healthy(); unwell != nil {
+		r := reply.From(unwell)
+		s.o.Mail.Sender(s.c.ID, from, r.Code, r.Text)
+		return wire(s.denied(r))
+	}
+	a, bad := s.address(from, opts.UTF8, "5.1.7", "MAIL FROM")
+	if bad != nil {
+		s.o.Mail.Sender(s.c.ID, clean(from), bad.Code, bad.Text)
+		return wire(s.denied(bad))
+	}
+	s.c.Transactions++
+	s.tx = &hook.Transaction{
+		Envelope: mail.Envelope{
+			ID: mail.NewID(s.c.ID, s.c.Transactions), From: a, Received: time.Now(), Body: string(opts.Body), UTF8: opts.UTF8,
+			Return: string(opts.Return), EnvelopeID: opts.EnvelopeID, Notes: mail.Notes{},
+		},
+		Relaying: s.c.Relaying, Results: hook.NewResults(),
+	}
+	v := s.run(hook.OnMail, hook.Event{Sender: a, Params: parameters(s.path())})
+	if v.Code.Denies() {
+		text := "sender " + a.Path() + " denied"
+		r := refusal(v, fault{550, "5.7.1", text}, fault{450, "4.7.1", text})
+		s.o.Mail.Sender(string(s.tx.ID), a.String(), r.Code, r.Text)
+		s.reset()
+		return s.fails(v, r)
+	}
+	r := assent(v, 250, "2.1.0", "sender "+a.Path()+" OK")
+	s.o.Mail.Sender(string(s.tx.ID), a.String(), r.Code, r.Text)
+	s.instead = r
+	return nil
+}
+
+// fails returns a hook's refusal to go-smtp and remembers to close behind it.
+func (s *session) fails(v hook.Verdict, r *reply.Reply) error {
+	s.over = s.over || v.Code.Disconnects()
+	s.linger = s.linger || s.over
+	return wire(s.denied(r))
+}
+
+// Rcpt implements smtp.Session. It answers also what it accepts as an error:
+// go-smtp would keep a list of recipients of its own.
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
+	defer s.guard("rcpt", &err)
+	tx := s.tx
+	if tx == nil {
+		return wire(reply.New(503, "5.5.1", "Use MAIL before RCPT"))
+	}
+	a, r := s.address(to, tx.UTF8, "5.1.3", "RCPT TO")
+	if r == nil && s.o.MaxRecipients > 0 && len(tx.Recipients) >= s.o.MaxRecipients {
+		r = reply.New(452, "4.5.3", "Too many recipients")
+	}
+	rcpt := mail.Recipient{Address: a, Notify: notify(opts.Notify)}
+	if r == nil && opts.OriginalRecipient != "" {
+		rcpt.ORCPT = strings.ToLower(string(opts.OriginalRecipientType)) + ";" + opts.OriginalRecipient
+		if strings.ContainsFunc(rcpt.ORCPT, unicode.IsControl) {
+			r = reply.New(501, "5.5.4", "Malformed ORCPT parameter value")
+		}
+	}
+	var v hook.Verdict
+	if r == nil {
+		v, r = s.recipient(rcpt)
+	}
+	counts(r, &tx.Rcpts, &s.c.Rcpts)
+	s.o.Mail.Recipient(string(tx.ID), tx.From.String(), addressOr(a, to), r.Code, r.Text)
+	return s.fails(v, r)
+}
+
+// recipient runs rcpt and rcpt_ok and takes the recipient in if they allow it.
+func (s *session) recipient(rcpt mail.Recipient) (hook.Verdict, *reply.Reply) {
+	path := rcpt.Address.Path()
+	text := "recipient " + path + " denied"
+	hard, soft := fault{550, "5.7.1", text}, fault{450, "4.7.1", text}
+	v := s.run(hook.OnRcpt, hook.Event{Recipient: rcpt, Params: parameters(s.path())})
+	if v.Code.Denies() {
+		return v, refusal(v, hard, soft)
+	}
+	if v.Code != hook.OK && !(s.tx.Relaying && (v.Code == hook.Cont || v.Code == 0)) {
+		r := reply.New(550, "5.7.1", "I cannot deliver mail for "+path)
+		if v.Text != "" {
+			r.Text = v.Text
+		}
+		return hook.Verdict{}, r
+	}
+	ok := s.run(hook.OnRcptOK, hook.Event{Recipient: rcpt})
+	if ok.Code.Denies() {
+		return ok, refusal(ok, hard, soft)
+	}
+	if ok.Text == "" && ok.Reply == nil {
+		ok.Text, ok.Reply = v.Text, v.Reply
+	}
+	s.tx.Recipients = append(s.tx.Recipients, rcpt)
+	return hook.Verdict{}, assent(ok, 250, "2.1.5", "recipient "+path+" OK")
+}
+
+func addressOr(a mail.Address, raw string) string {
+	if a.IsNull() {
+		return clean(raw)
+	}
+	return a.String()
+}
+
+// counts adds the outcome r to each of the counts.
+func counts(r *reply.Reply, all ...*hook.Counts) {
+	for _, c := range all {
+		switch {
+		case r.Positive():
+			c.Accepted++
+		case r.Temporary():
+			c.Deferred++
+		default:
+			c.Rejected++
+		}
+	}
+}
+
+func notify(list []smtp.DSNNotify) (n mail.Notify) {
+	for _, k := range list {
+		switch k {
+		case smtp.DSNNotifyNever:
+			n |= mail.NotifyNever
+		case smtp.DSNNotifyDelayed:
+			n |= mail.NotifyDelay
+		case smtp.DSNNotifyFailure:
+			n |= mail.NotifyFailure
+		case smtp.DSNNotifySuccess:
+			n |= mail.NotifySuccess
+		}
+	}
+	return n
+}

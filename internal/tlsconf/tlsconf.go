@@ -1,0 +1,88 @@
+// Package tlsconf makes TLS configurations out of certificate files. It keeps
+// nothing: whoever wants the files read again calls Server again. Every error
+// names the file that is at fault.
+package tlsconf
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// ErrNoCertificate is returned by Server when no file is given.
+var ErrNoCertificate = errors.New("tls: no certificate is configured")
+
+// Server loads pairs of PEM files, keys[i] with certs[i], and returns the
+// configuration of a server that shows one of them: the one that fits the name
+// the client asks for (RFC 6066 section 3), else the first. A certificate file
+// holds the leaf first and then its chain; key and certificate may be the same
+// file. minVersion is a tls.VersionTLS constant; 0 is TLS 1.2.
+//
+// A client that offers application protocols and not "smtp" is refused, so that
+// a request meant for another protocol cannot end up in a mail session.
+func Server(keys, certs []string, minVersion uint16) (*tls.Config, error) {
+	if len(keys) == 0 && len(certs) == 0 {
+		return nil, ErrNoCertificate
+	}
+	if len(keys) != len(certs) {
+		return nil, fmt.Errorf("tls: %d key files for %d certificate files: they go in pairs", len(keys), len(certs))
+	}
+	if minVersion == 0 {
+		minVersion = tls.VersionTLS12
+	}
+	c := &tls.Config{MinVersion: minVersion, NextProtos: []string{"smtp"}}
+	for i := range keys {
+		pair, err := load(keys[i], certs[i])
+		if err != nil {
+			return nil, err
+		}
+		c.Certificates = append(c.Certificates, pair)
+	}
+	return c, nil
+}
+
+// load reads one pair. The parts are checked one after the other so that the
+// error can say which file is wrong.
+func load(key, cert string) (tls.Certificate, error) {
+	keyPEM, err := os.ReadFile(key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("tls key: %w", err)
+	}
+	certPEM, err := os.ReadFile(cert)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("tls certificate: %w", err)
+	}
+	if !hasBlock(certPEM, func(t string) bool { return t == "CERTIFICATE" }) {
+		return tls.Certificate{}, fmt.Errorf("tls certificate: %s holds no PEM block CERTIFICATE", cert)
+	}
+	if !hasBlock(keyPEM, func(t string) bool {
+		return t == "PRIVATE KEY" || t == "RSA PRIVATE KEY" || t == "EC PRIVATE KEY"
+	}) {
+		return tls.Certificate{}, fmt.Errorf("tls key: %s holds no unencrypted PEM private key", key)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("tls: %s and %s do not make a pair: %w", key, cert, err)
+	}
+	if pair.Leaf == nil {
+		if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
+			return tls.Certificate{}, fmt.Errorf("tls certificate: %s: %w", cert, err)
+		}
+	}
+	return pair, nil
+}
+
+func hasBlock(b []byte, is func(blockType string) bool) bool {
+	for {
+		var block *pem.Block
+		if block, b = pem.Decode(b); block == nil {
+			return false
+		}
+		if is(block.Type) {
+			return true
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package tlsconf
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pair writes a self-signed certificate for name and its key.
+func pair(t *testing.T, dir, name string) (key, cert string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, cert = filepath.Join(dir, name+".key"), filepath.Join(dir, name+".crt")
+	write(t, key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+	write(t, cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return key, cert
+}
+
+func write(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shown does a handshake and returns the name on the certificate that c shows.
+func shown(t *testing.T, c *tls.Config, client *tls.Config) (string, error) {
+	t.Helper()
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	go func() { _ = tls.Server(b, c).Handshake() }()
+	client.InsecureSkipVerify = true
+	conn := tls.Client(a, client)
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := conn.Handshake(); err != nil {
+		return "", err
+	}
+	return conn.ConnectionState().PeerCertificates[0].DNSNames[0], nil
+}
+
+func TestServer(t *testing.T) {
+	dir := t.TempDir()
+	keyA, certA := pair(t, dir, "a.test")
+	keyB, certB := pair(t, dir, "b.test")
+	c, err := Server([]string{keyA, keyB}, []string{certA, certB}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.MinVersion != tls.VersionTLS12 {
+		t.Errorf("minimum version %x", c.MinVersion)
+	}
+	for sni, want := range map[string]string{"a.test": "a.test", "b.test": "b.test", "": "a.test", "other.test": "a.test", `x\`: "a.test"} {
+		if got, err := shown(t, c, &tls.Config{ServerName: sni}); got != want {
+			t.Errorf("%q: got %q, %v", sni, got, err)
+		}
+	}
+	if _, err := shown(t, c, &tls.Config{NextProtos: []string{"smtp"}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := shown(t, c, &tls.Config{NextProtos: []string{"h2"}}); err == nil {
+		t.Error("a client of another protocol came in")
+	}
+	strict, err := Server([]string{keyA}, []string{certA}, tls.VersionTLS13)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := shown(t, strict, &tls.Config{MaxVersion: tls.VersionTLS12}); err == nil {
+		t.Error("the minimum version does not hold")
+	}
+}
+
+func TestServerSaysWhichFile(t *testing.T) {
+	dir := t.TempDir()
+	keyA, certA := pair(t, dir, "a.test")
+	keyB, _ := pair(t, dir, "b.test")
+	empty, missing := filepath.Join(dir, "empty"), filepath.Join(dir, "missing")
+	write(t, empty, nil)
+	broken := filepath.Join(dir, "broken")
+	write(t, broken, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}))
+	for name, tc := range map[string]struct {
+		keys, certs []string
+		want        []string
+	}{
+		"missing key":  {[]string{missing}, []string{certA}, []string{"tls key", missing}},
+		"missing cert": {[]string{keyA}, []string{missing}, []string{"tls certificate", missing}},
+		"empty key":    {[]string{empty}, []string{certA}, []string{empty, "private key"}},
+		"empty cert":   {[]string{keyA}, []string{empty}, []string{empty, "CERTIFICATE"}},
+		"swapped":      {[]string{certA}, []string{keyA}, []string{keyA, "CERTIFICATE"}},
+		"other key":    {[]string{keyB}, []string{certA}, []string{keyB, certA, "pair"}},
+		"broken cert":  {[]string{keyA}, []string{broken}, []string{broken}},
+		"odd":          {[]string{keyA, keyB}, []string{certA}, []string{"2 key files for 1"}},
+	} {
+		_, err := Server(tc.keys, tc.certs, 0)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+			continue
+		}
+		for _, w := range tc.want {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %v, want %q in it", name, err, w)
+			}
+		}
+	}
+	if _, err := Server(nil, nil, 0); !errors.Is(err, ErrNoCertificate) {
+		t.Error(err)
+	}
+}
