@@ -40,6 +40,9 @@ const (
 	OnQueueOK          Point = "queue_ok"
 	OnRset             Point = "rset"
 	OnQuit             Point = "quit"
+	OnVrfy             Point = "vrfy"
+	OnNoop             Point = "noop"
+	OnUnrecognized     Point = "unrecognized_command"
 	OnResetTransaction Point = "reset_transaction"
 	OnDisconnect       Point = "disconnect"
 	OnDeny             Point = "deny"
@@ -56,7 +59,8 @@ const (
 func Points() []Point {
 	return []Point{
 		OnInit, OnConnectInit, OnLookupRDNS, OnConnect, OnHelo, OnEhlo, OnCapabilities, OnMail, OnRcpt, OnRcptOK, OnData,
-		OnMaxDataExceeded, OnDataPost, OnQueue, OnQueueOutbound, OnQueueOK, OnRset, OnQuit, OnResetTransaction, OnDisconnect,
+		OnMaxDataExceeded, OnDataPost, OnQueue, OnQueueOutbound, OnQueueOK, OnRset, OnVrfy, OnNoop, OnUnrecognized, OnQuit,
+		OnResetTransaction, OnDisconnect,
 		OnDeny, OnPreSendTransEmail, OnSendEmail, OnGetMX, OnDeferred, OnBounce, OnDelivered,
 	}
 }
@@ -149,6 +153,8 @@ type Event struct {
 	Sender    mail.Address      // mail
 	Recipient mail.Recipient    // rcpt, rcpt_ok
 	Params    map[string]string // mail, rcpt: ESMTP parameters, upper-case keys
+	Verb      string            // unrecognized_command: in upper case
+	Argument  string            // vrfy, noop, unrecognized_command: what stands behind the verb
 	Text      string            // queue_ok: the reply's text; deferred, bounce: the reason
 
 	Delay   time.Duration     // deferred: until the next attempt

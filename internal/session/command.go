@@ -10,17 +10,18 @@ import (
 	"tarishi/internal/reply"
 )
 
-// split returns a command line's verb in upper case and its argument. It sees
-// them as go-smtp does.
+// split returns a command line's verb in upper case, which is empty where no
+// ASCII stands, and its argument. It sees them as go-smtp does.
 func split(line []byte) (verb, arg string) {
 	text := strings.TrimRight(string(line), "\r\n")
 	if len(text) >= 8 && strings.EqualFold(text[:8], "STARTTLS") {
 		return "STARTTLS", text[8:]
 	}
-	if len(text) < 4 || len(text) > 4 && text[4] != ' ' {
-		return "", text
+	verb, arg, _ = strings.Cut(text, " ")
+	if !isPlain(verb) { // the upper case of some letters is ASCII
+		verb = ""
 	}
-	return strings.ToUpper(text[:4]), strings.TrimSpace(text[4:])
+	return strings.ToUpper(verb), strings.TrimSpace(arg)
 }
 
 var requestLines = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE ", "PRI "}
@@ -69,12 +70,67 @@ func (s *session) dispatch(line []byte) []byte {
 	case "QUIT":
 		s.quit()
 		return nil
+	case "VRFY":
+		s.vrfy(arg)
+		return nil
+	case "NOOP":
+		s.noop(arg)
+		return nil
+	case "SEND", "SOML", "SAML", "EXPN", "HELP", "TURN", "LHLO": // go-smtp knows what to say
 	default:
-		if !isPlain(verb) {
-			return []byte("????\r\n") // go-smtp repeats what it does not know
-		}
+		s.unrecognized(verb, arg)
+		return nil
 	}
 	return line
+}
+
+// vrfy answers VRFY. Nobody is told whether an address exists unless a plugin
+// does it (RFC 5321 section 7.3).
+func (s *session) vrfy(arg string) {
+	v := s.run(hook.OnVrfy, hook.Event{Argument: arg})
+	switch {
+	case v.Code.Denies():
+		s.decline(v, refusal(v, fault{550, "5.7.1", "Access Denied"}, fault{450, "4.7.1", "Lookup Failed"}))
+		s.reset()
+	case v.Code == hook.OK:
+		s.io.send(assent(v, 250, "2.1.5", "User OK"))
+	default:
+		s.io.send(assent(v, 252, "2.1.5", "Just try sending a mail and we'll see how it turns out..."))
+	}
+}
+
+// noop answers NOOP, which only a permanent refusal can change.
+func (s *session) noop(arg string) {
+	v := s.run(hook.OnNoop, hook.Event{Argument: arg})
+	if v.Code == hook.Deny || v.Code == hook.DenyDisconnect {
+		s.decline(v, refusal(v, fault{500, "5.7.1", "Stop wasting my time"}, fault{}))
+		return
+	}
+	s.io.say(250, "2.0.0", "OK")
+}
+
+// strangers is how many unrecognized commands a client may send: what goes on
+// after so many is not SMTP.
+const strangers = 10
+
+// unrecognized answers a command that is not SMTP's, unless a plugin
+// understands it.
+func (s *session) unrecognized(verb, arg string) {
+	v := s.run(hook.OnUnrecognized, hook.Event{Verb: verb, Argument: arg})
+	unknown := fault{500, "5.5.1", "Unrecognized command"}
+	switch v.Code {
+	case hook.OK:
+		s.io.send(assent(v, 250, "2.0.0", "OK"))
+		return
+	case hook.DenyDisconnect:
+		unknown.code = 521
+	case hook.DenySoftDisconnect:
+		unknown.code, unknown.enhanced = 421, "4.5.1"
+	}
+	s.decline(v, refusal(v, unknown, unknown))
+	if s.unknown++; s.unknown > strangers && !s.over {
+		s.hangUp(reply.New(421, "4.7.0", "Too many unrecognized commands"))
+	}
 }
 
 // refuse answers a command that is wrong here.

@@ -24,7 +24,10 @@ func talk(r *rig, p hook.Point) (*client, string) {
 	}
 	c.cmd("EHLO client.test", "250")
 	switch p {
-	case hook.OnRset, hook.OnQuit:
+	case hook.OnUnrecognized:
+		c.send("XYZZY plugh\r\n")
+		return c, c.read()
+	case hook.OnRset, hook.OnQuit, hook.OnVrfy, hook.OnNoop:
 		c.send(strings.ToUpper(string(p)) + "\r\n")
 		return c, c.read()
 	}
@@ -112,6 +115,18 @@ func TestReplies(t *testing.T) {
 			"250 2.0.0 OK", "250 2.0.0 OK", "250 2.0.0 OK", "250 2.0.0 OK", "250 2.0.0 OK",
 		},
 		{
+			hook.OnVrfy, "550 5.7.1 Access Denied", "450 4.7.1 Lookup Failed", "!550 5.7.1 Access Denied", "!450 4.7.1 Lookup Failed",
+			"250 2.1.5 User OK", "252 2.1.5 Just try", "252 2.1.5 Just try", "252 2.1.5 Just try", "252 2.1.5 Just try", "252 2.1.5 Just try",
+		},
+		{
+			hook.OnNoop, "500 5.7.1 Stop wasting my time", "250 2.0.0 OK", "!500 5.7.1 Stop wasting my time", "250 2.0.0 OK", "250 2.0.0 OK",
+			"250 2.0.0 OK", "250 2.0.0 OK", "250 2.0.0 OK", "250 2.0.0 OK", "250 2.0.0 OK",
+		},
+		{
+			hook.OnUnrecognized, "500 5.5.1 Unrecognized command", "500 5.5.1 Unrecognized command", "!521 5.5.1 Unrecognized command",
+			"!421 4.5.1 Unrecognized command", "250 2.0.0 OK", "500 5.5.1 ", "500 5.5.1 ", "500 5.5.1 ", "500 5.5.1 ", "500 5.5.1 ",
+		},
+		{
 			hook.OnQuit, "!221 ", "!221 ", "!221 ", "!221 ", "!221 ",
 			"!221 ", "!221 ", "!221 ", "!221 ", "!221 ",
 		},
@@ -134,7 +149,7 @@ func TestReplies(t *testing.T) {
 					c.send(".\r\n")
 					c.want("250")
 				} else if !strings.HasPrefix(want, "554 5.7.1 rDNS") && !strings.HasPrefix(want, "421") && !strings.HasPrefix(want, "554 5.7.1 Your") {
-					c.cmd("NOOP", "250")
+					c.cmd("RSET", "250")
 				}
 			})
 		}

@@ -58,6 +58,7 @@ type session struct {
 	linger  bool         // the client may be sending still: see stream.half
 	upgrade bool         // STARTTLS was answered
 	asking  bool         // go-smtp waits for a line of an AUTH exchange
+	unknown int          // unrecognized commands so far
 	begun   bool         // a first command line was read
 	met     bool         // hooks know of the connection
 }
