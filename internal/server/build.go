@@ -1,0 +1,211 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/dns"
+	"tarishi/internal/dsn"
+	"tarishi/internal/forward"
+	"tarishi/internal/hook"
+	"tarishi/internal/intake"
+	"tarishi/internal/listener"
+	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+	"tarishi/internal/outbound"
+	"tarishi/internal/plugin"
+	"tarishi/internal/plugin/all"
+	"tarishi/internal/pool"
+	"tarishi/internal/queue"
+	"tarishi/internal/session"
+	"tarishi/internal/tlsconf"
+)
+
+// New builds the daemon: it opens the queue and binds the addresses, but serves
+// nobody before Run. Its errors are one line each and name the file, address or
+// folder that is at fault.
+func New(cfg *conf.Config, o Options) (*Server, error) {
+	level, err := maillog.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return nil, err
+	}
+	log := zap.New(maillog.NewCore(cfg.Log.Format, cfg.Log.Timestamps, level, o.Stderr))
+	events := maillog.New(log)
+	s := &Server{cfg: cfg, o: o, log: log}
+
+	certificates, err := serverTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+	out := cfg.TLS.Outbound
+	nextHops, err := tlsconf.Client(out.CA, out.Key, out.Cert, out.MinVersion)
+	if err != nil {
+		return nil, err
+	}
+	resolver, err := dns.New(dns.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, Tries: cfg.DNS.Tries})
+	if err != nil {
+		return nil, err
+	}
+	// Bind before the queue is opened: a second daemon on one instance then
+	// fails on whichever it meets first, and touches nothing.
+	s.listener, err = listener.Listen(listener.Options{
+		Addrs: cfg.SMTP.Listen, SMTPSPort: cfg.SMTP.SMTPSPort, Me: cfg.Me, MaxConnections: cfg.Connection.MaxConnections,
+		MaxPerIP: cfg.Connection.MaxConnectionsPerIP, Mail: events, Log: log.Named("listener"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: log.Named("queue")})
+	if err != nil {
+		s.listener.Close()
+		return nil, err
+	}
+	if err := s.assemble(cfg, events, certificates, nextHops, resolver); err != nil {
+		s.listener.Close()
+		s.queue.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// assemble connects the parts that only live in memory.
+func (s *Server) assemble(cfg *conf.Config, events *maillog.Log, certificates, nextHops *tls.Config, resolver *dns.Resolver) error {
+	log := s.log
+	s.pool = pool.New(pool.Options{Log: log.Named("pool")})
+	rest := &leftover{queue: s.queue}
+	relay := forward.New(forward.Options{
+		Me: cfg.Me, Resolver: resolver, Sender: s.pool, Mail: events, Log: log.Named("forward"),
+		TLSConfig: nextHops, TLS: cfg.TLS.Outbound, Reporter: rest, Requeuer: rest,
+	})
+	chain, err := hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: relay}, log)
+	if err != nil {
+		return err
+	}
+	s.chain = chain
+	s.outbound = outbound.New(outbound.Options{
+		Me: cfg.Me, ConcurrencyMax: cfg.Outbound.ConcurrencyMax, AlwaysSplit: cfg.Outbound.AlwaysSplit,
+		Intervals: cfg.Outbound.TempFailIntervals, MaxLifetime: cfg.Outbound.MaxLifetime, Port: cfg.Outbound.Port,
+		LocalMXOK: cfg.Outbound.LocalMXOK, InetPrefer: cfg.Outbound.InetPrefer, EnableTLS: cfg.Outbound.EnableTLS, TLS: cfg.TLS.Outbound, TLSConfig: nextHops,
+		ConnectTimeout: cfg.Outbound.ConnectTimeout, PoolTimeout: cfg.Outbound.PoolTimeout,
+		PoolConcurrencyMax: cfg.Outbound.PoolConcurrencyMax, PublicIP: cfg.SMTP.PublicIP,
+		Disabled: func() bool { return cfg.Outbound.Disabled }, Grace: grace(cfg),
+		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
+		Queue:     s.queue, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
+	})
+	rest.outbound = s.outbound
+	receive := intake.New(intake.Options{
+		Me: cfg.Me, ReceivedHeader: cfg.Outbound.ReceivedHeader, Queue: s.queue, Dispatcher: s.outbound, Chain: chain,
+		Mail: events, Log: log.Named("intake"), Now: time.Now,
+	})
+	c := cfg.Connection
+	s.sessions = session.NewServer(session.Options{
+		Me: cfg.Me, Version: s.o.Version, Greeting: c.Greeting, Helo: c.Helo, Close: c.Close,
+		MaxBytes: c.MaxBytes, MaxLine: c.MaxLineLength, MaxReceived: c.MaxReceived, MaxRecipients: c.MaxRecipients,
+		InactivityTimeout: cfg.SMTP.InactivityTimeout, MinRate: c.MinRate, ShowVersion: c.ShowVersion,
+		AddReceived: c.AddReceived, CleanAuthResults: c.CleanAuthResults, SMTPUTF8: c.SMTPUTF8, Postel: c.Postel,
+		StrictRFC1869: c.StrictRFC1869, TLSConfig: certificates, NoSTARTTLSPorts: cfg.TLS.NoSTARTTLSPorts,
+		NoTLSHosts: cfg.TLS.NoTLSHosts, AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
+		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
+	})
+	return nil
+}
+
+// received is what session wants of intake and queue together.
+type received struct {
+	*intake.Intake
+	queue *queue.Queue
+}
+
+func (r received) NewBody() session.Body { return r.queue.NewBody() }
+
+// leftover takes what a relayed message leaves behind: recipients that the
+// backend deferred go into the queue, a DSN tells of those that it refused.
+type leftover struct {
+	queue    *queue.Queue
+	outbound *outbound.Outbound
+}
+
+// Requeue implements forward.Requeuer.
+func (l *leftover) Requeue(_ context.Context, env *mail.Envelope, c mail.Content, _ *conf.ForwardRoute) error {
+	if err := l.queue.Put(env, c); err != nil {
+		return err
+	}
+	l.outbound.Enqueue(mail.NewPending(env, c.Size()))
+	return nil
+}
+
+// Report implements forward.Reporter.
+func (l *leftover) Report(_ context.Context, env *mail.Envelope, c mail.Content, failed []hook.RecipientResult) error {
+	return l.outbound.Report(env, c, failed)
+}
+
+// grace is how long a stop waits for work in progress.
+func grace(cfg *conf.Config) time.Duration {
+	if !cfg.SMTP.GracefulShutdown {
+		return 0
+	}
+	return cfg.SMTP.ForceShutdownTimeout
+}
+
+// serverTLS loads the certificates; nil when there are none.
+func serverTLS(cfg *conf.Config) (*tls.Config, error) {
+	if len(cfg.TLS.Key) == 0 || len(cfg.TLS.Cert) == 0 {
+		for _, a := range cfg.SMTP.Listen {
+			if _, port, _ := net.SplitHostPort(a); port == strconv.Itoa(cfg.SMTP.SMTPSPort) {
+				return nil, fmt.Errorf("config/smtp.ini: %s has the smtps_port, but config/tls.ini names no certificate", a)
+			}
+		}
+		return nil, nil
+	}
+	return tlsconf.Server(cfg.TLS.Key, cfg.TLS.Cert, cfg.TLS.MinVersion)
+}
+
+// hooks builds the plugins of the configuration and their chain.
+func hooks(cfg *conf.Config, services plugin.Services, log *zap.Logger) (*hook.Chain, error) {
+	var r plugin.Registry
+	all.Register(&r)
+	regs, err := r.Build(cfg, services)
+	if err != nil {
+		return nil, err
+	}
+	return hook.NewChain(regs, log.Named("plugins")), nil
+}
+
+// Check builds what can be built without touching queue or network and returns
+// what New would fail with: plugins and certificates.
+func Check(cfg *conf.Config) error {
+	if _, err := hooks(cfg, plugin.Services{Config: cfg, Log: zap.NewNop()}, zap.NewNop()); err != nil {
+		return err
+	}
+	_, err := serverTLS(cfg)
+	return err
+}
+
+// PrintHooks writes for each hook the handlers that run, in order.
+func PrintHooks(w io.Writer, cfg *conf.Config) error {
+	chain, err := hooks(cfg, plugin.Services{Config: cfg, Log: zap.NewNop()}, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "HOOK\tPLUGIN\tFUNCTION\tPRIORITY\tTIMEOUT")
+	for _, p := range hook.Points() {
+		for _, reg := range chain.Order(p) {
+			timeout := "none"
+			if reg.Timeout > 0 {
+				timeout = reg.Timeout.String()
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", p, reg.Plugin, reg.Function, reg.Priority, timeout)
+		}
+	}
+	return t.Flush()
+}

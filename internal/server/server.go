@@ -1,0 +1,142 @@
+// Package server builds every part of the daemon from one configuration, runs
+// them, and stops them in order. It is the only package that knows them all;
+// none of them knows it.
+//
+// Start: queue (which recovers what an earlier run left), resolver, pool,
+// plugins, outbound, session, listener. Stop: listener, sessions (421 to idle
+// ones), outbound (attempts get a grace), hooks that outlived their timeout,
+// pool, queue. Each step is bounded by smtp.ini force_shutdown_timeout.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+	"tarishi/internal/listener"
+	"tarishi/internal/outbound"
+	"tarishi/internal/pool"
+	"tarishi/internal/queue"
+	"tarishi/internal/session"
+)
+
+// Options is what does not stand in the configuration.
+type Options struct {
+	Version string
+	Stderr  io.Writer // both logs, and where the daemon listens
+}
+
+// Server is one daemon. It is used once: New, then Run.
+type Server struct {
+	cfg      *conf.Config
+	o        Options
+	log      *zap.Logger
+	queue    *queue.Queue
+	pool     *pool.Pool
+	chain    *hook.Chain
+	outbound *outbound.Outbound
+	sessions *session.Server
+	listener *listener.Listener
+}
+
+// Run serves until ctx ends, then stops everything in order. A value from
+// flush makes every deferred message due. The error is nil after an orderly
+// stop.
+func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
+	for _, a := range s.listener.Addrs() {
+		fmt.Fprintf(s.o.Stderr, "listening on %s\n", a)
+	}
+	if v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit}); v.Code.Denies() {
+		s.listener.Close()
+		return errors.Join(fmt.Errorf("plugin %s, hook init_master: %s %s", v.Plugin, v.Code, v.Text), s.queue.Close())
+	}
+
+	// Each part lives on its own context, so that they can stop one by one.
+	queue := start(s.queue.Run)
+	pool := start(s.pool.Run)
+	outbound := start(s.outbound.Run)
+	serving, drop := context.WithCancel(context.Background())
+	defer drop()
+	accepting := start(func(ctx context.Context) error {
+		return s.listener.Run(ctx, func(_ context.Context, c net.Conn, implicitTLS bool) {
+			s.sessions.Serve(serving, c, implicitTLS)
+		})
+	})
+
+	var failed error
+	for failed == nil {
+		select {
+		case <-flush:
+			n := s.outbound.Flush("")
+			s.log.Info("flushing the queue", zap.Int("deliveries", n))
+			continue
+		case <-ctx.Done():
+		case <-accepting.done:
+			failed = unexpected("listener", accepting.err)
+		case <-outbound.done:
+			failed = unexpected("outbound", outbound.err)
+		case <-queue.done:
+			failed = unexpected("queue", queue.err)
+		}
+		break
+	}
+
+	s.log.Info("stopping")
+	grace := s.cfg.SMTP.ForceShutdownTimeout
+	if !s.cfg.SMTP.GracefulShutdown {
+		grace = 0
+	}
+	errs := []error{failed, accepting.stop()}
+	end, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := s.sessions.Shutdown(end); err != nil {
+		s.log.Warn("sessions were cut off", zap.Error(err))
+	}
+	drop()
+	errs = append(errs, outbound.stop())
+	s.chain.Wait(end)
+	errs = append(errs, pool.stop(), queue.stop(), s.queue.Close())
+	s.log.Info("stopped")
+	return errors.Join(errs...)
+}
+
+// part is one running component.
+type part struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // valid after done is closed
+}
+
+func start(run func(context.Context) error) *part {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &part{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.err = run(ctx)
+	}()
+	return p
+}
+
+// stop ends the part and waits for it. That it was cancelled is no error.
+func (p *part) stop() error {
+	p.cancel()
+	<-p.done
+	if errors.Is(p.err, context.Canceled) {
+		return nil
+	}
+	return p.err
+}
+
+func unexpected(name string, err error) error {
+	if err == nil {
+		err = errors.New("ended by itself")
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
