@@ -1,0 +1,111 @@
+package journal
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// Kind is what a frame is. Kinds from FirstKind on belong to the caller.
+type Kind uint8
+
+// The journal's own kinds. Zero is space that was never written.
+const (
+	kindUnwritten Kind = iota
+	kindCommit         // ends a batch: what stands before it was written whole
+	kindSeal           // ends a segment
+
+	FirstKind Kind = 16
+)
+
+const (
+	frameHeader = 16
+	align       = 8
+
+	// MaxRecord is the largest payload of one record in bytes.
+	MaxRecord = 1 << 30
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// frameSize is what a payload of n bytes occupies.
+func frameSize(n int64) int64 { return frameHeader + (n+align-1)&^(align-1) }
+
+// putFrame writes a frame's header into b. The salt and the offset are part of
+// its checksum, so that bytes which look like a frame inside a message, or which
+// an older file left on the disk, are never taken for one.
+func putFrame(b []byte, salt uint64, off int64, k Kind, n, sum uint32) {
+	b[0], b[1], b[2], b[3] = byte(k), 0, 0, 0
+	binary.LittleEndian.PutUint32(b[4:], n)
+	binary.LittleEndian.PutUint32(b[8:], sum)
+	binary.LittleEndian.PutUint32(b[12:], headerSum(b, salt, off))
+}
+
+type frame struct {
+	kind Kind
+	n    uint32 // bytes of payload
+	sum  uint32 // CRC-32C of the payload
+}
+
+// parseFrame reads a frame's header; ok is false for anything that putFrame did
+// not write at this offset of this segment.
+func parseFrame(b []byte, salt uint64, off int64) (f frame, ok bool) {
+	if b[0] == byte(kindUnwritten) || binary.LittleEndian.Uint32(b[12:]) != headerSum(b, salt, off) {
+		return frame{}, false
+	}
+	f = frame{Kind(b[0]), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])}
+	return f, f.n <= MaxRecord
+}
+
+func headerSum(b []byte, salt uint64, off int64) uint32 {
+	var seed [28]byte
+	binary.LittleEndian.PutUint64(seed[0:], salt)
+	binary.LittleEndian.PutUint64(seed[8:], uint64(off))
+	copy(seed[16:], b[:12])
+	return crc32.Checksum(seed[:], castagnoli)
+}
+
+// The head of a segment is one page with two copies of its fields, far enough
+// apart that one bad sector does not take both.
+const (
+	headSize   = 4096
+	headCopy   = 2048
+	headFields = 40
+	version    = 1
+)
+
+var magic = [8]byte{'T', 'A', 'R', 'I', 'S', 'H', 'I', 'J'}
+
+func putHead(number uint32, salt uint64, created int64) []byte {
+	page := make([]byte, headSize)
+	copy(page, magic[:])
+	binary.LittleEndian.PutUint32(page[8:], version)
+	binary.LittleEndian.PutUint32(page[12:], number)
+	binary.LittleEndian.PutUint64(page[16:], salt)
+	binary.LittleEndian.PutUint64(page[24:], uint64(created))
+	binary.LittleEndian.PutUint32(page[36:], crc32.Checksum(page[:36], castagnoli))
+	copy(page[headCopy:], page[:headFields])
+	return page
+}
+
+type head struct {
+	version uint32
+	number  uint32
+	salt    uint64
+	created int64 // Unix nanoseconds
+}
+
+func parseHead(page []byte) (head, bool) {
+	for _, at := range []int{0, headCopy} {
+		b := page[at : at+headFields]
+		if [8]byte(b) != magic || binary.LittleEndian.Uint32(b[36:]) != crc32.Checksum(b[:36], castagnoli) {
+			continue
+		}
+		return head{
+			version: binary.LittleEndian.Uint32(b[8:]),
+			number:  binary.LittleEndian.Uint32(b[12:]),
+			salt:    binary.LittleEndian.Uint64(b[16:]),
+			created: int64(binary.LittleEndian.Uint64(b[24:])),
+		}, true
+	}
+	return head{}, false
+}

@@ -1,0 +1,455 @@
+// Package journal is a log of opaque records that makes many of them durable
+// with one fdatasync. It knows no mail.
+//
+// # Batches
+//
+// Append queues a record and waits; Enqueue queues one and does not. A single
+// flusher writes what is queued and syncs the file once; what was queued in the
+// meantime is the next batch. There is no timer: a lone writer pays exactly one
+// fdatasync, a hundred share one. A batch in which nobody waits is written at
+// once but not synced: it is safe from the end of the process, and the next sync
+// covers it (Sync asks for one).
+//
+// # Format
+//
+// The directory holds segments, NNNNNNNN.log. A segment is a head of 4096 bytes
+// and frames, each on a multiple of 8:
+//
+//	 0     1     2     3     4                       8
+//	+-----+-----+-----+-----+-----+-----+-----+-----+
+//	| kind|flags|  0  |  0  | length of the payload |
+//	+-----+-----+-----+-----+-----+-----+-----+-----+
+//	| CRC-32C of the payload| CRC-32C of salt,      |
+//	|                       | offset, bytes 0 to 11 |
+//	+-----+-----+-----+-----+-----+-----+-----+-----+
+//	| payload, padded with zeros to a multiple of 8 |
+//
+// Kind 0 is space that was never written, 1 is Commit (the batch before it was
+// written whole), 2 is Seal (the segment ended); the caller's kinds start at 16.
+// No flag has a meaning yet.
+// Numbers are little-endian. The salt is random and stands in the head, so that
+// nobody who sends us bytes can make them look like a frame.
+//
+// # Invariants
+//
+// A segment's file and directory are synced before the first record in it is
+// acknowledged. After a failed write or sync the segment is abandoned: its file
+// is neither written nor synced again, who waited gets the error, and records
+// without a waiter go to the next segment, on a new file. What a failed batch
+// held may or may not be found after a crash. Records keep their order.
+//
+// Assumptions: a write that fdatasync acknowledged stays as it is; sectors of 512
+// bytes are written whole or not; directories are synced by their own fsync.
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/vfs"
+)
+
+// Errors of the journal.
+var (
+	ErrClosed = errors.New("journal: closed")
+	ErrGone   = errors.New("journal: no such segment")
+
+	errTooLarge = fmt.Errorf("journal: record of more than %d bytes", MaxRecord)
+	errEOF      = io.EOF
+)
+
+// maxUnsynced is how many records without a waiter may wait for a sync.
+const maxUnsynced = 8192
+
+// Options is what a Journal works with. FS and Dir are needed.
+type Options struct {
+	FS          vfs.FS
+	Dir         string        // exists
+	SegmentSize int64         // 0: 64 MiB, at most 2 GiB; a larger record gets a larger segment
+	Retry       time.Duration // between attempts to begin a segment after a failed one; 0: 1 s
+	Log         *zap.Logger   // nil: none
+	Now         func() time.Time
+}
+
+// Journal is an open journal. Its methods may be called from any goroutine.
+type Journal struct {
+	o Options
+
+	mu       sync.Mutex
+	segments []*segment // that exist, oldest first
+	next     *batch     // what is queued
+	flushing bool       // the flusher runs
+	closed   bool
+	err      error // why the last batch failed; nil after one that did not
+	unsynced bool  // records without a waiter wait for a sync
+
+	flusher sync.WaitGroup
+
+	// Only the flusher and, before and after its time, Open and Close touch
+	// what follows.
+	last     uint32    // number of the youngest segment
+	cur      *segment  // nil: begin one
+	again    []*record // without a waiter, written but not synced yet
+	failures int       // in a row
+	failed   time.Time // the last of them
+	cause    error
+	w        writer
+}
+
+// batch is what is queued together.
+type batch struct {
+	records []*record
+	sync    bool          // somebody waits
+	roll    bool          // the segment ends with it
+	done    chan struct{} // closed when the outcome stands in the records and in err
+	err     error         // of the batch's last write
+}
+
+type record struct {
+	kind  Kind
+	parts [][]byte
+	n     uint32
+	sum   uint32
+	wait  bool
+
+	loc Location
+	err error
+}
+
+// Open replays the journal in a directory to v and opens it to append. Damage
+// is reported to v and never an error.
+func Open(o Options, v Visitor) (*Journal, Recovery, error) {
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 64 << 20
+	}
+	o.SegmentSize = min(o.SegmentSize, 2<<30)
+	if o.Retry == 0 {
+		o.Retry = time.Second
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	j := &Journal{o: o, next: newBatch()}
+	rec, err := j.recover(v)
+	if err != nil {
+		for _, s := range j.segments {
+			s.file.Close()
+		}
+		return nil, rec, err
+	}
+	return j, rec, nil
+}
+
+func newBatch() *batch { return &batch{done: make(chan struct{})} }
+
+// Append writes one record, the concatenation of parts, and returns when it is
+// on stable storage. The parts must not change until then. On an error nothing
+// is known: the record may be found by the next Open.
+func (j *Journal) Append(k Kind, parts ...[]byte) (Location, error) {
+	r, err := newRecord(k, parts)
+	if err != nil {
+		return Location{}, err
+	}
+	r.wait = true
+	b, err := j.queue(r, false)
+	if err != nil {
+		return Location{}, err
+	}
+	<-b.done
+	return r.loc, r.err
+}
+
+// Enqueue writes one record soon, behind everything that was queued before it.
+// The parts must not change any more. A failed write is repeated.
+func (j *Journal) Enqueue(k Kind, parts ...[]byte) error {
+	r, err := newRecord(k, parts)
+	if err != nil {
+		return err
+	}
+	_, err = j.queue(r, false)
+	return err
+}
+
+// Sync returns when everything queued before is on stable storage.
+func (j *Journal) Sync() error {
+	b, err := j.queue(nil, false)
+	if err != nil {
+		return err
+	}
+	<-b.done
+	return b.err
+}
+
+// Roll ends the current segment when everything queued before is durable: the
+// next record begins a new one.
+func (j *Journal) Roll() error {
+	b, err := j.queue(nil, true)
+	if err != nil {
+		return err
+	}
+	<-b.done
+	return b.err
+}
+
+// Unsynced reports whether Sync has something to do.
+func (j *Journal) Unsynced() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.unsynced
+}
+
+// Err returns why nothing can be written at the moment, or nil. It stays until
+// a batch has succeeded.
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err
+}
+
+func newRecord(k Kind, parts [][]byte) (*record, error) {
+	if k < FirstKind {
+		return nil, fmt.Errorf("journal: kind %d is reserved", k)
+	}
+	r := &record{kind: k, parts: parts}
+	var n int64
+	for _, p := range parts {
+		n += int64(len(p))
+		r.sum = crc32.Update(r.sum, castagnoli, p)
+	}
+	if n > MaxRecord {
+		return nil, errTooLarge
+	}
+	r.n = uint32(n)
+	return r, nil
+}
+
+// queue puts r, or a mere request to sync or roll, into the next batch.
+func (j *Journal) queue(r *record, roll bool) (*batch, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return nil, ErrClosed
+	}
+	b := j.next
+	if r != nil {
+		b.records = append(b.records, r)
+	}
+	b.sync = b.sync || r == nil || r.wait
+	b.roll = b.roll || roll
+	j.unsynced = true
+	if !j.flushing {
+		j.flushing = true
+		j.flusher.Go(j.flush)
+	}
+	return b, nil
+}
+
+// flush writes batches until none is queued.
+func (j *Journal) flush() {
+	for {
+		j.mu.Lock()
+		b := j.next
+		if len(b.records) == 0 && !b.sync {
+			j.flushing = false
+			j.mu.Unlock()
+			return
+		}
+		j.next = newBatch()
+		j.mu.Unlock()
+
+		b.err = j.write(b)
+
+		j.mu.Lock()
+		j.err = b.err
+		j.unsynced = len(j.again) > 0 || len(j.next.records) > 0
+		j.mu.Unlock()
+		close(b.done)
+	}
+}
+
+// write makes a batch durable if somebody waits for it, and else only writes
+// it. It returns the error of the last write.
+func (j *Journal) write(b *batch) error {
+	rest := b.records
+	for {
+		if j.cur == nil {
+			rest = append(j.again, rest...)
+			j.again = nil
+			if len(rest) == 0 && j.failures == 0 {
+				return nil
+			}
+			if err := j.begin(); err != nil {
+				j.fail(rest, err)
+				return err
+			}
+		}
+		n, full := j.fit(rest)
+		full = full || b.roll
+		sync := b.sync || full || !j.cur.durable || len(j.again)+n > maxUnsynced
+		err := j.put(rest[:n], sync, full)
+		if err != nil {
+			j.abandon(err)
+			j.fail(rest[:n], err)
+		}
+		rest = rest[n:]
+		if len(rest) == 0 && (err == nil || len(j.again) == 0) {
+			return err
+		}
+	}
+}
+
+// fit returns how many of the records the current segment takes, and whether it
+// is full then.
+func (j *Journal) fit(records []*record) (n int, full bool) {
+	end := j.cur.end
+	for _, r := range records {
+		end += frameSize(int64(r.n))
+		if end+2*frameHeader > j.o.SegmentSize && (n > 0 || j.cur.end > headSize) {
+			return n, true
+		}
+		n++
+	}
+	return n, false
+}
+
+// put writes records and a Commit to the current segment, and a Seal if it is
+// full.
+func (j *Journal) put(records []*record, sync, full bool) error {
+	s := j.cur
+	if len(records) == 0 && !full && s.durable && len(j.again) == 0 {
+		return nil
+	}
+	end := j.w.write(s, records, full)
+	err := j.w.err
+	if err == nil && sync {
+		err = s.file.Sync()
+	}
+	if err == nil && !s.durable {
+		err = j.o.FS.SyncDir(j.o.Dir)
+	}
+	if err != nil {
+		return err
+	}
+	s.end = end
+	j.failures = 0
+	if sync {
+		s.durable = true
+		j.again = nil
+	} else {
+		j.again = append(j.again, records...)
+	}
+	if full {
+		j.finish()
+	}
+	return nil
+}
+
+// fail tells those who wait, and keeps the other records for the next segment.
+func (j *Journal) fail(records []*record, err error) {
+	for _, r := range records {
+		if r.wait {
+			r.err = err
+		} else {
+			j.again = append(j.again, r)
+		}
+	}
+}
+
+// begin makes a new segment the current one. After failures in a row it does so
+// only once in a while.
+func (j *Journal) begin() error {
+	now := j.o.Now()
+	if j.failures > 1 && now.Sub(j.failed) < j.o.Retry {
+		return j.cause
+	}
+	for {
+		j.last++
+		s, err := create(j.o.FS, j.o.Dir, j.last, j.o.SegmentSize, now)
+		if errors.Is(err, fs.ErrExist) && j.last < 1<<32-1 {
+			continue
+		}
+		if err != nil {
+			j.failures++
+			j.failed, j.cause = now, err
+			return err
+		}
+		j.cur = s
+		j.mu.Lock()
+		j.segments = append(j.segments, s)
+		j.mu.Unlock()
+		return nil
+	}
+}
+
+// abandon gives the current segment up after a failed write or sync.
+func (j *Journal) abandon(err error) {
+	s := j.cur
+	j.failures++
+	j.failed, j.cause = j.o.Now(), err
+	j.o.Log.Error("journal: segment abandoned", zap.String("segment", s.name), zap.Error(err))
+	j.finish()
+	if s.durable {
+		return
+	}
+	// Nothing in it was ever acknowledged.
+	if err := j.o.FS.Remove(s.name); err != nil {
+		return
+	}
+	j.mu.Lock()
+	j.segments = slices.DeleteFunc(j.segments, func(o *segment) bool { return o == s })
+	j.mu.Unlock()
+	j.release(s)
+}
+
+// finish ends the current segment.
+func (j *Journal) finish() {
+	j.mu.Lock()
+	j.cur.done = true
+	j.mu.Unlock()
+	j.cur = nil
+}
+
+// Close writes what is queued, seals the segment and closes the files. Open
+// Readers stay valid.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.closed = true
+	j.mu.Unlock()
+	j.flusher.Wait()
+
+	var err error
+	if j.cur == nil && len(j.again) > 0 {
+		err = j.write(&batch{sync: true})
+	}
+	if j.cur != nil {
+		if err = j.put(nil, true, true); err != nil {
+			j.cur = nil
+		}
+	}
+	if err == nil && len(j.again) > 0 {
+		err = j.cause
+	}
+	j.mu.Lock()
+	segments := j.segments
+	j.segments = nil
+	j.mu.Unlock()
+	for _, s := range segments {
+		j.release(s)
+	}
+	return err
+}

@@ -1,0 +1,309 @@
+package journal
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+	"time"
+
+	"tarishi/internal/vfs"
+)
+
+// Record is one record found by Open or Scan. Payload is valid only during the
+// call that passes it.
+type Record struct {
+	Kind     Kind
+	Location Location
+	Payload  []byte
+}
+
+// Damage is a range of a segment that cannot be read as what was written there.
+type Damage struct {
+	Segment        uint32
+	Offset, Length int64
+	Reason         string
+	Data           io.Reader // what can be read of the range; unreadable blocks are 0xFF
+}
+
+// Visitor is told what a segment holds, in order of offset.
+type Visitor struct {
+	Record func(Record)
+	Damage func(Damage)
+}
+
+// Recovery says what Open found.
+type Recovery struct {
+	Segments, Records, Damages int
+	Cut                        int64 // bytes of batches that were never finished
+}
+
+// recover reads all segments of the directory, oldest first.
+func (j *Journal) recover(v Visitor) (Recovery, error) {
+	var rec Recovery
+	list, err := j.o.FS.List(j.o.Dir)
+	if err != nil {
+		return rec, err
+	}
+	type found struct {
+		number uint32
+		name   string
+	}
+	var files []found
+	for _, e := range list {
+		if n, ok := segmentNumber(e.Name); ok && !e.Dir {
+			files = append(files, found{n, e.Name})
+		}
+	}
+	slices.SortFunc(files, func(a, b found) int { return int(int64(a.number) - int64(b.number)) })
+	for _, f := range files {
+		j.last = max(j.last, f.number)
+		name := segmentName(j.o.Dir, f.number)
+		file, err := j.o.FS.Open(name)
+		if err != nil {
+			rec.Damages++
+			v.Damage(Damage{Segment: f.number, Reason: "cannot be opened: " + err.Error()})
+			continue
+		}
+		s := &segment{number: f.number, name: name, file: file, refs: 1, done: true, durable: true, limit: -1}
+		j.segments = append(j.segments, s)
+		rec.Segments++
+		r, err := s.scan(Visitor{
+			Record: func(r Record) { rec.Records++; v.Record(r) },
+			Damage: func(d Damage) { rec.Damages++; v.Damage(d) },
+		})
+		if err != nil {
+			return rec, err
+		}
+		rec.Cut += r.cut
+	}
+	return rec, nil
+}
+
+// Scan reads a segment that is done once more. An error says that it cannot be
+// scanned at all.
+func (j *Journal) Scan(number uint32, v Visitor) error {
+	j.mu.Lock()
+	s := j.find(number)
+	if s == nil || !s.done {
+		j.mu.Unlock()
+		return ErrGone
+	}
+	s.refs++
+	j.mu.Unlock()
+	defer j.release(s)
+	_, err := s.scan(v)
+	return err
+}
+
+type scanned struct{ cut int64 }
+
+// scan passes the records of the batches that were finished to v, and every
+// range before the end of the last of them that cannot be read. What stands
+// behind is the torn tail of a batch that nobody was told about: it is cut. A
+// segment with a Seal has no torn tail.
+func (s *segment) scan(v Visitor) (scanned, error) {
+	size, err := s.file.Size()
+	if err != nil {
+		v.Damage(Damage{Segment: s.number, Reason: "cannot be read: " + err.Error()})
+		return scanned{}, nil
+	}
+	w := &window{file: s.file, size: size}
+	damage := func(off, end int64, reason string) {
+		v.Damage(Damage{
+			Segment: s.number, Offset: off, Length: end - off, Reason: reason,
+			Data: io.NewSectionReader(&window{file: s.file, size: size}, off, end-off),
+		})
+	}
+	if s.salt == 0 {
+		h, ok := head{}, false
+		if size >= headSize {
+			h, ok = parseHead(w.at(0, headSize))
+		}
+		if !ok {
+			if end := w.lastByte(0); end > 0 {
+				damage(0, end, "the segment's head is damaged")
+			}
+			s.end = size
+			return scanned{}, nil
+		}
+		if h.version > version {
+			return scanned{}, fmt.Errorf("journal: %s is of version %d, this program reads up to %d", s.name, h.version, version)
+		}
+		s.salt, s.created = h.salt, time.Unix(0, h.created)
+	}
+	if s.limit < 0 {
+		var t tail
+		w.walk(s.salt, size, t.visit, t.damage)
+		s.limit = t.limit()
+		s.end = max(s.limit, t.end, t.badEnd)
+	}
+	limit := s.limit
+	if limit == 0 { // written by this run: every batch before end was finished
+		limit = s.end
+	}
+	w.walk(s.salt, limit, func(off int64, f frame, payload []byte) bool {
+		if f.kind >= FirstKind {
+			v.Record(Record{Kind: f.kind, Location: Location{s.number, uint32(off + frameHeader), f.n}, Payload: payload})
+		}
+		return f.kind != kindSeal
+	}, damage)
+	return scanned{cut: s.end - limit}, nil
+}
+
+// tail finds where the trusted part of a segment ends.
+type tail struct {
+	committed int64 // end of the last Commit or Seal
+	end       int64 // end of the last frame that is whole
+	badEnd    int64 // end of the last damaged range
+	bad       int64 // length of the damage behind end
+}
+
+func (t *tail) visit(off int64, f frame, _ []byte) bool {
+	t.end, t.bad = off+frameSize(int64(f.n)), 0
+	if f.kind == kindCommit || f.kind == kindSeal {
+		t.committed = t.end
+	}
+	return f.kind != kindSeal
+}
+
+func (t *tail) damage(off, end int64, _ string) {
+	t.badEnd = end
+	t.bad += end - off
+}
+
+// limit is the end of the last Commit. A last batch that is whole but for
+// damage as small as its Commit is kept too: its records may have been promised.
+func (t *tail) limit() int64 {
+	if t.end > t.committed && t.bad > 0 && t.bad <= frameHeader {
+		return t.badEnd
+	}
+	return max(t.committed, headSize)
+}
+
+// window reads a segment in large pieces. A block that cannot be read becomes
+// 0xFF bytes, which are no frame.
+type window struct {
+	file vfs.File
+	size int64
+	buf  []byte
+	off  int64
+}
+
+const (
+	windowSize = 1 << 20
+	blockSize  = 4096
+)
+
+// at returns the n bytes at off, which must lie in the file, until the next
+// call.
+func (w *window) at(off, n int64) []byte {
+	if off < w.off || off+n > w.off+int64(len(w.buf)) {
+		want := min(max(n, windowSize), w.size-off)
+		if int64(cap(w.buf)) < want {
+			w.buf = make([]byte, want)
+		}
+		w.buf, w.off = w.buf[:want], off
+		w.fill(w.buf, off)
+	}
+	return w.buf[off-w.off:][:n]
+}
+
+func (w *window) fill(p []byte, off int64) {
+	if n, err := w.file.ReadAt(p, off); n == len(p) || err == nil {
+		return
+	}
+	for len(p) > 0 {
+		b := p[:min(len(p), blockSize-int(off%blockSize))]
+		if n, _ := w.file.ReadAt(b, off); n < len(b) {
+			for i := range b {
+				b[i] = 0xFF
+			}
+		}
+		p, off = p[len(b):], off+int64(len(b))
+	}
+}
+
+// ReadAt implements io.ReaderAt for what Damage passes on.
+func (w *window) ReadAt(p []byte, off int64) (int, error) {
+	n := max(0, min(int64(len(p)), w.size-off))
+	w.fill(p[:n], off)
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
+
+// walk passes every frame from the head to limit to visit, until that returns
+// false, and every range between them that is neither a frame nor zeros to bad.
+// It trusts no length that no checksum vouches for; behind a range that it
+// cannot read it goes on at the next frame on an aligned offset.
+func (w *window) walk(salt uint64, limit int64, visit func(int64, frame, []byte) bool, bad func(off, end int64, reason string)) {
+	lost := int64(-1) // where the unreadable range began
+	flush := func(end int64) {
+		if lost < 0 {
+			return
+		}
+		if last := w.lastByteIn(lost, end); last > lost {
+			bad(lost, last, "no frame can be read here")
+		}
+		lost = -1
+	}
+	for off := int64(headSize); off+frameHeader <= limit; {
+		f, ok := parseFrame(w.at(off, frameHeader), salt, off)
+		next := off + frameSize(int64(f.n))
+		if !ok || next > limit {
+			if lost < 0 {
+				lost = off
+			}
+			off = w.skipZeros(off+align, limit)
+			continue
+		}
+		flush(off)
+		payload := w.at(off+frameHeader, int64(f.n))
+		if crc32.Checksum(payload, castagnoli) != f.sum {
+			bad(off, next, "the checksum does not match")
+		} else if !visit(off, f, payload) {
+			return
+		}
+		off = next
+	}
+	flush(limit)
+}
+
+// skipZeros returns the first aligned offset from off on whose word is not
+// zero, or limit.
+func (w *window) skipZeros(off, limit int64) int64 {
+	for off+align <= limit {
+		b := w.at(off, min(64<<10, limit-off))
+		for len(b) >= align {
+			if binary.LittleEndian.Uint64(b) != 0 {
+				return off
+			}
+			b, off = b[align:], off+align
+		}
+		if len(b) > 0 {
+			break
+		}
+	}
+	return limit
+}
+
+// lastByteIn returns the end of the last byte in [from, to) that is not zero,
+// or from.
+func (w *window) lastByteIn(from, to int64) int64 {
+	for to > from {
+		n := min(64<<10, to-from)
+		b := w.at(to-n, n)
+		for i := len(b); i > 0; i-- {
+			if b[i-1] != 0 {
+				return to - n + int64(i)
+			}
+		}
+		to -= n
+	}
+	return from
+}
+
+func (w *window) lastByte(from int64) int64 { return w.lastByteIn(from, w.size) }

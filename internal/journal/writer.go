@@ -1,0 +1,93 @@
+package journal
+
+import "tarishi/internal/vfs"
+
+// writer turns records into as few writes as is sensible: small slices are
+// gathered in one reused buffer, large ones are written from where they are.
+type writer struct {
+	file vfs.File
+	off  int64 // of the next write
+	end  int64 // of the next frame
+
+	vec  [][]byte
+	buf  []byte
+	run  int // buf[run:] is not in vec yet
+	size int64
+	err  error
+}
+
+const (
+	bufSize = 256 << 10
+	direct  = 16 << 10 // slices from this length on are not copied
+	maxVec  = 512
+)
+
+var padding [align]byte
+
+// write writes records, a Commit and perhaps a Seal behind the end of s. It
+// returns the new end; w.err says whether it is worth anything.
+func (w *writer) write(s *segment, records []*record, seal bool) int64 {
+	w.file, w.off, w.end, w.err = s.file, s.end, s.end, nil
+	if w.buf == nil {
+		w.buf = make([]byte, 0, bufSize)
+	}
+	for _, r := range records {
+		r.loc = Location{Segment: s.number, Offset: uint32(w.end + frameHeader), Length: r.n}
+		w.header(s.salt, r.kind, r.n, r.sum)
+		for _, p := range r.parts {
+			w.add(p)
+		}
+		if rest := r.n % align; rest != 0 {
+			w.add(padding[rest:])
+		}
+	}
+	w.header(s.salt, kindCommit, 0, 0)
+	if seal {
+		w.header(s.salt, kindSeal, 0, 0)
+	}
+	w.flush()
+	return w.end
+}
+
+func (w *writer) header(salt uint64, k Kind, n, sum uint32) {
+	var b [frameHeader]byte
+	putFrame(b[:], salt, w.end, k, n, sum)
+	w.add(b[:])
+	w.end += frameSize(int64(n))
+}
+
+func (w *writer) add(p []byte) {
+	switch {
+	case len(p) >= direct:
+		w.cut()
+		w.vec = append(w.vec, p)
+		w.size += int64(len(p))
+	case len(w.buf)+len(p) > cap(w.buf):
+		w.flush()
+		fallthrough
+	default:
+		w.buf = append(w.buf, p...)
+	}
+	if len(w.vec) >= maxVec {
+		w.flush()
+	}
+}
+
+// cut moves what was gathered to vec.
+func (w *writer) cut() {
+	if p := w.buf[w.run:]; len(p) > 0 {
+		w.vec = append(w.vec, p)
+		w.size += int64(len(p))
+		w.run = len(w.buf)
+	}
+}
+
+func (w *writer) flush() {
+	w.cut()
+	if w.err == nil && len(w.vec) > 0 {
+		w.err = w.file.WriteVec(w.vec, w.off)
+	}
+	w.off += w.size
+	clear(w.vec)
+	w.vec, w.buf, w.run, w.size = w.vec[:0], w.buf[:0], 0, 0
+}

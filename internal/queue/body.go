@@ -1,0 +1,186 @@
+package queue
+
+import (
+	"errors"
+	"io"
+	"sync"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/vfs"
+)
+
+// Body takes a message's content while it arrives: in memory up to
+// Options.LargeBody, then in a file of the spool. Write and Content are for one
+// goroutine.
+type Body struct {
+	q      *Queue
+	chunks mail.Memory
+	size   int64
+	file   *bodyFile // nil: in memory
+	sealed bool
+	err    error
+}
+
+// NewBody returns an empty Body. Discard must be called at its end.
+func (q *Queue) NewBody() *Body { return &Body{q: q} }
+
+const (
+	firstChunk = 8 << 10
+	lastChunk  = 256 << 10
+)
+
+// Write implements io.Writer. Its errors are of type *reply.Reply and stay.
+func (b *Body) Write(p []byte) (int, error) {
+	if b.err == nil && b.sealed {
+		b.err = refuse(errors.New("body written after its content was asked for"))
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.file == nil && b.size+int64(len(p)) > b.q.o.LargeBody {
+		b.err = b.spill()
+	}
+	if b.err == nil && b.file != nil {
+		var n int
+		n, b.err = b.file.f.Write(p)
+		b.size += int64(n)
+	}
+	if b.err != nil {
+		b.err = refuse(b.err)
+		return 0, b.err
+	}
+	if b.file == nil {
+		b.keep(p)
+		b.size += int64(len(p))
+	}
+	return len(p), nil
+}
+
+// keep appends p to the chunks, which grow in size and never move.
+func (b *Body) keep(p []byte) {
+	for len(p) > 0 {
+		i := len(b.chunks) - 1
+		if i < 0 || len(b.chunks[i]) == cap(b.chunks[i]) {
+			size := firstChunk
+			if i >= 0 {
+				size = min(2*cap(b.chunks[i]), lastChunk)
+			}
+			b.chunks = append(b.chunks, make([]byte, 0, size))
+			i++
+		}
+		c := b.chunks[i]
+		n := min(len(p), cap(c)-len(c))
+		b.chunks[i] = append(c, p[:n]...)
+		p = p[n:]
+	}
+}
+
+// spill moves what there is to a file.
+func (b *Body) spill() error {
+	f, name, err := b.q.spool.Temp()
+	if err != nil {
+		return err
+	}
+	b.file = &bodyFile{f: f, temp: name, refs: 1}
+	for _, c := range b.chunks {
+		if _, err := f.Write(c); err != nil {
+			return err
+		}
+	}
+	b.chunks = nil
+	return nil
+}
+
+// Content ends the body and returns what was written. It stays readable until
+// its readers are closed; it cannot be opened any more after Discard.
+func (b *Body) Content() (mail.Content, error) {
+	b.sealed = true
+	if b.err != nil {
+		return nil, b.err
+	}
+	if b.file != nil {
+		b.file.size = b.size
+		return b.file, nil
+	}
+	return b.chunks, nil
+}
+
+// Discard frees the body. A message that was put in the queue is not touched.
+func (b *Body) Discard() {
+	if b.err == nil {
+		b.err = refuse(errors.New("body was discarded"))
+	}
+	b.chunks = nil
+	if f := b.file; f != nil {
+		b.file = nil
+		if temp, ok := f.take(); ok {
+			_ = b.q.spool.Drop(temp) // else the next start does
+		}
+		f.release()
+	}
+}
+
+// bodyFile is the Content of a Body in a file.
+type bodyFile struct {
+	f    vfs.File
+	size int64
+
+	mu   sync.Mutex
+	temp string // "": the file was placed or dropped
+	refs int    // the Body and open readers
+}
+
+// take returns the temporary name to the first who asks.
+func (c *bodyFile) take() (temp string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	temp, c.temp = c.temp, ""
+	return temp, temp != ""
+}
+
+func (c *bodyFile) giveBack(temp string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.temp = temp
+}
+
+func (c *bodyFile) release() {
+	c.mu.Lock()
+	c.refs--
+	last := c.refs == 0
+	c.mu.Unlock()
+	if last {
+		_ = c.f.Close()
+	}
+}
+
+// Size implements mail.Content.
+func (c *bodyFile) Size() int64 { return c.size }
+
+// Open implements mail.Content.
+func (c *bodyFile) Open() (io.ReadCloser, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refs == 0 {
+		return nil, errors.New("queue: content was discarded")
+	}
+	c.refs++
+	return newReader(c.f, 0, c.size, c.release), nil
+}
+
+// reader reads a part of a file. It can seek and, for what reads without a
+// buffer of its own, implements nothing else.
+type reader struct {
+	io.SectionReader
+	close func()
+}
+
+func newReader(r io.ReaderAt, off, n int64, done func()) *reader {
+	return &reader{*io.NewSectionReader(r, off, n), sync.OnceFunc(done)}
+}
+
+// Close implements io.Closer. It may be called again.
+func (r *reader) Close() error {
+	r.close()
+	return nil
+}

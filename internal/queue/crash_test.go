@@ -1,0 +1,212 @@
+package queue
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/vfs/crashfs"
+)
+
+// account is what a scenario's client and its mail's recipients know.
+type account struct {
+	content map[mail.ID][]byte
+	owed    map[mail.ID]map[int]bool // acknowledged recipients that nobody tried to settle
+}
+
+var crashOptions = Options{Dir: "/queue", SegmentSize: 24 << 10, LargeBody: 5000}
+
+// scenario does a little of everything. Errors are what the file system wants.
+func scenario(fs *crashfs.FS, a *account) *Queue {
+	o := crashOptions
+	o.FS = fs
+	var clock atomic.Int64 // seconds
+	o.Now = func() time.Time { return time.Unix(clock.Add(10), 0) }
+	now := o.Now()
+	q, err := Open(o)
+	if err != nil {
+		return nil
+	}
+	var ids []mail.ID
+	for i := range 14 {
+		env := envelope(mail.ID(fmt.Sprintf("F47AC10B-58CC-4372-A567-0E02B2C3D479.%d", i+1)), 1+i%3)
+		body := q.NewBody()
+		content := text([]int{500, 3000, 7000, 20}[i%4])
+		_, _ = body.Write(content)
+		c, err := body.Content()
+		if err == nil {
+			if i%8 == 2 {
+				c = mail.WithHead([]byte("X: y\r\n"), c, 0)
+				content = append([]byte("X: y\r\n"), content...)
+			}
+			a.content[env.ID] = content
+			if err = q.Put(env, c); err == nil {
+				a.owed[env.ID] = map[int]bool{}
+				for r := range env.Recipients {
+					a.owed[env.ID][r] = true
+				}
+				ids = append(ids, env.ID)
+			}
+		}
+		body.Discard()
+		settle := func(id mail.ID, r int) {
+			if a.owed[id][r] {
+				delete(a.owed[id], r)
+				_ = q.Settle(id, []int{r})
+			}
+		}
+		if err == nil {
+			_ = q.Defer(env.ID, []int{0}, 1, now, "450 later")
+			if i%2 == 0 {
+				settle(env.ID, 0)
+			}
+		}
+		if n := len(ids); n > 3 && i%3 == 0 {
+			settle(ids[n-3], i%2)
+			_, _ = q.Path(ids[n-2])
+			_ = q.Defer(ids[n-2], []int{0}, 2, now, "450 later still")
+		}
+		if i%4 == 3 {
+			if i%8 == 7 {
+				_ = q.journal.Roll()
+				clock.Add(int64(oldSegment / time.Second))
+			}
+			q.maintain(noEnd{})
+		}
+	}
+	return q
+}
+
+// account.check opens the queue that fs holds and compares.
+func (a *account) check(t *testing.T, fs *crashfs.FS) {
+	t.Helper()
+	for range 2 { // recovery changes nothing that a second one needs
+		o := crashOptions
+		o.FS = fs
+		q, err := Open(o)
+		if err != nil {
+			t.Fatal("does not open:", err)
+		}
+		a.holds(t, q)
+		if list, err := fs.List("/queue/corrupt"); err != nil {
+			t.Fatal(err)
+		} else if len(list) > 0 {
+			for _, e := range list { // what was cut short, but never a message that was accepted
+				if strings.HasSuffix(e.Name, ".record") || strings.HasSuffix(e.Name, ".json") {
+					t.Errorf("corrupt/ holds %s", e.Name)
+				}
+			}
+		}
+		if err := q.Close(); err != nil {
+			t.Fatal("does not close:", err)
+		}
+	}
+}
+
+func (a *account) holds(t *testing.T, q *Queue) {
+	t.Helper()
+	got := pendings(q)
+	for id, owed := range a.owed {
+		left := map[int]bool{}
+		for _, r := range got[id].Recipients {
+			left[r.Index] = true
+		}
+		for r := range owed {
+			if !left[r] {
+				t.Fatalf("recipient %d of %s was accepted and is lost", r, id)
+			}
+		}
+	}
+	for id := range got {
+		_, c, err := q.Load(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil || !bytes.Equal(b, a.content[id]) {
+			t.Fatalf("content of %s differs: %v", id, err)
+		}
+		r.Close()
+	}
+}
+
+// noEnd is a context that never ends; the scenario has no test to take one from.
+type noEnd struct{}
+
+func (noEnd) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (noEnd) Done() <-chan struct{}       { return nil }
+func (noEnd) Err() error                  { return nil }
+func (noEnd) Value(any) any               { return nil }
+
+func newAccount() *account {
+	return &account{content: map[mail.ID][]byte{}, owed: map[mail.ID]map[int]bool{}}
+}
+
+// TestCrash stops the scenario at every operation of the file system.
+func TestCrash(t *testing.T) {
+	step := 1
+	if testing.Short() {
+		step = 7
+	}
+	for i := 1; ; i += step {
+		fs, a := crashfs.New(), newAccount()
+		fs.CrashAt(i)
+		q := scenario(fs, a)
+		done := !fs.Crashed()
+		for _, s := range []crashfs.Survival{crashfs.Nothing, crashfs.Some, crashfs.Some, crashfs.All} {
+			next := fs.Restart(s, rand.New(rand.NewPCG(uint64(i), uint64(s))))
+			t.Run(fmt.Sprintf("at %d, survives %d", i, s), func(t *testing.T) { a.check(t, next) })
+		}
+		if q != nil {
+			q.Close()
+		}
+		if done {
+			t.Logf("%d operations", i-1)
+			return
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// TestFail makes every operation of the file system fail once, and then takes
+// the power away.
+func TestFail(t *testing.T) {
+	step := 1
+	if testing.Short() {
+		step = 7
+	}
+	for i := 1; ; i += step {
+		failure := []error{syscall.EIO, syscall.ENOSPC}[i%2]
+		fs, a := crashfs.New(), newAccount()
+		fs.FailAt(i, failure)
+		q := scenario(fs, a)
+		done := fs.Ops() < i
+		t.Run(fmt.Sprintf("at %d, %v", i, failure), func(t *testing.T) {
+			if q == nil {
+				return // the folder could not be made
+			}
+			a.holds(t, q)
+			next := fs.Restart(crashfs.Nothing, nil)
+			a.check(t, next)
+		})
+		if q != nil {
+			q.Close()
+		}
+		if done || t.Failed() {
+			return
+		}
+	}
+}

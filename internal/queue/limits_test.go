@@ -1,0 +1,151 @@
+package queue
+
+import (
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+	"tarishi/internal/vfs"
+	"tarishi/internal/vfs/crashfs"
+)
+
+// tight is a file system with little space.
+type tight struct {
+	vfs.FS
+	free  atomic.Int64
+	calls atomic.Int64
+}
+
+func (f *tight) Free(string) (free, total int64, err error) {
+	f.calls.Add(1)
+	return f.free.Load(), 1 << 40, nil
+}
+
+func TestHealthFollowsTheSpace(t *testing.T) {
+	fs := &tight{FS: crashfs.New()}
+	now := time.Now()
+	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+	fs.free.Store(spaceFloor - 1)
+	var r *reply.Reply
+	for range 10 {
+		if err := q.Healthy(); !errors.As(err, &r) || r.Code != 452 || r.Enhanced.String() != "4.3.1" {
+			t.Fatal(err)
+		}
+	}
+	if n := fs.calls.Load(); n != 1 {
+		t.Errorf("%d looks at the file system in one second", n)
+	}
+	fs.free.Store(spaceFloor)
+	now = now.Add(time.Second)
+	must(t, q.Healthy())
+}
+
+func TestHealthFollowsTheJournal(t *testing.T) {
+	fs := crashfs.New()
+	now := time.Now()
+	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+	put(t, q, envelope(newID(), 1), text(10))
+	must(t, q.Healthy())
+	for _, failure := range []error{syscall.ENOSPC, syscall.EIO} {
+		want := 451
+		if failure == syscall.ENOSPC {
+			want = 452
+		}
+		fs.FailAt(1, failure)
+		var r *reply.Reply
+		env := envelope(newID(), 1)
+		if err := q.Put(env, mail.Memory{text(10)}); !errors.As(err, &r) || r.Code != want {
+			t.Fatal(err)
+		}
+		q.maintain(t.Context())
+		must(t, q.Healthy())
+		must(t, q.Put(env, mail.Memory{text(10)})) // the ID is free again
+	}
+	if s := q.Stat(); s.Messages != 3 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestArriving holds the moment between a record's sync and the return of Put:
+// its segment must not be retired.
+func TestArriving(t *testing.T) {
+	q := open(t, Options{Dir: "/q", FS: crashfs.New(), SegmentSize: 64 << 10})
+	env := envelope(newID(), 1)
+	put(t, q, env, text(10))
+	_, e := q.index.find(env.ID)
+	loc := e.loc
+	e.loc.Segment, e.flags = 0, arriving
+	q.shares = map[uint32]share{}
+	must(t, q.journal.Roll())
+	q.maintain(t.Context())
+	if len(q.journal.Segments()) != 1 {
+		t.Fatal("the segment is gone")
+	}
+	if _, err := q.Path(env.ID); !errors.Is(err, ErrUnknown) {
+		t.Fatal(err)
+	}
+	e.loc, e.flags = loc, 0
+	q.need(loc)
+	same(t, q, env, text(10))
+}
+
+// TestLargeBodyStaysOutOfMemory sends 64 MiB through Body, Put, Load and a
+// changed header.
+func TestLargeBodyStaysOutOfMemory(t *testing.T) {
+	const size = 64 << 20
+	q := open(t, Options{Dir: t.TempDir(), NoSync: true})
+	block := text(256 << 10)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	b := q.NewBody()
+	defer b.Discard()
+	for range size / len(block) {
+		if _, err := b.Write(block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := b.Content()
+	must(t, err)
+	must(t, q.Put(envelope(newID(), 1), mail.WithHead([]byte("X: y\r\n"), c, 0)))
+	env := envelope(newID(), 1)
+	must(t, q.Put(env, c))
+	_, loaded, err := q.Load(env.ID)
+	must(t, err)
+	r, err := loaded.Open()
+	must(t, err)
+	defer r.Close()
+	if loaded.Size() != size {
+		t.Errorf("%d bytes", loaded.Size())
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
+		t.Errorf("%d bytes allocated for a body of %d", used, size)
+	}
+}
+
+// TestMemoryOfAWaitingMessage keeps the index lean.
+func TestMemoryOfAWaitingMessage(t *testing.T) {
+	const n = 50_000
+	x := newIndex()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range n {
+		e := newEntry(1, 4096)
+		e.one = state{last: x.texts.intern("451 4.7.1 Greylisted, please try again later"), next: 1, attempts: 1}
+		x.add(newID(), e)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if per := (after.HeapAlloc - before.HeapAlloc) / n; per > 200 {
+		t.Errorf("%d bytes for each message", per)
+	} else {
+		t.Logf("%d bytes for each message", per)
+	}
+	runtime.KeepAlive(&x)
+}

@@ -1,0 +1,133 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"tarishi/internal/journal"
+	"tarishi/internal/mail"
+)
+
+// Put takes responsibility for a message. It returns nil only when envelope and
+// content are on stable storage; any error is a *reply.Reply of class 4. The
+// envelope is not kept, the content not used after Put returns.
+func (q *Queue) Put(env *mail.Envelope, c mail.Content) error {
+	if err := q.put(env, c); err != nil {
+		return refuse(err)
+	}
+	return nil
+}
+
+func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
+	if !env.ID.Valid() || len(env.Recipients) == 0 {
+		return fmt.Errorf("queue: message %q with %d recipients", env.ID, len(env.Recipients))
+	}
+	size := c.Size()
+	big := size > q.o.LargeBody
+	head, err := encodeMessage(env, size, big)
+	if err != nil {
+		return err
+	}
+	record := [][]byte{head}
+	if !big {
+		content, err := slicesOf(c)
+		if err != nil {
+			return err
+		}
+		record = append(record, content...)
+	}
+	e := newEntry(len(env.Recipients), size)
+	e.flags = arriving
+	if big {
+		e.flags |= large
+	}
+	q.mu.Lock()
+	if _, old := q.index.find(env.ID); old != nil {
+		q.mu.Unlock()
+		return fmt.Errorf("queue: message %s is there already", env.ID)
+	}
+	k := q.index.add(env.ID, e)
+	q.mu.Unlock()
+
+	if big {
+		err = q.place(env.ID, c)
+	}
+	var loc journal.Location
+	if err == nil {
+		loc, err = q.journal.Append(kindMessage, record...)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err != nil {
+		// The record may have reached the disk all the same: take it back, so
+		// that the next start does not find a message that the client sends
+		// again.
+		q.index.remove(k)
+		_ = q.journal.Enqueue(kindDone, encodeChange(kindDone, change{id: env.ID}))
+		if big {
+			q.trash = append(q.trash, env.ID)
+		}
+		return err
+	}
+	e.loc = loc
+	e.flags &^= arriving
+	q.need(loc)
+	return nil
+}
+
+// slicesOf returns a content's bytes, without a copy if it is in memory.
+func slicesOf(c mail.Content) ([][]byte, error) {
+	if m, ok := c.(mail.Memory); ok {
+		return m, nil
+	}
+	r, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b := make([]byte, c.Size()+1)
+	n, err := io.ReadFull(r, b)
+	if !errors.Is(err, io.ErrUnexpectedEOF) && !(errors.Is(err, io.EOF) && n == 0) {
+		if err == nil {
+			err = errors.New("queue: content is longer than it says")
+		}
+		return nil, err
+	}
+	if n != len(b)-1 {
+		return nil, fmt.Errorf("queue: content has %d bytes and says %d", n, len(b)-1)
+	}
+	return [][]byte{b[:n]}, nil
+}
+
+// place makes a large content durable under its final name. A body that came
+// into a file of ours and was not changed is moved, anything else written.
+func (q *Queue) place(id mail.ID, c mail.Content) error {
+	mu := q.filesOf(id)
+	mu.Lock()
+	defer mu.Unlock()
+	if err := q.move(id, c); err != nil {
+		return err
+	}
+	return q.spool.SyncContent(id)
+}
+
+func (q *Queue) move(id mail.ID, c mail.Content) error {
+	b, ok := c.(*bodyFile)
+	if !ok {
+		return q.spool.WriteContent(id, c)
+	}
+	temp, ok := b.take()
+	if !ok { // it was placed before, for another message
+		return q.spool.WriteContent(id, c)
+	}
+	if err := b.f.Sync(); err != nil {
+		_ = q.spool.Drop(temp) // never to be believed again
+		return err
+	}
+	if err := q.spool.Place(id, temp); err != nil {
+		b.giveBack(temp)
+		return err
+	}
+	return nil
+}

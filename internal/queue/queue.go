@@ -1,0 +1,259 @@
+// Package queue holds every accepted message until each of its recipients is
+// settled: delivered, or failed with its report (DSN) in the queue. A message is
+// always in the journal or in the spool; nobody else touches those.
+//
+// # Promises
+//
+//   - I1: Put returns nil only after the journal batch that holds the whole
+//     message and envelope is on stable storage, with its segment's directory
+//     entry. A content above Options.LargeBody is a file of its own, synced and
+//     in place before the record that refers to it.
+//   - I2: A state change is in the journal before anything that depends on it is
+//     deleted. A spilled message's files and their directory are synced before
+//     the journal forgets it; a settled message's files are removed after the
+//     record that it is settled was synced.
+//   - I3: Settle and Defer do not wait for a sync. Losing what they wrote can
+//     only repeat an attempt, never lose a message.
+//   - I4: A write or sync error of the journal is sticky: the segment is
+//     abandoned, Put fails with 451 or 452, the next record goes to a new file,
+//     and the same descriptor is never synced again and believed. While no
+//     segment can be written, or space is short, Healthy says so.
+//   - I5: A DSN is durable before the failed message is dropped: who settles a
+//     failure has Put the DSN before.
+//   - I6: Nothing is deleted because it cannot be read. A damaged file or record
+//     goes to corrupt/ with a reason and a log line; every other message lives
+//     on, and no single one keeps the queue from opening.
+//   - I7: One folder, one daemon: Open holds a lock until Close.
+//
+// # Files
+//
+//	lock            held by the daemon, with its process id
+//	journal/        what was accepted and what changed lately: package journal
+//	msg/XX/ID.eml   contents, and
+//	msg/XX/ID.json  envelopes with states, of what waits longer: package spool
+//	corrupt/        what could not be read
+//
+// Messages leave the journal in the order of its segments: the oldest segment
+// is retired when nothing in it is needed, when it is old, or when there are too
+// many. What it still holds is spilled, and its file removed. So a younger
+// segment, which may say that a message is done, outlives every older one, which
+// may hold that message. A message that is delivered at once never becomes a
+// file.
+//
+// # Errors
+//
+// Put, Healthy and Body.Write fail with a *reply.Reply of class 4. An ID that is
+// not in the queue, or no more, gives ErrUnknown. All other errors are
+// temporary.
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/journal"
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+	"tarishi/internal/spool"
+	"tarishi/internal/vfs"
+)
+
+// ErrUnknown says that a message is not in the queue (any more).
+var ErrUnknown = errors.New("queue: no such message")
+
+// Options is what a Queue works with. Only Dir is needed.
+type Options struct {
+	Dir         string
+	SegmentSize int64 // of the journal in bytes; 0: 64 MiB
+	LargeBody   int64 // contents above this many bytes get a file at once; 0: 1 MiB
+	NoSync      bool  // no durability at all: for benchmarks
+	Log         *zap.Logger
+	FS          vfs.FS           // nil: the real one
+	Now         func() time.Time // nil: time.Now
+}
+
+// Queue is an open queue. Its methods may be called from any goroutine.
+//
+// Locks are taken in the order maintaining, files, mu; those of journal and spool
+// come last.
+type Queue struct {
+	o       Options
+	fs      vfs.FS
+	log     *zap.Logger
+	journal *journal.Journal
+	spool   *spool.Spool
+	lock    interface{ Close() error }
+	health  health
+	seed    maphash.Seed
+
+	files [64]sync.Mutex // guard the files of the messages that hash to them
+
+	maintaining sync.Mutex // who spills, removes files or retires; before files
+	retireAfter time.Time  // guarded by maintaining
+
+	mu     sync.Mutex
+	index  index
+	shares map[uint32]share // what is needed of each segment
+	trash  []mail.ID        // finished messages that have files
+}
+
+// share is what the journal must keep of a segment.
+type share struct {
+	messages int
+	bytes    int64
+}
+
+// Open takes the lock, reads what is in dir and returns the queue. A folder that
+// is in use or cannot be written gives an error that names it; damage inside it
+// is moved aside and logged.
+func Open(o Options) (*Queue, error) {
+	if o.FS == nil {
+		o.FS = vfs.OS{}
+	}
+	if o.NoSync {
+		o.FS = vfs.NoSync(o.FS)
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.LargeBody == 0 {
+		o.LargeBody = 1 << 20
+	}
+	q := &Queue{
+		o: o, fs: o.FS, log: o.Log, seed: maphash.MakeSeed(),
+		index: newIndex(), shares: map[uint32]share{},
+	}
+	err := q.take()
+	if err == nil {
+		if err = q.recover(); err == nil {
+			return q, nil
+		}
+		q.lock.Close()
+	}
+	var locked *vfs.LockedError
+	if errors.As(err, &locked) {
+		return nil, fmt.Errorf("spool %s is in use by another tarishi (pid %d)", o.Dir, locked.PID)
+	}
+	return nil, fmt.Errorf("cannot use the spool folder %s: %w", o.Dir, err)
+}
+
+func (q *Queue) journalDir() string { return filepath.Join(q.o.Dir, "journal") }
+
+// take locks the folder, makes what it lacks and finds out whether it can be
+// written.
+func (q *Queue) take() error {
+	if err := q.fs.Mkdir(q.o.Dir); err != nil {
+		return err
+	}
+	lock, err := q.fs.Lock(filepath.Join(q.o.Dir, "lock"))
+	if err != nil {
+		return err
+	}
+	q.lock = lock
+	if err = q.fs.Mkdir(q.journalDir()); err == nil {
+		err = q.probe()
+	}
+	if err == nil {
+		q.spool, err = spool.Open(q.fs, q.o.Dir)
+	}
+	if err != nil {
+		lock.Close()
+	}
+	return err
+}
+
+// probe tries to make a file. A full disk is no reason not to start: mail can
+// still go out.
+func (q *Queue) probe() error {
+	name := filepath.Join(q.journalDir(), "probe.tmp")
+	if err := q.fs.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := q.fs.Create(name)
+	if isFull(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), q.fs.Remove(name))
+}
+
+// Close makes durable what was settled and deferred, and gives the lock up.
+// Readers that are open stay valid.
+func (q *Queue) Close() error {
+	q.maintaining.Lock()
+	defer q.maintaining.Unlock()
+	err := q.emptyTrash()
+	if errors.Is(err, journal.ErrClosed) {
+		return nil
+	}
+	return errors.Join(err, q.journal.Close(), q.lock.Close())
+}
+
+// Stat is how much is in the queue.
+type Stat struct {
+	Messages   int
+	Recipients int   // not settled
+	Bytes      int64 // of content
+}
+
+// Stat returns how much is in the queue.
+func (q *Queue) Stat() Stat {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return Stat{Messages: len(q.index.entries), Recipients: q.index.recipients, Bytes: q.index.bytes}
+}
+
+// filesOf returns the lock of a message's files.
+func (q *Queue) filesOf(id mail.ID) *sync.Mutex {
+	return &q.files[maphash.String(q.seed, string(id))%uint64(len(q.files))]
+}
+
+// need notes that the journal must keep the message at loc; forget undoes it.
+// Caller holds q.mu.
+func (q *Queue) need(loc journal.Location) {
+	s := q.shares[loc.Segment]
+	q.shares[loc.Segment] = share{s.messages + 1, s.bytes + int64(loc.Length)}
+}
+
+func (q *Queue) forget(loc journal.Location) {
+	if loc.Segment == 0 {
+		return
+	}
+	s := q.shares[loc.Segment]
+	if s.messages--; s.messages <= 0 {
+		delete(q.shares, loc.Segment)
+		return
+	}
+	s.bytes -= int64(loc.Length)
+	q.shares[loc.Segment] = s
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// refuse turns an error into the reply to a client whose message cannot be
+// stored.
+func refuse(err error) *reply.Reply {
+	var r *reply.Reply
+	switch {
+	case errors.As(err, &r):
+		return r
+	case isFull(err):
+		return reply.New(452, "4.3.1", "Insufficient system storage, please try again later").Because(err)
+	}
+	return reply.New(451, "4.3.0", "Message cannot be queued, please try again later").Because(err)
+}

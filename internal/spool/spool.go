@@ -1,0 +1,396 @@
+// Package spool keeps waiting messages as files that a person and any mail tool
+// can read. It knows no SMTP.
+//
+// Below its directory a message has two files, where XX are the first two
+// characters of its ID (00 if those are no hexadecimal digits):
+//
+//	msg/XX/ID.eml   the content, exactly the bytes that will be sent
+//	msg/XX/ID.json  envelope and the state of every recipient: type State
+//	corrupt/        what could not be read, each with a NAME.reason file
+//
+// A file appears under its name only when its content is synced: it is written
+// under a temporary name (NAME.NNN.tmp) in the same directory, synced and
+// renamed. The names are durable after Sync, which syncs each directory that
+// changed once. Temporary files that a crash left are removed by Walk: nobody
+// was told about them.
+//
+// Files are made with O_EXCL, opened with O_NOFOLLOW and have mode 0600. A
+// damaged file is never deleted: see Quarantine.
+package spool
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/vfs"
+)
+
+// Spool is an open spool. Its methods may be called from any goroutine; two
+// calls for one message must not write or remove at the same time.
+type Spool struct {
+	fs   vfs.FS
+	dir  string
+	temp atomic.Uint64 // number in temporary names
+
+	syncing sync.Mutex // before mu
+
+	mu    sync.Mutex
+	dirty map[string]bool // directories with names that are not durable
+	made  map[string]bool // directories that exist
+}
+
+// Open returns the spool in dir and makes its directories.
+func Open(f vfs.FS, dir string) (*Spool, error) {
+	s := &Spool{fs: f, dir: dir, dirty: map[string]bool{}, made: map[string]bool{}}
+	for _, d := range []string{s.msg(), s.corrupt()} {
+		if err := f.Mkdir(d); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *Spool) msg() string     { return filepath.Join(s.dir, "msg") }
+func (s *Spool) corrupt() string { return filepath.Join(s.dir, "corrupt") }
+
+func folder(id mail.ID) string {
+	const hex = "0123456789ABCDEFabcdef"
+	if len(id) >= 2 && strings.Trim(string(id[:2]), hex) == "" {
+		return strings.ToUpper(string(id[:2]))
+	}
+	return "00"
+}
+
+// Path returns the name of a message's content file.
+func (s *Spool) Path(id mail.ID) string { return s.name(id, ".eml") }
+
+func (s *Spool) name(id mail.ID, ext string) string {
+	return filepath.Join(s.msg(), folder(id), string(id)+ext)
+}
+
+// prepare makes the directory of a message.
+func (s *Spool) prepare(id mail.ID) error {
+	dir := filepath.Join(s.msg(), folder(id))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.made[dir] {
+		return nil
+	}
+	if err := s.fs.Mkdir(dir); err != nil {
+		return err
+	}
+	s.made[dir] = true
+	return nil
+}
+
+func (s *Spool) changed(name string) {
+	s.mu.Lock()
+	s.dirty[filepath.Dir(name)] = true
+	s.mu.Unlock()
+}
+
+// Sync makes all names durable that were written or removed before.
+func (s *Spool) Sync() error {
+	s.syncing.Lock() // who finds nothing to do must have waited for who does it
+	defer s.syncing.Unlock()
+	s.mu.Lock()
+	dirty := s.dirty
+	s.dirty = map[string]bool{}
+	s.mu.Unlock()
+	var errs []error
+	for dir := range dirty {
+		if err := s.fs.SyncDir(dir); err != nil {
+			s.mu.Lock()
+			s.dirty[dir] = true
+			s.mu.Unlock()
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// SyncContent is Sync for the directory of one message.
+func (s *Spool) SyncContent(id mail.ID) error {
+	return s.fs.SyncDir(filepath.Dir(s.Path(id)))
+}
+
+// Temp makes a file for a content that has no ID yet. Place gives it one.
+func (s *Spool) Temp() (f vfs.File, name string, err error) {
+	return s.createTemp(filepath.Join(s.msg(), "body"))
+}
+
+func (s *Spool) createTemp(base string) (f vfs.File, name string, err error) {
+	for {
+		name = fmt.Sprintf("%s.%d.tmp", base, s.temp.Add(1))
+		f, err = s.fs.Create(name)
+		if !errors.Is(err, fs.ErrExist) { // of a process that died
+			return f, name, err
+		}
+	}
+}
+
+// Drop removes a file that Temp made and Place did not take.
+func (s *Spool) Drop(temp string) error { return s.fs.Remove(temp) }
+
+// Place makes the file that Temp made, which must be synced, the content of a
+// message. Sync makes it durable.
+func (s *Spool) Place(id mail.ID, temp string) error {
+	if err := s.prepare(id); err != nil {
+		return err
+	}
+	return s.rename(temp, s.Path(id))
+}
+
+func (s *Spool) rename(from, to string) error {
+	if err := s.fs.Rename(from, to); err != nil {
+		return err
+	}
+	s.changed(to)
+	return nil
+}
+
+// WriteContent writes a message's content. A content that is not as long as it
+// says is an error. Sync makes it durable.
+func (s *Spool) WriteContent(id mail.ID, c mail.Content) error {
+	r, err := c.Open()
+	if err != nil {
+		return err
+	}
+	err = s.write(id, ".eml", r, c.Size())
+	return errors.Join(err, r.Close())
+}
+
+// WriteState writes a message's state over an older one. Sync makes it durable.
+func (s *Spool) WriteState(st *State) error {
+	b, err := st.Encode()
+	if err != nil {
+		return err
+	}
+	return s.write(st.Envelope.ID, ".json", bytes.NewReader(b), int64(len(b)))
+}
+
+func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64) (err error) {
+	if err := s.prepare(id); err != nil {
+		return err
+	}
+	name := s.name(id, ext)
+	f, temp, err := s.createTemp(name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = s.fs.Remove(temp)
+		}
+	}()
+	n, err := io.Copy(f, r)
+	if err == nil && n != size {
+		err = fmt.Errorf("spool: content of %s has %d bytes and says %d", id, n, size)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	return s.rename(temp, name)
+}
+
+// OpenContent opens a message's content.
+func (s *Spool) OpenContent(id mail.ID) (vfs.File, error) { return s.fs.Open(s.Path(id)) }
+
+// LoadState reads a message's state. An error that wraps ErrDamaged says that it
+// will never be read, one that wraps ErrVersion that a newer program wrote it.
+func (s *Spool) LoadState(id mail.ID) (*State, error) {
+	f, err := s.fs.Open(s.name(id, ".json"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size > maxState {
+		return nil, fmt.Errorf("%w: %d bytes long", ErrDamaged, size)
+	}
+	b := make([]byte, size)
+	if n, err := f.ReadAt(b, 0); n < len(b) {
+		return nil, err
+	}
+	return DecodeState(id, b)
+}
+
+// Remove deletes a message's files. Files that do not exist are no error. Sync
+// makes it durable.
+func (s *Spool) Remove(id mail.ID) error {
+	for _, ext := range []string{".json", ".eml"} {
+		name := s.name(id, ext)
+		err := s.fs.Remove(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.changed(name)
+	}
+	return nil
+}
+
+// Found is a message that has files.
+type Found struct {
+	ID    mail.ID
+	Size  int64 // of its content; -1: it has none
+	State bool  // it has a state
+}
+
+// Walk calls fn with every message that has files, and removes temporary files.
+// A directory that cannot be read is passed to bad, and the others are walked.
+func (s *Spool) Walk(fn func(Found), bad func(dir string, err error)) {
+	top, err := s.fs.List(s.msg())
+	if err != nil {
+		bad(s.msg(), err)
+	}
+	for _, e := range top {
+		name := filepath.Join(s.msg(), e.Name)
+		switch {
+		case e.Dir:
+			s.walk(name, fn, bad)
+		case strings.HasSuffix(e.Name, ".tmp"):
+			_ = s.fs.Remove(name) // the next start tries again
+		}
+	}
+}
+
+func (s *Spool) walk(dir string, fn func(Found), bad func(string, error)) {
+	list, err := s.fs.List(dir)
+	if err != nil {
+		bad(dir, err)
+		return
+	}
+	found := map[mail.ID]Found{}
+	for _, e := range list {
+		ext := filepath.Ext(e.Name)
+		id := mail.ID(strings.TrimSuffix(e.Name, ext))
+		switch {
+		case e.Dir:
+			continue
+		case ext == ".tmp":
+			_ = s.fs.Remove(filepath.Join(dir, e.Name))
+			continue
+		case ext != ".eml" && ext != ".json", !id.Valid(), folder(id) != filepath.Base(dir):
+			continue // not ours
+		}
+		f, ok := found[id]
+		if !ok {
+			f = Found{ID: id, Size: -1}
+		}
+		if ext == ".eml" {
+			f.Size = e.Size
+		} else {
+			f.State = true
+		}
+		found[id] = f
+	}
+	for _, f := range found {
+		fn(f)
+	}
+}
+
+// Quarantine moves the files of a message that cannot be served to corrupt/.
+func (s *Spool) Quarantine(id mail.ID, reason string) error {
+	var errs []error
+	for _, ext := range []string{".json", ".eml"} {
+		from := s.name(id, ext)
+		to, err := s.free(string(id) + ext)
+		if err == nil {
+			err = s.fs.Rename(from, to)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			errs = append(errs, err)
+			continue
+		}
+		s.changed(from)
+		s.changed(to)
+		errs = append(errs, s.reason(to, from, reason))
+	}
+	return errors.Join(errs...)
+}
+
+// Preserve copies what could not be read elsewhere to corrupt/ under a name. If
+// that name is there already it was preserved before. data may be nil.
+func (s *Spool) Preserve(name, reason string, data io.Reader) error {
+	name = filepath.Join(s.corrupt(), name)
+	if f, err := s.fs.Open(name + ".reason"); err == nil {
+		return f.Close()
+	}
+	if data != nil {
+		f, temp, err := s.createTemp(name)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, data)
+		if err == nil {
+			err = f.Sync()
+		}
+		if err = errors.Join(err, f.Close()); err == nil {
+			err = s.fs.Rename(temp, name)
+		}
+		if err != nil {
+			_ = s.fs.Remove(temp)
+			return err
+		}
+	}
+	if err := s.reason(name, filepath.Base(name), reason); err != nil {
+		return err
+	}
+	return s.fs.SyncDir(s.corrupt())
+}
+
+// free returns a name in corrupt/ that is not taken.
+func (s *Spool) free(base string) (string, error) {
+	name := filepath.Join(s.corrupt(), base)
+	for i := 1; ; i++ {
+		f, err := s.fs.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return name, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		f.Close()
+		name = filepath.Join(s.corrupt(), fmt.Sprintf("%s.%d", base, i))
+	}
+}
+
+func (s *Spool) reason(name, from, reason string) error {
+	f, err := s.fs.Create(name + ".reason")
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "time: %s\nfrom: %s\nreason: %s\n", time.Now().UTC().Format(time.RFC3339), from, reason)
+	if err == nil {
+		err = f.Sync()
+	}
+	s.changed(name)
+	return errors.Join(err, f.Close())
+}

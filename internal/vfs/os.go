@@ -1,0 +1,228 @@
+package vfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// OS is the real file system.
+type OS struct{}
+
+// Create implements FS.
+func (OS) Create(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{File: f}, nil
+}
+
+// Open implements FS.
+func (OS) Open(name string) (File, error) {
+	// O_NONBLOCK: a FIFO under that name must not stop us.
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &osFile{File: f}, nil
+}
+
+// Rename implements FS.
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Remove implements FS.
+func (OS) Remove(name string) error { return os.Remove(name) }
+
+// Mkdir implements FS.
+func (o OS) Mkdir(name string) error {
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(name)
+	if parent != name {
+		if err := o.Mkdir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(name, 0o700); err != nil {
+		if info, e := os.Stat(name); e == nil && info.IsDir() {
+			return nil // another process was faster
+		}
+		return err
+	}
+	return o.SyncDir(parent)
+}
+
+// SyncDir implements FS.
+func (OS) SyncDir(name string) error {
+	d, err := os.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	return errors.Join(err, d.Close())
+}
+
+// List implements FS.
+func (OS) List(name string) ([]Entry, error) {
+	list, err := os.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, 0, len(list))
+	for _, d := range list {
+		e := Entry{Name: d.Name(), Dir: d.IsDir()}
+		if d.Type().IsRegular() {
+			info, err := d.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			e.Size = info.Size()
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// Free implements FS.
+func (OS) Free(name string) (free, total int64, err error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
+		return 0, 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
+}
+
+// Lock implements FS with flock, so that a process that dies leaves no lock.
+func (OS) Lock(name string) (io.Closer, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		var b [32]byte
+		n, _ := f.ReadAt(b[:], 0)
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+		f.Close()
+		return nil, &LockedError{Name: name, PID: pid}
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		// Who we are is only for the other one's message: a full disk must not
+		// keep the daemon from starting.
+		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			err = nil
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return f, nil
+}
+
+type osFile struct{ *os.File }
+
+// maxVec is the kernel's limit of slices in one write (IOV_MAX).
+const maxVec = 1024
+
+// WriteVec implements File.
+func (f *osFile) WriteVec(bufs [][]byte, off int64) error {
+	vec := make([][]byte, 0, min(len(bufs), maxVec))
+	for len(bufs) > 0 {
+		vec = append(vec[:0], bufs[:min(len(bufs), maxVec)]...)
+		bufs = bufs[len(vec):]
+		for len(vec) > 0 {
+			n, err := unix.Pwritev(int(f.Fd()), vec, off)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err == nil && n == 0 && size(vec) > 0 {
+				err = io.ErrShortWrite
+			}
+			if err != nil {
+				return &fs.PathError{Op: "write", Path: f.Name(), Err: err}
+			}
+			off += int64(n)
+			vec = advance(vec, n)
+		}
+	}
+	return nil
+}
+
+func size(vec [][]byte) (n int) {
+	for _, b := range vec {
+		n += len(b)
+	}
+	return n
+}
+
+// advance drops the first n bytes of vec, and empty slices.
+func advance(vec [][]byte, n int) [][]byte {
+	for len(vec) > 0 && n >= len(vec[0]) {
+		n -= len(vec[0])
+		vec = vec[1:]
+	}
+	if n > 0 {
+		vec[0] = vec[0][n:]
+	}
+	return vec
+}
+
+// Reserve implements File.
+func (f *osFile) Reserve(size int64) error {
+	err := retry(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
+	if err == nil || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+}
+
+// Sync implements File.
+func (f *osFile) Sync() error {
+	if err := retry(func() error { return unix.Fdatasync(int(f.Fd())) }); err != nil {
+		return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// Size implements File.
+func (f *osFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

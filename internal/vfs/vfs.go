@@ -1,0 +1,96 @@
+// Package vfs is the seam between the queue and the file system: the few
+// operations that a durable store needs, small enough for a twin in memory that
+// fails or crashes at any of them.
+//
+// Two rules of the seam: no operation follows a symbolic link in the last
+// element of a file's name, and nothing but SyncDir makes the created, renamed or
+// removed name of a file durable. Files get mode 0600, directories 0700.
+//
+// Errors are those of package os; errors.Is finds fs.ErrNotExist, fs.ErrExist,
+// fs.ErrPermission and syscall.ENOSPC in them.
+package vfs
+
+import (
+	"fmt"
+	"io"
+)
+
+// FS is a file system. Its methods may be called from any goroutine.
+type FS interface {
+	// Create makes a new file to write and read. A name that exists is an error.
+	Create(name string) (File, error)
+	// Open opens a regular file to read.
+	Open(name string) (File, error)
+	// Rename moves a file over whatever has the new name.
+	Rename(from, to string) error
+	// Remove deletes a file.
+	Remove(name string) error
+	// Mkdir makes a directory and its parents, durably; one that exists is no
+	// error.
+	Mkdir(name string) error
+	// SyncDir makes the names in a directory durable.
+	SyncDir(name string) error
+	// List returns what a directory holds, sorted by name.
+	List(name string) ([]Entry, error)
+	// Free returns the bytes that may still be written below name, and how
+	// many the file system has in all.
+	Free(name string) (free, total int64, err error)
+	// Lock takes the lock file for this process until it is closed. A
+	// *LockedError says that another one has it.
+	Lock(name string) (io.Closer, error)
+}
+
+// File is an open file. Reads and writes at an offset may be concurrent.
+type File interface {
+	io.ReaderAt
+	io.Writer // at the end of what Write wrote before
+	io.Closer
+	// WriteVec writes bufs one after the other from off on: all of them, or an
+	// error and any part of them.
+	WriteVec(bufs [][]byte, off int64) error
+	// Reserve allocates blocks for size bytes, which then read as zeros. A file
+	// system that cannot do so is no error.
+	Reserve(size int64) error
+	// Sync makes the content and the size durable. After an error nothing is
+	// known of what was written since the last Sync, whatever a later one says.
+	Sync() error
+	// Size returns the length in bytes.
+	Size() (int64, error)
+}
+
+// Entry is one name in a directory. Size is that of a regular file.
+type Entry struct {
+	Name string
+	Dir  bool
+	Size int64
+}
+
+// LockedError says that another process holds a lock file. PID is 0 if it did
+// not say who it is.
+type LockedError struct {
+	Name string
+	PID  int
+}
+
+// Error implements error.
+func (e *LockedError) Error() string { return fmt.Sprintf("%s is locked by process %d", e.Name, e.PID) }
+
+// NoSync returns f without durability: its Sync and SyncDir do nothing. It is
+// for benchmarks.
+func NoSync(f FS) FS { return unsynced{f} }
+
+type unsynced struct{ FS }
+
+func (u unsynced) SyncDir(string) error { return nil }
+
+func (u unsynced) Create(name string) (File, error) {
+	f, err := u.FS.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	return unsyncedFile{f}, nil
+}
+
+type unsyncedFile struct{ File }
+
+func (unsyncedFile) Sync() error { return nil }
