@@ -1,0 +1,68 @@
+# build, run and test Tarishi; "make check" is what CI runs.
+
+GO       ?= go
+PREFIX   ?= /usr/local
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 10s# for each target; a number with x counts inputs instead
+BENCHTIME ?= 2m# for the whole comparison
+BENCHARGS ?=# see bin/tarishi-bench -h
+
+# A static binary, the same wherever it is built.
+BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+
+.PHONY: build run test race lint fuzz e2e bench check cover install clean
+
+build:
+	$(BUILD) -o bin/tarishi ./cmd/tarishi
+
+# The checkout is an instance: its config/ is the shipped configuration.
+run: build
+	@echo 'Starting Tarishi in this folder. A first message, from another terminal:'
+	@echo
+	@echo "  swaks --server 127.0.0.1:2525 --from you@example.org --to first@localhost --header 'Subject: first message'"
+	@echo
+	@exec bin/tarishi serve -c .
+
+# Needs Go only: tests of programs that are not installed say so and are skipped.
+test:
+	$(GO) test ./...
+
+# The race detector needs cgo, and so a C compiler. The real binary is e2e's.
+race:
+	@command -v $$($(GO) env CC) >/dev/null || { echo "make race needs a C compiler ($$($(GO) env CC)): install gcc, or use make test" >&2; exit 1; }
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/internal/e2e')
+
+lint:
+	@bad=$$($(GO) tool gofumpt -l .) && test -z "$$bad" || { echo "not formatted (go tool gofumpt -w FILE):" $$bad >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# go test -list names a package's targets and then the package.
+fuzz:
+	@targets=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$targets" >&2; exit 1; }; \
+	echo "$$targets" | awk '/^Fuzz/ { t[n++] = $$1 } $$1 == "ok" { for (i = 0; i < n; i++) print $$2, t[i]; n = 0 }' | \
+	while read -r package target; do \
+		echo "$$package $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
+	done
+
+e2e: build
+	TARISHI_BIN=$(CURDIR)/bin/tarishi $(GO) test -count=1 -timeout 10m ./internal/e2e/...
+
+bench: build
+	$(BUILD) -o bin/tarishi-bench ./cmd/tarishi-bench
+	bin/tarishi-bench -tarishi bin/tarishi -time $(BENCHTIME) $(BENCHARGS)
+
+check: lint build race e2e
+	$(MAKE) fuzz FUZZTIME=2000x
+
+cover:
+	@mkdir -p bin
+	$(GO) test -coverprofile=bin/cover.out -coverpkg=./internal/... $$($(GO) list ./internal/... | grep -v '/internal/e2e')
+	$(GO) tool cover -func=bin/cover.out | tail -1
+
+install: build
+	install -D -m 755 bin/tarishi $(DESTDIR)$(PREFIX)/bin/tarishi
+
+clean:
+	rm -rf bin
