@@ -44,7 +44,9 @@ var (
 func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute) (replies []*reply.Reply, reached bool) {
 	began := time.Now()
 	var causes []error
+	var last mail.NextHop
 	for _, hop := range r.Hosts {
+		last = hop
 		targets, err := f.targets(ctx, r, hop, env.RequireTLS)
 		if err != nil {
 			causes = append(causes, err)
@@ -70,7 +72,7 @@ func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.C
 		}
 	}
 	causes = append(causes, ctx.Err())
-	return f.fail(env, r, mail.NextHop{}, errUnreached.Because(errors.Join(causes...)), time.Since(began)), false
+	return f.fail(env, r, last, errUnreached.Because(errors.Join(causes...)), time.Since(began)), false
 }
 
 // fail gives every recipient the same reply.
@@ -160,12 +162,12 @@ func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail
 }
 
 func delivery(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, delay time.Duration) maillog.Delivery {
-	host := hop.Host
+	host, at := hop.Host, port(hop)
 	if hop.Path != "" {
-		host = hop.Path
+		host, at = hop.Path, 0
 	}
 	return maillog.Delivery{
-		ID: string(env.ID), From: env.From.String(), Domain: r.Name, Host: host, Mode: hop.Protocol.String(), TLS: "none",
+		ID: string(env.ID), From: env.From.String(), Domain: r.Name, Host: host, Port: at, Mode: hop.Protocol.String(), TLS: "none",
 		Delay: delay, Attempts: 1,
 	}
 }

@@ -269,6 +269,10 @@ func TestSequence(t *testing.T) {
 		t.Error("RSET")
 	}
 	c.cmd("MAIL FROM:<b@b.test> SIZE=2000000", "552 5.3.4")
+	c.cmd("MAIL FROM:<b@b.test> SIZE=4294967295", "552 5.3.4")
+	c.cmd("MAIL FROM:<b@b.test> SIZE=4294967296", "552 5.3.4")
+	c.cmd("MAIL FROM:<b@b.test> size=99999999999999999999", "552 5.3.4")
+	c.cmd("MAIL FROM:<b@b.test> SIZE=4294967296x", "501 5.5.4")
 	c.cmd("STARTTLS now", "501")
 	c.cmd("HELO client.test", "250 mx.test Hello ")
 	c.message("\r\n.\r\n", "250")

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"math"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -47,10 +49,20 @@ func (s *session) checkMail(line []byte) []byte {
 		s.refuse(503, "5.5.1", "MAIL not allowed during message transfer")
 	case s.o.StrictRFC1869 && !s.c.Relaying && !isStrict(s.command, "FROM:<"):
 		s.refuse(501, "5.5.2", "Invalid MAIL FROM parameters")
+	case s.o.MaxBytes > 0 && isHuge(parameters(s.path())["SIZE"]):
+		s.refuse(552, "5.3.4", errTooBig.Text)
 	default:
 		return line
 	}
 	return nil
+}
+
+// isHuge reports whether a SIZE value (RFC 1870: up to 20 digits) is beyond what
+// go-smtp can read.
+func isHuge(size string) bool {
+	digits := strings.TrimLeft(size, "0")
+	return len(digits) >= 10 && len(digits) <= 20 && strings.Trim(digits, "0123456789") == "" &&
+		(len(digits) > 10 || digits > strconv.Itoa(math.MaxUint32))
 }
 
 // checkRcpt is checkMail for RCPT. The bare postmaster, which must be accepted
