@@ -61,6 +61,7 @@ import (
 var (
 	ErrClosed = errors.New("journal: closed")
 	ErrGone   = errors.New("journal: no such segment")
+	ErrUnread = errors.New("journal: segment could not be opened")
 
 	errTooLarge = fmt.Errorf("journal: record of more than %d bytes", MaxRecord)
 	errEOF      = io.EOF
@@ -144,7 +145,7 @@ func Open(o Options, v Visitor) (*Journal, Recovery, error) {
 	rec, err := j.recover(v)
 	if err != nil {
 		for _, s := range j.segments {
-			s.file.Close()
+			j.release(s)
 		}
 		return nil, rec, err
 	}

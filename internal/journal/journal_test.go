@@ -265,6 +265,60 @@ func TestBitFlips(t *testing.T) {
 	}
 }
 
+// TestDamagedTail damages the last record and the Commit behind it: the record
+// cannot be trusted, but it is not thrown away.
+func TestDamagedTail(t *testing.T) {
+	name, ends := segmentBytes(t, []string{"first", "second"}, false)
+	b, err := os.ReadFile(name)
+	must(t, err)
+	b[ends[0]+frameHeader] ^= 1 // the second record
+	b[ends[1]-5] ^= 1           // its Commit
+	l, rec := replayBytes(t, b)
+	if len(l.payloads) != 1 || len(l.damages) != 1 || rec.Cut == 0 {
+		t.Fatalf("%d records, damage %v", len(l.payloads), l.damages)
+	}
+	if d := l.damages[0]; d.Offset != ends[0] || d.Length <= frameSize(6) {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestSegmentThatCannotBeOpened holds that it keeps its younger ones: they may
+// say what became of its records.
+func TestSegmentThatCannotBeOpened(t *testing.T) {
+	c := &counter{FS: vfs.OS{}}
+	dir := t.TempDir()
+	j, _, _ := open(t, Options{FS: c, Dir: dir})
+	loc := add(t, j, "first")
+	must(t, j.Roll())
+	add(t, j, "second")
+	must(t, j.Close())
+	c.failOpen = segmentName(dir, 1)
+	j, l, _ := open(t, Options{FS: c, Dir: dir})
+	if len(l.payloads) != 1 || len(l.damages) != 1 {
+		t.Fatalf("%+v", l)
+	}
+	if list := j.Segments(); len(list) != 2 || !list[0].Unread || list[1].Unread {
+		t.Errorf("%+v", list)
+	}
+	for n := range uint32(2) {
+		if err := j.Remove(n + 1); err == nil {
+			t.Errorf("segment %d is removed", n+1)
+		}
+	}
+	if err := j.Scan(1, Visitor{}); !errors.Is(err, ErrUnread) {
+		t.Error(err)
+	}
+	if _, err := j.Open(loc); !errors.Is(err, ErrGone) {
+		t.Error(err)
+	}
+	must(t, j.Close())
+	c.failOpen = ""
+	_, l, _ = open(t, Options{FS: c, Dir: dir})
+	if fmt.Sprint(l.payloads) != "[first second]" {
+		t.Errorf("%q", l.payloads)
+	}
+}
+
 // TestForgedFrames damages the frame around a payload that contains a frame as
 // an attacker may send it.
 func TestForgedFrames(t *testing.T) {
@@ -316,6 +370,14 @@ type counter struct {
 	vfs.FS
 	syncs             atomic.Int64
 	failSync, failNew atomic.Bool
+	failOpen          string // name of a file
+}
+
+func (c *counter) Open(name string) (vfs.File, error) {
+	if name == c.failOpen {
+		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.EMFILE}
+	}
+	return c.FS.Open(name)
 }
 
 func (c *counter) Create(name string) (vfs.File, error) {

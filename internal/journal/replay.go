@@ -64,6 +64,12 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 		if err != nil {
 			rec.Damages++
 			v.Damage(Damage{Segment: f.number, Reason: "cannot be opened: " + err.Error()})
+			if n, e := j.o.FS.Size(name); e == nil && n >= 0 {
+				// It is a file and may be read another day. Until then it blocks
+				// the removal of younger ones, which may say that what it holds
+				// is done.
+				j.segments = append(j.segments, &segment{number: f.number, name: name, refs: 1, done: true, durable: true})
+			}
 			continue
 		}
 		s := &segment{number: f.number, name: name, file: file, refs: 1, done: true, durable: true, limit: -1}
@@ -90,6 +96,10 @@ func (j *Journal) Scan(number uint32, v Visitor) error {
 		j.mu.Unlock()
 		return ErrGone
 	}
+	if s.file == nil {
+		j.mu.Unlock()
+		return ErrUnread
+	}
 	s.refs++
 	j.mu.Unlock()
 	defer j.release(s)
@@ -101,8 +111,9 @@ type scanned struct{ cut int64 }
 
 // scan passes the records of the batches that were finished to v, and every
 // range before the end of the last of them that cannot be read. What stands
-// behind is the torn tail of a batch that nobody was told about: it is cut. A
-// segment with a Seal has no torn tail.
+// behind is the torn tail of a batch that nobody was told about: it is cut, and
+// passed to v as damage if it is more than whole frames and a torn one, as it may
+// have been finished then. A segment with a Seal has no torn tail.
 func (s *segment) scan(v Visitor) (scanned, error) {
 	size, err := s.file.Size()
 	if err != nil {
@@ -138,6 +149,10 @@ func (s *segment) scan(v Visitor) (scanned, error) {
 		w.walk(s.salt, size, t.visit, t.damage)
 		s.limit = t.limit()
 		s.end = max(s.limit, t.end, t.badEnd)
+		s.odd = t.odd
+	}
+	if end := w.lastByteIn(s.limit, s.end); s.odd && end > s.limit {
+		damage(s.limit, end, "cut: a batch that seems unfinished, and is damaged")
 	}
 	limit := s.limit
 	if limit == 0 { // written by this run: every batch before end was finished
@@ -158,12 +173,16 @@ type tail struct {
 	end       int64 // end of the last frame that is whole
 	badEnd    int64 // end of the last damaged range
 	bad       int64 // length of the damage behind end
+	torn      bool  // there is damage behind committed
+	odd       bool  // there is, and something behind it: more than one torn frame
 }
 
 func (t *tail) visit(off int64, f frame, _ []byte) bool {
 	t.end, t.bad = off+frameSize(int64(f.n)), 0
+	t.odd = t.torn
 	if f.kind == kindCommit || f.kind == kindSeal {
 		t.committed = t.end
+		t.odd, t.torn = false, false
 	}
 	return f.kind != kindSeal
 }
@@ -171,6 +190,7 @@ func (t *tail) visit(off int64, f frame, _ []byte) bool {
 func (t *tail) damage(off, end int64, _ string) {
 	t.badEnd = end
 	t.bad += end - off
+	t.odd, t.torn = t.torn, true
 }
 
 // limit is the end of the last Commit. A last batch that is whole but for

@@ -26,12 +26,13 @@ type Location struct {
 type segment struct {
 	number  uint32
 	name    string
-	file    vfs.File
-	salt    uint64 // never 0 once it is known
+	file    vfs.File // nil: it could not be opened
+	salt    uint64   // never 0 once it is known
 	created time.Time
 	limit   int64 // of an earlier run: where its trusted records end, -1 not known yet; else 0
 	end     int64 // where the next frame goes
 	durable bool  // a batch in it is on stable storage
+	odd     bool  // what was cut behind limit is damaged
 
 	refs int  // readers, and one for the journal itself
 	done bool // nothing is written to it any more
@@ -86,7 +87,7 @@ func (j *Journal) Open(loc Location) (*Reader, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.find(loc.Segment)
-	if s == nil {
+	if s == nil || s.file == nil {
 		return nil, ErrGone
 	}
 	s.refs++
@@ -135,7 +136,7 @@ func (j *Journal) release(s *segment) {
 	s.refs--
 	last := s.refs == 0
 	j.mu.Unlock()
-	if last {
+	if last && s.file != nil {
 		_ = s.file.Close() // nothing unwritten is left in it
 	}
 }
@@ -146,6 +147,7 @@ type Info struct {
 	Size    int64 // bytes written
 	Created time.Time
 	Done    bool // sealed, abandoned or of an earlier run: it will not grow
+	Unread  bool // Open could not open it: it stays
 }
 
 // Segments describes the segments that exist, oldest first.
@@ -154,7 +156,7 @@ func (j *Journal) Segments() []Info {
 	defer j.mu.Unlock()
 	list := make([]Info, len(j.segments))
 	for i, s := range j.segments {
-		list[i] = Info{Number: s.number, Created: s.created, Done: s.done}
+		list[i] = Info{Number: s.number, Created: s.created, Done: s.done, Unread: s.file == nil}
 		if s.done {
 			list[i].Size = s.end
 		}
@@ -167,7 +169,7 @@ func (j *Journal) Segments() []Info {
 // one.
 func (j *Journal) Remove(number uint32) error {
 	j.mu.Lock()
-	if len(j.segments) == 0 || j.segments[0].number != number || !j.segments[0].done {
+	if len(j.segments) == 0 || j.segments[0].number != number || !j.segments[0].done || j.segments[0].file == nil {
 		j.mu.Unlock()
 		return fmt.Errorf("journal: segment %d is not the oldest that is done", number)
 	}

@@ -22,7 +22,7 @@ type instant struct {
 }
 
 func (q *instant) Put(*mail.Envelope, mail.Content) error             { return nil }
-func (q *instant) Walk(func(mail.Pending) bool)                       {}
+func (q *instant) Recovered(func(mail.Pending) bool) int              { return 0 }
 func (q *instant) Defer(mail.ID, []int, int, time.Time, string) error { return nil }
 func (q *instant) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	return &q.env, mail.Memory{}, nil

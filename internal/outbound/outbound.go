@@ -44,7 +44,9 @@ import (
 // Queue is where messages live; *queue.Queue is one.
 type Queue interface {
 	Put(env *mail.Envelope, c mail.Content) error
-	Walk(fn func(mail.Pending) bool)
+	// Recovered passes each message that was there before this process once, and
+	// returns how many are left for another call.
+	Recovered(fn func(mail.Pending) bool) (left int)
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
 	Settle(id mail.ID, recipients []int) error
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
@@ -91,8 +93,7 @@ type Options struct {
 const (
 	disabledPoll = time.Second      // how often Disabled is asked, as in Haraka
 	localWait    = 5 * time.Minute  // after trouble of our own: a DSN or a settlement that cannot be written
-	unreadable   = 15 * time.Minute // for a message that cannot be loaded
-	startMargin  = time.Hour        // see Outbound.walked
+	unreadable   = 15 * time.Minute // for messages that cannot be loaded
 )
 
 // Outbound delivers a queue. Use New, then Run.
@@ -101,7 +102,6 @@ type Outbound struct {
 	delivery *delivery.Delivery
 	backoff  schedule.Backoff
 	pid      int
-	born     time.Time
 	wake     chan struct{} // holds one token when there may be work
 
 	mu       sync.Mutex
@@ -110,15 +110,9 @@ type Outbound struct {
 	// know it yet.
 	owed map[*schedule.Unit]bool
 
-	// A message that is put in the queue while Run walks it may be found there
-	// and be given to Enqueue as well. early are those that Enqueue had before
-	// the walk was over, nil afterwards; walked those that the walk found though
-	// they may be from this process's time. A clock that was set back by more
-	// than startMargin can make a duplicate of such a message, never a loss.
-	early  map[mail.ID]bool
-	walked map[mail.ID]bool
-	// forget is when walked has served its purpose.
-	forget time.Time
+	// While Run still loads what was in the queue before, flushed are the
+	// domains that Flush was asked for ("" is all); nil afterwards.
+	flushed map[string]bool
 }
 
 // New returns an Outbound that does nothing before Run.
@@ -148,12 +142,10 @@ func New(o Options) *Outbound {
 		}),
 		backoff:  schedule.Backoff{Intervals: o.Intervals, MaxLifetime: o.MaxLifetime},
 		pid:      os.Getpid(),
-		born:     o.Now(),
 		wake:     make(chan struct{}, 1),
 		schedule: schedule.New(schedule.Options{Concurrency: o.ConcurrencyMax, PerDestination: o.PoolConcurrencyMax}),
 		owed:     map[*schedule.Unit]bool{},
-		early:    map[mail.ID]bool{},
-		walked:   map[mail.ID]bool{},
+		flushed:  map[string]bool{},
 	}
 }
 
@@ -161,23 +153,20 @@ func New(o Options) *Outbound {
 // for long and may be called before Run.
 func (o *Outbound) Enqueue(p mail.Pending) {
 	o.mu.Lock()
-	if o.walked[p.ID] {
-		delete(o.walked, p.ID)
-	} else {
-		if o.early != nil {
-			o.early[p.ID] = true
-		}
-		o.add(p)
-	}
+	o.add(p)
 	o.mu.Unlock()
 	o.signal()
 }
 
 // Flush makes every waiting delivery to domain due now; "" means all. It
-// returns how many there are.
+// returns how many there are; while the queue is still being loaded, more may
+// follow.
 func (o *Outbound) Flush(domain string) int {
 	o.mu.Lock()
 	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
+	if o.flushed != nil {
+		o.flushed[mail.CanonicalDomain(domain)] = true
+	}
 	o.mu.Unlock()
 	o.o.Log.Info("queue flushed", zap.String("domain", domain), zap.Int("deliveries", n))
 	o.signal()
@@ -192,12 +181,13 @@ func (o *Outbound) Stat() schedule.Stat {
 }
 
 // Run delivers until ctx ends. Then no attempt begins; those that run have
-// Options.Grace to finish before they are cut off.
+// Options.Grace to finish before they are cut off. Deliveries do not wait until
+// all that was in the queue before is loaded.
 func (o *Outbound) Run(ctx context.Context) error {
-	o.walk()
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var running sync.WaitGroup
+	running.Go(func() { o.load(ctx) })
 	for ctx.Err() == nil {
 		units, wait := o.due()
 		for _, u := range units {
@@ -222,27 +212,41 @@ func (o *Outbound) Run(ctx context.Context) error {
 	return nil
 }
 
-// walk schedules what was in the queue before this process.
-func (o *Outbound) walk() {
-	messages := 0
-	o.o.Queue.Walk(func(p mail.Pending) bool {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.early[p.ID] {
-			return true
+// load schedules what was in the queue before this process.
+func (o *Outbound) load(ctx context.Context) {
+	messages, began := 0, o.o.Now()
+	for {
+		left := o.o.Queue.Recovered(func(p mail.Pending) bool {
+			messages++
+			o.mu.Lock()
+			for i, r := range p.Recipients {
+				if o.flushed[""] || len(o.flushed) > 0 && o.flushed[r.Address.Host()] {
+					p.Recipients[i].Next = time.Time{}
+				}
+			}
+			o.add(p)
+			o.mu.Unlock()
+			o.signal()
+			return ctx.Err() == nil
+		})
+		if ctx.Err() != nil {
+			return
 		}
-		if p.Received.After(o.born.Add(-startMargin)) {
-			o.walked[p.ID] = true
+		o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
+		if left == 0 {
+			break
 		}
-		messages++
-		o.add(p)
-		return true
-	})
+		again := time.NewTimer(unreadable)
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return
+		case <-again.C:
+		}
+	}
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.early = nil
-	o.forget = o.o.Now().Add(time.Minute)
-	o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("deliveries", o.schedule.Len()))
+	o.flushed = nil
+	o.mu.Unlock()
 }
 
 // never is a wait that only a signal ends.
@@ -270,9 +274,6 @@ func (o *Outbound) due() ([]*schedule.Unit, time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
-	if o.walked != nil && now.After(o.forget) {
-		o.walked = nil
-	}
 	var units []*schedule.Unit
 	if !disabled {
 		units = o.schedule.Due(now, math.MaxInt)

@@ -596,7 +596,7 @@ func TestPanicIsContained(t *testing.T) {
 	})
 }
 
-func TestWalkAtStart(t *testing.T) {
+func TestLoadAtStart(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		env := r.envelope("x@a.test", "y@A.TEST", "z@b.test", "done@a.test")
 		r.put(env)
@@ -611,30 +611,33 @@ func TestWalkAtStart(t *testing.T) {
 	})
 }
 
-// TestEnqueueAndWalk holds that a message that is put while the queue is loaded
-// is delivered once, whoever sees it first.
-func TestEnqueueAndWalk(t *testing.T) {
-	t.Run("walk first", func(t *testing.T) {
-		inBubble(t, func(r *rig) {
-			p := r.put(r.envelope("x@a.test"))
-			r.start()
-			r.out.Enqueue(p)
-			synctest.Wait()
-			r.wantSent("0s sender@from.test>x 192.0.2.1:25")
-		})
+func TestUnreadableAtStart(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.queue.unreadable = 2
+		r.put(r.envelope("x@a.test"))
+		r.start()
+		r.pass(unreadable)
+		r.wantSent()
+		r.pass(unreadable)
+		r.wantSent("30m0s sender@from.test>x 192.0.2.1:25")
 	})
-	t.Run("Enqueue first", func(t *testing.T) {
-		inBubble(t, func(r *rig) {
-			p := r.put(r.envelope("x@a.test"))
-			r.o.Chain = nil
-			r.out = New(r.o)
-			r.out.Enqueue(p)
-			ctx, cancel := context.WithCancel(r.t.Context())
-			r.stop, r.ended = cancel, make(chan struct{})
-			go func() { defer close(r.ended); r.out.Run(ctx) }()
-			synctest.Wait()
-			r.wantSent("0s sender@from.test>x 192.0.2.1:25")
-		})
+}
+
+// TestFlushWhileLoading holds that a flush reaches what is loaded later.
+func TestFlushWhileLoading(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.queue.unreadable = 1
+		for _, to := range []string{"x@a.test", "y@b.test"} {
+			env := r.envelope(to)
+			r.put(env)
+			r.queue.Defer(env.ID, []int{0}, 1, time.Now().Add(time.Hour), "later")
+		}
+		r.start()
+		r.out.Flush("B.test")
+		r.pass(unreadable)
+		r.wantSent("15m0s sender@from.test>y 192.0.2.2:25")
+		r.pass(time.Hour - unreadable)
+		r.wantSent("1h0m0s sender@from.test>x 192.0.2.1:25")
 	})
 }
 

@@ -40,6 +40,8 @@ type memoryQueue struct {
 	order    []mail.ID
 	ops      []string
 	fail     map[string]error // by "put", "load", "settle", "defer"
+
+	unreadable int // how often Recovered cannot read anything
 }
 
 type message struct {
@@ -68,8 +70,19 @@ func (q *memoryQueue) Put(env *mail.Envelope, c mail.Content) error {
 	return nil
 }
 
-func (q *memoryQueue) Walk(fn func(mail.Pending) bool) {
+// fence orders what was done before it before what is done under q.mu later.
+func (q *memoryQueue) fence() {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+}
+
+func (q *memoryQueue) Recovered(fn func(mail.Pending) bool) (left int) {
+	q.mu.Lock()
+	if q.unreadable > 0 {
+		q.unreadable--
+		defer q.mu.Unlock()
+		return len(q.order)
+	}
 	var all []mail.Pending
 	for _, id := range q.order {
 		m := q.messages[id]
@@ -85,11 +98,12 @@ func (q *memoryQueue) Walk(fn func(mail.Pending) bool) {
 		all = append(all, p)
 	}
 	q.mu.Unlock()
-	for _, p := range all {
+	for i, p := range all {
 		if !fn(p) {
-			return
+			return len(all) - i - 1
 		}
 	}
+	return 0
 }
 
 func (q *memoryQueue) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
@@ -289,10 +303,13 @@ func (r *rig) start() {
 	synctest.Wait()
 }
 
-// on registers a handler and returns where its events are kept.
+// on registers a handler and returns where its events are kept. They may be read
+// between two calls of pass.
 func (r *rig) on(p hook.Point, v hook.Verdict) *[]hook.Event {
 	events := &[]hook.Event{}
 	r.regs = append(r.regs, hook.Registration{Point: p, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
+		r.queue.mu.Lock()
+		defer r.queue.mu.Unlock()
 		*events = append(*events, *e)
 		return v
 	}})
@@ -338,6 +355,7 @@ func (r *rig) sendEnvelope(env *mail.Envelope) {
 
 // pass lets time go by.
 func (r *rig) pass(d time.Duration) {
+	r.queue.fence() // what was read before comes before what handlers write
 	time.Sleep(d)
 	synctest.Wait()
 }

@@ -24,7 +24,7 @@ type account struct {
 var crashOptions = Options{Dir: "/queue", SegmentSize: 24 << 10, LargeBody: 5000}
 
 // scenario does a little of everything. Errors are what the file system wants.
-func scenario(fs *crashfs.FS, a *account) *Queue {
+func scenario(fs *crashfs.FS, a *account, few int) *Queue {
 	o := crashOptions
 	o.FS = fs
 	var clock atomic.Int64 // seconds
@@ -34,6 +34,7 @@ func scenario(fs *crashfs.FS, a *account) *Queue {
 	if err != nil {
 		return nil
 	}
+	q.few = few
 	var ids []mail.ID
 	for i := range 14 {
 		env := envelope(mail.ID(fmt.Sprintf("F47AC10B-58CC-4372-A567-0E02B2C3D479.%d", i+1)), 1+i%3)
@@ -153,8 +154,18 @@ func newAccount() *account {
 	return &account{content: map[mail.ID][]byte{}, owed: map[mail.ID]map[int]bool{}}
 }
 
-// TestCrash stops the scenario at every operation of the file system.
+// TestCrash stops the scenario at every operation of the file system, with
+// files that are synced one by one and together.
 func TestCrash(t *testing.T) {
+	for _, few := range []int{0, fewFiles} {
+		t.Run(fmt.Sprintf("few %d", few), func(t *testing.T) {
+			t.Parallel()
+			crashAnywhere(t, few)
+		})
+	}
+}
+
+func crashAnywhere(t *testing.T, few int) {
 	step := 1
 	if testing.Short() {
 		step = 7
@@ -162,7 +173,7 @@ func TestCrash(t *testing.T) {
 	for i := 1; ; i += step {
 		fs, a := crashfs.New(), newAccount()
 		fs.CrashAt(i)
-		q := scenario(fs, a)
+		q := scenario(fs, a, few)
 		done := !fs.Crashed()
 		for _, s := range []crashfs.Survival{crashfs.Nothing, crashfs.Some, crashfs.Some, crashfs.All} {
 			next := fs.Restart(s, rand.New(rand.NewPCG(uint64(i), uint64(s))))
@@ -184,6 +195,15 @@ func TestCrash(t *testing.T) {
 // TestFail makes every operation of the file system fail once, and then takes
 // the power away.
 func TestFail(t *testing.T) {
+	for _, few := range []int{0, fewFiles} {
+		t.Run(fmt.Sprintf("few %d", few), func(t *testing.T) {
+			t.Parallel()
+			failAnywhere(t, few)
+		})
+	}
+}
+
+func failAnywhere(t *testing.T, few int) {
 	step := 1
 	if testing.Short() {
 		step = 7
@@ -192,7 +212,7 @@ func TestFail(t *testing.T) {
 		failure := []error{syscall.EIO, syscall.ENOSPC}[i%2]
 		fs, a := crashfs.New(), newAccount()
 		fs.FailAt(i, failure)
-		q := scenario(fs, a)
+		q := scenario(fs, a, few)
 		done := fs.Ops() < i
 		t.Run(fmt.Sprintf("at %d, %v", i, failure), func(t *testing.T) {
 			if q == nil {

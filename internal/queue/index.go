@@ -1,10 +1,10 @@
 package queue
 
 import (
+	"cmp"
 	"encoding/binary"
-	"encoding/hex"
 	"hash/maphash"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,53 +13,28 @@ import (
 	"tarishi/internal/spool"
 )
 
-// key is a mail.ID in 20 bytes: the UUID and the transaction's number. An ID of
-// another form gets a key with the zero UUID; index.odd knows it.
-type key [20]byte
+// key is a mail.Key. An ID of another form than that gets a key with the zero
+// UUID; index.odd knows it.
+type key mail.Key
 
-func parseKey(id mail.ID) (k key, ok bool) {
-	if len(id) < 38 || len(id) > 47 || id[36] != '.' {
-		return key{}, false
-	}
-	at := 0
-	for _, part := range [...][2]int{{0, 8}, {9, 13}, {14, 18}, {19, 23}, {24, 36}} {
-		n, err := hex.Decode(k[at:16], []byte(id[part[0]:part[1]]))
-		if err != nil {
-			return key{}, false
-		}
-		at += n
-	}
-	n, err := strconv.ParseUint(string(id[37:]), 10, 32)
-	if err != nil || k.odd() {
-		return key{}, false
-	}
-	binary.BigEndian.PutUint32(k[16:], uint32(n))
-	return k, k.id() == id // there is one spelling only
+func parseKey(id mail.ID) (key, bool) {
+	k, ok := id.Key()
+	return key(k), ok
 }
 
 func (k key) odd() bool { return [16]byte(k[:16]) == [16]byte{} }
 
-func (k key) id() mail.ID {
-	const digits = "0123456789ABCDEF"
-	b := make([]byte, 0, 47)
-	for i, c := range k[:16] {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			b = append(b, '-')
-		}
-		b = append(b, digits[c>>4], digits[c&15])
-	}
-	b = append(b, '.')
-	return mail.ID(strconv.AppendUint(b, uint64(binary.BigEndian.Uint32(k[16:])), 10))
-}
+func (k key) id() mail.ID { return mail.Key(k).ID() }
 
-// entry is what is kept in memory of a message.
+// entry is what is kept in memory of a message: 64 bytes for one with one
+// recipient.
 type entry struct {
-	loc   journal.Location // of the Message record; zero: the message is in the spool
-	flags flags
-	left  uint32 // recipients not settled
-	size  int64  // bytes of content
-	one   state  // of the only recipient
-	many  *[]state
+	loc  journal.Location // of the Message record; zero: the message is in the spool
+	left uint32           // recipients not settled
+	size int64            // bytes of content
+	many *[]state
+	one  state // of the only recipient
+	flags
 }
 
 type flags uint8
@@ -69,14 +44,27 @@ const (
 	large                      // the content is in the spool, wherever the envelope is
 	stale                      // changed since its state file was written, if there is one
 	files                      // there may be files, though the message is in the journal
+
+	// The message is in the spool and what its state file says is not in memory:
+	// left and size are 0, and the states only say what the journal knows beside
+	// the file.
+	partial
+	counted // a partial entry that the index's sums include
 )
 
 // state is what became of one recipient so far.
 type state struct {
-	last     string
-	next     int64 // Unix milliseconds; 0: at once
+	next     int64   // Unix milliseconds; 0: at once
+	last     *string // nil: ""
 	attempts int32
 	settled  bool
+}
+
+func (s *state) text() string {
+	if s.last == nil {
+		return ""
+	}
+	return *s.last
 }
 
 func newEntry(recipients int, size int64) *entry {
@@ -88,7 +76,7 @@ func newEntry(recipients int, size int64) *entry {
 	return e
 }
 
-func (e *entry) is(f flags) bool { return e.flags&f != 0 }
+func (f flags) is(any flags) bool { return f&any != 0 }
 
 func (e *entry) spooled() bool { return e.loc == journal.Location{} }
 
@@ -113,6 +101,45 @@ func (e *entry) states() []state {
 		return append([]state(nil), *e.many...)
 	}
 	return []state{e.one}
+}
+
+// note records for a partial entry what the journal says of recipient i.
+func (e *entry) note(i int, s state) {
+	if n := e.recipients(); i >= n {
+		many := append(e.states(), make([]state, i+1-n)...)
+		e.many = &many
+	}
+	to := e.state(i)
+	if s.settled || !to.settled && s.attempts >= to.attempts {
+		*to = s
+	}
+}
+
+// complete returns the whole of a partial entry, whose state file is st.
+func (e *entry) complete(st *spool.State, t *texts) *entry {
+	whole := newEntry(len(st.Recipients), st.Size)
+	whole.flags = e.flags &^ (partial | counted)
+	for i, s := range st.Recipients {
+		if s.Status == spool.Settled {
+			whole.settle(i)
+			continue
+		}
+		to := whole.state(i)
+		to.attempts, to.last = int32(s.Attempts), t.intern(clip(s.Last))
+		if s.Next != nil {
+			to.next = millis(*s.Next)
+		}
+	}
+	for i := range min(whole.recipients(), e.recipients()) {
+		switch s, known := whole.state(i), e.state(i); {
+		case known.settled:
+			whole.settle(i)
+		// The spool may know of a later attempt whose record was lost.
+		case *known != state{} && !s.settled && known.attempts >= s.attempts:
+			*s = *known
+		}
+	}
+	return whole
 }
 
 // settle marks a recipient and reports whether that is news.
@@ -145,7 +172,7 @@ func (s *state) document() spool.Recipient {
 	if s.settled {
 		return spool.Recipient{Status: spool.Settled}
 	}
-	r := spool.Recipient{Status: spool.Pending, Attempts: int(s.attempts), Last: s.last}
+	r := spool.Recipient{Status: spool.Pending, Attempts: int(s.attempts), Last: s.text()}
 	if s.next != 0 {
 		t := s.at()
 		r.Next = &t
@@ -162,10 +189,18 @@ type index struct {
 	recipients int
 	bytes      int64
 	texts      texts
+
+	// The messages whose files say all share these entries, which nobody may
+	// change: those whose state file was not read in this run, and those that
+	// recipients and bytes count.
+	unread, dormant *entry
 }
 
 func newIndex() index {
-	return index{entries: map[key]*entry{}, odd: map[key]mail.ID{}, oddKeys: map[mail.ID]key{}, texts: texts{seed: maphash.MakeSeed()}}
+	return index{
+		entries: map[key]*entry{}, odd: map[key]mail.ID{}, oddKeys: map[mail.ID]key{}, texts: texts{seed: maphash.MakeSeed()},
+		unread: &entry{flags: partial}, dormant: &entry{flags: partial | counted},
+	}
 }
 
 func (x *index) key(id mail.ID) (key, bool) {
@@ -216,16 +251,41 @@ func (x *index) remove(k key) {
 	}
 }
 
+// keys returns all keys: first those of messages in the journal, in the order of
+// their arrival.
+func (x *index) keys() []key {
+	keys := make([]key, 0, len(x.entries))
+	for k, e := range x.entries {
+		if !e.spooled() {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		l, m := x.entries[a].loc, x.entries[b].loc
+		return cmp.Or(cmp.Compare(l.Segment, m.Segment), cmp.Compare(l.Offset, m.Offset))
+	})
+	for k, e := range x.entries {
+		if e.spooled() {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
 // texts keeps one copy of replies that come again and again.
 type texts struct {
 	seed  maphash.Seed
-	slots [256]string
+	slots [256]*string
 }
 
-func (t *texts) intern(s string) string {
+func (t *texts) intern(s string) *string {
+	if s == "" {
+		return nil
+	}
 	slot := &t.slots[maphash.String(t.seed, s)%uint64(len(t.slots))]
-	if *slot != s {
-		*slot = strings.Clone(s) // s may be a piece of something large
+	if *slot == nil || **slot != s {
+		s = strings.Clone(s) // it may be a piece of something large
+		*slot = &s
 	}
 	return *slot
 }

@@ -1,23 +1,26 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/journal"
 	"tarishi/internal/mail"
+	"tarishi/internal/spool"
 )
 
 // errDamaged says that a message can never be read.
 var errDamaged = errors.New("message is damaged")
 
-// where returns a copy of what the index knows about a message. It has no
-// states.
+// where returns a copy of what the index knows about a message.
 func (q *Queue) where(id mail.ID) (entry, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -25,36 +28,56 @@ func (q *Queue) where(id mail.ID) (entry, error) {
 	if e == nil || e.is(arriving) {
 		return entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
-	return entry{loc: e.loc, flags: e.flags, size: e.size}, nil
+	at := *e
+	if e.many != nil {
+		many := e.states()
+		at.many = &many
+	}
+	return at, nil
 }
 
 // moves is how often a message can move while it is looked for: from the
 // journal to the spool, and out of the queue.
-const moves = 3
+const moves = 5
 
 // Load returns a message's envelope, with all recipients it had when it was
 // accepted, and its content. The content can be opened as long as the message is
 // in the queue; a reader stays valid until it is closed.
 func (q *Queue) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
-	var err error
+	env, at, err := q.load(id, true)
+	if err != nil {
+		return nil, nil, fmt.Errorf("queue: load %s: %w", id, err)
+	}
+	return env, &content{q: q, id: id, size: at.size}, nil
+}
+
+// load returns a message's envelope and a copy of its whole entry. keep says
+// that the entry will soon be needed again.
+func (q *Queue) load(id mail.ID, keep bool) (env *mail.Envelope, at entry, err error) {
 	for range moves {
-		var at entry
 		if at, err = q.where(id); err != nil {
-			return nil, nil, err
+			return nil, at, err
 		}
-		var env *mail.Envelope
-		if env, err = q.envelope(id, at.loc); err == nil {
-			return env, &content{q: q, id: id, size: at.size}, nil
+		if !at.is(partial) {
+			env, err = q.envelope(id, at.loc)
+		} else if env, at, err = q.wake(id, keep); env == nil && err == nil {
+			err = errWoken
+		}
+		if err == nil && len(env.Recipients) != at.recipients() {
+			err = fmt.Errorf("%w: %d recipients are known, %d are in the envelope", errDamaged, at.recipients(), len(env.Recipients))
 		}
 		if !moved(err) {
 			break
 		}
 	}
-	return nil, nil, fmt.Errorf("queue: load %s: %w", id, err)
+	return env, at, err
 }
 
+// errWoken says that somebody else was faster.
+var errWoken = errors.New("entry is whole by now")
+
 func moved(err error) bool {
-	return errors.Is(err, journal.ErrGone) || errors.Is(err, fs.ErrNotExist)
+	return errors.Is(err, journal.ErrGone) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errWoken)
 }
 
 // envelope reads an envelope from the journal or, with no location, the spool.
@@ -114,6 +137,7 @@ func (c *content) Open() (io.ReadCloser, error) {
 		if at, err = c.q.where(c.id); err != nil {
 			return nil, err
 		}
+		at.size = c.size // a partial entry does not know it
 		var r io.ReadCloser
 		if r, err = c.q.open(c.id, at); err == nil {
 			return r, nil
@@ -158,70 +182,209 @@ func (q *Queue) open(id mail.ID, at entry) (io.ReadCloser, error) {
 	return newReader(r, r.Size()-at.size, at.size, func() { r.Close() }), nil
 }
 
-// Walk calls fn with every message, those in the journal in the order of their
-// arrival, until it returns false. Messages that come or go meanwhile may be
-// seen or not. One that cannot be read is logged and left out.
-func (q *Queue) Walk(fn func(mail.Pending) bool) {
-	type place struct {
-		k   key
-		loc journal.Location
+// wake reads the state file of a message that has only a partial entry. It
+// returns its envelope and a copy of the whole entry, which it leaves in the
+// index if keep is set or the file does not say all. A message whose files are
+// damaged goes to corrupt/ and is unknown. No envelope and no error mean that the
+// entry is not partial any more.
+func (q *Queue) wake(id mail.ID, keep bool) (*mail.Envelope, entry, error) {
+	mu := q.filesOf(id)
+	mu.Lock()
+	defer mu.Unlock()
+	return q.wakeLocked(id, keep)
+}
+
+// wakeLocked is wake for those who hold the lock of the message's files. Only
+// they make a partial entry whole.
+func (q *Queue) wakeLocked(id mail.ID, keep bool) (*mail.Envelope, entry, error) {
+	q.mu.Lock()
+	k, e := q.index.find(id)
+	whole := e != nil && !e.is(partial)
+	q.mu.Unlock()
+	switch {
+	case e == nil:
+		return nil, entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
+	case whole:
+		return nil, entry{}, nil
+	}
+	st, err := q.readState(id)
+	switch {
+	case errors.Is(err, spool.ErrVersion):
+		q.log.Error("queue: message left alone", zap.String("uuid", string(id)), zap.Error(err))
+		q.mu.Lock()
+		q.index.remove(k)
+		q.mu.Unlock()
+		return nil, entry{}, fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
+	case errors.Is(err, spool.ErrDamaged), errors.Is(err, fs.ErrNotExist):
+		if err := q.condemn(id, entry{}, err); err != nil {
+			return nil, entry{}, err
+		}
+		return nil, entry{}, fmt.Errorf("%w: %s is in corrupt/", ErrUnknown, id)
+	case err != nil:
+		return nil, entry{}, err
 	}
 	q.mu.Lock()
-	places := make([]place, 0, len(q.index.entries))
-	for k, e := range q.index.entries {
-		places = append(places, place{k, e.loc})
+	defer q.mu.Unlock()
+	full := e.complete(st, &q.index.texts)
+	if !e.is(counted) {
+		q.index.recipients += int(full.left)
+		q.index.bytes += full.size
 	}
-	q.mu.Unlock()
-	slices.SortFunc(places, func(a, b place) int {
-		if a.loc.Segment != b.loc.Segment {
-			return int(int64(a.loc.Segment) - int64(b.loc.Segment))
-		}
-		return int(int64(a.loc.Offset) - int64(b.loc.Offset))
-	})
-	for _, p := range places {
-		q.mu.Lock()
-		id := q.index.id(p.k)
-		q.mu.Unlock()
-		if id == "" {
-			continue
-		}
-		env, _, err := q.Load(id)
-		if err == nil {
-			if m, ok := q.describe(id, env); ok && !fn(m) {
-				return
-			}
-		} else if !errors.Is(err, ErrUnknown) {
-			q.log.Error("queue: message cannot be read", zap.String("uuid", string(id)), zap.Error(err))
-		}
+	q.index.entries[k] = full
+	if full.left == 0 {
+		q.finish(k, full, id)
+		return nil, entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
+	}
+	at := *full
+	if full.many != nil {
+		many := full.states()
+		at.many = &many
+	}
+	if !keep {
+		q.rest(k, full)
+	}
+	return st.Envelope, at, nil
+}
+
+// rest lets a message sleep whose files say all. Caller holds q.mu.
+func (q *Queue) rest(k key, e *entry) {
+	if e.spooled() && !e.is(arriving|stale|partial) {
+		q.index.entries[k] = q.index.dormant
 	}
 }
 
-// describe makes the Pending of a message; false: it is not in the queue.
-func (q *Queue) describe(id mail.ID, env *mail.Envelope) (mail.Pending, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	_, e := q.index.find(id)
-	if e == nil || e.is(arriving) || e.recipients() != len(env.Recipients) {
-		return mail.Pending{}, false
+// readState reads a state file and compares it with the content's.
+func (q *Queue) readState(id mail.ID) (*spool.State, error) {
+	st, err := q.spool.LoadState(id)
+	if err != nil {
+		return nil, err
+	}
+	n, err := q.spool.ContentSize(id)
+	if err != nil {
+		return nil, err
+	}
+	if n != st.Size {
+		return nil, fmt.Errorf("%w: the content should have %d bytes and has %d", spool.ErrDamaged, st.Size, n)
+	}
+	return st, nil
+}
+
+// Find returns what is pending of one message; ok is false when it is not in
+// the queue (any more), or cannot be read, which is logged.
+func (q *Queue) Find(id mail.ID) (p mail.Pending, ok bool) {
+	p, err := q.find(id)
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		q.log.Error("queue: message cannot be read", zap.String("uuid", string(id)), zap.Error(err))
+	}
+	return p, err == nil
+}
+
+func (q *Queue) find(id mail.ID) (mail.Pending, error) {
+	env, at, err := q.load(id, false)
+	if err != nil {
+		return mail.Pending{}, err
 	}
 	p := mail.Pending{
-		ID: id, From: env.From, Received: env.Received, Size: e.size,
-		Recipients: make([]mail.PendingRecipient, 0, e.left),
+		ID: id, From: env.From, Received: env.Received, Size: at.size,
+		Recipients: make([]mail.PendingRecipient, 0, at.left),
 	}
 	for i, r := range env.Recipients {
-		if s := e.state(i); !s.settled {
+		if s := at.state(i); !s.settled {
 			p.Recipients = append(p.Recipients, mail.PendingRecipient{
-				Index: i, Address: r.Address, Attempts: int(s.attempts), Next: s.at(), Last: s.last,
+				Index: i, Address: r.Address, Attempts: int(s.attempts), Next: s.at(), Last: s.text(),
 			})
 		}
 	}
-	return p, true
+	return p, nil
+}
+
+// Walk calls fn with every message, those in the journal first and in the order
+// of their arrival, until it returns false. Messages that come or go meanwhile
+// may be seen or not. One that cannot be read is logged and left out.
+func (q *Queue) Walk(fn func(mail.Pending) bool) {
+	q.mu.Lock()
+	keys := q.index.keys()
+	q.mu.Unlock()
+	q.visit(keys, fn)
+}
+
+// Recovered calls fn with every message that was in the queue when it was opened
+// and still is, until fn returns false. No message is passed twice, however often
+// Recovered is called. It returns how many are left: because fn did not want
+// them, or because they cannot be read now, which is logged.
+func (q *Queue) Recovered(fn func(mail.Pending) bool) (left int) {
+	q.mu.Lock()
+	keys := q.found
+	q.found = nil
+	q.mu.Unlock()
+	again := q.visit(keys, fn)
+	if len(again) > 0 {
+		q.mu.Lock()
+		q.found = again
+		q.mu.Unlock()
+	}
+	return len(again)
+}
+
+// State files are read by a few at a time: a disk is faster that way, and who
+// accepts mail meanwhile is not crowded out.
+const (
+	readers = 16
+	chunk   = 32 * readers
+)
+
+// visit calls fn with messages until it returns false. It returns the keys, in
+// the memory of the argument, of those that fn did not get and that cannot be
+// read now.
+func (q *Queue) visit(keys []key, fn func(mail.Pending) bool) (again []key) {
+	again = keys[:0]
+	var found [chunk]mail.Pending
+	var errs [chunk]error
+	for len(keys) > 0 {
+		part := keys[:min(len(keys), chunk)]
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		for range min(readers, len(part)) {
+			wg.Go(func() {
+				for i := int(next.Add(1)) - 1; i < len(part); i = int(next.Add(1)) - 1 {
+					found[i], errs[i] = q.find(q.id(part[i]))
+				}
+			})
+		}
+		wg.Wait()
+		for i, k := range part {
+			switch {
+			case errs[i] == nil:
+				if !fn(found[i]) {
+					return append(again, keys[i+1:]...)
+				}
+			case !errors.Is(errs[i], ErrUnknown):
+				q.log.Error("queue: message cannot be read now", zap.String("uuid", string(q.id(k))), zap.Error(errs[i]))
+				again = append(again, k)
+			}
+		}
+		keys = keys[len(part):]
+	}
+	return again
+}
+
+// id returns the ID of a key, "" if it is unknown.
+func (q *Queue) id(k key) mail.ID {
+	if !k.odd() {
+		return k.id()
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.index.id(k)
 }
 
 // Path returns the name of a file with the message's content, which it makes if
 // need be. The file goes away with the message. It may wait for the work in the
 // background.
 func (q *Queue) Path(id mail.ID) (string, error) {
+	if q.look {
+		return "", ErrReadOnly
+	}
 	q.maintaining.Lock()
 	defer q.maintaining.Unlock()
 	at, err := q.where(id)
@@ -229,7 +392,7 @@ func (q *Queue) Path(id mail.ID) (string, error) {
 		return "", err
 	}
 	if !at.spooled() && !at.is(large) {
-		if err := q.spill([]mail.ID{id}); err != nil {
+		if err := q.spill(context.Background(), []mail.ID{id}); err != nil {
 			return "", fmt.Errorf("queue: spill %s: %w", id, err)
 		}
 		if _, err := q.where(id); err != nil {

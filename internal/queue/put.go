@@ -20,6 +20,9 @@ func (q *Queue) Put(env *mail.Envelope, c mail.Content) error {
 }
 
 func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
+	if q.look {
+		return ErrReadOnly
+	}
 	if !env.ID.Valid() || len(env.Recipients) == 0 {
 		return fmt.Errorf("queue: message %q with %d recipients", env.ID, len(env.Recipients))
 	}
@@ -73,6 +76,7 @@ func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
 	e.loc = loc
 	e.flags &^= arriving
 	q.need(loc)
+	q.accepted.Add(1)
 	return nil
 }
 

@@ -35,15 +35,32 @@
 //
 // Messages leave the journal in the order of its segments: the oldest segment
 // is retired when nothing in it is needed, when it is old, or when there are too
-// many. What it still holds is spilled, and its file removed. So a younger
+// many. What it still holds is spilled, and its file removed. Spillers work in
+// batches and rest between them while mail is accepted, as one disk serves both. So a younger
 // segment, which may say that a message is done, outlives every older one, which
 // may hold that message. A message that is delivered at once never becomes a
 // file.
 //
+// # Memory and start
+//
+// Of a message in the spool whose files say all, memory holds only that it
+// exists. Open lists the spool's names and replays the journal; it reads no state
+// file, so that a start takes seconds with a million messages. A state file is
+// read when its message is needed: Settle, Defer, Load and Remove read it and
+// keep the states in memory until the next spill; Find, Walk and Recovered look
+// and forget. What the journal said at the start about a message that only has
+// files is noted and wins over its state file. While the journal has a message's
+// own record, its files, if there are any, count for nothing.
+//
+// So damage of a state file is found when it is read, not by Open; Recovered,
+// with which the work begins, reads all. Until then Stat does not know the
+// recipients and bytes of what was not read.
+//
 // # Errors
 //
 // Put, Healthy and Body.Write fail with a *reply.Reply of class 4. An ID that is
-// not in the queue, or no more, gives ErrUnknown. All other errors are
+// not in the queue, or no more, gives ErrUnknown. What would change a queue that
+// was opened by OpenReadOnly fails with ErrReadOnly. All other errors are
 // temporary.
 package queue
 
@@ -54,6 +71,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -66,8 +84,11 @@ import (
 	"tarishi/internal/vfs"
 )
 
-// ErrUnknown says that a message is not in the queue (any more).
-var ErrUnknown = errors.New("queue: no such message")
+// Errors of the queue.
+var (
+	ErrUnknown  = errors.New("queue: no such message") // it is not in the queue (any more)
+	ErrReadOnly = errors.New("queue: opened to read only")
+)
 
 // Options is what a Queue works with. Only Dir is needed.
 type Options struct {
@@ -85,24 +106,29 @@ type Options struct {
 // Locks are taken in the order maintaining, files, mu; those of journal and spool
 // come last.
 type Queue struct {
-	o       Options
-	fs      vfs.FS
-	log     *zap.Logger
-	journal *journal.Journal
-	spool   *spool.Spool
-	lock    interface{ Close() error }
-	health  health
-	seed    maphash.Seed
+	o        Options
+	fs       vfs.FS
+	log      *zap.Logger
+	journal  *journal.Journal
+	spool    *spool.Spool
+	lock     interface{ Close() error }
+	accepted atomic.Int64 // messages, since Open
+	health   health
+	seed     maphash.Seed
+	look     bool // OpenReadOnly: nothing may change
+	few      int  // fewFiles
 
 	files [64]sync.Mutex // guard the files of the messages that hash to them
 
 	maintaining sync.Mutex // who spills, removes files or retires; before files
 	retireAfter time.Time  // guarded by maintaining
+	retiring    bool       // maintain retires segments; guarded by maintaining
 
 	mu     sync.Mutex
 	index  index
 	shares map[uint32]share // what is needed of each segment
 	trash  []mail.ID        // finished messages that have files
+	found  []key            // what Recovered has not passed on yet
 }
 
 // share is what the journal must keep of a segment.
@@ -115,6 +141,47 @@ type share struct {
 // is in use or cannot be written gives an error that names it; damage inside it
 // is moved aside and logged.
 func Open(o Options) (*Queue, error) {
+	q := newQueue(o)
+	err := q.take()
+	if err == nil {
+		if err = q.recover(); err == nil {
+			return q, nil
+		}
+		q.lock.Close()
+	}
+	var locked *vfs.LockedError
+	if errors.As(err, &locked) {
+		return nil, fmt.Errorf("spool %s is in use by another tarishi (pid %d)", o.Dir, locked.PID)
+	}
+	return nil, unusable(o.Dir, err)
+}
+
+// OpenReadOnly opens a stopped daemon's spool to look at. It takes no lock,
+// creates and changes nothing and moves no damage aside. Put, Settle, Defer,
+// Remove, Sync and Path fail with ErrReadOnly, Run does nothing. A folder that
+// does not exist is an error; one without a message is not.
+func OpenReadOnly(o Options) (*Queue, error) {
+	q := newQueue(o)
+	if _, err := q.fs.List(o.Dir); err != nil {
+		return nil, unusable(o.Dir, err)
+	}
+	q.look = true
+	q.fs = vfs.ReadOnly(q.fs)
+	err := q.take()
+	if err == nil {
+		err = q.recover()
+	}
+	if err != nil {
+		return nil, unusable(o.Dir, err)
+	}
+	return q, nil
+}
+
+func unusable(dir string, err error) error {
+	return fmt.Errorf("cannot use the spool folder %s: %w", dir, err)
+}
+
+func newQueue(o Options) *Queue {
 	if o.FS == nil {
 		o.FS = vfs.OS{}
 	}
@@ -130,22 +197,10 @@ func Open(o Options) (*Queue, error) {
 	if o.LargeBody == 0 {
 		o.LargeBody = 1 << 20
 	}
-	q := &Queue{
-		o: o, fs: o.FS, log: o.Log, seed: maphash.MakeSeed(),
+	return &Queue{
+		o: o, fs: o.FS, log: o.Log, seed: maphash.MakeSeed(), few: fewFiles,
 		index: newIndex(), shares: map[uint32]share{},
 	}
-	err := q.take()
-	if err == nil {
-		if err = q.recover(); err == nil {
-			return q, nil
-		}
-		q.lock.Close()
-	}
-	var locked *vfs.LockedError
-	if errors.As(err, &locked) {
-		return nil, fmt.Errorf("spool %s is in use by another tarishi (pid %d)", o.Dir, locked.PID)
-	}
-	return nil, fmt.Errorf("cannot use the spool folder %s: %w", o.Dir, err)
 }
 
 func (q *Queue) journalDir() string { return filepath.Join(q.o.Dir, "journal") }
@@ -161,7 +216,7 @@ func (q *Queue) take() error {
 		return err
 	}
 	q.lock = lock
-	if err = q.fs.Mkdir(q.journalDir()); err == nil {
+	if err = q.fs.Mkdir(q.journalDir()); err == nil && !q.look {
 		err = q.probe()
 	}
 	if err == nil {
@@ -195,6 +250,9 @@ func (q *Queue) probe() error {
 func (q *Queue) Close() error {
 	q.maintaining.Lock()
 	defer q.maintaining.Unlock()
+	if q.look {
+		return q.journal.Close()
+	}
 	err := q.emptyTrash()
 	if errors.Is(err, journal.ErrClosed) {
 		return nil
@@ -202,7 +260,8 @@ func (q *Queue) Close() error {
 	return errors.Join(err, q.journal.Close(), q.lock.Close())
 }
 
-// Stat is how much is in the queue.
+// Stat is how much is in the queue. Messages in the spool whose state nobody
+// has read since Open count as messages, and not yet in the other two.
 type Stat struct {
 	Messages   int
 	Recipients int   // not settled

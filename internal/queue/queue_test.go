@@ -190,7 +190,7 @@ func retireAll(t testing.TB, q *Queue) {
 		for _, s := range q.journal.Segments() {
 			if s.Done {
 				q.maintaining.Lock()
-				must(t, q.retire(s.Number))
+				must(t, q.retire(t.Context(), s.Number))
 				q.maintaining.Unlock()
 			}
 		}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"runtime"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,26 +16,25 @@ import (
 
 // recovery is the state of Open while it puts journal and spool together.
 type recovery struct {
-	q     *Queue
-	files map[mail.ID]*leftover // messages with files
-	moved int                   // what went to corrupt/
+	q *Queue
+	// Files that are no message yet: one of two, or those of a message that the
+	// journal says is finished.
+	files map[mail.ID]*leftover
+	moved int // what went to corrupt/
 }
 
-// leftover is a message that has files.
 type leftover struct {
-	size int64 // of the content; -1: none
-	bad  error // why its files are no message; nil: they are one
-	keep bool  // a newer program's: do not touch
+	bad  error // why it is no message
 	done bool  // the journal says that it is finished
 }
 
-// recover fills the index. The spool is read first; the journal, which is the
-// truth about what changed lately, is replayed over it. Nothing but a folder
-// that cannot be listed is an error.
+// recover fills the index. The names in the spool are listed first; the journal,
+// which is the truth about what changed lately, is replayed over them. State
+// files are not read. Nothing but a folder that cannot be listed is an error.
 func (q *Queue) recover() error {
 	began := time.Now()
 	r := &recovery{q: q, files: map[mail.ID]*leftover{}}
-	r.readSpool()
+	r.list()
 	j, found, err := journal.Open(journal.Options{
 		FS: q.fs, Dir: q.journalDir(), SegmentSize: q.o.SegmentSize, Log: q.log, Now: q.o.Now,
 	}, journal.Visitor{Record: r.replay, Damage: func(d journal.Damage) {
@@ -50,79 +47,29 @@ func (q *Queue) recover() error {
 	}
 	q.journal = j
 	r.settle()
+	q.found = q.index.keys()
 	q.log.Info("queue: recovered",
-		zap.Int("messages", len(q.index.entries)), zap.Int("recipients", q.index.recipients),
-		zap.Int64("bytes", q.index.bytes), zap.Int("segments", found.Segments), zap.Int("records", found.Records),
+		zap.Int("messages", len(q.index.entries)), zap.Int("segments", found.Segments), zap.Int("records", found.Records),
 		zap.Int64("cut", found.Cut), zap.Int("damaged", found.Damages), zap.Int("corrupt", r.moved),
 		zap.Duration("time", time.Since(began)))
 	return nil
 }
 
-// readSpool makes entries of all messages whose two files are good.
-func (r *recovery) readSpool() {
+// list makes entries of all messages that have both files.
+func (r *recovery) list() {
 	q := r.q
-	var states []mail.ID
 	q.spool.Walk(func(f spool.Found) {
-		l := &leftover{size: f.Size}
-		r.files[f.ID] = l
 		switch {
+		case f.Content && f.State:
+			q.index.add(f.ID, q.index.unread)
 		case f.State:
-			states = append(states, f.ID)
+			r.files[f.ID] = &leftover{bad: errors.New("no content belongs to it")}
 		default:
-			l.bad = errors.New("no state file belongs to it")
+			r.files[f.ID] = &leftover{bad: errors.New("no state file belongs to it")}
 		}
 	}, func(dir string, err error) {
 		q.log.Error("queue: folder cannot be read", zap.String("folder", dir), zap.Error(err))
 	})
-	work := make(chan mail.ID)
-	var wg sync.WaitGroup
-	for range min(2*runtime.GOMAXPROCS(0), len(states)) {
-		wg.Go(func() {
-			for id := range work {
-				st, err := q.spool.LoadState(id)
-				q.mu.Lock()
-				r.add(id, r.files[id], st, err)
-				q.mu.Unlock()
-			}
-		})
-	}
-	for _, id := range states {
-		work <- id
-	}
-	close(work)
-	wg.Wait()
-}
-
-// add makes an entry of a state file. Caller holds q.mu.
-func (r *recovery) add(id mail.ID, l *leftover, st *spool.State, err error) {
-	switch {
-	case errors.Is(err, spool.ErrVersion), err != nil && !errors.Is(err, spool.ErrDamaged) && !errors.Is(err, fs.ErrNotExist):
-		// Not damaged, only out of our reach now.
-		r.q.log.Error("queue: message left alone", zap.String("uuid", string(id)), zap.Error(err))
-		l.bad, l.keep = err, true
-	case err != nil:
-		l.bad = err
-	case l.size != st.Size:
-		l.bad = fmt.Errorf("the content should have %d bytes and has %d (-1: there is none)", st.Size, l.size)
-	default:
-		e := newEntry(len(st.Recipients), st.Size)
-		for i, s := range st.Recipients {
-			if s.Status == spool.Settled {
-				e.settle(i)
-				continue
-			}
-			to := e.state(i)
-			to.attempts, to.last = int32(s.Attempts), r.q.index.texts.intern(clip(s.Last))
-			if s.Next != nil {
-				to.next = millis(*s.Next)
-			}
-		}
-		if e.left == 0 {
-			l.done = true
-			return
-		}
-		r.q.index.add(id, e)
-	}
 }
 
 // replay applies one record.
@@ -145,44 +92,90 @@ func (r *recovery) replay(rec journal.Record) {
 		return
 	}
 	k, e := q.index.find(c.id)
-	if rec.Kind == kindDone {
-		if l := r.files[c.id]; l != nil {
-			l.done = true
-		}
-		if e != nil {
-			q.index.remove(k)
-			q.forget(e.loc)
-		}
-		return
+	switch {
+	case rec.Kind == kindDone:
+		r.done(c.id, k, e)
+	case e != nil && e.is(partial):
+		r.note(k, e, c, rec.Kind)
+	case e != nil:
+		r.change(e, c, rec.Kind)
 	}
-	if e == nil {
-		return
+}
+
+func (r *recovery) done(id mail.ID, k key, e *entry) {
+	l := r.files[id]
+	if e != nil {
+		r.q.index.remove(k)
+		r.q.forget(e.loc)
+		if l == nil && (e.spooled() || e.is(files|large)) {
+			l = &leftover{}
+			r.files[id] = l
+		}
 	}
+	if l != nil {
+		l.done = true
+	}
+}
+
+// maxNoted bounds what a record can make us allocate.
+const maxNoted = 1 << 20
+
+// note keeps what a record says for when the state file is read.
+func (r *recovery) note(k key, e *entry, c change, kind journal.Kind) {
+	if e == r.q.index.unread {
+		e = &entry{flags: partial | stale}
+		r.q.index.entries[k] = e
+	}
+	s := r.state(c, kind)
+	for _, i := range c.recipients {
+		if i < maxNoted {
+			e.note(i, s)
+		}
+	}
+}
+
+func (r *recovery) change(e *entry, c change, kind journal.Kind) {
+	changed := r.state(c, kind)
 	for _, i := range c.recipients {
 		if i >= e.recipients() {
 			continue
 		}
 		s := e.state(i)
 		switch {
-		case rec.Kind == kindSettled && e.settle(i):
-			q.index.recipients--
-		// The spool may know of a later attempt whose record was lost.
-		case rec.Kind == kindDeferred && !s.settled && c.attempts >= int(s.attempts):
-			*s = state{last: q.index.texts.intern(c.last), next: c.next, attempts: int32(c.attempts)}
+		case changed.settled && e.settle(i):
+			r.q.index.recipients--
+		case !changed.settled && !s.settled && changed.attempts >= s.attempts:
+			*s = changed
 		}
 	}
 	e.flags |= stale
 }
 
+// state is what a record says of each recipient that it names.
+func (r *recovery) state(c change, kind journal.Kind) state {
+	if kind == kindSettled {
+		return state{settled: true}
+	}
+	return state{last: r.q.index.texts.intern(c.last), next: c.next, attempts: int32(c.attempts)}
+}
+
+// message makes an entry of a Message record. As long as there is one, the
+// journal has all that is to be known of the message, and whatever files it has
+// are only in the way of the next spill.
 func (r *recovery) message(m message, loc journal.Location) {
 	q := r.q
-	if _, e := q.index.find(m.id); e != nil {
-		return // it was spilled
+	k, old := q.index.find(m.id)
+	if old != nil && !old.is(partial) {
+		return
 	}
 	e := newEntry(m.recipients, m.size)
 	e.loc = loc
 	if m.spooled {
 		e.flags |= large
+	}
+	if old != nil {
+		e.flags |= files
+		q.index.remove(k)
 	}
 	if l := r.files[m.id]; l != nil {
 		e.flags |= files
@@ -204,37 +197,41 @@ func (r *recovery) odd(rec journal.Record) {
 // message, records without their content.
 func (r *recovery) settle() {
 	q := r.q
+	q.mu.Lock()
 	for id, l := range r.files {
-		q.mu.Lock()
-		_, e := q.index.find(id)
-		if e == nil && l.done {
+		if _, e := q.index.find(id); e != nil {
+			delete(r.files, id)
+		} else if l.done {
 			q.trash = append(q.trash, id)
-		}
-		q.mu.Unlock()
-		if e != nil || l.done || l.keep {
-			continue
-		}
-		r.moved++
-		q.log.Error("queue: files go to corrupt/", zap.String("uuid", string(id)), zap.Error(l.bad))
-		if err := q.spool.Quarantine(id, l.bad.Error()); err != nil {
-			q.log.Error("queue: files stay", zap.String("uuid", string(id)), zap.Error(err))
+			delete(r.files, id)
 		}
 	}
 	type lost struct {
 		id mail.ID
 		at entry
 	}
-	var missing []lost
-	q.mu.Lock()
+	var check []lost
 	for k, e := range q.index.entries {
-		if id := q.index.id(k); !e.spooled() && e.is(large) && (r.files[id] == nil || r.files[id].size != e.size) {
-			missing = append(missing, lost{id, *e})
-		} else if e.left == 0 {
-			q.finish(k, e, id)
+		switch {
+		case e.spooled():
+		case e.left == 0:
+			q.finish(k, e, q.index.id(k))
+		case e.is(large):
+			check = append(check, lost{q.index.id(k), *e})
 		}
 	}
 	q.mu.Unlock()
-	for _, m := range missing {
+	for id, l := range r.files {
+		r.moved++
+		if err := q.quarantine(id, l.bad); err != nil {
+			q.log.Error("queue: files stay", zap.String("uuid", string(id)), zap.Error(err))
+		}
+	}
+	for _, m := range check {
+		n, err := q.spool.ContentSize(m.id)
+		if err == nil && n == m.at.size || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		r.moved++
 		if err := q.condemn(m.id, m.at, errors.New("the content's file is missing or has another size")); err != nil {
 			q.log.Error("queue: message cannot be read", zap.String("uuid", string(m.id)), zap.Error(err))
@@ -246,12 +243,27 @@ func (r *recovery) settle() {
 func (q *Queue) damaged(d journal.Damage) error {
 	q.log.Error("queue: journal is damaged", zap.Uint32("segment", d.Segment), zap.Int64("offset", d.Offset),
 		zap.Int64("length", d.Length), zap.String("reason", d.Reason))
+	if q.look {
+		return nil
+	}
 	return q.spool.Preserve(fmt.Sprintf("%08d.log@%d+%d", d.Segment, d.Offset, d.Length), d.Reason, d.Data)
 }
 
 // preserve keeps a record that makes no sense.
 func (q *Queue) preserve(r journal.Record) error {
 	q.log.Error("queue: malformed record", zap.Uint32("segment", r.Location.Segment), zap.Uint32("offset", r.Location.Offset))
+	if q.look {
+		return nil
+	}
 	return q.spool.Preserve(fmt.Sprintf("%08d.log@%d+%d", r.Location.Segment, r.Location.Offset, r.Location.Length),
 		errRecord.Error(), bytes.NewReader(r.Payload))
+}
+
+// quarantine moves the files of a message to corrupt/.
+func (q *Queue) quarantine(id mail.ID, cause error) error {
+	q.log.Error("queue: message cannot be read and goes to corrupt/", zap.String("uuid", string(id)), zap.Error(cause))
+	if q.look {
+		return nil
+	}
+	return q.spool.Quarantine(id, cause.Error())
 }

@@ -22,7 +22,16 @@ const (
 	youngSegment = time.Minute      // it is older than this and 3/4 of it are dead
 	retirePause  = 30 * time.Second // after a failure
 	tick         = time.Second
-	spillers     = 8 // files written at a time: their syncs share a commit of the file system
+	spillers     = 8 // files written at a time: where each is synced, syncs share a commit of the file system
+	fewFiles     = 8 // messages up to which files are synced one by one
+	spillBatch   = 512
+
+	// A spill costs the disk what some Puts cost. While this many messages are
+	// accepted per second, spillers rest this many times as long as they work,
+	// and less and less as the number of segments comes near the last figure.
+	busyRate    = 500
+	spillPause  = 8
+	maxSegments = 64
 )
 
 // Run does the work in the background until ctx ends: it syncs what Settle and
@@ -43,24 +52,23 @@ func (q *Queue) Run(ctx context.Context) error {
 }
 
 func (q *Queue) maintain(ctx context.Context) {
+	if q.look {
+		return
+	}
 	q.maintaining.Lock()
 	defer q.maintaining.Unlock()
-	if q.journal.Unsynced() || q.journal.Err() != nil {
-		if err := q.journal.Sync(); err != nil {
-			q.log.Error("queue: journal cannot be written", zap.Error(err))
-			return
-		}
+	if !q.tidy() || q.retiring { // another call, which has yielded
+		return
 	}
-	if err := q.emptyTrash(); err != nil {
-		q.log.Error("queue: files of finished messages stay", zap.Error(err))
-	}
+	q.retiring = true
+	defer func() { q.retiring = false }()
 	for ctx.Err() == nil && !q.o.Now().Before(q.retireAfter) {
 		s, ok := q.retirable()
 		if !ok {
 			return
 		}
-		err := q.retire(s.Number)
-		if errors.Is(err, errArriving) {
+		err := q.retire(ctx, s.Number)
+		if errors.Is(err, errArriving) || ctx.Err() != nil {
 			return
 		}
 		if err != nil {
@@ -70,10 +78,25 @@ func (q *Queue) maintain(ctx context.Context) {
 	}
 }
 
+// tidy syncs what Settle and Defer wrote, and removes the files of finished
+// messages; false: the journal cannot be written.
+func (q *Queue) tidy() bool {
+	if q.journal.Unsynced() || q.journal.Err() != nil {
+		if err := q.journal.Sync(); err != nil {
+			q.log.Error("queue: journal cannot be written", zap.Error(err))
+			return false
+		}
+	}
+	if err := q.emptyTrash(); err != nil {
+		q.log.Error("queue: files of finished messages stay", zap.Error(err))
+	}
+	return true
+}
+
 // retirable returns the oldest segment if it is time for it.
 func (q *Queue) retirable() (journal.Info, bool) {
 	list := q.journal.Segments()
-	if len(list) == 0 || !list[0].Done {
+	if len(list) == 0 || !list[0].Done || list[0].Unread {
 		return journal.Info{}, false
 	}
 	full := 0
@@ -97,12 +120,12 @@ var errArriving = errors.New("message is arriving")
 
 // retire removes the oldest segment after everything in it that is needed is in
 // the spool.
-func (q *Queue) retire(number uint32) error {
+func (q *Queue) retire(ctx context.Context, number uint32) error {
 	need, err := q.needed(number)
 	if err != nil {
 		return err
 	}
-	if err := q.spill(need); err != nil {
+	if err := q.spill(ctx, need); err != nil {
 		return err
 	}
 	q.mu.Lock()
@@ -182,8 +205,56 @@ func (q *Queue) bury(number uint32) {
 }
 
 // spill writes the files of messages and, when those are durable, notes that
-// the journal is not needed for them any more.
-func (q *Queue) spill(ids []mail.ID) error {
+// the journal is not needed for them any more. It does so in batches. Between two
+// it gives q.maintaining, which the caller holds, away for a while if others need
+// the disk, and stops when ctx ends.
+func (q *Queue) spill(ctx context.Context, ids []mail.ID) error {
+	var errs []error
+	began, before := q.o.Now(), q.accepted.Load()
+	for len(ids) > 0 {
+		part := ids[:min(len(ids), spillBatch)]
+		ids = ids[len(part):]
+		start := time.Now()
+		errs = append(errs, q.spillTogether(part))
+		if len(ids) == 0 {
+			break
+		}
+		now, accepted := q.o.Now(), q.accepted.Load()
+		q.yield(ctx, q.pause(time.Since(start), float64(accepted-before)/max(now.Sub(began).Seconds(), 0.01)))
+		began, before = now, accepted
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, ctx.Err())...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// pause is how long to leave the disk to others after a batch that took some
+// time, given how many messages are accepted per second. The more segments wait,
+// the shorter it is.
+func (q *Queue) pause(took time.Duration, rate float64) time.Duration {
+	busy := min(1, rate/busyRate)
+	room := max(0, 1-float64(len(q.journal.Segments()))/maxSegments)
+	return time.Duration(float64(took) * spillPause * busy * room)
+}
+
+func (q *Queue) yield(ctx context.Context, pause time.Duration) {
+	q.maintaining.Unlock()
+	if pause > 0 {
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	q.maintaining.Lock()
+	if ctx.Err() == nil {
+		q.tidy()
+	}
+}
+
+func (q *Queue) spillTogether(ids []mail.ID) error {
 	type result struct {
 		id  mail.ID
 		loc journal.Location
@@ -194,15 +265,16 @@ func (q *Queue) spill(ids []mail.ID) error {
 		errs    []error
 		wg      sync.WaitGroup
 		work    = make(chan mail.ID)
+		batch   = q.spool.Batch(len(ids) <= q.few)
 	)
 	for range min(spillers, len(ids)) {
 		wg.Go(func() {
 			for id := range work {
-				loc, err := q.write(id)
+				loc, ok, err := q.write(batch, id)
 				mu.Lock()
 				if err != nil {
 					errs = append(errs, fmt.Errorf("%s: %w", id, err))
-				} else {
+				} else if ok {
 					written = append(written, result{id, loc})
 				}
 				mu.Unlock()
@@ -214,7 +286,7 @@ func (q *Queue) spill(ids []mail.ID) error {
 	}
 	close(work)
 	wg.Wait()
-	if err := q.spool.Sync(); err != nil {
+	if err := batch.Commit(); err != nil {
 		for _, r := range written {
 			q.outdateAgain(r.id)
 		}
@@ -223,14 +295,17 @@ func (q *Queue) spill(ids []mail.ID) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, r := range written {
-		switch _, e := q.index.find(r.id); {
-		case e == nil: // settled meanwhile
+		k, e := q.index.find(r.id)
+		if e == nil { // settled meanwhile
 			q.trash = append(q.trash, r.id)
-		case e.loc == r.loc && !e.spooled():
+			continue
+		}
+		if e.loc == r.loc && !e.spooled() {
 			q.forget(e.loc)
 			e.loc = journal.Location{}
 			e.flags &^= large | files
 		}
+		q.rest(k, e)
 	}
 	return errors.Join(errs...)
 }
@@ -239,58 +314,76 @@ func (q *Queue) spill(ids []mail.ID) error {
 func (q *Queue) outdateAgain(id mail.ID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if _, e := q.index.find(id); e != nil {
+	if _, e := q.index.find(id); e != nil && !e.is(partial) {
 		e.flags |= stale
 	}
 }
 
 // write writes a message's files. It returns where in the journal it took the
-// message from. A message that is gone, or whose files say all, is left alone.
-func (q *Queue) write(id mail.ID) (journal.Location, error) {
+// message from; false: the message is gone, or its files said all before.
+func (q *Queue) write(b *spool.Batch, id mail.ID) (journal.Location, bool, error) {
 	mu := q.filesOf(id)
 	mu.Lock()
 	defer mu.Unlock()
-	q.mu.Lock()
-	_, e := q.index.find(id)
-	if e == nil || e.spooled() && !e.is(stale) {
-		q.mu.Unlock()
-		return journal.Location{}, nil
+	at, ok := q.outdated(id)
+	if ok && at.is(partial) {
+		if _, _, err := q.wakeLocked(id, true); err != nil && !errors.Is(err, ErrUnknown) {
+			return journal.Location{}, false, err
+		}
+		at, ok = q.outdated(id)
 	}
-	at, states := *e, e.states()
-	e.flags &^= stale // from here on changes make it stale again
-	q.mu.Unlock()
-
-	err := q.writeFiles(id, at, states)
+	if !ok {
+		return journal.Location{}, false, nil
+	}
+	err := q.writeFiles(b, id, at)
 	if err == nil {
-		return at.loc, nil
+		return at.loc, true, nil
 	}
 	if errors.Is(err, errDamaged) || errors.Is(err, spool.ErrDamaged) || errors.Is(err, fs.ErrNotExist) {
-		return journal.Location{}, q.condemn(id, at, err)
+		return journal.Location{}, false, q.condemn(id, at, err)
 	}
 	q.outdateAgain(id)
-	return journal.Location{}, err
+	return journal.Location{}, false, err
 }
 
-func (q *Queue) writeFiles(id mail.ID, at entry, states []state) error {
+// outdated returns a copy of a message's entry if its files do not say all. From
+// then on changes make it stale again.
+func (q *Queue) outdated(id mail.ID) (entry, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, e := q.index.find(id)
+	if e == nil || e.spooled() && !e.is(stale) {
+		return entry{}, false
+	}
+	at := *e
+	if e.many != nil {
+		many := e.states()
+		at.many = &many
+	}
+	if !e.is(partial) {
+		e.flags &^= stale
+	}
+	return at, true
+}
+
+func (q *Queue) writeFiles(b *spool.Batch, id mail.ID, at entry) error {
 	env, err := q.envelope(id, at.loc)
 	if err != nil {
 		return err
 	}
-	if !at.spooled() && !at.is(large) {
-		if err := q.spool.WriteContent(id, placed{q, id, at}); err != nil {
-			return err
-		}
+	st := &spool.State{Size: at.size, Envelope: env, Recipients: make([]spool.Recipient, at.recipients())}
+	for i := range st.Recipients {
+		st.Recipients[i] = at.state(i).document()
 	}
-	st := &spool.State{Size: at.size, Envelope: env, Recipients: make([]spool.Recipient, len(states))}
-	for i := range states {
-		st.Recipients[i] = states[i].document()
+	if at.spooled() || at.is(large) {
+		return b.Write(st, nil)
 	}
-	return q.spool.WriteState(st)
+	return b.Write(st, placed{q, id, at})
 }
 
 // condemn moves a message that can never be read out of the way.
 func (q *Queue) condemn(id mail.ID, at entry, cause error) error {
-	if at.loc.Segment != 0 {
+	if at.loc.Segment != 0 && !q.look {
 		r, err := q.journal.Open(at.loc)
 		if err != nil {
 			return err
@@ -301,10 +394,9 @@ func (q *Queue) condemn(id mail.ID, at entry, cause error) error {
 			return err
 		}
 	}
-	if err := q.spool.Quarantine(id, cause.Error()); err != nil {
+	if err := q.quarantine(id, cause); err != nil {
 		return err
 	}
-	q.log.Error("queue: message cannot be read and is in corrupt/", zap.String("uuid", string(id)), zap.Error(cause))
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if k, e := q.index.find(id); e != nil {

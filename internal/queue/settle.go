@@ -12,12 +12,11 @@ import (
 // durable. A message without any other recipient is forgotten. It does not wait
 // for the disk. Recipients that are settled already are no error.
 func (q *Queue) Settle(id mail.ID, recipients []int) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	k, e, err := q.pending(id, recipients)
+	k, e, err := q.hold(id, recipients)
 	if err != nil {
 		return err
 	}
+	defer q.mu.Unlock()
 	before := e.left
 	for _, i := range recipients {
 		e.settle(i)
@@ -40,32 +39,77 @@ func (q *Queue) Settle(id mail.ID, recipients []int) error {
 // attempt. Settled recipients are passed over.
 func (q *Queue) Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error {
 	c := change{id: id, recipients: recipients, attempts: max(0, min(attempts, 1<<31-1)), next: millis(next), last: clip(last)}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	_, e, err := q.pending(id, recipients)
+	_, e, err := q.hold(id, recipients)
 	if err != nil {
 		return err
 	}
-	c.last = q.index.texts.intern(c.last)
+	defer q.mu.Unlock()
+	deferred := state{last: q.index.texts.intern(c.last), next: c.next, attempts: int32(c.attempts)}
 	for _, i := range recipients {
 		if s := e.state(i); !s.settled {
-			*s = state{last: c.last, next: c.next, attempts: int32(c.attempts)}
+			*s = deferred
 		}
 	}
 	e.flags |= stale
 	return q.journal.Enqueue(kindDeferred, encodeChange(kindDeferred, c))
 }
 
-// pending finds a message and checks indices. Caller holds q.mu.
-func (q *Queue) pending(id mail.ID, recipients []int) (key, *entry, error) {
-	k, e := q.index.find(id)
-	if e == nil || e.is(arriving) {
-		return k, nil, fmt.Errorf("%w: %s", ErrUnknown, id)
+// Remove takes a message out of the queue, whatever its recipients wait for. It
+// is durable when Remove returns nil.
+func (q *Queue) Remove(id mail.ID) error {
+	if err := q.remove(id); err != nil {
+		return err
 	}
-	for _, i := range recipients {
-		if i < 0 || i >= e.recipients() {
-			return k, nil, fmt.Errorf("queue: message %s has no recipient %d", id, i)
+	return q.journal.Sync()
+}
+
+func (q *Queue) remove(id mail.ID) error {
+	k, e, err := q.hold(id, nil)
+	if err != nil {
+		return err
+	}
+	defer q.mu.Unlock()
+	q.finish(k, e, id)
+	return q.journal.Enqueue(kindDone, encodeChange(kindDone, change{id: id}))
+}
+
+// Sync returns when everything recorded so far is on stable storage.
+func (q *Queue) Sync() error {
+	if q.look {
+		return ErrReadOnly
+	}
+	return q.journal.Sync()
+}
+
+// hold returns a message's whole entry with q.mu locked, unless it fails, and
+// checks indices of recipients.
+func (q *Queue) hold(id mail.ID, recipients []int) (key, *entry, error) {
+	if q.look {
+		return key{}, nil, ErrReadOnly
+	}
+	q.mu.Lock()
+	k, e := q.index.find(id)
+	for e != nil && e.is(partial) {
+		q.mu.Unlock()
+		if _, _, err := q.wake(id, true); err != nil {
+			return k, nil, err
 		}
+		q.mu.Lock()
+		k, e = q.index.find(id)
+	}
+	err := error(nil)
+	if e == nil || e.is(arriving) {
+		err = fmt.Errorf("%w: %s", ErrUnknown, id)
+	} else {
+		for _, i := range recipients {
+			if i < 0 || i >= e.recipients() {
+				err = fmt.Errorf("queue: message %s has no recipient %d", id, i)
+			}
+		}
+	}
+	if err != nil {
+		q.mu.Unlock()
+		return k, nil, err
 	}
 	return k, e, nil
 }

@@ -56,33 +56,44 @@ const (
 )
 
 // Unit is one delivery. Its fields are packed because a million of them may
-// wait at a time: 64 bytes, the id's octets not counted. A running Unit belongs
+// wait at a time: 64 bytes. A running Unit belongs
 // to whom Due gave it; other units may only be read through the Schedule.
 type Unit struct {
-	id       mail.ID
 	dest     *destination
-	more     *[]int32 // all recipients, unless it is only first
+	more     *more    // what does not fit in here
 	link     *Unit    // next in its destination's list, while ready
 	next     int64    // when due: nanoseconds since 1970
+	id       mail.Key // unless more has it
 	first    int32
 	index    int32 // in the heap, while waiting
 	attempts uint16
 	state    state
 }
 
+// more is what few units need.
+type more struct {
+	recipients []int32 // all, unless it is only Unit.first
+	id         mail.ID // one that has no key
+}
+
 // ID returns the message's id.
-func (u *Unit) ID() mail.ID { return u.id }
+func (u *Unit) ID() mail.ID {
+	if u.more != nil && u.more.id != "" {
+		return u.more.id
+	}
+	return u.id.ID()
+}
 
 // Domain returns the destination as it was given to Add.
 func (u *Unit) Domain() string { return u.dest.name }
 
 // Recipients returns the indices of the recipients in the message's envelope.
 func (u *Unit) Recipients() []int {
-	if u.more == nil {
+	if u.more == nil || u.more.recipients == nil {
 		return []int{int(u.first)}
 	}
-	all := make([]int, len(*u.more))
-	for i, r := range *u.more {
+	all := make([]int, len(u.more.recipients))
+	for i, r := range u.more.recipients {
 		all[i] = int(r)
 	}
 	return all
@@ -98,15 +109,21 @@ func (u *Unit) Next() time.Time { return time.Unix(0, u.next) }
 func (u *Unit) Running() bool { return u.state == running }
 
 func (u *Unit) set(recipients []int, attempts int, next time.Time) {
-	u.more = nil
+	var m more
+	if u.more != nil {
+		m.id = u.more.id
+	}
 	if len(recipients) == 1 {
 		u.first = int32(recipients[0])
 	} else {
-		all := make([]int32, len(recipients))
+		m.recipients = make([]int32, len(recipients))
 		for i, r := range recipients {
-			all[i] = int32(r)
+			m.recipients[i] = int32(r)
 		}
-		u.more = &all
+	}
+	u.more = nil
+	if m.id != "" || m.recipients != nil {
+		u.more = &more{m.recipients, m.id}
 	}
 	u.attempts = uint16(min(max(attempts, 0), math.MaxUint16))
 	u.next = nanoseconds(next)
@@ -172,7 +189,12 @@ func (s *Schedule) Add(now time.Time, id mail.ID, domain string, recipients []in
 	}
 	d.units++
 	s.units++
-	u := &Unit{id: id, dest: d}
+	u := &Unit{dest: d}
+	if k, ok := id.Key(); ok {
+		u.id = k
+	} else {
+		u.more = &more{id: id}
+	}
 	u.set(recipients, attempts, next)
 	s.place(u, now)
 	return u

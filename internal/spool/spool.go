@@ -11,7 +11,8 @@
 // A file appears under its name only when its content is synced: it is written
 // under a temporary name (NAME.NNN.tmp) in the same directory, synced and
 // renamed. The names are durable after Sync, which syncs each directory that
-// changed once. Temporary files that a crash left are removed by Walk: nobody
+// changed once. A Batch syncs many files with one sync of the file system, in the
+// same order: contents, then names. Temporary files that a crash left are removed by Walk: nobody
 // was told about them.
 //
 // Files are made with O_EXCL, opened with O_NOFOLLOW and have mode 0600. A
@@ -19,11 +20,11 @@
 package spool
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -118,6 +119,26 @@ func (s *Spool) Sync() error {
 	return errors.Join(errs...)
 }
 
+// syncWith is Sync with one sync of the file system.
+func (s *Spool) syncWith(b vfs.Barrier) error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	s.mu.Lock()
+	dirty := s.dirty
+	s.dirty = map[string]bool{}
+	s.mu.Unlock()
+	if len(dirty) == 0 {
+		return nil
+	}
+	err := b.Sync()
+	if err != nil {
+		s.mu.Lock()
+		maps.Copy(s.dirty, dirty)
+		s.mu.Unlock()
+	}
+	return err
+}
+
 // SyncContent is Sync for the directory of one message.
 func (s *Spool) SyncContent(id mail.ID) error {
 	return s.fs.SyncDir(filepath.Dir(s.Path(id)))
@@ -161,51 +182,42 @@ func (s *Spool) rename(from, to string) error {
 // WriteContent writes a message's content. A content that is not as long as it
 // says is an error. Sync makes it durable.
 func (s *Spool) WriteContent(id mail.ID, c mail.Content) error {
+	temp, err := s.writeContent(id, c, true)
+	if err != nil {
+		return err
+	}
+	return s.rename(temp, s.Path(id))
+}
+
+func (s *Spool) writeContent(id mail.ID, c mail.Content, sync bool) (temp string, err error) {
 	r, err := c.Open()
 	if err != nil {
-		return err
+		return "", err
 	}
-	err = s.write(id, ".eml", r, c.Size())
-	return errors.Join(err, r.Close())
+	temp, err = s.write(id, ".eml", r, c.Size(), sync)
+	return temp, errors.Join(err, r.Close())
 }
 
-// WriteState writes a message's state over an older one. Sync makes it durable.
-func (s *Spool) WriteState(st *State) error {
-	b, err := st.Encode()
-	if err != nil {
-		return err
-	}
-	return s.write(st.Envelope.ID, ".json", bytes.NewReader(b), int64(len(b)))
-}
-
-func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64) (err error) {
+// write writes a temporary file of a message.
+func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64, sync bool) (temp string, err error) {
 	if err := s.prepare(id); err != nil {
-		return err
+		return "", err
 	}
-	name := s.name(id, ext)
-	f, temp, err := s.createTemp(name)
+	f, temp, err := s.createTemp(s.name(id, ext))
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer func() {
-		if err != nil {
-			_ = s.fs.Remove(temp)
-		}
-	}()
 	n, err := io.Copy(f, r)
 	if err == nil && n != size {
 		err = fmt.Errorf("spool: content of %s has %d bytes and says %d", id, n, size)
 	}
-	if err == nil {
+	if err == nil && sync {
 		err = f.Sync()
 	}
-	if e := f.Close(); err == nil {
-		err = e
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = s.fs.Remove(temp)
 	}
-	if err != nil {
-		return err
-	}
-	return s.rename(temp, name)
+	return temp, err
 }
 
 // OpenContent opens a message's content.
@@ -233,6 +245,10 @@ func (s *Spool) LoadState(id mail.ID) (*State, error) {
 	return DecodeState(id, b)
 }
 
+// ContentSize returns the length of a message's content in bytes, -1 if it is
+// no regular file.
+func (s *Spool) ContentSize(id mail.ID) (int64, error) { return s.fs.Size(s.Path(id)) }
+
 // Remove deletes a message's files. Files that do not exist are no error. Sync
 // makes it durable.
 func (s *Spool) Remove(id mail.ID) error {
@@ -252,9 +268,8 @@ func (s *Spool) Remove(id mail.ID) error {
 
 // Found is a message that has files.
 type Found struct {
-	ID    mail.ID
-	Size  int64 // of its content; -1: it has none
-	State bool  // it has a state
+	ID             mail.ID
+	Content, State bool // which of its files there are
 }
 
 // Walk calls fn with every message that has files, and removes temporary files.
@@ -281,7 +296,7 @@ func (s *Spool) walk(dir string, fn func(Found), bad func(string, error)) {
 		bad(dir, err)
 		return
 	}
-	found := map[mail.ID]Found{}
+	found := map[mail.ID]Found{} // one file of two so far
 	for _, e := range list {
 		ext := filepath.Ext(e.Name)
 		id := mail.ID(strings.TrimSuffix(e.Name, ext))
@@ -295,15 +310,15 @@ func (s *Spool) walk(dir string, fn func(Found), bad func(string, error)) {
 			continue // not ours
 		}
 		f, ok := found[id]
-		if !ok {
-			f = Found{ID: id, Size: -1}
+		f.ID = id
+		f.Content = f.Content || ext == ".eml"
+		f.State = f.State || ext == ".json"
+		if f.Content && f.State {
+			delete(found, id)
+			fn(f)
+		} else if !ok {
+			found[id] = f
 		}
-		if ext == ".eml" {
-			f.Size = e.Size
-		} else {
-			f.State = true
-		}
-		found[id] = f
 	}
 	for _, f := range found {
 		fn(f)

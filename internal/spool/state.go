@@ -61,17 +61,19 @@ func (st *State) Encode() ([]byte, error) {
 // DecodeState reads the document of message id and checks all that the queue
 // relies on.
 func DecodeState(id mail.ID, b []byte) (*State, error) {
-	var v struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(b, &v); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	if v.Version > stateVersion {
-		return nil, fmt.Errorf("%w: %d", ErrVersion, v.Version)
-	}
 	var st State
-	if err := json.Unmarshal(b, &st); err != nil {
+	err := json.Unmarshal(b, &st)
+	if st.Version > stateVersion {
+		return nil, fmt.Errorf("%w: %d", ErrVersion, st.Version)
+	}
+	if err != nil {
+		// What makes it unreadable may be the newer version.
+		var v struct {
+			Version int `json:"version"`
+		}
+		if json.Unmarshal(b, &v) == nil && v.Version > stateVersion {
+			return nil, fmt.Errorf("%w: %d", ErrVersion, v.Version)
+		}
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if err := st.check(id); err != nil {

@@ -88,20 +88,57 @@ func (OS) List(name string) ([]Entry, error) {
 	}
 	entries := make([]Entry, 0, len(list))
 	for _, d := range list {
-		e := Entry{Name: d.Name(), Dir: d.IsDir()}
-		if d.Type().IsRegular() {
-			info, err := d.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			e.Size = info.Size()
-		}
-		entries = append(entries, e)
+		entries = append(entries, Entry{Name: d.Name(), Dir: d.IsDir()})
 	}
 	return entries, nil
+}
+
+// Size implements FS.
+func (OS) Size(name string) (int64, error) {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Lstat(name, &st) }); err != nil {
+		return 0, &fs.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, nil
+	}
+	return st.Size, nil
+}
+
+// Barrier implements FS with syncfs, which reports failed writes since Linux 5.8
+// and only where the file system takes part.
+func (OS) Barrier(name string) (Barrier, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
+		return nil, &fs.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	switch int64(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+	default:
+		return nil, errors.ErrUnsupported
+	}
+	var u unix.Utsname
+	var major, minor int
+	if err := unix.Uname(&u); err != nil {
+		return nil, err
+	}
+	if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); n != 2 || major < 5 || major == 5 && minor < 8 {
+		return nil, errors.ErrUnsupported
+	}
+	d, err := os.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return barrier{d}, nil
+}
+
+type barrier struct{ *os.File }
+
+func (b barrier) Sync() error {
+	if err := retry(func() error { return unix.Syncfs(int(b.Fd())) }); err != nil {
+		return &fs.PathError{Op: "syncfs", Path: b.Name(), Err: err}
+	}
+	return nil
 }
 
 // Free implements FS.

@@ -32,6 +32,12 @@ type FS interface {
 	SyncDir(name string) error
 	// List returns what a directory holds, sorted by name.
 	List(name string) ([]Entry, error)
+	// Size returns the length of a regular file in bytes, and -1 for anything
+	// else that has the name.
+	Size(name string) (int64, error)
+	// Barrier returns a handle to make durable at once what many writes below
+	// name leave behind; errors.ErrUnsupported where that cannot be relied on.
+	Barrier(name string) (Barrier, error)
 	// Free returns the bytes that may still be written below name, and how
 	// many the file system has in all.
 	Free(name string) (free, total int64, err error)
@@ -58,11 +64,18 @@ type File interface {
 	Size() (int64, error)
 }
 
-// Entry is one name in a directory. Size is that of a regular file.
+// Barrier makes everything durable that was written to its file system since
+// the Barrier was made: contents, sizes and names. After an error nothing is
+// known of any of it.
+type Barrier interface {
+	Sync() error
+	io.Closer
+}
+
+// Entry is one name in a directory.
 type Entry struct {
 	Name string
 	Dir  bool
-	Size int64
 }
 
 // LockedError says that another process holds a lock file. PID is 0 if it did
@@ -82,6 +95,13 @@ func NoSync(f FS) FS { return unsynced{f} }
 type unsynced struct{ FS }
 
 func (u unsynced) SyncDir(string) error { return nil }
+
+func (u unsynced) Barrier(string) (Barrier, error) { return noBarrier{}, nil }
+
+type noBarrier struct{}
+
+func (noBarrier) Sync() error  { return nil }
+func (noBarrier) Close() error { return nil }
 
 func (u unsynced) Create(name string) (File, error) {
 	f, err := u.FS.Create(name)

@@ -67,8 +67,30 @@ func TestTwins(t *testing.T) {
 			must(t, fsys.Mkdir(filepath.Join(dir, "z")))
 			list, err := fsys.List(dir)
 			must(t, err)
-			if len(list) != 2 || list[0] != (vfs.Entry{Name: "y", Size: n}) || list[1] != (vfs.Entry{Name: "z", Dir: true}) {
+			if len(list) != 2 || list[0] != (vfs.Entry{Name: "y"}) || list[1] != (vfs.Entry{Name: "z", Dir: true}) {
 				t.Errorf("%+v", list)
+			}
+			if size, err := fsys.Size(y); err != nil || size != n {
+				t.Error(size, err)
+			}
+			if _, err := fsys.Size(x); !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+			if b, err := fsys.Barrier(dir); err == nil {
+				must(t, b.Sync())
+				must(t, b.Close())
+			} else if !errors.Is(err, errors.ErrUnsupported) {
+				t.Error(err)
+			}
+			ro := vfs.ReadOnly(fsys)
+			_, err = ro.Create(x)
+			for _, err := range []error{err, ro.Remove(y), ro.Rename(y, x)} {
+				if !errors.Is(err, vfs.ErrReadOnly) {
+					t.Error(err)
+				}
+			}
+			if list, err := ro.List(filepath.Join(dir, "nowhere")); err != nil || len(list) > 0 {
+				t.Error(list, err)
 			}
 			must(t, fsys.Remove(y))
 			if err := fsys.Remove(y); !errors.Is(err, fs.ErrNotExist) {

@@ -56,6 +56,7 @@ type inode struct {
 	data    []byte // what reads see
 	durable []byte
 	writes  []write // since the last Sync
+	lost    bool    // by a Barrier that failed: the next Sync says so
 }
 
 type write struct {
@@ -311,6 +312,11 @@ func (f *FS) SyncDir(name string) error {
 	if err != nil {
 		return err
 	}
+	d.sync()
+	return nil
+}
+
+func (d *dir) sync() {
 	for _, c := range d.changes {
 		if c.file == nil {
 			delete(d.durable, c.name)
@@ -319,7 +325,60 @@ func (f *FS) SyncDir(name string) error {
 		}
 	}
 	d.changes = nil
-	return nil
+}
+
+func (i *inode) sync() {
+	for _, w := range i.writes {
+		i.durable = overwrite(i.durable, w.off, w.data)
+	}
+	i.writes = nil
+}
+
+// Barrier implements vfs.FS.
+func (f *FS) Barrier(name string) (vfs.Barrier, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, _, err := f.at("barrier", filepath.Join(name, "x")); err != nil {
+		return nil, err
+	}
+	return barrier{f}, nil
+}
+
+type barrier struct{ fs *FS }
+
+func (b barrier) Close() error { return nil }
+
+func (b barrier) Sync() error {
+	f := b.fs
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.crashed {
+		return ErrCrashed
+	}
+	err := f.step("sync", "everything")
+	if f.crashed {
+		return err
+	}
+	for _, d := range f.dirs {
+		files := slices.Collect(maps.Values(d.live))
+		for _, c := range d.changes {
+			if c.file != nil {
+				files = append(files, c.file)
+			}
+		}
+		for _, i := range files {
+			if err != nil {
+				i.lost = i.lost || len(i.writes) > 0
+				i.writes = nil
+				continue
+			}
+			i.sync()
+		}
+		if err == nil {
+			d.sync()
+		}
+	}
+	return err
 }
 
 // List implements vfs.FS.
@@ -331,8 +390,8 @@ func (f *FS) List(name string) ([]vfs.Entry, error) {
 		return nil, err
 	}
 	var list []vfs.Entry
-	for base, i := range d.live {
-		list = append(list, vfs.Entry{Name: base, Size: int64(len(i.data))})
+	for base := range d.live {
+		list = append(list, vfs.Entry{Name: base})
 	}
 	for p := range f.dirs {
 		if p != name && filepath.Dir(p) == name {
@@ -341,6 +400,21 @@ func (f *FS) List(name string) ([]vfs.Entry, error) {
 	}
 	slices.SortFunc(list, func(a, b vfs.Entry) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+// Size implements vfs.FS.
+func (f *FS) Size(name string) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, base, err := f.at("lstat", name)
+	if err != nil {
+		return 0, err
+	}
+	i := d.live[base]
+	if i == nil {
+		return 0, &fs.PathError{Op: "lstat", Path: name, Err: syscall.ENOENT}
+	}
+	return int64(len(i.data)), nil
 }
 
 // Free implements vfs.FS.
@@ -437,14 +511,16 @@ func (h *file) Sync() error {
 		return ErrCrashed
 	}
 	err := h.fs.step("sync", h.name)
+	if err == nil && h.inode.lost {
+		err = &fs.PathError{Op: "sync", Path: h.name, Err: syscall.EIO}
+	}
+	if h.fs.crashed {
+		return err
+	}
 	if err == nil {
-		for _, w := range h.inode.writes {
-			h.inode.durable = overwrite(h.inode.durable, w.off, w.data)
-		}
+		h.inode.sync()
 	}
-	if !h.fs.crashed {
-		h.inode.writes = nil
-	}
+	h.inode.writes, h.inode.lost = nil, false
 	return err
 }
 

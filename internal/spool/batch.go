@@ -1,0 +1,100 @@
+package spool
+
+import (
+	"bytes"
+	"errors"
+	"sync"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/vfs"
+)
+
+// Batch writes many messages and makes them durable together: one sync of the
+// file system costs no more than a few of single files, and disturbs others who
+// sync much less. Where that cannot be relied on, files are synced one by one.
+// Write may be called from any goroutine.
+type Batch struct {
+	s       *Spool
+	barrier vfs.Barrier // nil: each file is synced when it is written
+
+	mu    sync.Mutex
+	moves []move
+}
+
+type move struct{ from, to string }
+
+// Batch begins a batch. For a few messages syncing their files is cheaper, and
+// does not wait for what else is written to the file system.
+func (s *Spool) Batch(few bool) *Batch {
+	b := &Batch{s: s}
+	if few {
+		return b
+	}
+	if barrier, err := s.fs.Barrier(s.msg()); err == nil {
+		b.barrier = barrier
+	}
+	return b
+}
+
+// Write writes a message's state and its content, unless c is nil: then it is
+// there already. The files replace older ones with Commit.
+func (b *Batch) Write(st *State, c mail.Content) error {
+	id := st.Envelope.ID
+	doc, err := st.Encode()
+	if err != nil {
+		return err
+	}
+	var moves []move
+	if c != nil {
+		temp, err := b.s.writeContent(id, c, b.barrier == nil)
+		if err != nil {
+			return err
+		}
+		moves = append(moves, move{temp, b.s.Path(id)})
+	}
+	temp, err := b.s.write(id, ".json", bytes.NewReader(doc), int64(len(doc)), b.barrier == nil)
+	if err != nil {
+		b.drop(moves)
+		return err
+	}
+	moves = append(moves, move{temp, b.s.name(id, ".json")})
+	b.mu.Lock()
+	b.moves = append(b.moves, moves...)
+	b.mu.Unlock()
+	return nil
+}
+
+// drop removes temporary files; those that stay are removed by Walk.
+func (b *Batch) drop(moves []move) {
+	for _, m := range moves {
+		_ = b.s.fs.Remove(m.from)
+	}
+}
+
+// Commit makes everything durable that was written, or returns an error; then
+// any part of it may be in place. It ends the batch.
+func (b *Batch) Commit() error {
+	var err error
+	if b.barrier != nil {
+		defer b.barrier.Close()
+		if len(b.moves) > 0 {
+			err = b.barrier.Sync()
+		}
+	}
+	for i, m := range b.moves {
+		if err == nil {
+			err = b.s.rename(m.from, m.to)
+		}
+		if err != nil {
+			b.drop(b.moves[i:])
+			break
+		}
+	}
+	if b.barrier == nil {
+		return errors.Join(err, b.s.Sync())
+	}
+	if err != nil {
+		return err
+	}
+	return b.s.syncWith(b.barrier)
+}
