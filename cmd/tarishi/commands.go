@@ -40,7 +40,11 @@ type cli struct {
 	Init    initCmd    `cmd:"" help:"Write the shipped, commented configuration into a folder. Never overwrites a file."`
 	Check   checkCmd   `cmd:"" help:"Report every problem of the configuration with its file and line."`
 	Plugins pluginsCmd `cmd:"" help:"Print which plugins run at which hook, in order, with priority and timeout."`
+	Queue   queueCmd   `cmd:"" help:"Look into the queue and act on it: list, stat, show, cat, flush, remove."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	Qlist qlistCmd `cmd:"" hidden:"" help:"The queue as haraka --qlist prints it."`
+	Qstat qstatCmd `cmd:"" hidden:"" help:"The queue as haraka --qstat prints it."`
 }
 
 // run executes one command line and returns its exit code.
@@ -59,7 +63,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "tarishi:", err)
 		return exitFailure
 	}
-	ctx, err := parser.Parse(args)
+	ctx, err := parser.Parse(harakaOptions(args))
 	if exit >= 0 { // --help has been printed
 		return exit
 	}

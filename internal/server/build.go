@@ -3,9 +3,12 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
+	"tarishi/internal/control"
 	"tarishi/internal/dns"
 	"tarishi/internal/dsn"
 	"tarishi/internal/forward"
@@ -30,6 +34,10 @@ import (
 	"tarishi/internal/tlsconf"
 )
 
+// unsafeNoSync is the environment variable that turns durability off, to measure
+// what it costs. It is no setting: nobody should find it in a configuration.
+const unsafeNoSync = "TARISHI_UNSAFE_NOSYNC"
+
 // New builds the daemon: it opens the queue and binds the addresses, but serves
 // nobody before Run. Its errors are one line each and name the file, address or
 // folder that is at fault.
@@ -42,6 +50,9 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	events := maillog.New(log)
 	s := &Server{cfg: cfg, o: o, log: log}
 
+	if err := Check(cfg); err != nil { // before anything is opened
+		return nil, err
+	}
 	certificates, err := serverTLS(cfg)
 	if err != nil {
 		return nil, err
@@ -64,7 +75,11 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: log.Named("queue")})
+	noSync := os.Getenv(unsafeNoSync) != ""
+	if noSync {
+		log.Error("UNSAFE: nothing is synced to disk, a crash of the system loses accepted mail", zap.String("variable", unsafeNoSync))
+	}
+	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), NoSync: noSync, Log: log.Named("queue")})
 	if err != nil {
 		s.listener.Close()
 		return nil, err
@@ -116,7 +131,8 @@ func (s *Server) assemble(cfg *conf.Config, events *maillog.Log, certificates, n
 		NoTLSHosts: cfg.TLS.NoTLSHosts, AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
 		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
 	})
-	return nil
+	s.control, err = control.Listen(cfg.QueueDir, control.NewLocal(s.queue, s.outbound, log.Named("queue")), log.Named("control"))
+	return err
 }
 
 // received is what session wants of intake and queue together.
@@ -186,8 +202,10 @@ func Check(cfg *conf.Config) error {
 	if _, err := hooks(cfg, plugin.Services{Config: cfg, Log: zap.NewNop()}, zap.NewNop()); err != nil {
 		return err
 	}
-	_, err := serverTLS(cfg)
-	return err
+	if _, err := serverTLS(cfg); err != nil && !errors.Is(err, fs.ErrNotExist) { // conf tells of missing files, with their lines
+		return err
+	}
+	return nil
 }
 
 // PrintHooks writes for each hook the handlers that run, in order.

@@ -3,9 +3,10 @@
 // none of them knows it.
 //
 // Start: queue (which recovers what an earlier run left), resolver, pool,
-// plugins, outbound, session, listener. Stop: listener, sessions (421 to idle
-// ones), outbound (attempts get a grace), hooks that outlived their timeout,
-// pool, queue. Each step is bounded by smtp.ini force_shutdown_timeout.
+// plugins, outbound, session, control socket, listener. Stop: control socket,
+// listener, sessions (421 to idle ones), outbound (attempts get a grace), hooks
+// that outlived their timeout, pool, queue. Each step is bounded by smtp.ini
+// force_shutdown_timeout.
 package server
 
 import (
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
+	"tarishi/internal/control"
 	"tarishi/internal/hook"
 	"tarishi/internal/listener"
 	"tarishi/internal/outbound"
@@ -44,6 +46,7 @@ type Server struct {
 	outbound *outbound.Outbound
 	sessions *session.Server
 	listener *listener.Listener
+	control  *control.Server
 }
 
 // Run serves until ctx ends, then stops everything in order. A value from
@@ -55,12 +58,15 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	}
 	if v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit}); v.Code.Denies() {
 		s.listener.Close()
+		s.control.Close()
 		return errors.Join(fmt.Errorf("plugin %s, hook init_master: %s %s", v.Plugin, v.Code, v.Text), s.queue.Close())
 	}
 
 	// Each part lives on its own context, so that they can stop one by one.
 	queue := start(s.queue.Run)
+	control := start(s.control.Run) // the queue can be looked at while adopt fills it
 	pool := start(s.pool.Run)
+	s.adopt(ctx) // before outbound
 	outbound := start(s.outbound.Run)
 	serving, drop := context.WithCancel(context.Background())
 	defer drop()
@@ -84,6 +90,8 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 			failed = unexpected("outbound", outbound.err)
 		case <-queue.done:
 			failed = unexpected("queue", queue.err)
+		case <-control.done:
+			failed = unexpected("control", control.err)
 		}
 		break
 	}
@@ -93,7 +101,7 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	if !s.cfg.SMTP.GracefulShutdown {
 		grace = 0
 	}
-	errs := []error{failed, accepting.stop()}
+	errs := []error{failed, control.stop(), accepting.stop()}
 	end, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	if err := s.sessions.Shutdown(end); err != nil {

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/smtp"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tarishi/internal/control"
+	"tarishi/internal/mail"
+	"tarishi/internal/queue"
+	"tarishi/internal/schedule"
+)
+
+// TestMain lets the tests run the program itself: as this binary.
+func TestMain(m *testing.M) {
+	if os.Getenv("TARISHI_TEST_MAIN") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// tarishi runs one command line and returns its exit code and output.
+func tarishi(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(args, &out, &err)
+	return code, out.String(), err.String()
+}
+
+// expect runs a command that must end with code, and compares its output with
+// regular expressions.
+func expect(t *testing.T, code int, stdout, stderr string, args ...string) string {
+	t.Helper()
+	got, out, err := tarishi(t, args...)
+	if got != code || !regexp.MustCompile(`^(?:`+stdout+`)$`).MatchString(out) || !regexp.MustCompile(`^(?:`+stderr+`)$`).MatchString(err) {
+		t.Errorf("%q: exit %d\nstdout: %s\nstderr: %s\nwant %d, %s, %s", args, got, out, err, code, stdout, stderr)
+	}
+	return out
+}
+
+// folder makes an instance.
+func folder(t *testing.T, config map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "config"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range config {
+		if err := os.WriteFile(filepath.Join(dir, "config", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+type quiet struct{}
+
+func (quiet) Flush(string) int    { return 2 }
+func (quiet) Stat() schedule.Stat { return schedule.Stat{Waiting: 3} }
+
+const (
+	first  = "F47AC10B-58CC-4372-A567-0E02B2C3D479.1"
+	second = "F47AC10B-58CC-4372-A567-0E02B2C3D479.2"
+	none   = "F47AC10B-58CC-4372-A567-0E02B2C3D479.9"
+)
+
+const hostile = "Subject: one\r\nX-Evil: \x1b[2J\u009b31m\r\n\tfolded\r\n\r\n\x1bbody\r\n"
+
+// fill puts two messages into the queue of an instance and serves it, as the
+// daemon would, until stop is called.
+func fill(t *testing.T, dir string) (stop func()) {
+	t.Helper()
+	dir = filepath.Join(dir, "queue")
+	q, err := queue.Open(queue.Options{Dir: dir, SegmentSize: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	one := &mail.Envelope{
+		ID: first, From: mail.Address{Local: "one\u009b", Domain: "client.test"}, Received: now.Add(-3 * time.Hour), Body: "8BITMIME", EnvelopeID: "x\x1b",
+		Recipients: []mail.Recipient{
+			{Address: mail.Address{Local: "a", Domain: "x.test"}},
+			{Address: mail.Address{Local: "b", Domain: "x.test"}, Notify: mail.NotifySuccess | mail.NotifyDelay},
+			{Address: mail.Address{Local: "c", Domain: "y.test"}, ORCPT: "rfc822;z@y.test"},
+		},
+	}
+	two := &mail.Envelope{ID: second, Received: now, Recipients: []mail.Recipient{{Address: mail.Address{Local: "d", Domain: "y.test"}}}}
+	for _, err := range []error{
+		q.Put(one, mail.Memory{[]byte(hostile)}), q.Put(two, mail.Memory{[]byte("Subject: two\r\n\r\n")}),
+		q.Settle(first, []int{0}),
+		q.Defer(first, []int{1, 2}, 2, now.Add(10*time.Minute+time.Second), "451 4.7.1 \x1b]0;owned\x07 "+strings.Repeat("again ", 20)),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := control.Listen(dir, control.NewLocal(q, quiet{}, nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func TestQueueCommands(t *testing.T) {
+	dir := folder(t, nil)
+	stop := fill(t, dir)
+	look := func(note string) {
+		t.Helper()
+		expect(t, 0, `ID +AGE +SIZE +FROM +TO +NEXT +TRIES +LAST REPLY\n`+
+			first+` +3h +\d+B +<one\\x9b@client.test> +b@x.test \+1 +in 10m +2 +451 4.7.1 \\x1b]0;owned\\x07 (again )+aga…\n`+
+			second+` +\ds +\d+B +<> +d@y.test +now +0 +\n2 messages, \d+B\n`, note, "queue", "list", "-c", dir)
+		expect(t, 0, `no message\n`, note, "queue", "list", "-c", dir, "--domain", "z.test")
+		expect(t, 0, `(?s).*`+second+`.*\n1 message, \d+B\n`, note, "queue", "list", "-c", dir, "--sender", "<>")
+		expect(t, 0, `\{"id":"`+first+`","from":"one\\u009b@client.test".*"last":"451 4.7.1 \\u001b.*\}\n`, note,
+			"queue", "list", "-c", dir, "--json", "--limit", "1")
+		expect(t, 0, `id +`+first+`\nfrom +<one\\x9b@client.test>\nreceived +.*Z, 3h ago\nsize +\d+\nparameters  BODY=8BITMIME ENVID=x\\x1b\nrecipients\n`+
+			`  <a@x.test>  settled\n`+
+			`  <b@x.test>  pending, 2 attempts, next in 10m, NOTIFY=SUCCESS,DELAY\n      451 .*\n`+
+			`  <c@y.test>  pending, 2 attempts, next in 10m, ORCPT=rfc822;z@y.test\n      451 .*\n`+
+			`\nSubject: one\nX-Evil: \\x1b\[2J\\x9b31m\n\tfolded\n\n`, note, "queue", "show", "-c", dir, first)
+		expect(t, 0, `\{"id":"`+second+`".*"header":"Subject: two\\r\\n\\r\\n"\}\n`, note, "queue", "show", "-c", dir, "--json", second)
+		expect(t, 0, regexp.QuoteMeta(hostile), note, "queue", "cat", "-c", dir, first)
+		expect(t, 1, ``, note+`tarishi: `+none+`: not in the queue\n`, "queue", "show", "-c", dir, none)
+		expect(t, 1, ``, note+`tarishi: invalid request: "\.\./x" is no ID\n`, "queue", "cat", "-c", dir, "../x")
+		expect(t, 1, ``, note+`tarishi: invalid request: .*\n`, "queue", "list", "-c", dir, "--domain", "a b")
+		want := fmt.Sprintf("Q: %s rcpt:1 from:<one\\\\x9b@client.test> domain:x.test\nQ: %[1]s rcpt:1 from:<one\\\\x9b@client.test> domain:y.test\n"+
+			"Q: %s rcpt:1 from:<> domain:y.test\n", first, second)
+		expect(t, 0, want, note, "--qlist", "-c", dir)
+		expect(t, 0, `\{ queue_dir: '`+dir+`/queue', queue_count: 3 \}\n`, note, "-c", dir, "--qstat")
+	}
+	look("")
+	expect(t, 0, `daemon +running\nhealth +ok\nmessages +2, \d+B\nrecipients +3\ndeliveries  3 waiting, 0 ready, 0 running\noldest +3h, received .*\n`+
+		`\nMESSAGES RECIPIENTS  DESTINATION\n +2 +2  y.test\n +1 +1  x.test\n`, "", "queue", "stat", "-c", dir)
+	expect(t, 0, `\{"running":true,"messages":2,.*\}\n`, "", "queue", "stat", "-c", dir, "--json")
+	expect(t, 0, `2 deliveries are due now\n`, "", "queue", "flush", "-c", dir)
+	expect(t, 0, `2 deliveries are due now\n`, "", "queue", "flush", "-c", dir, "x.test")
+	expect(t, 0, `\{"deliveries":2\}\n`, "", "queue", "flush", "-c", dir, "--json")
+	expect(t, 0, `2 deliveries are due now\n`, "", "--qunstick", "x.test", "-c", dir)
+	expect(t, 1, ``, `tarishi: an empty domain.*\n`, "queue", "flush", "-c", dir, "")
+	expect(t, 2, ``, `(?s)tarishi: .*`, "queue", "remove", "-c", dir)
+	expect(t, 2, ``, `(?s)tarishi: .*`, "queue", "-c", dir)
+
+	stop()
+	look(`tarishi: no daemon answers, this is from the files\n`)
+	expect(t, 0, `daemon +not running\nmessages +2, \d+B\nrecipients +3\noldest +3h, received .*\n\n(?s).*`,
+		`tarishi: .*\n`, "queue", "stat", "-c", dir)
+	for _, args := range [][]string{{"queue", "flush"}, {"queue", "remove", first}} {
+		expect(t, 1, ``, `tarishi: no daemon answers, and this needs one\n`, append(args, "-c", dir)...)
+	}
+}
+
+func TestQueueRemove(t *testing.T) {
+	dir := folder(t, nil)
+	fill(t, dir)
+	expect(t, 1, `removed `+second+`\n`, `tarishi: `+none+`: not in the queue\n`, "queue", "remove", "-c", dir, none, second)
+	expect(t, 1, `\{"id":"`+first+`","removed":true\}\n\{"id":"`+second+`","removed":false,"error":"not in the queue"\}\n`, ``,
+		"queue", "remove", "-c", dir, "--json", first, second)
+	expect(t, 0, `no message\n`, ``, "queue", "list", "-c", dir)
+}
+
+func TestQueueOfNothing(t *testing.T) {
+	dir := folder(t, nil)
+	expect(t, 1, ``, `tarishi: cannot use the spool folder .*/queue: .*\n`, "queue", "list", "-c", dir)
+	expect(t, 1, ``, `tarishi: .* is no instance.*\n`, "--qlist", "-c", filepath.Join(dir, "missing"))
+	if _, err := os.Stat(filepath.Join(dir, "queue")); err == nil {
+		t.Error("a look made a queue")
+	}
+}
+
+// The daemon itself: a message that cannot be delivered is seen, flushed and
+// removed; another one is seen in the files.
+func TestQueueOfDaemon(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a daemon")
+	}
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0") // a name server without answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	dir := folder(t, map[string]string{
+		"smtp.ini": "listen=127.0.0.1:0\n", "plugins": "relay\n", "relay_acl_allow": "127.0.0.0/8\n",
+		"dns.ini": "servers[]=" + silent.LocalAddr().String() + "\ntimeout=1\ntries=1\n",
+	})
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	daemon := exec.Command(exe, "serve", "-c", dir)
+	daemon.Env, daemon.Stderr, daemon.SysProcAttr = append(os.Environ(), "TARISHI_TEST_MAIN=1"), log, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan error, 1)
+	go func() { end <- daemon.Wait() }()
+	t.Cleanup(func() {
+		daemon.Process.Kill()
+		if t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("%s", text)
+		}
+	})
+	addr := await(t, "its address", func() (string, bool) {
+		text, _ := os.ReadFile(log.Name())
+		if m := regexp.MustCompile(`listening on (127\S+)\n`).FindSubmatch(text); m != nil {
+			return string(m[1]), true
+		}
+		return "", false
+	})
+	send := func(to string) {
+		t.Helper()
+		if err := smtp.SendMail(addr, nil, "from@client.test", []string{to}, []byte("Subject: x\r\n\r\nbody\r\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("a@x.test")
+	send("b@y.test")
+	id := strings.Fields(expect(t, 0, `Q: \S+ rcpt:1 from:<from@client.test> domain:x.test\nQ: .* domain:y.test\n`, ``, "--qlist", "-c", dir))[1]
+	await(t, "the deferrals", func() (string, bool) {
+		_, out, _ := tarishi(t, "queue", "stat", "-c", dir)
+		return out, strings.Contains(out, "2 waiting")
+	})
+	expect(t, 0, `(?s).*pending, 1 attempt, .*`, ``, "queue", "show", "-c", dir, id)
+	expect(t, 0, `(?s)Received: .*\r\n\r\nbody\r\n`, ``, "queue", "cat", "-c", dir, id)
+	expect(t, 0, `1 delivery is due now\n`, ``, "queue", "flush", "-c", dir, "X.test")
+	expect(t, 0, `removed .*\n`, ``, "queue", "remove", "-c", dir, id)
+	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-end; err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
+	expect(t, 0, `Q: \S+ rcpt:1 from:<from@client.test> domain:y.test\n`, `tarishi: .*\n`, "--qlist", "-c", dir)
+	if _, err := os.Lstat(filepath.Join(dir, "queue", "control.sock")); err == nil {
+		t.Error("the socket is still there")
+	}
+}
+
+func await(t *testing.T, what string, ready func() (string, bool)) string {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if s, ok := ready(); ok {
+			return s
+		}
+	}
+	t.Fatalf("never came: %s", what)
+	return ""
+}

@@ -1,0 +1,129 @@
+// Package control is how an administrator looks into the queue and acts on it:
+// an HTTP server with JSON on a Unix socket in the queue's folder, its client,
+// and the same view on the files of a daemon that does not run.
+//
+//	Commands     what can be asked: list, stat, show, content, flush, remove
+//	Local        Commands on a queue in this process
+//	Server       offers a Local on the socket
+//	Client       Commands over the socket
+//	Open         a Client, or a Local on the files when no daemon answers
+//
+// The socket is queue/control.sock with mode 0600: who may read the queue's files
+// may use it, and nobody else. It exists only while the daemon holds the
+// queue's lock. docs/queue-commands.md describes the protocol.
+//
+// Memory does not grow with the queue: lists and contents are streamed, the
+// destinations that are counted and the walks at a time are capped. A list that
+// is cut off ends with an error, never as if it were whole.
+//
+// Errors wrap ErrUnknown, ErrInvalid, ErrBusy or ErrStopped; all others are
+// failures of the daemon, the files or the connection.
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"tarishi/internal/mail"
+)
+
+// The errors of Commands.
+var (
+	ErrUnknown = errors.New("not in the queue")
+	ErrInvalid = errors.New("invalid request")
+	ErrBusy    = errors.New("too many listings at a time, try again later")
+	ErrStopped = errors.New("no daemon answers, and this needs one")
+)
+
+// Commands is what can be asked of a queue. A method stops when its ctx ends.
+type Commands interface {
+	// Stat counts. The messages of destinations and the oldest one are looked
+	// for only if top, the number of destinations to tell, is above 0: that
+	// reads every message's envelope.
+	Stat(ctx context.Context, top int) (*Stat, error)
+	// List calls fn with the messages that f lets pass, in no certain order,
+	// with the recipients that are pending. An error of fn ends it and is
+	// returned.
+	List(ctx context.Context, f Filter, fn func(*Message) error) error
+	// Show returns one message with all its recipients and its header section.
+	Show(ctx context.Context, id mail.ID) (*Message, error)
+	// Content opens the message as RFC 5322 bytes and says how many there are.
+	Content(ctx context.Context, id mail.ID) (io.ReadCloser, int64, error)
+	// Flush makes every waiting delivery to domain due now, "" meaning all, and
+	// returns how many there are.
+	Flush(ctx context.Context, domain string) (int, error)
+	// Remove takes a message out of the queue, durably. Nobody is told.
+	Remove(ctx context.Context, id mail.ID) error
+	// Close gives up what Open took.
+	Close() error
+}
+
+// Stat is what Commands.Stat tells. Without a running daemon Deliveries is nil
+// and Health empty.
+type Stat struct {
+	Running    bool  `json:"running"` // the daemon
+	Messages   int   `json:"messages"`
+	Recipients int   `json:"recipients"` // pending
+	Bytes      int64 `json:"bytes"`      // of content
+
+	Deliveries *Deliveries `json:"deliveries,omitempty"`
+	Health     string      `json:"health,omitempty"` // "ok", or why no mail can be accepted
+
+	Oldest       time.Time     `json:"oldest,omitzero"`        // when it was received
+	Destinations []Destination `json:"destinations,omitempty"` // those with the most messages
+	Others       *Destination  `json:"others,omitempty"`       // all others together; no name
+}
+
+// Deliveries counts deliveries: a delivery is one message to one destination.
+// Waiting for their time, for a place, and running.
+type Deliveries struct {
+	Waiting int `json:"waiting"`
+	Ready   int `json:"ready"`
+	Running int `json:"running"`
+}
+
+// Destination counts what is pending for one domain. In Stat.Others Messages is a
+// sum: a message that goes to two of them counts twice.
+type Destination struct {
+	Domain     string `json:"domain,omitempty"`
+	Messages   int    `json:"messages"`
+	Recipients int    `json:"recipients"`
+}
+
+// Message is one message in the queue. The fields from Body on are told by Show
+// only.
+type Message struct {
+	ID         mail.ID      `json:"id"`
+	From       mail.Address `json:"from"`
+	Received   time.Time    `json:"received"`
+	Size       int64        `json:"size"` // bytes of content
+	Recipients []Recipient  `json:"recipients"`
+
+	Body       string `json:"body,omitempty"` // as in mail.Envelope
+	UTF8       bool   `json:"utf8,omitempty"`
+	RequireTLS bool   `json:"requiretls,omitempty"`
+	Return     string `json:"ret,omitempty"`
+	EnvelopeID string `json:"envid,omitempty"`
+	Header     string `json:"header,omitempty"`     // the header section with its empty line
+	HeaderCut  bool   `json:"header_cut,omitempty"` // there is more than Header
+}
+
+// The states of a Recipient.
+const (
+	Pending = "pending"
+	Settled = "settled" // delivered, or failed and reported
+)
+
+// Recipient is one recipient and what became of it so far.
+type Recipient struct {
+	Index    int          `json:"index"` // in the envelope
+	Address  mail.Address `json:"address"`
+	Status   string       `json:"status"`
+	Attempts int          `json:"attempts,omitempty"` // that ended in a deferral
+	Next     time.Time    `json:"next,omitzero"`      // zero: at once
+	Last     string       `json:"last,omitempty"`     // the reply that deferred it last
+	Notify   mail.Notify  `json:"notify,omitempty"`
+	ORCPT    string       `json:"orcpt,omitempty"`
+}

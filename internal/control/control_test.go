@@ -1,0 +1,344 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"tarishi/internal/mail"
+)
+
+// three is a queue of three messages.
+func three(t *testing.T) *memory {
+	q := newMemory(t,
+		envelope(t, "A.1", "one@client.test", "a@x.test", "b@x.test", "c@y.test"),
+		envelope(t, "B.1", "Two@Client.test", "a@Y.test"),
+		envelope(t, "C.1", "<>", "one@bücher.test"),
+	)
+	q.envelopes[1].Received = born.Add(-time.Hour)
+	p := q.pending["B.1"]
+	p.Received = born.Add(-time.Hour)
+	q.pending["B.1"] = p
+	return q
+}
+
+func threeRunning(t *testing.T) (Queue, Outbound) { return three(t), &flushes{} }
+
+func TestList(t *testing.T) {
+	both(t, threeRunning, func(t *testing.T, c Commands) {
+		for _, row := range []struct {
+			filter Filter
+			want   string
+		}{
+			{Filter{}, "A.1 B.1 C.1"},
+			{Filter{Limit: 2}, "A.1 B.1"},
+			{Filter{Limit: 3}, "A.1 B.1 C.1"},
+			{Filter{Domain: "y.test"}, "A.1 B.1"},
+			{Filter{Domain: "Y.TEST."}, "A.1 B.1"},
+			{Filter{Domain: "y.test", Limit: 1}, "A.1"},
+			{Filter{Domain: "xn--bcher-kva.test"}, "C.1"},
+			{Filter{Domain: "BÜCHER.test"}, "C.1"},
+			{Filter{Domain: "nowhere.test"}, ""},
+			{Filter{Sender: "<>"}, "C.1"},
+			{Filter{Sender: "two@client.test"}, "B.1"},
+			{Filter{Sender: "<two@client.test>"}, "B.1"},
+			{Filter{Sender: "@client.test"}, "A.1 B.1"},
+			{Filter{Sender: "@client.test", Domain: "x.test"}, "A.1"},
+		} {
+			if got := ids(t, c, row.filter); got != row.want {
+				t.Errorf("%+v: %q, want %q", row.filter, got, row.want)
+			}
+		}
+		for _, f := range []Filter{
+			{Domain: "a b"}, {Domain: "@"}, {Domain: "a@b.test"}, {Sender: "nobody"}, {Sender: "@"}, {Sender: "@a b"}, {Limit: -1}, {Domain: ".."},
+		} {
+			err := c.List(t.Context(), f, func(*Message) error { return nil })
+			if !errors.Is(err, ErrInvalid) {
+				t.Errorf("%+v: %v", f, err)
+			}
+		}
+	})
+}
+
+// What a list tells of a message.
+func TestListed(t *testing.T) {
+	next := born.Add(time.Hour)
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		q := three(t)
+		p := q.pending["A.1"]
+		p.Recipients = p.Recipients[1:2] // the others are settled
+		p.Recipients[0].Attempts, p.Recipients[0].Next, p.Recipients[0].Last = 3, next, "451 4.7.1 <\x1b>"
+		q.pending["A.1"] = p
+		return q, &flushes{}
+	}, func(t *testing.T, c Commands) {
+		var got *Message
+		if err := c.List(t.Context(), Filter{Limit: 1}, func(m *Message) error { got = m; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		want := &Message{
+			ID: "A.1", From: address(t, "one@client.test"), Received: born, Size: 24,
+			Recipients: []Recipient{{
+				Index: 1, Address: address(t, "b@x.test"), Status: Pending, Attempts: 3, Next: next, Last: "451 4.7.1 <\x1b>",
+			}},
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+	})
+}
+
+// An error of the callback ends the list and comes back.
+func TestListEnds(t *testing.T) {
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		q := three(t)
+		q.endless = true
+		return q, &flushes{}
+	}, func(t *testing.T, c Commands) {
+		stop, n := errors.New("stop"), 0
+		err := c.List(t.Context(), Filter{}, func(*Message) error {
+			if n++; n == 1000 {
+				return stop
+			}
+			return nil
+		})
+		if !errors.Is(err, stop) || n != 1000 {
+			t.Errorf("%d messages, %v", n, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := c.List(ctx, Filter{}, func(*Message) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
+			t.Errorf("context over: %v", err)
+		}
+	})
+}
+
+func TestStat(t *testing.T) {
+	both(t, threeRunning, func(t *testing.T, c Commands) {
+		got, err := c.Stat(t.Context(), 0)
+		want := &Stat{
+			Running: true, Messages: 3, Recipients: 5, Bytes: 72, Deliveries: &Deliveries{3, 2, 1}, Health: "ok",
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+		}
+		want.Oldest = born.Add(-time.Hour)
+		want.Destinations = []Destination{{"y.test", 2, 2}, {"x.test", 1, 2}}
+		want.Others = &Destination{"", 1, 1}
+		got, err = c.Stat(t.Context(), 2)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+		}
+	})
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		q := newMemory(t)
+		q.sick = errors.New("452 4.3.1 no space")
+		return q, &flushes{}
+	}, func(t *testing.T, c Commands) {
+		got, err := c.Stat(t.Context(), 10)
+		if err != nil || got.Health != "452 4.3.1 no space" || !got.Oldest.IsZero() || len(got.Destinations) != 0 || got.Others != nil {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+}
+
+// Domains beyond the cap are counted without their names.
+func TestTallyCap(t *testing.T) {
+	tl := tally{domains: map[string]*count{}}
+	for i := range maxDomains + 10 {
+		tl.add(mail.Pending{Recipients: []mail.PendingRecipient{{Address: mail.Address{Local: "x", Domain: fmt.Sprintf("d%d.test", i)}}}})
+	}
+	all, others := tl.top(5)
+	if len(tl.domains) != maxDomains || len(all) != 5 || others == nil || others.Messages != maxDomains+5 {
+		t.Errorf("%d domains, %v, %+v", len(tl.domains), all, others)
+	}
+}
+
+func TestShow(t *testing.T) {
+	next := born.Add(time.Hour)
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		q := three(t)
+		env := q.envelopes[0]
+		env.Body, env.UTF8, env.RequireTLS, env.Return, env.EnvelopeID = "8BITMIME", true, true, "HDRS", "x y"
+		env.Recipients[2].Notify, env.Recipients[2].ORCPT = mail.NotifyNever, "rfc822;z@y.test"
+		p := q.pending["A.1"]
+		p.Recipients = p.Recipients[2:]
+		p.Recipients[0].Attempts, p.Recipients[0].Next, p.Recipients[0].Last = 1, next, "451 later"
+		q.pending["A.1"] = p
+		return q, &flushes{}
+	}, func(t *testing.T, c Commands) {
+		got, err := c.Show(t.Context(), "A.1")
+		want := &Message{
+			ID: "A.1", From: address(t, "one@client.test"), Received: born, Size: 24,
+			Recipients: []Recipient{
+				{Index: 0, Address: address(t, "a@x.test"), Status: Settled},
+				{Index: 1, Address: address(t, "b@x.test"), Status: Settled},
+				{
+					Index: 2, Address: address(t, "c@y.test"), Status: Pending, Attempts: 1, Next: next, Last: "451 later",
+					Notify: mail.NotifyNever, ORCPT: "rfc822;z@y.test",
+				},
+			},
+			Body: "8BITMIME", UTF8: true, RequireTLS: true, Return: "HDRS", EnvelopeID: "x y",
+			Header: "Subject: A.1\r\n\r\n",
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+		}
+	})
+}
+
+func TestHeader(t *testing.T) {
+	long := "X-Long: " + strings.Repeat("x", 50_000) + "\r\n"
+	huge := strings.Repeat(long, maxHeader/len(long)+1)
+	for _, c := range []struct {
+		name, content, want string
+		cut                 bool
+	}{
+		{"empty", "", "", false},
+		{"only header", "A: b\r\n", "A: b\r\n", false},
+		{"no body", "A: b\r\n\r\n", "A: b\r\n\r\n", false},
+		{"no header", "Hello\r\n", "", false},
+		{"no empty line", "A: b\r\nHello\r\n", "A: b\r\n", false},
+		{"long", long + "A: b\r\n\r\n" + huge, long + "A: b\r\n\r\n", false},
+		{"huge", huge + "\r\nbody", huge[:strings.LastIndex(huge[:maxHeader], "\n")+1], true},
+	} {
+		got, cut, err := header(mail.Memory{[]byte(c.content)})
+		if c.cut { // the last line is told as far as it goes
+			got = got[:strings.LastIndex(got, "\n")+1]
+		}
+		if got != c.want || cut != c.cut || err != nil {
+			t.Errorf("%s: %d bytes, %v, %v; want %d, %v", c.name, len(got), cut, err, len(c.want), c.cut)
+		}
+	}
+}
+
+func TestContent(t *testing.T) {
+	big := strings.Repeat("0123456789abcdef", 1<<16)
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		q := three(t)
+		q.contents["C.1"] = mail.Memory{[]byte("A: b\r\n\r\n\x00\x1b\xff"), []byte(big)}
+		return q, &flushes{}
+	}, func(t *testing.T, c Commands) {
+		if got := read(t, c, "C.1"); got != "A: b\r\n\r\n\x00\x1b\xff"+big {
+			t.Errorf("%d bytes: %.40q…", len(got), got)
+		}
+		if got := read(t, c, "A.1"); got != "Subject: A.1\r\n\r\nHello.\r\n" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+func TestFlush(t *testing.T) {
+	var out *flushes
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		out = &flushes{}
+		return newMemory(t), out
+	}, func(t *testing.T, c Commands) {
+		for _, domain := range []string{"", "Example.COM.", "bücher.test", "[127.0.0.1]"} {
+			if n, err := c.Flush(t.Context(), domain); n != 7 || err != nil {
+				t.Errorf("%q: %d, %v", domain, n, err)
+			}
+		}
+		for _, domain := range []string{".", "a b", "a@b.test", "-", "\x00"} {
+			if _, err := c.Flush(t.Context(), domain); !errors.Is(err, ErrInvalid) {
+				t.Errorf("%q: %v", domain, err)
+			}
+		}
+		if want := []string{"", "example.com", "xn--bcher-kva.test", "[127.0.0.1]"}; !reflect.DeepEqual(out.domains, want) {
+			t.Errorf("flushed %q", out.domains)
+		}
+	})
+}
+
+func TestRemove(t *testing.T) {
+	both(t, threeRunning, func(t *testing.T, c Commands) {
+		if err := c.Remove(t.Context(), "B.1"); err != nil {
+			t.Error(err)
+		}
+		if got := ids(t, c, Filter{}); got != "A.1 C.1" {
+			t.Errorf("left: %q", got)
+		}
+		if err := c.Remove(t.Context(), "B.1"); !errors.Is(err, ErrUnknown) {
+			t.Errorf("a second time: %v", err)
+		}
+	})
+}
+
+func TestWrongIDs(t *testing.T) {
+	both(t, threeRunning, func(t *testing.T, c Commands) {
+		for id, want := range map[mail.ID]error{
+			"": ErrInvalid, "..": ErrInvalid, "../A.1": ErrInvalid, "A.1/content": ErrInvalid, "A.1?x": ErrInvalid, "A 1": ErrInvalid,
+			"A.1\x00": ErrInvalid, mail.ID(strings.Repeat("A", 65)): ErrInvalid, "%41.1": ErrInvalid,
+			"a.1": ErrUnknown, "A.2": ErrUnknown, mail.ID(strings.Repeat("A", 64)): ErrUnknown,
+		} {
+			_, errShow := c.Show(t.Context(), id)
+			_, _, errContent := c.Content(t.Context(), id)
+			errRemove := c.Remove(t.Context(), id)
+			for _, err := range []error{errShow, errContent, errRemove} {
+				if !errors.Is(err, want) {
+					t.Errorf("%q: %v, want %v", id, err, want)
+				}
+			}
+		}
+	})
+}
+
+// A message that cannot be read can still be removed, and the failure is told.
+func TestDamaged(t *testing.T) {
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		q := three(t)
+		q.damaged = "A.1"
+		return q, &flushes{}
+	}, func(t *testing.T, c Commands) {
+		if _, err := c.Show(t.Context(), "A.1"); err == nil || err.Error() != errDamage.Error() {
+			t.Errorf("show: %v", err)
+		}
+		if err := c.Remove(t.Context(), "A.1"); err != nil {
+			t.Errorf("remove: %v", err)
+		}
+	})
+}
+
+// Without an outbound nothing can be changed.
+func TestStopped(t *testing.T) {
+	q := three(t)
+	c := NewLocal(q, nil, nil)
+	if _, err := c.Flush(t.Context(), ""); !errors.Is(err, ErrStopped) {
+		t.Errorf("flush: %v", err)
+	}
+	if err := c.Remove(t.Context(), "A.1"); !errors.Is(err, ErrStopped) {
+		t.Errorf("remove: %v", err)
+	}
+	if s, err := c.Stat(t.Context(), 1); err != nil || s.Running || s.Deliveries != nil || s.Health != "" || s.Messages != 3 {
+		t.Errorf("stat: %+v, %v", s, err)
+	}
+	if got := ids(t, c, Filter{}); got != "A.1 B.1 C.1" {
+		t.Errorf("list: %q", got)
+	}
+}
+
+// So many walks at a time, and no more.
+func TestBusy(t *testing.T) {
+	q := three(t)
+	q.walking, q.proceed = make(chan struct{}), make(chan struct{})
+	c := serve(t, t.TempDir(), q, &flushes{}).dial()
+	errs := make(chan error, maxWalks)
+	for range maxWalks {
+		go func() { errs <- c.List(context.Background(), Filter{}, func(*Message) error { return nil }) }()
+		<-q.walking
+	}
+	if _, err := c.Stat(t.Context(), 1); !errors.Is(err, ErrBusy) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := c.Stat(t.Context(), 0); err != nil {
+		t.Errorf("without a walk: %v", err)
+	}
+	close(q.proceed)
+	for range maxWalks {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,329 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/queue"
+	"tarishi/internal/schedule"
+)
+
+// Queue is where the messages are; *queue.Queue is one.
+type Queue interface {
+	Walk(fn func(mail.Pending) bool)
+	Find(id mail.ID) (mail.Pending, bool)
+	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
+	Remove(id mail.ID) error
+	Stat() queue.Stat
+	Healthy() error
+}
+
+// Outbound delivers them; *outbound.Outbound is one.
+type Outbound interface {
+	Flush(domain string) int
+	Stat() schedule.Stat
+}
+
+// Caps on the memory that a request takes.
+const (
+	maxWalks   = 4       // at a time: the queue takes a snapshot of its index for each
+	maxDomains = 100_000 // counted by name
+	maxHeader  = 1 << 20 // bytes shown of a header section
+)
+
+// Local is Commands on a queue in this process. Its methods may be called from
+// any goroutine.
+type Local struct {
+	queue    Queue
+	outbound Outbound
+	log      *zap.Logger
+	walks    chan struct{}
+	close    func() error
+}
+
+var _ Commands = (*Local)(nil)
+
+// NewLocal returns Commands on q. Without an outbound (nil) the daemon does not
+// run: Flush and Remove fail with ErrStopped.
+func NewLocal(q Queue, o Outbound, log *zap.Logger) *Local {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return &Local{queue: q, outbound: o, log: log, walks: make(chan struct{}, maxWalks)}
+}
+
+// Close implements Commands.
+func (l *Local) Close() error {
+	if l.close == nil {
+		return nil
+	}
+	return l.close()
+}
+
+// Stat implements Commands.
+func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
+	q := l.queue.Stat()
+	s := &Stat{Messages: q.Messages, Recipients: q.Recipients, Bytes: q.Bytes}
+	if l.outbound != nil {
+		s.Running = true
+		d := Deliveries(l.outbound.Stat())
+		s.Deliveries, s.Health = &d, "ok"
+		if err := l.queue.Healthy(); err != nil {
+			s.Health = err.Error()
+		}
+	}
+	if top <= 0 {
+		return s, nil
+	}
+	t := tally{domains: map[string]*count{}}
+	err := l.walk(ctx, func(p mail.Pending) error {
+		if s.Oldest.IsZero() || p.Received.Before(s.Oldest) {
+			s.Oldest = p.Received
+		}
+		t.add(p)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Destinations, s.Others = t.top(top)
+	return s, nil
+}
+
+// walk calls fn with every message until it fails or ctx ends.
+func (l *Local) walk(ctx context.Context, fn func(mail.Pending) error) error {
+	select {
+	case l.walks <- struct{}{}:
+		defer func() { <-l.walks }()
+	default:
+		return ErrBusy
+	}
+	var err error
+	l.queue.Walk(func(p mail.Pending) bool {
+		if err = ctx.Err(); err == nil {
+			err = fn(p)
+		}
+		return err == nil
+	})
+	return err
+}
+
+// errEnough ends a walk that has found what it looked for.
+var errEnough = errors.New("enough")
+
+// List implements Commands.
+func (l *Local) List(ctx context.Context, f Filter, fn func(*Message) error) error {
+	match, err := f.matcher()
+	if err != nil {
+		return err
+	}
+	left := f.Limit
+	err = l.walk(ctx, func(p mail.Pending) error {
+		if !match(p) {
+			return nil
+		}
+		if err := fn(describe(p)); err != nil {
+			return err
+		}
+		if left--; left == 0 {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+func describe(p mail.Pending) *Message {
+	m := &Message{ID: p.ID, From: p.From, Received: p.Received, Size: p.Size, Recipients: make([]Recipient, len(p.Recipients))}
+	for i, r := range p.Recipients {
+		m.Recipients[i] = pending(r)
+	}
+	return m
+}
+
+func pending(r mail.PendingRecipient) Recipient {
+	return Recipient{Index: r.Index, Address: r.Address, Status: Pending, Attempts: r.Attempts, Next: r.Next, Last: r.Last}
+}
+
+// load finds a message in the queue.
+func (l *Local) load(id mail.ID) (*mail.Envelope, mail.Content, error) {
+	if !id.Valid() {
+		return nil, nil, fmt.Errorf("%w: %q is no ID", ErrInvalid, id)
+	}
+	env, c, err := l.queue.Load(id)
+	return env, c, known(err)
+}
+
+// known turns the queue's word for a message that is not there into ours.
+func known(err error) error {
+	if errors.Is(err, queue.ErrUnknown) {
+		return ErrUnknown
+	}
+	return err
+}
+
+// Show implements Commands.
+func (l *Local) Show(_ context.Context, id mail.ID) (*Message, error) {
+	env, c, err := l.load(id)
+	if err != nil {
+		return nil, err
+	}
+	p, ok := l.queue.Find(id)
+	if !ok {
+		return nil, ErrUnknown
+	}
+	m := &Message{
+		ID: id, From: env.From, Received: env.Received, Size: c.Size(), Recipients: make([]Recipient, len(env.Recipients)),
+		Body: env.Body, UTF8: env.UTF8, RequireTLS: env.RequireTLS, Return: env.Return, EnvelopeID: env.EnvelopeID,
+	}
+	for i, r := range env.Recipients {
+		m.Recipients[i] = Recipient{Index: i, Address: r.Address, Status: Settled}
+	}
+	for _, r := range p.Recipients {
+		m.Recipients[r.Index] = pending(r)
+	}
+	for i, r := range env.Recipients {
+		m.Recipients[i].Notify, m.Recipients[i].ORCPT = r.Notify, r.ORCPT
+	}
+	if m.Header, m.HeaderCut, err = header(c); err != nil {
+		return nil, known(err)
+	}
+	return m, nil
+}
+
+// header reads the header section of a message; cut: it is longer than
+// maxHeader.
+func header(c mail.Content) (section string, cut bool, err error) {
+	r, err := c.Open()
+	if err != nil {
+		return "", false, err
+	}
+	defer r.Close()
+	b := make([]byte, 0, min(c.Size(), 8<<10))
+	for {
+		had := len(b)
+		b = slices.Grow(b, max(had, 4<<10))
+		n, err := io.ReadFull(r, b[had:min(cap(b), maxHeader)])
+		b = b[:had+n]
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !end {
+			return "", false, err
+		}
+		if _, size, complete := mail.ParseHeader(b); complete || end || len(b) >= maxHeader {
+			return string(b[:size]), !complete && !end, nil
+		}
+	}
+}
+
+// Content implements Commands.
+func (l *Local) Content(_ context.Context, id mail.ID) (io.ReadCloser, int64, error) {
+	_, c, err := l.load(id)
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := c.Open()
+	return r, c.Size(), known(err)
+}
+
+// Flush implements Commands.
+func (l *Local) Flush(_ context.Context, domain string) (int, error) {
+	if domain != "" {
+		host, err := canonical(domain)
+		if err != nil {
+			return 0, err
+		}
+		domain = host
+	}
+	if l.outbound == nil {
+		return 0, ErrStopped
+	}
+	return l.outbound.Flush(domain), nil
+}
+
+// Remove implements Commands. What was removed is logged.
+func (l *Local) Remove(_ context.Context, id mail.ID) error {
+	if !id.Valid() {
+		return fmt.Errorf("%w: %q is no ID", ErrInvalid, id)
+	}
+	if l.outbound == nil {
+		return ErrStopped
+	}
+	p, found := l.queue.Find(id) // before it is gone; a damaged one is removed without
+	if err := l.queue.Remove(id); err != nil {
+		return known(err)
+	}
+	fields := []zap.Field{zap.String("uuid", string(id))}
+	if found {
+		fields = append(fields, zap.String("from", p.From.Path()), zap.Int("recipients", len(p.Recipients)), zap.Int64("bytes", p.Size))
+	}
+	l.log.Info("message removed on request", fields...)
+	return nil
+}
+
+// tally counts what is pending for each destination.
+type tally struct {
+	messages int
+	domains  map[string]*count
+	rest     count // of the domains beyond maxDomains
+}
+
+type count struct {
+	messages, recipients int
+	last                 int // tally.messages when it was counted: a message counts once
+}
+
+func (t *tally) add(p mail.Pending) {
+	t.messages++
+	for _, r := range p.Recipients {
+		host := r.Address.Host()
+		c := t.domains[host]
+		switch {
+		case c != nil:
+		case len(t.domains) < maxDomains:
+			c = &count{}
+			t.domains[strings.Clone(host)] = c // it is a piece of the whole envelope
+		default:
+			c = &t.rest
+		}
+		c.recipients++
+		if c.last != t.messages {
+			c.last = t.messages
+			c.messages++
+		}
+	}
+}
+
+// top returns the n destinations with the most messages, and the sums of all
+// others, nil if there are none.
+func (t *tally) top(n int) ([]Destination, *Destination) {
+	all := make([]Destination, 0, len(t.domains))
+	for host, c := range t.domains {
+		all = append(all, Destination{Domain: host, Messages: c.messages, Recipients: c.recipients})
+	}
+	slices.SortFunc(all, func(a, b Destination) int {
+		if a.Messages != b.Messages {
+			return b.Messages - a.Messages
+		}
+		return strings.Compare(a.Domain, b.Domain)
+	})
+	n = min(n, len(all))
+	others := Destination{Messages: t.rest.messages, Recipients: t.rest.recipients}
+	for _, d := range all[n:] {
+		others.Messages += d.Messages
+		others.Recipients += d.Recipients
+	}
+	if others == (Destination{}) {
+		return all[:n:n], nil
+	}
+	return all[:n:n], &others
+}

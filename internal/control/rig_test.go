@@ -1,0 +1,223 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/queue"
+	"tarishi/internal/schedule"
+)
+
+// memory is a Queue of messages in a slice.
+type memory struct {
+	mu        sync.Mutex
+	envelopes []*mail.Envelope
+	pending   map[mail.ID]mail.Pending
+	contents  map[mail.ID]mail.Content
+	sick      error
+	endless   bool          // Walk goes round until it is told to stop
+	walking   chan struct{} // Walk says on it that it began, if it is set,
+	proceed   chan struct{} // and waits for this
+	damaged   mail.ID       // cannot be loaded
+}
+
+var errDamage = errors.New("damaged on disk")
+
+func newMemory(t *testing.T, messages ...*mail.Envelope) *memory {
+	t.Helper()
+	q := &memory{pending: map[mail.ID]mail.Pending{}, contents: map[mail.ID]mail.Content{}}
+	for _, env := range messages {
+		c := mail.Memory{[]byte("Subject: " + string(env.ID) + "\r\n\r\nHello.\r\n")}
+		q.envelopes = append(q.envelopes, env)
+		q.pending[env.ID], q.contents[env.ID] = mail.NewPending(env, c.Size()), c
+	}
+	return q
+}
+
+func (q *memory) Walk(fn func(mail.Pending) bool) {
+	if q.walking != nil {
+		q.walking <- struct{}{}
+		<-q.proceed
+	}
+	for again := true; again; again = q.endless {
+		q.mu.Lock()
+		all := slices.Clone(q.envelopes)
+		q.mu.Unlock()
+		for _, env := range all {
+			if p, ok := q.Find(env.ID); ok && !fn(p) {
+				return
+			}
+		}
+	}
+}
+
+func (q *memory) Find(id mail.ID) (mail.Pending, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p, ok := q.pending[id]
+	return p, ok && id != q.damaged
+}
+
+func (q *memory) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if id == q.damaged {
+		return nil, nil, errDamage
+	}
+	for _, env := range q.envelopes {
+		if env.ID == id {
+			return env, q.contents[id], nil
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: %s", queue.ErrUnknown, id)
+}
+
+func (q *memory) Remove(id mail.ID) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(q.envelopes)
+	q.envelopes = slices.DeleteFunc(q.envelopes, func(env *mail.Envelope) bool { return env.ID == id })
+	if len(q.envelopes) == n {
+		return fmt.Errorf("%w: %s", queue.ErrUnknown, id)
+	}
+	delete(q.pending, id)
+	return nil
+}
+
+func (q *memory) Stat() queue.Stat {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := queue.Stat{Messages: len(q.pending)}
+	for _, p := range q.pending {
+		s.Recipients += len(p.Recipients)
+		s.Bytes += p.Size
+	}
+	return s
+}
+
+func (q *memory) Healthy() error { return q.sick }
+
+// flushes is an Outbound that remembers what was flushed.
+type flushes struct {
+	mu      sync.Mutex
+	domains []string
+}
+
+func (f *flushes) Flush(domain string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.domains = append(f.domains, domain)
+	return 7
+}
+
+func (f *flushes) Stat() schedule.Stat { return schedule.Stat{Waiting: 3, Ready: 2, Running: 1} }
+
+func address(t *testing.T, s string) mail.Address {
+	t.Helper()
+	a, err := mail.ParseAddress(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+var born = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func envelope(t *testing.T, id, from string, to ...string) *mail.Envelope {
+	t.Helper()
+	env := &mail.Envelope{ID: mail.ID(id), From: address(t, from), Received: born}
+	for _, a := range to {
+		env.Recipients = append(env.Recipients, mail.Recipient{Address: address(t, a)})
+	}
+	return env
+}
+
+// running is a Server in a folder of its own.
+type running struct {
+	t      *testing.T
+	dir    string
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func serve(t *testing.T, dir string, q Queue, o Outbound) *running {
+	t.Helper()
+	s, err := Listen(dir, NewLocal(q, o, nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{t, dir, cancel, make(chan error, 1)}
+	go func() { r.done <- s.Run(ctx) }()
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *running) stop() {
+	r.t.Helper()
+	if r.cancel == nil {
+		return
+	}
+	r.cancel()
+	r.cancel = nil
+	if err := <-r.done; err != nil {
+		r.t.Errorf("Run: %v", err)
+	}
+}
+
+func (r *running) dial() *Client {
+	r.t.Helper()
+	c, err := Dial(r.t.Context(), r.dir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// both runs a test on a Local and on a Client of the same queue.
+func both(t *testing.T, make func(t *testing.T) (Queue, Outbound), test func(t *testing.T, c Commands)) {
+	t.Run("local", func(t *testing.T) {
+		q, o := make(t)
+		test(t, NewLocal(q, o, nil))
+	})
+	t.Run("client", func(t *testing.T) {
+		q, o := make(t)
+		test(t, serve(t, t.TempDir(), q, o).dial())
+	})
+}
+
+func ids(t *testing.T, c Commands, f Filter) string {
+	t.Helper()
+	var all []string
+	err := c.List(t.Context(), f, func(m *Message) error {
+		all = append(all, string(m.ID))
+		return nil
+	})
+	if err != nil {
+		t.Errorf("list %+v: %v", f, err)
+	}
+	return strings.Join(all, " ")
+}
+
+func read(t *testing.T, c Commands, id mail.ID) string {
+	t.Helper()
+	r, size, err := c.Content(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil || int64(len(b)) != size {
+		t.Fatalf("%d of %d bytes, %v", len(b), size, err)
+	}
+	return string(b)
+}

@@ -1,0 +1,316 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/mail"
+)
+
+// Limits of the server.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = time.Minute
+	maxRequest    = 8 << 10 // bytes of a request's head; no request has a body
+	stopTimeout   = time.Second
+	maxTop        = 1000 // destinations told
+)
+
+// Server answers on the control socket. Use Listen, then Run.
+type Server struct {
+	commands *Local
+	log      *zap.Logger
+	path     string
+	listener net.Listener
+	mux      *http.ServeMux
+
+	// open is read-locked by every request that is worked on, so that Run can
+	// wait for them.
+	open   sync.RWMutex
+	closed bool
+}
+
+// Listen makes the socket in dir, the queue's folder, whose lock the caller
+// holds. It answers nobody before Run.
+func Listen(dir string, commands *Local, log *zap.Logger) (*Server, error) {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	ln, err := listen(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{commands: commands, log: log, path: filepath.Join(dir, socketName), listener: ln, mux: http.NewServeMux()}
+	s.routes()
+	return s, nil
+}
+
+// routes is the protocol.
+func (s *Server) routes() {
+	s.mux.HandleFunc("GET /v1/queue", s.stat)
+	s.mux.HandleFunc("POST /v1/queue/flush", s.flush)
+	s.mux.HandleFunc("GET /v1/queue/messages", s.list)
+	s.mux.HandleFunc("GET /v1/queue/messages/{id}", s.show)
+	s.mux.HandleFunc("DELETE /v1/queue/messages/{id}", s.remove)
+	s.mux.HandleFunc("GET /v1/queue/messages/{id}/content", s.content)
+}
+
+// Handle adds what another part of the daemon answers, by a pattern of
+// http.ServeMux. It is for before Run.
+func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// Close removes the socket of a Server that does not run.
+func (s *Server) Close() error {
+	s.unlink()
+	return s.listener.Close()
+}
+
+// unlink removes the socket's file: the next daemon would, too.
+func (s *Server) unlink() {
+	if err := os.Remove(s.path); err != nil {
+		s.log.Warn("socket not removed", zap.Error(err))
+	}
+}
+
+// Run answers until ctx ends. Then answers that are being streamed are cut off,
+// others have a second; when Run returns nobody uses the queue any more, and
+// the socket is gone.
+func (s *Server) Run(ctx context.Context) error {
+	requests, cut := context.WithCancel(context.Background())
+	defer cut()
+	h := http.Server{
+		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxRequest,
+		ErrorLog: zap.NewStdLog(s.log), BaseContext: func(net.Listener) context.Context { return requests },
+	}
+	served := make(chan error, 1)
+	go func() { served <- h.Serve(s.listener) }()
+	var failed error
+	select {
+	case failed = <-served:
+		served <- nil
+	case <-ctx.Done():
+	}
+	s.unlink()
+	cut()
+	end, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if h.Shutdown(end) != nil {
+		h.Close()
+	}
+	<-served
+	s.open.Lock()
+	s.closed = true
+	s.open.Unlock()
+	return failed
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.open.RLock()
+	defer s.open.RUnlock()
+	if s.closed {
+		http.Error(w, "stopping", http.StatusServiceUnavailable)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+func (s *Server) stat(w http.ResponseWriter, r *http.Request) {
+	q, err := query(r, "destinations")
+	top := 0
+	if v := q.Get("destinations"); v != "" {
+		top, err = number(v)
+	}
+	if err == nil && top > maxTop {
+		err = fmt.Errorf("%w: more than %d destinations", ErrInvalid, maxTop)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer, err := s.commands.Stat(r.Context(), top)
+	s.reply(w, r, answer, err)
+}
+
+func (s *Server) flush(w http.ResponseWriter, r *http.Request) {
+	q, err := query(r, "domain")
+	if err == nil && q.Has("domain") && q.Get("domain") == "" {
+		err = fmt.Errorf("%w: an empty domain", ErrInvalid)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	n, err := s.commands.Flush(r.Context(), q.Get("domain"))
+	s.reply(w, r, flushed{n}, err)
+}
+
+// flushed is the answer to flush.
+type flushed struct {
+	Deliveries int `json:"deliveries"`
+}
+
+func (s *Server) show(w http.ResponseWriter, r *http.Request) {
+	m, err := s.commands.Show(r.Context(), mail.ID(r.PathValue("id")))
+	s.reply(w, r, m, err)
+}
+
+func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
+	if err := s.commands.Remove(r.Context(), mail.ID(r.PathValue("id"))); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// list streams one JSON object a line.
+func (s *Server) list(w http.ResponseWriter, r *http.Request) {
+	var f Filter
+	q, err := values(r)
+	if err == nil {
+		f, err = parseFilter(q)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	defer interruptible(w, r)()
+	begun := false
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	err = s.commands.List(r.Context(), f, func(m *Message) error {
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", "application/x-ndjson")
+		}
+		return out.Encode(m)
+	})
+	switch {
+	case err == nil && !begun:
+		w.Header().Set("Content-Type", "application/x-ndjson")
+	case err != nil && !begun:
+		s.fail(w, r, err)
+	case err != nil:
+		s.abort(r, err)
+	}
+}
+
+// content streams a message as it is.
+func (s *Server) content(w http.ResponseWriter, r *http.Request) {
+	c, size, err := s.commands.Content(r.Context(), mail.ID(r.PathValue("id")))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	defer c.Close()
+	defer interruptible(w, r)()
+	w.Header().Set("Content-Type", "message/rfc822")
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	if _, err := io.Copy(w, c); err != nil {
+		s.abort(r, err)
+	}
+}
+
+// interruptible makes the end of the request's context end a write that waits
+// for a slow reader. The caller undoes it.
+func interruptible(w http.ResponseWriter, r *http.Request) (undo func() bool) {
+	rc := http.NewResponseController(w)
+	return context.AfterFunc(r.Context(), func() { rc.SetWriteDeadline(time.Unix(1, 0)) })
+}
+
+// abort cuts an answer off that has begun, so that the client cannot take it
+// for whole. net/http knows no other way than this panic.
+func (s *Server) abort(r *http.Request, err error) {
+	s.log.Debug("answer cut off", zap.String("path", r.URL.Path), zap.Error(err))
+	panic(http.ErrAbortHandler)
+}
+
+// values reads a request's parameters.
+func values(r *http.Request) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return q, nil
+}
+
+// query reads a request's parameters, of which only these may be there.
+func query(r *http.Request, names ...string) (url.Values, error) {
+	q, err := values(r)
+	if err != nil {
+		return nil, err
+	}
+	left := len(q)
+	for _, name := range names {
+		if q.Has(name) {
+			left--
+		}
+	}
+	if left > 0 {
+		return nil, fmt.Errorf("%w: unknown parameter", ErrInvalid)
+	}
+	return q, nil
+}
+
+// reply answers with a JSON object.
+func (s *Server) reply(w http.ResponseWriter, r *http.Request, answer any, err error) {
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.write(w, http.StatusOK, answer)
+}
+
+// problem is the answer to a request that failed.
+type problem struct {
+	Code string `json:"error"`
+	Text string `json:"text"`
+}
+
+// problems says how errors travel.
+var problems = []struct {
+	err    error
+	status int
+	code   string
+}{
+	{ErrUnknown, http.StatusNotFound, "unknown"},
+	{ErrInvalid, http.StatusBadRequest, "invalid"},
+	{ErrBusy, http.StatusServiceUnavailable, "busy"},
+	{ErrStopped, http.StatusConflict, "stopped"},
+}
+
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	for _, p := range problems {
+		if errors.Is(err, p.err) {
+			s.write(w, p.status, problem{p.code, err.Error()})
+			return
+		}
+	}
+	if r.Context().Err() == nil { // else the client is gone, or we go
+		s.log.Warn("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
+	}
+	s.write(w, http.StatusInternalServerError, problem{"failed", err.Error()})
+}
+
+func (s *Server) write(w http.ResponseWriter, status int, answer any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	if err := out.Encode(answer); err != nil {
+		s.log.Debug("answer not written", zap.Error(err))
+	}
+}

@@ -1,0 +1,84 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// socketName is the socket in the queue's folder.
+const socketName = "control.sock"
+
+// maxSocketPath is what sockaddr_un has room for, without the final NUL.
+const maxSocketPath = 107
+
+// reach calls fn with an address of the socket in dir that fits into a
+// sockaddr_un. A longer one is reached through a descriptor of the folder, which
+// is the same place, whatever happens to the names above it meanwhile.
+func reach(dir string, fn func(addr string) error) error {
+	name := filepath.Join(dir, socketName)
+	if len(name) <= maxSocketPath {
+		return fn(name)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName))
+}
+
+// listen makes the socket. The caller holds the queue's lock, so one that is
+// there already is what a killed daemon left.
+func listen(dir string) (net.Listener, error) {
+	name := filepath.Join(dir, socketName)
+	switch info, err := os.Lstat(name); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, fmt.Errorf("%s is in the way: it is no socket", name)
+	default:
+		if err := os.Remove(name); err != nil {
+			return nil, err
+		}
+	}
+	// On Linux a socket's file is born with the mode of the socket.
+	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var chmod error
+		err := c.Control(func(fd uintptr) { chmod = syscall.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, chmod)
+	}}
+	var ln net.Listener
+	err := reach(dir, func(addr string) (err error) {
+		ln, err = private.Listen(context.Background(), "unix", addr)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", name, err)
+	}
+	ln.(*net.UnixListener).SetUnlinkOnClose(false) // its address may be gone by then
+	return ln, nil
+}
+
+// dial connects to the daemon. ErrStopped: none is there.
+func dial(ctx context.Context, dir string) (net.Conn, error) {
+	var c net.Conn
+	err := reach(dir, func(addr string) (err error) {
+		var d net.Dialer
+		c, err = d.DialContext(ctx, "unix", addr)
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, ErrStopped
+	}
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return c, nil
+}

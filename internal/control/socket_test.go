@@ -1,0 +1,333 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/queue"
+)
+
+func TestSocketMode(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	r := serve(t, t.TempDir(), newMemory(t), nil)
+	info, err := os.Lstat(filepath.Join(r.dir, socketName))
+	if err != nil || info.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// The socket is there while the server is, and what a killed daemon left is
+// replaced.
+func TestSocketLife(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, socketName)
+	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrStopped) {
+		t.Errorf("no socket: %v", err)
+	}
+	if _, err := Dial(t.Context(), filepath.Join(dir, "missing")); !errors.Is(err, ErrStopped) {
+		t.Errorf("no folder: %v", err)
+	}
+	stale, err := net.Listen("unix", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	stale.Close()
+	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrStopped) {
+		t.Errorf("stale socket: %v", err)
+	}
+	r := serve(t, dir, newMemory(t), nil)
+	if _, err := r.dial().Stat(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	r.stop()
+	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the end: %v", err)
+	}
+	s, err := Listen(dir, NewLocal(newMemory(t), nil, nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// What is no socket is not removed.
+func TestSocketInTheWay(t *testing.T) {
+	for what, put := range map[string]func(name string) error{
+		"file":   func(name string) error { return os.WriteFile(name, []byte("x"), 0o600) },
+		"folder": func(name string) error { return os.Mkdir(name, 0o700) },
+		"link":   func(name string) error { return os.Symlink("/dev/null", name) },
+	} {
+		dir := t.TempDir()
+		name := filepath.Join(dir, socketName)
+		if err := put(name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Listen(dir, NewLocal(newMemory(t), nil, nil), nil); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := os.Lstat(name); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A folder whose name is too long for a socket's address.
+func TestSocketLongPath(t *testing.T) {
+	base := t.TempDir()
+	for _, n := range []int{maxSocketPath - 1, maxSocketPath, maxSocketPath + 1, 400} {
+		dir := base
+		for room := n - len(dir) - 1 - len("/"+socketName); room > 0; room = n - len(dir) - 1 - len("/"+socketName) {
+			dir = filepath.Join(dir, strings.Repeat("d", min(room, 200)))
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		r := serve(t, dir, three(t), &flushes{})
+		if got := ids(t, r.dial(), Filter{}); got != "A.1 B.1 C.1" {
+			t.Errorf("%d: %q", n, got)
+		}
+		r.stop()
+		if _, err := os.Lstat(filepath.Join(dir, socketName)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%d: %v", n, err)
+		}
+	}
+}
+
+// A list that the end of the daemon cuts off is an error for the one who reads
+// it, and nobody who reads slowly can hold the daemon up.
+func TestStopCutsOff(t *testing.T) {
+	q := three(t)
+	q.endless = true
+	q.contents["C.1"] = endless{}
+	r := serve(t, t.TempDir(), q, &flushes{})
+	c := r.dial()
+	var stalled []io.Closer
+	for range 2 { // these never read
+		list, _, err := c.do(t.Context(), http.MethodGet, "/v1/queue/messages", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, _, err := c.Content(t.Context(), "C.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stalled = append(stalled, list, content)
+	}
+	err := c.List(t.Context(), Filter{}, func(m *Message) error {
+		if r.cancel != nil {
+			r.stop() // returns only when nobody uses the queue any more
+		}
+		return nil
+	})
+	if err == nil {
+		t.Error("the list ended as if it were whole")
+	}
+	for _, s := range stalled {
+		s.Close()
+	}
+}
+
+// endless is a Content without an end.
+type endless struct{}
+
+func (endless) Size() int64                  { return 1 << 50 }
+func (endless) Open() (io.ReadCloser, error) { return io.NopCloser(zeros{}), nil }
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// Idle connections do not hold the end up.
+func TestStopWithIdleClients(t *testing.T) {
+	r := serve(t, t.TempDir(), newMemory(t), nil)
+	for range 5 {
+		if _, err := r.dial().Stat(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		c, err := dial(t.Context(), r.dir) // says nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	r.stop()
+}
+
+// What other parts of the daemon answer.
+func TestHandle(t *testing.T) {
+	s, err := Listen(t.TempDir(), NewLocal(newMemory(t), nil, nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Handle("GET /v1/other", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"messages":42}`) }))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	c, err := Dial(t.Context(), filepath.Dir(s.path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Stat
+	if err := c.ask(t.Context(), http.MethodGet, "/v1/other", nil, &got); err != nil || got.Messages != 42 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := c.ask(t.Context(), http.MethodGet, "/v1/unknown", nil, &got); err == nil || !strings.Contains(err.Error(), "does not understand GET /v1/unknown: 404") {
+		t.Errorf("%v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Requests as they may come from other programs.
+func TestRequests(t *testing.T) {
+	r := serve(t, t.TempDir(), three(t), &flushes{})
+	for _, c := range []struct {
+		request string
+		status  int
+		body    string // part of it
+	}{
+		{"GET /v1/queue", 200, `"messages":3`},
+		{"HEAD /v1/queue", 200, ""},
+		{"GET /v1/queue?destinations=1", 200, `"domain":"y.test"`},
+		{"GET /v1/queue?destinations=1001", 400, `"error":"invalid"`},
+		{"GET /v1/queue?destinations=-1", 400, `"error":"invalid"`},
+		{"GET /v1/queue?destination=1", 400, "unknown parameter"},
+		{"GET /v1/queue?%zz", 400, `"error":"invalid"`},
+		{"GET /v1/queue?a;b", 400, `"error":"invalid"`},
+		{"POST /v1/queue", 405, ""},
+		{"GET /v1/queue/messages?limit=1", 200, `"id":"A.1"`},
+		{"GET /v1/queue/messages?limit=x", 400, `"error":"invalid"`},
+		{"GET /v1/queue/messages?domain=", 400, "needs one value"},
+		{"GET /v1/queue/messages?domain=a.test&domain=b.test", 400, "needs one value"},
+		{"GET /v1/queue/messages?older=1h", 400, "unknown parameter"},
+		{"GET /v1/queue/messages?domain=nowhere.test", 200, ""},
+		{"GET /v1/queue/messages/A.1", 200, `"header":"Subject: A.1\r\n\r\n"`},
+		{"GET /v1/queue/messages/A.1/content", 200, "Hello."},
+		{"GET /v1/queue/messages/A.9", 404, `"error":"unknown"`},
+		{"GET /v1/queue/messages/..%2fA.1", 400, `"error":"invalid"`},
+		{"GET /v1/queue/messages/%00", 400, `"error":"invalid"`},
+		{"POST /v1/queue/messages/A.1", 405, ""},
+		{"POST /v1/queue/flush", 200, `{"deliveries":7}`},
+		{"POST /v1/queue/flush?domain=x.test", 200, `{"deliveries":7}`},
+		{"POST /v1/queue/flush?domain=", 400, "empty domain"},
+		{"POST /v1/queue/flush?domian=x.test", 400, "unknown parameter"},
+		{"GET /v1/queue/flush", 405, ""},
+		{"DELETE /v1/queue/messages/B.1", 204, ""},
+		{"DELETE /v1/queue/messages/B.1", 404, `"error":"unknown"`},
+		{"DELETE /v1/queue/messages", 405, ""},
+		{"GET /", 404, ""},
+		{"GET /v2/queue", 404, ""},
+		{"GET /" + strings.Repeat("x", 2*maxRequest), 431, ""},
+	} {
+		conn, err := dial(t.Context(), r.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", c.request); err != nil {
+			t.Fatal(err)
+		}
+		method, _, _ := strings.Cut(c.request, " ")
+		res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+		if err != nil {
+			t.Fatalf("%.60s: %v", c.request, err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != c.status || !strings.Contains(string(body), c.body) {
+			t.Errorf("%.60s: %d %s, %v; want %d, %s", c.request, res.StatusCode, body, err, c.status, c.body)
+		}
+		conn.Close()
+	}
+}
+
+// The whole with the real queue: while its daemon runs, and after it.
+func TestRealQueue(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "queue")
+	q, err := queue.Open(queue.Options{Dir: dir, SegmentSize: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := mail.Memory{[]byte("Subject: real\r\n\r\nbody\r\n")}
+	for i := range 5 {
+		env := envelope(t, fmt.Sprintf("F47AC10B-58CC-4372-A567-0E02B2C3D479.%d", i+1), "one@client.test", "a@x.test", "b@y.test")
+		if err := q.Put(env, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const first, second, third = mail.ID("F47AC10B-58CC-4372-A567-0E02B2C3D479.1"), mail.ID("F47AC10B-58CC-4372-A567-0E02B2C3D479.2"), mail.ID("F47AC10B-58CC-4372-A567-0E02B2C3D479.3")
+	if err := errors.Join(q.Settle(first, []int{0}), q.Defer(first, []int{1}, 2, born, "451 later")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Path(second); err != nil { // which makes it a file
+		t.Fatal(err)
+	}
+	look := func(c Commands, messages int) {
+		t.Helper()
+		if n := len(strings.Fields(ids(t, c, Filter{}))); n != messages {
+			t.Errorf("%d messages", n)
+		}
+		m, err := c.Show(t.Context(), first)
+		if err != nil || len(m.Recipients) != 2 || m.Recipients[0].Status != Settled || m.Recipients[1].Attempts != 2 ||
+			m.Recipients[1].Last != "451 later" || !m.Recipients[1].Next.Equal(born) || m.Header != "Subject: real\r\n\r\n" {
+			t.Errorf("%+v, %v", m, err)
+		}
+		for _, id := range []mail.ID{first, second} {
+			if got := read(t, c, id); got != string(content[0]) {
+				t.Errorf("%s: %q", id, got)
+			}
+		}
+		s, err := c.Stat(t.Context(), 10)
+		if err != nil || s.Messages != messages || len(s.Destinations) != 2 || s.Destinations[0].Domain != "y.test" || !s.Oldest.Equal(born) {
+			t.Errorf("%+v, %v", s, err)
+		}
+	}
+	r := serve(t, dir, q, &flushes{})
+	c, err := Open(t.Context(), dir, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	look(c, 5)
+	if err := c.Remove(t.Context(), third); err != nil {
+		t.Error(err)
+	}
+	if err := c.Remove(t.Context(), third); !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+	look(c, 4)
+	c.Close()
+	r.stop()
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := Open(t.Context(), dir, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	look(files, 4)
+	if err := files.Remove(t.Context(), first); !errors.Is(err, ErrStopped) {
+		t.Error(err)
+	}
+	if _, err := Open(t.Context(), filepath.Join(dir, "missing"), t.Output()); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/maillog"
+	"tarishi/internal/migrate"
+	"tarishi/internal/queue"
+	"tarishi/internal/vfs"
+)
+
+// named is how many files the log names; a full disk may be the trouble of all.
+const named = 100
+
+// adopt imports what Haraka left in the queue folder. It must be over before
+// anything is delivered: see package migrate.
+func (s *Server) adopt(ctx context.Context) {
+	log := s.log.Named("queue")
+	r, err := migrate.Import(ctx, s.queue, s.cfg.QueueDir, migrate.ImportOptions{Own: true, Put: s.outbound.Enqueue})
+	if err != nil {
+		log.Error("files of Haraka's queue are not imported", zap.Error(err))
+	}
+	for _, p := range r.Failed[:min(named, len(r.Failed))] {
+		log.Error("file of Haraka's queue stays where it is", zap.String("file", p.Name), zap.Error(p.Err))
+	}
+	for _, p := range r.Skipped[:min(named, len(r.Skipped))] {
+		log.Warn("file of Haraka's queue is not imported", zap.String("file", p.Name), zap.Error(p.Err))
+	}
+	if r.Messages+len(r.Failed)+len(r.Skipped) > 0 {
+		log.Info("imported from Haraka's queue", zap.Int("messages", r.Messages),
+			zap.Int("failed", len(r.Failed)), zap.Int("skipped", len(r.Skipped)))
+	}
+}
+
+// ImportHaraka imports the files of Haraka's queue folder dir into the queue of
+// a daemon that does not run. A dry run only reads them, whoever runs. Errors
+// of the queue go to stderr.
+func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, dryRun bool, stderr io.Writer) (*migrate.Report, error) {
+	o := migrate.ImportOptions{DryRun: dryRun, Own: sameFolder(dir, cfg.QueueDir)}
+	if dryRun {
+		return migrate.Import(ctx, nil, dir, o)
+	}
+	q, err := queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)})
+	if err != nil {
+		return nil, fmt.Errorf("import needs a queue that no daemon works on: %w", err)
+	}
+	running := start(q.Run)
+	r, err := migrate.Import(ctx, q, dir, o)
+	return r, errors.Join(err, running.stop(), q.Close())
+}
+
+// ExportHaraka writes what is in the queue of a daemon that does not run to
+// dir, as files of Haraka's queue. The queue stays as it is.
+func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.Writer) (*migrate.Report, error) {
+	if _, err := os.Stat(cfg.QueueDir); err != nil {
+		return nil, err
+	}
+	lock, err := vfs.OS{}.Lock(filepath.Join(cfg.QueueDir, "lock"))
+	var locked *vfs.LockedError
+	switch {
+	case errors.As(err, &locked):
+		return nil, fmt.Errorf("export needs a queue that no daemon works on: spool %s is in use by another tarishi (pid %d)", cfg.QueueDir, locked.PID)
+	case err == nil:
+		defer lock.Close() // a queue on a read-only disk goes without
+	}
+	q, err := queue.OpenReadOnly(queue.Options{Dir: cfg.QueueDir, Log: errorLog(stderr)})
+	if err != nil {
+		return nil, err
+	}
+	defer q.Close()
+	host, err := os.Hostname()
+	if err != nil {
+		host = cfg.Me
+	}
+	return migrate.Export(ctx, q, dir, migrate.ExportOptions{Host: host})
+}
+
+func errorLog(w io.Writer) *zap.Logger {
+	return zap.New(maillog.NewCore("", false, zap.ErrorLevel, w))
+}
+
+// sameFolder reports whether two names are of one folder.
+func sameFolder(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}

@@ -1,0 +1,154 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/dnstest"
+	"tarishi/internal/qfile"
+	"tarishi/internal/smtptest"
+)
+
+// haraka makes an instance whose mail goes to a server on loopback, and puts
+// Haraka's sample files in a folder. The file that has no place is damaged.
+func haraka(t *testing.T, to *smtptest.Server, folder string) (cfg *conf.Config, dir string) {
+	t.Helper()
+	names := dnstest.New(t)
+	names.SetDefault("mx.test", "127.0.0.1")
+	root := t.TempDir()
+	dir = filepath.Join(root, folder)
+	for name, text := range map[string]string{
+		"config/me":           "me.test\n",
+		"config/plugins":      "",
+		"config/smtp.ini":     "listen=127.0.0.1:0\n",
+		"config/dns.ini":      "servers[]=" + names.Addr() + "\n",
+		"config/outbound.ini": fmt.Sprintf("port=%d\nlocal_mx_ok=true\n", to.Port()),
+		filepath.Join(folder, "1_1_0_1_aaaaaa_1_h"): "no place for it",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := os.ReadDir("../qfile/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		b, err := os.ReadFile(filepath.Join("../qfile/testdata", e.Name()))
+		if err != nil {
+			continue // a folder
+		}
+		if err := os.WriteFile(filepath.Join(dir, e.Name()), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, problems := conf.Load(root)
+	if errs := problems.Errors(); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	return cfg, dir
+}
+
+// run starts the daemon; the function that it returns stops it.
+func run(t *testing.T, cfg *conf.Config) (stop func()) {
+	t.Helper()
+	var log bytes.Buffer
+	s, err := New(cfg, Options{Version: "test", Stderr: &log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, nil) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	}
+}
+
+// waitFor returns when a server has all messages of the samples.
+func waitFor(t *testing.T, to *smtptest.Server) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); len(to.Messages()) < 6; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d messages were delivered", len(to.Messages()))
+		}
+	}
+}
+
+// TestAdopt starts a daemon on Haraka's queue folder.
+func TestAdopt(t *testing.T) {
+	to := smtptest.New(t)
+	cfg, dir := haraka(t, to, "queue")
+	stop := run(t, cfg)
+	waitFor(t, to)
+	stop()
+	stop = run(t, cfg) // nothing comes twice
+	stop()
+	for _, m := range to.Messages() {
+		if strings.HasSuffix(m.Rcpts[0].Address, "pé@bücher.test") && m.From != "josé@exämple.test" {
+			t.Errorf("%+v", m)
+		}
+	}
+	if n := len(to.Messages()); n != 6 {
+		t.Errorf("%d messages", n)
+	}
+	if list, err := os.ReadDir(filepath.Join(dir, "imported")); err != nil || len(list) != 6 {
+		t.Error(list, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "1_1_0_1_aaaaaa_1_h")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMoveThereAndBack imports a folder, exports the queue, and delivers what
+// was imported.
+func TestMoveThereAndBack(t *testing.T) {
+	to := smtptest.New(t)
+	cfg, dir := haraka(t, to, "old")
+	r, err := ImportHaraka(t.Context(), cfg, dir, true, os.Stderr)
+	if err != nil || r.Messages != 6 || len(r.Failed) != 1 {
+		t.Fatalf("dry run: %+v, %v", r, err)
+	}
+	if r, err = ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err != nil || r.Messages != 6 || len(r.Failed) != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	out := filepath.Join(t.TempDir(), "haraka")
+	if r, err = ExportHaraka(t.Context(), cfg, out, os.Stderr); err != nil || r.Messages != 6 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	list, err := os.ReadDir(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		if _, kind := qfile.ParseName(e.Name()); kind != qfile.Waiting {
+			t.Error(e.Name())
+		}
+	}
+	stop := run(t, cfg)
+	defer stop()
+	waitFor(t, to)
+	if _, err := ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
+		t.Error("imported beside a daemon:", err)
+	}
+	if _, err := ExportHaraka(t.Context(), cfg, filepath.Join(out, "more"), os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
+		t.Error("exported beside a daemon:", err)
+	}
+}
