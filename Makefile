@@ -4,13 +4,15 @@ GO       ?= go
 PREFIX   ?= /usr/local
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s# for each target; a number with x counts inputs instead
+ROUNDS   ?= 500
+CRASHTIME ?= 20m# no round begins after that
 BENCHTIME ?= 2m# for the whole comparison
 BENCHARGS ?=# see bin/tarishi-bench -h
 
 # A static binary, the same wherever it is built.
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
-.PHONY: build run test race lint fuzz e2e bench check cover install clean
+.PHONY: build run test race lint fuzz e2e crash bench check cover install clean
 
 build:
 	$(BUILD) -o bin/tarishi ./cmd/tarishi
@@ -27,10 +29,11 @@ run: build
 test:
 	$(GO) test ./...
 
-# The race detector needs cgo, and so a C compiler. The real binary is e2e's.
+# The race detector needs cgo, and so a C compiler. The real binary is e2e's and
+# crash's.
 race:
 	@command -v $$($(GO) env CC) >/dev/null || { echo "make race needs a C compiler ($$($(GO) env CC)): install gcc, or use make test" >&2; exit 1; }
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/internal/e2e')
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/e2e' -e '/internal/crashtest')
 
 lint:
 	@bad=$$($(GO) tool gofumpt -l .) && test -z "$$bad" || { echo "not formatted (go tool gofumpt -w FILE):" $$bad >&2; exit 1; }
@@ -49,16 +52,23 @@ fuzz:
 e2e: build
 	TARISHI_BIN=$(CURDIR)/bin/tarishi $(GO) test -count=1 -timeout 10m ./internal/e2e/...
 
+# Kills the daemon so many times under load, fills its disk, damages its files.
+# The default of the test itself is 50 rounds, about a minute.
+crash: build
+	TARISHI_BIN=$(CURDIR)/bin/tarishi TARISHI_CRASH_ROUNDS=$(ROUNDS) TARISHI_CRASH_TIME=$(CRASHTIME) \
+		$(GO) test -count=1 -v -timeout 1h ./internal/crashtest
+
 bench: build
 	$(BUILD) -o bin/tarishi-bench ./cmd/tarishi-bench
 	bin/tarishi-bench -tarishi bin/tarishi -time $(BENCHTIME) $(BENCHARGS)
 
 check: lint build race e2e
+	$(MAKE) crash ROUNDS=50
 	$(MAKE) fuzz FUZZTIME=2000x
 
 cover:
 	@mkdir -p bin
-	$(GO) test -coverprofile=bin/cover.out -coverpkg=./internal/... $$($(GO) list ./internal/... | grep -v '/internal/e2e')
+	$(GO) test -coverprofile=bin/cover.out -coverpkg=./internal/... $$($(GO) list ./internal/... | grep -v -e '/internal/e2e' -e '/internal/crashtest')
 	$(GO) tool cover -func=bin/cover.out | tail -1
 
 install: build

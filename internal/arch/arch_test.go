@@ -65,6 +65,7 @@ var packages = map[string]entry{
 	"internal/dns":        {mechanisms, nil},
 	"internal/smtpclient": {mechanisms, nil},
 	"internal/pool":       {mechanisms, []string{"internal/smtpclient"}},
+	"internal/qfile":      {mechanisms, nil},
 	"internal/dsn":        {mechanisms, nil},
 	"internal/hook":       {mechanisms, nil},
 
@@ -74,6 +75,7 @@ var packages = map[string]entry{
 	"internal/forward":  {roles, nil},
 	"internal/queue":    {roles, nil},
 	"internal/delivery": {roles, nil},
+	"internal/migrate":  {roles, []string{"internal/qfile"}},
 	"internal/outbound": {roles, []string{"internal/delivery"}}, // one attempt is its inner part
 
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns"}},
@@ -81,9 +83,10 @@ var packages = map[string]entry{
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
-	"internal/server": {assembly, nil},
+	"internal/control": {assembly, nil},
+	"internal/server":  {assembly, []string{"internal/control"}},
 
-	"cmd/tarishi":       {commands, []string{"config", "internal/server"}},
+	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/loadtest", "internal/loadtest/instance", "internal/dnstest"}},
 
 	"internal/plugin/plugintest": {tests, nil},
@@ -91,6 +94,7 @@ var packages = map[string]entry{
 	"internal/dnstest":           {tests, nil},
 	"internal/loadtest":          {tests, nil},
 	"internal/loadtest/instance": {tests, nil},
+	"internal/crashtest":         {tests, []string{"internal/loadtest/instance", "internal/dnstest"}},
 	"internal/e2e":               {tests, nil},
 	"internal/arch":              {tests, nil},
 }
