@@ -344,8 +344,45 @@ func TestNewerVersion(t *testing.T) {
 	putSum := func(b []byte) { copy(b[36:], le32(sum(b[:36]))) }
 	putSum(page)
 	must(t, os.WriteFile(segmentName(dir, 1), page, 0o600))
-	if _, _, err := Open(Options{FS: vfs.OS{}, Dir: dir}, Visitor{}); err == nil || !strings.Contains(err.Error(), "version 2") {
-		t.Error(err)
+	j, l, rec := open(t, Options{Dir: dir})
+	if len(l.damages) != 1 || !strings.Contains(l.damages[0].Reason, "version 2") || rec.Segments != 0 {
+		t.Errorf("%+v %+v", l.damages, rec)
+	}
+	// It stays, and the start goes on behind it.
+	_, err := j.Append(FirstKind, []byte("new"))
+	must(t, err)
+	if list := j.Segments(); len(list) != 2 || !list[0].Unread || list[1].Number != 2 {
+		t.Errorf("%+v", list)
+	}
+	must(t, j.Close())
+	if b, err := os.ReadFile(segmentName(dir, 1)); err != nil || !bytes.Equal(b, page) {
+		t.Error("the newer program's segment was touched")
+	}
+}
+
+func TestLastByte(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	b := make([]byte, 3*windowSize+100)
+	for _, at := range []int{-1, 0, 1, 99, len(zeros) - 1, len(zeros), windowSize - 1, windowSize, 2*windowSize + 50, len(b) - 1} {
+		clear(b)
+		if at >= 0 {
+			b[at] = 1
+		}
+		must(t, os.WriteFile(name, b, 0o600))
+		f, err := vfs.OS{}.Open(name)
+		must(t, err)
+		w := &window{file: f, size: int64(len(b))}
+		if got := w.lastByte(0); got != int64(at+1) {
+			t.Errorf("byte at %d: %d", at, got)
+		}
+		want := int64(len(b)) / align * align
+		if at >= 0 && at < int(want) {
+			want = int64(at) / align * align
+		}
+		if got := w.skipZeros(0, int64(len(b))/align*align); got != want {
+			t.Errorf("zeros up to %d: %d, want %d", at, got, want)
+		}
+		f.Close()
 	}
 }
 

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -79,8 +80,13 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 			Record: func(r Record) { rec.Records++; v.Record(r) },
 			Damage: func(d Damage) { rec.Damages++; v.Damage(d) },
 		})
-		if err != nil {
-			return rec, err
+		if err != nil { // as above: another program may read it another day
+			rec.Segments--
+			rec.Damages++
+			v.Damage(Damage{Segment: f.number, Reason: err.Error()})
+			file.Close()
+			s.file = nil
+			continue
 		}
 		rec.Cut += r.cut
 	}
@@ -296,7 +302,11 @@ func (w *window) walk(salt uint64, limit int64, visit func(int64, frame, []byte)
 // zero, or limit.
 func (w *window) skipZeros(off, limit int64) int64 {
 	for off+align <= limit {
-		b := w.at(off, min(64<<10, limit-off))
+		b := w.at(off, min(int64(len(zeros)), limit-off))
+		if len(b) == len(zeros) && bytes.Equal(b, zeros[:]) {
+			off += int64(len(zeros))
+			continue
+		}
 		for len(b) >= align {
 			if binary.LittleEndian.Uint64(b) != 0 {
 				return off
@@ -314,16 +324,23 @@ func (w *window) skipZeros(off, limit int64) int64 {
 // or from.
 func (w *window) lastByteIn(from, to int64) int64 {
 	for to > from {
-		n := min(64<<10, to-from)
+		n := min(windowSize, to-from)
 		b := w.at(to-n, n)
-		for i := len(b); i > 0; i-- {
-			if b[i-1] != 0 {
-				return to - n + int64(i)
+		for len(b) > 0 {
+			last := b[max(0, len(b)-len(zeros)):]
+			if !bytes.Equal(last, zeros[:len(last)]) {
+				rest := bytes.TrimRight(last, "\x00")
+				return to - n + int64(len(b)-len(last)+len(rest))
 			}
+			b = b[:len(b)-len(last)]
 		}
 		to -= n
 	}
 	return from
 }
+
+// zeros is what space that was never written is compared with: much faster than
+// byte by byte.
+var zeros [64 << 10]byte
 
 func (w *window) lastByte(from int64) int64 { return w.lastByteIn(from, w.size) }

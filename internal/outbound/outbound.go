@@ -205,7 +205,9 @@ func (o *Outbound) Run(ctx context.Context) error {
 	select {
 	case <-idle:
 	case <-grace.C:
-		o.o.Log.Warn("attempts are cut off", zap.Int("running", o.Stat().Running))
+		if n := o.Stat().Running; n > 0 {
+			o.o.Log.Warn("attempts are cut off", zap.Int("running", n))
+		}
 	}
 	cut()
 	<-idle

@@ -2,7 +2,11 @@ package queue
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -148,4 +152,95 @@ func TestMemoryOfAWaitingMessage(t *testing.T) {
 		t.Logf("%d bytes for each message", per)
 	}
 	runtime.KeepAlive(&x)
+}
+
+// quota is a file system that has room for so many segments at a time.
+type quota struct {
+	vfs.FS
+	left atomic.Int64
+}
+
+func (f *quota) Create(name string) (vfs.File, error) {
+	file, err := f.FS.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	return quotaFile{file, f}, nil
+}
+
+func (f *quota) Remove(name string) error {
+	err := f.FS.Remove(name)
+	if err == nil && filepath.Ext(name) == ".log" {
+		f.left.Add(1)
+	}
+	return err
+}
+
+type quotaFile struct {
+	vfs.File
+	f *quota
+}
+
+func (q quotaFile) Reserve(size int64) error {
+	if q.f.left.Add(-1) < 0 {
+		return syscall.ENOSPC // the failed file is removed, which gives its place back
+	}
+	return q.File.Reserve(size)
+}
+
+// TestFullOfOurOwn fills the disk with segments that nothing needs any more: the
+// queue gives their space back without being able to write.
+func TestFullOfOurOwn(t *testing.T) {
+	fs := &quota{FS: crashfs.New()}
+	fs.left.Store(3)
+	now := time.Now()
+	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+	fill := func() error {
+		for range 200 {
+			env := envelope(newID(), 1)
+			if err := q.Put(env, mail.Memory{text(4 << 10)}); err != nil {
+				return err
+			}
+			must(t, q.Settle(env.ID, []int{0}))
+		}
+		return nil
+	}
+	if err := fill(); err == nil {
+		t.Fatal("the disk is never full")
+	}
+	for range 3 {
+		now = now.Add(time.Hour)
+		q.maintain(t.Context())
+	}
+	must(t, q.Healthy())
+	put(t, q, envelope(newID(), 1), text(100))
+}
+
+// TestOddNames puts things of other kinds where the queue's own files belong.
+func TestOddNames(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, Options{Dir: dir})
+	env := envelope(newID(), 1)
+	put(t, q, env, text(100))
+	must(t, q.Close())
+	for _, name := range []string{"probe.tmp/x", "probe.0.tmp/x"} {
+		must(t, os.MkdirAll(filepath.Join(dir, "journal", name), 0o700))
+	}
+	for i := range 256 {
+		name := filepath.Join(dir, "msg", fmt.Sprintf("%02X", i))
+		if _, err := os.Lstat(name); err != nil {
+			must(t, os.WriteFile(name, []byte("stray"), 0o600))
+		}
+	}
+	q = open(t, Options{Dir: dir})
+	same(t, q, env, text(100))
+	name, err := q.Path(env.ID) // where a file stood in the way of the folder
+	must(t, err)
+	must(t, q.Close())
+	must(t, os.WriteFile(strings.TrimSuffix(name, ".eml")+".json", []byte("{"), 0o600))
+	q = open(t, Options{Dir: dir})
+	same(t, q, env, text(100)) // its record still stands in the journal
+	if strays, err := filepath.Glob(filepath.Join(dir, "corrupt", "msg.*.reason")); err != nil || len(strays) == 0 {
+		t.Error("no stray file was moved", err)
+	}
 }

@@ -231,18 +231,19 @@ func (q *Queue) take() error {
 // probe tries to make a file. A full disk is no reason not to start: mail can
 // still go out.
 func (q *Queue) probe() error {
-	name := filepath.Join(q.journalDir(), "probe.tmp")
-	if err := q.fs.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for i := 0; ; i++ {
+		name := filepath.Join(q.journalDir(), fmt.Sprintf("probe.%d.tmp", i))
+		_ = q.fs.Remove(name) // what an earlier start left; anything else keeps its name
+		f, err := q.fs.Create(name)
+		switch {
+		case err == nil:
+			return errors.Join(f.Close(), q.fs.Remove(name))
+		case isFull(err):
+			return nil
+		case !errors.Is(err, os.ErrExist) || i >= 100:
+			return err
+		}
 	}
-	f, err := q.fs.Create(name)
-	if isFull(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Close(), q.fs.Remove(name))
 }
 
 // Close makes durable what was settled and deferred, and gives the lock up.

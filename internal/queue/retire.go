@@ -57,7 +57,11 @@ func (q *Queue) maintain(ctx context.Context) {
 	}
 	q.maintaining.Lock()
 	defer q.maintaining.Unlock()
-	if !q.tidy() || q.retiring { // another call, which has yielded
+	if !q.tidy() {
+		q.spare()
+		return
+	}
+	if q.retiring { // another call, which has yielded
 		return
 	}
 	q.retiring = true
@@ -91,6 +95,34 @@ func (q *Queue) tidy() bool {
 		q.log.Error("queue: files of finished messages stay", zap.Error(err))
 	}
 	return true
+}
+
+// spare removes the oldest segments as long as nothing needs them. It is for a
+// journal that cannot be written, perhaps for want of the very space that they
+// take. What is settled there may be so only in memory: when the message goes
+// with the segment nobody will miss that. Files of finished messages still need
+// the record that they are, so nothing happens while there are any.
+func (q *Queue) spare() {
+	for {
+		list := q.journal.Segments()
+		if len(list) == 0 || !list[0].Done || list[0].Unread {
+			return
+		}
+		number := list[0].Number
+		q.mu.Lock()
+		busy := q.shares[number].messages > 0 || len(q.trash) > 0
+		q.mu.Unlock()
+		if busy {
+			return
+		}
+		if need, err := q.needed(number); err != nil || len(need) > 0 {
+			return
+		}
+		if err := q.journal.Remove(number); err != nil {
+			q.log.Error("queue: segment stays", zap.Uint32("segment", number), zap.Error(err))
+			return
+		}
+	}
 }
 
 // retirable returns the oldest segment if it is time for it.

@@ -286,6 +286,10 @@ func (s *Spool) Walk(fn func(Found), bad func(dir string, err error)) {
 			s.walk(name, fn, bad)
 		case strings.HasSuffix(e.Name, ".tmp"):
 			_ = s.fs.Remove(name) // the next start tries again
+		case len(e.Name) == 2: // it stands where a folder of ours belongs
+			if err := s.clear(name, e.Name); err != nil {
+				bad(name, err)
+			}
 		}
 	}
 }
@@ -323,6 +327,18 @@ func (s *Spool) walk(dir string, fn func(Found), bad func(string, error)) {
 	for _, f := range found {
 		fn(f)
 	}
+}
+
+// clear moves what has the name of a folder out of the way.
+func (s *Spool) clear(name, base string) error {
+	to, err := s.free("msg." + base)
+	if err == nil {
+		err = s.fs.Rename(name, to)
+	}
+	if err != nil {
+		return err
+	}
+	return s.reason(to, name, "it is no folder")
 }
 
 // Quarantine moves the files of a message that cannot be served to corrupt/.
@@ -382,14 +398,12 @@ func (s *Spool) Preserve(name, reason string, data io.Reader) error {
 func (s *Spool) free(base string) (string, error) {
 	name := filepath.Join(s.corrupt(), base)
 	for i := 1; ; i++ {
-		f, err := s.fs.Open(name)
-		if errors.Is(err, fs.ErrNotExist) {
+		// Whatever has the name keeps it, be it a file or not.
+		if _, err := s.fs.Size(name); errors.Is(err, fs.ErrNotExist) {
 			return name, nil
-		}
-		if err != nil {
+		} else if err != nil && i > 1000 {
 			return "", err
 		}
-		f.Close()
 		name = filepath.Join(s.corrupt(), fmt.Sprintf("%s.%d", base, i))
 	}
 }

@@ -243,3 +243,17 @@ func FuzzState(f *testing.F) {
 		}
 	})
 }
+
+// TestQuarantineBesideAFolder: what stands in corrupt/ under the name keeps it.
+func TestQuarantineBesideAFolder(t *testing.T) {
+	s, dir := open(t)
+	id := mail.ID("ABC.1")
+	writeState(t, s, id)
+	must(t, os.Mkdir(filepath.Join(dir, "corrupt", "ABC.1.json"), 0o700))
+	must(t, s.Quarantine(id, "for a test"))
+	for _, name := range []string{"ABC.1.json.1", "ABC.1.json.1.reason"} {
+		if _, err := os.Stat(filepath.Join(dir, "corrupt", name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
