@@ -62,7 +62,7 @@ bench: build
 	$(BUILD) -o bin/tarishi-bench ./cmd/tarishi-bench
 	bin/tarishi-bench -tarishi bin/tarishi -time $(BENCHTIME) $(BENCHARGS)
 
-check: lint build race e2e
+check: lint build test race
 	$(MAKE) crash ROUNDS=50
 	$(MAKE) fuzz FUZZTIME=2000x
 
