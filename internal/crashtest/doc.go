@@ -6,7 +6,7 @@
 //
 // The tests run the real binary with clients, next hops and DNS of their own on
 // loopback. TARISHI_BIN names the binary; without it they build one.
-// TARISHI_CRASH_ROUNDS is how often the daemon is killed, TARISHI_CRASH_TIME
+// TARISHI_CRASH_ROUNDS is how often the daemon is killed (10), TARISHI_CRASH_TIME
 // after which time no further round begins, TARISHI_CRASH_SEED repeats a run's
 // choices (though not the machine's).
 package crashtest

@@ -39,7 +39,7 @@ func setting(t *testing.T, name string, byDefault uint64) uint64 {
 // last batch, which was not written, had held it.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	rounds := int(setting(t, "TARISHI_CRASH_ROUNDS", 50))
+	rounds := int(setting(t, "TARISHI_CRASH_ROUNDS", 10))
 	if testing.Short() {
 		rounds = min(rounds, 5)
 	}
