@@ -193,8 +193,10 @@ func (q quotaFile) Reserve(size int64) error {
 func TestFullOfOurOwn(t *testing.T) {
 	fs := &quota{FS: crashfs.New()}
 	fs.left.Store(3)
-	now := time.Now()
-	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+	var hours atomic.Int64 // the journal's goroutine asks for the time too
+	start := time.Now()
+	clock := func() time.Time { return start.Add(time.Duration(hours.Load()) * time.Hour) }
+	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10, Now: clock})
 	fill := func() error {
 		for range 200 {
 			env := envelope(newID(), 1)
@@ -209,7 +211,7 @@ func TestFullOfOurOwn(t *testing.T) {
 		t.Fatal("the disk is never full")
 	}
 	for range 3 {
-		now = now.Add(time.Hour)
+		hours.Add(1)
 		q.maintain(t.Context())
 	}
 	must(t, q.Healthy())

@@ -127,7 +127,7 @@ func (s *Server) assemble(cfg *conf.Config, events *maillog.Log, certificates, n
 		MaxBytes: c.MaxBytes, MaxLine: c.MaxLineLength, MaxReceived: c.MaxReceived, MaxRecipients: c.MaxRecipients,
 		InactivityTimeout: cfg.SMTP.InactivityTimeout, MinRate: c.MinRate, ShowVersion: c.ShowVersion,
 		AddReceived: c.AddReceived, CleanAuthResults: c.CleanAuthResults, SMTPUTF8: c.SMTPUTF8, Postel: c.Postel,
-		StrictRFC1869: c.StrictRFC1869, TLSConfig: certificates, NoSTARTTLSPorts: cfg.TLS.NoSTARTTLSPorts,
+		StrictRFC1869: c.StrictRFC1869, TLSConfig: certificates, NoSTARTTLSPorts: cfg.TLS.NoSTARTTLSPorts, SubmissionPorts: []int{587, 465},
 		NoTLSHosts: cfg.TLS.NoTLSHosts, AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
 		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
 	})

@@ -3,6 +3,8 @@ package session
 import (
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -348,4 +350,18 @@ func TestPanic(t *testing.T) {
 			r.hello().message("\r\n.\r\n", "250")
 		})
 	}
+}
+
+// TestSubmissionPort: on such a port only clients that may relay get to MAIL.
+func TestSubmissionPort(t *testing.T) {
+	r := newRig(t, false)
+	_, p, err := net.SplitHostPort(r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, _ := strconv.Atoi(p)
+	r.srv.o.SubmissionPorts = []int{port}
+	r.hello().cmd("MAIL FROM:<a@b.test>", "550 5.7.1 Authentication required")
+	r.hooks.set(hook.OnConnectInit, func(e *hook.Event) hook.Verdict { e.Conn.Relaying = true; return hook.Proceed() })
+	r.hello().cmd("MAIL FROM:<a@b.test>", "250")
 }

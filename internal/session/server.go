@@ -101,6 +101,7 @@ type Options struct {
 
 	TLSConfig       *tls.Config    // nil: no TLS
 	NoSTARTTLSPorts []int          // local ports that do not offer STARTTLS
+	SubmissionPorts []int          // local ports on which only clients that may relay may send (RFC 6409 section 4.3)
 	NoTLSHosts      []netip.Prefix // clients that are not offered STARTTLS
 	AuthInsecure    bool           // offer AUTH also to public addresses without TLS
 

@@ -3,6 +3,7 @@ package session
 import (
 	"math"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,6 +48,8 @@ func (s *session) checkMail(line []byte) []byte {
 		s.refuse(503, "5.5.1", "Use EHLO/HELO before MAIL")
 	case s.recv != nil:
 		s.refuse(503, "5.5.1", "MAIL not allowed during message transfer")
+	case !s.c.Relaying && slices.Contains(s.o.SubmissionPorts, int(s.c.Local.Port())):
+		s.refuse(550, "5.7.1", "Authentication required")
 	case s.o.StrictRFC1869 && !s.c.Relaying && !isStrict(s.command, "FROM:<"):
 		s.refuse(501, "5.5.2", "Invalid MAIL FROM parameters")
 	case s.o.MaxBytes > 0 && isHuge(parameters(s.path())["SIZE"]):
