@@ -153,6 +153,7 @@ type Outbound struct {
 	TempFailIntervals  []time.Duration // never nil; empty: no retries
 	Port               int
 	MaxLifetime        time.Duration
+	MinFree            MinFree // below it no mail is accepted
 }
 
 // Forward is smtp_forward.ini.
@@ -233,7 +234,7 @@ func defaults() *Config {
 			ConcurrencyMax: 100, EnableTLS: true, ReceivedHeader: "Tarishi outbound",
 			ConnectTimeout: 30 * time.Second, PoolTimeout: 50 * time.Second, PoolConcurrencyMax: 10,
 			InetPrefer: "default", MaxTempFailures: 13, TempFailIntervals: backOff(13), Port: 25,
-			MaxLifetime: 5 * day,
+			MaxLifetime: 5 * day, MinFree: MinFree{Bytes: 256 << 20, Percent: 1},
 		},
 		Forward: Forward{
 			Main: ForwardRoute{

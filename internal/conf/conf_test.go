@@ -178,7 +178,7 @@ func TestKeys(t *testing.T) {
 		"a.pem": "", "c.pem": "", "d.pem": "", "ca.pem": "",
 		"dns.ini": "servers[]=192.0.2.53\nservers[]=[::1]:5353\ntimeout=250ms\ntries=3",
 		"outbound.ini": "disabled=true\nconcurrency_max=1\nenable_tls=false\nalways_split=true\nreceived_header=disabled\nconnect_timeout=1\npool_timeout=0\n" +
-			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h",
+			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h\nmin_free=2% 1G",
 		"relay.ini":       "[relay]\nacl=false\nall=true",
 		"relay_acl_allow": "192.0.2.1\n192.0.2.77/24 # net\n::1\n2001:db8::/32\n",
 		"host_list":       "Example.COM\nexämple.com\nexample.com\n", "host_list_regex": "(.*\\.)?example\\.net\n", "host_list.anti_spoof": "1",
@@ -210,7 +210,7 @@ func TestKeys(t *testing.T) {
 	want.Outbound = Outbound{
 		true, 1, false, true, "disabled", time.Second, 0, 2, true, "v4", 4,
 		[]time.Duration{64 * time.Second, 128 * time.Second, 256 * time.Second},
-		26, 36 * time.Hour,
+		26, 36 * time.Hour, MinFree{1 << 30, 2},
 	}
 	want.Relay = Relay{false, true, []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("2001:db8::/32"),

@@ -281,6 +281,7 @@ func outboundINI(c *Config) *schema {
 		{key: "temp_fail_intervals", field: intervals(&s.TempFailIntervals), was: []string{"outbound.temp_fail_intervals"}},
 		{key: "port", field: port(&s.Port)},
 		{key: "max_lifetime", field: duration(&s.MaxLifetime, time.Second)},
+		{key: "min_free", field: minFree(&s.MinFree)},
 		{
 			key: "ipv6_enabled", was: []string{"outbound.ipv6_enabled"},
 			note: "has no effect: IPv6 and IPv4 addresses are both tried, inet_prefer says which first",

@@ -76,9 +76,9 @@ func (d *disk) Mkdir(name string) error {
 	return d.FS.Mkdir(name)
 }
 
-func (d *disk) Free(name string) (int64, int64, error) {
+func (d *disk) Free(name string) (vfs.Space, error) {
 	if fullness(d.is.Load()) != spacious {
-		return 0, 1 << 40, nil
+		return vfs.Space{TotalBytes: 1 << 40}, nil
 	}
 	return d.FS.Free(name)
 }

@@ -21,7 +21,7 @@ import (
 // is durable.
 type Queue interface {
 	Put(env *mail.Envelope, c mail.Content) error
-	Healthy() error
+	Room(size int64) error
 }
 
 // Dispatcher is told of every message that Put accepted.
@@ -53,9 +53,9 @@ type Intake struct{ o Options }
 // New returns an Intake.
 func New(o Options) *Intake { return &Intake{o: o} }
 
-// Healthy returns nil, or the reply that MAIL gets while nothing can be
-// accepted.
-func (in *Intake) Healthy() error { return in.o.Queue.Healthy() }
+// Room returns nil, or the reply that MAIL gets when a message of size bytes
+// cannot be accepted.
+func (in *Intake) Room(size int64) error { return in.o.Queue.Room(size) }
 
 // Accept settles what becomes of the message of t, after data_post. A positive
 // reply means that someone took responsibility for it. disconnect asks the

@@ -38,7 +38,7 @@ func (s *store) Put(_ *mail.Envelope, c mail.Content) error {
 	s.events = append(s.events, "put")
 	return s.err
 }
-func (s *store) Healthy() error         { return nil }
+func (s *store) Room(int64) error       { return nil }
 func (s *store) Enqueue(p mail.Pending) { s.events = append(s.events, "enqueue "+string(p.ID)) }
 
 func transaction(relaying bool, message string) *hook.Transaction {

@@ -6,22 +6,30 @@ import (
 	"time"
 
 	"tarishi/internal/reply"
+	"tarishi/internal/vfs"
 )
 
-// spaceFloor is how many bytes must be free at least; on small file systems 1 %.
+// spaceFloor is how many bytes must stay free unless Options.MinFree says
+// otherwise; on small file systems 1 %.
 const spaceFloor = 256 << 20
 
-// health remembers how much space is left.
+func defaultFloor(total int64) int64 { return min(spaceFloor, total/100) }
+
+// health remembers how much space there is.
 type health struct {
 	mu      sync.Mutex
 	checked time.Time
+	space   vfs.Space
 	err     error
 }
 
 // Healthy returns nil, or a *reply.Reply (452 4.3.1) that says why no message can
-// be accepted: the journal cannot be written, or space is short. It looks at the
-// file system once a second at most.
-func (q *Queue) Healthy() error {
+// be accepted: the journal cannot be written, or space is short.
+func (q *Queue) Healthy() error { return q.Room(0) }
+
+// Room is Healthy for a message of size bytes. It looks at the file system once
+// a second at most.
+func (q *Queue) Room(size int64) error {
 	if err := q.journal.Err(); err != nil {
 		return reply.New(452, "4.3.1", "Mail queue cannot be written, please try again later").Because(err)
 	}
@@ -30,18 +38,29 @@ func (q *Queue) Healthy() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.checked.IsZero() || now.Sub(h.checked) >= time.Second || now.Before(h.checked) {
-		h.checked, h.err = now, q.space()
+		h.checked = now
+		h.space, h.err = q.fs.Free(q.o.Dir)
 	}
-	return h.err
+	if err := q.short(h.space, h.err, size); err != nil {
+		return reply.New(452, "4.3.1", "Insufficient system storage, please try again later").Because(err)
+	}
+	return nil
 }
 
-func (q *Queue) space() error {
-	free, total, err := q.fs.Free(q.o.Dir)
-	if err == nil && free < min(spaceFloor, total/100) {
-		err = fmt.Errorf("%d bytes are free below %s", free, q.o.Dir)
+// short says what there would be too little of with size bytes more; one of a
+// hundred inodes must stay free as well.
+func (q *Queue) short(s vfs.Space, err error, size int64) error {
+	floor := defaultFloor
+	if q.o.MinFree != nil {
+		floor = q.o.MinFree
 	}
-	if err != nil {
-		return reply.New(452, "4.3.1", "Insufficient system storage, please try again later").Because(err)
+	switch {
+	case err != nil:
+		return err
+	case s.Bytes-size < floor(s.TotalBytes):
+		return fmt.Errorf("%d bytes are free below %s, for a message of %d", s.Bytes, q.o.Dir, size)
+	case s.TotalFiles > 0 && s.Files < s.TotalFiles/100:
+		return fmt.Errorf("%d files can still be made below %s", s.Files, q.o.Dir)
 	}
 	return nil
 }

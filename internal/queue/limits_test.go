@@ -22,18 +22,20 @@ import (
 type tight struct {
 	vfs.FS
 	free  atomic.Int64
+	files atomic.Int64
 	calls atomic.Int64
 }
 
-func (f *tight) Free(string) (free, total int64, err error) {
+func (f *tight) Free(string) (vfs.Space, error) {
 	f.calls.Add(1)
-	return f.free.Load(), 1 << 40, nil
+	return vfs.Space{Bytes: f.free.Load(), TotalBytes: 1 << 40, Files: f.files.Load(), TotalFiles: 1000}, nil
 }
 
 func TestHealthFollowsTheSpace(t *testing.T) {
 	fs := &tight{FS: crashfs.New()}
 	now := time.Now()
 	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+	fs.files.Store(10)
 	fs.free.Store(spaceFloor - 1)
 	var r *reply.Reply
 	for range 10 {
@@ -44,8 +46,30 @@ func TestHealthFollowsTheSpace(t *testing.T) {
 	if n := fs.calls.Load(); n != 1 {
 		t.Errorf("%d looks at the file system in one second", n)
 	}
-	fs.free.Store(spaceFloor)
+	fs.free.Store(spaceFloor + 1000)
 	now = now.Add(time.Second)
+	must(t, q.Healthy())
+	must(t, q.Room(1000))
+	if err := q.Room(1001); !errors.As(err, &r) || r.Code != 452 {
+		t.Error("there is no room for 1001 bytes", err)
+	}
+	fs.files.Store(9)
+	now = now.Add(time.Second)
+	if err := q.Healthy(); !errors.As(err, &r) || r.Code != 452 {
+		t.Error("inodes are short", err)
+	}
+}
+
+func TestMinFree(t *testing.T) {
+	fs := &tight{FS: crashfs.New()}
+	fs.files.Store(1000)
+	fs.free.Store(500)
+	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10, MinFree: func(total int64) int64 { return total >> 31 }})
+	if err := q.Healthy(); err == nil {
+		t.Error("500 of 512 bytes")
+	}
+	q.health.checked = time.Time{}
+	fs.free.Store(512)
 	must(t, q.Healthy())
 }
 

@@ -95,10 +95,13 @@ type Options struct {
 	Dir         string
 	SegmentSize int64 // of the journal in bytes; 0: 64 MiB
 	LargeBody   int64 // contents above this many bytes get a file at once; 0: 1 MiB
-	NoSync      bool  // no durability at all: for benchmarks
-	Log         *zap.Logger
-	FS          vfs.FS           // nil: the real one
-	Now         func() time.Time // nil: time.Now
+	// MinFree says how many of a file system's total bytes must stay free; nil:
+	// 1 %, at most 256 MiB.
+	MinFree func(total int64) int64
+	NoSync  bool // no durability at all: for benchmarks
+	Log     *zap.Logger
+	FS      vfs.FS           // nil: the real one
+	Now     func() time.Time // nil: time.Now
 }
 
 // Queue is an open queue. Its methods may be called from any goroutine.

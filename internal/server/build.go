@@ -79,7 +79,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if noSync {
 		log.Error("UNSAFE: nothing is synced to disk, a crash of the system loses accepted mail", zap.String("variable", unsafeNoSync))
 	}
-	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), NoSync: noSync, Log: log.Named("queue")})
+	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), MinFree: cfg.Outbound.MinFree.Floor, NoSync: noSync, Log: log.Named("queue")})
 	if err != nil {
 		s.listener.Close()
 		return nil, err

@@ -111,6 +111,7 @@ type intake struct {
 	drop     bool           // keep nothing
 	writeErr error
 	healthy  error
+	room     int64 // bytes; 0: any
 	accept   func(t *hook.Transaction) (*reply.Reply, bool)
 }
 
@@ -125,7 +126,12 @@ func (in *intake) NewBody() Body {
 	return b
 }
 
-func (in *intake) Healthy() error { return in.healthy }
+func (in *intake) Room(size int64) error {
+	if in.room > 0 && size > in.room {
+		return reply.New(452, "4.3.1", "Insufficient system storage")
+	}
+	return in.healthy
+}
 
 func (in *intake) Accept(_ context.Context, _ *hook.Connection, t *hook.Transaction) (*reply.Reply, bool) {
 	if in.drop {

@@ -307,6 +307,9 @@ func TestIntake(t *testing.T) {
 	r.intake.healthy = errors.New("anything")
 	c.cmd("MAIL FROM:<a@b.test>", "451 4.3.0")
 	r.intake.healthy = nil
+	r.intake.room = 1000
+	c.cmd("MAIL FROM:<b@b.test> SIZE=1001", "452 4.3.1")
+	r.intake.room = 0
 	r.intake.accept = func(*hook.Transaction) (*reply.Reply, bool) { return reply.New(451, "4.3.5", "later"), false }
 	c.message("\r\n.\r\n", "451 4.3.5 later")
 	c.cmd("DATA", "503")

@@ -70,8 +70,9 @@ type Intake interface {
 	// positive one says that someone took responsibility. disconnect asks for the
 	// connection to be closed behind it.
 	Accept(ctx context.Context, c *hook.Connection, t *hook.Transaction) (r *reply.Reply, disconnect bool)
-	// Healthy returns nil, or the reply that MAIL gets while nothing can be taken.
-	Healthy() error
+	// Room returns nil, or the reply that MAIL gets when a message of size bytes
+	// cannot be taken; size is 0 where the client did not say.
+	Room(size int64) error
 }
 
 // Options is what a Server works with. Me, Chain and Intake are needed; zero

@@ -125,7 +125,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 		return wire(reply.New(503, "5.5.1", "Use EHLO/HELO before MAIL"))
 	}
 	s.reset()
-	if unwell := s.o.Intake.Healthy(); unwell != nil {
+	if unwell := s.o.Intake.Room(opts.Size); unwell != nil {
 		r := reply.From(unwell)
 		s.o.Mail.Sender(s.c.ID, from, r.Code, r.Text)
 		return wire(s.denied(r))

@@ -142,12 +142,15 @@ func (b barrier) Sync() error {
 }
 
 // Free implements FS.
-func (OS) Free(name string) (free, total int64, err error) {
+func (OS) Free(name string) (Space, error) {
 	var st unix.Statfs_t
 	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
-		return 0, 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
+		return Space{}, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
+	return Space{
+		Bytes: int64(st.Bavail) * st.Bsize, TotalBytes: int64(st.Blocks) * st.Bsize,
+		Files: int64(st.Ffree), TotalFiles: int64(st.Files),
+	}, nil
 }
 
 // Lock implements FS with flock, so that a process that dies leaves no lock.

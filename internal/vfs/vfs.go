@@ -38,9 +38,8 @@ type FS interface {
 	// Barrier returns a handle to make durable at once what many writes below
 	// name leave behind; errors.ErrUnsupported where that cannot be relied on.
 	Barrier(name string) (Barrier, error)
-	// Free returns the bytes that may still be written below name, and how
-	// many the file system has in all.
-	Free(name string) (free, total int64, err error)
+	// Free tells what may still be written below name.
+	Free(name string) (Space, error)
 	// Lock takes the lock file for this process until it is closed. A
 	// *LockedError says that another one has it.
 	Lock(name string) (io.Closer, error)
@@ -70,6 +69,13 @@ type File interface {
 type Barrier interface {
 	Sync() error
 	io.Closer
+}
+
+// Space is what a file system has, for bytes and for files (inodes). TotalFiles
+// is 0 where the number of files has no limit.
+type Space struct {
+	Bytes, TotalBytes int64
+	Files, TotalFiles int64
 }
 
 // Entry is one name in a directory.

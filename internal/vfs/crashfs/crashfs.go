@@ -418,7 +418,9 @@ func (f *FS) Size(name string) (int64, error) {
 }
 
 // Free implements vfs.FS.
-func (f *FS) Free(string) (free, total int64, err error) { return 1 << 40, 1 << 41, nil }
+func (f *FS) Free(string) (vfs.Space, error) {
+	return vfs.Space{Bytes: 1 << 40, TotalBytes: 1 << 41, Files: 1 << 20, TotalFiles: 1 << 21}, nil
+}
 
 // Lock implements vfs.FS.
 func (f *FS) Lock(name string) (io.Closer, error) {
