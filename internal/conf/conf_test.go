@@ -210,7 +210,8 @@ func TestKeys(t *testing.T) {
 	want.Outbound = Outbound{
 		true, 1, false, true, "disabled", time.Second, 0, 2, true, "v4", 4,
 		[]time.Duration{64 * time.Second, 128 * time.Second, 256 * time.Second},
-		26, 36 * time.Hour, MinFree{1 << 30, 2},
+		26, 36 * time.Hour,
+		MinFree{1 << 30, 2},
 	}
 	want.Relay = Relay{false, true, []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("2001:db8::/32"),
