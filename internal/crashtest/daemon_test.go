@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"testing"
@@ -32,17 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var build = sync.OnceValues(func() (string, error) {
-	if bin := os.Getenv("TARISHI_BIN"); bin != "" {
-		return filepath.Abs(bin)
-	}
-	bin := filepath.Join(buildDir, "tarishi")
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "tarishi/cmd/tarishi").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return bin, nil
-})
+var build = sync.OnceValues(func() (string, error) { return instance.Build(buildDir) })
 
 // concurrency is outbound.ini's concurrency_max in these tests.
 const concurrency = 20

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -37,18 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var build = sync.OnceValues(func() (string, error) {
-	if bin := os.Getenv("TARISHI_BIN"); bin != "" {
-		_, err := os.Stat(bin)
-		return bin, err
-	}
-	bin := filepath.Join(buildDir, "tarishi")
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "tarishi/cmd/tarishi").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return bin, nil
-})
+var build = sync.OnceValues(func() (string, error) { return instance.Build(buildDir) })
 
 // binary is the path of the binary under test.
 func binary(t *testing.T) string {
