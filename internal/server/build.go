@@ -50,9 +50,8 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	events := maillog.New(log)
 	s := &Server{cfg: cfg, o: o, log: log}
 
-	if err := Check(cfg); err != nil { // before anything is opened
-		return nil, err
-	}
+	// First what lives in memory only, so that a bad configuration ends the
+	// start before anything is opened.
 	certificates, err := serverTLS(cfg)
 	if err != nil {
 		return nil, err
@@ -63,6 +62,16 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	resolver, err := dns.New(dns.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, Tries: cfg.DNS.Tries})
+	if err != nil {
+		return nil, err
+	}
+	s.pool = pool.New(pool.Options{Log: log.Named("pool")})
+	rest := &leftover{}
+	relay := forward.New(forward.Options{
+		Me: cfg.Me, Resolver: resolver, Sender: s.pool, Mail: events, Log: log.Named("forward"),
+		TLSConfig: nextHops, TLS: cfg.TLS.Outbound, Reporter: rest, Requeuer: rest,
+	})
+	s.chain, err = hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: relay}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -84,28 +93,18 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		s.listener.Close()
 		return nil, err
 	}
-	if err := s.assemble(cfg, events, certificates, nextHops, resolver); err != nil {
+	if err := s.assemble(events, certificates, nextHops, resolver); err != nil {
 		s.listener.Close()
 		s.queue.Close()
 		return nil, err
 	}
+	rest.queue, rest.outbound = s.queue, s.outbound
 	return s, nil
 }
 
-// assemble connects the parts that only live in memory.
-func (s *Server) assemble(cfg *conf.Config, events *maillog.Log, certificates, nextHops *tls.Config, resolver *dns.Resolver) error {
-	log := s.log
-	s.pool = pool.New(pool.Options{Log: log.Named("pool")})
-	rest := &leftover{queue: s.queue}
-	relay := forward.New(forward.Options{
-		Me: cfg.Me, Resolver: resolver, Sender: s.pool, Mail: events, Log: log.Named("forward"),
-		TLSConfig: nextHops, TLS: cfg.TLS.Outbound, Reporter: rest, Requeuer: rest,
-	})
-	chain, err := hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: relay}, log)
-	if err != nil {
-		return err
-	}
-	s.chain = chain
+// assemble builds what works on the open queue.
+func (s *Server) assemble(events *maillog.Log, certificates, nextHops *tls.Config, resolver *dns.Resolver) (err error) {
+	cfg, log, chain := s.cfg, s.log, s.chain
 	s.outbound = outbound.New(outbound.Options{
 		Me: cfg.Me, ConcurrencyMax: cfg.Outbound.ConcurrencyMax, AlwaysSplit: cfg.Outbound.AlwaysSplit,
 		Intervals: cfg.Outbound.TempFailIntervals, MaxLifetime: cfg.Outbound.MaxLifetime, Port: cfg.Outbound.Port,
@@ -116,7 +115,6 @@ func (s *Server) assemble(cfg *conf.Config, events *maillog.Log, certificates, n
 		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
 		Queue:     s.queue, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
 	})
-	rest.outbound = s.outbound
 	receive := intake.New(intake.Options{
 		Me: cfg.Me, ReceivedHeader: cfg.Outbound.ReceivedHeader, Queue: s.queue, Dispatcher: s.outbound, Chain: chain,
 		Mail: events, Log: log.Named("intake"), Now: time.Now,
@@ -144,7 +142,8 @@ type received struct {
 func (r received) NewBody() session.Body { return r.queue.NewBody() }
 
 // leftover takes what a relayed message leaves behind: recipients that the
-// backend deferred go into the queue, a DSN tells of those that it refused.
+// backend deferred go into the queue, a DSN tells of those that it refused. New
+// sets its fields before anything runs.
 type leftover struct {
 	queue    *queue.Queue
 	outbound *outbound.Outbound
