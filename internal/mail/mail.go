@@ -76,6 +76,18 @@ type Envelope struct {
 	Return     string      `json:"ret,omitempty"`        // "", "FULL" or "HDRS" (RFC 3461 4.3)
 	EnvelopeID string      `json:"envid,omitempty"`      // decoded ENVID (RFC 3461 4.4)
 	Notes      Notes       `json:"notes,omitempty"`      // the transaction's notes; JSON values
+	Origin     *Origin     `json:"origin,omitempty"`     // the client; nil: not known, or we made the message
+}
+
+// Origin is the client that a message came from, as XFORWARD and XCLIENT tell
+// it to a next hop. Values are raw; whoever sends them encodes them.
+type Origin struct {
+	Addr     netip.Addr `json:"addr"`
+	Port     int        `json:"port,omitempty"`
+	Name     string     `json:"name,omitempty"` // verified host name; "": unknown
+	Helo     string     `json:"helo,omitempty"`
+	Protocol string     `json:"protocol,omitempty"` // SMTP, ESMTP, LMTP
+	Login    string     `json:"login,omitempty"`    // user name; "": not authenticated
 }
 
 // Protocol is what a next hop speaks.
@@ -107,10 +119,51 @@ type NextHop struct {
 	Bind        netip.Addr // local address; zero: the system chooses
 	Helo        string     // EHLO name; "": our own
 
-	AuthType string // "", "plain", "login"
-	AuthUser string
-	AuthPass string
+	TLS TLSLevel // zero: the configuration's
+
+	// AuthType is a mechanism in lower case, "any" for what the server offers,
+	// or "", which with an AuthUser means any. AuthRequired: no mail without.
+	AuthType     string
+	AuthUser     string
+	AuthPass     string
+	AuthRequired bool
+	AuthInsecure bool // credentials may go in clear to public addresses too
+
+	Forwards ForwardsOrigin // how the next hop is told of Envelope.Origin
 }
+
+// TLSLevel says how a connection to a next hop is secured.
+type TLSLevel uint8
+
+// The levels, each stronger than the one before.
+const (
+	TLSDefault TLSLevel = iota // nothing is said
+	TLSNone
+	TLSMay     // if it is offered, without a look at the certificate
+	TLSEncrypt // never in clear, without a look at the certificate
+	TLSVerify  // never in clear, and the certificate is valid for the host
+)
+
+// String returns the level as outbound.ini spells it, "default" for TLSDefault.
+func (l TLSLevel) String() string {
+	if int(l) < len(tlsLevels) {
+		return tlsLevels[l]
+	}
+	return fmt.Sprintf("TLSLevel(%d)", l)
+}
+
+var tlsLevels = [...]string{"default", "none", "may", "encrypt", "verify"}
+
+// ForwardsOrigin says by which of Postfix's commands a next hop that offers it is
+// told where a message came from.
+type ForwardsOrigin uint8
+
+// The ways to tell.
+const (
+	ForwardsNothing ForwardsOrigin = iota
+	XForward                       // for the next hop's log
+	XClient                        // the next hop acts as if the client had connected to it
+)
 
 // String returns host:port or the socket's path, never a credential.
 func (h NextHop) String() string {

@@ -19,6 +19,7 @@ type PendingRecipient struct {
 	Attempts int       // that ended in a deferral
 	Next     time.Time // due; the zero time: at once
 	Last     string    // the reply that deferred it last; "": none yet
+	Held     bool      // not to be attempted until it is released
 }
 
 // NewPending describes a message that has just been put in the queue.
