@@ -67,6 +67,8 @@ var packages = map[string]entry{
 	"internal/pool":       {mechanisms, []string{"internal/smtpclient"}},
 	"internal/qfile":      {mechanisms, nil},
 	"internal/dsn":        {mechanisms, nil},
+	"internal/dane":       {mechanisms, nil},
+	"internal/mtasts":     {mechanisms, []string{"internal/dns"}},
 	"internal/hook":       {mechanisms, nil},
 
 	"internal/listener": {roles, nil},
@@ -87,16 +89,17 @@ var packages = map[string]entry{
 	"internal/server":  {assembly, []string{"internal/control"}},
 
 	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control"}},
-	"cmd/tarishi-bench": {commands, []string{"internal/loadtest", "internal/loadtest/instance", "internal/dnstest"}},
+	"cmd/tarishi-bench": {commands, []string{"internal/loadtest", "internal/loadtest/instance", "internal/loadtest/fileserver", "internal/dnstest"}},
 
-	"internal/plugin/plugintest": {tests, nil},
-	"internal/smtptest":          {tests, nil},
-	"internal/dnstest":           {tests, nil},
-	"internal/loadtest":          {tests, nil},
-	"internal/loadtest/instance": {tests, nil},
-	"internal/crashtest":         {tests, []string{"internal/loadtest/instance", "internal/dnstest"}},
-	"internal/e2e":               {tests, nil},
-	"internal/arch":              {tests, nil},
+	"internal/plugin/plugintest":   {tests, nil},
+	"internal/smtptest":            {tests, nil},
+	"internal/dnstest":             {tests, nil},
+	"internal/loadtest":            {tests, nil},
+	"internal/loadtest/instance":   {tests, nil},
+	"internal/loadtest/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/intake"}},
+	"internal/crashtest":           {tests, []string{"internal/loadtest/instance", "internal/dnstest"}},
+	"internal/e2e":                 {tests, nil},
+	"internal/arch":                {tests, nil},
 }
 
 // only names the importers of packages that not everyone above may use.

@@ -7,7 +7,7 @@ const (
 	minTTL = 5 * time.Second
 	maxTTL = time.Hour
 
-	generationEntries = 2048
+	generationEntries = 16 << 10
 	generationBytes   = 4 << 20
 )
 

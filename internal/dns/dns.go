@@ -1,5 +1,5 @@
-// Package dns resolves what mail needs: MX, addresses, PTR and TXT, by asking
-// recursive servers.
+// Package dns resolves what mail needs: MX, addresses, PTR, TXT and TLSA, by
+// asking recursive servers.
 //
 // Every error is an *Error of one of three kinds. Only NXDomain and NoData are
 // statements of the DNS about a name, on which a permanent conclusion may rest;
@@ -8,8 +8,14 @@
 // 2.3.4). Everything else is Temporary: SERVFAIL, REFUSED, time-outs, malformed
 // and lame answers, CNAME loops, answers in which no record is usable.
 //
-// What a server may make us hold is bounded: 100 MX, 64 addresses, 64 names
-// and 64 KiB of text per answer, and 8 MiB of cache. Answers, negative ones
+// What DNSSEC vouches for is known only from servers that validate and can be
+// trusted, also on the way to here (Config.DNSSEC): from them the AD bit (RFC
+// 6840 section 5.8) is believed. An answer is secure if every message was that
+// led to it, along all aliases. What fails validation comes as SERVFAIL, a
+// temporary failure.
+//
+// What a server may make us hold is bounded: 100 MX, 64 addresses, 64 names,
+// 64 TLSA and 64 KiB of text per answer, and 8 MiB of cache. Answers, negative ones
 // too (RFC 2308), are cached for their TTL, at least 5 s and at most an hour;
 // temporary failures are not. Concurrent identical queries share one flight: a
 // goroutine that ends with its answer, with its time-outs, or when nobody waits
@@ -38,6 +44,7 @@ const (
 	maxAddrs = 32 // of each family
 	maxNames = 64
 	maxText  = 64 << 10
+	maxTLSA  = 64
 )
 
 // Config says whom to ask and how.
@@ -45,6 +52,10 @@ type Config struct {
 	Servers []string      // "ip:port" or "ip" (port 53); empty: those of ResolvConf
 	Timeout time.Duration // of one query to one server; 0: 5 s
 	Tries   int           // rounds over the servers; 0: 2
+
+	// DNSSEC says that the servers validate, and that nobody between them and
+	// us can forge their answers. Otherwise nothing is ever secure.
+	DNSSEC bool
 
 	ResolvConf string // "": /etc/resolv.conf
 	Hosts      string // the hosts file that Host reads; "": /etc/hosts
@@ -55,6 +66,7 @@ type Resolver struct {
 	servers []string
 	timeout time.Duration
 	tries   int
+	dnssec  bool
 	search  *dns.ClientConfig // of ResolvConf, for Host; nil with Config.Servers
 	hosts   hostsFile
 	slots   chan struct{} // one per exchange in progress
@@ -72,6 +84,7 @@ func New(c Config) (*Resolver, error) {
 	r := &Resolver{
 		timeout: c.Timeout,
 		tries:   c.Tries,
+		dnssec:  c.DNSSEC,
 		hosts:   hostsFile{path: c.Hosts},
 		slots:   make(chan struct{}, maxExchanges),
 		now:     time.Now,
@@ -132,6 +145,7 @@ func (r *Resolver) readSystem(path string) {
 type MX struct {
 	Host       string // lower case, A-labels, no trailing dot; "" is the null MX (RFC 7505)
 	Preference int
+	Secure     bool // the answer that named it was
 }
 
 // MX returns the mail exchangers of a domain, lowest preference first, each
@@ -148,6 +162,24 @@ func (r *Resolver) MX(ctx context.Context, domain string) ([]MX, error) {
 // the result. IPv4-mapped addresses come as IPv4; unspecified and multicast
 // ones are left out.
 func (r *Resolver) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
+	a, err := r.Addresses(ctx, host)
+	return a.List, err
+}
+
+// Addresses is what the DNS says about a host.
+type Addresses struct {
+	List []netip.Addr
+	// Name is where the aliases of the host end, in lower case without a
+	// trailing dot: the host itself if it is no alias.
+	Name   string
+	Secure bool // every answer with an address was
+	// Alias is set when the host is an alias and the record that says so is
+	// secure, be its target or not.
+	Alias bool
+}
+
+// Addresses is Addrs with what DNSSEC says of them.
+func (r *Resolver) Addresses(ctx context.Context, host string) (Addresses, error) {
 	var a4 *answer
 	done := make(chan struct{})
 	go func() {
@@ -156,11 +188,40 @@ func (r *Resolver) Addrs(ctx context.Context, host string) ([]netip.Addr, error)
 	}()
 	a6 := r.lookup(ctx, host, dns.TypeAAAA)
 	<-done
-	addrs := slices.Concat(a6.addrs, a4.addrs)
-	if len(addrs) > 0 {
-		return addrs, nil
+	all := Addresses{List: slices.Concat(a6.addrs, a4.addrs), Secure: true}
+	if len(all.List) == 0 {
+		return Addresses{}, worse(a6.err, a4.err)
 	}
-	return nil, worse(a6.err, a4.err)
+	for _, a := range []*answer{a6, a4} {
+		if len(a.addrs) > 0 {
+			all.Secure = all.Secure && a.secure
+			all.Name = strings.TrimSuffix(a.name, ".")
+		}
+	}
+	if all.Name != mail.CanonicalDomain(host) {
+		all.Alias = all.Secure || r.dnssec && r.lookup(ctx, host, dns.TypeCNAME).secure
+	}
+	return all, nil
+}
+
+// TLSA is one record of RFC 6698; the fields mean what its section 2.1 says.
+type TLSA struct {
+	Usage, Selector, MatchingType uint8
+	Data                          []byte
+}
+
+// TLSA returns the TLSA records of a name such as "_25._tcp.mx.example.com".
+// Records that are not secure do not count: that is NoData. Data is shared and
+// must not be changed.
+func (r *Resolver) TLSA(ctx context.Context, name string) ([]TLSA, error) {
+	if !r.dnssec {
+		return nil, &Error{Name: name, Type: "TLSA", Kind: NoData, Cause: errInsecure}
+	}
+	a := r.lookup(ctx, name, dns.TypeTLSA)
+	if a.err == nil && !a.secure {
+		return nil, &Error{Name: name, Type: "TLSA", Kind: NoData, Cause: errInsecure}
+	}
+	return slices.Clone(a.tlsa), a.failure()
 }
 
 // worse returns the error from which less can be concluded.
@@ -254,8 +315,9 @@ func isKind(err error, k Kind) bool {
 }
 
 var (
-	errLiteral = errors.New("an address or a malformed name, not a domain")
-	errLength  = errors.New("longer than a domain name can be, or with an empty label")
+	errLiteral  = errors.New("an address or a malformed name, not a domain")
+	errInsecure = errors.New("not validated by DNSSEC")
+	errLength   = errors.New("longer than a domain name can be, or with an empty label")
 )
 
 // queryName returns name as the DNS is asked for it: A-labels, lower case, with

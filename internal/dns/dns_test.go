@@ -73,7 +73,7 @@ func TestMX(t *testing.T) {
 	s.CNAME("loop1.example", "loop2.example")
 	s.CNAME("loop2.example", "loop1.example")
 	s.CNAME("self.example", "self.example")
-	sorted := []MX{{"a.example", 10}, {"b.example", 20}, {"c.example", 30}}
+	sorted := []MX{{Host: "a.example", Preference: 10}, {Host: "b.example", Preference: 20}, {Host: "c.example", Preference: 30}}
 	tests := []struct {
 		domain string
 		want   []MX
@@ -82,10 +82,10 @@ func TestMX(t *testing.T) {
 		{"sorted.example", sorted, "ok"},
 		{"SORTED.example.", sorted, "ok"},
 		{"alias.example", sorted, "ok"},
-		{"null.example", []MX{{"", 0}}, "ok"},
-		{"null-beside.example", []MX{{"mx.example", 5}}, "ok"},
-		{"literal.example", []MX{{"good.example", 10}}, "ok"},
-		{"bücher.example", []MX{{"mx.example", 5}}, "ok"},
+		{"null.example", []MX{{Host: "", Preference: 0}}, "ok"},
+		{"null-beside.example", []MX{{Host: "mx.example", Preference: 5}}, "ok"},
+		{"literal.example", []MX{{Host: "good.example", Preference: 10}}, "ok"},
+		{"bücher.example", []MX{{Host: "mx.example", Preference: 5}}, "ok"},
 		{"unusable.example", nil, "temporary failure"},
 		{"address-only.example", nil, "NODATA"},
 		{"no-mx.example", nil, "NODATA"},
@@ -688,7 +688,7 @@ func TestMemory(t *testing.T) {
 	m.Fail("bad.example", "", Temporary)
 	m.Fail("a.example", "MX", NXDomain)
 	ctx := t.Context()
-	if mx, err := m.MX(ctx, "d.EXAMPLE"); err != nil || !slices.Equal(mx, []MX{{"a.example", 10}, {"b.example", 20}}) {
+	if mx, err := m.MX(ctx, "d.EXAMPLE"); err != nil || !slices.Equal(mx, []MX{{Host: "a.example", Preference: 10}, {Host: "b.example", Preference: 20}}) {
 		t.Errorf("MX: %v, %v", mx, err)
 	}
 	if a, err := m.Addrs(ctx, "a.example"); join(a) != "2001:db8::1 192.0.2.1" {
@@ -713,6 +713,17 @@ func TestMemory(t *testing.T) {
 	if m.Count("d.example", "MX") != 1 {
 		t.Error("not counted")
 	}
+	m.AddTLSA("_25._tcp.a.example", TLSA{Usage: 3, Data: []byte{1}})
+	if _, err := m.TLSA(ctx, "_25._tcp.a.example"); !IsNoData(err) {
+		t.Errorf("insecure TLSA: %v", err)
+	}
+	m.SetSecure("a.example", "_25._tcp.a.example")
+	if r, err := m.TLSA(ctx, "_25._tcp.A.example"); len(r) != 1 {
+		t.Errorf("TLSA: %v, %v", r, err)
+	}
+	if a, err := m.Addresses(ctx, "a.example"); err != nil || !a.Secure || a.Name != "a.example" {
+		t.Errorf("Addresses: %+v, %v", a, err)
+	}
 	m.Remove("bad.example")
 	if _, err := m.TXT(ctx, "bad.example"); !IsNXDomain(err) {
 		t.Errorf("removed: %v", err)
@@ -726,6 +737,8 @@ type resolver interface {
 	Host(context.Context, string) ([]netip.Addr, error)
 	PTR(context.Context, netip.Addr) ([]string, error)
 	TXT(context.Context, string) ([]string, error)
+	Addresses(context.Context, string) (Addresses, error)
+	TLSA(context.Context, string) ([]TLSA, error)
 }
 
 var (
@@ -741,7 +754,8 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(b, uint16(dns.TypeMX))
 	rr, _ := dns.NewRR("fuzz.example. 60 IN MX 1 mx.example.")
 	alias, _ := dns.NewRR("fuzz.example. 60 IN CNAME fuzz.example.")
-	for _, answer := range []dns.RR{rr, alias} {
+	tlsa, _ := dns.NewRR("fuzz.example. 60 IN TLSA 3 1 1 00ff")
+	for _, answer := range []dns.RR{rr, alias, tlsa} {
 		m.Answer = []dns.RR{answer}
 		b, _ = m.Pack()
 		f.Add(b, uint16(dns.TypeMX))
@@ -788,5 +802,100 @@ func TestLoopbackIsLocalhost(t *testing.T) {
 	}
 	if n := server.Queries(); n != 0 {
 		t.Errorf("%d queries", n)
+	}
+}
+
+func TestDNSSEC(t *testing.T) {
+	s := dnstest.New(t)
+	s.MX("signed.example", 10, "mx.signed.example")
+	s.A("mx.signed.example", "192.0.2.1")
+	s.TLSA("_25._tcp.mx.signed.example", 3, 1, 1, []byte{1, 2, 0xff})
+	s.MX("plain.example", 10, "mx.plain.example")
+	s.A("mx.plain.example", "192.0.2.2")
+	s.TLSA("_25._tcp.mx.plain.example", 3, 1, 1, []byte{1})
+	s.CNAME("alias.signed.example", "mx.signed.example")
+	s.CNAME("out.signed.example", "mx.plain.example")
+	s.CNAME("in.plain.example", "mx.signed.example")
+	s.CNAME("_25._tcp.alias.signed.example", "_25._tcp.mx.signed.example")
+	s.CNAME("_25._tcp.in.plain.example", "_25._tcp.mx.signed.example")
+	s.A("bogus.example", "192.0.2.3")
+	s.Fail("bogus.example", dnstest.ServFail)
+	s.Fail("_25._tcp.bogus.example", dnstest.ServFail)
+	s.Secure("signed.example", "mx.signed.example", "_25._tcp.mx.signed.example", "alias.signed.example", "out.signed.example",
+		"_25._tcp.alias.signed.example")
+	records := []TLSA{{3, 1, 1, []byte{1, 2, 0xff}}}
+	for _, trusted := range []bool{true, false} {
+		r := newResolver(t, Config{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: trusted})
+		for range 2 { // the second time from the cache
+			for domain, want := range map[string]bool{"signed.example": true, "plain.example": false} {
+				mx, err := r.MX(t.Context(), domain)
+				if err != nil || len(mx) != 1 || mx[0].Secure != (want && trusted) {
+					t.Errorf("trusted %v: MX(%s) = %+v, %v", trusted, domain, mx, err)
+				}
+			}
+			for host, want := range map[string]Addresses{
+				"mx.signed.example":    {Name: "mx.signed.example", Secure: true},
+				"mx.plain.example":     {Name: "mx.plain.example"},
+				"alias.signed.example": {Name: "mx.signed.example", Secure: true, Alias: true},
+				"out.signed.example":   {Name: "mx.plain.example", Alias: true},
+				"in.plain.example":     {Name: "mx.signed.example"},
+			} {
+				a, err := r.Addresses(t.Context(), host)
+				if err != nil || len(a.List) != 1 || a.Name != want.Name || a.Secure != (want.Secure && trusted) || a.Alias != (want.Alias && trusted) {
+					t.Errorf("trusted %v: Addresses(%s) = %+v, %v, want %+v", trusted, host, a, err, want)
+				}
+			}
+			for name, want := range map[string]string{
+				"_25._tcp.mx.signed.example":    "ok",
+				"_25._tcp.alias.signed.example": "ok",
+				"_25._tcp.mx.plain.example":     "NODATA",
+				"_25._tcp.in.plain.example":     "NODATA",
+				"_25._tcp.none.example":         "NXDOMAIN",
+				"_25._tcp.bogus.example":        "temporary failure",
+			} {
+				if !trusted {
+					want = "NODATA"
+				}
+				got, err := r.TLSA(t.Context(), name)
+				if kind := kindOf(t, err); kind != want || want == "ok" != slices.EqualFunc(got, records, func(a, b TLSA) bool {
+					return a.Usage == b.Usage && a.Selector == b.Selector && a.MatchingType == b.MatchingType && string(a.Data) == string(b.Data)
+				}) {
+					t.Errorf("trusted %v: TLSA(%s) = %v, %v, want %s", trusted, name, got, err, want)
+				}
+			}
+		}
+	}
+}
+
+// TestSecureSteps holds that one step that is not secure spoils what follows, and
+// that an AD bit that nobody asked for counts for nothing.
+func TestSecureSteps(t *testing.T) {
+	s := dnstest.New(t)
+	s.A("end.example", "192.0.2.1")
+	s.Secure("end.example")
+	answer := func(ad bool, text string) dns.HandlerFunc {
+		return func(w dns.ResponseWriter, q *dns.Msg) {
+			m := new(dns.Msg).SetReply(q)
+			m.RecursionAvailable, m.AuthenticatedData = true, ad
+			rr, err := dns.NewRR(text)
+			if err != nil {
+				t.Error(err)
+			}
+			m.Answer = []dns.RR{rr}
+			_ = w.WriteMsg(m)
+		}
+	}
+	s.Handle("step.example", answer(false, "step.example. 60 IN CNAME end.example."))
+	s.Handle("good.example", answer(true, "good.example. 60 IN CNAME end.example."))
+	s.Handle("pushy.example", answer(true, "pushy.example. 60 IN MX 1 mx.example."))
+	r := newResolver(t, Config{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: true})
+	for host, want := range map[string]bool{"step.example": false, "good.example": true} {
+		if a, err := r.Addresses(t.Context(), host); err != nil || a.Secure != want || a.Name != "end.example" {
+			t.Errorf("%s: %+v, %v", host, a, err)
+		}
+	}
+	r = newResolver(t, Config{Servers: []string{s.Addr()}, Tries: 1})
+	if mx, err := r.MX(t.Context(), "pushy.example"); err != nil || mx[0].Secure {
+		t.Errorf("%+v, %v", mx, err)
 	}
 }

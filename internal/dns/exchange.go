@@ -47,10 +47,12 @@ func (r *Resolver) query(ctx context.Context, q question) (*dns.Msg, error) {
 // server does not know it (RFC 6891 section 7), over TCP if it is truncated.
 func (r *Resolver) ask(ctx context.Context, server string, q question) (*dns.Msg, error) {
 	query := new(dns.Msg).SetQuestion(q.name, q.qtype)
-	query.SetEdns0(udpSize, false)
+	query.SetEdns0(udpSize, r.dnssec)
+	query.AuthenticatedData = r.dnssec
 	m, err := r.exchange(ctx, "udp", server, query)
 	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers) {
 		query = new(dns.Msg).SetQuestion(q.name, q.qtype)
+		query.AuthenticatedData = r.dnssec
 		m, err = r.exchange(ctx, "udp", server, query)
 	}
 	if err == nil && m.Truncated {

@@ -3,6 +3,7 @@ package dns
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,13 +29,17 @@ type question struct {
 }
 
 // answer is what came of a lookup; it is shared and must not change. One of its
-// fields is set.
+// first fields is set.
 type answer struct {
 	mx    []MX
 	addrs []netip.Addr
-	text  []string // TXT and PTR
+	text  []string // TXT and PTR; CNAME
+	tlsa  []TLSA
 	err   *Error
-	ttl   time.Duration // how long it holds; 0: do not cache
+
+	name   string        // where the aliases ended, with the trailing dot
+	secure bool          // validated, every step
+	ttl    time.Duration // how long it holds; 0: do not cache
 }
 
 // failure returns err as an error that is nil when err is.
@@ -47,9 +52,12 @@ func (a *answer) failure() error {
 
 // size is about how many bytes a takes in the cache.
 func (a *answer) size() int {
-	n := 256 + 24*len(a.addrs)
+	n := 288 + 24*len(a.addrs) + len(a.name)
 	for _, mx := range a.mx {
-		n += 24 + len(mx.Host)
+		n += 32 + len(mx.Host)
+	}
+	for _, t := range a.tlsa {
+		n += 32 + len(t.Data)
 	}
 	for _, t := range a.text {
 		n += 16 + len(t)
@@ -138,12 +146,13 @@ func (r *Resolver) launch(q question) *flight {
 
 // resolve asks, following CNAMEs within an answer and by further queries.
 func (r *Resolver) resolve(ctx context.Context, q question) *answer {
-	c := chain{name: q.name, ttl: maxTTL}
+	c := chain{name: q.name, ttl: maxTTL, secure: r.dnssec}
 	for {
 		m, err := r.query(ctx, question{c.name, q.qtype})
 		if err != nil {
 			return failed(q, Temporary, err)
 		}
+		c.secure = c.secure && m.AuthenticatedData
 		links := c.links
 		rrs, err := c.follow(m, q.qtype)
 		switch {
@@ -152,7 +161,10 @@ func (r *Resolver) resolve(ctx context.Context, q question) *answer {
 		case len(rrs) > 0:
 			a := read(q, rrs)
 			if a.err == nil {
-				a.ttl = c.ttl
+				a.ttl, a.name, a.secure = c.ttl, c.name, c.secure
+				for i := range a.mx {
+					a.mx[i].Secure = c.secure
+				}
 			}
 			return a
 		case m.Rcode == dns.RcodeNameError:
@@ -168,6 +180,8 @@ type chain struct {
 	name  string // where it stands
 	links int    // followed so far
 	ttl   time.Duration
+
+	secure bool // every message so far
 }
 
 // follow walks through m and returns the records of that type at its end: nil
@@ -249,10 +263,16 @@ func read(q question, rrs []dns.RR) *answer {
 				text += len(t)
 				a.text = append(a.text, t)
 			}
+		case *dns.CNAME:
+			a.text = append(a.text, strings.ToLower(rr.Target))
+		case *dns.TLSA:
+			if data, err := hex.DecodeString(rr.Certificate); err == nil && len(a.tlsa) < maxTLSA {
+				a.tlsa = append(a.tlsa, TLSA{rr.Usage, rr.Selector, rr.MatchingType, data})
+			}
 		}
 	}
 	a.mx = exchangers(a.mx)
-	if len(a.mx)+len(a.addrs)+len(a.text) == 0 {
+	if len(a.mx)+len(a.addrs)+len(a.text)+len(a.tlsa) == 0 {
 		return failed(q, Temporary, errUnusable)
 	}
 	return a

@@ -20,11 +20,13 @@ type Memory struct {
 	mx      map[string][]MX
 	addrs   map[string][]netip.Addr
 	text    map[question][]string // TXT and PTR
+	tlsa    map[string][]TLSA
+	secure  map[string]bool
 	failing map[memoryKey]Kind
 	counts  map[memoryKey]int
 }
 
-// memoryKey is a name and a method: "MX", "ADDR", "PTR", "TXT", or "".
+// memoryKey is a name and a method: "MX", "ADDR", "PTR", "TXT", "TLSA", or "".
 type memoryKey struct{ name, method string }
 
 // AddMX adds a mail exchanger; host "" is the null MX.
@@ -59,6 +61,29 @@ func (m *Memory) AddPTR(ip string, names ...string) {
 // AddTXT adds texts of a name.
 func (m *Memory) AddTXT(name string, texts ...string) { m.addText(name, "TXT", texts) }
 
+// AddTLSA adds TLSA records of a name.
+func (m *Memory) AddTLSA(name string, records ...TLSA) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.tlsa == nil {
+		m.tlsa = map[string][]TLSA{}
+	}
+	name = m.know(name)
+	m.tlsa[name] = append(m.tlsa[name], records...)
+}
+
+// SetSecure makes what is known of names secure.
+func (m *Memory) SetSecure(names ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.secure == nil {
+		m.secure = map[string]bool{}
+	}
+	for _, name := range names {
+		m.secure[mail.CanonicalDomain(name)] = true
+	}
+}
+
 func (m *Memory) addText(name, method string, texts []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -72,8 +97,8 @@ func (m *Memory) addText(name, method string, texts []string) {
 var textTypes = map[string]uint16{"TXT": 16, "PTR": 12}
 
 // Fail makes lookups of name end with an error of that kind: those of one
-// method, "MX", "ADDR" (Addrs and Host), "PTR" (name is the address) or "TXT",
-// or all with "".
+// method, "MX", "ADDR" (Addrs, Addresses and Host), "PTR" (name is the address),
+// "TXT" or "TLSA", or all with "".
 func (m *Memory) Fail(name, method string, kind Kind) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,10 +116,12 @@ func (m *Memory) Remove(name string) {
 	delete(m.known, name)
 	delete(m.mx, name)
 	delete(m.addrs, name)
+	delete(m.tlsa, name)
+	delete(m.secure, name)
 	for _, t := range textTypes {
 		delete(m.text, question{name, t})
 	}
-	for _, method := range []string{"", "MX", "ADDR", "PTR", "TXT"} {
+	for _, method := range []string{"", "MX", "ADDR", "PTR", "TXT", "TLSA"} {
 		delete(m.failing, memoryKey{name, method})
 	}
 }
@@ -156,19 +183,43 @@ func (m *Memory) MX(ctx context.Context, domain string) ([]MX, error) {
 		return nil, err
 	}
 	slices.SortStableFunc(all, func(a, b MX) int { return cmp.Compare(a.Preference, b.Preference) })
+	for i := range all {
+		all[i].Secure = m.secure[domain]
+	}
 	return all, nil
 }
 
 // Addrs is as Resolver.Addrs.
 func (m *Memory) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
+	a, err := m.Addresses(ctx, host)
+	return a.List, err
+}
+
+// Addresses is as Resolver.Addresses; there are no aliases.
+func (m *Memory) Addresses(ctx context.Context, host string) (Addresses, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	host = mail.CanonicalDomain(host)
 	all := slices.Clone(m.addrs[host])
 	if err := m.begin(ctx, host, "ADDR", len(all) > 0); err != nil {
-		return nil, err
+		return Addresses{}, err
 	}
 	slices.SortStableFunc(all, func(a, b netip.Addr) int { return cmp.Compare(b.BitLen(), a.BitLen()) })
+	return Addresses{List: all, Name: host, Secure: m.secure[host]}, nil
+}
+
+// TLSA is as Resolver.TLSA.
+func (m *Memory) TLSA(ctx context.Context, name string) ([]TLSA, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name = mail.CanonicalDomain(name)
+	all := slices.Clone(m.tlsa[name])
+	if err := m.begin(ctx, name, "TLSA", len(all) > 0); err != nil {
+		return nil, err
+	}
+	if !m.secure[name] {
+		return nil, &Error{Name: name, Type: "TLSA", Kind: NoData, Cause: errInsecure}
+	}
 	return all, nil
 }
 

@@ -3,11 +3,15 @@
 // while it runs; what nobody set is NXDOMAIN.
 //
 // Names compare without regard to case, with or without a trailing dot, and are
-// used as given: no IDNA. Negative answers carry a SOA record. The methods
+// used as given: no IDNA. Negative answers carry a SOA record. Answers made only
+// of names that were declared Secure have the AD bit for those who ask for it
+// (RFC 6840 section 5.7), as from a validating resolver; what fails validation
+// there is ServFail. The methods
 // that add records panic on an address that does not parse.
 package dnstest
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -44,6 +48,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	names       map[string]*entry
+	secure      map[string]bool
 	fallback    *entry // SetDefault; nil: NXDOMAIN
 	ttl         uint32
 	negativeTTL uint32
@@ -86,6 +91,7 @@ func Start() (*Server, error) {
 		addr:        pc.LocalAddr().String(),
 		closing:     make(chan struct{}),
 		names:       map[string]*entry{},
+		secure:      map[string]bool{},
 		ttl:         60,
 		negativeTTL: 60,
 		counts:      map[key]int{},
@@ -179,6 +185,20 @@ func (s *Server) TXT(name string, texts ...string) {
 	}
 }
 
+// TLSA adds a record of RFC 6698 to a name such as "_25._tcp.mx.example".
+func (s *Server) TLSA(name string, usage, selector, matching uint8, data []byte) {
+	s.add(name, dns.TypeTLSA, &dns.TLSA{Usage: usage, Selector: selector, MatchingType: matching, Certificate: hex.EncodeToString(data)})
+}
+
+// Secure says that the answers for these names validate.
+func (s *Server) Secure(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		s.secure[canonical(name)] = true
+	}
+}
+
 var txtEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // CNAME makes name an alias. Chains that loop are possible: an answer follows
@@ -213,6 +233,7 @@ func (s *Server) Remove(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.names, canonical(name))
+	delete(s.secure, canonical(name))
 }
 
 // SetDefault answers for every name that is not set: its MX is host with

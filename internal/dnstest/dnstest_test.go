@@ -143,3 +143,43 @@ func TestChanges(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSecure holds who gets the AD bit: those who ask for it, about answers in
+// which every name is secure.
+func TestSecure(t *testing.T) {
+	s := New(t)
+	s.A("signed.example", "127.0.0.1")
+	s.TLSA("_25._tcp.signed.example", 3, 1, 1, []byte{0xab, 1})
+	s.A("plain.example", "127.0.0.1")
+	s.CNAME("in.example", "plain.example")
+	s.CNAME("alias.example", "signed.example")
+	s.Secure("Signed.example", "_25._tcp.signed.example", "in.example", "alias.example", "absent.example")
+	for _, tt := range []struct {
+		name, qtype  string
+		ad, do, want bool
+	}{
+		{"signed.example", "A", true, false, true},
+		{"signed.example", "A", false, true, true},
+		{"signed.example", "A", false, false, false},
+		{"signed.example", "AAAA", true, false, true},
+		{"_25._tcp.signed.example", "TLSA", true, false, true},
+		{"plain.example", "A", true, true, false},
+		{"in.example", "A", true, true, false},
+		{"alias.example", "A", true, true, true},
+		{"absent.example", "A", true, true, true},
+		{"other.example", "A", true, true, false},
+	} {
+		m := new(dns.Msg).SetQuestion(dns.Fqdn(tt.name), dns.StringToType[tt.qtype])
+		m.AuthenticatedData = tt.ad
+		if tt.do {
+			m.SetEdns0(1232, true)
+		}
+		m, _, err := new(dns.Client).Exchange(m, s.Addr())
+		if err != nil || m.AuthenticatedData != tt.want {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+	if got := ask(t, s, "udp", "_25._tcp.signed.example", "TLSA"); got != "NOERROR: _25._tcp.signed.example. 3 1 1 ab01" {
+		t.Error(got)
+	}
+}

@@ -82,7 +82,10 @@ func (s *Server) reply(w dns.ResponseWriter, q, m *dns.Msg) {
 func (s *Server) answer(m, q *dns.Msg) {
 	m.SetReply(q)
 	name, qtype := canonical(q.Question[0].Name), q.Question[0].Qtype
+	opt := q.IsEdns0()
+	m.AuthenticatedData = q.AuthenticatedData || opt != nil && opt.Do()
 	for range maxChain {
+		m.AuthenticatedData = m.AuthenticatedData && s.secure[name]
 		e, owner := s.names[name], ""
 		if e == nil || len(e.records) == 0 {
 			if e, owner = s.fallback, name; e == nil {

@@ -1,0 +1,347 @@
+// Package mtasts knows the MTA-STS policies of domains (RFC 8461): which mail
+// exchangers may get a domain's mail, and that their certificates must verify.
+//
+// A policy is announced by a TXT record with an id and fetched over HTTPS from
+// the domain's host mta-sts. It is kept in memory and on disk for as long as it
+// says, over restarts too, so that who can suppress DNS or HTTPS answers later
+// cannot take it away:
+//
+//   - An id that differs from the known one makes it be fetched before it is
+//     used. While that fails the old one counts until it expires; it is tried
+//     again after five minutes at the earliest.
+//   - A policy that is used is fetched again in the background once a day, or
+//     after half its time if that is less.
+//   - A domain with no record, or of which nothing can be found out for now, has
+//     no policy but the one that is kept. An answer of the DNS is waited for five
+//     seconds, and if there is none not asked for again for a minute.
+//
+// One fetch serves all who wait for it; at most 16 run at a time, each for a
+// minute at most. Only a verified server, the status 200 without a redirect, the
+// type text/plain and at most 64 KiB make a policy.
+//
+// On disk each domain has the file DOMAIN.json below Options.Dir. What cannot be
+// read there is passed over with a log line; what has expired is removed.
+package mtasts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/dns"
+	"tarishi/internal/mail"
+)
+
+const (
+	maxBody      = 64 << 10
+	maxFetches   = 16
+	maxEntries   = 4096 // in memory
+	fetchTimeout = time.Minute
+	retryAfter   = 5 * time.Minute // a fetch that failed
+	refreshAfter = 24 * time.Hour
+	sweepAfter   = 24 * time.Hour
+	recordWait   = 5 * time.Second // for the TXT record
+	silentFor    = time.Minute     // a domain whose record could not be looked up is not asked again
+)
+
+// Resolver is what is asked of the DNS; *dns.Resolver does it.
+type Resolver interface {
+	TXT(ctx context.Context, name string) ([]string, error)
+	Addrs(ctx context.Context, host string) ([]netip.Addr, error)
+}
+
+// Options are what a Cache works with.
+type Options struct {
+	Resolver Resolver
+	Dir      string       // "": policies do not survive a restart
+	Client   *http.Client // nil: one that connects to what Resolver says. Its redirects and Timeout are set here
+	Log      *zap.Logger  // nil: none
+	Now      func() time.Time
+}
+
+// Cache knows policies. Its methods may be called from any goroutine.
+type Cache struct {
+	o      Options
+	client http.Client
+	slots  chan struct{}
+	ctx    context.Context // of fetches
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	entries map[string]*entry
+	flights map[string]chan struct{} // closed when the fetch has ended
+	swept   time.Time
+	closed  bool
+	running sync.WaitGroup // added to only under mu while not closed
+}
+
+// entry is what is known of a domain. It does not change once it is in the map.
+type entry struct {
+	policy  *Policy // nil: none
+	id      string  // of the record when policy was fetched
+	fetched time.Time
+
+	failedID string // of the record when a fetch failed last
+	retry    time.Time
+	silent   time.Time // until then the record is not looked up
+}
+
+// New returns a Cache. Nothing is read before it is asked for.
+func New(o Options) *Cache {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Cache{o: o, slots: make(chan struct{}, maxFetches), entries: map[string]*entry{}, flights: map[string]chan struct{}{}}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if o.Client != nil {
+		c.client = *o.Client
+	} else {
+		c.client.Transport = &http.Transport{
+			DialContext: c.dial, DisableKeepAlives: true, TLSHandshakeTimeout: 20 * time.Second,
+			MaxResponseHeaderBytes: maxBody,
+		}
+	}
+	c.client.Timeout = fetchTimeout
+	c.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return c
+}
+
+// Close ends fetches and waits for them. Later only what is known is told.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.running.Wait()
+	return nil
+}
+
+// Policy returns the policy for mail to a domain, of mode Enforce or Testing,
+// or nil when there is none. It waits for a fetch that is needed; when ctx ends
+// first it tells what is known without.
+func (c *Cache) Policy(ctx context.Context, domain string) *Policy {
+	domain = mail.CanonicalDomain(domain)
+	if !isHost(domain) {
+		return nil
+	}
+	e := c.entry(domain)
+	if now := c.o.Now(); now.Before(e.silent) {
+		return e.binding(now)
+	}
+	texts, err := c.record(ctx, domain)
+	now := c.o.Now()
+	if err != nil && !dns.IsNXDomain(err) && !dns.IsNoData(err) && ctx.Err() == nil {
+		c.o.Log.Debug("MTA-STS record not found out", zap.String("domain", domain), zap.Error(err))
+		c.mu.Lock()
+		if known := c.entries[domain]; known != nil {
+			e = known
+		}
+		later := *e
+		later.silent = now.Add(silentFor)
+		c.keep(domain, &later)
+		c.mu.Unlock()
+	}
+	id, announced := recordID(texts)
+	if err != nil || !announced {
+		return e.binding(now)
+	}
+	current := e.valid(now)
+	switch {
+	case now.Before(e.retry) && e.failedID == id:
+	case current && e.id == id:
+		if now.Sub(e.fetched) >= min(refreshAfter, e.policy.MaxAge/2) {
+			c.fetch(domain, id)
+		}
+	default:
+		if done := c.fetch(domain, id); done != nil {
+			select {
+			case <-done:
+			case <-ctx.Done():
+			}
+			e = c.entry(domain)
+		}
+	}
+	return e.binding(c.o.Now())
+}
+
+// record looks up the TXT record of a domain. Servers that drop such queries must
+// not hold every delivery up.
+func (c *Cache) record(ctx context.Context, domain string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, recordWait)
+	defer cancel()
+	return c.o.Resolver.TXT(ctx, "_mta-sts."+domain)
+}
+
+func (e *entry) valid(now time.Time) bool {
+	return e.policy != nil && now.Before(e.fetched.Add(e.policy.MaxAge))
+}
+
+// binding returns the policy if it still counts and asks for anything.
+func (e *entry) binding(now time.Time) *Policy {
+	if !e.valid(now) || e.policy.Mode == None {
+		return nil
+	}
+	return e.policy
+}
+
+// entry returns what is known of a domain, from memory or disk.
+func (c *Cache) entry(domain string) *entry {
+	c.mu.Lock()
+	e := c.entries[domain]
+	c.mu.Unlock()
+	if e != nil {
+		return e
+	}
+	loaded := c.load(domain)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e = c.entries[domain]; e == nil {
+		e = loaded
+		c.keep(domain, e)
+	}
+	return e
+}
+
+// keep puts an entry in memory, for which another may have to go. The caller
+// holds c.mu.
+func (c *Cache) keep(domain string, e *entry) {
+	c.entries[domain] = e
+	for other := range c.entries {
+		if len(c.entries) <= maxEntries {
+			break
+		}
+		if other != domain {
+			delete(c.entries, other)
+		}
+	}
+}
+
+// fetch starts a fetch unless one is under way. What it returns is closed when
+// that has ended; nil after Close.
+func (c *Cache) fetch(domain, id string) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if done := c.flights[domain]; done != nil || c.closed {
+		return done
+	}
+	done := make(chan struct{})
+	c.flights[domain] = done
+	c.running.Go(func() {
+		defer close(done)
+		p, err := c.get(domain)
+		c.landed(domain, id, p, err)
+	})
+	return done
+}
+
+// landed records what came of a fetch.
+func (c *Cache) landed(domain, id string, p *Policy, err error) {
+	if err != nil && c.ctx.Err() != nil { // Close: nobody's fault
+		c.mu.Lock()
+		delete(c.flights, domain)
+		c.mu.Unlock()
+		return
+	}
+	now := c.o.Now()
+	old := c.entry(domain)
+	e := &entry{policy: p, id: id, fetched: now}
+	if err != nil {
+		*e = *old
+		e.failedID, e.retry = id, now.Add(retryAfter)
+	}
+	c.mu.Lock()
+	delete(c.flights, domain)
+	c.keep(domain, e)
+	sweep := err == nil && now.Sub(c.swept) >= sweepAfter
+	if sweep {
+		c.swept = now
+	}
+	c.mu.Unlock()
+	if err != nil {
+		c.o.Log.Warn("MTA-STS policy not fetched", zap.String("domain", domain), zap.Bool("kept", old.valid(now)), zap.Error(err))
+		return
+	}
+	c.o.Log.Info("MTA-STS policy", zap.String("domain", domain), zap.String("mode", string(p.Mode)), zap.Strings("mx", p.MX),
+		zap.Duration("max_age", p.MaxAge))
+	c.store(domain, e)
+	if sweep {
+		c.sweep(now)
+	}
+}
+
+// get fetches a policy (RFC 8461 section 3.3).
+func (c *Cache) get(domain string) (*Policy, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
+	defer cancel()
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	url := "https://mta-sts." + domain + "/.well-known/mta-sts.txt"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "text/plain")
+	resp, err := c.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: status %s", url, resp.Status)
+	}
+	contentType := resp.Header.Get("Content-Type")
+	if t, _, err := mime.ParseMediaType(contentType); err != nil || t != "text/plain" {
+		return nil, fmt.Errorf("%s: type %.60q is not text/plain", url, contentType)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	if len(b) > maxBody {
+		return nil, fmt.Errorf("%s: more than %d bytes", url, maxBody)
+	}
+	p, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	return p, nil
+}
+
+// dial connects to one of a host's addresses, as the Resolver gives them.
+func (c *Cache) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := c.o.Resolver.Addrs(ctx, strings.TrimSuffix(host, "."))
+	if err != nil {
+		return nil, err
+	}
+	d := net.Dialer{Timeout: 10 * time.Second}
+	var failed []error
+	for _, a := range addrs {
+		conn, err := d.DialContext(ctx, network, net.JoinHostPort(a.String(), port))
+		if err == nil {
+			return conn, nil
+		}
+		failed = append(failed, err)
+	}
+	return nil, errors.Join(failed...)
+}
