@@ -7,5 +7,5 @@ import "embed"
 
 // FS is the shipped configuration, each file under its own name.
 //
-//go:embed *.ini plugins host_list relay_acl_allow outbound.bounce_message
+//go:embed *.ini plugins host_list relay_acl_allow outbound.bounce_message outbound.bounce_message_html
 var FS embed.FS

@@ -15,11 +15,21 @@
 // an empty line) are the header, the rest is the text. {name} stands for a
 // value: pid, date, me, from (the original sender), to (the first recipient of
 // the report), msgid, recipients, subject, reason, extended_reason. A name that
-// is unknown or has no value becomes "?". In a To field both {from} and {to}
-// are the original sender, to whom the report goes; From, To, Date, Message-Id
-// and Auto-Submitted are replaced if what results is not valid. MIME-Version,
-// Content-*, Bcc and Return-Path of a template are dropped. Custom templates
-// tell of failures, so reports without a failed recipient use built-in ones.
+// is unknown or has no value becomes "?". A value of several lines has each of
+// them indented as the line of the template is. In a To field both {from} and
+// {to} are the original sender, to whom the report goes; From, To, Date,
+// Message-Id and Auto-Submitted are replaced if what results is not valid.
+// MIME-Version, Content-*, Bcc and Return-Path of a template are dropped. Custom
+// templates tell of failures, so reports without a failed recipient use built-in
+// ones. Recipients with another result in the same report are listed below the
+// text of the template, and the report is in plain text then.
+//
+// # Fields
+//
+// Status always has the class that Action asks for (RFC 3464 section 2.3.4).
+// Diagnostic-Code has the type smtp if the remote MTA said it, and X-Tarishi if
+// we did: without a remote MTA, or if the reply has a private cause. A reply of
+// several lines is one line there; a report has at most some 64 KiB of them.
 //
 // # What is returned
 //
@@ -39,6 +49,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -169,11 +180,12 @@ type composer struct {
 	me       string       // Report.Me, fit for every place
 	utf8     bool         // the report goes out as SMTPUTF8
 	sender   string       // original sender as it may stand in the header
-	failures bool         // some recipient failed
+	lead     string       // the first of actions that some recipient has
 	original *mail.Header // of the original, as far as it was read; never nil
 	section  []byte       // its bytes, whole lines
 	date     string       // RFC 5322
 	msgid    string       // with angle brackets
+	subject  string       // of the original, decoded; "": it has none
 	values   map[string]value
 }
 
@@ -195,12 +207,18 @@ func newComposer(r *Report) *composer {
 		from.Domain = c.me // the bare postmaster
 	}
 	c.sender = clean(from.Path(), maxAddress)
-	for _, rcpt := range r.Recipients {
-		if rcpt.action() == Failed {
-			c.failures = true
+	for _, action := range actions {
+		if c.tells(action) {
+			c.lead = action
+			break
 		}
 	}
 	return c
+}
+
+// tells reports whether some recipient has the action.
+func (c *composer) tells(action string) bool {
+	return slices.ContainsFunc(c.Recipients, func(r Recipient) bool { return r.action() == action })
 }
 
 func (r *Recipient) action() string {

@@ -22,7 +22,7 @@ func (c *composer) returned() (*part, error) {
 		return nil, nil
 	}
 	size := c.OriginalContent.Size()
-	full := c.Original.Return == "FULL" && c.failures && size <= maxFull && !c.Original.RequireTLS
+	full := c.Original.Return == "FULL" && c.lead == Failed && size <= maxFull && !c.Original.RequireTLS
 	limit := int64(maxSection)
 	if full {
 		limit = maxFull

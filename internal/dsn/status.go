@@ -1,23 +1,32 @@
 package dsn
 
 import (
+	"cmp"
 	"fmt"
+	"mime"
 	"net/netip"
 	"strings"
 	"unicode/utf8"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/reply"
 )
 
 // status makes the message/delivery-status part (RFC 3464 section 2).
 func (c *composer) status() part {
 	var b strings.Builder
-	if id := c.Original.EnvelopeID; id != "" {
-		b.WriteString(fold("Original-Envelope-Id", c.plain(clean(id, maxValue))))
+	if id := c.plain(clean(c.Original.EnvelopeID, maxValue)); id != "" {
+		b.WriteString(fold("Original-Envelope-Id", id))
 	}
 	b.WriteString(fold("Reporting-MTA", "dns; "+c.me))
+	if from := c.receivedFrom(); from != "" {
+		b.WriteString(fold("Received-From-MTA", from))
+	}
 	if t := c.Original.Received; !t.IsZero() {
 		b.WriteString(fold("Arrival-Date", rfc5322Date(t)))
+	}
+	if id := c.plain(clean(string(c.Original.ID), maxValue)); id != "" {
+		b.WriteString(fold("X-Tarishi-Queue-Id", id)) // as our logs call it
 	}
 	for i := range c.Recipients {
 		b.WriteString("\r\n")
@@ -43,11 +52,15 @@ func (c *composer) recipient(b *strings.Builder, r *Recipient) {
 	field("Final-Recipient", c.finalRecipient(r.Address))
 	field("Action", r.action())
 	field("Status", r.status().String())
-	if r.RemoteMTA != "" {
-		field("Remote-MTA", "dns; "+remoteName(r.RemoteMTA))
+	if name := hostOrLiteral(r.RemoteMTA); name != "" {
+		field("Remote-MTA", "dns; "+name)
 	}
 	if r.Reply != nil {
-		field("Diagnostic-Code", "smtp; "+c.plain(clean(r.Reply.String(), maxDiagnostic)))
+		kind := "smtp" // RFC 3464 section 2.3.6: the words of a remote MTA only
+		if r.RemoteMTA == "" || r.Reply.Cause != nil {
+			kind = "X-Tarishi"
+		}
+		field("Diagnostic-Code", kind+"; "+c.diagnostic(r.Reply))
 	}
 	if !r.LastAttempt.IsZero() {
 		field("Last-Attempt-Date", rfc5322Date(r.LastAttempt))
@@ -55,6 +68,35 @@ func (c *composer) recipient(b *strings.Builder, r *Recipient) {
 	if r.action() == Delayed && !r.RetryUntil.IsZero() {
 		field("Will-Retry-Until", rfc5322Date(r.RetryUntil))
 	}
+}
+
+// maxDiagnostic caps a reply, such that a report to many about long replies is
+// not so large that nobody takes it.
+func (c *composer) maxDiagnostic() int { return min(max(64<<10/len(c.Recipients), 200), 8000) }
+
+// diagnostic returns a reply in one line, its text in encoded words if it is not
+// ASCII and has to be (RFC 3464 section 2.1.1), and never in any of its own.
+func (c *composer) diagnostic(r *reply.Reply) string {
+	s := strings.ReplaceAll(clean(r.String(), c.maxDiagnostic()), "=?", "= ?")
+	if c.utf8 || isASCII(s) {
+		return s
+	}
+	codes := (&reply.Reply{Code: r.Code, Enhanced: r.Enhanced}).String()
+	return codes + " " + mime.QEncoding.Encode("utf-8", strings.TrimSpace(strings.TrimPrefix(s, codes)))
+}
+
+// receivedFrom names the client that gave us the original: what it called
+// itself and, as a comment, its address (RFC 3464 section 2.2.4).
+func (c *composer) receivedFrom() string {
+	o := c.Original.Origin
+	if o == nil || !o.Addr.IsValid() {
+		return ""
+	}
+	literal := hostOrLiteral(o.Addr.String())
+	if name := hostOrLiteral(cmp.Or(o.Helo, o.Name)); name != "" && name != literal {
+		return "dns; " + name + " (" + literal + ")"
+	}
+	return "dns; " + literal
 }
 
 // plain replaces what a report without SMTPUTF8 cannot hold in its fields.
@@ -118,8 +160,8 @@ func embed(s string, specials bool) string {
 	return b.String()
 }
 
-// remoteName returns a host name, or an IP address as an address literal.
-func remoteName(host string) string {
+// hostOrLiteral returns a host name, or an IP address as an address literal.
+func hostOrLiteral(host string) string {
 	if a, err := netip.ParseAddr(host); err == nil {
 		a = a.Unmap().WithZone("")
 		if a.Is6() {

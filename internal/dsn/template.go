@@ -5,6 +5,7 @@ import (
 	"html"
 	"mime"
 	netmail "net/mail"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -15,16 +16,17 @@ import (
 
 // Caps of values, in bytes.
 const (
-	maxValue      = 500
-	maxDiagnostic = 2000
-	maxAddress    = 2100 // more than any accepted address, also when it is quoted
-	maxListed     = 100  // recipients listed in the text
+	maxValue   = 500
+	maxField   = 2000 // of a template's header
+	maxAddress = 2100 // more than any accepted address, also when it is quoted
+	maxListed  = 100  // recipients listed in the text
+	packWidth  = 66   // of {recipients}
 )
 
 // clean makes s fit to stand in one line of anything: printable, without blanks
 // around it, and capped.
 func clean(s string, limit int) string {
-	s = strings.TrimSpace(printable(s))
+	s = strings.TrimSpace(printable(s[:min(len(s), 8*limit)])) // the rest would be cut off anyway
 	if len(s) <= limit {
 		return s
 	}
@@ -56,12 +58,13 @@ type field struct{ name, value string }
 
 // template fills the template in: header fields as it has them, and the text.
 func (c *composer) template(t Templates) ([]field, []byte) {
+	c.subject = clean(decodeWords(c.original.Get("Subject")), maxValue)
 	builtIn := c.builtIn()
 	lines := builtIn
-	if c.failures && !blank(t.Message) {
+	if c.lead == Failed && !blank(t.Message) {
 		lines = split(t.Message)
 	}
-	c.values = c.variables()
+	c.values = c.variables(c.lead)
 	header, text := separate(lines)
 	for i, f := range header {
 		header[i].value = c.fillHeader(f)
@@ -69,7 +72,22 @@ func (c *composer) template(t Templates) ([]field, []byte) {
 	if blank(text) {
 		_, text = separate(builtIn)
 	}
-	return header, c.fillText(text, func(s string) string { return s })
+	return header, append(fillText(text, c.values, asIs), c.others()...)
+}
+
+// others is the text about recipients whose action does not lead.
+func (c *composer) others() []byte {
+	var all []byte
+	for _, action := range actions {
+		if action != c.lead && c.tells(action) {
+			all = append(all, fillText([]string{"", wordings[action].heading, "", "    {extended_reason}"}, c.variables(action), asIs)...)
+		}
+	}
+	return all
+}
+
+func (c *composer) mixed() bool {
+	return slices.ContainsFunc(c.Recipients, func(r Recipient) bool { return r.action() != c.lead })
 }
 
 // split returns lines without line ends, however they came.
@@ -113,47 +131,63 @@ func isFieldName(name string) bool {
 	return name != "" && len(name) <= 76
 }
 
-// variables returns what the names in a template stand for.
-func (c *composer) variables() map[string]value {
+// variables returns what the names in a template stand for in a text about the
+// recipients with that action.
+func (c *composer) variables(action string) map[string]value {
 	v := map[string]value{
 		"date":  {c.date},
 		"me":    {c.me},
 		"msgid": {c.msgid},
 		"from":  {c.sender},
-		"to":    {clean(cleanAddress(c.Recipients[0].Address).Path(), maxAddress)},
 	}
 	if c.PID > 0 {
 		v["pid"] = value{strconv.Itoa(c.PID)}
 	}
-	if s := clean(decodeWords(c.original.Get("Subject")), maxValue); s != "" {
-		v["subject"] = value{s}
+	if c.subject != "" {
+		v["subject"] = value{c.subject}
 	}
 	var recipients, reasons value
+	n := 0
 	for i := range c.Recipients {
 		r := &c.Recipients[i]
-		if i == maxListed {
-			more := fmt.Sprintf("and %d more", len(c.Recipients)-maxListed)
-			recipients, reasons = append(recipients, more), append(reasons, more)
-			break
+		if r.action() != action {
+			continue
+		}
+		if n++; n > maxListed {
+			continue
 		}
 		addr := clean(cleanAddress(r.Address).Path(), maxValue)
-		recipients = append(recipients, addr)
-		if reason := r.reason(); reason != "" {
-			reasons = append(reasons, addr+": "+reason)
-		} else {
-			reasons = append(reasons, addr)
+		if n == 1 {
+			v["to"] = value{clean(cleanAddress(r.Address).Path(), maxAddress)}
 		}
-	}
-	v["recipients"] = value{strings.Join(recipients, ", ")}
-	v["extended_reason"] = reasons
-	for i := range c.Recipients {
-		r := &c.Recipients[i]
-		if reason := r.reason(); reason != "" && (r.action() == Failed || !c.failures) {
+		reason := r.reason()
+		recipients, reasons = append(recipients, addr), append(reasons, strings.TrimSuffix(addr+": "+reason, ": "))
+		if reason != "" && v["reason"] == nil {
 			v["reason"] = value{reason}
-			break
 		}
 	}
+	if n > maxListed {
+		more := fmt.Sprintf("and %d more", n-maxListed)
+		recipients, reasons = append(recipients, more), append(reasons, more)
+	}
+	v["recipients"], v["extended_reason"] = pack(recipients), reasons
 	return v
+}
+
+// pack joins elements by commas, in lines of some width.
+func pack(all []string) value {
+	var lines value
+	for i, s := range all {
+		if i < len(all)-1 {
+			s += ","
+		}
+		if last := len(lines) - 1; last >= 0 && len(lines[last])+1+len(s) <= packWidth {
+			lines[last] += " " + s
+		} else {
+			lines = append(lines, s)
+		}
+	}
+	return lines
 }
 
 // reason returns why, or "" if nothing is known.
@@ -215,29 +249,37 @@ func (c *composer) fillHeader(f field) string {
 				return c.daemon()
 			}
 		}
-		s := strings.Join(c.values[name], "; ")
+		between := "; "
+		if name == "recipients" {
+			between = " " // after its commas
+		}
+		s := strings.Join(c.values[name], between)
 		if s == "" {
 			return "?"
 		}
 		return strings.ReplaceAll(s, "=?", "= ?") // no encoded words but the template's own
-	}), maxDiagnostic)
+	}), maxField)
 }
 
 // fillText returns lines, ended by CRLF, with each value passed through escape.
-func (c *composer) fillText(lines []string, escape func(string) string) []byte {
+func fillText(lines []string, values map[string]value, escape func(string) string) []byte {
 	var b strings.Builder
 	for _, line := range lines {
-		b.WriteString(fill(strings.ToValidUTF8(line, "?"), func(name string) string {
-			v := c.values[name]
+		line = strings.ToValidUTF8(line, "?")
+		lineEnd := "\r\n" + line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+		b.WriteString(fill(line, func(name string) string {
+			v := values[name]
 			if len(v) == 0 {
 				return "?"
 			}
-			return escape(strings.Join(v, "\r\n"))
+			return escape(strings.Join(v, lineEnd))
 		}))
 		b.WriteString("\r\n")
 	}
 	return []byte(b.String())
 }
+
+func asIs(s string) string { return s }
 
 func (c *composer) daemon() string { return "Mail Delivery System <MAILER-DAEMON@" + c.me + ">" }
 
@@ -268,7 +310,7 @@ func (c *composer) complete(fields []field) []field {
 	for _, f := range []field{
 		{"From", c.daemon()},
 		{"To", c.sender},
-		{"Subject", c.subject()},
+		{"Subject", wordings[c.lead].subject},
 		{"Date", c.date},
 		{"Message-Id", c.msgid},
 		{"Auto-Submitted", "auto-replied"},
@@ -277,8 +319,12 @@ func (c *composer) complete(fields []field) []field {
 			all = append(all, f)
 		}
 	}
-	if id := c.original.Get("Message-Id"); !seen["references"] && isMessageID(id) {
-		all = append(all, field{"References", id})
+	if id := c.original.Get("Message-Id"); isMessageID(id) { // mail programs show it with the original
+		for _, name := range []string{"In-Reply-To", "References"} {
+			if !seen[strings.ToLower(name)] {
+				all = append(all, field{name, id})
+			}
+		}
 	}
 	return all
 }
@@ -346,10 +392,10 @@ func isMessageID(s string) bool {
 // alternative and its image if there are templates for them.
 func (c *composer) explanation(t Templates, text []byte) part {
 	plain := textPart("text/plain; charset=utf-8", text)
-	if !c.failures || blank(t.HTML) {
+	if c.lead != Failed || blank(t.HTML) || c.mixed() {
 		return plain
 	}
-	page := textPart("text/html; charset=utf-8", c.fillText(split(t.HTML), html.EscapeString))
+	page := textPart("text/html; charset=utf-8", fillText(split(t.HTML), c.values, html.EscapeString))
 	p := newMultipart("alternative", "", "", []part{plain, page})
 	if image, ok := imagePart(t.Image); ok {
 		return newMultipart("related", `type="multipart/alternative"`, "", []part{p, image})
@@ -368,25 +414,10 @@ func imagePart(lines []string) (part, bool) {
 	typed := false
 	for _, f := range fields {
 		if strings.HasPrefix(strings.ToLower(f.name), "content-") {
-			p.head += fold(f.name, clean(f.value, maxDiagnostic))
+			p.head += fold(f.name, clean(f.value, maxField))
 			typed = typed || strings.EqualFold(f.name, "Content-Type")
 		}
 	}
 	p.body = [][]byte{body}
 	return p, typed && isASCII(p.head) && isPlain(body)
-}
-
-// subject is the Subject of a report whose template has none.
-func (c *composer) subject() string {
-	for _, f := range headerOf(c.builtIn()) {
-		if f.name == "Subject" {
-			return f.value
-		}
-	}
-	return "Delivery report"
-}
-
-func headerOf(lines []string) []field {
-	fields, _ := separate(lines)
-	return fields
 }

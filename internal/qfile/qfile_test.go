@@ -385,6 +385,97 @@ func TestName(t *testing.T) {
 	}
 }
 
+// TestHosts shows the host in a name: what would divide the name, or the path,
+// is escaped, and comes back.
+func TestHosts(t *testing.T) {
+	for host, want := range map[string]string{
+		"mta1.example.com":      "mta1.example.com",
+		`mt\a1.exam\ple.com`:    `mt\057a1.exam\057ple.com`,
+		"mt_a1.exam_ple.com":    `mt\137a1.exam\137ple.com`,
+		"mt:a1.exam:ple.com":    `mt\072a1.exam\072ple.com`,
+		`__\::`:                 `\137\137\057\072\072`,
+		`a\137b`:                `a\057137b`, // looks escaped already
+		"":                      "",
+		"xn--mx-eka.example":    "xn--mx-eka.example",
+		"a name.with blanks.x-": "a name.with blanks.x-",
+	} {
+		name := FormatName(Name{Arrival: time.UnixMilli(1), Next: time.UnixMilli(2), Unique: "XXYYZZ", Host: host})
+		if name != "1_2_0_0_XXYYZZ_0_"+want {
+			t.Errorf("%q: %s", host, name)
+		}
+		if n, kind := ParseName(name); kind != Waiting || n.Host != host {
+			t.Errorf("%q came back as %q", host, n.Host)
+		}
+	}
+}
+
+// TestFieldsOfNames shows each field in its place, at first and after attempts,
+// and that a name of an older or an unknown form is told from ours.
+func TestFieldsOfNames(t *testing.T) {
+	first := Name{
+		Arrival: time.UnixMilli(1516650518128).UTC(), Next: time.UnixMilli(1516650518128).UTC(), PID: 29538, Unique: "TkPZWz", Counter: 1,
+		Host: "mx_1",
+	}
+	later := first
+	later.Next, later.Attempts, later.Counter = time.UnixMilli(1516667073032).UTC(), 8, 10000
+	for want, n := range map[string]Name{
+		`1516650518128_1516650518128_0_29538_TkPZWz_1_mx\1371`:     first,
+		`1516650518128_1516667073032_8_29538_TkPZWz_10000_mx\1371`: later,
+	} {
+		if got := FormatName(n); got != want {
+			t.Errorf("%+v: %s", n, got)
+		}
+		if got, kind := ParseName(want); kind != Waiting || got != n {
+			t.Errorf("%s: %+v, want %+v", want, got, n)
+		}
+		if _, kind := ParseName(TempName(want)); kind != Unfinished {
+			t.Errorf("temporary %s: %v", want, kind)
+		}
+	}
+	old, kind := ParseName("1111_0_2222_3333.foo.example.com")
+	if kind != Waiting || !old.Arrival.IsZero() || !old.Next.Equal(time.UnixMilli(1111)) || old.Attempts != 0 || old.PID != 2222 || old.Host != "foo.example.com" {
+		t.Errorf("old form: %v %+v", kind, old)
+	}
+	for _, s := range []string{
+		"1516650518128_1516667073032_8_29538_TkPZWz", "1516650518128_1516667073032_8_29538_TkPZWz_1", "1111_0_2222", "1111_0_2222_.foo",
+		"1111_0_2222_3333", "invalid-file", "zero-length",
+	} {
+		if _, kind := ParseName(s); kind != Foreign {
+			t.Errorf("%s: %v", s, kind)
+		}
+	}
+}
+
+// TestMultibyte shows that the length in front counts bytes, not characters, in
+// both directions.
+func TestMultibyte(t *testing.T) {
+	envelope := strings.Replace(compact, `"notes":{}`, `"notes":{"attachments":[{"ctype":"application/pdf","filename":"Datei mit Ümläuten — 测试.pdf"}]}`, 1)
+	if envelope == compact {
+		t.Fatal("no notes to replace")
+	}
+	m, err := decode(file(envelope, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := Encode(&out, m); err != nil {
+		t.Fatal(err)
+	}
+	n := int(binary.BigEndian.Uint32(out.Bytes()))
+	if head := out.Bytes()[4 : 4+n]; head[n-2] != '}' || !bytes.Contains(head, []byte("Ümläuten — 测试.pdf")) {
+		t.Errorf("the length %d cuts %q", n, head)
+	}
+	again, err := decode(out.Bytes())
+	if err != nil || read(t, again.Content) != text || !bytes.Contains(again.Notes, []byte("测试.pdf")) {
+		t.Errorf("%v: %+v", err, again)
+	}
+	wrong := file(envelope, text)
+	binary.BigEndian.PutUint32(wrong, uint32(len([]rune(envelope))))
+	if m, err := decode(wrong); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a length in characters: %+v, %v", m, err)
+	}
+}
+
 func FuzzParseName(f *testing.F) {
 	for name := range samples(f) {
 		f.Add(name)
