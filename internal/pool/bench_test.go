@@ -74,7 +74,7 @@ func lines(size int) mail.Content {
 }
 
 func BenchmarkClient(b *testing.B) {
-	for name, size := range map[string]int{"4KiB": 4 << 10, "64KiB": 64 << 10} {
+	for name, size := range map[string]int{"4KiB": 4 << 10, "64KiB": 64 << 10, "10MiB": 10 << 20} {
 		b.Run(name, func(b *testing.B) {
 			c, err := smtpclient.Dial(context.Background(), smtpclient.Options{Addr: sink(b), Helo: "me.test"})
 			if err != nil {

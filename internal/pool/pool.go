@@ -2,26 +2,39 @@
 // transaction on a kept connection or on a new one.
 //
 //   - A connection is shared only by transactions for which nothing makes a
-//     difference: the whole smtpclient.Options but its timeouts is the key.
+//     difference: all of smtpclient.Options but its timeouts is the key.
 //   - At most MaxConnections are open for a key; who needs one more waits, first
 //     come first served, until its context ends. The connection used last is
 //     used first, so that those not needed grow old.
-//   - A kept connection that proves dead at MAIL, before any content was sent,
-//     costs one repetition on a new connection. Nothing else is repeated, so
-//     that no message is sent twice by this package.
+//   - A kept connection that proves dead before any content was sent costs one
+//     repetition on a new connection. Nothing else is repeated, so that no
+//     message is sent twice by this package.
+//   - The addresses of one host are tried as RFC 8305 says: families in turn, the
+//     next one a quarter of a second after the one before, until one answers, and
+//     all within one ConnectTimeout. When the server there does not let us as far
+//     as MAIL the others are tried in the same Send.
 //   - With TLSMay a handshake that fails is followed by one connection in clear.
+//     If that works, that address is spoken to in clear for an hour.
 //   - An address that cannot be reached is left alone for a time that grows from
-//     one second to a minute; meanwhile Send fails at once with the same error.
-//     Then one connection tries first, and who else wants one waits for what
-//     becomes of it. An address not known to be well is dialed by few at once.
+//     one second to a minute; meanwhile it is passed over, or Send fails at once
+//     with the same error. Then Run probes it, one connection tries, and who wants
+//     one waits for what becomes of that for a moment: a dead address costs one
+//     ConnectTimeout, not one a message. An address not known to be well is dialed
+//     by few at once.
 //
-// Errors of Send are *smtpclient.Failure.
+// Errors of Send are *smtpclient.Failure; its Addr, and that of a Result, tell
+// which address it was.
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"net"
+	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -35,18 +48,16 @@ import (
 type Target struct {
 	smtpclient.Options
 
+	// Addrs, if set, are all addresses of one host, in order of preference, with
+	// one port and one TLS policy; Options.Addr is empty then, and Host names
+	// the host. A connection to any of them serves. Those that do not go with
+	// Bind's family are left out.
+	Addrs []netip.AddrPort
+
 	MaxConnections int           // open at the same time; 0: no limit
 	MaxMessages    int           // transactions on one connection; 0: no limit
 	MaxAge         time.Duration // of a connection that is used again; 0: no limit
 	IdleTimeout    time.Duration // how long one is kept unused; 0: not at all
-}
-
-// key is the identity of a target: all that makes two connections different.
-func (t *Target) key() smtpclient.Options {
-	k := t.Options
-	k.ConnectTimeout, k.GreetingTimeout, k.CommandTimeout = 0, 0, 0
-	k.DataTimeout, k.BlockTimeout, k.SubmissionTimeout = 0, 0, 0
-	return k
 }
 
 // Conn is what the pool needs of a connection; *smtpclient.Client is one.
@@ -57,25 +68,31 @@ type Conn interface {
 	Close() error
 }
 
-// Options configure a Pool.
+// Options configure a Pool. Connect and Open take the place of smtpclient's
+// functions of these names; what Open is given, it owns.
 type Options struct {
-	Log  *zap.Logger                                                   // for developers; nil: none
-	Dial func(ctx context.Context, o smtpclient.Options) (Conn, error) // nil: smtpclient.Dial
+	Log     *zap.Logger // for developers; nil: none
+	Connect func(ctx context.Context, o smtpclient.Options) (net.Conn, error)
+	Open    func(ctx context.Context, raw net.Conn, o smtpclient.Options) (Conn, error)
 }
 
 // Pool is a set of kept connections. Its methods may be called from any
 // goroutine.
 type Pool struct {
-	log  *zap.Logger
-	dial func(ctx context.Context, o smtpclient.Options) (Conn, error)
+	log     *zap.Logger
+	dialTCP func(ctx context.Context, o smtpclient.Options) (net.Conn, error)
+	open    func(ctx context.Context, raw net.Conn, o smtpclient.Options) (Conn, error)
 
 	mu      sync.Mutex
-	hosts   map[smtpclient.Options]*host
+	hosts   map[key]*host
 	sites   map[site]*reach
+	clear   map[suite]time.Time // handshakes not to be tried before then
 	stats   Stats
-	running bool           // Run is there to own goroutines
-	stopped bool           // Run has ended: nothing is kept any more
-	quits   sync.WaitGroup // added to only while running
+	serial  atomic.Uint64
+	ctx     context.Context // of Run
+	running bool            // Run is there to own goroutines
+	stopped bool            // Run has ended: nothing is kept any more
+	quits   sync.WaitGroup  // added to only while running
 }
 
 // Stats counts since the start (Dials, Reuses, Retries) and tells the present
@@ -84,7 +101,7 @@ type Stats struct {
 	Dials   int // connections tried, also in vain
 	Reuses  int // transactions on kept connections
 	Retries int // repetitions after a kept connection proved dead
-	Refused int // Sends that failed at once because of an address's back-off
+	Refused int // times that an address was not dialed because of its back-off
 
 	Open    int // connections, with those being made or said goodbye to
 	Idle    int // of them, unused
@@ -93,7 +110,7 @@ type Stats struct {
 
 // host is the connections of one key. It exists while it has any.
 type host struct {
-	key     smtpclient.Options
+	key     key
 	open    int
 	idle    []*kept   // used last is last
 	waiters []*waiter // first come first
@@ -114,15 +131,18 @@ type waiter struct{ ready chan *kept }
 // New returns an empty Pool.
 func New(o Options) *Pool {
 	p := &Pool{
-		log: o.Log, dial: o.Dial,
-		hosts: map[smtpclient.Options]*host{}, sites: map[site]*reach{},
+		log: o.Log, dialTCP: o.Connect, open: o.Open,
+		hosts: map[key]*host{}, sites: map[site]*reach{}, clear: map[suite]time.Time{},
 	}
 	if p.log == nil {
 		p.log = zap.NewNop()
 	}
-	if p.dial == nil {
-		p.dial = func(ctx context.Context, o smtpclient.Options) (Conn, error) {
-			c, err := smtpclient.Dial(ctx, o)
+	if p.dialTCP == nil {
+		p.dialTCP = smtpclient.Connect
+	}
+	if p.open == nil {
+		p.open = func(ctx context.Context, raw net.Conn, o smtpclient.Options) (Conn, error) {
+			c, err := smtpclient.Open(ctx, raw, o)
 			if err != nil {
 				return nil, err
 			}
@@ -137,21 +157,21 @@ func New(o Options) *Pool {
 func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content mail.Content) (smtpclient.Result, error) {
 	h, k, err := p.acquire(ctx, &t)
 	if err != nil {
-		return smtpclient.Result{TLS: "none", Addr: t.Addr}, err
+		return nothing(err), err
 	}
 	reused := k != nil
 	for {
 		if k == nil {
 			if k, err = p.connect(ctx, &t); err != nil {
 				p.release(h, &t, nil)
-				return smtpclient.Result{TLS: "none", Addr: t.Addr}, err
+				return nothing(err), err
 			}
 		}
 		k.messages++
 		res, err := k.Send(ctx, env, content)
 		var f *smtpclient.Failure
 		if reused && errors.As(err, &f) && f.Stale() && ctx.Err() == nil {
-			p.log.Debug("kept connection is dead", zap.String("addr", t.Addr), zap.Error(err))
+			p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(err))
 			k.Close()
 			k, reused = nil, false
 			p.mu.Lock()
@@ -164,12 +184,22 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 	}
 }
 
+// nothing is the Result of a Send that ended before it had a connection.
+func nothing(err error) smtpclient.Result {
+	res := smtpclient.Result{TLS: "none"}
+	var f *smtpclient.Failure
+	if errors.As(err, &f) {
+		res.Addr = f.Addr
+	}
+	return res
+}
+
 // acquire returns a kept connection, or nil and the right to make one.
 func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, nil, noSlot(t, err)
+		return nil, nil, noSlot(t.name(), err)
 	}
-	key := t.key()
+	key := p.key(t)
 	p.mu.Lock()
 	h := p.hosts[key]
 	if h == nil {
@@ -205,7 +235,7 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		return h, k, nil
 	case <-ctx.Done():
 		p.abandon(h, t, w)
-		return nil, nil, noSlot(t, ctx.Err())
+		return nil, nil, noSlot(t.name(), ctx.Err())
 	}
 }
 
@@ -225,10 +255,18 @@ func (p *Pool) abandon(h *host, t *Target, w *waiter) {
 	p.release(h, t, <-w.ready)
 }
 
-func noSlot(t *Target, err error) error {
+// name is what errors call t before there is an address.
+func (t *Target) name() string {
+	if len(t.Addrs) > 0 {
+		return t.Addrs[0].String()
+	}
+	return t.Addr
+}
+
+func noSlot(addr string, err error) error {
 	return &smtpclient.Failure{
 		Stage: smtpclient.StageConnect, Reply: reply.New(451, "4.4.5", "No connection slot to the next hop"),
-		Err: err, Fresh: true, Addr: t.Addr,
+		Err: err, Fresh: true, Addr: addr,
 	}
 }
 
@@ -243,7 +281,7 @@ func (p *Pool) release(h *host, t *Target, k *kept) {
 	case !k.Reusable():
 		k.Close()
 		p.free(h)
-	case t.IdleTimeout > 0 && !p.stopped && !worn(t, k, now):
+	case t.IdleTimeout > 0 && !p.stopped && h.key.single == 0 && !worn(t, k, now):
 		p.keep(h, k, now.Add(t.IdleTimeout))
 	case p.running:
 		p.retire(h, k)
@@ -327,12 +365,67 @@ func (p *Pool) Stats() Stats {
 	return p.stats
 }
 
+// HostStat tells of the connections of one key. It has no credentials.
+type HostStat struct {
+	Host     string // the server's name; "": none was given
+	Addr     string // address or socket; "" where one of several serves
+	Port     int    // where Addr is ""
+	Protocol mail.Protocol
+	TLS      smtpclient.TLSPolicy
+	AuthUser string
+	Open     int // as in Stats
+	Idle     int
+	Waiting  int
+}
+
+// Hosts returns the keys that have a connection or somebody who waits for one,
+// in order of Host and Addr.
+func (p *Pool) Hosts() []HostStat {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]HostStat, 0, len(p.hosts))
+	for k, h := range p.hosts {
+		all = append(all, HostStat{
+			Host: k.host, Addr: k.addr, Port: int(k.port), Protocol: k.protocol, TLS: k.tls, AuthUser: k.authUser,
+			Open: h.open, Idle: len(h.idle), Waiting: len(h.waiters),
+		})
+	}
+	slices.SortFunc(all, func(a, b HostStat) int {
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Addr, b.Addr), cmp.Compare(a.Port, b.Port),
+			cmp.Compare(a.AuthUser, b.AuthUser), cmp.Compare(a.TLS, b.TLS))
+	})
+	return all
+}
+
+// AddrStat tells of an address that could not be reached lately.
+type AddrStat struct {
+	Addr     string     // address or socket
+	Bind     netip.Addr // as in smtpclient.Options
+	Failures int        // in a row
+	Until    time.Time  // left alone until then
+	Last     string     // the last failure
+}
+
+// Unreachable returns the addresses whose last connection failed, in order.
+func (p *Pool) Unreachable() []AddrStat {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []AddrStat
+	for s, r := range p.sites {
+		if r.failures > 0 {
+			all = append(all, AddrStat{Addr: s.addr, Bind: s.bind, Failures: r.failures, Until: r.until, Last: r.last.Error()})
+		}
+	}
+	slices.SortFunc(all, func(a, b AddrStat) int { return cmp.Or(cmp.Compare(a.Addr, b.Addr), a.Bind.Compare(b.Bind)) })
+	return all
+}
+
 // Run closes connections that were idle for too long. When ctx ends it says
 // goodbye to all idle ones and returns nil; from then on no connection is kept.
 // Those in use are closed by their Send. Run is called once.
 func (p *Pool) Run(ctx context.Context) error {
 	p.mu.Lock()
-	p.running = true
+	p.ctx, p.running = ctx, true
 	p.mu.Unlock()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -372,8 +465,18 @@ func (p *Pool) reap(now time.Time) {
 		h.idle = h.idle[:n]
 	}
 	for s, r := range p.sites {
+		if r.spare != nil && (now.IsZero() || now.Sub(r.began) > time.Second) { // nobody came for it
+			r.spare.Close()
+			r.spare = nil
+			r.failures, r.until = 0, time.Time{}
+		}
 		if r.idle(now) {
 			delete(p.sites, s)
+		}
+	}
+	for s, until := range p.clear {
+		if !now.Before(until) {
+			delete(p.clear, s)
 		}
 	}
 }

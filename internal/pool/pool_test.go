@@ -2,8 +2,11 @@ package pool_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -104,12 +107,24 @@ func TestKey(t *testing.T) {
 	p := pool.New(pool.Options{})
 	run(t, p)
 	conns := 0
+	clients := []*tls.Config{{Certificates: []tls.Certificate{s.Certificate()}}, {InsecureSkipVerify: true}}
+	fine := func(tls.ConnectionState) error { return nil }
 	for i, change := range []func(*pool.Target){
 		func(*pool.Target) {},
 		func(t *pool.Target) { t.Helo = "other.test" },
 		func(t *pool.Target) { t.Host = "x.test" },
 		func(t *pool.Target) { t.TLS = smtpclient.TLSMay },
+		func(t *pool.Target) { t.TLS = smtpclient.TLSEncrypt },
+		func(t *pool.Target) { t.TLS, t.TLSConfig = smtpclient.TLSEncrypt, clients[0] },
+		func(t *pool.Target) { t.TLS, t.TLSConfig = smtpclient.TLSEncrypt, clients[1] },
+		func(t *pool.Target) { t.TLS, t.Verify, t.VerifyKey = smtpclient.TLSEncrypt, fine, "a" },
+		func(t *pool.Target) { t.TLS, t.Verify, t.VerifyKey = smtpclient.TLSEncrypt, fine, "b" },
+		func(t *pool.Target) { t.Bind = netip.MustParseAddr("127.0.0.2") },
+		func(t *pool.Target) { t.Bind = netip.MustParseAddr("127.0.0.3") },
+		func(t *pool.Target) { t.Forwards = mail.XForward },
+		func(t *pool.Target) { t.Forwards = mail.XClient },
 		func(t *pool.Target) { t.AuthType, t.AuthUser, t.AuthPass = "plain", "u", "p" },
+		func(t *pool.Target) { t.AuthType, t.AuthUser, t.AuthPass = "login", "u", "p" },
 	} {
 		to := target(s)
 		change(&to)
@@ -124,6 +139,14 @@ func TestKey(t *testing.T) {
 		}
 	}
 	to := target(s)
+	to.TLS, to.Verify = smtpclient.TLSEncrypt, fine // without a key nobody shares it
+	for range 2 {
+		conns++
+		if _, err := p.Send(t.Context(), to, envelope(9), content()); err != nil || s.Connections() != conns {
+			t.Error(err, s.Connections())
+		}
+	}
+	to = target(s)
 	to.CommandTimeout, to.MaxConnections = time.Hour, 5 // no identity
 	if _, err := p.Send(t.Context(), to, envelope(9), content()); err != nil || s.Connections() != conns {
 		t.Error(err, s.Connections())
@@ -337,14 +360,22 @@ func (f *fake) Quit() {
 func (f *fake) Close() error { f.closed = true; return nil }
 
 func dialer(d func(ctx context.Context, o smtpclient.Options) (*fake, error)) pool.Options {
-	return pool.Options{Dial: func(ctx context.Context, o smtpclient.Options) (pool.Conn, error) {
-		c, err := d(ctx, o)
-		if err != nil {
-			return nil, err
-		}
-		return c, nil
-	}}
+	return pool.Options{
+		Connect: func(context.Context, smtpclient.Options) (net.Conn, error) { return socket{}, nil },
+		Open: func(ctx context.Context, _ net.Conn, o smtpclient.Options) (pool.Conn, error) {
+			c, err := d(ctx, o)
+			if err != nil {
+				return nil, err
+			}
+			return c, nil
+		},
+	}
 }
+
+// socket is a connection that is only opened and closed.
+type socket struct{ net.Conn }
+
+func (socket) Close() error { return nil }
 
 func unreachable(o smtpclient.Options) error {
 	return &smtpclient.Failure{Stage: smtpclient.StageConnect, Err: errors.New("refused"), Fresh: true, Addr: o.Addr}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"time"
 
@@ -22,6 +23,16 @@ const (
 	slow        = time.Second      // a dial cut off by its context counts as failed from here on
 )
 
+// patience is how long, from its begin, a probe of an address known to be down
+// is waited for, and then the greeting of the server there. connect is the time
+// for a connection.
+func (r *reach) patience(connect time.Duration) time.Duration {
+	if r.probing {
+		return min(max(connect/100, 100*time.Millisecond), time.Second)
+	}
+	return time.Second
+}
+
 // site is what can be unreachable.
 type site struct {
 	network, addr string
@@ -33,10 +44,17 @@ type reach struct {
 	dialing  int
 	changed  chan struct{} // closed and replaced when a dial ends
 	wellAt   time.Time     // last success
+	lateAt   time.Time     // another address of the host answered, and this one had not for a while
 	failures int           // since then, a burst counted once
 	failedAt time.Time
 	until    time.Time // back-off: nobody dials before
 	last     *smtpclient.Failure
+
+	// After the back-off: the probe, which is a socket that Run connects, or the
+	// dial that follows it.
+	began   time.Time
+	probing bool
+	spare   net.Conn // what the probe got, for the dial
 }
 
 // limit is how many may dial at once.
@@ -50,38 +68,16 @@ func (r *reach) limit(now time.Time) int {
 	return strangers
 }
 
+// doubtful reports whether other addresses of the same host are better.
+func (r *reach) doubtful(now time.Time) bool { return r.failures > 0 || now.Sub(r.lateAt) < remembered }
+
 func (r *reach) idle(now time.Time) bool {
-	return r.dialing == 0 && now.Sub(r.failedAt) > remembered && now.Sub(r.wellAt) > proofLasts
+	return r.dialing == 0 && !r.probing && r.spare == nil && now.Sub(r.failedAt) > remembered && now.Sub(r.wellAt) > proofLasts && now.Sub(r.lateAt) > remembered
 }
 
-// connect makes a connection when the site may be dialed.
-func (p *Pool) connect(ctx context.Context, t *Target) (*kept, error) {
-	r, err := p.enter(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	start := time.Now()
-	c, err := p.dial(ctx, t.Options)
-	var f *smtpclient.Failure
-	if errors.As(err, &f) && f.Handshake && t.TLS == smtpclient.TLSMay && !t.ImplicitTLS && ctx.Err() == nil {
-		p.log.Debug("TLS handshake failed, going on in clear", zap.String("addr", t.Addr), zap.Error(err))
-		o := t.Options
-		o.TLS = smtpclient.TLSNone
-		p.mu.Lock()
-		p.stats.Dials++
-		p.mu.Unlock()
-		c, err = p.dial(ctx, o)
-	}
-	p.leave(ctx, r, start, err)
-	if err != nil {
-		return nil, err
-	}
-	return &kept{Conn: c, born: time.Now()}, nil
-}
-
-// enter waits until t's site may be dialed, or says that it cannot be reached.
-func (p *Pool) enter(ctx context.Context, t *Target) (*reach, error) {
-	s := site{t.Network, t.Addr, t.Bind}
+// enter waits until a site may be dialed, or says that it cannot be reached. o
+// tells how it is reached. What a probe has connected already is returned too.
+func (p *Pool) enter(ctx context.Context, s site, o smtpclient.Options) (*reach, net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.sites[s]
@@ -91,46 +87,134 @@ func (p *Pool) enter(ctx context.Context, t *Target) (*reach, error) {
 	}
 	for {
 		now := time.Now()
-		if now.Before(r.until) {
-			p.stats.Refused++
-			f := *r.last
-			return nil, &f
-		}
-		if r.dialing < r.limit(now) {
+		var tired <-chan time.Time
+		switch {
+		case now.Before(r.until):
+			return nil, nil, p.refuse(r)
+		case r.failures > 0 && r.dialing == 0 && !r.probing && r.spare == nil && p.running:
+			p.probe(r, s, o)
+			continue
+		case r.failures > 0 && (r.dialing > 0 || r.probing):
+			left := time.Until(r.began.Add(r.patience(o.ConnectTimeout)))
+			if left <= 0 {
+				return nil, nil, p.refuse(r)
+			}
+			t := time.NewTimer(left)
+			defer t.Stop()
+			tired = t.C
+		case r.dialing < r.limit(now):
 			r.dialing++
-			p.stats.Dials++
-			return r, nil
+			if r.failures > 0 {
+				r.began = now
+			}
+			spare := r.spare
+			if r.spare = nil; spare == nil {
+				p.stats.Dials++
+			}
+			return r, spare, nil
 		}
 		changed := r.changed
 		p.mu.Unlock()
 		select {
 		case <-changed:
+		case <-tired:
 		case <-ctx.Done():
 		}
 		p.mu.Lock()
 		if err := ctx.Err(); err != nil {
-			return nil, noSlot(t, err)
+			return nil, nil, noSlot(s.addr, err)
 		}
 	}
 }
 
-// leave records how a dial that began at start ended.
-func (p *Pool) leave(ctx context.Context, r *reach, start time.Time, err error) {
-	now := time.Now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r.dialing--
+// refuse returns the failure that a site is left alone for. p.mu is held.
+func (p *Pool) refuse(r *reach) error {
+	p.stats.Refused++
+	f := *r.last
+	return &f
+}
+
+// probe connects to a site that was down, in a goroutine of Run, so that no
+// message has to wait until a dead address is seen to be dead still. p.mu is held.
+func (p *Pool) probe(r *reach, s site, o smtpclient.Options) {
+	r.probing, r.began = true, time.Now()
+	p.stats.Dials++
+	ctx := p.ctx
+	p.quits.Go(func() {
+		start := time.Now()
+		raw, err := p.dialTCP(ctx, o)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		r.probing = false
+		switch {
+		case err != nil:
+			p.record(r, start, judge(ctx, start, slow, err), err)
+		case p.stopped:
+			raw.Close()
+		default:
+			r.spare, r.began = raw, time.Now()
+		}
+		r.notify()
+	})
+}
+
+// notify wakes who waits for something to change. Pool.mu is held.
+func (r *reach) notify() {
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// verdict is what a dial tells of its site.
+type verdict uint8
+
+const (
+	nothingKnown verdict = iota
+	well
+	late // answered by none yet, while another address was
+	answers
+	down
+)
+
+// judge says what the end of a dial that began at start means. If ctx cut it off
+// it has failed when it had enough time.
+func judge(ctx context.Context, start time.Time, enough time.Duration, err error) verdict {
 	var f *smtpclient.Failure
 	switch {
 	case err == nil:
-		r.wellAt, r.failures, r.until = now, 0, time.Time{}
-	case !errors.As(err, &f) || ctx.Err() != nil && now.Sub(start) < slow:
-	case !f.Unreachable():
-		r.failures, r.until = 0, time.Time{}
-	case r.failures > 0 && start.Before(r.failedAt): // one of a burst
-	default:
+		return well
+	case !errors.As(err, &f) || ctx.Err() != nil && time.Since(start) < enough:
+		return nothingKnown
+	case f.Unreachable():
+		return down
+	}
+	return answers
+}
+
+// leave records how a dial that began at start ended.
+func (p *Pool) leave(r *reach, start time.Time, v verdict, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.dialing--
+	p.record(r, start, v, err)
+	r.notify()
+}
+
+// record takes note of a verdict. p.mu is held.
+func (p *Pool) record(r *reach, start time.Time, v verdict, err error) {
+	now := time.Now()
+	switch v {
+	case well:
+		r.wellAt, r.failures, r.until, r.lateAt = now, 0, time.Time{}, time.Time{}
+	case answers:
+		r.failures, r.until, r.lateAt = 0, time.Time{}, time.Time{}
+	case late:
+		r.lateAt = now
+	case down:
+		if r.failures > 0 && start.Before(r.failedAt) { // one of a burst
+			return
+		}
+		var f *smtpclient.Failure
+		errors.As(err, &f)
 		r.failures++
 		r.failedAt, r.last = now, f
 		r.until = now.Add(window(r.failures))

@@ -16,18 +16,26 @@ const bodyBuffer = 32 << 10
 //
 // Clean lines are passed on in spans as long as possible; long spans are not
 // copied.
+//
+// For BDAT (RFC 3030) it is plain: the line ends are mended all the same, but
+// there are no dots to add.
 type dotWriter struct {
-	w   io.Writer
-	buf []byte // cap is fixed
-	err error  // the first of w; sticky
-	mid bool   // in the middle of a line
-	crs int    // CRs held back: what they mean depends on the next byte
+	w     io.Writer
+	buf   []byte // cap is fixed
+	plain bool
+	err   error // the first of w; sticky
+	mid   bool  // in the middle of a line
+	crs   int   // CRs held back: what they mean depends on the next byte
 }
 
 // reset prepares d for another message to w.
 func (d *dotWriter) reset(w io.Writer) {
 	d.w, d.buf, d.err, d.mid, d.crs = w, d.buf[:0], nil, false, 0
 }
+
+// lastPart is how much of a long span is kept back when plain, so that there is
+// something to send as the last chunk.
+const lastPart = 512
 
 // Write implements io.Writer; n is len(p) unless the underlying writer failed.
 func (d *dotWriter) Write(p []byte) (n int, err error) {
@@ -50,7 +58,7 @@ func (d *dotWriter) Write(p []byte) (n int, err error) {
 			start = pos
 			continue
 		}
-		if p[pos] == '.' && !d.mid {
+		if p[pos] == '.' && !d.mid && !d.plain {
 			d.emit(p[start:pos])
 			d.emit(dot)
 			start = pos
@@ -112,7 +120,7 @@ func (d *dotWriter) text(p []byte) {
 	if len(p) == 0 {
 		return
 	}
-	if p[0] == '.' && !d.mid {
+	if p[0] == '.' && !d.mid && !d.plain {
 		d.emit(dot)
 	}
 	d.emit(p)
@@ -129,8 +137,14 @@ func (d *dotWriter) end() {
 func (d *dotWriter) emit(p []byte) {
 	for len(p) > 0 && d.err == nil {
 		if len(d.buf) == 0 && len(p) >= cap(d.buf) {
-			_, d.err = d.w.Write(p)
-			return
+			if !d.plain {
+				_, d.err = d.w.Write(p)
+				return
+			}
+			if n := len(p) - lastPart; n > 0 {
+				_, d.err = d.w.Write(p[:n])
+				p = p[n:]
+			}
 		}
 		n := min(len(p), cap(d.buf)-len(d.buf))
 		d.buf = append(d.buf, p[:n]...)
@@ -141,15 +155,21 @@ func (d *dotWriter) emit(p []byte) {
 	}
 }
 
-// finish ends the last line, adds the final dot and writes what was collected.
-// dotted is false when it is certain that the peer cannot have seen the dot.
-func (d *dotWriter) finish() (dotted bool, err error) {
+// rest ends the last line and returns what was collected and not written.
+func (d *dotWriter) rest() ([]byte, error) {
 	for ; d.crs > 0; d.crs-- {
 		d.end()
 	}
 	if d.mid {
 		d.end()
 	}
+	return d.buf, d.err
+}
+
+// finish ends the last line, adds the final dot and writes what was collected.
+// dotted is false when it is certain that the peer cannot have seen the dot.
+func (d *dotWriter) finish() (dotted bool, err error) {
+	d.rest()
 	if len(d.buf)+3 > cap(d.buf) && d.err == nil { // the dot stays in one piece
 		_, d.err = d.w.Write(d.buf)
 		d.buf = d.buf[:0]

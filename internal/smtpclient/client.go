@@ -1,5 +1,5 @@
 // Package smtpclient is our side of one SMTP or LMTP connection (RFC 5321,
-// RFC 2033): Dial connects and prepares it, Send carries one transaction, as
+// RFC 2033): Dial connects and prepares it (Connect and Open are its halves), Send carries one transaction, as
 // often as wanted.
 //
 // What is promised of every Send:
@@ -16,7 +16,12 @@
 //   - Every wait has a deadline (RFC 5321 section 4.5.3.2), and the caller's
 //     context ends all of them.
 //   - Credentials are sent only where Options allow it, and mail is never sent
-//     without the authentication or the TLS that Options ask for.
+//     without the authentication or the TLS that Options require.
+//
+// A content with octets beyond ASCII goes as it is to a server without 8BITMIME
+// too, as most of today's senders have it: what a conversion would break, such
+// as signatures, is worse than what such servers do. A content of 64 KiB or more
+// goes by BDAT where CHUNKING is offered (RFC 3030).
 //
 // Errors of Dial and Send are *Failure. A Client is used by one goroutine at a
 // time and starts none that outlives a call.
@@ -37,9 +42,9 @@ import (
 // TLSPolicy says whether a connection is encrypted.
 type TLSPolicy uint8
 
-// The policies. Only TLSVerify looks at the server's certificate. With TLSMay
-// a server that does not offer STARTTLS, or refuses it, is spoken to in clear;
-// a handshake that fails ends the connection (Failure.Handshake).
+// The policies. Only TLSVerify asks for a valid certificate. With TLSMay a
+// server that does not offer STARTTLS, or refuses it, is spoken to in clear; a
+// handshake that fails ends the connection (Failure.Handshake).
 const (
 	TLSNone TLSPolicy = iota
 	TLSMay
@@ -47,7 +52,7 @@ const (
 	TLSVerify
 )
 
-// Options say where and how to connect. They are comparable.
+// Options say where and how to connect.
 type Options struct {
 	Network  string // "tcp" or "unix"; "": "tcp"
 	Addr     string // "ip:port", or the path of a socket
@@ -57,15 +62,31 @@ type Options struct {
 	ImplicitTLS bool // TLS from the first byte
 	TLS         TLSPolicy
 	TLSConfig   *tls.Config // nil: TLS 1.2 or later; its ServerName, if set, replaces Host
-	Bind        netip.Addr  // local address; zero: the system chooses
-	Helo        string      // argument of EHLO; "": the connection's own address
+	// Verify, if set, is asked about every handshake in place of Go's own check of
+	// the certificate; an error fails the handshake. Only with TLSVerify does a
+	// nil count as a verified peer. Two functions with the same VerifyKey are
+	// taken for the same; without a key the connection is not shared.
+	Verify    func(tls.ConnectionState) error
+	VerifyKey string
 
-	// AuthType is "plain", "login", "any" (what the server offers), or "" for
-	// no authentication, which with an AuthUser means "any". Credentials go in
-	// clear only to loopback and private addresses, unless AuthInsecure.
+	Bind netip.Addr // local address; zero: the system chooses
+	Helo string     // argument of EHLO; "": the connection's own address
+
+	// Forwards says whether, and how, a server that offers it is told of
+	// Envelope.Origin.
+	Forwards mail.ForwardsOrigin
+
+	// AuthType is "plain", "login", "cram-md5", "external" (the client
+	// certificate; AuthUser is the identity to act as, if not the certificate's
+	// own), "any" (the first three, what the server offers), or "" for no
+	// authentication, which with an AuthUser means "any". Credentials go in
+	// clear, and over TLS that is neither verified nor required by the policy,
+	// only to loopback and private addresses, unless AuthInsecure.
 	AuthType, AuthUser, AuthPass string
 	AuthInsecure                 bool
-	AuthRequired                 bool // fail if there are no credentials at all
+	// AuthRequired makes it a failure if there are no credentials, or if the
+	// server offers no mechanism for them, which else are no hindrance.
+	AuthRequired bool
 
 	// Zero means the default, in brackets.
 	ConnectTimeout    time.Duration // [30 s]
@@ -111,7 +132,11 @@ type Client struct {
 	ext   Extensions
 	esmtp bool
 	tls   string // "none", or version and cipher
+	sure  bool   // the peer is verified
 	auth  bool
+
+	origin string // the attributes of the last XCLIENT, as they were sent
+	bound  bool   // the server takes no other XCLIENT
 
 	abort        func() // ends every wait on raw
 	ctx          context.Context
@@ -123,23 +148,37 @@ type Client struct {
 // Dial connects to o.Addr and makes the connection ready: greeting, EHLO (HELO
 // after a 5yz), STARTTLS, AUTH. The error is a *Failure.
 func Dial(ctx context.Context, o Options) (*Client, error) {
-	o.setDefaults()
-	c := &Client{o: o, tls: "none"}
-	if strings.ContainsFunc(o.Helo, notHelo) {
-		return nil, c.report(StageHello, nil, errors.New("invalid EHLO name"))
+	raw, err := Connect(ctx, o)
+	if err != nil {
+		return nil, err
 	}
+	return Open(ctx, raw, o)
+}
+
+// Connect is the first half of Dial: it connects to o.Addr within
+// o.ConnectTimeout. The error is a *Failure of StageConnect.
+func Connect(ctx context.Context, o Options) (net.Conn, error) {
+	o.setDefaults()
 	d := net.Dialer{Timeout: o.ConnectTimeout}
 	if o.Bind.IsValid() && o.Network != "unix" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Bind, 0))
 	}
 	raw, err := d.DialContext(ctx, o.Network, o.Addr)
 	if err != nil {
-		f := c.report(StageConnect, nil, err)
-		f.aborted = ctx.Err() != nil
-		return nil, f
+		return nil, &Failure{Stage: StageConnect, Err: err, Fresh: true, Addr: o.Addr, aborted: ctx.Err() != nil}
 	}
-	c.raw, c.conn, c.in = raw, raw, newReader(raw)
+	return raw, nil
+}
+
+// Open is the second half of Dial: it makes a new connection ready, or closes
+// it. The error is a *Failure.
+func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
+	o.setDefaults()
+	c := &Client{o: o, tls: "none", raw: raw, conn: raw, in: newReader(raw)}
 	c.abort = func() { raw.SetDeadline(time.Unix(1, 0)) }
+	if strings.ContainsFunc(o.Helo, notHelo) {
+		return nil, c.failure(StageHello, nil, errors.New("invalid EHLO name"))
+	}
 	if o.Helo == "" {
 		c.o.Helo = literal(raw.LocalAddr())
 	}

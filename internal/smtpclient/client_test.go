@@ -290,6 +290,32 @@ func TestParameters(t *testing.T) {
 			t.Errorf("dialog %q", got)
 		}
 	})
+	t.Run("header beyond ASCII", func(t *testing.T) {
+		for _, tt := range []struct {
+			utf8       bool
+			extensions []string
+			content    mail.Content
+			want       string
+		}{
+			{true, nil, text("Subject: x\r\n\r\nbödy\r\n"), "250 2.0.0"},
+			{true, nil, text("Subject: ö\r\n\r\nbody\r\n"), "553 5.6.7"},
+			{true, nil, mail.Memory{[]byte("X: " + strings.Repeat("x", 5000) + "\r"), []byte("\nSubject: ö\r\n\r\n")}, "553 5.6.7"},
+			{true, nil, text("no body, no line end: ö"), "553 5.6.7"},
+			{true, nil, text(strings.Repeat("x", 4096) + "\r\n\r\nö"), "250 2.0.0"},
+			{true, nil, text(strings.Repeat("x", 4096) + "\r\nSubject: ö\r\n\r\n"), "553 5.6.7"},
+			{false, nil, text("Subject: ö\r\n\r\nbody\r\n"), "250 2.0.0"}, // as it is, as it came
+			{true, []string{"SMTPUTF8"}, text("Subject: ö\r\n\r\nbody\r\n"), "250 2.0.0"},
+			{true, nil, stream{"Subject: x\r\n", 12, errors.New("disk")}, "failure at message content lost"},
+		} {
+			s := smtptest.New(t, smtptest.Extensions(tt.extensions...))
+			c := dial(t, options(s))
+			e := envelope(t, "s@bücher.test", "a@x.test")
+			e.UTF8 = tt.utf8
+			if got := outcome(c.Send(t.Context(), e, tt.content)); got != tt.want || !c.Reusable() {
+				t.Errorf("%+v: %s", tt, got)
+			}
+		}
+	})
 	t.Run("size", func(t *testing.T) {
 		s := smtptest.New(t, smtptest.Extensions("SIZE 10", "PIPELINING"))
 		c := dial(t, options(s))
@@ -432,17 +458,22 @@ func TestAuth(t *testing.T) {
 		{name: "login", kind: "login", user: "me", pass: "secret", server: []smtptest.Option{creds}, want: "250 2.0.0"},
 		{name: "any", kind: "any", user: "me", pass: "secret", server: []smtptest.Option{creds}, want: "250 2.0.0"},
 		{name: "user alone", user: "me", pass: "secret", server: []smtptest.Option{creds}, want: "250 2.0.0"},
-		{name: "any is login", kind: "any", user: "me", pass: "secret", server: []smtptest.Option{creds, smtptest.Mechanisms("CRAM-MD5", "LOGIN")}, want: "250 2.0.0"},
+		{name: "any is login", kind: "any", user: "me", pass: "secret", server: []smtptest.Option{creds, smtptest.Mechanisms("GSSAPI", "LOGIN")}, want: "250 2.0.0"},
 		{name: "none in common", kind: "plain", user: "me", pass: "secret", server: []smtptest.Option{creds, smtptest.Mechanisms("LOGIN")}, want: "failure at AUTH lost"},
 		{name: "not offered", kind: "plain", user: "me", pass: "secret", want: "failure at AUTH lost"},
 		{name: "wrong", kind: "plain", user: "me", pass: "guess", server: []smtptest.Option{creds}, want: "failure at AUTH 535 5.7.8"},
+		{name: "cram-md5", kind: "cram-md5", user: "me", pass: "secret", server: []smtptest.Option{creds, smtptest.Mechanisms("PLAIN", "CRAM-MD5")}, want: "250 2.0.0"},
+		{name: "cram-md5, wrong", kind: "cram-md5", user: "me", pass: "guess", server: []smtptest.Option{creds, smtptest.Mechanisms("CRAM-MD5")}, want: "failure at AUTH 535 5.7.8"},
+		{name: "any in clear is cram-md5", kind: "any", user: "me", pass: "secret", server: []smtptest.Option{creds, smtptest.Mechanisms("PLAIN", "LOGIN", "CRAM-MD5"), smtptest.On(smtptest.Auth, notBy("AUTH CRAM-MD5"))}, want: "250 2.0.0"},
+		{name: "cram-md5, not offered", kind: "cram-md5", user: "me", pass: "secret", server: []smtptest.Option{creds}, want: "failure at AUTH lost"},
+		{name: "unknown", kind: "gssapi", user: "me", pass: "secret", server: []smtptest.Option{creds}, want: "failure at AUTH lost"},
 		{name: "long", kind: "plain", user: "me", pass: strings.Repeat("x", 600), server: []smtptest.Option{smtptest.Credentials("me", strings.Repeat("x", 600))}, want: "250 2.0.0"},
 		{name: "bad challenge", kind: "plain", user: "me", pass: "x", server: []smtptest.Option{creds, smtptest.On(smtptest.Auth, smtptest.Always(smtptest.Reply("334 ==bad")))}, want: "failure at AUTH lost"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := smtptest.New(t, tt.server...)
 			o := options(s)
-			o.AuthType, o.AuthUser, o.AuthPass = tt.kind, tt.user, tt.pass
+			o.AuthType, o.AuthUser, o.AuthPass, o.AuthRequired = tt.kind, tt.user, tt.pass, true
 			var res smtpclient.Result
 			c, err := smtpclient.Dial(t.Context(), o)
 			if err == nil {
@@ -459,6 +490,64 @@ func TestAuth(t *testing.T) {
 				t.Error("password in the error")
 			}
 		})
+	}
+}
+
+// notBy refuses everything but a line.
+func notBy(line string) smtptest.Hook {
+	return func(e smtptest.Event) smtptest.Action {
+		if e.Line != line {
+			return smtptest.Reply("535 5.7.8 not by " + e.Line)
+		}
+		return smtptest.Action{}
+	}
+}
+
+// TestAuthIsNotRequired: then a server without it gets the message all the same,
+// but not one that refuses it, and the Result tells.
+func TestAuthIsNotRequired(t *testing.T) {
+	creds := smtptest.Credentials("me", "secret")
+	for name, tt := range map[string]struct {
+		opts []smtptest.Option
+		want string
+	}{
+		"not offered":    {nil, "250 2.0.0"},
+		"none in common": {[]smtptest.Option{creds, smtptest.Mechanisms("GSSAPI")}, "250 2.0.0"},
+		"refused":        {[]smtptest.Option{smtptest.Credentials("me", "other")}, "failure at AUTH 535 5.7.8"},
+	} {
+		s := smtptest.New(t, tt.opts...)
+		o := options(s)
+		o.AuthUser, o.AuthPass = "me", "secret"
+		var res smtpclient.Result
+		c, err := smtpclient.Dial(t.Context(), o)
+		if err == nil {
+			defer c.Close()
+			res, err = c.Send(t.Context(), envelope(t, "s@y.test", "a@x.test"), text(message))
+		}
+		if got := outcome(res, err); got != tt.want || res.Authenticated {
+			t.Errorf("%s: %s (%v)", name, got, err)
+		}
+	}
+}
+
+// TestExternal: the certificate is what tells who we are.
+func TestExternal(t *testing.T) {
+	s := smtptest.New(t, smtptest.TLS(), smtptest.Credentials("me", "secret"), smtptest.Mechanisms("EXTERNAL", "PLAIN"))
+	for _, user := range []string{"", "me"} {
+		o := options(s)
+		o.TLS, o.AuthType, o.AuthUser, o.AuthRequired = smtpclient.TLSEncrypt, "external", user, true
+		if _, err := smtpclient.Dial(t.Context(), o); err == nil {
+			t.Error("authenticated without a certificate")
+		}
+		cert := smtptest.New(t, smtptest.TLS()).Certificate()
+		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+		c := dial(t, o)
+		if res, err := c.Send(t.Context(), envelope(t, "s@y.test", "a@x.test"), text(message)); err != nil || !res.Authenticated {
+			t.Error(res, err)
+		}
+	}
+	if m := s.Messages(); len(m) != 2 || m[0].Certificate == "" {
+		t.Errorf("%+v", m)
 	}
 }
 
@@ -746,13 +835,14 @@ func TestRequireTLS(t *testing.T) {
 		policy    smtpclient.TLSPolicy
 		want      string
 	}{
-		{"REQUIRETLS", smtpclient.TLSEncrypt, "250 2.0.0"},
-		{"REQUIRETLS", smtpclient.TLSNone, "failure at MAIL 451 4.7.30"},
-		{"DSN", smtpclient.TLSEncrypt, "failure at MAIL 451 4.7.30"},
+		{"REQUIRETLS", smtpclient.TLSVerify, "250 2.0.0"},
+		{"REQUIRETLS", smtpclient.TLSEncrypt, "failure at MAIL 451 4.7.10"},
+		{"REQUIRETLS", smtpclient.TLSNone, "failure at MAIL 451 4.7.10"},
+		{"DSN", smtpclient.TLSVerify, "failure at MAIL 451 4.7.30"},
 	} {
 		s := smtptest.New(t, smtptest.TLS(), smtptest.Extensions(tt.extension))
 		o := options(s)
-		o.TLS = tt.policy
+		o.TLS, o.TLSConfig = tt.policy, &tls.Config{RootCAs: s.Roots()}
 		c := dial(t, o)
 		if got := outcome(c.Send(t.Context(), e, text(message))); got != tt.want || !c.Reusable() {
 			t.Errorf("%+v: %s", tt, got)
@@ -762,6 +852,48 @@ func TestRequireTLS(t *testing.T) {
 				t.Errorf("%+v", m)
 			}
 		}
+	}
+}
+
+// TestVerify: the caller's check takes the place of Go's, and what it says counts.
+func TestVerify(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		policy   smtpclient.TLSPolicy
+		says     error
+		want     string
+		verified bool
+	}{
+		{"verified", smtpclient.TLSVerify, nil, "250 2.0.0", true},
+		{"looked at", smtpclient.TLSEncrypt, nil, "250 2.0.0", false},
+		{"looked at, if there is TLS", smtpclient.TLSMay, nil, "250 2.0.0", false},
+		{"refused", smtpclient.TLSVerify, errors.New("not the one"), "failure at STARTTLS lost", false},
+		{"refused, unverified", smtpclient.TLSEncrypt, errors.New("not the one"), "failure at STARTTLS lost", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := smtptest.New(t, smtptest.TLS())
+			o := options(s)
+			asked := 0
+			o.TLS, o.Host, o.VerifyKey = tt.policy, "mx.other.test", "k"
+			o.Verify = func(state tls.ConnectionState) error {
+				if asked++; len(state.PeerCertificates) != 1 || state.ServerName != "mx.other.test" {
+					t.Errorf("%+v", state)
+				}
+				return tt.says
+			}
+			var res smtpclient.Result
+			c, err := smtpclient.Dial(t.Context(), o)
+			if err == nil {
+				defer c.Close()
+				res, err = c.Send(t.Context(), envelope(t, "s@y.test", "a@x.test"), text(message))
+			}
+			if got := outcome(res, err); got != tt.want || asked != 1 || res.Verified != tt.verified {
+				t.Errorf("%s (%v), asked %d times, verified %v", got, err, asked, res.Verified)
+			}
+			if tt.says != nil && !errors.Is(err, tt.says) {
+				t.Error(err)
+			}
+		})
 	}
 }
 

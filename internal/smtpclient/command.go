@@ -13,9 +13,15 @@ import (
 var (
 	errSenderUTF8    = reply.New(553, "5.6.7", "Sender address needs SMTPUTF8, which the next hop does not offer")
 	errRecipientUTF8 = reply.New(553, "5.6.7", "Recipient address needs SMTPUTF8, which the next hop does not offer")
+	errHeaderUTF8    = reply.New(553, "5.6.7", "Message header needs SMTPUTF8, which the next hop does not offer")
 	errSender        = reply.New(553, "5.1.7", "Sender address cannot be sent")
 	errRecipient     = reply.New(553, "5.1.3", "Recipient address cannot be sent")
 	errTooBig        = reply.New(552, "5.3.4", "Message is larger than the next hop accepts")
+
+	// Of one server only, so that they are no more than deferrals (RFC 8689
+	// section 5).
+	errRequireTLS = reply.New(451, "4.7.30", "REQUIRETLS support required and not offered by the next hop")
+	errUnverified = reply.New(451, "4.7.10", "REQUIRETLS needs an encrypted connection to a verified next hop")
 )
 
 // path returns the address as it goes on the wire to this server, without its

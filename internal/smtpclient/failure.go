@@ -20,17 +20,19 @@ const (
 	StageTLS   // STARTTLS and the handshake
 	StageAuth
 	StageReset
+	StageXClient
+	StageXForward
 	StageMail
 	StageRecipient
 	StageData    // the DATA command
 	StageContent // the message itself
-	StageDot     // the final dot and its reply
+	StageDot     // the final dot, or the last chunk of BDAT, and the reply to it
 )
 
 // String returns what was being done, such as "MAIL" or "final dot".
 func (s Stage) String() string {
 	names := [...]string{
-		"connect", "greeting", "EHLO", "STARTTLS", "AUTH", "RSET", "MAIL", "RCPT", "DATA", "message content",
+		"connect", "greeting", "EHLO", "STARTTLS", "AUTH", "RSET", "XCLIENT", "XFORWARD", "MAIL", "RCPT", "DATA", "message content",
 		"final dot",
 	}
 	if i := int(s) - 1; i >= 0 && i < len(names) {
@@ -117,12 +119,17 @@ func (f *Failure) Deferral() *reply.Reply {
 	}
 }
 
-// Stale reports whether a kept connection turned out to be dead, or was shut
-// by a 421, before any content was sent on it, so that the transaction can be
-// repeated on a new connection without risk.
+// Stale reports whether a kept connection turned out to be dead, or was shut by a
+// 421, before any content was sent on it, or could not be reset: then the
+// transaction can be repeated on a new connection without risk.
 func (f *Failure) Stale() bool {
-	return !f.Fresh && (f.Stage == StageMail || f.Stage == StageReset) &&
-		(f.lost && !f.aborted || f.Reply != nil && f.Reply.Code == 421)
+	switch {
+	case f.Fresh || f.aborted || f.Stage > StageMail:
+		return false
+	case f.Stage == StageReset:
+		return true
+	}
+	return f.lost || f.Reply != nil && f.Reply.Code == 421
 }
 
 // Unreachable reports whether no server answered at all: no connection, or not

@@ -195,6 +195,8 @@ type Extensions struct {
 	Size    bool     // SIZE is offered
 	MaxSize int64    // its argument; 0: none
 	Auth    []string // mechanisms, upper case
+
+	XForward, XClient []string // attributes, upper case; nil: not offered
 }
 
 // parseExtensions reads the text of a reply to EHLO; its first line is only a
@@ -224,6 +226,10 @@ func parseExtensions(text string) Extensions {
 			x.RequireTLS = true
 		case "SIZE":
 			x.Size, x.MaxSize = true, parseSize(arg)
+		case "XFORWARD":
+			x.XForward = strings.Fields(arg)
+		case "XCLIENT":
+			x.XClient = strings.Fields(arg)
 		case "AUTH":
 			x.Auth = append(x.Auth, strings.Fields(arg)...)
 		}

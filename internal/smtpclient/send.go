@@ -1,11 +1,14 @@
 package smtpclient
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"unicode/utf8"
 
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
@@ -18,6 +21,7 @@ type Result struct {
 	// final dot; in LMTP the final one is its own. Recipients may share one.
 	Replies       []*reply.Reply
 	TLS           string // "none", or such as "TLSv1.3 TLS_AES_128_GCM_SHA256"
+	Verified      bool   // as of TLSVerify, the server is who it should be
 	Authenticated bool
 	Reused        bool   // not the connection's first transaction
 	DSN           bool   // the server offers DSN, and has been told what is wanted
@@ -38,7 +42,7 @@ const window = 4 << 10
 // env must have a recipient. A connection that is not Reusable afterwards is
 // closed already.
 func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Content) (Result, error) {
-	res := Result{TLS: c.tls, Authenticated: c.auth, Reused: c.transactions > 0, DSN: c.ext.DSN, Addr: c.o.Addr}
+	res := Result{TLS: c.tls, Verified: c.sure, Authenticated: c.auth, Reused: c.transactions > 0, DSN: c.ext.DSN, Addr: c.o.Addr}
 	if err := ctx.Err(); err != nil {
 		return res, c.aborted(StageMail, err)
 	}
@@ -48,6 +52,11 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 	if len(env.Recipients) == 0 {
 		return res, c.report(StageMail, nil, errors.New("no recipients"))
 	}
+	defer c.watch(ctx)()
+	if f := c.actFor(env.Origin); f != nil {
+		return res, f
+	}
+	res.Authenticated, res.DSN = c.auth, c.ext.DSN
 	t := transaction{c: c, env: env, content: content, replies: make([]*reply.Reply, len(env.Recipients))}
 	res.Replies = t.replies
 	if f := t.check(); f != nil || t.left == 0 {
@@ -57,9 +66,7 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 		return res, c.report(StageContent, nil, err)
 	}
 	defer t.close()
-	release := c.watch(ctx)
 	f := t.run()
-	release()
 	c.transactions++
 	return res, asError(f)
 }
@@ -89,7 +96,11 @@ type transaction struct {
 	accepted int
 	data     bool // the server waits for content
 
-	// Commands count from 0: MAIL, the recipients not refused by check, DATA.
+	chunked  bool     // BDAT, not DATA
+	xforward []string // commands
+
+	// Commands count from 0: xforward, MAIL, the recipients not refused by check,
+	// DATA unless chunked.
 	sent, answered         int
 	nextSent, nextAnswered int // from here on in replies
 	dataSent               bool
@@ -99,9 +110,17 @@ type transaction struct {
 func (t *transaction) check() *Failure {
 	x := &t.c.ext
 	t.left = len(t.replies)
-	if t.env.RequireTLS && (t.c.tls == "none" || !x.RequireTLS) {
-		// RFC 8689 section 4.2.1; another MX may offer it.
-		return t.c.report(StageMail, reply.New(451, "4.7.30", "REQUIRETLS is not offered by the next hop"), nil)
+	if t.env.RequireTLS { // RFC 8689 section 4.2.1; another MX may do
+		if !t.c.sure {
+			return t.c.report(StageMail, errUnverified, nil)
+		}
+		if !x.RequireTLS {
+			return t.c.report(StageMail, errRequireTLS, nil)
+		}
+	}
+	t.chunked = x.Chunking && t.content.Size() >= chunkedFrom
+	if t.c.o.Forwards == mail.XForward && len(x.XForward) > 0 {
+		t.xforward = x.xforward(t.env.Origin)
 	}
 	var ascii, clean bool
 	t.from, ascii, clean = x.path(t.env.From)
@@ -113,6 +132,15 @@ func (t *transaction) check() *Failure {
 		t.settle(errSender)
 	case x.MaxSize > 0 && t.content.Size() > x.MaxSize:
 		t.settle(errTooBig)
+	}
+	if t.replies[0] == nil && t.env.UTF8 && !x.SMTPUTF8 {
+		utf8, err := headerBeyondASCII(t.content)
+		if err != nil {
+			return t.c.report(StageContent, nil, err)
+		}
+		if utf8 {
+			t.settle(errHeaderUTF8)
+		}
 	}
 	if t.replies[0] != nil {
 		t.left = 0
@@ -130,6 +158,31 @@ func (t *transaction) check() *Failure {
 		t.utf8 = t.utf8 || x.SMTPUTF8
 	}
 	return nil
+}
+
+// headerBeyondASCII reports whether the header section needs SMTPUTF8.
+func headerBeyondASCII(c mail.Content) (bool, error) {
+	r, err := c.Open()
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	lines := bufio.NewReader(r)
+	for begun := false; ; {
+		part, err := lines.ReadSlice('\n')
+		for _, b := range part {
+			if b >= utf8.RuneSelf {
+				return true, nil
+			}
+		}
+		switch {
+		case err == io.EOF, err == nil && !begun && len(bytes.TrimRight(part, "\r\n")) == 0:
+			return false, nil
+		case err != nil && err != bufio.ErrBufferFull:
+			return false, err
+		}
+		begun = err != nil
+	}
 }
 
 // settle gives r to every recipient that has no reply.
@@ -174,11 +227,14 @@ func (t *transaction) run() *Failure {
 	case t.accepted == 0:
 		t.emptyDot()
 		return nil
-	case !t.data: // DATA refused, or a 421
+	case !t.data && !t.chunked || c.broken: // DATA refused, or a 421
 		return nil
 	}
 	if c.in.buffered() > 0 {
-		return c.wire(StageData, garbled("more than one reply to a command"))
+		return c.wire(StageData, errTooMany)
+	}
+	if t.chunked {
+		return t.sendChunks()
 	}
 	if f := t.sendContent(); f != nil {
 		return f
@@ -212,7 +268,7 @@ func (t *transaction) envelope() *Failure {
 				return f
 			}
 		}
-		if t.answered == t.sent && (t.dataSent || t.mail != nil || t.nextSent == len(t.replies) && t.accepted == 0) {
+		if t.answered == t.sent && (t.dataSent || t.mail != nil || t.nextSent == len(t.replies) && (t.chunked || t.accepted == 0)) {
 			return nil
 		}
 	}
@@ -226,7 +282,9 @@ func (t *transaction) fill() {
 	}
 	for len(c.out) < window && !t.dataSent {
 		switch {
-		case t.sent == 0:
+		case t.sent < len(t.xforward):
+			c.out = append(append(c.out, t.xforward[t.sent]...), "\r\n"...)
+		case t.sent == len(t.xforward):
 			c.out = t.appendMail(c.out)
 		case t.nextSent < len(t.replies):
 			i := t.nextSent
@@ -240,8 +298,8 @@ func (t *transaction) fill() {
 				continue
 			}
 			c.out = t.appendRcpt(c.out, path, &t.env.Recipients[i])
-		case t.sent == t.answered && t.accepted == 0:
-			return // nobody wants it
+		case t.chunked, t.sent == t.answered && t.accepted == 0:
+			return // or nobody wants it
 		default:
 			c.out = append(c.out, "DATA\r\n"...)
 			t.dataSent = true
@@ -256,7 +314,9 @@ func (t *transaction) fill() {
 // stage is that of the command whose reply comes next.
 func (t *transaction) stage() Stage {
 	switch {
-	case t.answered == 0:
+	case t.answered < len(t.xforward):
+		return StageXForward
+	case t.answered == len(t.xforward):
 		return StageMail
 	case t.dataSent && t.answered == t.sent-1:
 		return StageData
@@ -290,6 +350,10 @@ func (t *transaction) answer() (stop bool, f *Failure) {
 		return c.hungUp(), nil
 	}
 	switch {
+	case stage == StageXForward && c.res.code == 421:
+		return true, c.refused(stage)
+	case stage == StageXForward && class != 3: // it is for the server's log only
+		return false, nil
 	case stage == StageMail && class == 2:
 		return false, nil
 	case stage == StageMail && c.res.code == 421:
@@ -398,7 +462,7 @@ func (t *transaction) sendContent() *Failure {
 	b.dots.reset((*blocks)(c))
 	size, local, err := t.copy(b)
 	if local == nil && err == nil && size != t.content.Size() {
-		local = fmt.Errorf("content has %d bytes instead of %d", size, t.content.Size())
+		local = t.wrongSize(size)
 	}
 	if local != nil { // never a dot behind half a message
 		return c.failure(StageContent, nil, local)
@@ -416,6 +480,10 @@ func (t *transaction) sendContent() *Failure {
 	f := c.wire(StageDot, err)
 	f.Uncertain = true
 	return f
+}
+
+func (t *transaction) wrongSize(size int64) error {
+	return fmt.Errorf("content has %d bytes instead of %d", size, t.content.Size())
 }
 
 // copy writes the content to b.dots. local is an error in reading it, err one
@@ -455,8 +523,10 @@ func (t *transaction) cutShort(err error) *Failure {
 	var said *reply.Reply
 	if c.ctxErr() == nil {
 		c.awaitBy(quitTimeout)
-		if c.res.read(&c.in) == nil && c.res.class() >= 4 {
-			said = c.res.reply()
+		for said == nil && c.res.read(&c.in) == nil {
+			if c.res.class() >= 4 {
+				said = c.res.reply()
+			}
 		}
 	}
 	f := c.wire(StageContent, err)

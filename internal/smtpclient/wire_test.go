@@ -189,9 +189,10 @@ func FuzzReply(f *testing.F) {
 }
 
 func TestExtensions(t *testing.T) {
-	x := parseExtensions("mx STARTTLS\npipelining\nSIZE 1000\n8BITMIME\nSMTPUTF8\nDSN\nCHUNKING\nENHANCEDSTATUSCODES\nREQUIRETLS\nAUTH=LOGIN\nAUTH PLAIN cram-md5\nLIMITS RCPTMAX=5\n")
+	x := parseExtensions("mx STARTTLS\npipelining\nSIZE 1000\n8BITMIME\nSMTPUTF8\nDSN\nCHUNKING\nENHANCEDSTATUSCODES\nREQUIRETLS\nAUTH=LOGIN\nAUTH PLAIN cram-md5\nXFORWARD NAME addr\nXCLIENT NAME LOGIN\nLIMITS RCPTMAX=5\n")
 	if !x.Pipelining || !x.Size || x.MaxSize != 1000 || !x.EightBitMIME || !x.SMTPUTF8 || !x.DSN || !x.Chunking ||
-		!x.EnhancedStatusCodes || !x.RequireTLS || x.StartTLS || strings.Join(x.Auth, " ") != "LOGIN PLAIN CRAM-MD5" {
+		!x.EnhancedStatusCodes || !x.RequireTLS || x.StartTLS || strings.Join(x.Auth, " ") != "LOGIN PLAIN CRAM-MD5" ||
+		strings.Join(x.XForward, " ") != "NAME ADDR" || strings.Join(x.XClient, " ") != "NAME LOGIN" {
 		t.Errorf("%+v", x)
 	}
 }
@@ -223,28 +224,44 @@ func (p peer) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustP
 
 // TestClearCredentials: to whom credentials go without TLS.
 func TestClearCredentials(t *testing.T) {
+	const tls13 = "TLSv1.3 TLS_AES_128_GCM_SHA256"
 	for _, tt := range []struct {
 		addr, tls string
-		insecure  bool
+		policy    TLSPolicy
+		set       func(o *Options)
 		want      bool
 	}{
-		{"127.0.0.1:25", "none", false, true},
-		{"10.1.2.3:25", "none", false, true},
-		{"[::1]:25", "none", false, true},
-		{"[fd00::1]:25", "none", false, true},
-		{"[::ffff:192.168.1.1]:25", "none", false, true},
-		{"192.0.2.1:25", "none", false, false},
-		{"[2001:db8::1]:25", "none", false, false},
-		{"192.0.2.1:25", "none", true, true},
-		{"192.0.2.1:25", "TLSv1.3 TLS_AES_128_GCM_SHA256", false, true},
+		{addr: "127.0.0.1:25", tls: "none", want: true},
+		{addr: "10.1.2.3:25", tls: "none", want: true},
+		{addr: "[::1]:25", tls: "none", want: true},
+		{addr: "[fd00::1]:25", tls: "none", want: true},
+		{addr: "[::ffff:192.168.1.1]:25", tls: "none", want: true},
+		{addr: "192.0.2.1:25", tls: "none", policy: TLSMay},
+		{addr: "[2001:db8::1]:25", tls: "none"},
+		{addr: "192.0.2.1:25", tls: "none", set: func(o *Options) { o.AuthInsecure = true }, want: true},
+		{addr: "192.0.2.1:25", tls: tls13, policy: TLSMay},
+		{addr: "192.0.2.1:25", tls: tls13, policy: TLSMay, set: func(o *Options) { o.AuthInsecure = true }, want: true},
+		{addr: "10.1.2.3:25", tls: tls13, policy: TLSMay, want: true},
+		{addr: "192.0.2.1:25", tls: tls13, policy: TLSEncrypt, want: true},
+		{addr: "192.0.2.1:25", tls: tls13, policy: TLSVerify, want: true},
+		{addr: "192.0.2.1:25", tls: tls13, set: func(o *Options) { o.ImplicitTLS = true }, want: true},
 	} {
-		c := &Client{
-			o:   Options{AuthType: "any", AuthUser: "u", AuthPass: "p", AuthInsecure: tt.insecure},
-			raw: peer{addr: tt.addr}, tls: tt.tls, ext: Extensions{Auth: []string{"PLAIN"}},
+		for _, offer := range []string{"PLAIN", "LOGIN", "CRAM-MD5"} {
+			c := &Client{
+				o: Options{TLS: tt.policy, AuthType: "any", AuthUser: "u", AuthPass: "p"}, raw: peer{addr: tt.addr}, tls: tt.tls,
+				ext: Extensions{Auth: []string{offer}},
+			}
+			if tt.set != nil {
+				tt.set(&c.o)
+			}
+			if _, err := c.mechanism(); (err == nil) != tt.want {
+				t.Errorf("%s to %s, TLS %s, policy %d: %v", offer, tt.addr, tt.tls, tt.policy, err)
+			}
 		}
-		if _, err := c.mechanism(); (err == nil) != tt.want {
-			t.Errorf("%+v: %v", tt, err)
-		}
+	}
+	clear := &Client{o: Options{AuthType: "external"}, raw: peer{addr: "127.0.0.1:25"}, tls: "none", ext: Extensions{Auth: []string{"EXTERNAL"}}}
+	if _, err := clear.mechanism(); err == nil {
+		t.Error("EXTERNAL without TLS")
 	}
 	c := &Client{o: Options{AuthType: "plain", AuthUser: "u\x00v"}, tls: "none", raw: peer{addr: "127.0.0.1:25"}}
 	if _, err := c.mechanism(); err == nil {

@@ -3,12 +3,18 @@ package smtptest
 import (
 	"bufio"
 	"bytes"
+	"crypto/hmac"
+	"crypto/md5"
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -23,8 +29,12 @@ type conn struct {
 
 	verb, helo, user string
 	tls              bool
+	certificate      string // common name of the client's
 	number           int
 	tx               *Transaction // from MAIL on
+	failed           bool         // a chunk of tx was refused
+
+	xclient, xforward map[string]string
 }
 
 // errOver ends a connection.
@@ -73,6 +83,9 @@ func (k *conn) handshake() error {
 		return err
 	}
 	k.tls = true
+	if peer := c.ConnectionState().PeerCertificates; len(peer) > 0 {
+		k.certificate = peer[0].Subject.CommonName
+	}
 	k.use(c)
 	return nil
 }
@@ -158,7 +171,7 @@ func (k *conn) command() error {
 	k.s.mu.Unlock()
 	verb, args, _ := strings.Cut(line, " ")
 	verb = strings.ToUpper(verb)
-	if k.br.Buffered() > 0 && !k.offers("PIPELINING") {
+	if k.br.Buffered() > 0 && verb != "BDAT" && !k.offers("PIPELINING") {
 		k.violation("pipelined %q", line)
 	}
 	switch verb {
@@ -174,8 +187,12 @@ func (k *conn) command() error {
 		return k.rcpt(line, args)
 	case "DATA":
 		return k.data(line)
+	case "BDAT":
+		return k.bdat(line, args)
+	case "XFORWARD", "XCLIENT":
+		return k.attributes(line, verb, args)
 	case "RSET":
-		k.tx = nil
+		k.tx, k.xforward = nil, nil
 		_, err := k.answer(Rset, line, "", "250 2.0.0 reset")
 		return err
 	case "QUIT":
@@ -284,6 +301,27 @@ func (k *conn) auth(line, args string) error {
 			return err
 		}
 		pass = decode(answer)
+	case "CRAM-MD5":
+		const challenge = "<1896.697170952@mx.test>"
+		answer, err := ask(challenge)
+		if err != nil {
+			return err
+		}
+		name, digest, _ := strings.Cut(decode(answer), " ")
+		h := hmac.New(md5.New, []byte(k.s.pass))
+		h.Write([]byte(challenge))
+		if digest == hex.EncodeToString(h.Sum(nil)) {
+			user, pass = name, k.s.pass
+		}
+	case "EXTERNAL":
+		if !given {
+			if _, err = ask(""); err != nil {
+				return err
+			}
+		}
+		if k.certificate != "" {
+			user, pass = k.s.user, k.s.pass
+		}
 	}
 	byDefault := "535 5.7.8 wrong"
 	if k.s.user != "" && user == k.s.user && pass == k.s.pass {
@@ -336,8 +374,10 @@ func (k *conn) mail(line, args string) error {
 	if positive(sent) {
 		k.tx = &Transaction{
 			Conn: k.n, Number: k.number, Verb: k.verb, Helo: k.helo, TLS: k.tls, User: k.user,
+			Remote: k.raw.RemoteAddr().String(), Certificate: k.certificate, XClient: k.xclient, XForward: k.xforward,
 			From: address, Params: params,
 		}
+		k.failed = false
 	}
 	return err
 }
@@ -358,17 +398,14 @@ func (k *conn) rcpt(line, args string) error {
 	return err
 }
 
+// wanted reports whether a recipient of the transaction was accepted.
+func (k *conn) wanted() bool {
+	return k.tx != nil && slices.ContainsFunc(k.tx.Rcpts, func(r Recipient) bool { return positive(r.Reply) })
+}
+
 func (k *conn) data(line string) error {
-	wanted := 0
-	if k.tx != nil {
-		for _, r := range k.tx.Rcpts {
-			if positive(r.Reply) {
-				wanted++
-			}
-		}
-	}
 	byDefault := "354 go ahead"
-	if wanted == 0 {
+	if !k.wanted() {
 		byDefault = "503 5.5.1 need RCPT"
 	}
 	sent, err := k.answer(Data, line, "", byDefault)
@@ -386,7 +423,13 @@ func (k *conn) data(line string) error {
 	if tx == nil {
 		tx = &Transaction{Conn: k.n}
 	}
-	tx.Content, k.tx = content, nil
+	tx.Content = content
+	return k.finish(tx)
+}
+
+// finish ends a transaction of which the whole message is there.
+func (k *conn) finish(tx *Transaction) error {
+	k.tx, k.xforward = nil, nil
 	// The transaction is on record before anybody hears of it.
 	var actions []Action
 	if !k.s.lmtp {
@@ -439,4 +482,105 @@ func (k *conn) content() ([]byte, error) {
 		b = append(b, bytes.TrimPrefix(line, []byte("."))...)
 		line = line[:0]
 	}
+}
+
+// bdat reads one chunk (RFC 3030).
+func (k *conn) bdat(line, args string) error {
+	count, mark, marked := strings.Cut(args, " ")
+	size, err := strconv.Atoi(count)
+	last := strings.EqualFold(mark, "LAST")
+	switch {
+	case err != nil || size < 0 || marked && !last:
+		k.violation("syntax: %q", line)
+		_, err := k.answer(Other, line, "", "501 5.5.4 syntax")
+		return err
+	case !k.offers("CHUNKING"):
+		k.violation("CHUNKING is not offered: %q", line)
+	}
+	chunk := make([]byte, size)
+	if _, err := io.ReadFull(k.br, chunk); err != nil {
+		return err
+	}
+	switch {
+	case k.failed: // an earlier chunk: the client may have sent this one before it knew
+		_, err := k.answer(Chunk, line, "", "503 5.5.1 the transaction has failed")
+		return err
+	case !k.wanted():
+		_, err := k.answer(Chunk, line, "", "503 5.5.1 need RCPT")
+		return err
+	}
+	k.tx.Content = append(k.tx.Content, chunk...)
+	k.tx.Chunks++
+	if !last {
+		sent, err := k.answer(Chunk, line, "", "250 2.0.0 chunk taken")
+		k.failed = !positive(sent)
+		return err
+	}
+	lines := bytes.ReplaceAll(k.tx.Content, []byte("\r\n"), nil)
+	if bytes.ContainsAny(lines, "\r\n") {
+		k.violation("bare CR or LF in content")
+	}
+	return k.finish(k.tx)
+}
+
+// attributes reads the NAME=value of XFORWARD or XCLIENT.
+func (k *conn) attributes(line, verb, args string) error {
+	if !k.offers(verb) {
+		k.violation("%s is not offered: %q", verb, line)
+		_, err := k.answer(Other, line, "", "502 5.5.1 not here")
+		return err
+	}
+	if k.tx != nil {
+		k.violation("%s inside a transaction", verb)
+		_, err := k.answer(Other, line, "", "503 5.5.1 not now")
+		return err
+	}
+	offered := k.parameters(verb)
+	told := map[string]string{}
+	for word := range strings.FieldsSeq(args) {
+		name, value, ok := strings.Cut(word, "=")
+		if name = strings.ToUpper(name); !ok || !slices.Contains(offered, name) {
+			k.violation("%s: %q is not offered", verb, word)
+		}
+		told[name] = k.unxtext(value)
+	}
+	if verb == "XFORWARD" {
+		sent, err := k.answer(XForward, line, "", "250 2.0.0 well")
+		if positive(sent) {
+			if k.xforward == nil {
+				k.xforward = map[string]string{}
+			}
+			maps.Copy(k.xforward, told)
+		}
+		return err
+	}
+	sent, err := k.answer(XClient, line, "", "220 mx.test ESMTP")
+	if positive(sent) { // as if just connected
+		k.xclient, k.xforward, k.verb, k.helo, k.user = told, nil, "", "", ""
+	}
+	return err
+}
+
+// parameters are the words behind an extension's keyword.
+func (k *conn) parameters(keyword string) []string {
+	for _, x := range k.s.extensions {
+		if words := strings.Fields(x); words[0] == keyword {
+			return words[1:]
+		}
+	}
+	return nil
+}
+
+// unxtext decodes xtext (RFC 3461 section 4).
+func (k *conn) unxtext(s string) string {
+	parts := strings.Split(s, "+")
+	for i, part := range parts[1:] {
+		b, err := hex.DecodeString(part[:min(2, len(part))])
+		if err != nil || len(b) != 1 {
+			k.violation("%q is not xtext", s)
+			return s
+		}
+		parts[i+1] = string(b) + part[2:]
+	}
+	return strings.Join(parts, "")
 }

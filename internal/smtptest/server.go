@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"slices"
 	"strings"
@@ -23,8 +24,9 @@ import (
 type Stage string
 
 // The stages. Body comes after the positive reply to DATA and before content
-// is read; its reply is unasked for. Dot comes once for a message, or in LMTP
-// once for each accepted recipient.
+// is read; its reply is unasked for. Chunk is each BDAT but the last of a
+// message. Dot is the final dot or the last chunk: it comes once for a message,
+// or in LMTP once for each accepted recipient.
 const (
 	Connect  Stage = "connect"
 	Hello    Stage = "hello"
@@ -34,10 +36,13 @@ const (
 	Rcpt     Stage = "rcpt"
 	Data     Stage = "data"
 	Body     Stage = "body"
+	Chunk    Stage = "chunk"
 	Dot      Stage = "dot"
 	Rset     Stage = "rset"
 	Quit     Stage = "quit"
-	Other    Stage = "other" // NOOP and what is not known
+	XForward Stage = "xforward"
+	XClient  Stage = "xclient" // the default reply is a new greeting
+	Other    Stage = "other"   // NOOP and what is not known
 )
 
 // Event is what a hook is asked about.
@@ -168,6 +173,13 @@ func Without(keywords ...string) Option {
 	}
 }
 
+// With adds extensions to what EHLO offers, each a line such as "CHUNKING",
+// "REQUIRETLS" or "XFORWARD NAME ADDR". BDAT, XFORWARD and XCLIENT work only
+// where they are offered.
+func With(lines ...string) Option {
+	return func(s *Server) { s.extensions = append(slices.Clone(s.extensions), lines...) }
+}
+
 // LMTP makes the server speak LMTP.
 func LMTP() Option { return func(s *Server) { s.lmtp = true } }
 
@@ -185,7 +197,9 @@ func ImplicitTLS(hosts ...string) Option {
 	}
 }
 
-// Credentials makes the server offer AUTH with PLAIN and LOGIN for one user.
+// Credentials makes the server offer AUTH with PLAIN and LOGIN for one user. It
+// also knows CRAM-MD5, and EXTERNAL for clients with a certificate; see
+// Mechanisms.
 func Credentials(user, pass string) Option {
 	return func(s *Server) { s.user, s.pass = user, pass }
 }
@@ -275,8 +289,17 @@ func (s *Server) Port() int {
 	return 0
 }
 
+// Certificate returns the certificate of a server with TLS, for a client that
+// wants one.
+func (s *Server) Certificate() tls.Certificate { return s.tls.Certificates[0] }
+
 // Roots holds the server's certificate, for clients that verify it.
 func (s *Server) Roots() *x509.CertPool { return s.roots }
+
+// PEM is the server's certificate as a file holds it.
+func (s *Server) PEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.tls.Certificates[0].Certificate[0]}))
+}
 
 func (s *Server) accept() {
 	for {
@@ -396,6 +419,16 @@ type Transaction struct {
 	Helo   string // its argument
 	TLS    bool
 	User   string // authenticated
+
+	Remote string // the client's address
+
+	// Certificate is the common name of the client's certificate, if it has one.
+	Certificate string
+	// XClient and XForward are the attributes that were told, decoded: those of
+	// this connection, and those of this transaction.
+	XClient, XForward map[string]string
+	// Chunks is how many BDAT commands brought the content; 0: DATA did.
+	Chunks int
 
 	From    string // without angle brackets
 	Params  map[string]string

@@ -1,0 +1,274 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/smtpclient"
+)
+
+const (
+	// stagger is the Connection Attempt Delay of RFC 8305 section 5.
+	stagger = 250 * time.Millisecond
+
+	connectTimeout = 30 * time.Second // where Options have none
+	clearFor       = time.Hour        // how long a failed handshake is remembered
+	maxClear       = 4096             // of how many addresses
+)
+
+// suite is what a TLS handshake can fail with.
+type suite struct {
+	addr   string
+	config *tls.Config
+}
+
+// connect makes a connection to one of t's addresses.
+func (p *Pool) connect(ctx context.Context, t *Target) (*kept, error) {
+	budget := cmp.Or(max(t.ConnectTimeout, 0), connectTimeout)
+	rest := []string{t.Addr}
+	if len(t.Addrs) > 0 {
+		if rest = p.order(t); len(rest) == 0 {
+			return nil, &smtpclient.Failure{
+				Stage: smtpclient.StageConnect, Err: errors.New("no address of the family of " + t.Bind.String()),
+				Fresh: true, Addr: t.Addrs[0].String(),
+			}
+		}
+	}
+	var last error
+	for {
+		d, err := p.race(ctx, t, &rest, budget)
+		if d == nil {
+			// What a server said tells more than that the others are not there.
+			if last != nil {
+				err = last
+			}
+			return nil, err
+		}
+		budget -= d.took
+		k, err := p.prepare(ctx, t, d, budget)
+		if err == nil {
+			return k, nil
+		}
+		if last = err; len(rest) == 0 || budget <= 0 || ctx.Err() != nil || !elsewhere(err) {
+			return nil, err
+		}
+		p.log.Debug("trying the host's next address", zap.Error(err))
+	}
+}
+
+// elsewhere reports whether another address of the same host may do better.
+// Credentials that were refused are not tried on all of them.
+func elsewhere(err error) bool {
+	var f *smtpclient.Failure
+	return errors.As(err, &f) && (f.Stage != smtpclient.StageAuth || f.Reply == nil || !f.Reply.Permanent())
+}
+
+// order returns t's addresses in the order in which they are tried: the families
+// in turn (RFC 8305 section 4), those that failed lately last.
+func (p *Pool) order(t *Target) []string {
+	var families [2][]netip.AddrPort // the first one's, the other
+	for _, a := range t.Addrs {
+		is4 := a.Addr().Unmap().Is4()
+		if t.Bind.IsValid() && t.Bind.Unmap().Is4() != is4 {
+			continue
+		}
+		i := 0
+		if len(families[0]) > 0 && families[0][0].Addr().Unmap().Is4() != is4 {
+			i = 1
+		}
+		families[i] = append(families[i], a)
+	}
+	var good, bad []string
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for i := range max(len(families[0]), len(families[1])) {
+		for _, f := range families {
+			if i >= len(f) {
+				continue
+			}
+			addr := f[i].String()
+			if r := p.sites[t.site(addr)]; r != nil && r.doubtful(now) {
+				bad = append(bad, addr)
+			} else {
+				good = append(good, addr)
+			}
+		}
+	}
+	return append(good, bad...)
+}
+
+func (t *Target) site(addr string) site { return site{t.Network, addr, t.Bind} }
+
+// dialed is a socket that connected, entered at its site.
+type dialed struct {
+	addr  string
+	raw   net.Conn
+	reach *reach
+	start time.Time
+	took  time.Duration // of the whole race
+}
+
+// race connects to the first of addrs that answers, and takes it and those that
+// were tried in vain off the list. All sockets but the one that is returned are
+// closed then. A nil dialed comes with the last error.
+func (p *Pool) race(ctx context.Context, t *Target, addrs *[]string, budget time.Duration) (*dialed, error) {
+	type attempt struct {
+		dialed
+		err  error
+		site int
+	}
+	begin := time.Now()
+	if len(*addrs) == 1 { // nobody to race with
+		d := &dialed{addr: (*addrs)[0]}
+		*addrs = nil
+		err := p.dial(ctx, t, d, budget)
+		if err != nil {
+			return nil, err
+		}
+		d.took = time.Since(begin)
+		return d, nil
+	}
+	inner, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	results := make(chan attempt)
+	list := *addrs
+	next, pending := 0, 0
+	start := func() {
+		a := attempt{dialed: dialed{addr: list[next]}, site: next}
+		next++
+		pending++
+		go func() {
+			a.err = p.dial(inner, t, &a.dialed, budget)
+			results <- a
+		}()
+	}
+	tick := time.NewTimer(stagger)
+	defer tick.Stop()
+	var won *dialed
+	var last error
+	settled := make([]bool, len(list))
+	start()
+	for pending > 0 {
+		select {
+		case <-tick.C:
+			if won == nil && next < len(list) {
+				start()
+				tick.Reset(stagger)
+			}
+		case a := <-results:
+			pending--
+			switch {
+			case a.err == nil && won == nil:
+				won, settled[a.site] = &a.dialed, true
+				cancel() // the others; each reports itself before we return
+			case a.err == nil:
+				a.raw.Close()
+				p.leave(a.reach, a.start, nothingKnown, nil)
+			case won == nil:
+				settled[a.site] = true
+				if last = a.err; next < len(list) && inner.Err() == nil {
+					start()
+					tick.Reset(stagger)
+				}
+			}
+		}
+	}
+	*addrs = nil
+	for i, addr := range list {
+		if !settled[i] {
+			*addrs = append(*addrs, addr)
+		}
+	}
+	if won == nil {
+		return nil, last
+	}
+	won.took = time.Since(begin)
+	return won, nil
+}
+
+// dial connects to d.addr, which may be dialed then; on success the site is left
+// by prepare.
+func (p *Pool) dial(ctx context.Context, t *Target, d *dialed, budget time.Duration) error {
+	o := t.Options
+	o.Addr, o.ConnectTimeout = d.addr, budget
+	r, raw, err := p.enter(ctx, t.site(d.addr), o)
+	if err != nil {
+		return err
+	}
+	d.start, d.reach, d.raw = time.Now(), r, raw
+	if raw != nil {
+		return nil
+	}
+	if d.raw, err = p.dialTCP(ctx, o); err == nil {
+		return nil
+	}
+	v := judge(ctx, d.start, min(slow, budget/2), err)
+	if errors.Is(context.Cause(ctx), context.Canceled) && len(t.Addrs) > 1 && v != answers {
+		v = nothingKnown
+		if time.Since(d.start) >= stagger {
+			v = late
+		}
+	}
+	p.leave(r, d.start, v, err)
+	return err
+}
+
+// prepare makes a connection of a socket, in clear if TLS is an offer that does
+// not work.
+func (p *Pool) prepare(ctx context.Context, t *Target, d *dialed, budget time.Duration) (*kept, error) {
+	o := t.Options
+	o.Addr = d.addr
+	s := suite{d.addr, t.TLSConfig}
+	may := t.TLS == smtpclient.TLSMay && !t.ImplicitTLS
+	if may && p.speaksClear(s) {
+		o.TLS = smtpclient.TLSNone
+	}
+	c, err := p.open(ctx, d.raw, o)
+	var f *smtpclient.Failure
+	if errors.As(err, &f) && f.Handshake && may && ctx.Err() == nil {
+		p.log.Debug("TLS handshake failed, going on in clear", zap.String("addr", d.addr), zap.Error(err))
+		p.mu.Lock()
+		p.stats.Dials++
+		p.mu.Unlock()
+		o.TLS, o.ConnectTimeout = smtpclient.TLSNone, max(budget, time.Second)
+		var raw net.Conn
+		if raw, err = p.dialTCP(ctx, o); err == nil {
+			if c, err = p.open(ctx, raw, o); err == nil {
+				p.rememberClear(s)
+			}
+		}
+	}
+	p.leave(d.reach, d.start, judge(ctx, d.start, slow, err), err)
+	if err != nil {
+		return nil, err
+	}
+	return &kept{Conn: c, born: time.Now()}, nil
+}
+
+// speaksClear reports whether a handshake failed lately.
+func (p *Pool) speaksClear(s suite) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, found := p.clear[s]
+	return found && time.Now().Before(until)
+}
+
+func (p *Pool) rememberClear(s suite) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.clear) >= maxClear { // forgetting one costs one handshake
+		for other := range p.clear {
+			delete(p.clear, other)
+			break
+		}
+	}
+	p.clear[s] = time.Now().Add(clearFor)
+}
