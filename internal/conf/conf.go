@@ -119,6 +119,9 @@ type TLS struct {
 	NoTLSHosts      []netip.Prefix // clients to which STARTTLS is not offered
 	Explicit        bool           // a pair is configured, or the default files exist
 	Outbound        TLSOutbound
+	MutualTLS       bool // the first certificate is shown to other servers too
+	DANE            bool // [outbound]: RFC 7672, with DNS.DNSSEC
+	MTASTS          bool // [outbound]: RFC 8461
 }
 
 // TLSOutbound is what tls.ini says about connections to other servers.
@@ -128,6 +131,11 @@ type TLSOutbound struct {
 	ForceTLSHosts []string // likewise
 	CA            string   // PEM file of the roots; "": the system's
 	Key, Cert     string   // client certificate; "": none
+	Ciphers       []uint16 // suites of TLS 1.2 and before; empty: the library's choice
+
+	// ShowTo are the MX hosts or recipient domains that get to see the client
+	// certificate (empty: all), HideFrom those that do not.
+	ShowTo, HideFrom []string
 }
 
 // DNS is dns.ini.
@@ -135,6 +143,7 @@ type DNS struct {
 	Servers []string // ip:port each; empty: the system's
 	Timeout time.Duration
 	Tries   int
+	DNSSEC  bool // they validate, and what they say of it is believed
 }
 
 // Outbound is outbound.ini.
@@ -154,6 +163,14 @@ type Outbound struct {
 	Port               int
 	MaxLifetime        time.Duration
 	MinFree            MinFree // below it no mail is accepted
+
+	DelayWarning time.Duration // after which the sender is told; negative: never
+	Jitter       int           // percent by which a wait may be longer or shorter
+	// Destinations are the sections, by canonical domain, "*." and one, "mx:"
+	// and a host or "*." and one, or "default". For joins them.
+	Destinations map[string]*Destination
+
+	IPv6 bool // addresses of that family are used
 }
 
 // Forward is smtp_forward.ini.
@@ -163,26 +180,37 @@ type Forward struct {
 	DomainSelector string                   // rcpt_to, mail_from
 	CheckSender    bool
 	CheckRecipient bool
-	Configured     bool // a host is set somewhere
+	Split          string      // recipients with different routes: defer, fanout
+	ReplyCodes     string      // of a backend's refusal: flatten, pass
+	TLS            TLSOutbound // [tls], and tls.ini's [outbound] for what it does not say
+	Configured     bool        // a host is set somewhere
 }
 
 // ForwardRoute is the main part of smtp_forward.ini or one of its sections.
 type ForwardRoute struct {
 	Name string // the section's, or "main"
 	Line int
-	// Hosts are tried in order; protocol and port are resolved. Credentials
-	// are not in them.
-	Hosts []mail.NextHop
+	// Hosts are tried in order; protocol, port, local address, EHLO name and
+	// how they are told of the client are resolved. Credentials are not in them.
+	Hosts     []mail.NextHop
+	InTurn    bool          // each message begins with another of the hosts
+	DeadRetry time.Duration // after which a host that could not be reached is looked at again
 
 	EnableOutbound bool
-	Queue          string // name of the queue plugin to prefer; "": none
+	Queue          string // name of the queue plugin that the route wants; "": none
+	OnFailure      string // no backend took the message: reply, queue
 	EnableTLS      bool
 	RequireTLS     bool
 	TLSVerify      bool
 
-	AuthType string // "", plain, login
-	AuthUser string
-	AuthPass string
+	AuthType     string // "", plain, login, cram-md5, external, forward (the client's own credentials)
+	AuthUser     string
+	AuthPass     string
+	AuthInsecure bool // credentials may go in clear to public addresses
+
+	Bind          netip.Addr // local address; zero: the system chooses
+	BindHelo      string     // EHLO name; "": our own
+	ForwardClient string     // how a backend is told of the client: none, xforward, xclient
 
 	ConnectTimeout    time.Duration
 	Timeout           time.Duration // idle life of a kept connection; 0: no reuse
@@ -193,6 +221,14 @@ type ForwardRoute struct {
 	MaxAge            time.Duration
 	OneMessagePerRcpt bool
 }
+
+// The words of auth_type and of the choices above that others look for.
+const (
+	AuthForward = "forward"
+	SplitDefer  = "defer"
+	FailToQueue = "queue"
+	PassCodes   = "pass"
+)
 
 // Relay is relay.ini and relay_acl_allow.
 type Relay struct {
@@ -228,22 +264,24 @@ func defaults() *Config {
 			BannerChars: 6,
 		},
 		Log: Log{Level: "info", Format: "default", Timestamps: true},
-		TLS: TLS{MinVersion: tls12, Outbound: TLSOutbound{MinVersion: tls12}},
+		TLS: TLS{MinVersion: tls12, DANE: true, MTASTS: true, Outbound: TLSOutbound{MinVersion: tls12}},
 		DNS: DNS{Timeout: 5 * time.Second, Tries: 2},
 		Outbound: Outbound{
 			ConcurrencyMax: 100, EnableTLS: true, ReceivedHeader: "Tarishi outbound",
 			ConnectTimeout: 30 * time.Second, PoolTimeout: 50 * time.Second, PoolConcurrencyMax: 10,
 			InetPrefer: "default", MaxTempFailures: 13, TempFailIntervals: backOff(13), Port: 25,
 			MaxLifetime: 5 * day, MinFree: MinFree{Bytes: 256 << 20, Percent: 1},
+			DelayWarning: 4 * time.Hour, Jitter: 20, Destinations: map[string]*Destination{}, IPv6: true,
 		},
 		Forward: Forward{
 			Main: ForwardRoute{
-				Name: "main", EnableOutbound: true,
+				Name: "main", EnableOutbound: true, OnFailure: "reply", ForwardClient: "none", DeadRetry: 10 * time.Second,
 				ConnectTimeout: 30 * time.Second, Timeout: 300 * time.Second,
 				CommandTimeout: 5 * time.Minute, SubmissionTimeout: 10 * time.Minute,
 				MaxConnections: 1000, MaxMessages: 100, MaxAge: 15 * time.Minute,
 			},
-			Routes: map[string]*ForwardRoute{}, DomainSelector: "rcpt_to",
+			Routes: map[string]*ForwardRoute{}, DomainSelector: "rcpt_to", Split: SplitDefer, ReplyCodes: "flatten",
+			TLS: TLSOutbound{MinVersion: tls12},
 		},
 		Relay:        Relay{ACL: true},
 		AuthFlatFile: AuthFlatFile{Methods: []string{"PLAIN", "LOGIN"}, Users: map[string]string{}, ConstrainSender: true},
@@ -295,6 +333,8 @@ func LoadFS(files fs.FS, dir string) (*Config, Problems) {
 		c.Outbound.TempFailIntervals = backOff(c.Outbound.MaxTempFailures)
 	}
 	l.finishSMTP()
+	l.destinations()
+	l.finishDNS()
 	l.finishTLS()
 	l.authUsers()
 	l.forward()

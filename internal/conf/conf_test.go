@@ -89,7 +89,7 @@ func TestShipped(t *testing.T) {
 	if err != nil || len(kept) > 0 {
 		t.Fatal(kept, err)
 	}
-	if len(wrote) != 14 {
+	if len(wrote) != 15 {
 		t.Error(wrote)
 	}
 	c, problems := Load(dir)
@@ -103,11 +103,14 @@ func TestShipped(t *testing.T) {
 	if len(c.HostList) != 1 || c.HostList[0] != "localhost" {
 		t.Error(c.HostList)
 	}
-	if m := strings.Join(c.BounceMessage, "\n"); !strings.HasPrefix(m, "Date: {date}\nFrom: ") || !strings.Contains(m, "\n\n") || !strings.Contains(m, "{reason}") {
+	if m := strings.Join(c.BounceMessage, "\n"); !strings.HasPrefix(m, "Date: {date}\nFrom: ") || !strings.Contains(m, "\n\n") || !strings.Contains(m, "{extended_reason}") {
 		t.Error(m)
 	}
 	c.Dir, c.ConfigDir, c.QueueDir, c.PluginsDir = built.Dir, built.ConfigDir, built.QueueDir, built.PluginsDir
-	c.Plugins, c.HostList, c.BounceMessage = nil, nil, nil
+	if m := strings.Join(c.BounceMessageHTML, "\n"); !strings.HasPrefix(m, "<!DOCTYPE html>") || !strings.Contains(m, "{extended_reason}") {
+		t.Error(m)
+	}
+	c.Plugins, c.HostList, c.BounceMessage, c.BounceMessageHTML = nil, nil, nil, nil
 	if !reflect.DeepEqual(c, built) {
 		t.Errorf("shipped\n%+v\nbuilt in\n%+v", c, built)
 	}
@@ -124,9 +127,9 @@ func TestShipped(t *testing.T) {
 			}
 			lines = append(lines, line)
 		}
-		if _, texts := load(t, files{name: strings.Join(lines, "\n")}); len(texts) > 0 && name != "smtp.ini" && name != "smtp_forward.ini" {
+		if _, texts := load(t, files{name: strings.Join(lines, "\n"), "client_key.pem": "", "client_cert.pem": "", "ca.pem": ""}); len(texts) > 0 && name != "smtp.ini" && name != "smtp_forward.ini" {
 			t.Error(texts)
-		} else if name == "smtp_forward.ini" && (len(texts) != 1 || !strings.Contains(texts[0], "not its credentials")) {
+		} else if name == "smtp_forward.ini" && (len(texts) != 2 || !strings.Contains(texts[0], "beside forwarding_host_pool") || !strings.Contains(texts[1], "not its credentials")) {
 			t.Error(texts)
 		}
 	}
@@ -143,7 +146,7 @@ func names(plugins []PluginName) string {
 func TestInitKeeps(t *testing.T) {
 	dir := instance(t, files{"smtp.ini": "listen=25\n", "me": "mine.example\n"})
 	wrote, kept, err := Init(dir, config.FS)
-	if err != nil || strings.Join(kept, " ") != "config/smtp.ini config/me" || len(wrote) != 12 {
+	if err != nil || strings.Join(kept, " ") != "config/smtp.ini config/me" || len(wrote) != 13 {
 		t.Fatal(wrote, kept, err)
 	}
 	if data, _ := os.ReadFile(filepath.Join(dir, "config/smtp.ini")); string(data) != "listen=25\n" {
@@ -174,11 +177,12 @@ func TestKeys(t *testing.T) {
 			"connections_per_ip=0\nmin_rate=0\n[message]\ngreeting[]=one\ngreeting[]=two\nhelo=hi\nclose=bye\n[uuid]\nbanner_chars=0\ndeny_chars=1",
 		"log.ini": "level=DEBUG\ntimestamps=false\nformat=json",
 		"tls.ini": "key[]=a.pem\nkey[]=/dev/null/b.pem\ncert[]=c.pem\ncert[]=d.pem\nminVersion=TLSv1.3\nno_starttls_ports[]=2525\nno_starttls_ports[]=26\n" +
-			"force_tls_hosts[]=f.example\n[no_tls_hosts]\n192.0.2.1\n2001:db8::1/32\n[outbound]\nca=ca.pem\nno_tls_hosts[]=n.example\nkey=a.pem\ncert=c.pem",
+			"mutual_tls=true\nforce_tls_hosts[]=f.example\n[no_tls_hosts]\n192.0.2.1\n2001:db8::1/32\n[outbound]\nca=ca.pem\nno_tls_hosts[]=n.example\nkey=a.pem\ncert=c.pem\n" +
+			"dane=false\nmta_sts=false\nciphers=ECDHE-RSA-AES128-GCM-SHA256\n[mutual_auth_hosts]\nS.example\n[mutual_auth_hosts_exclude]\nh.example",
 		"a.pem": "", "c.pem": "", "d.pem": "", "ca.pem": "",
-		"dns.ini": "servers[]=192.0.2.53\nservers[]=[::1]:5353\ntimeout=250ms\ntries=3",
+		"dns.ini": "servers[]=192.0.2.53\nservers[]=[::1]:5353\ntimeout=250ms\ntries=3\ndnssec=true",
 		"outbound.ini": "disabled=true\nconcurrency_max=1\nenable_tls=false\nalways_split=true\nreceived_header=disabled\nconnect_timeout=1\npool_timeout=0\n" +
-			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h\nmin_free=2% 1G",
+			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h\nmin_free=2% 1G\ndelay_warning=none\njitter=5%\nipv6_enabled=false",
 		"relay.ini":       "[relay]\nacl=false\nall=true",
 		"relay_acl_allow": "192.0.2.1\n192.0.2.77/24 # net\n::1\n2001:db8::/32\n",
 		"host_list":       "Example.COM\nexämple.com\nexample.com\n", "host_list_regex": "(.*\\.)?example\\.net\n", "host_list.anti_spoof": "1",
@@ -203,15 +207,19 @@ func TestKeys(t *testing.T) {
 	want.Log = Log{"debug", "json", false}
 	want.TLS = TLS{
 		Key: []string{in("a.pem"), "/dev/null/b.pem"}, Cert: []string{in("c.pem"), in("d.pem")}, MinVersion: tls.VersionTLS13, NoSTARTTLSPorts: []int{2525, 26},
-		NoTLSHosts: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")}, Explicit: true,
-		Outbound: TLSOutbound{tls.VersionTLS13, []string{"n.example"}, []string{"f.example"}, in("ca.pem"), in("a.pem"), in("c.pem")},
+		NoTLSHosts: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")}, Explicit: true, MutualTLS: true,
+		Outbound: TLSOutbound{MinVersion: tls.VersionTLS13, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"f.example"}, CA: in("ca.pem"), Key: in("a.pem"), Cert: in("c.pem"), Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, ShowTo: []string{"s.example"}, HideFrom: []string{"h.example"}},
 	}
-	want.DNS = DNS{[]string{"192.0.2.53:53", "[::1]:5353"}, 250 * time.Millisecond, 3}
+	want.Forward.TLS = want.TLS.Outbound
+	want.DNS = DNS{[]string{"192.0.2.53:53", "[::1]:5353"}, 250 * time.Millisecond, 3, true}
 	want.Outbound = Outbound{
 		true, 1, false, true, "disabled", time.Second, 0, 2, true, "v4", 4,
 		[]time.Duration{64 * time.Second, 128 * time.Second, 256 * time.Second},
 		26, 36 * time.Hour,
 		MinFree{1 << 30, 2},
+		-1, 5,
+		map[string]*Destination{},
+		false,
 	}
 	want.Relay = Relay{false, true, []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("2001:db8::/32"),
@@ -256,7 +264,11 @@ func TestDurations(t *testing.T) {
 func TestIntervals(t *testing.T) {
 	s, m, h := time.Second, time.Minute, time.Hour
 	for in, want := range map[string][]time.Duration{
-		"none": {}, "10s, 1m*2": {10 * s, m, m}, "1S,5M , 1h * 2,1d": {s, 5 * m, h, h, day},
+		"none": {}, " None ": {}, "10s, 1m*2": {10 * s, m, m}, "1S,5M , 1h * 2,1d": {s, 5 * m, h, h, day},
+		"30s, 1m, 5m, 9m, 15m*3, 30m*2, 1h*3, 2h*3, 1d": {
+			30 * s, m, 5 * m, 9 * m, 15 * m, 15 * m, 15 * m, 30 * m, 30 * m, h, h, h, 2 * h, 2 * h, 2 * h, day,
+		},
+		"60 min": nil, "1m*2*2": nil, "none,1m": nil, "1m;5m": nil, "m": nil,
 		"0s": nil, "5": nil, "5x": nil, "": nil, "1m,": nil, "1m*0": nil, "1m*": nil, "*2": nil, "1m*99999": nil, "99999999999d": nil, "-1s": nil, "1.5h": nil,
 		"1s*9999,1s,1s": nil,
 	} {

@@ -1,8 +1,10 @@
 package conf
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,20 +25,26 @@ type hostKeys struct {
 
 // routeEntries is the table of the keys that main and every section may have.
 func routeEntries(r *ForwardRoute, h *hostKeys) []entry {
-	const listed = "has no effect: give the section of the domain require_tls or enable_tls instead"
+	const listed = "has no effect here, it belongs to [tls]"
 	return []entry{
 		{key: "host", field: text(&h.host)},
 		{key: "port", field: port(&h.port)},
 		{key: "forwarding_host_pool", field: text(&h.pool)},
+		{key: "dead_forwarding_host_retry_secs", field: duration(&r.DeadRetry, time.Second)},
 		{key: "using_lmtp", field: boolean(&h.lmtp)},
 		{key: "enable_outbound", field: boolean(&r.EnableOutbound)},
 		{key: "queue", field: text(&r.Queue)},
+		{key: "on_failure", field: choice(&r.OnFailure, "reply", FailToQueue)},
 		{key: "enable_tls", field: boolean(&r.EnableTLS)},
 		{key: "require_tls", field: boolean(&r.RequireTLS)},
 		{key: "tls_verify", field: boolean(&r.TLSVerify)},
-		{key: "auth_type", field: choice(&r.AuthType, "plain", "login")},
+		{key: "auth_type", field: choice(&r.AuthType, "plain", "login", "cram-md5", "external", AuthForward)},
 		{key: "auth_user", field: text(&r.AuthUser), once: "auth_pass"},
 		{key: "auth_pass", field: secret(&r.AuthPass)},
+		{key: "auth_insecure", field: boolean(&r.AuthInsecure)},
+		{key: "bind", field: ipAddress(&r.Bind)},
+		{key: "bind_helo", field: heloName(&r.BindHelo)},
+		{key: "forward_client", field: choice(&r.ForwardClient, "none", "xforward", "xclient")},
 		{key: "connect_timeout", field: duration(&r.ConnectTimeout, time.Second)},
 		{key: "timeout", field: duration(&r.Timeout, 0)},
 		{key: "command_timeout", field: duration(&r.CommandTimeout, time.Second)},
@@ -45,12 +53,37 @@ func routeEntries(r *ForwardRoute, h *hostKeys) []entry {
 		{key: "max_messages", field: atLeast(&r.MaxMessages, 1)},
 		{key: "max_age", field: duration(&r.MaxAge, time.Second)},
 		{key: "one_message_per_rcpt", field: boolean(&r.OneMessagePerRcpt)},
-		{key: "dead_forwarding_host_retry_secs", note: "has no effect: every message tries the hosts in order, and an unreachable one is left alone for a while"},
-		{key: "bind", note: notYet},
-		{key: "bind_helo", note: notYet},
 		{key: "no_tls_hosts", note: listed},
 		{key: "force_tls_hosts", note: listed},
 	}
+}
+
+// ipAddress takes one address.
+func ipAddress(p *netip.Addr) field {
+	return scalar(func(s string) error {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return fmt.Errorf("%s is no IP address", excerpt(s))
+		}
+		*p = a
+		return nil
+	}, func() string {
+		if !p.IsValid() {
+			return ""
+		}
+		return p.String()
+	})
+}
+
+// heloName takes the argument of EHLO: a host name or an address literal.
+func heloName(p *string) field {
+	return scalar(func(s string) error {
+		if a, err := mail.ParseAddress("postmaster@" + s); err != nil || a.Domain != s {
+			return fmt.Errorf("%s is no host name", excerpt(s))
+		}
+		*p = s
+		return nil
+	}, func() string { return *p })
 }
 
 // mainEntries are the keys that only the main section has.
@@ -59,17 +92,28 @@ func mainEntries(f *Forward) []entry {
 		{key: "domain_selector", field: choice(&f.DomainSelector, "rcpt_to", "mail_from")},
 		{key: "check_sender", field: boolean(&f.CheckSender)},
 		{key: "check_recipient", field: boolean(&f.CheckRecipient)},
+		{key: "split", field: choice(&f.Split, SplitDefer, "fanout")},
+		{key: "reply_codes", field: choice(&f.ReplyCodes, "flatten", PassCodes)},
 	}
 }
 
 // forwardTLSEntries are the keys of [tls].
 func forwardTLSEntries(f *Forward) []entry {
-	entries := []entry{{section: "tls", key: "rejectUnauthorized", field: boolean(&f.Main.TLSVerify)}}
-	for _, k := range []string{"requestCert", "honorCipherOrder", "dhparam", "ciphers", "minVersion", "key", "cert"} {
-		entries = append(entries, entry{section: "tls", key: k, note: "has no effect here: tls.ini [outbound] holds"})
+	entries := []entry{
+		{key: "key", field: text(&f.TLS.Key)},
+		{key: "cert", field: text(&f.TLS.Cert)},
+		{key: "ca", field: text(&f.TLS.CA)},
+		{key: "minVersion", field: version(&f.TLS.MinVersion)},
+		{key: "ciphers", field: ciphers(&f.TLS.Ciphers)},
+		{key: "no_tls_hosts", field: texts(&f.TLS.NoTLSHosts)},
+		{key: "force_tls_hosts", field: texts(&f.TLS.ForceTLSHosts)},
+		{key: "rejectUnauthorized", field: boolean(&f.Main.TLSVerify), hidden: true},
+		{key: "requestCert", note: "has no effect: a server always shows its certificate"},
+		{key: "honorCipherOrder", note: goTLS},
+		{key: "dhparam", note: goTLS},
 	}
-	for _, k := range []string{"no_tls_hosts", "force_tls_hosts"} {
-		entries = append(entries, entry{section: "tls", key: k, note: "has no effect: give the section of the domain require_tls or enable_tls instead"})
+	for i := range entries {
+		entries[i].section = "tls"
 	}
 	return entries
 }
@@ -78,6 +122,8 @@ func forwardTLSEntries(f *Forward) []entry {
 func (l *loader) forward() {
 	f := l.parsed(forwardFile)
 	c := &l.c.Forward
+	c.TLS = l.c.TLS.Outbound
+	c.TLS.NoTLSHosts, c.TLS.ForceTLSHosts = slices.Clone(c.TLS.NoTLSHosts), slices.Clone(c.TLS.ForceTLSHosts)
 	var mainHost hostKeys
 	schema := &schema{
 		file:    forwardFile,
@@ -91,6 +137,7 @@ func (l *loader) forward() {
 	}
 	l.apply(schema, only)
 
+	l.forwardTLS(f.section("tls"))
 	main := f.section("main")
 	l.hosts(&c.Main, main, mainHost, 0)
 	l.auth(&c.Main, main)
@@ -131,8 +178,8 @@ func (l *loader) route(s *iniSection, mainHost hostKeys) {
 		return
 	}
 	r := c.Main // inherits all but where it goes
-	r.Name, r.Line, r.Hosts = s.name, s.line, nil
-	r.AuthType, r.AuthUser, r.AuthPass = "", "", ""
+	r.Name, r.Line, r.Hosts, r.InTurn = s.name, s.line, nil, false
+	r.AuthType, r.AuthUser, r.AuthPass, r.AuthInsecure = "", "", "", false
 	var host hostKeys
 	entries := routeEntries(&r, &host)
 	for i := range entries {
@@ -170,15 +217,51 @@ func (l *loader) route(s *iniSection, mainHost hostKeys) {
 		problem(nil, "", "has no host, and neither has the main section", false)
 		return
 	default:
-		r.Hosts = c.Main.Hosts
-		if host.port != 0 {
-			problem(s.key("port"), "", "has no effect without host", true)
+		r.Hosts, r.InTurn = slices.Clone(c.Main.Hosts), c.Main.InTurn
+		r.settleHosts()
+		for _, key := range []string{"port", "using_lmtp"} {
+			if k := s.key(key); k != nil {
+				problem(k, "", "has no effect without host", true)
+			}
 		}
-		if c.Main.AuthUser != "" && r.AuthUser == "" {
+		if c.Main.AuthType != "" && r.AuthType == "" {
 			problem(nil, "", "uses the main section's host but not its credentials: auth_type, auth_user and auth_pass are never inherited", true)
 		}
 	}
+	if strings.Contains(name, "@") && c.DomainSelector != "mail_from" {
+		problem(nil, "", "has no effect: only with domain_selector=mail_from may a section be an address", true)
+	}
 	c.Routes[name] = &r
+}
+
+// forwardTLS completes [tls]: absolute paths of files that are there, and a
+// client certificate that is whole.
+func (l *loader) forwardTLS(s *iniSection) {
+	t := &l.c.Forward.TLS
+	problem := func(k *iniKey, text string) {
+		l.add(Problem{File: place(forwardFile), Line: k.line, Section: s.name, Key: k.name, Text: text})
+	}
+	l.cipherNames(forwardFile, s.name, s.key("ciphers"))
+	for _, one := range []struct {
+		key string
+		p   *string
+	}{{"key", &t.Key}, {"cert", &t.Cert}, {"ca", &t.CA}} {
+		k := s.key(one.key)
+		if k == nil || *one.p == "" {
+			continue
+		}
+		if !filepath.IsAbs(*one.p) {
+			*one.p = filepath.Join(l.c.ConfigDir, *one.p)
+		}
+		if !exists(*one.p) {
+			problem(k, "there is no file "+*one.p)
+		}
+	}
+	key, cert := s.key("key"), s.key("cert")
+	if (key == nil) != (cert == nil) {
+		problem(cmp.Or(key, cert), "key and cert must be set together")
+		t.Key, t.Cert = l.c.TLS.Outbound.Key, l.c.TLS.Outbound.Cert
+	}
 }
 
 // settleTLS makes enable_tls and require_tls agree: what the section itself
@@ -214,22 +297,47 @@ func routeName(s string) (string, bool) {
 // auth checks that a route's credentials are complete.
 func (l *loader) auth(r *ForwardRoute, s *iniSection) {
 	problem := func(key, text string, warning bool) {
-		l.add(Problem{File: place(forwardFile), Line: s.key(key).line, Section: shown(s.name), Key: key, Text: text, Warning: warning})
+		if k := s.key(key); k != nil {
+			l.add(Problem{File: place(forwardFile), Line: k.line, Section: shown(s.name), Key: key, Text: text, Warning: warning})
+		}
 	}
 	twice := false // complained of already
 	if k := s.key("auth_user"); k != nil {
 		twice = len(k.lines) > 1
 	}
+	user, pass := r.AuthUser != "", r.AuthPass != ""
+	unused := func() { // what stands beside a type that has no use for it
+		if user && r.AuthType == AuthForward {
+			problem("auth_user", "has no effect with auth_type=forward", true)
+			r.AuthUser = ""
+		}
+		if pass {
+			problem("auth_pass", "has no effect with auth_type="+r.AuthType, true)
+			r.AuthPass = ""
+		}
+	}
 	switch {
 	case twice:
-	case r.AuthUser != "" && r.AuthPass == "":
+	case r.AuthType == AuthForward:
+		unused()
+		if r.OnFailure == FailToQueue {
+			problem("on_failure", "has no effect with auth_type=forward: the client's credentials are not kept", true)
+			r.OnFailure = "reply"
+		}
+		return
+	case r.AuthType == "external" && l.c.Forward.TLS.Key == "":
+		problem("auth_type", "external needs a client certificate: [tls] key and cert", false)
+	case r.AuthType == "external":
+		unused()
+		return
+	case user && !pass:
 		problem("auth_user", "auth_pass is missing", false)
-	case r.AuthUser == "" && r.AuthPass != "":
+	case !user && pass:
 		problem("auth_pass", "auth_user is missing", false)
-	case r.AuthUser == "" && r.AuthType != "":
+	case !user && r.AuthType != "":
 		problem("auth_type", "auth_user and auth_pass are missing", false)
-	case r.AuthUser != "" && r.AuthType == "" && s.key("auth_type") == nil:
-		problem("auth_user", "has no effect without auth_type=plain or auth_type=login", true)
+	case user && r.AuthType == "" && s.key("auth_type") == nil:
+		problem("auth_user", "has no effect without auth_type, such as plain or login", true)
 		return
 	default:
 		return
@@ -239,25 +347,20 @@ func (l *loader) auth(r *ForwardRoute, s *iniSection) {
 
 // hosts resolves where a route goes.
 func (l *loader) hosts(r *ForwardRoute, s *iniSection, h hostKeys, mainPort int) {
-	key, value := "host", h.host
+	key, value := "forwarding_host_pool", h.pool
 	if value == "" {
-		key, value = "forwarding_host_pool", h.pool
+		key, value = "host", h.host
 	}
 	if value == "" {
 		return
 	}
 	k := s.key(key)
 	p := Problem{File: place(forwardFile), Line: k.line, Section: shown(s.name), Key: key}
-	switch {
-	case key == "forwarding_host_pool":
-		warn := p
-		warn.Text, warn.Warning = "is read as host: its hosts are tried in order, not at random", true
-		l.add(warn)
-	case h.pool != "":
-		pool := s.key("forwarding_host_pool")
+	if h.pool != "" && h.host != "" {
+		host := s.key("host")
 		l.add(Problem{
-			File: place(forwardFile), Line: pool.line, Section: shown(s.name), Key: pool.name,
-			Text: "has no effect beside host: put all hosts there", Warning: true,
+			File: place(forwardFile), Line: host.line, Section: shown(s.name), Key: host.name,
+			Text: "has no effect beside forwarding_host_pool", Warning: true,
 		})
 	}
 	var hops []mail.NextHop
@@ -275,7 +378,58 @@ func (l *loader) hosts(r *ForwardRoute, s *iniSection, h hostKeys, mainPort int)
 		l.add(p)
 		return
 	}
-	r.Hosts = hops
+	r.Hosts, r.InTurn = hops, h.pool != ""
+	r.settleHosts()
+}
+
+// settleHosts gives each host what the route says for all of them.
+func (r *ForwardRoute) settleHosts() {
+	for i := range r.Hosts {
+		h := &r.Hosts[i]
+		h.Bind, h.Helo = r.Bind, r.BindHelo
+		switch r.ForwardClient {
+		case "xforward":
+			h.Forwards = mail.XForward
+		case "xclient":
+			h.Forwards = mail.XClient
+		default:
+			h.Forwards = mail.ForwardsNothing
+		}
+	}
+}
+
+// checkForward looks for routes that lead nowhere: to a queue plugin that is not
+// there, or with auth_type=external past any encryption.
+func (l *loader) checkForward() {
+	c := l.c
+	for _, r := range c.Forward.all() {
+		s := l.parsed(forwardFile).section(r.Name)
+		problem := func(key, text string) {
+			if k := s.key(key); k != nil {
+				l.add(Problem{File: place(forwardFile), Line: k.line, Section: shown(s.name), Key: key, Text: text})
+			}
+		}
+		loaded := slices.ContainsFunc(c.Plugins, func(p PluginName) bool {
+			return p.Name == r.Queue || strings.TrimPrefix(p.Name, "queue/") == r.Queue
+		})
+		if r.Queue != "" && r.Queue != "smtp_forward" && r.Queue != "outbound" && len(c.Plugins) > 0 && !loaded {
+			problem("queue", excerpt(r.Queue)+" is no plugin of "+place("plugins"))
+		}
+		encrypted := r.EnableTLS || r.TLSVerify || len(c.Forward.TLS.ForceTLSHosts) > 0 ||
+			slices.ContainsFunc(r.Hosts, func(h mail.NextHop) bool { return h.ImplicitTLS })
+		if r.AuthType == "external" && !encrypted {
+			problem("auth_type", "external shows a client certificate, which needs TLS: set require_tls")
+		}
+	}
+}
+
+// all returns main and the sections.
+func (f *Forward) all() []*ForwardRoute {
+	routes := []*ForwardRoute{&f.Main}
+	for _, r := range f.Routes {
+		routes = append(routes, r)
+	}
+	return routes
 }
 
 // nextHop reads one host of a route: host[:port], [ipv6]:port, or a URL with

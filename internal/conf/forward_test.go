@@ -1,7 +1,11 @@
 package conf
 
 import (
+	"crypto/tls"
+	"net/netip"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +66,12 @@ require_tls=true
 auth_type=login
 auth_user=u
 auth_pass=p
+auth_insecure=true
+bind=192.0.2.1
+bind_helo=helo.example
+forward_client=xforward
+on_failure=queue
+dead_forwarding_host_retry_secs=9
 connect_timeout=1
 timeout=2
 command_timeout=3
@@ -97,8 +107,12 @@ rejectUnauthorized=true
 	if f.DomainSelector != "mail_from" || !f.CheckSender || !f.CheckRecipient {
 		t.Errorf("%+v", f)
 	}
+	to := func(host string, port int) []mail.NextHop {
+		return []mail.NextHop{{Host: host, Port: port, Bind: netip.MustParseAddr("192.0.2.1"), Helo: "helo.example", Forwards: mail.XForward}}
+	}
 	main := ForwardRoute{
-		Name: "main", Hosts: []mail.NextHop{{Host: "main.example", Port: 2500}}, Queue: "outbound", EnableTLS: true, RequireTLS: true, TLSVerify: true,
+		AuthInsecure: true, DeadRetry: 9 * time.Second, OnFailure: "queue", ForwardClient: "xforward", Bind: netip.MustParseAddr("192.0.2.1"), BindHelo: "helo.example",
+		Name: "main", Hosts: to("main.example", 2500), Queue: "outbound", EnableTLS: true, RequireTLS: true, TLSVerify: true,
 		AuthType: "login", AuthUser: "u", AuthPass: "p", ConnectTimeout: time.Second, Timeout: 2 * time.Second, CommandTimeout: 3 * time.Second,
 		SubmissionTimeout: 4 * time.Second, MaxConnections: 5, MaxMessages: 6, MaxAge: 7 * time.Second, OneMessagePerRcpt: true,
 	}
@@ -106,13 +120,13 @@ rejectUnauthorized=true
 		t.Errorf("%+v", f.Main)
 	}
 	a := main
-	a.Name, a.Line, a.Hosts = "a.example", 22, []mail.NextHop{{Host: "a", Port: 2500}}
-	a.AuthType, a.AuthUser, a.AuthPass = "", "", ""
+	a.Name, a.Line, a.Hosts = "a.example", 28, to("a", 2500)
+	a.AuthType, a.AuthUser, a.AuthPass, a.AuthInsecure = "", "", "", false
 	if !reflect.DeepEqual(*f.Routes["a.example"], a) {
 		t.Errorf("%+v", f.Routes["a.example"])
 	}
 	b := a
-	b.Name, b.Line, b.Hosts = "b.example", 24, []mail.NextHop{{Host: "b", Port: 26}}
+	b.Name, b.Line, b.Hosts = "b.example", 30, to("b", 26)
 	b.EnableOutbound, b.EnableTLS, b.RequireTLS, b.ConnectTimeout, b.MaxConnections = true, false, false, 10*time.Second, 50
 	if !reflect.DeepEqual(*f.Routes["b.example"], b) {
 		t.Errorf("%+v", f.Routes["b.example"])
@@ -148,8 +162,62 @@ func TestNextHop(t *testing.T) {
 	} {
 		c, texts := load(t, files{"smtp_forward.ini": test.main + "\n[d.example]\n" + test.section})
 		r := c.Forward.Routes["d.example"]
-		if r == nil || !reflect.DeepEqual(r.Hosts, test.want) || !c.Forward.Configured || len(texts) > 0 && !strings.Contains(test.section, "pool") {
+		if r == nil || !reflect.DeepEqual(r.Hosts, test.want) || !c.Forward.Configured || len(texts) > 0 || r.InTurn != strings.Contains(test.section, "pool") {
 			t.Errorf("%q %q: %+v %v", test.main, test.section, r, texts)
+		}
+	}
+}
+
+// TestForwardTLS: [tls] wins over tls.ini's [outbound], key by key.
+func TestForwardTLS(t *testing.T) {
+	c, texts := load(t, files{
+		"tls.ini":          "[outbound]\nkey=a.pem\ncert=a.pem\nminVersion=TLSv1.3\nno_tls_hosts[]=n.example\nforce_tls_hosts[]=f.example",
+		"smtp_forward.ini": "host=h\n[tls]\nminVersion=TLSv1.1\nca=ca.pem\nforce_tls_hosts[]=g.example\nforce_tls_hosts[]=192.0.2.0/24\nciphers=ecdhe-rsa-aes128-gcm-sha256:TLS_RSA_WITH_AES_128_CBC_SHA:AES128-SHA\n",
+		"a.pem":            "", "ca.pem": "",
+	})
+	if len(texts) > 0 {
+		t.Error(texts)
+	}
+	in := func(name string) string { return filepath.Join(c.ConfigDir, name) }
+	want := TLSOutbound{
+		MinVersion: tls.VersionTLS11, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"g.example", "192.0.2.0/24"},
+		CA: in("ca.pem"), Key: in("a.pem"), Cert: in("a.pem"),
+		Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_128_CBC_SHA},
+	}
+	got := c.Forward.TLS
+	if got.MinVersion != want.MinVersion || got.CA != want.CA || got.Key != want.Key || got.Cert != want.Cert ||
+		!slices.Equal(got.NoTLSHosts, want.NoTLSHosts) || !slices.Equal(got.ForceTLSHosts, want.ForceTLSHosts) || !slices.Equal(got.Ciphers, want.Ciphers) {
+		t.Errorf("%+v", got)
+	}
+	if out := c.TLS.Outbound; out.MinVersion != tls.VersionTLS13 || len(out.ForceTLSHosts) != 1 || out.CA != "" || len(out.Ciphers) > 0 {
+		t.Errorf("tls.ini is changed: %+v", out)
+	}
+}
+
+func TestCiphers(t *testing.T) {
+	for name, id := range openSSL {
+		if got, ok := cipherSuite(tls.CipherSuiteName(id)); !ok || got != id {
+			t.Errorf("%s is not %s", name, tls.CipherSuiteName(id))
+		}
+	}
+	for _, name := range []string{"", "HIGH", "TLS_AES_128_GCM_SHA256", "@STRENGTH", "!aNULL", "AES128"} {
+		if id, ok := cipherSuite(name); ok {
+			t.Errorf("%q is %s", name, tls.CipherSuiteName(id))
+		}
+	}
+}
+
+// Names of sections are domains in either form and any case, or below one.
+func TestSectionNames(t *testing.T) {
+	c, texts := load(t, files{"smtp_forward.ini": "domain_selector=mail_from\n[ExÄmple.COM]\nhost=a\n[*.exämple.com]\nhost=b\n[*.XN--BCHER-KVA.example]\nhost=c\n[Joe@BÜCHER.example]\nhost=d"})
+	if len(texts) > 0 {
+		t.Error(texts)
+	}
+	for name, host := range map[string]string{
+		"xn--exmple-cua.com": "a", "*.xn--exmple-cua.com": "b", "*.xn--bcher-kva.example": "c", "joe@xn--bcher-kva.example": "d",
+	} {
+		if r := c.Forward.Routes[name]; r == nil || r.Hosts[0].Host != host {
+			t.Errorf("%s: %+v", name, r)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (l *loader) ini(s *schema) { l.apply(s, l.parsed(s.file)) }
 // apply gives what f says to the entries of s.
 func (l *loader) apply(s *schema, f *iniFile) {
 	for _, sec := range f.sections {
-		if slices.Contains(s.free, sec.name) {
+		if slices.Contains(s.free, sec.name) || s.named && sec.name != "main" {
 			continue
 		}
 		note, idle := s.idle[sec.name]
@@ -261,12 +261,13 @@ func (l *loader) crossChecks() {
 			}
 		}
 	}
-	routes := []*ForwardRoute{&c.Forward.Main}
-	for _, r := range c.Forward.Routes {
-		routes = append(routes, r)
-	}
-	for _, r := range routes {
-		k := l.parsed(forwardFile).section(r.Name).key("host")
+	l.checkForward()
+	for _, r := range c.Forward.all() {
+		section := l.parsed(forwardFile).section(r.Name)
+		k := section.key("host")
+		if r.InTurn {
+			k = section.key("forwarding_host_pool")
+		}
 		for _, hop := range r.Hosts {
 			if k != nil && hop.Path == "" && c.SMTP.listensOn(hop.Host, hop.Port) {
 				l.add(Problem{

@@ -41,6 +41,10 @@ func (c *Config) Print(w io.Writer) {
 					fmt.Fprintln(b, p)
 				}
 			}
+			printHosts(b, "mutual_auth_hosts", c.TLS.Outbound.ShowTo)
+			printHosts(b, "mutual_auth_hosts_exclude", c.TLS.Outbound.HideFrom)
+		case outboundFile:
+			c.printDestinations(b)
 		case "auth_flat_file.ini":
 			fmt.Fprintln(b, "\n[users]")
 			for _, user := range sortedKeys(c.AuthFlatFile.Users) {
@@ -74,6 +78,17 @@ func (c *Config) Print(w io.Writer) {
 	}
 }
 
+// printHosts writes a section whose keys are hosts.
+func printHosts(b *bufio.Writer, section string, hosts []string) {
+	if len(hosts) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n[%s]\n", section)
+	for _, h := range hosts {
+		fmt.Fprintln(b, h)
+	}
+}
+
 func (c *Config) printForward(b *bufio.Writer) {
 	printFile(b, forwardFile)
 	main := c.Forward.Main
@@ -83,6 +98,7 @@ func (c *Config) printForward(b *bufio.Writer) {
 		fmt.Fprintf(b, "\n[%s]\n", name)
 		printRoute(b, name, c.Forward.Routes[name])
 	}
+	printEntries(b, "main", forwardTLSEntries(&c.Forward))
 }
 
 func printRoute(b *bufio.Writer, section string, r *ForwardRoute) {
@@ -100,8 +116,11 @@ func printRoute(b *bufio.Writer, section string, r *ForwardRoute) {
 		}
 	}
 	h := hostKeys{host: strings.Join(hosts, " ")}
+	if r.InTurn {
+		h.host, h.pool = "", h.host
+	}
 	entries := slices.DeleteFunc(routeEntries(r, &h), func(e entry) bool {
-		return e.key == "port" || e.key == "forwarding_host_pool" || e.key == "using_lmtp"
+		return e.key == "port" || e.key == "using_lmtp"
 	})
 	for i := range entries {
 		entries[i].section = section

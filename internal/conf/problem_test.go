@@ -101,15 +101,23 @@ func TestProblems(t *testing.T) {
 		{"half a pair", files{"tls_key.pem": ""}, "config/tls_key.pem: warning: is not used: there is no tls_cert.pem beside it"},
 		{"pairs", files{"tls.ini": "key[]=k.pem\nkey[]=k.pem\ncert=k.pem", "k.pem": ""}, "config/tls.ini:1: key key: 2 keys and 1 certificates: they must come in pairs"},
 		{"client pair", files{"tls.ini": "[outbound]\ncert=k.pem", "k.pem": ""}, "config/tls.ini:2: [outbound] key cert: key and cert must be set together"},
+		{
+			"dnssec",
+			files{"dns.ini": "dnssec=true"},
+			"config/dns.ini:1: warning: key dnssec: believes whichever servers /etc/resolv.conf names: set servers to a validating resolver that can be trusted",
+		},
+		{"mutual_tls", files{"tls.ini": "mutual_tls=true"}, "config/tls.ini:1: warning: key mutual_tls: there is no certificate to show: set [outbound] key and cert"},
 		{"no_tls_hosts", files{"tls.ini": "[no_tls_hosts]\nmx.example.com"}, `config/tls.ini:2: section [no_tls_hosts]: "mx.example.com" is neither an address nor a CIDR block`},
 		{
 			"TLS of Node",
-			files{"tls.ini": "ciphers=x\nenableOCSPStapling=true\n[mx.example.com]\nkey=x\n[redis]\nx=y\n[mutual_auth_hosts]\n[outbnd]"},
-			"config/tls.ini:1: warning: key ciphers: has no effect: the TLS library chooses safe values\n" +
+			files{"tls.ini": "ciphers=x\nenableOCSPStapling=true\n[mx.example.com]\nkey=x\n[redis]\nx=y\n[mutual_auth_hosts]\na.example=CN\n[outbnd]"},
+			"config/tls.ini:1: warning: key ciphers: cannot be chosen here: \"x\"; the TLS library chooses\n" +
 				"config/tls.ini:2: warning: key enableOCSPStapling: has no effect: OCSP stapling is not supported\n" +
 				"config/tls.ini:3: warning: section [mx.example.com]: has no effect: certificates have no options of their own\n" +
-				"config/tls.ini:5: warning: section [redis]: has no effect: failed handshakes are not remembered in redis\n" +
-				"config/tls.ini:8: section [outbnd]: unknown, did you mean outbound?",
+				"config/tls.ini:5: warning: section [redis]: has no effect: failed handshakes are remembered in memory, for an hour\n" +
+				"config/tls.ini:7: warning: section [mutual_auth_hosts]: there is no certificate to show: set [outbound] key and cert\n" +
+				"config/tls.ini:8: warning: [mutual_auth_hosts] key a.example: the name of a certificate has no effect: there is one, [outbound] key and cert\n" +
+				"config/tls.ini:9: section [outbnd]: unknown, did you mean outbound?",
 		},
 		{"starttls port", files{"tls.ini": "no_starttls_ports[]=0"}, `config/tls.ini:1: key no_starttls_ports: "0" is no port`},
 		{"one of several", files{"tls.ini": "no_starttls_ports[]=1\nno_starttls_ports[]=2\n\nno_starttls_ports[]=x"}, `config/tls.ini:4: key no_starttls_ports: "x" is no port`},
@@ -151,8 +159,64 @@ func TestProblems(t *testing.T) {
 		{"auth_user alone", files{"smtp_forward.ini": "host=a.example\nauth_type=plain\nauth_user=user"}, "config/smtp_forward.ini:3: key auth_user: auth_pass is missing"},
 		{"auth_pass alone", files{"smtp_forward.ini": "host=a.example\nauth_pass=pass"}, "config/smtp_forward.ini:2: key auth_pass: auth_user is missing"},
 		{"auth_type alone", files{"smtp_forward.ini": "host=a.example\nauth_type=login"}, "config/smtp_forward.ini:2: key auth_type: auth_user and auth_pass are missing"},
-		{"no auth_type", files{"smtp_forward.ini": "host=a.example\nauth_user=u\nauth_pass=p"}, "config/smtp_forward.ini:2: warning: key auth_user: has no effect without auth_type=plain or auth_type=login"},
-		{"auth_type", files{"smtp_forward.ini": "host=a.example\nauth_type=cram-md5\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "cram-md5" is none of plain, login`},
+		{"no auth_type", files{"smtp_forward.ini": "host=a.example\nauth_user=u\nauth_pass=p"}, "config/smtp_forward.ini:2: warning: key auth_user: has no effect without auth_type, such as plain or login"},
+		{"auth_type", files{"smtp_forward.ini": "host=a.example\nauth_type=md5\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "md5" is none of plain, login, cram-md5, external, forward`},
+		{"auth_type mistyped", files{"smtp_forward.ini": "host=a.example\nauth_type=cram-md4\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "cram-md4" is none of plain, login, cram-md5, external, forward, did you mean cram-md5?`},
+		{"external without certificate", files{"smtp_forward.ini": "host=a.example\nauth_type=external"}, "config/smtp_forward.ini:2: key auth_type: external needs a client certificate: [tls] key and cert"},
+		{
+			"external in clear",
+			files{"smtp_forward.ini": "host=a.example\n[b.example]\nhost=tls://b\nauth_type=external\n[c.example]\nhost=c\nauth_type=external\nauth_pass=x\n[tls]\nkey=a.pem\ncert=a.pem", "a.pem": ""},
+			"config/smtp_forward.ini:7: [c.example] key auth_type: external shows a client certificate, which needs TLS: set require_tls\n" +
+				"config/smtp_forward.ini:8: warning: [c.example] key auth_pass: has no effect with auth_type=external",
+		},
+		{
+			"the client's credentials",
+			files{"smtp_forward.ini": "host=a.example\nauth_type=forward\nauth_user=u\nauth_pass=p\non_failure=queue"},
+			"config/smtp_forward.ini:3: warning: key auth_user: has no effect with auth_type=forward\n" +
+				"config/smtp_forward.ini:4: warning: key auth_pass: has no effect with auth_type=forward\n" +
+				"config/smtp_forward.ini:5: warning: key on_failure: has no effect with auth_type=forward: the client's credentials are not kept",
+		},
+		{
+			"forward tls",
+			files{"smtp_forward.ini": "host=a\nno_tls_hosts=x\n[tls]\nkey=gone.pem\nciphers=HIGH:ECDHE-RSA-AES128-GCM-SHA256:!aNULL\nminVersion=TLSv9\nrequestCert=true"},
+			"config/smtp_forward.ini:2: warning: key no_tls_hosts: has no effect here, it belongs to [tls]\n" +
+				"config/smtp_forward.ini:4: [tls] key key: there is no file DIR/config/gone.pem\n" +
+				"config/smtp_forward.ini:4: [tls] key key: key and cert must be set together\n" +
+				`config/smtp_forward.ini:5: warning: [tls] key ciphers: cannot be chosen here: "HIGH", "!aNULL"` + "\n" +
+				"config/smtp_forward.ini:6: [tls] key minVersion: \"TLSv9\" is none of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, did you mean TLSv1?\n" +
+				"config/smtp_forward.ini:7: warning: [tls] key requestCert: has no effect: a server always shows its certificate",
+		},
+		{
+			"forward values",
+			files{"smtp_forward.ini": "host=a\nmax_messages=0\nmax_connections=0\nbind=eth0\nbind_helo=a b\nsplit=defere\non_failure=bounce\nforward_client=yes\ndead_forwarding_host_retry_secs=0\n[b.example]\nhost=b\nsplit=fanout\nmax_age=x"},
+			"config/smtp_forward.ini:2: key max_messages: 0 is less than 1\n" +
+				"config/smtp_forward.ini:3: key max_connections: 0 is less than 1\n" +
+				"config/smtp_forward.ini:4: key bind: \"eth0\" is no IP address\n" +
+				"config/smtp_forward.ini:5: key bind_helo: \"a b\" is no host name\n" +
+				"config/smtp_forward.ini:6: key split: \"defere\" is none of defer, fanout, did you mean defer?\n" +
+				"config/smtp_forward.ini:7: key on_failure: \"bounce\" is none of reply, queue\n" +
+				"config/smtp_forward.ini:8: key forward_client: \"yes\" is none of none, xforward, xclient\n" +
+				"config/smtp_forward.ini:9: key dead_forwarding_host_retry_secs: \"0\" is less than 1 s\n" +
+				"config/smtp_forward.ini:12: [b.example] key split: belongs above the first section: it holds for all domains\n" +
+				"config/smtp_forward.ini:13: [b.example] key max_age: \"x\" is no duration: whole seconds, or a number with a unit such as 30s, 5m, 2h, 5d",
+		},
+		{
+			"queue plugin",
+			files{"plugins": "queue/smtp_forward\nqueue/lmtp", "smtp_forward.ini": "host=a\n[b.example]\nhost=b\nqueue=lmtp\n[c.example]\nhost=c\nqueue=lmpt\n[d.example]\nhost=d\nqueue=outbound"},
+			"config/smtp_forward.ini:7: [c.example] key queue: \"lmpt\" is no plugin of config/plugins",
+		},
+		{
+			"address section",
+			files{"smtp_forward.ini": "host=a\n[u@b.example]\nhost=b"},
+			"config/smtp_forward.ini:2: warning: section [u@b.example]: has no effect: only with domain_selector=mail_from may a section be an address",
+		},
+		{
+			"keys without a host",
+			files{"smtp_forward.ini": "host=a\n[b.example]\nenable_tls=true\n[c.example]\nenable_outbound=false\nusing_lmtp=true\nport=26"},
+			"config/smtp_forward.ini:2: section [b.example]: has no host\n" +
+				"config/smtp_forward.ini:6: warning: [c.example] key using_lmtp: has no effect without host\n" +
+				"config/smtp_forward.ini:7: warning: [c.example] key port: has no effect without host",
+		},
 		{
 			"forward host",
 			files{"smtp_forward.ini": "host=a.example:0\n[b.example]\nhost=http://x\n[c.example]\nhost=smtp://u:p@x\n[d.example]\nhost=lmtp+unix:x\n[e.example]\nhost=,"},
@@ -181,14 +245,12 @@ func TestProblems(t *testing.T) {
 			"config/smtp_forward.ini:1: key hosts: unknown, did you mean host?\n" +
 				"config/smtp_forward.ini:4: [b.example] key check_sender: belongs above the first section: it holds for all domains\n" +
 				"config/smtp_forward.ini:5: [b.example] key auth_usr: unknown, did you mean auth_user?\n" +
-				"config/smtp_forward.ini:8: warning: [tls] key ciphers: has no effect here: tls.ini [outbound] holds",
+				"config/smtp_forward.ini:8: warning: [tls] key ciphers: cannot be chosen here: \"x\"; the TLS library chooses",
 		},
 		{
 			"host pool",
 			files{"smtp_forward.ini": "forwarding_host_pool=a:26, b\ndead_forwarding_host_retry_secs=10\n[c.example]\nhost=c\nforwarding_host_pool=d"},
-			"config/smtp_forward.ini:1: warning: key forwarding_host_pool: is read as host: its hosts are tried in order, not at random\n" +
-				"config/smtp_forward.ini:2: warning: key dead_forwarding_host_retry_secs: has no effect: every message tries the hosts in order, and an unreachable one is left alone for a while\n" +
-				"config/smtp_forward.ini:5: warning: [c.example] key forwarding_host_pool: has no effect beside host: put all hosts there",
+			"config/smtp_forward.ini:4: warning: [c.example] key host: has no effect beside forwarding_host_pool",
 		},
 		{
 			"old files",
@@ -198,7 +260,7 @@ func TestProblems(t *testing.T) {
 				"config/loglevel:1: \"loud\" is none of emerg, alert, crit, error, warn, notice, info, debug, protocol, data\n" +
 				"config/loglevel:1: warning: is the old place of config/log.ini level, still read\n" +
 				"config/max_line_length:1: warning: is not read: config/connection.ini sets [max] line_length\n" +
-				"config/outbound.ipv6_enabled:1: warning: has no effect: IPv6 and IPv4 addresses are both tried, inet_prefer says which first\n" +
+				"config/outbound.ipv6_enabled:1: warning: is the old place of config/outbound.ini ipv6_enabled, still read\n" +
 				"config/smtp.ini:2: [headers] key max_received: 0 is less than 1\n" +
 				"config/smtp.ini:2: warning: [headers] key max_received: is the old place of config/connection.ini [headers] max_received, still read",
 		},

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tarishi/internal/mail"
 )
 
 // schema is one ini file: what its keys set, and what it may hold besides.
@@ -16,6 +18,8 @@ type schema struct {
 	entries []entry
 	// sections whose keys are free; they are read by own code.
 	free []string
+	// named is set where every section but main is read by own code.
+	named bool
 	// sections of Haraka's that have no effect here, and why.
 	idle map[string]string
 	// perName says why a section called like a host has no effect; "": such a
@@ -221,21 +225,20 @@ func tlsINI(c *Config) *schema {
 			{key: "requireAuthorized", note: noClients},
 			{key: "requestOCSP", note: "has no effect: OCSP stapling is not supported"},
 			{key: "enableOCSPStapling", note: "has no effect: OCSP stapling is not supported"},
-			{key: "mutual_tls", note: "has no effect: a client certificate is [outbound] key and cert"},
+			{key: "ciphers", field: ciphers(&out.Ciphers), hidden: true},
+			{key: "mutual_tls", field: boolean(&s.MutualTLS)},
 			{key: "pfx", note: "has no effect: use PEM files, key and cert"},
 			{key: "passphrase", note: "has no effect: keys must not be encrypted"},
 			{key: "crl", note: notYet},
 		},
-		free: []string{"no_tls_hosts"},
+		free: []string{"no_tls_hosts", "mutual_auth_hosts", "mutual_auth_hosts_exclude"},
 		idle: map[string]string{
-			"redis":                     "has no effect: failed handshakes are not remembered in redis",
-			"mutual_auth_hosts":         "has no effect: a client certificate is [outbound] key and cert",
-			"mutual_auth_hosts_exclude": "has no effect: a client certificate is [outbound] key and cert",
-			"inbound":                   "has no effect: what concerns connections that come in stands in the main section",
+			"redis":   "has no effect: failed handshakes are remembered in memory, for an hour",
+			"inbound": "has no effect: what concerns connections that come in stands in the main section",
 		},
 		perName: "has no effect: certificates have no options of their own",
 	}
-	library := []string{"ciphers", "dhparam", "ecdhCurve", "honorCipherOrder", "secureProtocol", "secureOptions", "ALPNProtocols", "maxVersion", "sigalgs"}
+	library := []string{"dhparam", "ecdhCurve", "honorCipherOrder", "secureProtocol", "secureOptions", "ALPNProtocols", "maxVersion", "sigalgs"}
 	for _, k := range library {
 		f.entries = append(f.entries, entry{key: k, note: goTLS})
 	}
@@ -244,6 +247,9 @@ func tlsINI(c *Config) *schema {
 		entry{section: "outbound", key: "cert", field: text(&out.Cert)},
 		entry{section: "outbound", key: "ca", field: text(&out.CA)},
 		entry{section: "outbound", key: "minVersion", field: version(&out.MinVersion)},
+		entry{section: "outbound", key: "ciphers", field: ciphers(&out.Ciphers)},
+		entry{section: "outbound", key: "dane", field: boolean(&s.DANE)},
+		entry{section: "outbound", key: "mta_sts", field: boolean(&s.MTASTS)},
 		entry{section: "outbound", key: "rejectUnauthorized", note: anyCertificate},
 		entry{section: "outbound", key: "no_tls_hosts", field: texts(&out.NoTLSHosts)},
 		entry{section: "outbound", key: "force_tls_hosts", field: texts(&out.ForceTLSHosts)},
@@ -261,12 +267,13 @@ func dnsINI(c *Config) *schema {
 		{key: "servers", field: each(&s.Servers, dnsServer, func(s string) string { return s })},
 		{key: "timeout", field: duration(&s.Timeout, time.Millisecond)},
 		{key: "tries", field: number(&s.Tries, 1, 100)},
+		{key: "dnssec", field: boolean(&s.DNSSEC)},
 	}}
 }
 
 func outboundINI(c *Config) *schema {
 	s := &c.Outbound
-	return &schema{file: "outbound.ini", entries: []entry{
+	return &schema{file: outboundFile, named: true, entries: []entry{
 		{key: "disabled", field: boolean(&s.Disabled), was: []string{"outbound.disabled"}},
 		{key: "concurrency_max", field: atLeast(&s.ConcurrencyMax, 1), was: []string{"outbound.concurrency_max"}},
 		{key: "enable_tls", field: boolean(&s.EnableTLS), was: []string{"outbound.enable_tls"}},
@@ -281,11 +288,10 @@ func outboundINI(c *Config) *schema {
 		{key: "temp_fail_intervals", field: intervals(&s.TempFailIntervals), was: []string{"outbound.temp_fail_intervals"}},
 		{key: "port", field: port(&s.Port)},
 		{key: "max_lifetime", field: duration(&s.MaxLifetime, time.Second)},
+		{key: "delay_warning", field: delayWarning(&s.DelayWarning)},
+		{key: "jitter", field: percent(&s.Jitter)},
 		{key: "min_free", field: minFree(&s.MinFree)},
-		{
-			key: "ipv6_enabled", was: []string{"outbound.ipv6_enabled"},
-			note: "has no effect: IPv6 and IPv4 addresses are both tried, inet_prefer says which first",
-		},
+		{key: "ipv6_enabled", field: boolean(&s.IPv6), was: []string{"outbound.ipv6_enabled"}},
 	}}
 }
 
@@ -334,6 +340,16 @@ func methods(p *[]string) field {
 	}
 }
 
+// finishDNS warns where whom dnssec believes is left to the system.
+func (l *loader) finishDNS() {
+	if k := l.parsed("dns.ini").section("main").key("dnssec"); k != nil && l.c.DNS.DNSSEC && len(l.c.DNS.Servers) == 0 {
+		l.add(Problem{
+			File: place("dns.ini"), Line: k.line, Key: k.name, Warning: true,
+			Text: "believes whichever servers /etc/resolv.conf names: set servers to a validating resolver that can be trusted",
+		})
+	}
+}
+
 // finishTLS completes what tls.ini's table cannot say: defaults that depend on
 // files, absolute paths, inheritance.
 func (l *loader) finishTLS() {
@@ -351,6 +367,10 @@ func (l *loader) finishTLS() {
 		}
 		t.NoTLSHosts = append(t.NoTLSHosts, p)
 	}
+	l.cipherNames("tls.ini", "main", main.key("ciphers"))
+	l.cipherNames("tls.ini", "outbound", out.key("ciphers"))
+	t.Outbound.ShowTo = l.mutualHosts(f.section("mutual_auth_hosts"))
+	t.Outbound.HideFrom = l.mutualHosts(f.section("mutual_auth_hosts_exclude"))
 	t.Key, t.Cert = l.paths(main, "key", t.Key), l.paths(main, "cert", t.Cert)
 	defaultKey, defaultCert := filepath.Join(l.c.ConfigDir, "tls_key.pem"), filepath.Join(l.c.ConfigDir, "tls_cert.pem")
 	switch {
@@ -398,6 +418,19 @@ func (l *loader) finishTLS() {
 			*one.p = l.paths(s, one.key, []string{*one.p})[0]
 		}
 	}
+	if t.Outbound.Key == "" && t.Outbound.Cert == "" && (t.MutualTLS || len(t.Outbound.ShowTo) > 0) {
+		if len(t.Key) > 0 && len(t.Cert) > 0 {
+			t.Outbound.Key, t.Outbound.Cert = t.Key[0], t.Cert[0]
+		} else {
+			p := Problem{File: place("tls.ini"), Text: "there is no certificate to show: set [outbound] key and cert", Warning: true}
+			if k := main.key("mutual_tls"); k != nil {
+				p.Line, p.Key = k.line, k.name
+			} else {
+				p.Line, p.Section = f.section("mutual_auth_hosts").line, "mutual_auth_hosts"
+			}
+			l.add(p)
+		}
+	}
 	if (t.Outbound.Key == "") != (t.Outbound.Cert == "") {
 		k := out.key("key")
 		if k == nil {
@@ -406,6 +439,21 @@ func (l *loader) finishTLS() {
 		l.add(Problem{File: place("tls.ini"), Line: k.line, Section: "outbound", Key: k.name, Text: "key and cert must be set together"})
 		t.Outbound.Key, t.Outbound.Cert = "", ""
 	}
+}
+
+// mutualHosts returns the keys of a section of tls.ini that lists hosts.
+func (l *loader) mutualHosts(s *iniSection) []string {
+	var hosts []string
+	for _, k := range s.keys {
+		hosts = append(hosts, mail.CanonicalDomain(k.name))
+		if value := strings.Join(k.values, ""); value != "" && !k.bare {
+			l.add(Problem{
+				File: place("tls.ini"), Line: k.line, Section: s.name, Key: k.name, Warning: true,
+				Text: "the name of a certificate has no effect: there is one, [outbound] key and cert",
+			})
+		}
+	}
+	return hosts
 }
 
 // paths makes names absolute below config/ and complains of those that are not

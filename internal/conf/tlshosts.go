@@ -18,6 +18,13 @@ func (t TLSOutbound) Excludes(host string, addr netip.Addr, domain string) bool 
 	return listed(t.NoTLSHosts, host, addr, domain)
 }
 
+// Shows reports whether the client certificate is for a next hop: by its host
+// name or the recipient domain.
+func (t TLSOutbound) Shows(host, domain string) bool {
+	named := func(s string) bool { return s == host || s == domain }
+	return (len(t.ShowTo) == 0 || slices.ContainsFunc(t.ShowTo, named)) && !slices.ContainsFunc(t.HideFrom, named)
+}
+
 func listed(list []string, host string, addr netip.Addr, domain string) bool {
 	return slices.ContainsFunc(list, func(s string) bool {
 		if p, err := netip.ParsePrefix(s); err == nil {

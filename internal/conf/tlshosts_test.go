@@ -27,3 +27,22 @@ func TestTLSHosts(t *testing.T) {
 		}
 	}
 }
+
+func TestShows(t *testing.T) {
+	for _, tc := range []struct {
+		show, hide   []string
+		host, domain string
+		want         bool
+	}{
+		{nil, nil, "mx.example", "d.example", true},
+		{[]string{"mx.example"}, nil, "mx.example", "d.example", true},
+		{[]string{"d.example"}, nil, "mx.example", "d.example", true},
+		{[]string{"other.example"}, nil, "mx.example", "d.example", false},
+		{nil, []string{"d.example"}, "mx.example", "d.example", false},
+		{[]string{"mx.example"}, []string{"mx.example"}, "mx.example", "d.example", false},
+	} {
+		if got := (TLSOutbound{ShowTo: tc.show, HideFrom: tc.hide}).Shows(tc.host, tc.domain); got != tc.want {
+			t.Errorf("%+v: %v", tc, got)
+		}
+	}
+}

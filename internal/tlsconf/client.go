@@ -5,30 +5,32 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+
+	"tarishi/internal/conf"
 )
 
-// Client makes the configuration of connections to other servers. ca is a PEM
-// file of the roots to trust instead of the system's, "": the system's. key and
-// cert are a pair of PEM files to show to servers that ask for a client
-// certificate; both "": none. minVersion is as for Server. Whether a server's
-// certificate is verified at all is the caller's policy.
-func Client(ca, key, cert string, minVersion uint16) (*tls.Config, error) {
-	if minVersion == 0 {
-		minVersion = tls.VersionTLS12
+// Client makes the configuration of connections to other servers: the roots to
+// trust (the system's unless CA names a PEM file), the pair of PEM files to show
+// to servers that ask for a client certificate, the lowest version (0: TLS 1.2)
+// and the cipher suites below TLS 1.3. The lists of hosts, and whether a server's
+// certificate is verified at all, are the caller's policy.
+func Client(o conf.TLSOutbound) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: o.MinVersion, CipherSuites: o.Ciphers}
+	if c.MinVersion == 0 {
+		c.MinVersion = tls.VersionTLS12
 	}
-	c := &tls.Config{MinVersion: minVersion}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
+	if o.CA != "" {
+		pem, err := os.ReadFile(o.CA)
 		if err != nil {
 			return nil, fmt.Errorf("tls: %w", err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls: %s holds no certificate", ca)
+			return nil, fmt.Errorf("tls: %s holds no certificate", o.CA)
 		}
 	}
-	if key != "" || cert != "" {
-		pair, err := load(key, cert)
+	if o.Key != "" || o.Cert != "" {
+		pair, err := load(o.Key, o.Cert)
 		if err != nil {
 			return nil, err
 		}

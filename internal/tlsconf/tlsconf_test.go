@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tarishi/internal/conf"
 )
 
 // pair writes a self-signed certificate for name and its key.
@@ -127,5 +129,70 @@ func TestServerSaysWhichFile(t *testing.T) {
 	}
 	if _, err := Server(nil, nil, 0); !errors.Is(err, ErrNoCertificate) {
 		t.Error(err)
+	}
+}
+
+func TestClient(t *testing.T) {
+	dir := t.TempDir()
+	key, cert := pair(t, dir, "a.test")
+	server, err := Server([]string{key}, []string{cert}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.ClientAuth = tls.RequestClientCert
+	talk := func(o conf.TLSOutbound, most uint16) (tls.ConnectionState, int, error) {
+		t.Helper()
+		c, err := Client(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.ServerName = "a.test"
+		s := server.Clone()
+		s.MaxVersion = most
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		shownCerts := make(chan int, 1)
+		go func() {
+			b, err := l.Accept()
+			if err != nil {
+				shownCerts <- -1
+				return
+			}
+			defer b.Close()
+			peer := tls.Server(b, s)
+			_ = b.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = peer.Handshake()
+			shownCerts <- len(peer.ConnectionState().PeerCertificates)
+		}()
+		a, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := tls.Client(a, c)
+		_ = a.SetDeadline(time.Now().Add(10 * time.Second))
+		err = conn.Handshake()
+		a.Close()
+		return conn.ConnectionState(), <-shownCerts, err
+	}
+	state, certs, err := talk(conf.TLSOutbound{CA: cert, Ciphers: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA}}, tls.VersionTLS12)
+	if err != nil || state.CipherSuite != tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA || certs != 0 {
+		t.Errorf("%s, %d certificates, %v", tls.CipherSuiteName(state.CipherSuite), certs, err)
+	}
+	if _, certs, err = talk(conf.TLSOutbound{CA: cert, Key: key, Cert: cert}, tls.VersionTLS12); err != nil || certs != 1 {
+		t.Errorf("%d certificates, %v", certs, err)
+	}
+	if _, _, err = talk(conf.TLSOutbound{CA: cert, MinVersion: tls.VersionTLS13}, tls.VersionTLS12); err == nil {
+		t.Error("the minimum version does not hold")
+	}
+	if _, _, err = talk(conf.TLSOutbound{}, 0); err == nil {
+		t.Error("an unknown certificate verifies")
+	}
+	for _, o := range []conf.TLSOutbound{{CA: key}, {CA: dir + "/none"}, {Key: key}, {Cert: cert}} {
+		if _, err := Client(o); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
 	}
 }
