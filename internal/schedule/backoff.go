@@ -11,6 +11,8 @@ type Backoff struct {
 	// MaxLifetime is how long after its arrival a message expires, however
 	// many intervals are left; 0: it does not.
 	MaxLifetime time.Duration
+	// Jitter is by how much of itself a wait may be longer or shorter: 0 to 1.
+	Jitter float64
 }
 
 // Interval returns the wait after deferral number attempts, counted from 1. ok
@@ -20,6 +22,24 @@ func (b Backoff) Interval(attempts int) (wait time.Duration, ok bool) {
 		return 0, false
 	}
 	return b.Intervals[attempts-1], true
+}
+
+// Spread returns wait with its jitter: random in [0,1) says how much of it.
+func (b Backoff) Spread(wait time.Duration, random float64) time.Duration {
+	return wait + time.Duration((random*2-1)*b.Jitter*float64(wait))
+}
+
+// Patience is how long all attempts together take when each fails at once, and
+// a quarter more; at least five minutes. Mail whose destination is suspended,
+// so that its attempts do not count up, is kept as long.
+func (b Backoff) Patience() time.Duration {
+	sum := time.Duration(0)
+	for _, w := range b.Intervals {
+		if sum += w; sum < 0 || sum > 1<<61 {
+			return 1 << 61
+		}
+	}
+	return max(sum+sum/4, 5*time.Minute)
 }
 
 // Expired reports whether a message that arrived at received has outlived its

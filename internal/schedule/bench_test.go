@@ -28,7 +28,7 @@ func BenchmarkMillion(b *testing.B) {
 			for i := range million {
 				// spread over ten thousand seconds, in no order
 				after := time.Duration(1+i*7919%million) * 10 * time.Millisecond
-				s.Add(start, id, domains[i%destinations], rcpt, 1, start.Add(after))
+				s.Add(start, Delivery{ID: id, Domain: domains[i%destinations], Recipients: rcpt, Attempts: 1, Next: start.Add(after), Received: start})
 			}
 			size := float64(heapBytes()-before) / million
 			now := start
@@ -53,11 +53,11 @@ func BenchmarkMillion(b *testing.B) {
 func BenchmarkFresh(b *testing.B) {
 	s := New(Options{Concurrency: 100})
 	for i := range million {
-		s.Add(start, "waiting", fmt.Sprint("d", i%1000), []int{0}, 1, start.Add(time.Hour))
+		s.Add(start, Delivery{ID: "waiting", Domain: fmt.Sprint("d", i%1000), Recipients: []int{0}, Attempts: 1, Next: start.Add(time.Hour)})
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Add(start, "fresh", "d7", []int{0}, 0, time.Time{})
+		s.Add(start, Delivery{ID: "fresh", Domain: "d7", Recipients: []int{0}, Received: start})
 		for _, u := range s.Due(start, 1) {
 			s.Done(u)
 		}

@@ -2,200 +2,158 @@
 // goroutines or a clock (now is always an argument).
 //
 // A Unit is one delivery: some recipients of one message that share a
-// destination domain. It is in one of three states:
+// destination domain. It is in one of four states:
 //
 //	waiting  its time has not come: in one heap ordered by that time
-//	ready    due: in its destination's list, first come first served
-//	running  handed out by Due, until Done, Defer or Drop
+//	ready    due: in its domain's list, first come first served
+//	doomed   its lifetime ended while it was ready, or its sender is to be
+//	         warned: Expire hands it out
+//	running  handed out by Due or Expire, until Done, Defer or Drop
 //
-// Due goes round the destinations, one unit of each at a time, so that a
-// destination with much mail does not keep the others waiting. Mail that was
-// never tried goes before retries, except that a retry gets every tenth place
-// so that a steady stream of fresh mail cannot starve it. A destination at its
-// cap is left out until one of its units ends.
+// Domains that share their MX are one site (Locate says which). A site has
+// places, a rate and a state: one that could not be reached by several attempts
+// in a row is suspended, and one unit at a time probes whether it is back. What
+// waits for a place, for the rate or for the end of a suspension is ready, and
+// its attempts do not count up.
+//
+// Due goes round the sites, and within a site round its domains, one unit of
+// each at a time, so that a destination with much mail does not keep the others
+// waiting. Mail that was never tried goes before retries and mail from the null
+// sender, except that each of these gets every tenth place, so that a steady
+// stream of fresh mail cannot starve it. A site gets a place only while it has
+// less than three times the places that would be left: alone it has not quite
+// three quarters of all, and however many want all they can get, some places are
+// left for those that have none. Retries have at most three quarters; a tenth is kept for the null
+// sender, which never gets more than a quarter. (Below ten and four places there
+// is nothing to share out.)
 //
 // Invariants: a unit is in exactly one state; the running units are at most
-// Options.Concurrency in all and Options.PerDestination for each destination;
-// destinations without units are forgotten. Nothing returns an error. A
-// Schedule is not safe for concurrent use.
+// Options.Concurrency in all and those of a site at most its limit, but for
+// domains that joined it while they ran; every unit that does not run has a due
+// time, or Why tells what it waits for; each is handed out at the latest when
+// its lifetime is over; domains and sites are forgotten a while after their
+// last unit. Nothing returns an error. A Schedule is not safe for concurrent
+// use.
 package schedule
 
 import (
+	"cmp"
+	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
-
-	"tarishi/internal/mail"
 )
 
-// retryShare is the place in a row of picks that goes to a retry while both
-// fresh mail and retries are ready.
-const retryShare = 10
+const (
+	tenth     = 10               // one place in so many is a retry's, and one the null sender's
+	lastTry   = 10 * time.Minute // what a unit that is too old when it comes in has for one attempt
+	idleFor   = 15 * time.Minute // how long what was learned of a domain is kept without mail
+	maxIdle   = 20_000           // domains without mail
+	maxDoomed = 16               // running by Expire, at a time
+	share     = 3                // a site may have so many times the places that are left
+)
 
 // Options are the caps on running units; 0 means that there is none.
 type Options struct {
 	Concurrency    int // in all
-	PerDestination int // for each domain
+	PerDestination int // for each site, if Limits is nil
+
+	Limits func(domain string) *Limits // of a domain and of the site of its own
+	Random func() float64              // in [0,1), for the jitter of probes; nil: none
 }
-
-type class uint8
-
-const (
-	fresh class = iota
-	retry
-	classes
-)
-
-type state uint8
-
-const (
-	waiting state = iota
-	ready
-	running
-	gone
-)
-
-// Unit is one delivery. Its fields are packed because a million of them may
-// wait at a time: 64 bytes. A running Unit belongs
-// to whom Due gave it; other units may only be read through the Schedule.
-type Unit struct {
-	dest     *destination
-	more     *more    // what does not fit in here
-	link     *Unit    // next in its destination's list, while ready
-	next     int64    // when due: nanoseconds since 1970
-	id       mail.Key // unless more has it
-	first    int32
-	index    int32 // in the heap, while waiting
-	attempts uint16
-	state    state
-}
-
-// more is what few units need.
-type more struct {
-	recipients []int32 // all, unless it is only Unit.first
-	id         mail.ID // one that has no key
-}
-
-// ID returns the message's id.
-func (u *Unit) ID() mail.ID {
-	if u.more != nil && u.more.id != "" {
-		return u.more.id
-	}
-	return u.id.ID()
-}
-
-// Domain returns the destination as it was given to Add.
-func (u *Unit) Domain() string { return u.dest.name }
-
-// Recipients returns the indices of the recipients in the message's envelope.
-func (u *Unit) Recipients() []int {
-	if u.more == nil || u.more.recipients == nil {
-		return []int{int(u.first)}
-	}
-	all := make([]int, len(u.more.recipients))
-	for i, r := range u.more.recipients {
-		all[i] = int(r)
-	}
-	return all
-}
-
-// Attempts returns how many attempts ended in a deferral.
-func (u *Unit) Attempts() int { return int(u.attempts) }
-
-// Next returns when the unit was or becomes due.
-func (u *Unit) Next() time.Time { return time.Unix(0, u.next) }
-
-// Running reports whether the unit has been handed out by Due.
-func (u *Unit) Running() bool { return u.state == running }
-
-func (u *Unit) set(recipients []int, attempts int, next time.Time) {
-	var m more
-	if u.more != nil {
-		m.id = u.more.id
-	}
-	if len(recipients) == 1 {
-		u.first = int32(recipients[0])
-	} else {
-		m.recipients = make([]int32, len(recipients))
-		for i, r := range recipients {
-			m.recipients[i] = int32(r)
-		}
-	}
-	u.more = nil
-	if m.id != "" || m.recipients != nil {
-		u.more = &more{m.recipients, m.id}
-	}
-	u.attempts = uint16(min(max(attempts, 0), math.MaxUint16))
-	u.next = nanoseconds(next)
-}
-
-func (u *Unit) class() class {
-	if u.attempts == 0 {
-		return fresh
-	}
-	return retry
-}
-
-// destination is one domain. All its units share the one object.
-type destination struct {
-	name    string
-	units   int32 // in any state
-	running int32
-	lists   [classes]list
-}
-
-// list is what is ready for a destination, and the destination's place in the
-// ring of those that have something ready.
-type list struct {
-	head, tail *Unit
-	link       *destination
-	queued     bool
-}
-
-// ring is the destinations whose turn it is, first come first served.
-type ring struct{ head, tail *destination }
 
 // Schedule is the units of one queue. Use New.
 type Schedule struct {
-	o       Options
-	dests   map[string]*destination
+	o        Options
+	fallback *Limits
+	sharing  bool         // there are enough places to share them out
+	caps     [classes]int // places of a class at most
+	reserve  int          // places that only the null sender gets
+
+	domains map[string]*domain
+	sites   map[string]*site // those that Locate named
+	idle    []*domain        // those that had no units and are kept, in turn
 	waiting heap
 	rings   [classes]ring
+	alarms  alarms
+	leftOut []*site // with something ready and no place but for share
+	doomed  list
+	runs    []*Unit
+
 	units   int
-	running int
-	streak  int // fresh units picked in a row while a retry was ready
+	running int // of Due
+	dooming int // running of Expire
+	byClass [classes]int
+	turn    int
+
+	sweepAt int64 // no ready unit expires before
+	sweptAt int64
+	seen    int64 // the latest now
+	dated   int64 // when the domains' oldest were exact
 }
 
 // New returns an empty Schedule.
 func New(o Options) *Schedule {
-	if o.Concurrency <= 0 {
+	if o.Concurrency <= 0 || o.Concurrency > math.MaxInt32 {
 		o.Concurrency = math.MaxInt32
 	}
-	if o.PerDestination <= 0 {
-		o.PerDestination = math.MaxInt32
+	s := &Schedule{
+		o: o, fallback: &Limits{Low: max(o.PerDestination, 0), High: max(o.PerDestination, 0)},
+		domains: map[string]*domain{}, sites: map[string]*site{}, sweepAt: math.MaxInt64,
 	}
-	return &Schedule{o: o, dests: map[string]*destination{}}
+	c := o.Concurrency
+	s.caps = [classes]int{c, c, c}
+	if c >= 4 && c < math.MaxInt32 {
+		s.sharing = true
+		s.caps[retry], s.caps[null] = c-c/4, c/4
+	}
+	if c >= tenth {
+		s.reserve = c / tenth
+	}
+	return s
 }
 
-// Add puts a delivery in: the recipients, by their indices in the envelope, of
-// message id at domain (in its canonical form), after that many deferrals, due
-// at next. The zero time and any time up to now mean at once.
-func (s *Schedule) Add(now time.Time, id mail.ID, domain string, recipients []int, attempts int, next time.Time) *Unit {
-	d := s.dests[domain]
+func (s *Schedule) limits(domain string) *Limits {
+	if s.o.Limits != nil {
+		if l := s.o.Limits(domain); l != nil {
+			return l
+		}
+	}
+	return s.fallback
+}
+
+// Add puts a delivery in.
+func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
+	d := s.domains[v.Domain]
 	if d == nil {
-		domain = strings.Clone(domain) // it may be part of a larger string
-		d = &destination{name: domain}
-		s.dests[domain] = d
+		name := strings.Clone(v.Domain) // it may be part of a larger string
+		d = &domain{name: name, limits: s.limits(name)}
+		s.domains[name] = d
+	}
+	s.seen = max(s.seen, now.UnixNano())
+	u := &Unit{dest: d, received: nanoseconds(v.Received)}
+	if d.units == 0 || u.received < d.oldest {
+		d.oldest, d.stale = u.received, false
 	}
 	d.units++
 	s.units++
-	u := &Unit{dest: d}
-	if k, ok := id.Key(); ok {
+	if k, ok := v.ID.Key(); ok {
 		u.id = k
 	} else {
-		u.more = &more{id: id}
+		u.more = &more{id: v.ID}
 	}
-	u.set(recipients, attempts, next)
+	if v.Null {
+		u.flags |= fromNull
+	}
+	if v.Marked {
+		u.flags |= marked
+	}
+	u.set(v.Recipients, v.Attempts, v.Next)
+	if at := now.UnixNano(); d.limits.Lifetime > 0 && u.received+int64(d.limits.Lifetime) <= at {
+		u.flags |= overdue
+		u.next = max(u.next, at)
+	}
 	s.place(u, now)
 	return u
 }
@@ -204,58 +162,118 @@ func (s *Schedule) Add(now time.Time, id mail.ID, domain string, recipients []in
 // are running from then on.
 func (s *Schedule) Due(now time.Time, limit int) []*Unit {
 	at := now.UnixNano()
-	for len(s.waiting) > 0 && s.waiting[0].next <= at {
-		s.ready(s.waiting.pop())
-	}
-	limit = min(limit, s.o.Concurrency-s.running)
+	s.promote(at)
 	var due []*Unit
-	for len(due) < limit {
-		u := s.pick()
+	for len(due) < limit && s.running < s.o.Concurrency {
+		u := s.pick(at)
 		if u == nil {
 			break
 		}
-		u.state = running
-		u.dest.running++
+		s.run(u)
 		s.running++
+		s.byClass[u.class()]++
 		due = append(due, u)
 	}
+	s.forget(at)
 	return due
 }
 
-// pick takes the next ready unit off its list, or returns nil.
-func (s *Schedule) pick() *Unit {
-	first, second := fresh, retry
-	if s.streak >= retryShare-1 {
-		first, second = retry, fresh
+// Expire hands out up to limit units whose lifetime ended while they were
+// ready: their site has no place, is suspended, or nobody asks Due. Those of
+// which the sender is to be warned come too. They take no places.
+func (s *Schedule) Expire(now time.Time, limit int) []*Unit {
+	at := now.UnixNano()
+	s.promote(at)
+	s.sweep(at)
+	var out []*Unit
+	for len(out) < limit && s.dooming < maxDoomed && s.doomed.n > 0 {
+		u := s.doomed.pop()
+		if end, _ := u.ends(); end <= at {
+			u.flags |= expired
+		} else {
+			u.flags |= late
+		}
+		s.run(u)
+		s.dooming++
+		out = append(out, u)
 	}
-	u := s.take(first)
-	if u == nil {
-		u = s.take(second)
-	}
-	switch {
-	case u == nil:
-	case u.class() == retry || s.rings[retry].head == nil:
-		s.streak = 0
-	default:
-		s.streak++
-	}
-	return u
+	return out
 }
 
-func (s *Schedule) take(c class) *Unit {
-	for d := s.pop(c); d != nil; d = s.pop(c) {
-		l := &d.lists[c]
-		if l.head == nil || int(d.running) >= s.o.PerDestination {
-			continue // it comes back with a unit, or when one of its units ends
+func (s *Schedule) run(u *Unit) {
+	u.state = running
+	u.index = int32(len(s.runs))
+	s.runs = append(s.runs, u)
+}
+
+// promote makes ready what is due, and gives sites their turns whose time came.
+func (s *Schedule) promote(now int64) {
+	for len(s.waiting) > 0 && s.waiting[0].next <= now {
+		s.makeReady(s.waiting.pop(), now, false)
+	}
+	for len(s.alarms) > 0 && s.alarms[0].alarmAt <= now {
+		s.offer(s.alarms[0], now)
+	}
+}
+
+// pick takes the next ready unit off its list, or returns nil.
+func (s *Schedule) pick(now int64) *Unit {
+	order := [classes]class{fresh, null, retry}
+	switch {
+	case s.turn == tenth-1:
+		order = [classes]class{retry, null, fresh}
+	case s.turn == tenth/2-1 || s.running >= s.o.Concurrency-s.reserve:
+		order = [classes]class{null, fresh, retry}
+	}
+	for _, c := range order {
+		if !s.room(c) {
+			continue
 		}
-		u := l.head
-		if l.head = u.link; l.head == nil {
-			l.tail = nil
-		} else {
-			s.push(d, c)
+		t := s.front(c, now)
+		if t == nil {
+			continue
 		}
-		u.link = nil
+		r := &t.rings[c]
+		s.rings[c].pop(c)
+		d := r.pop(c)
+		u := d.lists[c].pop()
+		d.ready--
+		if d.lists[c].n > 0 {
+			r.push(d, c)
+		}
+		t.take(u, now)
+		s.offer(t, now)
+		s.turn = (s.turn + 1) % tenth
 		return u
+	}
+	return nil
+}
+
+// room reports whether one more of a class may run.
+func (s *Schedule) room(c class) bool {
+	if s.running >= s.o.Concurrency || s.byClass[c] >= s.caps[c] {
+		return false
+	}
+	return c == null || s.running-s.byClass[null] < s.o.Concurrency-s.reserve
+}
+
+// front returns the first site of a class that has a place for a unit. Those
+// that have none lose their turn until they are offered again.
+func (s *Schedule) front(c class, now int64) *site {
+	for t := s.rings[c].head; t != nil; t = s.rings[c].head {
+		if t.rings[c].head != nil {
+			why, until := s.blocked(t, now)
+			if why == open {
+				return t
+			}
+			switch {
+			case until > 0:
+				s.alarms.set(t, until)
+			case why == crowded:
+				s.leaveOut(t)
+			}
+		}
+		s.rings[c].pop(c)
 	}
 	return nil
 }
@@ -266,36 +284,108 @@ func (s *Schedule) Done(u *Unit) { s.Drop(u) }
 // Defer ends a running unit, which becomes due again at next with the
 // recipients that are left and the new number of deferrals.
 func (s *Schedule) Defer(u *Unit, now time.Time, recipients []int, attempts int, next time.Time) {
-	s.release(u)
+	s.release(u, now.UnixNano())
+	u.flags &^= expired | late | overdue
 	u.set(recipients, attempts, next)
 	s.place(u, now)
 }
 
 // Drop forgets a unit in any state. Doing it twice is harmless.
 func (s *Schedule) Drop(u *Unit) {
+	d := u.dest
 	switch u.state {
 	case waiting:
 		s.waiting.remove(int(u.index))
 	case ready:
-		u.dest.lists[u.class()].remove(u)
+		s.unready(u)
+	case doomed:
+		s.doomed.remove(u)
 	case running:
-		s.release(u)
+		s.release(u, s.seen)
 	case gone:
 		return
 	}
 	u.state = gone
 	s.units--
-	if u.dest.units--; u.dest.units == 0 {
-		delete(s.dests, u.dest.name)
+	if u.received == d.oldest {
+		d.stale = true
+	}
+	if d.units--; d.units == 0 {
+		s.retire(d)
 	}
 }
 
-// Flush makes what waits for domain due at now; domain "" means every one. It
-// returns how many units that were.
+// retire forgets a domain without units, at once if nothing was learned of it.
+func (s *Schedule) retire(d *domain) {
+	d.idle = s.seen
+	if d.listed {
+		return
+	}
+	if d.site == nil || !d.site.shared && d.site.limits.Rate.Count == 0 && d.site.plain(math.MaxInt64) {
+		s.erase(d)
+		return
+	}
+	d.listed = true
+	s.idle = append(s.idle, d)
+	if len(s.idle) > maxIdle {
+		s.unidle()
+	}
+}
+
+// unidle takes the first domain off the list, and forgets it if it still has no
+// units.
+func (s *Schedule) unidle() {
+	d := s.idle[0]
+	s.idle[0] = nil
+	if s.idle = s.idle[1:]; len(s.idle) == 0 {
+		s.idle = nil
+	}
+	d.listed = false
+	if d.units == 0 {
+		s.erase(d)
+	}
+}
+
+func (s *Schedule) erase(d *domain) {
+	s.leaveSite(d)
+	delete(s.domains, d.name)
+}
+
+// forget forgets what was learned of domains that have had no mail for long. It
+// looks at two at a time, so that it never takes long.
+func (s *Schedule) forget(now int64) {
+	s.seen = max(s.seen, now)
+	for range min(2, len(s.idle)) {
+		d := s.idle[0]
+		busy := d.site != nil && (d.site.tat > now || d.site.until > now)
+		if d.units == 0 && (busy || now-d.idle < int64(idleFor)) {
+			s.idle = append(s.idle[1:], d)
+			continue
+		}
+		s.unidle()
+	}
+}
+
+// Flush makes what waits for domain due at now; domain "" means every one. A
+// suspended site is probed at once. It returns how many units became due.
 func (s *Schedule) Flush(domain string, now time.Time) int {
-	d := s.dests[domain]
+	d := s.domains[domain]
 	if domain != "" && d == nil {
 		return 0
+	}
+	at := now.UnixNano()
+	rouse := func(t *site) {
+		if t != nil && t.until > at {
+			t.until = at
+			s.offer(t, at)
+		}
+	}
+	if domain != "" {
+		rouse(d.site)
+	} else {
+		for _, e := range s.domains {
+			rouse(e.site)
+		}
 	}
 	kept := s.waiting[:0]
 	var flushed []*Unit
@@ -311,157 +401,338 @@ func (s *Schedule) Flush(domain string, now time.Time) int {
 	s.waiting = kept
 	s.waiting.order()
 	for _, u := range flushed {
-		s.ready(u)
+		s.makeReady(u, at, false)
 	}
 	return len(flushed)
 }
 
-// Next returns when Due has something to hand out: now if it would at once,
-// else the time of the unit that waits least. ok is false when only the end of
-// a running unit or an Add can change anything.
+// Next returns when Due or Expire has something to hand out: now if one would
+// at once, else the earliest time at which one may. ok is false when only the
+// end of a running unit or an Add can change anything.
 func (s *Schedule) Next(now time.Time) (next time.Time, ok bool) {
-	if s.running >= s.o.Concurrency {
-		return time.Time{}, false
-	}
-	for c := range s.rings {
-		for d := s.rings[c].head; d != nil; d = d.lists[c].link {
-			if d.lists[c].head != nil && int(d.running) < s.o.PerDestination {
-				return now, true
-			}
+	at := now.UnixNano()
+	for c := range classes {
+		if s.room(c) && s.front(c, at) != nil {
+			return now, true
 		}
 	}
-	if len(s.waiting) == 0 {
+	if s.doomed.n > 0 && s.dooming < maxDoomed {
+		return now, true
+	}
+	earliest := int64(math.MaxInt64)
+	if s.running < s.o.Concurrency {
+		if len(s.waiting) > 0 {
+			earliest = s.waiting[0].next
+		}
+		if len(s.alarms) > 0 {
+			earliest = min(earliest, s.alarms[0].alarmAt)
+		}
+	}
+	if s.readyUnits() > 0 {
+		earliest = min(earliest, max(s.sweepAt, s.sweptAt+s.pause()))
+	}
+	if earliest == math.MaxInt64 && (len(s.waiting) == 0 || s.running >= s.o.Concurrency) {
 		return time.Time{}, false
 	}
-	return s.waiting[0].Next(), true
+	return time.Unix(0, earliest), true
+}
+
+// readyUnits counts what a sweep has to look at.
+func (s *Schedule) readyUnits() int {
+	return s.units - len(s.waiting) - len(s.runs) - s.doomed.n
+}
+
+// pause is how long there is no sweep after one: a sweep looks at every ready
+// unit, and is to take no noticeable part of the time.
+func (s *Schedule) pause() int64 {
+	return int64(100*time.Millisecond) + int64(s.readyUnits())*int64(20*time.Microsecond)
+}
+
+// sweep dooms the ready units whose lifetime is over.
+func (s *Schedule) sweep(now int64) {
+	if s.sweepAt > now || s.readyUnits() == 0 || now-s.sweptAt < s.pause() && s.sweptAt != 0 {
+		return
+	}
+	s.sweptAt, s.sweepAt = now, math.MaxInt64
+	var over []*Unit
+	for _, d := range s.domains {
+		if d.ready == 0 {
+			continue
+		}
+		for c := range classes {
+			d.lists[c].walk(func(u *Unit) bool {
+				if end := u.end(); end <= now {
+					over = append(over, u)
+				} else {
+					s.sweepAt = min(s.sweepAt, end)
+				}
+				return true
+			})
+		}
+	}
+	slices.SortFunc(over, func(a, b *Unit) int { return cmp.Compare(a.received, b.received) })
+	for _, u := range over {
+		s.unready(u)
+		u.state = doomed
+		s.doomed.push(u)
+	}
+}
+
+// end is when Expire is to hand out a unit that is ready.
+func (u *Unit) end() int64 {
+	end, warning := u.ends()
+	return min(end, warning)
+}
+
+// ends returns when a unit that is ready is given up, and when its sender is
+// warned.
+func (u *Unit) ends() (end, warning int64) {
+	end, warning = math.MaxInt64, math.MaxInt64
+	l := u.dest.limits
+	if l.Warning > 0 && u.flags&(marked|fromNull) == 0 && u.received < math.MaxInt64-int64(l.Warning) {
+		warning = u.received + int64(l.Warning)
+	}
+	life := l.Lifetime
+	if u.dest.site.until != 0 && l.Patience > 0 && (life == 0 || l.Patience < life) {
+		life = l.Patience
+	}
+	if life <= 0 || u.received > math.MaxInt64-int64(life) {
+		return end, warning
+	}
+	end = u.received + int64(life)
+	if u.flags&overdue != 0 {
+		end = max(end, u.next+int64(lastTry))
+	}
+	return end, warning
 }
 
 // Len returns the number of units in any state.
 func (s *Schedule) Len() int { return s.units }
 
-// Stat counts the units by state.
+// Stat counts the units by state; doomed ones count as ready.
 type Stat struct{ Waiting, Ready, Running int }
 
 // Stat returns how many units are in each state.
 func (s *Schedule) Stat() Stat {
 	return Stat{
 		Waiting: len(s.waiting),
-		Ready:   s.units - len(s.waiting) - s.running,
-		Running: s.running,
+		Ready:   s.units - len(s.waiting) - len(s.runs),
+		Running: len(s.runs),
 	}
 }
 
-// Walk calls fn for each waiting and each ready unit, in no order, until it
-// returns false. fn must not change the Schedule.
+// Walk calls fn for each unit, in no order, until it returns false. fn must not
+// change the Schedule; what it collects may be dropped afterwards.
 func (s *Schedule) Walk(fn func(*Unit) bool) {
-	for _, u := range s.waiting {
-		if !fn(u) {
-			return
+	for _, all := range [][]*Unit{s.waiting, s.runs} {
+		for _, u := range all {
+			if !fn(u) {
+				return
+			}
 		}
 	}
-	for _, d := range s.dests {
-		for c := range d.lists {
-			for u := d.lists[c].head; u != nil; u = u.link {
-				if !fn(u) {
-					return
-				}
+	if !s.doomed.walk(fn) {
+		return
+	}
+	for _, d := range s.domains {
+		if d.ready == 0 {
+			continue
+		}
+		for c := range classes {
+			if !d.lists[c].walk(fn) {
+				return
 			}
 		}
 	}
 }
 
+// Why says in a few words what a unit waits for.
+func (s *Schedule) Why(u *Unit, now time.Time) string {
+	switch u.state {
+	case waiting:
+		return "due " + u.Next().UTC().Format(time.RFC3339)
+	case running:
+		return "running"
+	case doomed:
+		return "expired"
+	case gone:
+		return "gone"
+	}
+	t := u.dest.site
+	name := t.name
+	switch why, until := s.blocked(t, now.UnixNano()); why {
+	case suspended:
+		return fmt.Sprintf("%s could not be reached, next probe %s (%s)", name, stamp(until), t.lastError)
+	case probed:
+		return fmt.Sprintf("%s could not be reached, another message probes it (%s)", name, t.lastError)
+	case rated:
+		return fmt.Sprintf("the rate of %s, next attempt %s", name, stamp(until))
+	case crowded:
+		return fmt.Sprintf("%s has its share of all attempts at a time, %d", name, t.running)
+	case full:
+		return fmt.Sprintf("%s has its %d attempts at a time", name, t.running)
+	}
+	if !s.room(u.class()) {
+		return fmt.Sprintf("all %d attempts at a time run", s.running)
+	}
+	return "ready"
+}
+
+func stamp(at int64) string { return time.Unix(0, at).UTC().Format(time.RFC3339) }
+
+// DestinationStat is what is known of one domain.
+type DestinationStat struct {
+	Domain string
+	Site   string // the domain itself, unless it shares its MX with others
+
+	Waiting, Ready, Running int
+	Oldest                  time.Time // arrival of the oldest message; zero: there is none
+
+	// Of the site: 0, zero and "" where there is none.
+	Limit          int // attempts at a time, now
+	Rate           Rate
+	SuspendedUntil time.Time
+	LastError      string
+}
+
+// Destinations returns the limit domains with the most units, the largest
+// first. Oldest may be too old by what left within the last seconds: to find it
+// takes a look at every unit, which is not done more often.
+func (s *Schedule) Destinations(now time.Time, limit int) []DestinationStat {
+	at := now.UnixNano()
+	if at-s.dated > int64(10*time.Second)+int64(s.units)*int64(10*time.Microsecond) {
+		s.dated = at
+		s.date()
+	}
+	all := make([]*domain, 0, min(len(s.domains), 4096))
+	for _, d := range s.domains {
+		if d.units > 0 {
+			all = append(all, d)
+		}
+	}
+	slices.SortFunc(all, func(a, b *domain) int {
+		return cmp.Or(cmp.Compare(b.units, a.units), cmp.Compare(a.name, b.name))
+	})
+	out := make([]DestinationStat, 0, min(len(all), max(limit, 0)))
+	for _, d := range all[:min(len(all), max(limit, 0))] {
+		v := DestinationStat{
+			Domain: d.name, Site: d.name, Ready: int(d.ready), Running: int(d.active),
+			Waiting: int(d.units - d.ready - d.active), Oldest: time.Unix(0, d.oldest), Rate: d.limits.Rate,
+		}
+		if t := d.site; t != nil {
+			v.Site, v.Rate, v.LastError = t.name, t.limits.Rate, t.lastError
+			if p := t.places(); p < math.MaxInt32 {
+				v.Limit = int(p)
+			}
+			if t.until != 0 {
+				v.SuspendedUntil = time.Unix(0, t.until)
+			}
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// date makes the domains' oldest exact where it is not.
+func (s *Schedule) date() {
+	any := false
+	for _, d := range s.domains {
+		if d.stale {
+			d.oldest, any = math.MaxInt64, true
+		}
+	}
+	if !any {
+		return
+	}
+	s.Walk(func(u *Unit) bool {
+		if d := u.dest; d.stale {
+			d.oldest = min(d.oldest, u.received)
+		}
+		return true
+	})
+	for _, d := range s.domains {
+		d.stale = false
+	}
+}
+
 // place puts a unit that is in no structure where its time says.
 func (s *Schedule) place(u *Unit, now time.Time) {
-	if u.next <= now.UnixNano() {
-		s.ready(u)
+	at := now.UnixNano()
+	if u.next <= at {
+		s.makeReady(u, at, false)
 		return
 	}
 	u.state = waiting
 	s.waiting.push(u)
 }
 
-func (s *Schedule) ready(u *Unit) {
+func (s *Schedule) makeReady(u *Unit, now int64, first bool) {
+	d, c := u.dest, u.class()
 	u.state = ready
-	c := u.class()
-	l := &u.dest.lists[c]
-	if l.tail == nil {
-		l.head = u
-	} else {
-		l.tail.link = u
+	if d.lists == nil {
+		d.lists = new([classes]domainList)
 	}
-	l.tail = u
-	s.push(u.dest, c)
+	if d.site == nil {
+		d.site = newSite(d.name, d.limits)
+		d.site.domains = 1
+	}
+	if first {
+		d.lists[c].unshift(u)
+	} else {
+		d.lists[c].push(u)
+	}
+	d.ready++
+	s.sweepAt = min(s.sweepAt, u.end())
+	if t := d.site; !d.lists[c].queued {
+		t.rings[c].push(d, c)
+		if !t.rings[c].queued {
+			s.offer(t, now)
+		}
+	}
 }
 
-// release takes a running unit's places away from the counts; its destination
-// gets its turns back if it was left out for its cap.
-func (s *Schedule) release(u *Unit) {
+// unready takes a ready unit out of its list.
+func (s *Schedule) unready(u *Unit) {
+	d, c := u.dest, u.class()
+	d.lists[c].remove(u)
+	d.ready--
+	if d.lists[c].n == 0 && d.lists[c].queued {
+		d.site.rings[c].remove(d, c)
+	}
+	if !d.site.pending() {
+		s.alarms.remove(d.site)
+	}
+}
+
+// unlist takes a unit out of those that run.
+func (s *Schedule) unlist(u *Unit) {
+	end := len(s.runs) - 1
+	last := s.runs[end]
+	s.runs[u.index] = last
+	last.index = u.index
+	s.runs[end] = nil
+	s.runs = s.runs[:end]
+}
+
+// release takes a running unit's places away from the counts; its site gets its
+// turns back if it was left out for its limit.
+func (s *Schedule) release(u *Unit, now int64) {
 	if u.state != running {
 		panic("schedule: a unit that is not running ends")
 	}
+	s.unlist(u)
+	if u.flags&(expired|late) != 0 {
+		s.dooming--
+		return
+	}
 	s.running--
-	u.dest.running--
-	for c := range classes {
-		if u.dest.lists[c].head != nil {
-			s.push(u.dest, c)
-		}
+	s.byClass[u.class()]--
+	t := u.dest.site
+	t.leave(u)
+	if t.pending() {
+		s.offer(t, now)
 	}
-}
-
-func (s *Schedule) push(d *destination, c class) {
-	l, r := &d.lists[c], &s.rings[c]
-	if l.queued || int(d.running) >= s.o.PerDestination {
-		return
+	if len(s.leftOut) > 0 {
+		s.readmit(now)
 	}
-	l.queued = true
-	if r.tail == nil {
-		r.head = d
-	} else {
-		r.tail.lists[c].link = d
-	}
-	r.tail = d
-}
-
-func (s *Schedule) pop(c class) *destination {
-	r := &s.rings[c]
-	d := r.head
-	if d == nil {
-		return nil
-	}
-	l := &d.lists[c]
-	if r.head = l.link; r.head == nil {
-		r.tail = nil
-	}
-	l.link, l.queued = nil, false
-	return d
-}
-
-func (l *list) remove(u *Unit) {
-	var before *Unit
-	for v := l.head; v != nil; before, v = v, v.link {
-		if v != u {
-			continue
-		}
-		if before == nil {
-			l.head = u.link
-		} else {
-			before.link = u.link
-		}
-		if l.tail == u {
-			l.tail = before
-		}
-		u.link = nil
-		return
-	}
-}
-
-// nanoseconds is UnixNano for every time, also those outside its range.
-func nanoseconds(t time.Time) int64 {
-	switch s := t.Unix(); {
-	case s <= 0: // the zero time too: at once
-		return 0
-	case s >= math.MaxInt64/int64(time.Second):
-		return math.MaxInt64
-	}
-	return t.UnixNano()
 }

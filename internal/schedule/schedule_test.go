@@ -22,7 +22,7 @@ func ids(units []*Unit) []string {
 }
 
 func add(s *Schedule, id, domain string, attempts int, after time.Duration) *Unit {
-	return s.Add(start, mail.ID(id), domain, []int{0}, attempts, start.Add(after))
+	return s.Add(start, Delivery{ID: mail.ID(id), Domain: domain, Recipients: []int{0}, Attempts: attempts, Next: start.Add(after), Received: start})
 }
 
 func expect(t *testing.T, s *Schedule, after time.Duration, limit int, want ...string) []*Unit {
@@ -52,7 +52,7 @@ func TestDueInTimeOrder(t *testing.T) {
 
 func TestZeroTimeIsAtOnce(t *testing.T) {
 	s := New(Options{})
-	s.Add(start, "a", "x", []int{0}, 0, time.Time{})
+	s.Add(start, Delivery{ID: "a", Domain: "x", Recipients: []int{0}})
 	if next, ok := s.Next(start); !ok || !next.Equal(start) {
 		t.Fatalf("next %v %v", next, ok)
 	}
@@ -88,7 +88,7 @@ func TestRetriesAreNotStarved(t *testing.T) {
 		add(s, fmt.Sprint("f", i), "a", 0, 0)
 	}
 	got := ids(s.Due(start, 100))
-	if i := slices.Index(got, "retry"); i != retryShare-1 {
+	if i := slices.Index(got, "retry"); i != tenth-1 {
 		t.Fatalf("the retry had place %d", i)
 	}
 }
@@ -108,14 +108,14 @@ func TestCaps(t *testing.T) {
 	second := expect(t, s, 0, 10, "b1")
 	s.Done(second[0])
 	s.Done(first[0])
-	third := expect(t, s, 0, 10, "a2", "b2")
-	s.Done(third[1])
+	third := expect(t, s, 0, 10, "b2", "a2")
+	s.Done(third[0])
 	expect(t, s, 0, 10, "b3")
 	if _, ok := s.Next(start); ok {
 		t.Fatal("Next at full concurrency")
 	}
 	s.Done(first[2])
-	s.Done(third[0])
+	s.Done(third[1])
 	expect(t, s, 0, 10, "a3")
 	if got := s.Stat(); got != (Stat{Running: 2}) {
 		t.Fatalf("stat %+v", got)
@@ -139,7 +139,7 @@ func TestDestinationAtItsCapWaits(t *testing.T) {
 
 func TestDefer(t *testing.T) {
 	s := New(Options{})
-	s.Add(start, "m", "a", []int{2, 5, 7}, 0, time.Time{})
+	s.Add(start, Delivery{ID: "m", Domain: "a", Recipients: []int{2, 5, 7}})
 	u := expect(t, s, 0, 1, "m")[0]
 	if got := u.Recipients(); !slices.Equal(got, []int{2, 5, 7}) {
 		t.Fatal(got)
@@ -151,7 +151,7 @@ func TestDefer(t *testing.T) {
 		t.Fatal(got, u.Attempts(), u.Domain())
 	}
 	s.Done(u)
-	if s.Len() != 0 || len(s.dests) != 0 {
+	if s.Len() != 0 || len(s.domains) != 0 {
 		t.Fatal("something is left")
 	}
 }
@@ -169,7 +169,7 @@ func TestDropInEveryState(t *testing.T) {
 	for _, u := range []*Unit{w, r3, r1, r2, r2} {
 		s.Drop(u)
 	}
-	if s.Len() != 0 || len(s.dests) != 0 || s.Stat() != (Stat{}) {
+	if s.Len() != 0 || len(s.domains) != 0 || s.Stat() != (Stat{}) {
 		t.Fatalf("left: %d %+v", s.Len(), s.Stat())
 	}
 	expect(t, s, 2*time.Hour, 10)
@@ -286,7 +286,7 @@ func TestProperties(t *testing.T) {
 }
 
 func property(t *testing.T, r *rand.Rand) {
-	o := Options{Concurrency: 1 + r.IntN(12), PerDestination: r.IntN(5)}
+	o := Options{Concurrency: 1 + r.IntN(14), PerDestination: r.IntN(5)}
 	s := New(o)
 	now := start
 	type model struct {
@@ -313,6 +313,18 @@ func property(t *testing.T, r *rand.Rand) {
 		}
 		return n
 	}
+	count := func(c class) (n int) {
+		for u := range run {
+			if u.class() == c {
+				n++
+			}
+		}
+		return n
+	}
+	places := o.Concurrency
+	if o.PerDestination > 0 {
+		places = min(places, o.PerDestination)
+	}
 	any := func(of map[*Unit]*model) *Unit {
 		for u := range of {
 			return u
@@ -323,26 +335,12 @@ func property(t *testing.T, r *rand.Rand) {
 		switch op := r.IntN(20); {
 		case op < 6:
 			m := &model{when(), r.IntN(3), recipients(), fmt.Sprint("d", r.IntN(6))}
-			idle[s.Add(now, mail.ID(fmt.Sprint(step)), m.domain, m.rcpts, m.attempts, m.next)] = m
+			idle[s.Add(now, Delivery{ID: mail.ID(fmt.Sprint(step)), Domain: m.domain, Recipients: m.rcpts, Attempts: m.attempts, Next: m.next, Received: now, Null: r.IntN(4) == 0})] = m
 		case op < 11:
 			limit := r.IntN(6)
-			runnable := 0
-			perD := map[string]int{}
-			for _, m := range idle {
-				if !m.next.After(now) {
-					perD[m.domain]++
-				}
-			}
-			for d, n := range perD {
-				if o.PerDestination > 0 {
-					n = min(n, o.PerDestination-perDomain(d))
-				}
-				runnable += n
-			}
-			want := min(limit, runnable, o.Concurrency-len(run))
 			due := s.Due(now, limit)
-			if len(due) != want {
-				t.Fatalf("step %d: %d handed out, want %d", step, len(due), want)
+			if len(due) > limit {
+				t.Fatalf("step %d: %d handed out, at most %d wanted", step, len(due), limit)
 			}
 			for _, u := range due {
 				m := idle[u]
@@ -357,9 +355,26 @@ func property(t *testing.T, r *rand.Rand) {
 				}
 				delete(idle, u)
 				run[u] = m
-				if o.PerDestination > 0 && perDomain(m.domain) > o.PerDestination || len(run) > o.Concurrency {
+				if perDomain(m.domain) > places || len(run) > o.Concurrency || o.Concurrency >= 4 &&
+					(count(retry) > o.Concurrency-o.Concurrency/4 || count(null) > o.Concurrency/4) {
 					t.Fatalf("step %d: over a cap", step)
 				}
+			}
+			if len(due) == limit {
+				break
+			}
+			for u, m := range idle { // whatever else could run must have an obstacle
+				reserve := o.Concurrency / 10
+				if !m.next.After(now) && perDomain(m.domain) < places && len(run) < o.Concurrency &&
+					(o.Concurrency < 4 || perDomain(m.domain) == 0 || perDomain(m.domain) < share*(s.left()-1)) &&
+					(u.class() == null || len(run)-count(null) < o.Concurrency-reserve) &&
+					(o.Concurrency < 4 || u.class() != retry || count(retry) < o.Concurrency-o.Concurrency/4) &&
+					(o.Concurrency < 4 || u.class() != null || count(null) < o.Concurrency/4) {
+					t.Fatalf("step %d: %s could run: %s", step, u.ID(), s.Why(u, now))
+				}
+			}
+			if next, ok := s.Next(now); ok && !next.After(now) {
+				t.Fatalf("step %d: Next is now, Due had nothing more", step)
 			}
 		case op < 13:
 			if u := any(run); u != nil {
@@ -421,8 +436,8 @@ func property(t *testing.T, r *rand.Rand) {
 			delete(idle, u)
 		}
 	}
-	if len(s.dests) != 0 || s.Stat() != (Stat{}) {
-		t.Fatalf("left behind: %d destinations, %+v", len(s.dests), s.Stat())
+	if len(s.domains) != 0 || s.Stat() != (Stat{}) {
+		t.Fatalf("left behind: %d destinations, %+v", len(s.domains), s.Stat())
 	}
 }
 
