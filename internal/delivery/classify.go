@@ -1,6 +1,14 @@
 package delivery
 
-import "tarishi/internal/reply"
+import (
+	"errors"
+	"net"
+	"os"
+	"slices"
+
+	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient"
+)
 
 // errNoReply is for recipients of which a Sender said nothing.
 var errNoReply = reply.New(451, "4.5.0", "Next hop gave no usable reply")
@@ -44,4 +52,35 @@ func temporary(r *reply.Reply) *reply.Reply {
 		t.Enhanced = reply.Enhanced{4, e[1], e[2]}
 	}
 	return t.Because(r)
+}
+
+// throttled reports whether a server asks to be sent less: a 421, or nothing but
+// 4yz replies of which one at least is not about its mailbox (RFC 3463 section
+// 3.2 and 3.3: X.1.X and X.2.X).
+func throttled(replies []*reply.Reply) bool {
+	if slices.ContainsFunc(replies, func(r *reply.Reply) bool { return r.Code == 421 }) {
+		return true
+	}
+	system := false
+	for _, r := range replies {
+		switch {
+		case !r.Temporary():
+			return false
+		case r.Enhanced == (reply.Enhanced{}): // 450 is the mailbox's (RFC 5321 section 4.2.3)
+			system = system || r.Code != 450
+		case r.Enhanced[1] != 1 && r.Enhanced[1] != 2:
+			system = true
+		}
+	}
+	return system
+}
+
+// slows reports whether a failure after the connection was made asks to be sent
+// less: a 4yz reply that is the server's, or an answer that did not come in time.
+func slows(f *smtpclient.Failure) bool {
+	if f.Reply != nil {
+		return f.Reply.Temporary() && f.Err == nil
+	}
+	var timeout net.Error
+	return errors.Is(f.Err, os.ErrDeadlineExceeded) || errors.As(f.Err, &timeout) && timeout.Timeout()
 }

@@ -5,22 +5,25 @@
 // Every recipient gets a reply: of class 2 it is delivered, of class 4
 // deferred, of class 5 failed. Permanent are only a well-formed 5yz reply to
 // MAIL, RCPT, DATA or the final dot, a domain that does not exist or has neither
-// MX nor address, and the null MX. All that goes wrong before MAIL, refusals
-// included, moves on to the next address, and the last of these failures is the
-// deferral when none is left. Once the final dot was sent and no reply to it
-// came, no other address is tried: the message may have been taken.
+// MX nor address, the null MX, and a domain whose best MX is this host. All that
+// goes wrong before MAIL, refusals included, moves on to the next address or MX,
+// and the last of these failures is the deferral when none is left. Once the
+// final dot was sent and no reply to it came, nothing else is tried: the message
+// may have been taken.
+//
+// How a connection is secured is decided for each host of each domain, also
+// where domains share hosts; see security.
 //
 // An Attempt whose context ends before the outcome is known is Interrupted: it
 // says nothing about the recipients and does not count.
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,6 +31,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
+	"tarishi/internal/mtasts"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
@@ -39,15 +43,21 @@ const (
 	maxAge      = 15 * time.Minute
 )
 
-// Resolver finds next hops; *dns.Resolver does. Addrs is for names that come
+// Resolver finds next hops; *dns.Resolver does. Addresses is for names that come
 // out of the DNS, Host for those of hooks.
 type Resolver interface {
 	MX(ctx context.Context, domain string) ([]dns.MX, error)
-	Addrs(ctx context.Context, host string) ([]netip.Addr, error)
+	Addresses(ctx context.Context, host string) (dns.Addresses, error)
 	Host(ctx context.Context, host string) ([]netip.Addr, error)
+	TLSA(ctx context.Context, name string) ([]dns.TLSA, error)
 }
 
-// Sender carries one transaction to one address; *pool.Pool does.
+// Policies knows the MTA-STS policies of domains; *mtasts.Cache does.
+type Policies interface {
+	Policy(ctx context.Context, domain string) *mtasts.Policy
+}
+
+// Sender carries one transaction to one host; *pool.Pool does.
 type Sender interface {
 	Send(ctx context.Context, t pool.Target, env *mail.Envelope, c mail.Content) (smtpclient.Result, error)
 }
@@ -57,10 +67,14 @@ type Options struct {
 	Me                 string           // EHLO name of hops that have none
 	Port               int              // of MX; 0: 25
 	LocalMXOK          bool             // MX may be this host
-	InetPrefer         string           // "v4", "v6"; all else: the order of MX
+	InetPrefer         string           // "v4", "v6"; all else: host by host
+	NoIPv6             bool             // leave out IPv6 addresses of names
 	EnableTLS          bool             // opportunistic TLS
-	TLS                conf.TLSOutbound // force_tls_hosts and no_tls_hosts
+	TLS                conf.TLSOutbound // its lists of hosts
 	TLSConfig          *tls.Config      // for connections to next hops; nil: the default
+	BackendTLS         *tls.Config      // for hops that are a Backend; nil: TLSConfig
+	DANE               bool             // RFC 7672; Resolver knows what is secure
+	STS                Policies         // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration    // 0: smtpclient's
 	PoolTimeout        time.Duration    // how long a connection is kept idle; 0: not at all
 	PoolConcurrencyMax int              // connections per host; 0: no cap
@@ -78,6 +92,8 @@ type Options struct {
 type Delivery struct {
 	o     Options
 	log   *zap.Logger
+	me    string      // canonical
+	bare  *tls.Config // o.TLSConfig without our certificate
 	local localAddrs
 }
 
@@ -92,7 +108,11 @@ func New(o Options) *Delivery {
 	if o.Interfaces == nil {
 		o.Interfaces = interfaceAddrs
 	}
-	d := &Delivery{o: o, log: o.Log}
+	d := &Delivery{o: o, log: o.Log, me: mail.CanonicalDomain(o.Me)}
+	if o.TLSConfig != nil && len(o.TLSConfig.Certificates) > 0 {
+		d.bare = o.TLSConfig.Clone()
+		d.bare.Certificates = nil
+	}
 	d.local.public, d.local.list, d.local.log = o.PublicIP.Unmap(), o.Interfaces, o.Log
 	return d
 }
@@ -103,6 +123,17 @@ type Job struct {
 	Content  mail.Content
 	Domain   string         // canonical, or an address literal
 	Hops     []mail.NextHop // what get_mx gave, in this order; nil: ask the DNS
+	Settings Settings
+}
+
+// Settings are what outbound.ini says for one destination beyond Options. What
+// a next hop from a hook or a transaction's notes say comes before them.
+type Settings struct {
+	Bind           netip.Addr    // local address; zero: the system chooses
+	Helo           string        // EHLO name; "": Options.Me
+	TLS            mail.TLSLevel // zero: tls.ini's
+	MaxConnections int           // per host; 0: Options.PoolConcurrencyMax
+	MaxMessages    int           // on one connection; 0: 100
 }
 
 // Result is what became of an attempt.
@@ -124,14 +155,30 @@ type Result struct {
 	DSN           bool // the next hop has been told what NOTIFY asks for
 
 	Tried []mail.NextHop // every hop that was tried, each once
+
+	// Reached is set when a server let us as far as MAIL, or would have but for
+	// the TLS policy of this domain: the outcome says nothing about other mail.
+	// Without it the trouble is everybody's who shares the Plan's Site.
+	// Throttled is set when a server asked for less: a 421, a 4yz greeting, 4yz
+	// replies for everybody that are not about the mailboxes, or no reply in time.
+	Reached, Throttled bool
+
+	// PolicyWanted is the TLS policy of the last address that was tried:
+	// "none", "may", "encrypt", "verify", "dane" or "sts"; "" when none was.
+	// PolicyGot is what authenticated the server there: "dane", "pkix" or "no";
+	// "" when it was not reached.
+	PolicyWanted, PolicyGot string
 }
 
-// Attempt tries to deliver j once.
-func (d *Delivery) Attempt(ctx context.Context, j Job) Result {
+// Attempt tries to deliver j once, the way that p says; nil: that of Plan.
+func (d *Delivery) Attempt(ctx context.Context, j Job, p *Plan) Result {
 	var res Result
-	r, final := d.route(ctx, j)
+	var final *reply.Reply
+	if p == nil {
+		p, final = d.Plan(ctx, j)
+	}
 	if final == nil {
-		final = d.try(ctx, j, r, &res)
+		final = d.try(ctx, j, p, &res)
 	}
 	if res.Replies != nil {
 		return res
@@ -147,41 +194,65 @@ func (d *Delivery) Attempt(ctx context.Context, j Job) Result {
 	return res
 }
 
-// try goes through the candidates until one answers for the recipients, which
-// sets res.Replies. Otherwise it returns the reply for all of them.
-func (d *Delivery) try(ctx context.Context, j Job, r *route, res *Result) *reply.Reply {
+// try goes through the places until one answers for the recipients, which sets
+// res.Replies. Otherwise it returns the reply for all of them.
+func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.Reply {
+	w := &walk{d: d, job: j, plan: p, bind: d.bind(j)}
 	var last *reply.Reply
-	for c := range d.candidates(ctx, r) {
+	for c := range w.places(ctx) {
 		if ctx.Err() != nil {
 			break
 		}
 		res.at(c)
-		sent, err := d.o.Sender.Send(ctx, d.target(j.Envelope, c), j.Envelope, j.Content)
+		sent, err := d.o.Sender.Send(ctx, d.target(j, c), j.Envelope, j.Content)
 		res.TLS, res.Authenticated, res.Reused, res.DSN = sent.TLS, sent.Authenticated, sent.Reused, sent.DSN
 		if err == nil {
+			res.from(sent.Addr)
+			res.PolicyGot = c.security.got(sent)
+			d.told(j, c, sent)
 			replies := classify(sent.Replies, len(j.Envelope.Recipients))
+			res.Throttled = res.Throttled || throttled(replies)
 			if !closing(replies) {
-				res.Replies = replies
+				res.Reached, res.Replies = true, replies
 				return nil
 			}
 			last = replies[0]
 			continue
 		}
-		d.log.Debug("address failed", zap.String("uuid", string(j.Envelope.ID)), zap.String("domain", j.Domain),
-			zap.Stringer("hop", c.hop), zap.String("ip", res.IP), zap.Error(err))
 		last = temporary(reply.From(err))
 		var f *smtpclient.Failure
-		if !errors.As(err, &f) || unreadable(f) {
+		known := errors.As(err, &f)
+		if known {
+			res.from(f.Addr)
+		}
+		d.log.Debug("next hop failed", zap.String("uuid", string(j.Envelope.ID)), zap.String("domain", j.Domain),
+			zap.Stringer("hop", c.hop), zap.String("ip", res.IP), zap.String("policy", c.security.wanted), zap.Error(err))
+		if !known || unreadable(f) {
 			return last // a local problem: another address has it too
 		}
+		res.Reached = res.Reached || f.Stage >= smtpclient.StageReset ||
+			f.Stage == smtpclient.StageTLS && c.security.policy > smtpclient.TLSMay
+		res.Throttled = res.Throttled || !f.Unreachable() && slows(f)
 		if f.Uncertain {
 			return reply.New(451, "4.4.2", "Connection lost before the reply to the message, which may have been taken").Because(err)
 		}
 	}
+	res.Reached = res.Reached || w.refused != nil
 	if last == nil {
-		return r.unusable()
+		return w.unusable()
 	}
 	return last
+}
+
+// told logs what a destination's policy, or ours, would have had otherwise.
+func (d *Delivery) told(j Job, c place, sent smtpclient.Result) {
+	if c.security.testing && sent.TLS == "none" {
+		d.mistrusted(j.Domain, c.hop.Host, errors.New("no TLS"))
+	}
+	if c.hop.AuthUser != "" && !sent.Authenticated {
+		d.log.Warn("sent without authentication, which was not offered", zap.String("uuid", string(j.Envelope.ID)),
+			zap.Stringer("hop", c.hop), zap.String("user", c.hop.AuthUser))
+	}
 }
 
 // unreadable reports whether the content, not the connection, was at fault.
@@ -189,16 +260,24 @@ func unreadable(f *smtpclient.Failure) bool {
 	return f.Stage == smtpclient.StageContent && f.Reply == nil && f.Deferral().Status() == reply.Enhanced{4, 3, 0}
 }
 
-// at notes which candidate is being tried.
-func (res *Result) at(c candidate) {
+// at notes which place is being tried.
+func (res *Result) at(c place) {
 	res.Host, res.IP, res.Port, res.Mode = c.hop.Host, "", 0, c.hop.Protocol
 	if c.hop.Path != "" {
 		res.Host = c.hop.Path
 	} else {
-		res.IP, res.Port = c.addr.String(), port(c.hop)
+		res.IP, res.Port = c.addrs[0].String(), port(c.hop)
 	}
+	res.PolicyWanted, res.PolicyGot = c.security.wanted, ""
 	if n := len(res.Tried); n == 0 || res.Tried[n-1].String() != c.hop.String() {
 		res.Tried = append(res.Tried, c.hop)
+	}
+}
+
+// from notes which of a host's addresses it was in the end.
+func (res *Result) from(addr string) {
+	if a, err := netip.ParseAddrPort(addr); err == nil {
+		res.IP = a.Addr().String()
 	}
 }
 
@@ -209,59 +288,47 @@ func port(h mail.NextHop) int {
 	return h.Port
 }
 
-// target says how to talk to a candidate. A hop's own settings win over the
-// transaction's notes.
-func (d *Delivery) target(env *mail.Envelope, c candidate) pool.Target {
-	h := c.hop
+// target says how to talk to a place. A hop's own settings win over the
+// transaction's notes, and those over the job's settings.
+func (d *Delivery) target(j Job, c place) pool.Target {
+	env, h, sec := j.Envelope, c.hop, c.security
 	o := smtpclient.Options{
 		Network:        "tcp",
-		Host:           h.Host,
+		Host:           cmp.Or(sec.name, h.Host),
 		Protocol:       h.Protocol,
 		ImplicitTLS:    h.ImplicitTLS,
-		TLS:            d.policy(env, c),
+		TLS:            sec.policy,
 		TLSConfig:      d.o.TLSConfig,
+		Verify:         sec.verify,
+		VerifyKey:      sec.key,
 		Bind:           h.Bind,
-		Helo:           h.Helo,
+		Helo:           cmp.Or(h.Helo, env.Notes.String("outbound_helo"), j.Settings.Helo, d.o.Me),
+		Forwards:       h.Forwards,
 		AuthType:       h.AuthType,
 		AuthUser:       h.AuthUser,
 		AuthPass:       h.AuthPass,
-		AuthRequired:   h.AuthUser != "",
+		AuthRequired:   h.AuthRequired,
+		AuthInsecure:   h.AuthInsecure,
 		ConnectTimeout: d.o.ConnectTimeout,
 	}
-	if h.Path != "" {
-		o.Network, o.Addr, o.Bind = "unix", h.Path, netip.Addr{}
-	} else {
-		o.Addr = net.JoinHostPort(c.addr.String(), strconv.Itoa(port(h)))
-	}
-	if o.Helo == "" {
-		o.Helo = env.Notes.String("outbound_helo")
-	}
-	if o.Helo == "" {
-		o.Helo = d.o.Me
-	}
-	return pool.Target{
-		Options:        o,
-		MaxConnections: d.o.PoolConcurrencyMax,
-		MaxMessages:    maxMessages,
+	t := pool.Target{
+		MaxConnections: cmp.Or(j.Settings.MaxConnections, d.o.PoolConcurrencyMax),
+		MaxMessages:    cmp.Or(j.Settings.MaxMessages, maxMessages),
 		MaxAge:         maxAge,
 		IdleTimeout:    d.o.PoolTimeout,
 	}
-}
-
-// policy is opportunistic TLS without a look at the certificate, which against
-// a passive listener is better than nothing. A certificate is verified where
-// that is not enough: for REQUIRETLS (RFC 8689), for force_tls_hosts, and before
-// credentials go to a public address.
-func (d *Delivery) policy(env *mail.Envelope, c candidate) smtpclient.TLSPolicy {
-	a, domain := c.addr, env.Recipients[0].Address.Host()
-	here := c.hop.Path != "" || a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast()
-	switch {
-	case env.RequireTLS || d.o.TLS.Forces(c.hop.Host, a, domain):
-		return smtpclient.TLSVerify
-	case !d.o.EnableTLS && !c.hop.ImplicitTLS || d.o.TLS.Excludes(c.hop.Host, a, domain):
-		return smtpclient.TLSNone
-	case c.hop.AuthUser != "" && !here:
-		return smtpclient.TLSVerify
+	if d.bare != nil && !d.o.TLS.Shows(h.Host, j.Domain) {
+		o.TLSConfig = d.bare
 	}
-	return smtpclient.TLSMay
+	if h.Backend && d.o.BackendTLS != nil {
+		o.TLSConfig = d.o.BackendTLS
+	}
+	if h.Path != "" {
+		o.Network, o.Addr, o.Bind = "unix", h.Path, netip.Addr{}
+	}
+	for _, a := range c.addrs {
+		t.Addrs = append(t.Addrs, netip.AddrPortFrom(a, uint16(port(h))))
+	}
+	t.Options = o
+	return t
 }

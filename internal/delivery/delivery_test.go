@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -19,50 +20,65 @@ import (
 )
 
 // sender is a Sender that answers by address: a reply for all recipients, one
-// for each, or an error. What it does not know it takes.
+// for each, or an error. What it does not know it takes. As the pool does, it
+// goes on to the next address of a host after a failure before MAIL.
 type sender struct {
 	answers map[string]any // by "ip:port" or path
 	onSend  func()
 
 	mu      sync.Mutex
 	targets []pool.Target
+	tried   []string
 }
 
-func (s *sender) Send(_ context.Context, t pool.Target, env *mail.Envelope, _ mail.Content) (smtpclient.Result, error) {
+func (s *sender) Send(ctx context.Context, t pool.Target, env *mail.Envelope, _ mail.Content) (smtpclient.Result, error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.targets = append(s.targets, t)
-	s.mu.Unlock()
 	if s.onSend != nil {
 		s.onSend()
 	}
-	res := smtpclient.Result{TLS: "TLSv1.3 X", Reused: true, Addr: t.Addr}
-	switch a := s.answers[t.Addr].(type) {
-	case error:
-		if r, ok := a.(*reply.Reply); ok {
-			for range env.Recipients {
-				res.Replies = append(res.Replies, r)
-			}
-			return res, nil
-		}
-		return smtpclient.Result{}, a
-	case []*reply.Reply:
-		res.Replies = a
-	default:
-		for range env.Recipients {
-			res.Replies = append(res.Replies, reply.New(250, "2.0.0", "OK"))
+	addrs := []string{t.Addr}
+	if len(t.Addrs) > 0 {
+		addrs = nil
+		for _, a := range t.Addrs {
+			addrs = append(addrs, a.String())
 		}
 	}
-	return res, nil
+	var last error
+	for _, addr := range addrs {
+		s.tried = append(s.tried, addr)
+		res := smtpclient.Result{TLS: "TLSv1.3 X", Reused: true, Addr: addr, Verified: t.TLS == smtpclient.TLSVerify, Authenticated: t.AuthUser != ""}
+		switch a := s.answers[addr].(type) {
+		case *smtpclient.Failure:
+			f := *a
+			f.Addr = addr
+			if last = &f; f.Stage < smtpclient.StageMail && ctx.Err() == nil {
+				continue
+			}
+			return smtpclient.Result{}, last
+		case *reply.Reply:
+			for range env.Recipients {
+				res.Replies = append(res.Replies, a)
+			}
+		case error:
+			return smtpclient.Result{}, a
+		case []*reply.Reply:
+			res.Replies = a
+		default:
+			for range env.Recipients {
+				res.Replies = append(res.Replies, reply.New(250, "2.0.0", "OK"))
+			}
+		}
+		return res, nil
+	}
+	return smtpclient.Result{}, last
 }
 
 func (s *sender) addrs() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []string
-	for _, t := range s.targets {
-		all = append(all, t.Addr)
-	}
-	return all
+	return slices.Clone(s.tried)
 }
 
 func refused(stage smtpclient.Stage, code int, text string) *smtpclient.Failure {
@@ -97,6 +113,21 @@ func world() *dns.Memory {
 	m.AddMX("selfandother.test", 10, "self.mx.test")
 	m.AddMX("selfandother.test", 20, "mx2.two.test")
 	m.AddAddr("hop.test", "192.0.2.10")
+	m.AddMX("selfandequal.test", 10, "mx2.two.test")
+	m.AddMX("selfandequal.test", 10, "self.mx.test")
+	m.AddMX("named.test", 10, "me.test")
+	m.AddAddr("me.test", "192.0.2.11")
+	for domain, ours := range map[string]string{"backup.test": "self.mx.test", "namedbackup.test": "ME.test"} {
+		m.AddMX(domain, 10, "hop.test")
+		m.AddMX(domain, 20, ours)
+		m.AddMX(domain, 20, "mx1.two.test")
+		m.AddMX(domain, 30, "mx2.two.test")
+	}
+	m.AddMX("backupbroken.test", 10, "broken.mx.test")
+	m.AddMX("backupbroken.test", 20, "self.mx.test")
+	m.AddMX("backupghost.test", 10, "ghost.mx.test")
+	m.AddMX("backupghost.test", 20, "self.mx.test")
+	m.AddMX("bücher.test", 10, "hop.test")
 	m.AddAddr("dup.test", "192.0.2.1")
 	m.AddMX("dups.test", 10, "dup.test")
 	m.AddMX("dups.test", 20, "dup.test")
@@ -178,12 +209,12 @@ func TestAttempt(t *testing.T) {
 		},
 		{
 			name: "421 as the reply for everyone", domain: "two.test", answers: map[string]any{all(v6, 1): reply.New(421, "4.3.2", "closing")},
-			want: "250", tried: []string{all(v6, 1), all(v4, 1)},
+			want: "250", tried: []string{all(v6, 1), all(v6, 2)},
 		},
 		{
 			name: "421 everywhere", domain: "implicit.test",
 			answers: map[string]any{all(v6, 3): reply.New(421, "4.3.2", "closing"), all(v4, 3): reply.New(421, "4.3.2", "closing")},
-			want:    "421 4.3.2 closing", tried: []string{all(v6, 3), all(v4, 3)},
+			want:    "421 4.3.2 closing", tried: []string{all(v6, 3)},
 		},
 		{
 			name: "4yz reply is final for the attempt", domain: "two.test", answers: map[string]any{all(v6, 1): reply.New(450, "4.2.0", "greylisted")},
@@ -232,10 +263,31 @@ func TestAttempt(t *testing.T) {
 		{name: "no domain", domain: "", want: "550 5.1.2", tried: []string{}},
 		{name: "address literal", domain: "[192.0.2.77]", want: "250", tried: []string{"192.0.2.77:25"}},
 		{name: "IPv6 literal", domain: "[ipv6:2001:db8::77]", want: "250", tried: []string{"[2001:db8::77]:25"}},
-		{name: "literal of this host", domain: "[127.0.0.1]", want: "451 4.4.6", tried: []string{}},
+		{name: "literal of this host", domain: "[127.0.0.1]", want: "550 5.4.6", tried: []string{}},
 		{name: "broken literal", domain: "[x]", want: "550 5.1.2", tried: []string{}},
-		{name: "all MX are this host", domain: "self.test", want: "451 4.4.6 All MX of self.test are this host", tried: []string{}},
-		{name: "local MX are passed over", domain: "selfandother.test", want: "250", tried: []string{all(v6, 2)}},
+		{name: "the only MX is this host", domain: "self.test", want: "550 5.4.6 Mail for self.test loops back to myself", tried: []string{}},
+		{name: "the best MX is this host", domain: "selfandother.test", want: "550 5.4.6", tried: []string{}},
+		{name: "one of the best MX is this host", domain: "selfandequal.test", want: "550 5.4.6", tried: []string{}},
+		{name: "the only MX has our name", domain: "named.test", want: "550 5.4.6", tried: []string{}},
+		{name: "implicit MX with our name", domain: "me.test", want: "550 5.4.6", tried: []string{}},
+		{name: "implicit MX that is this host", domain: "self.mx.test", want: "550 5.4.6", tried: []string{}},
+		{name: "this host is the back-up", domain: "backup.test", want: "250", tried: []string{all(v4, 10)}},
+		{
+			name: "this host is the back-up, the best does not answer: not to the one behind us", domain: "backup.test",
+			answers: map[string]any{all(v4, 10): unreachable()}, want: "451 4.4.1", tried: []string{all(v4, 10)},
+		},
+		{
+			name: "the same by name", domain: "namedbackup.test",
+			answers: map[string]any{all(v4, 10): unreachable()}, want: "451 4.4.1", tried: []string{all(v4, 10)},
+		},
+		{name: "this host is the back-up, the best is not known", domain: "backupbroken.test", want: "451 4.4.3", tried: []string{}},
+		{name: "this host is the back-up, the best has no address", domain: "backupghost.test", want: "451 4.4.4", tried: []string{}},
+		{
+			name: "our name with local_mx_ok", domain: "named.test", change: func(o *Options) { o.LocalMXOK = true },
+			want: "250", tried: []string{all(v4, 11)},
+		},
+		{name: "IPv6 left out", domain: "two.test", change: func(o *Options) { o.NoIPv6 = true }, want: "250", tried: []string{all(v4, 1)}},
+		{name: "U-label domain", domain: "xn--bcher-kva.test", want: "250", tried: []string{all(v4, 10)}},
 		{
 			name: "local_mx_ok", domain: "self.test", change: func(o *Options) { o.LocalMXOK = true },
 			want: "250", tried: []string{"[::1]:25"},
@@ -276,7 +328,7 @@ func TestAttempt(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&o)
 			}
-			res := New(o).Attempt(t.Context(), Job{Envelope: envelope(3), Content: content, Domain: tt.domain, Hops: tt.hops})
+			res := New(o).Attempt(t.Context(), Job{Envelope: envelope(3), Content: content, Domain: tt.domain, Hops: tt.hops}, nil)
 			if res.Interrupted || len(res.Replies) != 3 {
 				t.Fatalf("%+v", res)
 			}
@@ -298,7 +350,7 @@ func TestBounds(t *testing.T) {
 		for i := range 50 {
 			s.answers[fmt.Sprintf("192.0.2.%d:25", 100+i)] = unreachable()
 		}
-		res := New(options(s)).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: domain})
+		res := New(options(s)).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: domain}, nil)
 		if n := len(s.addrs()); n != want {
 			t.Errorf("%s: %d addresses were tried, want %d", domain, n, want)
 		}
@@ -311,7 +363,7 @@ func TestBounds(t *testing.T) {
 func TestEachRecipientItsReply(t *testing.T) {
 	ok, later, no := reply.New(250, "", "OK"), reply.New(452, "4.5.3", "too many"), reply.New(550, "5.1.1", "unknown")
 	s := &sender{answers: map[string]any{"[2001:db8::1]:25": []*reply.Reply{ok, later, no}}}
-	res := New(options(s)).Attempt(t.Context(), Job{Envelope: envelope(3), Content: content, Domain: "two.test"})
+	res := New(options(s)).Attempt(t.Context(), Job{Envelope: envelope(3), Content: content, Domain: "two.test"}, nil)
 	if !slices.Equal(res.Replies, []*reply.Reply{ok, later, no}) {
 		t.Fatal(res.Replies)
 	}
@@ -333,7 +385,7 @@ func TestEqualPreferencesAreShuffled(t *testing.T) {
 		s := &sender{answers: map[string]any{"192.0.2.1:25": unreachable(), "192.0.2.2:25": unreachable(), "192.0.2.3:25": unreachable()}}
 		o := options(s)
 		o.Resolver = m
-		New(o).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: "d.test"})
+		New(o).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: "d.test"}, nil)
 		seen[strings.Join(s.addrs(), " ")] = true
 		if len(seen) == 2 {
 			break
@@ -350,7 +402,7 @@ func TestBackupIsNotLookedUp(t *testing.T) {
 	m := world()
 	o := options(&sender{})
 	o.Resolver = m
-	New(o).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: "two.test"})
+	New(o).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: "two.test"}, nil)
 	if n := m.Count("mx2.two.test", "ADDR"); n != 0 {
 		t.Fatalf("%d lookups", n)
 	}
@@ -414,15 +466,40 @@ func TestTarget(t *testing.T) {
 			hop:  mail.NextHop{Host: public.String(), Port: 587, AuthType: "plain", AuthUser: "u", AuthPass: "p"},
 			want: smtpclient.Options{
 				Addr: "192.0.2.1:587", Host: "192.0.2.1", TLS: smtpclient.TLSVerify, Helo: "me.test",
-				AuthType: "plain", AuthUser: "u", AuthPass: "p", AuthRequired: true,
+				AuthType: "plain", AuthUser: "u", AuthPass: "p",
 			},
 		},
 		{
 			name: "credentials to a private host", hop: mail.NextHop{Host: private.String(), AuthUser: "u", AuthPass: "p"},
 			want: smtpclient.Options{
 				Addr: "10.0.0.1:25", Host: "10.0.0.1", TLS: smtpclient.TLSMay, Helo: "me.test",
-				AuthUser: "u", AuthPass: "p", AuthRequired: true,
+				AuthUser: "u", AuthPass: "p",
 			},
+		},
+		{
+			name: "what a hop asks for",
+			hop: mail.NextHop{
+				Host: public.String(), AuthUser: "u", AuthPass: "p", AuthRequired: true, AuthInsecure: true, Forwards: mail.XClient,
+			},
+			want: smtpclient.Options{
+				Addr: "192.0.2.1:25", Host: "192.0.2.1", TLS: smtpclient.TLSMay, Helo: "me.test",
+				AuthUser: "u", AuthPass: "p", AuthRequired: true, AuthInsecure: true, Forwards: mail.XClient,
+			},
+		},
+		{
+			name: "the hop's level", hop: mail.NextHop{Host: public.String(), TLS: mail.TLSEncrypt},
+			change: func(o *Options, _ *mail.Envelope) { o.TLS.NoTLSHosts = []string{"192.0.2.0/24"} },
+			want:   smtpclient.Options{Addr: "192.0.2.1:25", Host: "192.0.2.1", TLS: smtpclient.TLSEncrypt, Helo: "me.test"},
+		},
+		{
+			name: "level may and credentials", hop: mail.NextHop{Host: public.String(), TLS: mail.TLSMay, AuthUser: "u", AuthPass: "p"},
+			want: smtpclient.Options{
+				Addr: "192.0.2.1:25", Host: "192.0.2.1", TLS: smtpclient.TLSEncrypt, Helo: "me.test", AuthUser: "u", AuthPass: "p",
+			},
+		},
+		{
+			name: "note force_tls", hop: mail.NextHop{Host: public.String(), TLS: mail.TLSNone}, notes: mail.Notes{"force_tls": true},
+			want: smtpclient.Options{Addr: "192.0.2.1:25", Host: "192.0.2.1", TLS: smtpclient.TLSVerify, Helo: "me.test"},
 		},
 		{
 			name: "implicit TLS", hop: mail.NextHop{Host: public.String(), Port: 465, ImplicitTLS: true},
@@ -442,7 +519,7 @@ func TestTarget(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&o, env)
 			}
-			New(o).Attempt(t.Context(), Job{Envelope: env, Content: content, Domain: "d.test", Hops: []mail.NextHop{tt.hop}})
+			New(o).Attempt(t.Context(), Job{Envelope: env, Content: content, Domain: "d.test", Hops: []mail.NextHop{tt.hop}}, nil)
 			if tt.want.Network == "" {
 				tt.want.Network = "tcp"
 			}
@@ -450,7 +527,10 @@ func TestTarget(t *testing.T) {
 			want := pool.Target{
 				Options: tt.want, MaxConnections: 3, MaxMessages: maxMessages, MaxAge: maxAge, IdleTimeout: 50 * time.Second,
 			}
-			if len(s.targets) != 1 || s.targets[0] != want {
+			if want.Network == "tcp" {
+				want.Addrs, want.Addr = []netip.AddrPort{netip.MustParseAddrPort(want.Addr)}, ""
+			}
+			if len(s.targets) != 1 || !reflect.DeepEqual(s.targets[0], want) {
 				t.Fatalf("target %+v\nwant   %+v", s.targets, want)
 			}
 		})
@@ -459,7 +539,7 @@ func TestTarget(t *testing.T) {
 
 func TestMXNameIsTheTLSHost(t *testing.T) {
 	s := &sender{}
-	New(options(s)).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: "two.test"})
+	New(options(s)).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: "two.test"}, nil)
 	if s.targets[0].Host != "mx1.two.test" {
 		t.Fatal(s.targets[0].Host)
 	}
@@ -469,7 +549,7 @@ func TestInterrupted(t *testing.T) {
 	for _, answer := range []any{unreachable(), &smtpclient.Failure{Stage: smtpclient.StageDot, Err: context.Canceled, Uncertain: true}, errors.New("x")} {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := &sender{onSend: cancel, answers: map[string]any{"[2001:db8::1]:25": answer}}
-		res := New(options(s)).Attempt(ctx, Job{Envelope: envelope(1), Content: content, Domain: "two.test"})
+		res := New(options(s)).Attempt(ctx, Job{Envelope: envelope(1), Content: content, Domain: "two.test"}, nil)
 		if !res.Interrupted || res.Replies != nil || len(s.addrs()) != 1 {
 			t.Errorf("%v: %+v after %q", answer, res, s.addrs())
 		}
@@ -477,13 +557,13 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := &sender{}
-	if res := New(options(s)).Attempt(ctx, Job{Envelope: envelope(1), Content: content, Domain: "nowhere.test"}); !res.Interrupted || len(s.addrs()) > 0 {
+	if res := New(options(s)).Attempt(ctx, Job{Envelope: envelope(1), Content: content, Domain: "nowhere.test"}, nil); !res.Interrupted || len(s.addrs()) > 0 {
 		t.Errorf("%+v", res)
 	}
 	// What the server said counts, whatever happened meanwhile.
 	ctx, cancel = context.WithCancel(t.Context())
 	s = &sender{onSend: cancel}
-	if res := New(options(s)).Attempt(ctx, Job{Envelope: envelope(1), Content: content, Domain: "two.test"}); res.Interrupted || !res.Replies[0].Positive() {
+	if res := New(options(s)).Attempt(ctx, Job{Envelope: envelope(1), Content: content, Domain: "two.test"}, nil); res.Interrupted || !res.Replies[0].Positive() {
 		t.Errorf("%+v", res)
 	}
 }

@@ -7,11 +7,14 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
+	"tarishi/internal/mtasts"
 	"tarishi/internal/reply"
 )
 
@@ -21,34 +24,75 @@ const (
 	maxAddresses = 20
 )
 
-// route is where a job may go, in order, and what was learned on the way.
-type route struct {
+// Plan is where a job may go, in order. It does not change, and does for every
+// job of the same domain and hops for as long as the DNS says the same.
+type Plan struct {
 	domain string
+	site   string
 	hops   []mail.NextHop
 	// ours is set for hops that a hook gave. Their names are configuration; all
 	// others come from the DNS or from the recipient and are not trusted to
 	// point at this host.
-	ours bool
+	ours   bool
+	secure bool           // that these are the hosts
+	sts    *mtasts.Policy // of the domain; nil: none
+}
+
+// Site names what the destination shares with every other one that has the same
+// mail exchangers: their names, sorted and joined by commas. It is the domain
+// itself when that has no MX, and "hop:" before the hops that a hook gave.
+func (p *Plan) Site() string { return p.site }
+
+// Hosts returns the names, addresses or socket paths of the next hops, in the
+// order in which they are tried.
+func (p *Plan) Hosts() []string {
+	hosts := make([]string, len(p.hops))
+	for i, h := range p.hops {
+		hosts[i] = cmp.Or(h.Path, h.Host)
+	}
+	return hosts
+}
+
+// site returns the canonical name of a set of hops.
+func site(hops []mail.NextHop, name func(mail.NextHop) string) string {
+	names := make([]string, len(hops))
+	for i, h := range hops {
+		names[i] = name(h)
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ",")
+}
+
+// walk is one way through a plan, and what was learned on it.
+type walk struct {
+	d    *Delivery
+	job  Job
+	plan *Plan
 	bind netip.Addr // of hops that have none
 
-	failed error // a temporary failure of the DNS
-	local  bool  // an address was left out because it is this host's
-	family bool  // an address was left out because of the local address
+	failed  error        // a temporary failure of the DNS
+	refused *reply.Reply // a host that a policy keeps us from
+	loop    bool         // the best MX is this host
+	self    bool         // an MX was left out because this host is as good
+	family  bool         // an address was left out because of its family
 }
 
-// candidate is one place to connect to: addr, or hop.Path.
-type candidate struct {
-	hop  mail.NextHop
-	addr netip.Addr
+// place is one host to connect to: some of its addresses, or hop.Path.
+type place struct {
+	hop      mail.NextHop
+	addrs    []netip.Addr
+	security security
 }
 
-// route resolves the job's domain to hops. The reply is final for the attempt.
-func (d *Delivery) route(ctx context.Context, j Job) (*route, *reply.Reply) {
-	r := &route{domain: j.Domain, bind: d.bind(j.Envelope)}
+// Plan resolves the job's domain, or its hops, to next hops. Without one it
+// returns the reply for all recipients, which is temporary also when ctx ended.
+func (d *Delivery) Plan(ctx context.Context, j Job) (*Plan, *reply.Reply) {
+	p := &Plan{domain: j.Domain, site: j.Domain}
 	switch {
 	case len(j.Hops) > 0:
-		r.hops, r.ours = j.Hops, true
-		return r, nil
+		p.hops, p.ours = j.Hops, true
+		p.site = "hop:" + site(p.hops, mail.NextHop.String)
+		return p, nil
 	case j.Domain == "":
 		return nil, reply.New(550, "5.1.2", "Recipient address has no domain")
 	case j.Domain[0] == '[':
@@ -56,8 +100,13 @@ func (d *Delivery) route(ctx context.Context, j Job) (*route, *reply.Reply) {
 		if !ok {
 			return nil, reply.Newf(550, "5.1.2", "%s is not an address literal", j.Domain)
 		}
-		r.hops = []mail.NextHop{{Host: ip.String(), Port: d.o.Port}}
-		return r, nil
+		p.hops = []mail.NextHop{{Host: ip.String(), Port: d.o.Port}}
+		return p, nil
+	}
+	sts := make(chan *mtasts.Policy, 1)
+	if d.o.STS != nil && d.o.EnableTLS {
+		go func() { sts <- d.o.STS.Policy(ctx, j.Domain) }()
+		defer func() { p.sts = <-sts }()
 	}
 	mxs, err := d.o.Resolver.MX(ctx, j.Domain)
 	switch {
@@ -66,32 +115,57 @@ func (d *Delivery) route(ctx context.Context, j Job) (*route, *reply.Reply) {
 	case err != nil && !dns.IsNoData(err):
 		return nil, lookupFailed(j.Domain, err)
 	case len(mxs) == 0: // the implicit MX (RFC 5321 section 5.1)
-		return d.implicit(ctx, r)
+		return d.implicit(ctx, p)
 	}
 	if slices.IndexFunc(mxs, func(m dns.MX) bool { return m.Host != "" }) < 0 { // RFC 7505
 		return nil, reply.Newf(556, "5.1.10", "Domain %s sends and receives no email (NULL MX)", j.Domain)
 	}
 	rand.Shuffle(len(mxs), func(i, k int) { mxs[i], mxs[k] = mxs[k], mxs[i] })
 	slices.SortStableFunc(mxs, func(a, b dns.MX) int { return cmp.Compare(a.Preference, b.Preference) })
+	p.secure = mxs[0].Secure
 	for _, m := range mxs {
-		if m.Host != "" && len(r.hops) < maxMX {
-			r.hops = append(r.hops, mail.NextHop{Host: m.Host, Port: d.o.Port, Priority: m.Preference})
+		if m.Host != "" && len(p.hops) < maxMX {
+			p.hops = append(p.hops, mail.NextHop{Host: m.Host, Port: d.o.Port, Priority: m.Preference})
 		}
 	}
-	return r, nil
+	p.site = site(p.hops, func(h mail.NextHop) string { return h.Host })
+	return d.withoutUs(p)
 }
 
-// implicit is the route of a domain that exists and has no MX.
-func (d *Delivery) implicit(ctx context.Context, r *route) (*route, *reply.Reply) {
-	_, err := d.o.Resolver.Addrs(ctx, r.domain)
+// implicit is the plan of a domain that exists and has no MX.
+func (d *Delivery) implicit(ctx context.Context, p *Plan) (*Plan, *reply.Reply) {
+	_, err := d.o.Resolver.Addresses(ctx, p.domain)
 	switch {
 	case dns.IsNXDomain(err) || dns.IsNoData(err):
-		return nil, nowhere(r.domain).Because(err)
+		return nil, nowhere(p.domain).Because(err)
 	case err != nil:
-		return nil, lookupFailed(r.domain, err)
+		return nil, lookupFailed(p.domain, err)
 	}
-	r.hops = []mail.NextHop{{Host: r.domain, Port: d.o.Port}}
-	return r, nil
+	p.hops, p.secure = []mail.NextHop{{Host: p.domain, Port: d.o.Port}}, true // as far as its address is
+	return d.withoutUs(p)
+}
+
+// withoutUs drops the MX of our own name and all that are not better (RFC 5321
+// section 5.1). Those that only have our address are found when they are looked
+// up.
+func (d *Delivery) withoutUs(p *Plan) (*Plan, *reply.Reply) {
+	if d.o.LocalMXOK {
+		return p, nil
+	}
+	i := slices.IndexFunc(p.hops, func(h mail.NextHop) bool { return h.Host == d.me })
+	if i < 0 {
+		return p, nil
+	}
+	ours := p.hops[i].Priority
+	p.hops = slices.DeleteFunc(p.hops, func(h mail.NextHop) bool { return h.Priority >= ours })
+	if len(p.hops) == 0 {
+		return nil, loops(p.domain)
+	}
+	return p, nil
+}
+
+func loops(domain string) *reply.Reply {
+	return reply.Newf(550, "5.4.6", "Mail for %s loops back to myself", domain)
 }
 
 func nowhere(domain string) *reply.Reply {
@@ -102,19 +176,40 @@ func lookupFailed(name string, cause error) *reply.Reply {
 	return reply.Newf(451, "4.4.3", "DNS lookup of %s failed temporarily", name).Because(cause)
 }
 
-// candidates yields where to connect, in order: each hop's IPv6 addresses, then
-// its IPv4 ones, or with inet_prefer one family of all hops before the other.
-// Hops are resolved when their turn comes, so that a slow name server of a
-// back-up does not hold up mail that the first MX takes.
-func (d *Delivery) candidates(ctx context.Context, r *route) iter.Seq[candidate] {
-	all := d.resolve(ctx, r)
-	if d.o.InetPrefer != "v4" && d.o.InetPrefer != "v6" {
+// places yields where to connect, in order: host by host, or with inet_prefer
+// one family of all hosts before the other. The MX of one preference are looked
+// up when their turn comes, so that a slow name server of a back-up does not hold
+// up mail that the first MX takes.
+func (w *walk) places(ctx context.Context) iter.Seq[place] {
+	all := w.resolve(ctx)
+	prefer := w.d.o.InetPrefer
+	if prefer != "v4" && prefer != "v6" {
 		return all
 	}
-	return func(yield func(candidate) bool) {
-		list := slices.Collect(all)
-		slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(d.rank(a), d.rank(b)) })
-		for _, c := range list {
+	return func(yield func(place) bool) {
+		var first, then []place
+		for c := range all {
+			if c.hop.Path != "" {
+				first = append(first, c)
+				continue
+			}
+			byFamily := [2]place{c, c}
+			byFamily[0].addrs, byFamily[1].addrs = nil, nil
+			for _, a := range c.addrs {
+				other := 0
+				if a.Is4() != (prefer == "v4") {
+					other = 1
+				}
+				byFamily[other].addrs = append(byFamily[other].addrs, a)
+			}
+			if len(byFamily[0].addrs) > 0 {
+				first = append(first, byFamily[0])
+			}
+			if len(byFamily[1].addrs) > 0 {
+				then = append(then, byFamily[1])
+			}
+		}
+		for _, c := range append(first, then...) {
 			if !yield(c) {
 				return
 			}
@@ -122,103 +217,173 @@ func (d *Delivery) candidates(ctx context.Context, r *route) iter.Seq[candidate]
 	}
 }
 
-// rank is 0 for what inet_prefer wants first.
-func (d *Delivery) rank(c candidate) int {
-	if c.hop.Path == "" && c.addr.Is4() != (d.o.InetPrefer == "v4") {
-		return 1
-	}
-	return 0
+// host is a hop and what its lookup gave.
+type host struct {
+	hop   mail.NextHop
+	addrs dns.Addresses
+	err   error
 }
 
-func (d *Delivery) resolve(ctx context.Context, r *route) iter.Seq[candidate] {
-	return func(yield func(candidate) bool) {
+func (w *walk) resolve(ctx context.Context) iter.Seq[place] {
+	return func(yield func(place) bool) {
+		hops := w.plan.hops
 		var seen []netip.Addr
 		n := 0
-		for _, hop := range r.hops {
-			if hop.Path != "" {
-				n++
-				if !yield(candidate{hop: hop}) || n == maxAddresses {
-					return
-				}
-				continue
+		for first := 0; first < len(hops) && n < maxAddresses; {
+			last := first + 1
+			for !w.plan.ours && last < len(hops) && hops[last].Priority == hops[first].Priority {
+				last++
 			}
-			if !hop.Bind.IsValid() {
-				hop.Bind = r.bind
+			hosts := w.lookup(ctx, hops[first:last])
+			if !w.plan.ours && !w.d.o.LocalMXOK && slices.ContainsFunc(hosts, w.isUs) {
+				w.loop, w.self = first == 0, true
+				return
 			}
-			for _, a := range d.lookup(ctx, r, hop.Host) {
-				if !d.usable(r, hop, a) || !r.ours && slices.Contains(seen, a) {
+			for _, h := range hosts {
+				if h.hop.Path != "" {
+					n++
+					if !yield(place{hop: h.hop, security: w.secure(h.hop, netip.Addr{}, security{})}) {
+						return
+					}
 					continue
 				}
-				seen = append(seen, a)
-				n++
-				if !yield(candidate{hop, a}) || n == maxAddresses {
-					return
+				h.addrs.List = slices.DeleteFunc(slices.Clone(h.addrs.List), func(a netip.Addr) bool {
+					return !w.usable(h.hop, a) || !w.plan.ours && slices.Contains(seen, a)
+				})
+				h.addrs.List = h.addrs.List[:min(len(h.addrs.List), maxAddresses-n)]
+				if len(h.addrs.List) == 0 {
+					continue
+				}
+				public, refused := w.published(ctx, h.hop, h.addrs)
+				if refused != nil {
+					w.refused = refused
+					continue
+				}
+				seen = append(seen, h.addrs.List...)
+				n += len(h.addrs.List)
+				for _, c := range w.group(h, public) {
+					if !yield(c) {
+						return
+					}
 				}
 			}
+			first = last
 		}
 	}
 }
 
-// lookup returns the addresses of a hop; what goes wrong is kept in r.
-func (d *Delivery) lookup(ctx context.Context, r *route, host string) []netip.Addr {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a.Unmap()}
-	}
-	find := d.o.Resolver.Addrs
-	if r.ours {
-		find = d.o.Resolver.Host
-	}
-	addrs, err := find(ctx, host)
-	if err != nil {
-		d.log.Debug("next hop not resolved", zap.String("domain", r.domain), zap.String("host", host), zap.Error(err))
-		if !dns.IsNXDomain(err) && !dns.IsNoData(err) {
-			r.failed = err
+// group divides the addresses of a host by how they are secured.
+func (w *walk) group(h host, public security) []place {
+	var all []place
+	for _, a := range h.addrs.List {
+		s := w.secure(h.hop, a, public)
+		i := slices.IndexFunc(all, func(c place) bool { return c.security.same(s) })
+		if i < 0 {
+			all, i = append(all, place{hop: h.hop, security: s}), len(all)
 		}
-		return nil
+		all[i].addrs = append(all[i].addrs, a)
 	}
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
-	}
-	return addrs
+	return all
 }
 
-// usable reports whether an address may be connected to; if not, r says why.
-func (d *Delivery) usable(r *route, hop mail.NextHop, a netip.Addr) bool {
-	switch {
-	case !r.ours && !d.o.LocalMXOK && d.local.has(a):
-		r.local = true
-		return false
-	case hop.Bind.IsValid() && hop.Bind.Unmap().Is4() != a.Is4():
-		r.family = true
+// lookup finds the addresses of some hops; what goes wrong is kept in w.
+func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
+	hosts := make([]host, len(hops))
+	var all sync.WaitGroup
+	for i, hop := range hops {
+		if !hop.Bind.IsValid() {
+			hop.Bind = w.bind
+		}
+		hosts[i].hop = hop
+		if hop.Path != "" {
+			continue
+		}
+		if len(hops) == 1 {
+			w.find(ctx, &hosts[i])
+			continue
+		}
+		all.Go(func() { w.find(ctx, &hosts[i]) })
+	}
+	all.Wait()
+	for _, h := range hosts {
+		if h.err == nil {
+			continue
+		}
+		w.d.log.Debug("next hop not resolved", zap.String("domain", w.plan.domain), zap.String("host", h.hop.Host), zap.Error(h.err))
+		if !dns.IsNXDomain(h.err) && !dns.IsNoData(h.err) {
+			w.failed = h.err
+		}
+	}
+	return hosts
+}
+
+// find resolves one host. It may run for several at a time.
+func (w *walk) find(ctx context.Context, h *host) {
+	name := strings.Trim(h.hop.Host, "[]")
+	if a, err := netip.ParseAddr(name); err == nil {
+		h.addrs = dns.Addresses{List: []netip.Addr{a.Unmap()}, Name: name}
+		return
+	}
+	if w.plan.ours {
+		h.addrs.List, h.err = w.d.o.Resolver.Host(ctx, h.hop.Host)
+	} else {
+		h.addrs, h.err = w.d.o.Resolver.Addresses(ctx, h.hop.Host)
+	}
+	for i, a := range h.addrs.List {
+		h.addrs.List[i] = a.Unmap()
+	}
+	if w.d.o.NoIPv6 {
+		n := len(h.addrs.List)
+		h.addrs.List = slices.DeleteFunc(h.addrs.List, netip.Addr.Is6)
+		if n > 0 && len(h.addrs.List) == 0 {
+			h.err = &dns.Error{Name: h.hop.Host, Type: "A", Kind: dns.NoData}
+		}
+	}
+}
+
+// isUs reports whether one of a host's addresses is this host's.
+func (w *walk) isUs(h host) bool { return slices.ContainsFunc(h.addrs.List, w.d.local.has) }
+
+// usable reports whether a hop's local address can reach an address.
+func (w *walk) usable(hop mail.NextHop, a netip.Addr) bool {
+	if hop.Bind.IsValid() && hop.Bind.Unmap().Is4() != a.Is4() {
+		w.family = true
 		return false
 	}
 	return true
 }
 
-// unusable is the deferral of a route that had no candidate at all. None of it
-// is permanent: the domain exists, and somebody can mend its hosts.
-func (r *route) unusable() *reply.Reply {
+// unusable is the reply of a plan that had no place at all. It is permanent only
+// where the domain says that its mail belongs here and we are told nothing of
+// it; else the domain exists, and somebody can mend its hosts.
+func (w *walk) unusable() *reply.Reply {
 	switch {
-	case r.failed != nil:
-		return lookupFailed("the MX of "+r.domain, r.failed)
-	case r.local:
-		return reply.Newf(451, "4.4.6", "All MX of %s are this host (and local_mx_ok is not set)", r.domain)
-	case r.family:
-		return reply.Newf(451, "4.4.4", "No MX of %s has an address of the outbound address's family", r.domain)
+	case w.loop:
+		return loops(w.plan.domain)
+	case w.failed != nil:
+		return lookupFailed("the MX of "+w.plan.domain, w.failed)
+	case w.refused != nil:
+		return w.refused
+	case w.family:
+		return reply.Newf(451, "4.4.4", "No MX of %s has an address of the outbound address's family", w.plan.domain)
+	case w.self:
+		return reply.Newf(451, "4.4.4", "No MX of %s that is better than this host has an address", w.plan.domain)
 	default:
-		return reply.Newf(451, "4.4.4", "No MX of %s has an address", r.domain)
+		return reply.Newf(451, "4.4.4", "No MX of %s has an address", w.plan.domain)
 	}
 }
 
-// bind returns the local address that the transaction's notes ask for.
-func (d *Delivery) bind(env *mail.Envelope) netip.Addr {
-	s := env.Notes.String("outbound_ip")
+// bind returns the local address that the transaction's notes ask for, or else
+// the settings.
+func (d *Delivery) bind(j Job) netip.Addr {
+	s := j.Envelope.Notes.String("outbound_ip")
 	if s == "" {
-		return netip.Addr{}
+		return j.Settings.Bind
 	}
 	a, err := netip.ParseAddr(s)
 	if err != nil {
-		d.log.Warn("notes.outbound_ip is no IP address", zap.String("uuid", string(env.ID)), zap.String("value", s))
+		d.log.Warn("notes.outbound_ip is no IP address", zap.String("uuid", string(j.Envelope.ID)), zap.String("value", s))
+		return j.Settings.Bind
 	}
 	return a
 }

@@ -121,10 +121,12 @@ func (c Code) Disconnects() bool {
 // counts as Cont.
 type Verdict struct {
 	Code  Code
-	Text  string         // replaces the point's default text; lines separated by "\n"
-	Reply *reply.Reply   // as Text, with reply code and enhanced code of its own
-	MX    []mail.NextHop // get_mx with OK: where to deliver, in this order
-	Delay time.Duration  // send_email with Delay, deferred with DenySoft
+	Text  string       // replaces the point's default text; lines separated by "\n"
+	Reply *reply.Reply // as Text, with reply code and enhanced code of its own
+	// MX, at get_mx with OK, is where to deliver, in this order. Without it Text
+	// is: host, host:port or the URL of a next hop, or several of them.
+	MX    []mail.NextHop
+	Delay time.Duration // send_email with Delay, deferred with DenySoft
 
 	Plugin string // set by the chain: who answered; "" if the chain ran through
 }

@@ -3,6 +3,7 @@ package hook
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"tarishi/internal/mail"
@@ -118,16 +119,26 @@ func (t *Transaction) SkipsPlugin(name string) bool {
 	return false
 }
 
-// Delivery is what outbound hooks see: one message to one destination.
-// Haraka calls it hmail.
+// Delivery is what outbound hooks see: one message to one destination. Haraka
+// calls it hmail, and its Envelope todo: Received is queue_time, Envelope.Notes
+// todo.notes, Attempts num_failures.
 type Delivery struct {
-	mail.Envelope                // Recipients: only those of this delivery
-	Domain        string         // the destination: lower case, A-labels
-	Attempts      int            // earlier attempts that ended in a deferral
-	Notes         mail.Notes     // for plugins, between the hooks of one attempt; never nil
-	Content       mail.Content   // the message
-	MX            []mail.NextHop // bounce, deferred: where it was tried
+	mail.Envelope              // Recipients: only those of this delivery; its Notes are kept with the message
+	Domain        string       // the destination: lower case, A-labels
+	Attempts      int          // earlier attempts that ended in a deferral
+	Notes         mail.Notes   // for plugins, until the delivery is done with or the daemon stops; never nil
+	Content       mail.Content // the message
+	// Path returns the name of a file that holds the message, to be read only
+	// and only while the hook runs. Asking for it may cost a write to the disk.
+	Path func() (string, error)
+	// ForceTLS, set at send_email or get_mx, has this attempt refuse to go on
+	// without TLS.
+	ForceTLS *atomic.Bool
+	MX       []mail.NextHop // bounce, deferred: where it was tried
 }
+
+// Filename is the name of the message's file, without its folder.
+func (d *Delivery) Filename() string { return string(d.ID) + ".eml" }
 
 // Results is what plugins found out, by plugin, for other plugins to read: the
 // lists pass, fail, msg, err and skip, and named values.

@@ -88,6 +88,8 @@ type Delivery struct {
 	Port                       int
 	Mode                       string // "SMTP" or "LMTP"
 	TLS                        string // "none", or version and cipher
+	Policy                     string // the TLS that was wanted: none, may, encrypt, verify, sts, dane
+	Verified                   string // what authenticated the server: no, pkix, dane
 	Auth                       bool
 	Reused                     bool // on a kept connection
 	Delay                      time.Duration
@@ -98,7 +100,8 @@ func (d *Delivery) fields(to []string, response string) []zap.Field {
 	return []zap.Field{
 		zap.String("uuid", d.ID), zap.String("from", d.From), zap.Strings("to", to), zap.String("domain", d.Domain),
 		zap.String("host", d.Host), zap.String("ip", d.IP), zap.Int("port", d.Port), zap.String("mode", d.Mode),
-		zap.String("tls", d.TLS), zap.Bool("auth", d.Auth), zap.Bool("reused", d.Reused), seconds("delay", d.Delay),
+		zap.String("tls", d.TLS), zap.String("policy", d.Policy), zap.String("verified", d.Verified),
+		zap.Bool("auth", d.Auth), zap.Bool("reused", d.Reused), seconds("delay", d.Delay),
 		zap.Int("attempts", d.Attempts), zap.String("response", response),
 	}
 }

@@ -3,6 +3,10 @@ package outbound
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -11,6 +15,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 	"tarishi/internal/schedule"
 )
 
@@ -23,7 +28,10 @@ type attempt struct {
 	env     mail.Envelope
 	content mail.Content
 	notes   mail.Notes // hook.Delivery.Notes
+	force   atomic.Bool
+	policy  *policy
 	res     delivery.Result
+	moved   bool // the unit was put back in the schedule and is not ours any more
 
 	accounted []bool // recipients that are settled, or in later
 	later     []rest
@@ -39,18 +47,28 @@ type rest struct {
 
 // attempt makes one attempt at u and puts back in the schedule what is left.
 func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
-	a := &attempt{o: o, unit: u, index: u.Recipients(), notes: mail.Notes{}}
+	a := &attempt{o: o, unit: u, index: u.Recipients(), policy: o.policy(u.Domain(), nil)}
 	a.accounted = make([]bool, len(a.index))
 	defer a.end()
 	o.mu.Lock()
 	owed := o.owed[u]
 	delete(o.owed, u)
+	a.notes = o.notes[u]
+	delete(o.notes, u)
 	o.mu.Unlock()
-	if owed {
-		a.settle(a.open())
-		return
+	if a.notes == nil {
+		a.notes = mail.Notes{}
 	}
-	a.run(ctx)
+	switch {
+	case owed:
+		a.settle(a.open())
+	case u.Expired():
+		a.expire(ctx)
+	case u.Late():
+		a.late()
+	default:
+		a.run(ctx)
+	}
 }
 
 // end contains a panic and accounts for every recipient.
@@ -58,11 +76,14 @@ func (a *attempt) end() {
 	o, now := a.o, a.now()
 	if p := recover(); p != nil {
 		a.log("attempt panicked, its recipients are deferred", zap.Any("panic", p), zap.Stack("stack"))
-		wait, ok := o.backoff.Interval(a.unit.Attempts() + 1)
+		wait, ok := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 		if !ok { // it was to be the last; a DSN from here could panic again
 			wait = localWait
 		}
 		a.keep(a.open(), rest{attempts: a.unit.Attempts() + 1, next: now.Add(wait)})
+	}
+	if a.moved {
+		return
 	}
 	a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: now}) // interrupted
 	o.mu.Lock()
@@ -72,7 +93,10 @@ func (a *attempt) end() {
 		if i == 0 {
 			o.schedule.Defer(u, now, r.index, r.attempts, r.next)
 		} else {
-			u = o.schedule.Add(now, u.ID(), domain, r.index, r.attempts, r.next)
+			u = o.schedule.Add(now, schedule.Delivery{ID: u.ID(), Domain: domain, Recipients: r.index, Attempts: r.attempts, Next: r.next, Received: u.Received(), Null: u.Null(), Marked: a.unit.Marked()})
+		}
+		if len(a.notes) > 0 && !r.owed {
+			o.notes[u] = a.notes
 		}
 		if r.owed {
 			o.owed[u] = true
@@ -86,28 +110,166 @@ func (a *attempt) end() {
 }
 
 // run is the attempt itself. Recipients that it leaves open are due again at
-// once: it returns early only when ctx has ended.
+// once: it returns early only when ctx has ended, or when the destination turns
+// out to have no place now.
 func (a *attempt) run(ctx context.Context) {
 	if !a.load() {
 		return
 	}
 	hops, refusal, postponed := a.ask(ctx)
-	switch {
-	case postponed:
+	if postponed {
 		return
-	case refusal == nil:
-		a.res = a.o.delivery.Attempt(ctx, delivery.Job{
-			Envelope: &a.env, Content: a.content, Domain: a.unit.Domain(), Hops: hops,
-		})
-		if a.res.Interrupted {
+	}
+	if refusal == nil {
+		refusal = a.send(ctx, hops)
+		if a.moved || a.res.Interrupted {
 			return
 		}
-	case ctx.Err() != nil: // what a hook says then is not its own
-		return
-	default:
+	}
+	if refusal != nil {
+		if ctx.Err() != nil { // what a hook or the resolver says then is not its own
+			return
+		}
 		a.res.Replies = a.all(refusal)
 	}
 	a.record(ctx)
+}
+
+// send finds the way to the destination and makes the attempt. hops are what
+// get_mx gave. It returns the reply for all recipients if there is no way.
+func (a *attempt) send(ctx context.Context, hops []mail.NextHop) *reply.Reply {
+	o, domain := a.o, a.unit.Domain()
+	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: hops}
+	hooked := len(hops) > 0
+	if !hooked {
+		job.Hops = a.policy.Hosts
+	}
+	plan, refusal := o.delivery.Plan(ctx, job)
+	if refusal == nil && len(job.Hops) == 0 {
+		if a.policy = o.policy(domain, plan.Hosts()); len(a.policy.Hosts) > 0 {
+			job.Hops = a.policy.Hosts
+			plan, refusal = o.delivery.Plan(ctx, job)
+		}
+	}
+	if ctx.Err() != nil {
+		a.res.Interrupted = true
+		return nil
+	}
+	if !hooked && !a.locate(plan) {
+		a.moved = true
+		o.signal()
+		return nil
+	}
+	if refusal != nil {
+		if refusal.Temporary() {
+			a.report(schedule.Outcome{Err: clip(refusal.String())})
+		}
+		return refusal
+	}
+	source := a.policy.choose(&a.env, o.o.Random())
+	job.Settings = a.policy.settings(source)
+	if a.force.Load() {
+		job.Settings.TLS = max(job.Settings.TLS, mail.TLSEncrypt)
+		job.Hops = slices.Clone(job.Hops)
+		for i := range job.Hops {
+			if h := &job.Hops[i]; h.TLS != mail.TLSDefault {
+				h.TLS = max(h.TLS, mail.TLSEncrypt)
+			}
+		}
+		if len(job.Hops) > 0 {
+			plan, _ = o.delivery.Plan(ctx, job) // hops only: it cannot fail
+		}
+	}
+	a.res = o.delivery.Attempt(ctx, job, plan)
+	if other, ok := a.policy.other(source, o.o.Random()); ok && len(a.res.Tried) == 0 && !a.res.Interrupted {
+		job.Settings = a.policy.settings(other) // no host has an address of that family
+		a.res = o.delivery.Attempt(ctx, job, plan)
+	}
+	if a.res.Interrupted || hooked && a.shares() {
+		return nil
+	}
+	out := schedule.Outcome{Reached: a.res.Reached, Throttled: a.res.Throttled}
+	for _, r := range a.res.Replies {
+		if !r.Positive() {
+			out.Err = clip(r.String())
+		}
+	}
+	a.report(out)
+	return nil
+}
+
+// locate tells the schedule which domains this one shares its next hops with;
+// plan is nil when there are none. It returns false when these have no place for
+// the delivery now, which is in the schedule again.
+func (a *attempt) locate(plan *delivery.Plan) bool {
+	o, domain := a.o, a.unit.Domain()
+	site := ""
+	switch {
+	case plan == nil || o.o.Config.Apart(domain):
+	case a.policy.MX != "" && len(a.policy.Hosts) == 0:
+		site = "[" + a.policy.MX + "]" // one for all that the section is for
+	case plan.Site() != domain:
+		site = plan.Site()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.schedule.Locate(a.unit, site, a.policy.limits, o.o.Now()) {
+		return true
+	}
+	if len(a.notes) > 0 {
+		o.notes[a.unit] = a.notes
+	}
+	return false
+}
+
+// report tells the schedule how the destination fared.
+func (a *attempt) report(out schedule.Outcome) {
+	a.o.mu.Lock()
+	defer a.o.mu.Unlock()
+	a.o.schedule.Report(a.unit, out, a.o.o.Now())
+}
+
+func (a *attempt) shares() bool {
+	a.o.mu.Lock()
+	defer a.o.mu.Unlock()
+	return a.o.schedule.Shares(a.unit)
+}
+
+// expire gives up what could not be attempted until its lifetime was over.
+func (a *attempt) expire(ctx context.Context) {
+	if !a.load() {
+		return
+	}
+	a.res.Replies = a.all(a.unattempted("4.4.7"))
+	a.fail(ctx, a.open())
+}
+
+// unattempted is the reply about what its destination could not be tried with.
+func (a *attempt) unattempted(status string) *reply.Reply {
+	a.o.mu.Lock()
+	last := a.o.schedule.LastError(a.unit)
+	a.o.mu.Unlock()
+	text := "Not delivered yet"
+	if a.unit.Expired() {
+		text = "Not delivered in time"
+	}
+	if last != "" {
+		text += ": " + last
+	}
+	return reply.New(451, status, text)
+}
+
+// late warns of what waits for its destination.
+func (a *attempt) late() {
+	if a.load() {
+		a.res.Replies = a.all(a.unattempted("4.4.1"))
+		a.warn(a.open())
+	}
+	next := a.unit.Next()
+	if !a.unit.Marked() {
+		next = a.now().Add(localWait)
+	}
+	a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: next})
 }
 
 // load fetches the message from the queue.
@@ -152,10 +314,10 @@ func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 	switch v.Code {
 	case hook.Delay:
 		r := reply.Newf(451, "4.3.0", "Delayed by plugin %s", v.Plugin)
-		if a.o.backoff.Expired(a.env.Received, a.now()) {
+		if a.policy.backoff.Expired(a.env.Received, a.now()) {
 			return nil, r, false
 		}
-		next := a.o.backoff.Until(a.env.Received, a.now(), max(v.Delay, time.Second))
+		next := a.policy.backoff.Until(a.env.Received, a.now(), max(v.Delay, time.Second))
 		a.putOff(a.open(), a.all(r), a.unit.Attempts(), next)
 		return nil, nil, true
 	case hook.DenySoft, hook.DenySoftDisconnect:
@@ -165,13 +327,44 @@ func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 	v = a.hook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.open())
 	switch v.Code {
 	case hook.OK:
-		return v.MX, nil, false
+		if len(v.MX) > 0 || v.Text == "" {
+			return v.MX, nil, false
+		}
+		hops, err := parseHops(v.Text)
+		if err != nil {
+			a.log("get_mx gave no next hop", zap.String("plugin", v.Plugin), zap.String("domain", domain), zap.Error(err))
+			return nil, reply.Newf(451, "4.3.5", "No MX for %s", domain).Because(err), false
+		}
+		return hops, nil, false
 	case hook.Deny, hook.DenyDisconnect:
 		return nil, answer(v, reply.Newf(550, "5.1.2", "No MX for %s", domain)), false
 	case hook.DenySoft, hook.DenySoftDisconnect:
 		return nil, answer(v, reply.Newf(451, "4.1.2", "Temporary MX lookup error for %s", domain)), false
 	}
 	return nil, nil, false
+}
+
+// parseHops reads what get_mx may give as text, separated by blanks or commas:
+// host, host:port, an address with or without a port, or the URL of a next hop.
+func parseHops(text string) ([]mail.NextHop, error) {
+	var hops []mail.NextHop
+	for _, one := range strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' || c == '\t' || c == '\n' }) {
+		if !strings.Contains(one, "://") {
+			if ip, err := netip.ParseAddr(one); err == nil && ip.Is6() {
+				one = "[" + one + "]"
+			}
+			one = "smtp://" + one
+		}
+		h, err := route.ParseNextHop(one)
+		if err != nil {
+			return nil, err
+		}
+		hops = append(hops, h)
+	}
+	if len(hops) == 0 {
+		return nil, route.ErrNextHop
+	}
+	return hops, nil
 }
 
 // answer is the verdict's own reply if it is of def's class, or def with the
@@ -205,7 +398,8 @@ func (a *attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipien
 	}
 	d := &hook.Delivery{
 		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.unit.Attempts(), Notes: a.notes, Content: a.content,
-		MX: a.res.Tried,
+		MX: a.res.Tried, ForceTLS: &a.force,
+		Path: func() (string, error) { return a.o.o.Queue.Path(a.unit.ID()) },
 	}
 	d.Recipients = make([]mail.Recipient, len(recipients))
 	for n, i := range recipients {

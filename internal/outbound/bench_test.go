@@ -21,6 +21,8 @@ type instant struct {
 	done sync.WaitGroup
 }
 
+func (q *instant) Path(mail.ID) (string, error) { return "", nil }
+
 func (q *instant) Put(*mail.Envelope, mail.Content) error             { return nil }
 func (q *instant) Recovered(func(mail.Pending) bool) int              { return 0 }
 func (q *instant) Defer(mail.ID, []int, int, time.Time, string) error { return nil }

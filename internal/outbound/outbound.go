@@ -15,7 +15,10 @@
 //   - What goes wrong on our side, a panic included, stops one attempt of one
 //     delivery and never ends it: a message that cannot be read stays where it
 //     is and is looked at again later.
-//   - An attempt that the shutdown cuts off does not count.
+//   - An attempt that the shutdown cuts off does not count, nor does the time that
+//     a delivery waits for its destination, see package schedule.
+//   - A message that is not delivered for long is warned of once, and given up when
+//     its lifetime is over, whatever it waits for; held recipients alone are not.
 //
 // Nothing here returns an error: there is nobody to tell but the log.
 package outbound
@@ -25,9 +28,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -50,6 +55,8 @@ type Queue interface {
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
 	Settle(id mail.ID, recipients []int) error
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
+	// Path returns the name of a file with the content of a message.
+	Path(id mail.ID) (string, error)
 }
 
 // Chain runs hooks; *hook.Chain does.
@@ -69,15 +76,24 @@ type Options struct {
 	LocalMXOK          bool
 	InetPrefer         string // "v4", "v6", or anything else for neither
 	EnableTLS          bool
-	TLS                conf.TLSOutbound // force_tls_hosts and no_tls_hosts
-	TLSConfig          *tls.Config      // for connections to next hops; nil: the default
+	TLS                conf.TLSOutbound  // force_tls_hosts and no_tls_hosts
+	TLSConfig          *tls.Config       // for connections to next hops; nil: the default
+	BackendTLS         *tls.Config       // for the hosts of smtp_forward.ini; nil: TLSConfig
+	NoIPv6             bool              // addresses of names; see delivery
+	DANE               bool              // RFC 7672
+	STS                delivery.Policies // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration
 	PoolTimeout        time.Duration // 0: connections are not kept
 	PoolConcurrencyMax int           // connections per host, attempts per domain; 0: no cap
 	PublicIP           string
-	Disabled           func() bool   // asked before every round; nil: never
-	Grace              time.Duration // for attempts that run when Run's context ends
-	Templates          dsn.Templates
+	Disabled           func() bool // asked before every round; nil: never
+	// Config has the sections of outbound.ini; its main section's back-off and
+	// lifetime hold instead of those above. nil: there are none.
+	Config    *conf.Outbound
+	Jitter    float64        // by how much of itself a wait may vary: 0 to 1
+	Random    func() float64 // in [0,1), for choices and probes; nil: the system's
+	Grace     time.Duration  // for attempts that run when Run's context ends
+	Templates dsn.Templates
 
 	Queue    Queue
 	Unknown  error // what Queue's errors wrap when a message is not there (any more); nil: nothing
@@ -100,15 +116,24 @@ const (
 type Outbound struct {
 	o        Options
 	delivery *delivery.Delivery
-	backoff  schedule.Backoff
 	pid      int
 	wake     chan struct{} // holds one token when there may be work
+
+	counts   struct{ dsn, dsnFailed, double atomic.Int64 }
+	policyMu sync.Mutex // may be taken while mu is held
+	policies map[[2]string]*policy
 
 	mu       sync.Mutex
 	schedule *schedule.Schedule
 	// owed are units whose recipients are done with; only the queue does not
 	// know it yet.
 	owed map[*schedule.Unit]bool
+	// notes are what plugins keep with a delivery between its attempts.
+	notes map[*schedule.Unit]mail.Notes
+	// held are recipients that Hold was asked for, by message and index: with
+	// what is needed to schedule them again, or nil while their unit has not
+	// come up.
+	held map[mail.ID]map[int]*schedule.Delivery
 
 	// While Run still loads what was in the queue before, flushed are the
 	// domains that Flush was asked for ("" is all); nil afterwards.
@@ -129,24 +154,36 @@ func New(o Options) *Outbound {
 	if o.Disabled == nil {
 		o.Disabled = func() bool { return false }
 	}
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	if o.Config == nil {
+		o.Config = &conf.Outbound{TempFailIntervals: o.Intervals, MaxLifetime: o.MaxLifetime, DelayWarning: -1}
+	}
 	public, err := netip.ParseAddr(o.PublicIP)
 	if err != nil && o.PublicIP != "" {
 		o.Log.Warn("public_ip is no IP address", zap.String("value", o.PublicIP))
 	}
-	return &Outbound{
+	out := &Outbound{
 		o: o,
 		delivery: delivery.New(delivery.Options{
-			Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig,
+			Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig, BackendTLS: o.BackendTLS,
 			ConnectTimeout: o.ConnectTimeout, PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
-			PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log,
+			PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: o.NoIPv6,
 		}),
-		backoff:  schedule.Backoff{Intervals: o.Intervals, MaxLifetime: o.MaxLifetime},
 		pid:      os.Getpid(),
 		wake:     make(chan struct{}, 1),
-		schedule: schedule.New(schedule.Options{Concurrency: o.ConcurrencyMax, PerDestination: o.PoolConcurrencyMax}),
+		policies: map[[2]string]*policy{},
 		owed:     map[*schedule.Unit]bool{},
+		notes:    map[*schedule.Unit]mail.Notes{},
+		held:     map[mail.ID]map[int]*schedule.Delivery{},
 		flushed:  map[string]bool{},
 	}
+	out.schedule = schedule.New(schedule.Options{
+		Concurrency: o.ConcurrencyMax, Random: o.Random,
+		Limits: func(domain string) *schedule.Limits { return out.policy(domain, nil).limits },
+	})
+	return out
 }
 
 // Enqueue takes a message that has just been put in the queue. It never blocks
@@ -178,6 +215,18 @@ func (o *Outbound) Stat() schedule.Stat {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.schedule.Stat()
+}
+
+// Counts is how many there have been since the start.
+type Counts struct {
+	DSN       int64 // that were queued
+	DSNFailed int64 // that could not be queued; what they are about stays in the queue
+	Double    int64 // failures of mail from the null sender, of which nobody is told
+}
+
+// Counts returns how DSNs have fared.
+func (o *Outbound) Counts() Counts {
+	return Counts{o.counts.dsn.Load(), o.counts.dsnFailed.Load(), o.counts.double.Load()}
 }
 
 // Run delivers until ctx ends. Then no attempt begins; those that run have
@@ -278,20 +327,22 @@ func (o *Outbound) due() ([]*schedule.Unit, time.Duration) {
 	now := o.o.Now()
 	var units []*schedule.Unit
 	if !disabled {
-		units = o.schedule.Due(now, math.MaxInt)
+		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
 	}
+	units = append(units, o.withhold(now, o.schedule.Expire(now, math.MaxInt))...)
 	next, ok := o.schedule.Next(now)
 	switch {
 	case !ok:
 		return units, never
 	case disabled:
-		return nil, max(disabledPoll, next.Sub(now))
+		return units, max(disabledPoll, next.Sub(now))
 	default:
 		return units, max(0, next.Sub(now))
 	}
 }
 
-// add schedules the deliveries of a message. The caller holds o.mu.
+// add schedules the deliveries of a message: recipients of one domain that are
+// due together are one. The caller holds o.mu.
 func (o *Outbound) add(p mail.Pending) {
 	type key struct {
 		domain   string
@@ -299,25 +350,37 @@ func (o *Outbound) add(p mail.Pending) {
 		next     int64
 	}
 	now := o.o.Now()
-	if len(p.Recipients) == 1 || o.o.AlwaysSplit {
-		for _, r := range p.Recipients {
-			o.schedule.Add(now, p.ID, r.Address.Host(), []int{r.Index}, r.Attempts, r.Next)
+	delivery := func(domain string, r mail.PendingRecipient) *schedule.Delivery {
+		return &schedule.Delivery{
+			ID: p.ID, Domain: domain, Attempts: r.Attempts, Next: r.Next, Received: p.Received, Null: p.From.IsNull(),
+			Marked: r.Attempts > 0 && o.policy(domain, nil).warned(&p, domain, r.Attempts, r.Next),
 		}
+	}
+	if len(p.Recipients) == 1 && !p.Recipients[0].Held {
+		r := p.Recipients[0]
+		v := delivery(r.Address.Host(), r)
+		v.Recipients = []int{r.Index}
+		o.schedule.Add(now, *v)
 		return
 	}
-	var order []key
-	groups := map[key][]int{}
-	times := map[key]time.Time{}
+	var order []*schedule.Delivery
+	groups := map[key]*schedule.Delivery{}
 	for _, r := range p.Recipients {
 		k := key{r.Address.Host(), r.Attempts, r.Next.UnixNano()}
-		if groups[k] == nil {
-			order = append(order, k)
-			times[k] = r.Next
+		v := groups[k]
+		switch {
+		case r.Held:
+			o.park(delivery(k.domain, r), r.Index)
+			continue
+		case v == nil || o.o.AlwaysSplit:
+			v = delivery(k.domain, r)
+			groups[k] = v
+			order = append(order, v)
 		}
-		groups[k] = append(groups[k], r.Index)
+		v.Recipients = append(v.Recipients, r.Index)
 	}
-	for _, k := range order {
-		o.schedule.Add(now, p.ID, k.domain, groups[k], k.attempts, times[k])
+	for _, v := range order {
+		o.schedule.Add(now, *v)
 	}
 }
 

@@ -30,8 +30,8 @@ func (a *attempt) record(ctx context.Context) {
 		}
 	}
 	a.deliver(ctx, delivered)
-	wait, ok := a.o.backoff.Interval(a.unit.Attempts() + 1)
-	if !ok || a.o.backoff.Expired(a.env.Received, a.now()) {
+	wait, ok := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
+	if !ok || a.policy.backoff.Expired(a.env.Received, a.now()) {
 		failed, deferred = append(failed, deferred...), nil // with their replies of class 4
 	}
 	a.fail(ctx, failed)
@@ -79,8 +79,32 @@ func (a *attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 		a.give(recipients, fmt.Sprintf("dropped by plugin %s, hook deferred: %s", v.Plugin, v.Code))
 		return
 	}
-	next := a.o.backoff.Until(a.env.Received, a.now(), wait)
+	now := a.now()
+	next := a.policy.backoff.Until(a.env.Received, now, wait)
 	a.putOff(recipients, a.res.Replies, a.unit.Attempts()+1, next)
+	if w := a.policy.DelayWarning; w > 0 && !now.Before(a.env.Received.Add(w)) && !a.unit.Marked() {
+		a.warn(recipients)
+	}
+}
+
+// warn tells the sender once that recipients are not served yet, where NOTIFY
+// does not forbid it. What cannot be told now is told after the next attempt.
+func (a *attempt) warn(recipients []int) {
+	var told []int
+	for _, i := range recipients {
+		if dsn.Wanted(a.env.Recipients[i], dsn.Delayed) {
+			told = append(told, i)
+		}
+	}
+	if len(told) > 0 && !a.env.From.IsNull() {
+		p, err := a.tell(told, dsn.Delayed)
+		if err != nil {
+			a.log("DSN of delay cannot be queued", zap.Error(err))
+			return
+		}
+		defer a.o.Enqueue(p)
+	}
+	a.unit.Mark()
 }
 
 // putOff records that recipients wait until next, as one delivery.
@@ -122,11 +146,12 @@ func (a *attempt) fail(ctx context.Context, recipients []int) {
 	case v.Code != 0 && v.Code != hook.Cont && v.Code != hook.Stop:
 		a.give(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
 	case a.env.From.IsNull():
+		a.o.counts.double.Add(1)
 		a.give(recipients, nullSender)
 	case len(told) == 0:
 		a.give(recipients, notWanted)
 	default:
-		p, err := a.report(told, dsn.Failed)
+		p, err := a.tell(told, dsn.Failed)
 		if err != nil {
 			a.log("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))
 			a.putOff(recipients, a.res.Replies, a.unit.Attempts(), a.now().Add(localWait))
@@ -153,14 +178,14 @@ func (a *attempt) give(recipients []int, reason string) {
 // reason says in one line why a recipient was not served.
 func (a *attempt) reason(i int) string {
 	r := a.res.Replies[i]
-	if r.Permanent() {
+	if r.Permanent() || a.unit.Expired() {
 		return r.Error()
 	}
-	if _, ok := a.o.backoff.Interval(a.unit.Attempts() + 1); !ok {
+	if _, ok := a.policy.backoff.Interval(a.unit.Attempts() + 1); !ok {
 		return fmt.Sprintf("Too many failures (%s)", r.Error())
 	}
-	if a.o.backoff.Expired(a.env.Received, a.now()) {
-		return fmt.Sprintf("Not delivered within %s (%s)", a.o.backoff.MaxLifetime, r.Error())
+	if a.policy.backoff.Expired(a.env.Received, a.now()) {
+		return fmt.Sprintf("Not delivered within %s (%s)", a.policy.backoff.MaxLifetime, r.Error())
 	}
 	return r.Error()
 }
@@ -177,7 +202,7 @@ func (a *attempt) results(recipients []int) []hook.RecipientResult {
 func (a *attempt) line(attempts int) maillog.Delivery {
 	return maillog.Delivery{
 		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,
-		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Auth: a.res.Authenticated, Reused: a.res.Reused,
+		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Policy: a.res.PolicyWanted, Verified: a.res.PolicyGot, Auth: a.res.Authenticated, Reused: a.res.Reused,
 		Delay: a.now().Sub(a.env.Received), Attempts: attempts,
 	}
 }

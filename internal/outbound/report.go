@@ -51,19 +51,21 @@ func (o *Outbound) newReport(env *mail.Envelope, c mail.Content) dsn.Report {
 // put composes a DSN and puts it in the queue. The caller enqueues it.
 func (o *Outbound) put(r dsn.Report) (mail.Pending, error) {
 	env, content, err := dsn.Compose(r, o.o.Templates)
+	if err == nil {
+		err = o.o.Queue.Put(env, content)
+	}
 	if err != nil {
+		o.counts.dsnFailed.Add(1)
 		return mail.Pending{}, err
 	}
-	if err := o.o.Queue.Put(env, content); err != nil {
-		return mail.Pending{}, err
-	}
+	o.counts.dsn.Add(1)
 	o.o.Mail.DSN(string(env.ID), string(r.Original.ID), r.Original.From.String())
 	return mail.NewPending(env, content.Size()), nil
 }
 
-// report puts a DSN about what became of recipients in the queue. The caller
+// tell puts a DSN about what became of recipients in the queue. The caller
 // enqueues it.
-func (a *attempt) report(recipients []int, action string) (mail.Pending, error) {
+func (a *attempt) tell(recipients []int, action string) (mail.Pending, error) {
 	r := a.o.newReport(&a.env, a.content)
 	remote := a.res.Host
 	if a.res.IP == "" { // a socket, or nowhere at all
@@ -72,8 +74,11 @@ func (a *attempt) report(recipients []int, action string) (mail.Pending, error) 
 	for _, i := range recipients {
 		r.Recipients = append(r.Recipients, dsn.Recipient{
 			Recipient: a.env.Recipients[i], Action: action, Reply: a.res.Replies[i], RemoteMTA: remote,
-			Expired: a.res.Replies[i].Temporary(), LastAttempt: r.Date,
+			Expired: action == dsn.Failed && a.res.Replies[i].Temporary(), LastAttempt: r.Date,
 		})
+		if action == dsn.Delayed && a.policy.MaxLifetime > 0 {
+			r.Recipients[len(r.Recipients)-1].RetryUntil = a.env.Received.Add(a.policy.MaxLifetime)
+		}
 	}
 	return a.o.put(r)
 }
@@ -98,7 +103,7 @@ func (a *attempt) confirm(recipients []int) {
 	if len(told) == 0 {
 		return
 	}
-	p, err := a.report(told, action)
+	p, err := a.tell(told, action)
 	if err != nil {
 		a.log("DSN of success cannot be queued", zap.Error(err))
 		return

@@ -160,6 +160,8 @@ func (q *memoryQueue) Defer(id mail.ID, recipients []int, attempts int, next tim
 	return nil
 }
 
+func (q *memoryQueue) Path(id mail.ID) (string, error) { return "/queue/" + string(id) + ".eml", nil }
+
 func (q *memoryQueue) set(op string, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -185,12 +187,13 @@ func (q *memoryQueue) left() int {
 
 // attemptSeen is one Send.
 type attemptSeen struct {
-	after time.Duration // since the rig was made
-	addr  string
-	from  string
-	to    string // local parts
-	env   *mail.Envelope
-	body  mail.Content
+	after  time.Duration // since the rig was made
+	addr   string
+	from   string
+	to     string // local parts
+	env    *mail.Envelope
+	body   mail.Content
+	target pool.Target
 }
 
 // wire is the outside world: what it answers is answer, for each recipient by
@@ -205,7 +208,11 @@ type wire struct {
 }
 
 func (w *wire) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c mail.Content) (smtpclient.Result, error) {
-	s := attemptSeen{after: time.Since(w.start), addr: t.Addr, from: env.From.String(), env: env, body: c}
+	addr := t.Addr
+	if len(t.Addrs) > 0 {
+		addr = t.Addrs[0].String()
+	}
+	s := attemptSeen{after: time.Since(w.start), addr: addr, from: env.From.String(), env: env, body: c, target: t}
 	var to []string
 	for _, r := range env.Recipients {
 		to = append(to, r.Address.Local)
@@ -216,7 +223,7 @@ func (w *wire) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c ma
 	answer := w.answer
 	w.mu.Unlock()
 	replies, err := answer(ctx, s)
-	return smtpclient.Result{Replies: replies, TLS: "none", Addr: t.Addr, DSN: w.dsn}, err
+	return smtpclient.Result{Replies: replies, TLS: "none", Addr: addr, DSN: w.dsn}, err
 }
 
 func (w *wire) set(fn func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error)) {
@@ -395,7 +402,22 @@ func (r *rig) wantSent(want ...string) []attemptSeen {
 // wantLines expects lines of the mail log as "message to", in order.
 func (r *rig) wantLines(want ...string) {
 	r.t.Helper()
-	var got []string
+	if got := r.lines(); !slices.Equal(got, want) {
+		r.t.Fatalf("log\n got %q\nwant %q", got, want)
+	}
+}
+
+// wantLinesInAnyOrder expects lines that are given in alphabetical order.
+func (r *rig) wantLinesInAnyOrder(want ...string) {
+	r.t.Helper()
+	got := r.lines()
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		r.t.Fatalf("log\n got %q\nwant %q", got, want)
+	}
+}
+
+func (r *rig) lines() (got []string) {
 	for _, e := range r.logs.TakeAll() {
 		line := e.Message
 		switch m := e.ContextMap(); e.Message {
@@ -412,9 +434,7 @@ func (r *rig) wantLines(want ...string) {
 		}
 		got = append(got, line)
 	}
-	if !slices.Equal(got, want) {
-		r.t.Fatalf("log\n got %q\nwant %q", got, want)
-	}
+	return got
 }
 
 func (r *rig) wantIdle() {
