@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/reply"
 )
@@ -13,17 +14,19 @@ const maxText = 400
 
 // refusal answers for a message that nobody took: with a deferral if there is
 // any, since the client then keeps all recipients.
-func refusal(refused, deferred []hook.RecipientResult) hook.Verdict {
+func (f *Forwarder) refusal(refused, deferred []hook.RecipientResult) hook.Verdict {
 	if len(deferred) > 0 {
-		return hook.Verdict{Code: hook.DenySoft, Reply: flattened(deferred[0].Reply, 450, "4.0.0", "Message denied temporarily")}
+		return hook.Verdict{Code: hook.DenySoft, Reply: f.passedOn(deferred[0].Reply, 450, "4.0.0", "Message denied temporarily")}
 	}
-	return hook.Verdict{Code: hook.Deny, Reply: flattened(refused[0].Reply, 550, "5.0.0", "Message denied")}
+	return hook.Verdict{Code: hook.Deny, Reply: f.passedOn(refused[0].Reply, 550, "5.0.0", "Message denied")}
 }
 
-// flattened is a backend's refusal as Haraka passes it on: 450 or 550 whatever
-// the code was, its text on one line. Replies of our own keep their code.
-func flattened(r *reply.Reply, code int, status, text string) *reply.Reply {
-	if r.Cause != nil && r.Code == 451 {
+// passedOn is a backend's refusal as the client gets it: with the code 450 or
+// 550 as in Haraka, or the backend's own, and its text on one line. Replies of
+// our own keep their code. A 421 would announce that our connection to the
+// client is closed.
+func (f *Forwarder) passedOn(r *reply.Reply, code int, status, text string) *reply.Reply {
+	if r.Cause != nil && r.Code == 451 || f.o.Conf.ReplyCodes == conf.PassCodes && r.Code/100 == code/100 && r.Code != 421 {
 		code = r.Code
 	}
 	out := reply.New(code, status, text).Because(r)

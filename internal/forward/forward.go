@@ -9,10 +9,14 @@
 //     (Reporter, and the text of the reply). Only without a Reporter is the text
 //     all that tells it.
 //   - When no recipient was taken the client keeps all of them: 550 if each was
-//     refused for good, else 450.
-//   - The hosts of a route, and the addresses of each, are tried in order until
-//     one answers. A message that may have been taken already is never sent a
-//     second time by us.
+//     refused for good, else 450. With on_failure=queue those that were not
+//     refused for good go into the queue instead.
+//   - The hosts of a route are tried in order, or in turn, until one answers. One
+//     that cannot be reached is then left alone and probed (Run) until it is back.
+//   - A message that may have been taken already is never sent a second time by
+//     us, and not queued: the client is told 451 and decides. The exception is
+//     one_message_per_rcpt after another recipient was taken, when only the
+//     queue can keep the promise of the 250.
 //   - When no host answers the client gets 451 at once, with a text that names
 //     neither hosts nor credentials; the log has the causes.
 package forward
@@ -20,6 +24,8 @@ package forward
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,6 +34,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/route"
 )
@@ -38,10 +45,11 @@ type Reporter interface {
 	Report(ctx context.Context, env *mail.Envelope, content mail.Content, failed []hook.RecipientResult) error
 }
 
-// Requeuer takes over recipients that the backend deferred while it took
-// others: env has only these. It returns nil when the message is durable.
+// Requeuer takes messages into the outbound queue, such as the recipients that a
+// backend deferred while it took others: env has only these. It returns nil when
+// the message is durable.
 type Requeuer interface {
-	Requeue(ctx context.Context, env *mail.Envelope, content mail.Content, route *conf.ForwardRoute) error
+	Requeue(ctx context.Context, env *mail.Envelope, content mail.Content) error
 }
 
 // Options are what a Forwarder works with.
@@ -51,45 +59,113 @@ type Options struct {
 	Reporter Reporter // nil: nobody but the client is told of refused recipients
 	Requeuer Requeuer // nil: deferred recipients of a message that others got count as refused
 
-	Me        string           // our name in EHLO
-	TLSConfig *tls.Config      // for connections to backends; nil: the default
-	TLS       conf.TLSOutbound // no_tls_hosts and force_tls_hosts
+	// Probe looks whether a server is ready for a transaction; nil: by a
+	// connection to it.
+	Probe func(ctx context.Context, t pool.Target) error
+
+	Me        string       // our name in EHLO
+	Conf      conf.Forward // ReplyCodes, and TLS' no_tls_hosts and force_tls_hosts
+	TLSConfig *tls.Config  // for connections to backends; nil: the default
 
 	Mail *maillog.Log
 	Log  *zap.Logger
 }
 
 // Forwarder implements plugin.Forwarder. It may be used from any goroutine.
-type Forwarder struct{ o Options }
+type Forwarder struct {
+	o        Options
+	backends backends
+}
 
 // New returns a Forwarder.
-func New(o Options) *Forwarder { return &Forwarder{o: o} }
+func New(o Options) *Forwarder {
+	if o.Probe == nil {
+		o.Probe = dial
+	}
+	return &Forwarder{o: o, backends: backends{turns: map[string]uint{}, dead: map[spot]*loss{}, wake: make(chan struct{}, 1)}}
+}
 
 // patience bounds one Forward: clients wait ten minutes for the reply to the
 // final dot (RFC 5321 section 4.5.3.2.6).
 const patience = 10*time.Minute - 15*time.Second
 
+// credentials are what a client has shown.
+type credentials struct{ user, pass string }
+
 // Forward relays the message of t by route r, which must have a host. The
 // verdict's reply lacks the transaction's id; whoever sends it adds that.
-func (f *Forwarder) Forward(ctx context.Context, _ *hook.Connection, t *hook.Transaction, r *conf.ForwardRoute) hook.Verdict {
+func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Transaction, r *conf.ForwardRoute) hook.Verdict {
+	var own credentials
+	if r.AuthType == conf.AuthForward {
+		if c == nil || c.AuthUser == "" {
+			f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID)), zap.String("route", r.Name))
+			return hook.Verdict{Code: hook.DenySoft, Reply: errStranger}
+		}
+		own = credentials{c.AuthUser, c.AuthPass}
+	}
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	env, content := t.Envelope, t.Final()
-	replies := f.relay(limited, &env, content, r)
+	replies := f.relay(limited, &env, content, r, own)
 	taken, refused, deferred := sortOut(env.Recipients, replies)
-	if len(taken) == 0 {
-		return refusal(refused, deferred)
+	if len(taken) == 0 && !(f.queues(r, deferred) && ctx.Err() == nil) {
+		return f.refusal(refused, deferred)
 	}
 	// From here on it does not matter whether the client still waits.
 	ctx = context.WithoutCancel(ctx)
-	if len(deferred) > 0 && !f.requeued(ctx, env, content, deferred, r) {
+	queued := 0
+	switch {
+	case len(deferred) == 0:
+	case r.AuthType != conf.AuthForward && f.requeued(ctx, env, content, deferred):
+		queued = len(deferred)
+	case len(taken) == 0:
+		return f.refusal(refused, deferred)
+	default:
 		refused = append(refused, deferred...)
 	}
 	if err := f.report(ctx, &env, content, refused); err != nil {
 		f.o.Log.Error("refused recipients not reported", zap.String("uuid", string(env.ID)), zap.Error(err))
 		return hook.Verdict{Code: hook.DenySoft, Reply: errUnreported.Because(err)}
 	}
+	if len(taken) == 0 {
+		f.o.Log.Info("no backend took the message, it is queued", zap.String("uuid", string(env.ID)), zap.String("route", r.Name), zap.Int("recipients", queued))
+		return success(queuedReply, refused)
+	}
 	return success(taken[0].Reply, refused)
+}
+
+// queuedReply stands for the reply of a backend where the queue took everything.
+var queuedReply = reply.New(250, "2.0.0", "Message Queued")
+
+// errStranger keeps the message with a client that could have authenticated: to
+// send it as nobody is not what the route says.
+var errStranger = reply.New(451, "4.7.0", "Authentication required to relay this message")
+
+// queues reports whether the queue is to take what no backend took. What may
+// have been taken is left to the client: it must ask again in any case where
+// the connection to it is lost too, and one of us repeating it is enough.
+func (f *Forwarder) queues(r *conf.ForwardRoute, deferred []hook.RecipientResult) bool {
+	return r.OnFailure == conf.FailToQueue && r.AuthType != conf.AuthForward && len(deferred) > 0 &&
+		!slices.ContainsFunc(deferred, func(x hook.RecipientResult) bool { return isUncertain(x.Reply) })
+}
+
+// Queue takes the message of t into the outbound queue.
+func (f *Forwarder) Queue(ctx context.Context, t *hook.Transaction) hook.Verdict {
+	content := t.Final()
+	err := errors.New("there is no queue")
+	if f.o.Requeuer != nil {
+		err = f.o.Requeuer.Requeue(context.WithoutCancel(ctx), &t.Envelope, content)
+	}
+	if err != nil {
+		r := reply.From(err)
+		f.o.Log.Error("queueing failed", zap.String("uuid", string(t.ID)), zap.Error(err))
+		if !r.Temporary() { // a queue that cannot store is our trouble, not the sender's
+			r = reply.New(451, "4.3.0", "Queueing failed, please try again later").Because(err)
+		}
+		return hook.Verdict{Code: hook.DenySoft, Reply: r}
+	}
+	f.o.Mail.Queued(string(t.ID), t.From.String(), len(t.Recipients), content.Size())
+	return hook.Verdict{Code: hook.OK, Reply: queuedReply}
 }
 
 // errUnreported makes the client send again what some recipients have got:
@@ -98,16 +174,16 @@ var errUnreported = reply.New(451, "4.3.0", "Temporary local problem, please try
 
 // relay sends the message in one transaction, or in one for each recipient, and
 // returns a reply for each.
-func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute) []*reply.Reply {
+func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials) []*reply.Reply {
 	if !r.OneMessagePerRcpt {
-		replies, _ := f.send(ctx, env, content, r)
+		replies, _ := f.send(ctx, env, content, r, own)
 		return replies
 	}
 	all := make([]*reply.Reply, 0, len(env.Recipients))
 	for i := range env.Recipients {
 		one := *env
 		one.Recipients = env.Recipients[i : i+1 : i+1]
-		replies, reached := f.send(ctx, &one, content, r)
+		replies, reached := f.send(ctx, &one, content, r, own)
 		all = append(all, replies...)
 		if !reached { // nor will it be for the rest
 			for len(all) < len(env.Recipients) {
@@ -121,7 +197,7 @@ func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.
 
 // requeued hands deferred recipients to the queue and reports whether it took
 // them.
-func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mail.Content, deferred []hook.RecipientResult, r *conf.ForwardRoute) bool {
+func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mail.Content, deferred []hook.RecipientResult) bool {
 	if f.o.Requeuer == nil {
 		return false
 	}
@@ -134,7 +210,7 @@ func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mai
 		env.Notes = mail.Notes{}
 	}
 	env.Notes.Set(route.NoteWants, route.WantsForward)
-	if err := f.o.Requeuer.Requeue(ctx, &env, content, r); err != nil {
+	if err := f.o.Requeuer.Requeue(ctx, &env, content); err != nil {
 		f.o.Log.Error("deferred recipients not queued", zap.String("uuid", string(env.ID)), zap.Error(err))
 		return false
 	}

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,19 +31,39 @@ var _ plugin.Forwarder = (*Forwarder)(nil)
 // backend is a Sender: what each address answers, and what it was sent.
 type backend struct {
 	answer  func(ctx context.Context, addr string, env *mail.Envelope) (smtpclient.Result, error)
+	mu      sync.Mutex
 	targets []pool.Target
 	sent    []string // "addr rcpt rcpt"
 }
 
 func (b *backend) Send(ctx context.Context, t pool.Target, env *mail.Envelope, _ mail.Content) (smtpclient.Result, error) {
+	addr := t.Addr
+	if len(t.Addrs) > 0 {
+		addr = t.Addrs[0].String()
+	}
+	b.mu.Lock()
 	b.targets = append(b.targets, t)
-	b.sent = append(b.sent, t.Options.Addr+" "+strings.Join(addresses(env.Recipients, nil), " "))
-	return b.answer(ctx, t.Options.Addr, env)
+	b.sent = append(b.sent, addr+" "+strings.Join(addresses(env.Recipients, nil), " "))
+	b.mu.Unlock()
+	return b.answer(ctx, addr, env)
+}
+
+// hosts returns where transactions went so far, and forgets it.
+func (b *backend) hosts() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []string
+	for _, s := range b.sent {
+		addr, _, _ := strings.Cut(s, ":")
+		list = append(list, strings.TrimPrefix(addr, "10.0.0."))
+	}
+	b.sent = nil
+	return strings.Join(list, " ")
 }
 
 // replies is a Result with the same reply for all but some recipients.
 func replies(env *mail.Envelope, all string, except map[string]string) smtpclient.Result {
-	res := smtpclient.Result{TLS: "none", Addr: "x"}
+	res := smtpclient.Result{TLS: "none", Addr: "10.0.0.2:25"}
 	for _, r := range env.Recipients {
 		text, ok := except[r.Address.String()]
 		if !ok {
@@ -99,7 +120,7 @@ func (o *office) Report(ctx context.Context, _ *mail.Envelope, _ mail.Content, f
 	return errors.Join(o.err, ctx.Err())
 }
 
-func (o *office) Requeue(ctx context.Context, env *mail.Envelope, _ mail.Content, _ *conf.ForwardRoute) error {
+func (o *office) Requeue(ctx context.Context, env *mail.Envelope, _ mail.Content) error {
 	o.requeued = append(o.requeued, addresses(env.Recipients, nil)...)
 	o.notes = env.Notes
 	return errors.Join(o.err, ctx.Err())
@@ -145,9 +166,8 @@ func TestHostsAreTriedInOrder(t *testing.T) {
 		want  string
 	}{
 		{"first", []string{"10.0.0.9", "two"}, "10.0.0.9:25", []string{"10.0.0.9:25"}, "OK 250 2.0.0 taken"},
-		{"second address", []string{"two"}, "10.0.0.2:25", []string{"10.0.0.1:25", "10.0.0.2:25"}, "OK 250 2.0.0 taken"},
-		{"second host", []string{"unknown", "two", "10.0.0.9"}, "10.0.0.9:25", []string{"10.0.0.1:25", "10.0.0.2:25", "10.0.0.9:25"}, "OK 250 2.0.0 taken"},
-		{"none", []string{"two"}, "", []string{"10.0.0.1:25", "10.0.0.2:25"}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later"},
+		{"second host", []string{"unknown", "two", "10.0.0.9"}, "10.0.0.9:25", []string{"10.0.0.1:25", "10.0.0.9:25"}, "OK 250 2.0.0 taken"},
+		{"none", []string{"two"}, "", []string{"10.0.0.1:25"}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later"},
 		{"no address", []string{"unknown"}, "", nil, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -338,8 +358,8 @@ func TestTarget(t *testing.T) {
 		return replies(env, "250 ok", nil), nil
 	}}
 	r := &conf.ForwardRoute{
-		Name: "r", Hosts: []mail.NextHop{{Host: "two", Port: 2525, ImplicitTLS: true, Protocol: mail.LMTP}},
-		AuthType: "login", AuthUser: "u", AuthPass: "p", RequireTLS: true,
+		Name: "r", Hosts: []mail.NextHop{{Host: "two", Port: 2525, ImplicitTLS: true, Protocol: mail.LMTP, Forwards: mail.XForward}},
+		AuthType: "login", AuthUser: "u", AuthPass: "p", AuthInsecure: true, RequireTLS: true,
 		ConnectTimeout: 1 * time.Second, Timeout: 2 * time.Second, CommandTimeout: 3 * time.Second, SubmissionTimeout: 4 * time.Second,
 		MaxConnections: 5, MaxMessages: 6, MaxAge: 7 * time.Second,
 	}
@@ -347,17 +367,19 @@ func TestTarget(t *testing.T) {
 	f.Forward(t.Context(), nil, message("a@b.c"), r)
 	want := pool.Target{
 		Options: smtpclient.Options{
-			Addr: "10.0.0.1:2525", Host: "two", Protocol: mail.LMTP, ImplicitTLS: true, TLS: smtpclient.TLSEncrypt, Helo: "me.test",
+			Host: "two", Protocol: mail.LMTP, ImplicitTLS: true, TLS: smtpclient.TLSEncrypt, Helo: "me.test",
 			AuthType: "login", AuthUser: "u", AuthPass: "p", AuthRequired: true,
 			ConnectTimeout: 1 * time.Second, CommandTimeout: 3 * time.Second, SubmissionTimeout: 4 * time.Second,
+			DataTimeout: 3 * time.Second, BlockTimeout: 3 * time.Second, AuthInsecure: true, Forwards: mail.XForward,
 		},
+		Addrs:          []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:2525"), netip.MustParseAddrPort("10.0.0.2:2525")},
 		MaxConnections: 5, MaxMessages: 6, MaxAge: 7 * time.Second, IdleTimeout: 2 * time.Second,
 	}
 	if !reflect.DeepEqual(b.targets[0], want) {
 		t.Errorf("%+v", b.targets[0])
 	}
 	f.Forward(t.Context(), nil, message("a@b.c"), &conf.ForwardRoute{Hosts: []mail.NextHop{{Path: "/run/lmtp", Protocol: mail.LMTP, Helo: "other", Bind: netip.MustParseAddr("127.0.0.2")}}})
-	if got := b.targets[1].Options; got.Network != "unix" || got.Addr != "/run/lmtp" || got.Helo != "other" || got.Bind.String() != "127.0.0.2" || got.AuthRequired {
+	if got := b.targets[1].Options; got.Network != "unix" || got.Addr != "/run/lmtp" || got.Helo != "other" || got.Bind.IsValid() || len(b.targets[1].Addrs) > 0 || got.AuthRequired {
 		t.Errorf("%+v", got)
 	}
 }
@@ -366,6 +388,7 @@ func TestTLSPolicy(t *testing.T) {
 	const none, may, encrypt, verify = smtpclient.TLSNone, smtpclient.TLSMay, smtpclient.TLSEncrypt, smtpclient.TLSVerify
 	for _, tc := range []struct {
 		enable, require, verify, message bool
+		auth, insecure, public           bool
 		no, force                        string
 		want                             smtpclient.TLSPolicy
 	}{
@@ -383,6 +406,10 @@ func TestTLSPolicy(t *testing.T) {
 		{require: true, no: "two", want: encrypt},
 		{force: "two", want: verify},
 		{enable: true, no: "two", force: "10.0.0.0/8", want: verify},
+		{enable: true, auth: true, want: may}, // a private address
+		{enable: true, auth: true, public: true, want: encrypt},
+		{enable: true, public: true, want: may},
+		{enable: true, auth: true, insecure: true, public: true, want: may},
 	} {
 		b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
 			return replies(env, "250 ok", nil), nil
@@ -391,12 +418,18 @@ func TestTLSPolicy(t *testing.T) {
 		for _, x := range []struct {
 			s string
 			l *[]string
-		}{{tc.no, &o.TLS.NoTLSHosts}, {tc.force, &o.TLS.ForceTLSHosts}} {
+		}{{tc.no, &o.Conf.TLS.NoTLSHosts}, {tc.force, &o.Conf.TLS.ForceTLSHosts}} {
 			if x.s != "" {
 				*x.l = []string{x.s}
 			}
 		}
 		r := routeTo("two")
+		if tc.public {
+			r = routeTo("198.51.100.1")
+		}
+		if tc.auth {
+			r.AuthType, r.AuthUser, r.AuthPass, r.AuthInsecure = "plain", "u", "p", tc.insecure
+		}
 		r.EnableTLS, r.RequireTLS, r.TLSVerify = tc.enable, tc.require, tc.verify
 		tx := message("a@b.c")
 		tx.RequireTLS = tc.message
@@ -419,7 +452,7 @@ func TestLog(t *testing.T) {
 	}}
 	o := options(b)
 	o.Mail = maillog.New(zap.New(core))
-	r := routeTo("two")
+	r := routeTo("10.0.0.1", "10.0.0.2")
 	r.AuthPass = "hidden"
 	New(o).Forward(t.Context(), nil, message("ok@b.c", "bad@b.c"), r)
 	if n := logs.FilterMessage("forwarded").FilterField(zap.Strings("to", []string{"ok@b.c"})).FilterField(zap.String("ip", "10.0.0.2")).FilterField(zap.Bool("reused", true)).Len(); n != 1 {

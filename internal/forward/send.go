@@ -17,6 +17,7 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 	"tarishi/internal/smtpclient"
 )
 
@@ -36,43 +37,103 @@ type Resolver interface {
 // The replies when no backend answered.
 var (
 	errUnreached = reply.New(451, "4.4.1", "No backend can be reached, please try again later")
+	errBusy      = reply.New(451, "4.4.5", "All connections to the backend are busy, please try again later")
+	errInsecure  = reply.New(451, "4.7.5", "No secure connection to the backend, please try again later")
+	errNoAuth    = reply.New(451, "4.7.0", "No authentication at the backend, please try again later")
 	errUncertain = reply.New(451, "4.4.2", "Connection to the backend lost, please try again later")
 )
 
-// send carries one transaction to the first address that answers and returns
-// the reply for each recipient. reached is false when there was none.
-func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute) (replies []*reply.Reply, reached bool) {
+// unanswered is the reply after the last failure of a message that no backend
+// answered.
+func unanswered(last error) *reply.Reply {
+	f := (*smtpclient.Failure)(nil)
+	switch {
+	case !errors.As(last, &f):
+	case f.Stage == smtpclient.StageAuth:
+		return errNoAuth
+	case f.Stage == smtpclient.StageTLS:
+		return errInsecure
+	case f.Stage == smtpclient.StageConnect && f.Reply != nil:
+		return errBusy
+	case f.Reply != nil && f.Reply.Code == 421 && f.Stage >= smtpclient.StageMail:
+		r := reply.New(450, "4.3.2", f.Reply.Text)
+		if f.Reply.Enhanced[0] == 4 {
+			r.Enhanced = f.Reply.Enhanced
+		}
+		return r
+	}
+	return errUnreached
+}
+
+// isUncertain reports whether a reply stands for a message that the backend may
+// have taken.
+func isUncertain(r *reply.Reply) bool {
+	f := (*smtpclient.Failure)(nil)
+	return r.Cause != nil && errors.As(r.Cause, &f) && f.Uncertain
+}
+
+// isDown reports whether a failure says that other messages will fare no better
+// at that host.
+func isDown(err error) bool {
+	f := (*smtpclient.Failure)(nil)
+	if !errors.As(err, &f) {
+		return true // no address
+	}
+	switch f.Stage {
+	case smtpclient.StageConnect:
+		return f.Reply == nil // else it is busy
+	case smtpclient.StageGreeting, smtpclient.StageHello, smtpclient.StageTLS:
+		return true
+	}
+	return false
+}
+
+// send carries one transaction to the first host that answers and returns the
+// reply for each recipient. reached is false when there was none.
+func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials) (replies []*reply.Reply, reached bool) {
 	began := time.Now()
 	var causes []error
-	var last mail.NextHop
-	for _, hop := range r.Hosts {
-		last = hop
-		targets, err := f.targets(ctx, r, hop, env.RequireTLS)
+	var at mail.NextHop
+	for _, hop := range f.backends.order(r) {
+		if ctx.Err() != nil {
+			break
+		}
+		at = hop
+		targets, err := f.targets(ctx, r, hop, own, env.RequireTLS)
 		if err != nil {
 			causes = append(causes, err)
 		}
+		down := err == nil || ctx.Err() == nil
 		for _, t := range targets {
-			if ctx.Err() != nil {
-				break
-			}
 			res, err := f.o.Sender.Send(ctx, t, env, content)
 			if err == nil && len(res.Replies) == len(env.Recipients) {
-				f.logResult(env, r, hop, t, res, time.Since(began))
+				f.revived(r, hop)
+				f.logResult(env, r, hop, res, time.Since(began))
 				return res.Replies, true
 			}
 			if err == nil {
 				err = fmt.Errorf("%d replies for %d recipients", len(res.Replies), len(env.Recipients))
 			}
 			causes = append(causes, err)
-			f.o.Log.Warn("backend failed", zap.String("uuid", string(env.ID)), zap.String("route", r.Name),
-				zap.Stringer("host", hop), zap.String("addr", t.Options.Addr), zap.Error(err))
+			f.o.Log.Warn("backend failed", zap.String("uuid", string(env.ID)), zap.String("route", r.Name), zap.Stringer("host", hop), zap.Error(err))
 			if failure := (*smtpclient.Failure)(nil); errors.As(err, &failure) && failure.Uncertain {
 				return f.fail(env, r, hop, errUncertain.Because(err), time.Since(began)), true
 			}
+			if ctx.Err() != nil {
+				return f.fail(env, r, hop, unanswered(err).Because(errors.Join(causes...)), time.Since(began)), false
+			}
+			down = down && isDown(err) && !env.RequireTLS // which asks for more than others do
+		}
+		if down && f.backends.lost(r, hop, time.Now()) {
+			f.o.Log.Warn("backend is down", zap.String("route", r.Name), zap.Stringer("host", hop), zap.Duration("retry", r.DeadRetry))
 		}
 	}
 	causes = append(causes, ctx.Err())
-	return f.fail(env, r, last, errUnreached.Because(errors.Join(causes...)), time.Since(began)), false
+	last := error(nil)
+	if n := len(causes) - 2; n >= 0 {
+		last = causes[n]
+	}
+	return f.fail(env, r, at, unanswered(last).Because(errors.Join(causes...)), time.Since(began)), false
 }
 
 // fail gives every recipient the same reply.
@@ -82,22 +143,27 @@ func (f *Forwarder) fail(env *mail.Envelope, r *conf.ForwardRoute, hop mail.Next
 	return slices.Repeat([]*reply.Reply{why}, len(env.Recipients))
 }
 
-// targets resolves one host of the route.
-func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.NextHop, requireTLS bool) ([]pool.Target, error) {
+// targets resolves one host of the route. There is more than one target only
+// where no_tls_hosts or force_tls_hosts make a difference between its addresses.
+func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.NextHop, own credentials, requireTLS bool) ([]pool.Target, error) {
 	t := pool.Target{
 		Options: smtpclient.Options{
-			Host: hop.Host, Protocol: hop.Protocol, ImplicitTLS: hop.ImplicitTLS, TLSConfig: f.o.TLSConfig, Bind: hop.Bind, Helo: hop.Helo,
-			AuthType: r.AuthType, AuthUser: r.AuthUser, AuthPass: r.AuthPass, AuthRequired: r.AuthType != "",
+			Host: hop.Host, Protocol: hop.Protocol, ImplicitTLS: hop.ImplicitTLS, TLSConfig: f.o.TLSConfig, Bind: hop.Bind, Helo: hop.Helo, Forwards: hop.Forwards,
+			AuthType: r.AuthType, AuthUser: r.AuthUser, AuthPass: r.AuthPass, AuthInsecure: r.AuthInsecure, AuthRequired: r.AuthType != "",
 			ConnectTimeout: r.ConnectTimeout, CommandTimeout: r.CommandTimeout, SubmissionTimeout: r.SubmissionTimeout,
+			DataTimeout: min(r.CommandTimeout, 2*time.Minute), BlockTimeout: min(r.CommandTimeout, 3*time.Minute),
 		},
 		MaxConnections: r.MaxConnections, MaxMessages: r.MaxMessages, MaxAge: r.MaxAge, IdleTimeout: r.Timeout,
 	}
-	if t.Options.Helo == "" {
-		t.Options.Helo = f.o.Me
+	if r.AuthType == conf.AuthForward { // by whatever mechanism the backend has
+		t.AuthType, t.AuthUser, t.AuthPass = "", own.user, own.pass
+	}
+	if t.Helo == "" {
+		t.Helo = f.o.Me
 	}
 	if hop.Path != "" {
-		t.Options.Network, t.Options.Addr = "unix", hop.Path
-		t.Options.TLS = f.policy(r, hop.Host, netip.Addr{}, requireTLS)
+		t.Network, t.Addr, t.Bind = "unix", hop.Path, netip.Addr{}
+		t.TLS = f.policy(r, hop.Host, netip.Addr{}, requireTLS)
 		return []pool.Target{t}, nil
 	}
 	addrs, err := f.o.Resolver.Host(ctx, hop.Host)
@@ -105,11 +171,17 @@ func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.
 		f.o.Log.Warn("backend has no address", zap.String("route", r.Name), zap.String("host", hop.Host), zap.Error(err))
 		return nil, err
 	}
-	targets := make([]pool.Target, len(addrs))
-	for i, a := range addrs {
-		t.Options.Addr = netip.AddrPortFrom(a, uint16(port(hop))).String()
-		t.Options.TLS = f.policy(r, hop.Host, a, requireTLS)
-		targets[i] = t
+	var targets []pool.Target
+	for _, a := range addrs {
+		a = a.Unmap()
+		policy, at := f.policy(r, hop.Host, a, requireTLS), netip.AddrPortFrom(a, uint16(port(hop)))
+		if i := slices.IndexFunc(targets, func(t pool.Target) bool { return t.TLS == policy }); i >= 0 {
+			targets[i].Addrs = append(targets[i].Addrs, at)
+			continue
+		}
+		one := t
+		one.TLS, one.Addrs = policy, []netip.AddrPort{at}
+		targets = append(targets, one)
 	}
 	return targets, nil
 }
@@ -121,25 +193,28 @@ func port(hop mail.NextHop) int {
 	return hop.Port
 }
 
-// policy is the route's own, unless tls.ini has an exception for the host or
-// the message asks for more (REQUIRETLS, RFC 8689).
+// policy is the route's own, unless the message asks for more (REQUIRETLS, RFC
+// 8689).
 func (f *Forwarder) policy(r *conf.ForwardRoute, host string, addr netip.Addr, requireTLS bool) smtpclient.TLSPolicy {
-	switch {
-	case r.TLSVerify || requireTLS || f.o.TLS.Forces(host, addr, ""):
+	if requireTLS {
 		return smtpclient.TLSVerify
-	case r.RequireTLS:
-		return smtpclient.TLSEncrypt
-	case !r.EnableTLS || f.o.TLS.Excludes(host, addr, ""):
-		return smtpclient.TLSNone
 	}
-	return smtpclient.TLSMay
+	switch route.Level(&f.o.Conf, r, host, addr) {
+	case mail.TLSVerify:
+		return smtpclient.TLSVerify
+	case mail.TLSEncrypt:
+		return smtpclient.TLSEncrypt
+	case mail.TLSMay:
+		return smtpclient.TLSMay
+	}
+	return smtpclient.TLSNone
 }
 
 // logResult writes one line for the recipients that were taken, and one for
 // those that were not.
-func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, t pool.Target, res smtpclient.Result, delay time.Duration) {
+func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, res smtpclient.Result, delay time.Duration) {
 	d := delivery(env, r, hop, delay)
-	if ip, p, err := net.SplitHostPort(t.Options.Addr); err == nil {
+	if ip, p, err := net.SplitHostPort(res.Addr); err == nil {
 		d.IP = ip
 		d.Port, _ = strconv.Atoi(p)
 	}

@@ -70,12 +70,13 @@ func TestOnWire(t *testing.T) {
 		{"DATA refused", []smtptest.Option{always(smtptest.Data, "554 5.5.1 no")}, "DENY 550 5.5.1 no", 0},
 		{"dot refused", []smtptest.Option{always(smtptest.Dot, "554 5.7.1 spam")}, "DENY 550 5.7.1 spam", 0},
 		{"dot deferred", []smtptest.Option{always(smtptest.Dot, "452 4.3.1 full")}, "DENYSOFT 450 4.3.1 full", 0},
+		{"421 at MAIL", []smtptest.Option{always(smtptest.Mail, "421 4.3.2 closing")}, "DENYSOFT 450 4.3.2 closing", 0},
 		{"greeting 5yz", []smtptest.Option{always(smtptest.Connect, "554 5.3.2 busy")}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
 		{"greeting is none", []smtptest.Option{smtptest.On(smtptest.Connect, smtptest.Always(smtptest.Garbage()))}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
 		{"closed before DATA", []smtptest.Option{smtptest.On(smtptest.Rcpt, smtptest.Always(smtptest.Close()))}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
 		{"lost after the dot", []smtptest.Option{smtptest.On(smtptest.Dot, smtptest.Always(smtptest.Reset()))}, "DENYSOFT 451 4.4.2 Connection to the backend lost, please try again later", 0},
-		{"no AUTH offered", nil, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
-		{"wrong password", []smtptest.Option{smtptest.Credentials("u", "other")}, "DENYSOFT 451 4.4.1 No backend can be reached, please try again later", 0},
+		{"no AUTH offered", nil, "DENYSOFT 451 4.7.0 No authentication at the backend, please try again later", 0},
+		{"wrong password", []smtptest.Option{smtptest.Credentials("u", "other")}, "DENYSOFT 451 4.7.0 No authentication at the backend, please try again later", 0},
 		{"AUTH", []smtptest.Option{smtptest.Credentials("u", "p"), always(smtptest.Dot, "250 2.0.0 yes")}, "OK 250 2.0.0 yes", 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -174,6 +175,7 @@ func TestOnWireTLS(t *testing.T) {
 		enable, require, verify bool
 		known                   bool // we trust the server's certificate
 		offered, broken         bool
+		force, exclude          bool // force_tls_hosts, no_tls_hosts
 		want                    hook.Code
 		encrypted               bool
 	}{
@@ -184,6 +186,10 @@ func TestOnWireTLS(t *testing.T) {
 		{name: "required", require: true, offered: true, want: hook.OK, encrypted: true},
 		{name: "required, not offered", require: true, want: hook.DenySoft},
 		{name: "required, broken", require: true, offered: true, broken: true, want: hook.DenySoft},
+		{name: "forced, verified", force: true, offered: true, known: true, want: hook.OK, encrypted: true},
+		{name: "forced, not verified", enable: true, force: true, offered: true, want: hook.DenySoft},
+		{name: "forced, not offered", enable: true, force: true, want: hook.DenySoft},
+		{name: "excluded", enable: true, exclude: true, offered: true, want: hook.OK},
 		{name: "verified", verify: true, offered: true, known: true, want: hook.OK, encrypted: true},
 		{name: "not verified", verify: true, offered: true, want: hook.DenySoft},
 	} {
@@ -200,6 +206,12 @@ func TestOnWireTLS(t *testing.T) {
 			o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 			if tc.known {
 				o.TLSConfig.RootCAs = s.Roots()
+			}
+			if tc.force {
+				o.Conf.TLS.ForceTLSHosts = []string{"127.0.0.0/8"}
+			}
+			if tc.exclude {
+				o.Conf.TLS.NoTLSHosts = []string{"127.0.0.1"}
 			}
 			r := via(hopTo(s))
 			r.EnableTLS, r.RequireTLS, r.TLSVerify = tc.enable, tc.require, tc.verify

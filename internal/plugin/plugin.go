@@ -48,6 +48,9 @@ type Resolver interface {
 // hands, DenySoft or Deny with the reply for the client.
 type Forwarder interface {
 	Forward(ctx context.Context, c *hook.Connection, t *hook.Transaction, r *conf.ForwardRoute) hook.Verdict
+	// Queue takes the message into the outbound queue instead: the hook get_mx
+	// says where it goes. OK when it is durable there.
+	Queue(ctx context.Context, t *hook.Transaction) hook.Verdict
 }
 
 // Host is where a plugin registers its handlers.

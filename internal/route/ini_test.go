@@ -30,7 +30,7 @@ func TestFromFile(t *testing.T) {
 	f := &c.Forward
 	for _, tc := range []struct{ to, in, out string }{
 		{"a@example1.com b@example2.com", "forward 1.2.3.5:2525", "forward 1.2.3.5:2525"},
-		{"a@example1.com b@example3.com", "forward 1.2.3.4:2525", "forward 1.2.3.4:2525"},
+		{"a@example1.com b@example3.com", "enqueue", "outbound"},
 		{"a@other.com", "forward 1.2.3.4:2525", "forward 1.2.3.4:2525"},
 		{"a@example4.com", "forward 1.2.3.4:2525", "outbound"},
 		{"a@x.wild.org", "forward 1.2.3.7:24", "forward 1.2.3.7:24"},

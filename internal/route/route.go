@@ -9,12 +9,13 @@
 // section that names no host says only whether relayed mail is forwarded; its
 // mail goes to the hosts of main.
 //
-// A transaction is relayed to one place. When its recipients belong to
-// different ones, main takes it, as the manual says. What main cannot take is
-// left to the outbound queue, which splits by domain and asks MX for each.
+// A transaction is relayed to one place. A recipient that belongs to another
+// place than those before it is deferred (split=defer), or the whole message is
+// queued once and MX sends each recipient its own way (split=fanout).
 package route
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -42,10 +43,11 @@ const (
 	Skip    Action = iota // not ours: another plugin, or the point's default
 	Forward               // relay in session by Decision.Route
 	ToQueue               // leave it to the outbound queue
+	Enqueue               // take it into the queue, from where MX sends each recipient its way
 )
 
-// String returns "skip", "forward" or "outbound".
-func (a Action) String() string { return [...]string{"skip", "forward", "outbound"}[a] }
+// String returns "skip", "forward", "outbound" or "enqueue".
+func (a Action) String() string { return [...]string{"skip", "forward", "outbound", "enqueue"}[a] }
 
 // Decision is the way of one message.
 type Decision struct {
@@ -57,32 +59,81 @@ type Decision struct {
 // forwarded only where enable_outbound says so for every recipient; all other
 // mail is forwarded wherever a backend is known.
 func Decide(f *conf.Forward, relaying bool, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) Decision {
-	wants := notes.String(NoteWants)
-	if len(recipients) == 0 || wants != "" && wants != WantsForward {
+	if len(recipients) == 0 {
 		return Decision{}
 	}
-	first := Section(f, sender, recipients[0].Address)
-	route, outbound, mixed := transport(f, first), sendsOut(f, first), false
-	for _, r := range recipients[1:] {
+	w := survey(f, sender, recipients, notes)
+	switch {
+	case w.wants == WantsOutbound && !relaying: // nobody else would queue it
+		return Decision{Action: Enqueue}
+	case w.wants != "" && w.wants != WantsForward:
+		return Decision{}
+	case relaying && (!w.outbound || w.mixed() || len(w.routes[0].Hosts) == 0):
+		return Decision{Action: ToQueue}
+	case slices.ContainsFunc(w.routes, nowhere):
+		return Decision{}
+	case w.mixed():
+		return Decision{Action: Enqueue}
+	}
+	return Decision{Action: Forward, Route: w.routes[0]}
+}
+
+// Defers reports whether a recipient must come again in a transaction of its
+// own: it has another next hop than those accepted before it, and the message
+// cannot be queued for all of them.
+func Defers(f *conf.Forward, relaying bool, sender mail.Address, accepted []mail.Recipient, next mail.Recipient, notes mail.Notes) bool {
+	w := survey(f, sender, append(slices.Clip(accepted), next), notes)
+	if notes.String(NoteWants) != "" && w.wants != WantsForward || !w.mixed() || relaying && !w.outbound {
+		return false
+	}
+	return f.Split != "fanout" || slices.ContainsFunc(w.routes, func(r *conf.ForwardRoute) bool {
+		return !relaying && nowhere(r) || r.AuthType == conf.AuthForward || r.Queue != w.routes[0].Queue
+	})
+}
+
+func nowhere(r *conf.ForwardRoute) bool { return len(r.Hosts) == 0 }
+
+// ways is where the recipients of one message lead.
+type ways struct {
+	routes   []*conf.ForwardRoute // one of each; never empty
+	outbound bool                 // enable_outbound for every recipient
+	wants    string               // the queue plugin that shall take the message
+}
+
+func (w *ways) mixed() bool { return len(w.routes) > 1 }
+
+func survey(f *conf.Forward, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) ways {
+	w := ways{outbound: true, wants: notes.String(NoteWants)}
+	for _, r := range recipients {
 		s := Section(f, sender, r.Address)
-		mixed = mixed || !Same(route, transport(f, s))
-		outbound = outbound && sendsOut(f, s)
-	}
-	if mixed {
-		route, outbound = &f.Main, outbound && f.Main.EnableOutbound
-	}
-	if wants == WantsForward {
-		if hop, err := ParseNextHop(notes.String(NoteNextHop)); err == nil && !reaches(route, hop) {
-			route = to(f, hop)
+		w.outbound = w.outbound && sendsOut(f, s)
+		t := transport(f, s)
+		if !slices.ContainsFunc(w.routes, func(o *conf.ForwardRoute) bool { return Same(o, t) }) {
+			w.routes = append(w.routes, t)
 		}
 	}
-	switch {
-	case relaying && (!outbound || len(route.Hosts) == 0):
-		return Decision{Action: ToQueue}
-	case len(route.Hosts) == 0:
-		return Decision{}
+	if w.wants == "" && !w.mixed() {
+		w.wants = w.routes[0].Queue
 	}
-	return Decision{Action: Forward, Route: route}
+	if hop, ok := Steered(f, sender, recipients, notes); ok {
+		w.routes = []*conf.ForwardRoute{to(f, hop)}
+	}
+	return w
+}
+
+// Steered returns the next hop that the notes of a message name, if that is
+// another one than its recipients have.
+func Steered(f *conf.Forward, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) (mail.NextHop, bool) {
+	if notes.String(NoteWants) != WantsForward {
+		return mail.NextHop{}, false
+	}
+	hop, err := ParseNextHop(notes.String(NoteNextHop))
+	if err != nil || slices.ContainsFunc(recipients, func(r mail.Recipient) bool {
+		return reaches(transport(f, Section(f, sender, r.Address)), hop)
+	}) {
+		return mail.NextHop{}, false
+	}
+	return hop, true
 }
 
 // MX tells where queued mail for a domain goes, in order and with the
@@ -100,24 +151,16 @@ func MX(f *conf.Forward, sender mail.Address, domain string, notes mail.Notes) [
 		if hop, err := ParseNextHop(notes.String(NoteNextHop)); err == nil && !reaches(route, hop) {
 			route = to(f, hop)
 		}
-		return hops(route)
+		return hops(f, route)
 	}
 	switch {
+	case s != nil && len(s.Hosts) > 0 && s.Queue == WantsOutbound: // by way of the queue, but to its own hosts
 	case s == nil && (!f.Main.EnableOutbound || wants == WantsOutbound):
 		return nil
 	case s != nil && !s.EnableOutbound && (f.Main.EnableOutbound || len(s.Hosts) == 0):
 		return nil // switched off for this domain, not just left at main's value
 	}
-	return hops(route)
-}
-
-// Splits reports whether a further recipient has another next hop than those
-// that the transaction has already.
-func Splits(f *conf.Forward, sender mail.Address, accepted []mail.Recipient, next mail.Address) bool {
-	route := transport(f, Section(f, sender, next))
-	return slices.ContainsFunc(accepted, func(r mail.Recipient) bool {
-		return !Same(route, transport(f, Section(f, sender, r.Address)))
-	})
+	return hops(f, route)
 }
 
 // NextHop returns where mail for a recipient is forwarded first, for
@@ -193,8 +236,8 @@ func sendsOut(f *conf.Forward, section *conf.ForwardRoute) bool {
 func Same(a, b *conf.ForwardRoute) bool {
 	return a == b || slices.Equal(a.Hosts, b.Hosts) &&
 		a.EnableTLS == b.EnableTLS && a.RequireTLS == b.RequireTLS && a.TLSVerify == b.TLSVerify &&
-		a.AuthType == b.AuthType && a.AuthUser == b.AuthUser && a.AuthPass == b.AuthPass &&
-		a.OneMessagePerRcpt == b.OneMessagePerRcpt && a.Queue == b.Queue
+		a.AuthType == b.AuthType && a.AuthUser == b.AuthUser && a.AuthPass == b.AuthPass && a.AuthInsecure == b.AuthInsecure &&
+		a.InTurn == b.InTurn && a.OnFailure == b.OnFailure && a.OneMessagePerRcpt == b.OneMessagePerRcpt && a.Queue == b.Queue
 }
 
 // reaches reports whether hop is one of the route's hosts. A hop without a
@@ -226,16 +269,48 @@ func to(f *conf.Forward, hop mail.NextHop) *conf.ForwardRoute {
 	r := f.Main
 	r.Name, r.AuthType, r.AuthUser, r.AuthPass = NoteNextHop, hop.AuthType, hop.AuthUser, hop.AuthPass
 	hop.AuthType, hop.AuthUser, hop.AuthPass = "", "", ""
-	r.Hosts = []mail.NextHop{hop}
+	hop.Bind, hop.Helo = r.Bind, r.BindHelo
+	r.Hosts, r.InTurn, r.Queue = []mail.NextHop{hop}, false, ""
 	return &r
 }
 
-// hops returns the route's hosts with its credentials, best first.
-func hops(r *conf.ForwardRoute) []mail.NextHop {
+// Level is how connections to one host of a route are secured.
+// force_tls_hosts and no_tls_hosts may name the host or its address.
+func Level(f *conf.Forward, r *conf.ForwardRoute, host string, addr netip.Addr) mail.TLSLevel {
+	switch {
+	case r.TLSVerify || f.TLS.Forces(host, addr, ""):
+		return mail.TLSVerify
+	case r.RequireTLS:
+		return mail.TLSEncrypt
+	case !r.EnableTLS || f.TLS.Excludes(host, addr, ""):
+		return mail.TLSNone
+	case r.AuthType != "" && !r.AuthInsecure && addr.IsValid() && !addr.IsLoopback() && !addr.IsPrivate() && !addr.IsLinkLocalUnicast():
+		return mail.TLSEncrypt // in clear the credentials could not go
+	}
+	return mail.TLSMay
+}
+
+// hops returns the route's hosts with its credentials, best first; those that
+// take turns have one priority. Where the
+// file says nothing of encryption outbound.ini holds, as for all queued mail. A
+// client's own credentials are not at hand any more: the queue then keeps the
+// message rather than send it without.
+func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
 	list := slices.Clone(r.Hosts)
 	for i := range list {
-		list[i].Priority = i
-		list[i].AuthType, list[i].AuthUser, list[i].AuthPass = r.AuthType, r.AuthUser, r.AuthPass
+		h := &list[i]
+		addr, _ := netip.ParseAddr(h.Host)
+		h.Backend = true
+		if !r.InTurn {
+			h.Priority = i
+		}
+		if h.TLS = Level(f, r, h.Host, addr); h.TLS == mail.TLSNone && !r.EnableTLS && !f.TLS.Excludes(h.Host, addr, "") {
+			h.TLS = mail.TLSDefault
+		}
+		h.AuthRequired, h.AuthInsecure = r.AuthType != "", r.AuthInsecure
+		if r.AuthType != conf.AuthForward {
+			h.AuthType, h.AuthUser, h.AuthPass = r.AuthType, r.AuthUser, r.AuthPass
+		}
 	}
 	return list
 }

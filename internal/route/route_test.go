@@ -2,6 +2,7 @@ package route
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -56,13 +57,13 @@ func TestDecideByRecipients(t *testing.T) {
 		{"a@example1.com", "forward 1.2.3.5:25", "forward 1.2.3.5:25"},
 		{"a@EXAMPLE1.com b@example1.COM", "forward 1.2.3.5:25", "forward 1.2.3.5:25"},
 		{"a@example1.com b@example2.com", "forward 1.2.3.5:25", "forward 1.2.3.5:25"},
-		{"a@example1.com b@example3.com", "forward 1.2.3.4:25", "forward 1.2.3.4:25"},
-		{"a@example1.com b@other.com", "forward 1.2.3.4:25", "forward 1.2.3.4:25"},
+		{"a@example1.com b@example3.com", "enqueue", "outbound"}, // where a plugin has let both pass
+		{"a@example1.com b@other.com", "enqueue", "outbound"},
 		{"a@other.com b@another.com", "forward 1.2.3.4:25", "forward 1.2.3.4:25"},
 		{"a@sub.example1.com", "forward 1.2.3.4:25", "forward 1.2.3.4:25"},
 		{"a@example4.com", "forward 1.2.3.4:25", "outbound"},
 		{"a@other.com b@example4.com", "forward 1.2.3.4:25", "outbound"},
-		{"a@example4.com b@example1.com", "forward 1.2.3.4:25", "outbound"},
+		{"a@example4.com b@example1.com", "enqueue", "outbound"},
 		{"", "skip", "skip"},
 	} {
 		f := example(true)
@@ -103,7 +104,7 @@ func TestEnableOutbound(t *testing.T) {
 		if got := describe(Decide(f, true, addr("s@sender.com"), to, nil)); got != tc.want {
 			t.Errorf("main %v section %v %s: %s, want %s", tc.main, tc.section, tc.to, got, tc.want)
 		}
-		if got := Decide(f, false, addr("s@sender.com"), to, nil).Action; got != Forward {
+		if got := Decide(f, false, addr("s@sender.com"), to, nil).Action; got != map[bool]Action{false: Forward, true: Enqueue}[len(to) > 1] {
 			t.Errorf("main %v section %v %s not relaying: %v", tc.main, tc.section, tc.to, got)
 		}
 		mx := ""
@@ -146,7 +147,8 @@ func TestDecideWithoutMainHost(t *testing.T) {
 	f.Main.Hosts = nil
 	for to, want := range map[string][2]string{
 		"a@example1.com":                {"forward 1.2.3.5:25", "forward 1.2.3.5:25"},
-		"a@example1.com b@example3.com": {"skip", "outbound"},
+		"a@example1.com b@example3.com": {"enqueue", "outbound"},
+		"a@example1.com b@other.com":    {"skip", "outbound"},
 		"a@other.com":                   {"skip", "outbound"},
 	} {
 		if got := describe(Decide(f, false, mail.Address{}, rcpts(to), nil)); got != want[0] {
@@ -230,7 +232,11 @@ func TestNotes(t *testing.T) {
 		f := example(true)
 		for _, relaying := range []bool{false, true} {
 			d := Decide(f, relaying, mail.Address{}, rcpts("a@example1.com"), notes)
-			if got := describe(d); got != tc.want {
+			want := tc.want
+			if tc.wants == "outbound" && !relaying {
+				want = "enqueue"
+			}
+			if got := describe(d); got != want {
 				t.Errorf("%+v relaying %v: %s", tc, relaying, got)
 				continue
 			}
@@ -262,8 +268,8 @@ func TestMXCredentials(t *testing.T) {
 	f.Main.Hosts = []mail.NextHop{{Host: "a", Port: 25}, {Host: "b", Port: 2525, ImplicitTLS: true}}
 	got := MX(f, mail.Address{}, "other.com", nil)
 	want := []mail.NextHop{
-		{Host: "a", Port: 25, AuthType: "plain", AuthUser: "user", AuthPass: "pass"},
-		{Host: "b", Port: 2525, ImplicitTLS: true, Priority: 1, AuthType: "plain", AuthUser: "user", AuthPass: "pass"},
+		{Host: "a", Port: 25, AuthType: "plain", AuthUser: "user", AuthPass: "pass", AuthRequired: true, Backend: true},
+		{Host: "b", Port: 2525, ImplicitTLS: true, Priority: 1, AuthType: "plain", AuthUser: "user", AuthPass: "pass", AuthRequired: true, Backend: true},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v", got)
@@ -273,21 +279,126 @@ func TestMXCredentials(t *testing.T) {
 	}
 }
 
-func TestSplits(t *testing.T) {
-	f := example(false)
+func TestDefers(t *testing.T) {
+	fanout := func(f *conf.Forward) { f.Split = "fanout" }
+	notes := func(wants, hop string) mail.Notes {
+		n := mail.Notes{}
+		n.Set(NoteWants, wants)
+		n.Set(NoteNextHop, hop)
+		return n
+	}
 	for _, tc := range []struct {
+		name           string
 		accepted, next string
+		relaying       bool
+		change         func(*conf.Forward)
+		notes          mail.Notes
 		want           bool
 	}{
-		{"", "a@example1.com", false},
-		{"a@example1.com", "b@example1.com", false},
-		{"a@example1.com", "b@example2.com", false},
-		{"a@example1.com b@example2.com", "c@example3.com", true},
-		{"a@example1.com", "b@other.com", true},
-		{"a@other.com", "b@example4.com", false},
+		{name: "first", next: "a@example1.com"},
+		{name: "same section", accepted: "a@example1.com", next: "b@example1.com"},
+		{name: "same hosts", accepted: "a@example1.com", next: "b@example2.com"},
+		{name: "other hosts", accepted: "a@example1.com b@example2.com", next: "c@example3.com", want: true},
+		{name: "main behind a section", accepted: "a@example1.com", next: "b@other.com", want: true},
+		{name: "section behind main", accepted: "b@other.com", next: "a@example1.com", want: true},
+		{name: "main's host", accepted: "a@other.com", next: "b@example4.com"},
+		{name: "relaying", accepted: "a@example1.com", next: "b@example3.com", relaying: true, want: true},
+		{name: "relaying to the queue", accepted: "a@example1.com", next: "b@example4.com", relaying: true},
+		{name: "another plugin", accepted: "a@example1.com", next: "b@example3.com", notes: notes("lmtp", "")},
+		{name: "note of the first", accepted: "a@example1.com", next: "b@example3.com", notes: notes(WantsForward, "smtp://1.2.3.5:25"), want: true},
+		{name: "note to elsewhere", accepted: "a@example1.com", next: "b@example3.com", notes: notes(WantsForward, "smtp://9.9.9.9")},
+		{name: "fanout", accepted: "a@example1.com", next: "b@example3.com", change: fanout},
+		{name: "fanout, relaying", accepted: "a@example1.com", next: "b@example3.com", relaying: true, change: fanout},
+		{name: "fanout to nowhere", accepted: "a@example1.com", next: "b@other.com", want: true, change: func(f *conf.Forward) { fanout(f); f.Main.Hosts = nil }},
+		{name: "fanout, relaying to the DNS", accepted: "a@example1.com", next: "b@other.com", relaying: true, change: func(f *conf.Forward) { fanout(f); f.Main.Hosts = nil }},
+		{name: "fanout with the client's credentials", accepted: "a@example1.com", next: "b@example3.com", want: true, change: func(f *conf.Forward) { fanout(f); f.Routes["example3.com"].AuthType = conf.AuthForward }},
+		{name: "fanout to another plugin", accepted: "a@example1.com", next: "b@example3.com", want: true, change: func(f *conf.Forward) { fanout(f); f.Routes["example3.com"].Queue = "lmtp" }},
 	} {
-		if got := Splits(f, mail.Address{}, rcpts(tc.accepted), addr(tc.next)); got != tc.want {
-			t.Errorf("%+v: %v", tc, got)
+		f := example(true)
+		if tc.change != nil {
+			tc.change(f)
+		}
+		accepted := rcpts(tc.accepted)
+		if got := Defers(f, tc.relaying, mail.Address{}, accepted, rcpts(tc.next)[0], tc.notes); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+}
+
+// What is queued for several routes goes by each of them.
+func TestFanOut(t *testing.T) {
+	f := example(true)
+	notes := mail.Notes{}
+	notes.Set(NoteWants, WantsForward)
+	for domain, want := range map[string]string{"example1.com": "1.2.3.5:25", "example3.com": "1.2.3.6:25", "other.com": "1.2.3.4:25", "example4.com": "1.2.3.4:25"} {
+		if hops := MX(f, mail.Address{}, domain, notes); len(hops) != 1 || hops[0].String() != want {
+			t.Errorf("%s: %v", domain, hops)
+		}
+	}
+	f.Main.Hosts = nil
+	if a := Decide(f, false, mail.Address{}, rcpts("a@example1.com b@other.com"), nil).Action; a != Skip {
+		t.Errorf("a recipient without a route: %v", a)
+	}
+}
+
+func TestQueueKey(t *testing.T) {
+	f := example(true)
+	f.Routes["example1.com"].Queue = "outbound"
+	f.Routes["example2.com"].Queue = "lmtp"
+	f.Routes["example3.com"].Queue = "smtp_forward"
+	f.Routes["example1.com"].EnableOutbound = false
+	for _, tc := range []struct {
+		to      string
+		in, out string
+	}{
+		{"a@example1.com", "enqueue", "skip"},
+		{"a@example2.com", "skip", "skip"},
+		{"a@example3.com", "forward 1.2.3.6:25", "forward 1.2.3.6:25"},
+	} {
+		for relaying, want := range map[bool]string{false: tc.in, true: tc.out} {
+			if got := describe(Decide(f, relaying, mail.Address{}, rcpts(tc.to), nil)); got != want {
+				t.Errorf("%s relaying %v: %s", tc.to, relaying, got)
+			}
+		}
+	}
+	notes := mail.Notes{}
+	notes.Set(NoteWants, WantsOutbound)
+	if hops := MX(f, mail.Address{}, "example1.com", notes); len(hops) != 1 || hops[0].Host != "1.2.3.5" {
+		t.Errorf("queued for its own host: %v", hops)
+	}
+}
+
+// Queued mail is sent as the route says, not only to where.
+func TestMXCarriesTheRoute(t *testing.T) {
+	bind := netip.MustParseAddr("192.0.2.1")
+	for _, tc := range []struct {
+		name   string
+		change func(*conf.Forward, *conf.ForwardRoute)
+		want   mail.NextHop
+	}{
+		{"nothing said", func(*conf.Forward, *conf.ForwardRoute) {}, mail.NextHop{}},
+		{"enable_tls", func(_ *conf.Forward, r *conf.ForwardRoute) { r.EnableTLS = true }, mail.NextHop{TLS: mail.TLSMay}},
+		{"enable_tls with credentials", func(_ *conf.Forward, r *conf.ForwardRoute) { r.EnableTLS, r.AuthType = true, "external" }, mail.NextHop{TLS: mail.TLSEncrypt, AuthType: "external", AuthRequired: true}},
+		{"require_tls", func(_ *conf.Forward, r *conf.ForwardRoute) { r.EnableTLS, r.RequireTLS = true, true }, mail.NextHop{TLS: mail.TLSEncrypt}},
+		{"tls_verify", func(_ *conf.Forward, r *conf.ForwardRoute) { r.TLSVerify = true }, mail.NextHop{TLS: mail.TLSVerify}},
+		{"force_tls_hosts", func(f *conf.Forward, _ *conf.ForwardRoute) { f.TLS.ForceTLSHosts = []string{"192.0.2.0/24"} }, mail.NextHop{TLS: mail.TLSVerify}},
+		{"no_tls_hosts", func(f *conf.Forward, _ *conf.ForwardRoute) { f.TLS.NoTLSHosts = []string{"192.0.2.9"} }, mail.NextHop{TLS: mail.TLSNone}},
+		{"auth", func(_ *conf.Forward, r *conf.ForwardRoute) {
+			r.AuthType, r.AuthUser, r.AuthPass, r.AuthInsecure = "cram-md5", "u", "p", true
+		}, mail.NextHop{AuthType: "cram-md5", AuthUser: "u", AuthPass: "p", AuthRequired: true, AuthInsecure: true}},
+		{"external", func(_ *conf.Forward, r *conf.ForwardRoute) { r.AuthType = "external" }, mail.NextHop{AuthType: "external", AuthRequired: true}},
+		{"the client's credentials", func(_ *conf.Forward, r *conf.ForwardRoute) { r.AuthType = conf.AuthForward }, mail.NextHop{AuthRequired: true}},
+		{"hosts", func(_ *conf.Forward, r *conf.ForwardRoute) {
+			r.Hosts[0].Bind, r.Hosts[0].Helo, r.Hosts[0].Forwards, r.Hosts[0].Protocol = bind, "h", mail.XForward, mail.LMTP
+		}, mail.NextHop{Bind: bind, Helo: "h", Forwards: mail.XForward, Protocol: mail.LMTP}},
+	} {
+		f := example(true)
+		r := f.Routes["example1.com"]
+		r.Hosts = host("192.0.2.9")
+		tc.change(f, r)
+		tc.want.Host, tc.want.Port, tc.want.Backend = "192.0.2.9", 25, true
+		if got := MX(f, mail.Address{}, "example1.com", nil); len(got) != 1 || got[0] != tc.want {
+			t.Errorf("%s: %+v", tc.name, got)
 		}
 	}
 }
@@ -303,6 +414,11 @@ func TestSame(t *testing.T) {
 		"auth":  func(r *conf.ForwardRoute) { r.AuthType = "plain" },
 		"user":  func(r *conf.ForwardRoute) { r.AuthUser = "v" },
 		"pass":  func(r *conf.ForwardRoute) { r.AuthPass = "p" },
+		"clear": func(r *conf.ForwardRoute) { r.AuthInsecure = true },
+		"turn":  func(r *conf.ForwardRoute) { r.InTurn = true },
+		"fail":  func(r *conf.ForwardRoute) { r.OnFailure = "queue" },
+		"queue": func(r *conf.ForwardRoute) { r.Queue = "lmtp" },
+		"bind":  func(r *conf.ForwardRoute) { r.Hosts = []mail.NextHop{{Host: "h", Port: 25, Helo: "x"}} },
 		"per":   func(r *conf.ForwardRoute) { r.OneMessagePerRcpt = true },
 	} {
 		other := base

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/mail"
 )
 
 // users is an Authenticator with one user.
@@ -128,5 +130,34 @@ func TestAuthDelay(t *testing.T) {
 	}
 	if attempts(0).delay(time.Second) != time.Second || last != maxAuthDelay {
 		t.Error("bounds")
+	}
+}
+
+// The envelope carries what XCLIENT and XFORWARD tell, and no password.
+func TestOrigin(t *testing.T) {
+	r := authRig(t, users{mechs: []string{"PLAIN"}})
+	var got []mail.Origin
+	r.hooks.set(hook.OnMail, func(e *hook.Event) hook.Verdict {
+		got = append(got, *e.Tx.Origin)
+		if e.Conn.AuthUser != "" && (e.Conn.AuthPass != "secret" || e.Conn.AuthMech != "PLAIN") {
+			t.Errorf("credentials %q %q", e.Conn.AuthPass, e.Conn.AuthMech)
+		}
+		return hook.Proceed()
+	})
+	c := r.dial()
+	c.want("220")
+	for _, line := range []string{"HELO old.example", "MAIL FROM:<>", "RSET", "EHLO new.example"} {
+		c.cmd(line, "250")
+	}
+	c.cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
+	c.cmd("MAIL FROM:<>", "250")
+	if len(got) != 2 || got[0].Port == 0 || !got[0].Addr.Is4() {
+		t.Fatalf("%+v", got)
+	}
+	for i := range got {
+		got[i].Port, got[i].Addr = 0, netip.Addr{}
+	}
+	if got[0] != (mail.Origin{Helo: "old.example", Protocol: "SMTP"}) || got[1] != (mail.Origin{Helo: "new.example", Protocol: "ESMTP", Login: "user"}) {
+		t.Errorf("%+v", got)
 	}
 }

@@ -140,6 +140,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 		Envelope: mail.Envelope{
 			ID: mail.NewID(s.c.ID, s.c.Transactions), From: a, Received: time.Now(), Body: string(opts.Body), UTF8: opts.UTF8,
 			Return: string(opts.Return), EnvelopeID: opts.EnvelopeID, Notes: mail.Notes{},
+			Origin: s.origin(),
 		},
 		Relaying: s.c.Relaying, Results: hook.NewResults(),
 	}
@@ -155,6 +156,16 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 	s.o.Mail.Sender(string(s.tx.ID), a.String(), r.Code, r.Text)
 	s.instead = r
 	return nil
+}
+
+// origin tells next hops of the client. Its name is left out: what the PTR
+// record says is not verified.
+func (s *session) origin() *mail.Origin {
+	o := &mail.Origin{Addr: s.c.Remote.Addr.Addr().Unmap(), Port: int(s.c.Remote.Addr.Port()), Helo: s.c.Hello.Host, Protocol: "SMTP", Login: s.c.AuthUser}
+	if s.c.Hello.Verb == "EHLO" {
+		o.Protocol = "ESMTP"
+	}
+	return o
 }
 
 // fails returns a hook's refusal to go-smtp and remembers to close behind it.

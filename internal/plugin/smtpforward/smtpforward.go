@@ -9,9 +9,11 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync/atomic"
 
 	"tarishi/internal/conf"
 	"tarishi/internal/hook"
+	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 	"tarishi/internal/reply"
 	"tarishi/internal/route"
@@ -36,31 +38,44 @@ func New(s plugin.Services, h plugin.Host) error {
 	if p.cfg.CheckRecipient {
 		h.On(hook.OnRcpt, "check_recipient", 0, p.checkRecipient)
 	}
-	// Without a host in main there is no backend that takes recipients of
-	// several routes together.
-	if p.cfg.CheckRecipient || len(p.cfg.Main.Hosts) == 0 {
-		h.On(hook.OnRcptOK, "split", 0, p.split)
-	}
+	h.On(hook.OnRcptOK, "split", 0, p.split)
 	return nil
 }
 
 type forward struct {
 	cfg       *conf.Forward
 	forwarder plugin.Forwarder
+	turns     atomic.Uint32 // answers of get_mx
 }
 
 func (p *forward) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 	d := route.Decide(p.cfg, e.Tx.Relaying, e.Tx.From, e.Tx.Recipients, e.Tx.Notes)
-	if d.Action != route.Forward || p.forwarder == nil {
+	switch {
+	case p.forwarder == nil:
 		return hook.Proceed()
+	case d.Action == route.Forward:
+		return p.forwarder.Forward(ctx, e.Conn, e.Tx, d.Route)
+	case d.Action == route.Enqueue:
+		notes := e.Tx.Notes
+		if _, elsewhere := route.Steered(p.cfg, e.Tx.From, e.Tx.Recipients, notes); !elsewhere && notes.String(route.NoteNextHop) != "" {
+			notes.Set(route.NoteNextHop, "") // of one of the routes
+		}
+		if notes.String(route.NoteWants) == "" {
+			notes.Set(route.NoteWants, route.WantsForward)
+		}
+		return p.forwarder.Queue(ctx, e.Tx)
 	}
-	return p.forwarder.Forward(ctx, e.Conn, e.Tx, d.Route)
+	return hook.Proceed()
 }
 
 func (p *forward) getMX(_ context.Context, e *hook.Event) hook.Verdict {
 	hops := route.MX(p.cfg, e.Delivery.From, e.Host, e.Delivery.Envelope.Notes)
 	if len(hops) == 0 {
 		return hook.Proceed()
+	}
+	if hops[0].Priority == hops[len(hops)-1].Priority { // they take turns
+		n := int(p.turns.Add(1)-1) % len(hops)
+		hops = append(hops[n:len(hops):len(hops)], hops[:n]...)
 	}
 	return hook.Verdict{Code: hook.OK, MX: hops}
 }
@@ -92,8 +107,9 @@ func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict 
 	if section == nil {
 		return hook.Proceed()
 	}
-	if notes.String(route.NoteWants) == "" {
+	if notes.String(route.NoteWants) == "" || chosen(e.Tx) && len(e.Tx.Recipients) == 0 {
 		notes.Set(route.NoteWants, cmp.Or(section.Queue, route.WantsForward))
+		e.Tx.Results.For(Name).Values[chosenValue] = true
 	}
 	if len(e.Tx.Recipients) == 0 && notes.String(route.NoteWants) == route.WantsForward {
 		if hop, ok := route.NextHop(p.cfg, from, to); ok {
@@ -103,19 +119,54 @@ func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict 
 	return hook.Answer(hook.OK, "")
 }
 
-// split defers a recipient that has another next hop than those before it,
-// unless the message goes to the outbound queue, which splits by itself.
+// chosenValue is the one among the plugin's results that says that the notes
+// which steer the message are its own.
+const chosenValue = "chose_route"
+
+// chosen reports whether nobody else has set the notes.
+func chosen(tx *hook.Transaction) bool { return tx.Results.For(Name).Values[chosenValue] == true }
+
+// split defers a recipient that cannot travel with those before it, and keeps
+// the notes true for those that can: what was chosen for a recipient that was
+// refused after all does not hold for the next, and what was chosen for the
+// first not for a message that the queue is going to split.
 func (p *forward) split(_ context.Context, e *hook.Event) hook.Verdict {
-	tx := e.Tx
-	if w := tx.Notes.String(route.NoteWants); w != "" && w != route.WantsForward {
-		return hook.Proceed()
+	tx, to := e.Tx, e.Recipient.Address
+	ours, given := chosen(tx), tx.Notes
+	if ours {
+		given = nil
 	}
-	if !route.Splits(p.cfg, tx.From, tx.Recipients, e.Recipient.Address) {
-		return hook.Proceed()
+	if route.Defers(p.cfg, tx.Relaying, tx.From, tx.Recipients, e.Recipient, given) {
+		return hook.Verdict{Code: hook.DenySoft, Reply: reply.New(450, "4.5.3", "Split transaction, retry soon")}
+	}
+	if len(tx.Recipients) == 0 && (ours || tx.Notes.String(route.NoteWants) == "") {
+		queue := p.wanted(tx.From, to)
+		if ours && (queue != "" || route.Section(p.cfg, tx.From, to) == nil) {
+			tx.Notes.Set(route.NoteWants, "")
+			tx.Notes.Set(route.NoteNextHop, "")
+		}
+		if queue != "" {
+			tx.Notes.Set(route.NoteWants, queue)
+			ours, tx.Results.For(Name).Values[chosenValue] = true, true
+		}
 	}
 	all := append(slices.Clip(tx.Recipients), e.Recipient)
-	if route.Decide(p.cfg, tx.Relaying, tx.From, all, tx.Notes).Action == route.ToQueue {
-		return hook.Proceed()
+	if ours && route.Decide(p.cfg, tx.Relaying, tx.From, all, tx.Notes).Action == route.ToQueue {
+		tx.Notes.Set(route.NoteWants, "")
+		tx.Notes.Set(route.NoteNextHop, "")
 	}
-	return hook.Verdict{Code: hook.DenySoft, Reply: reply.New(450, "4.5.3", "Split transaction, retry soon")}
+	return hook.Proceed()
+}
+
+// wanted is the queue plugin that the route of a recipient names, if that is
+// another one.
+func (p *forward) wanted(from, to mail.Address) string {
+	r := route.Section(p.cfg, from, to)
+	if r == nil {
+		r = &p.cfg.Main
+	}
+	if r.Queue == route.WantsForward {
+		return ""
+	}
+	return r.Queue
 }

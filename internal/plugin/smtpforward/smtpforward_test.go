@@ -20,6 +20,12 @@ func (r *recorder) Forward(_ context.Context, _ *hook.Connection, _ *hook.Transa
 	return hook.Answer(hook.OK, "taken")
 }
 
+// Queue remembers the notes with which a message is queued.
+func (r *recorder) Queue(_ context.Context, t *hook.Transaction) hook.Verdict {
+	r.routes = append(r.routes, "queue "+t.Notes.String("queue.wants")+" "+t.Notes.String("queue.next_hop"))
+	return hook.Answer(hook.OK, "queued")
+}
+
 func hosts(h string) []mail.NextHop { return []mail.NextHop{{Host: h, Port: 25}} }
 
 // config is the example of the manual, with relayed mail left to the queue
@@ -83,10 +89,14 @@ func TestDialog(t *testing.T) {
 		{false, "s@x.org", "a@other.com", "CONT,CONT", "", ""},
 		{false, "s@x.org", "a@example4.com", "CONT,OK", "smtp_forward", "smtp://1.2.3.4:25"},
 		{false, "", "a@queued.com", "CONT,OK", "outbound", ""},
+		{false, "s@x.org", "a@queued.com b@example1.com", "CONT,OK," + split, "outbound", ""},
+		{false, "s@x.org", "a@example1.com b@queued.com", "CONT,OK," + split, "smtp_forward", "smtp://1.2.3.5:25"},
 		{false, "a@example1.com", "a@example2.com", "550 5.7.1 Spoofed MAIL FROM,OK", "smtp_forward", "smtp://1.2.3.5:25"},
 		{true, "a@example1.com", "a@gmail.com b@gmx.net", "CONT,OK,OK", "outbound", ""},
 		{true, "a@example1.com", "a@gmail.com b@example3.com c@example2.com", "CONT,OK,OK,OK", "outbound", ""},
-		{true, "s@x.org", "a@gmail.com b@example1.com", "CONT,CONT,OK", "smtp_forward", ""},
+		{true, "s@x.org", "a@gmail.com b@example1.com", "CONT,CONT,OK", "", ""}, // the queue asks each domain's route
+		{true, "s@x.org", "a@example1.com b@gmail.com", "CONT,OK,CONT", "", ""},
+		{true, "s@x.org", "a@example3.com b@gmail.com", "CONT,OK,CONT", "", ""},
 		{true, "s@x.org", "a@example3.com", "CONT,OK", "smtp_forward", "smtp://1.2.3.6:25"},
 	} {
 		_, tx, answers := dialog(t, plugintest.Chain(t, New, plugin.Services{Config: config(), Forwarder: &recorder{}}), tc.relaying, tc.from, strings.Fields(tc.to)...)
@@ -95,6 +105,26 @@ func TestDialog(t *testing.T) {
 		}
 		if w, n := tx.Notes.String("queue.wants"), tx.Notes.String("queue.next_hop"); w != tc.wants || n != tc.nextHop {
 			t.Errorf("%+v: wants %q next hop %q", tc, w, n)
+		}
+	}
+}
+
+// What was noted for a recipient that another plugin refused is not held
+// against the next.
+func TestRefusedFirst(t *testing.T) {
+	chain := plugintest.Chain(t, New, plugin.Services{Config: config(), Forwarder: &recorder{}})
+	for to, want := range map[string]string{"b@queued.com": "outbound ", "b@example3.com": "smtp_forward smtp://1.2.3.6:25", "b@other.com": " "} {
+		for _, refused := range []string{"a@queued.com", "a@example1.com"} {
+			c, tx := plugintest.Session(t, "s@x.org")
+			event := func(a string) *hook.Event {
+				return &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, a)}}
+			}
+			chain.Run(t.Context(), hook.OnRcpt, event(refused))
+			chain.Run(t.Context(), hook.OnRcpt, event(to))
+			chain.Run(t.Context(), hook.OnRcptOK, event(to))
+			if got := tx.Notes.String("queue.wants") + " " + tx.Notes.String("queue.next_hop"); got != want {
+				t.Errorf("%s after %s: %q", to, refused, got)
+			}
 		}
 	}
 }
@@ -133,7 +163,9 @@ func TestQueue(t *testing.T) {
 		want     string // the route taken
 	}{
 		{false, "a@example1.com", "", "example1.com"},
-		{false, "a@example1.com b@other.com", "", "main"},
+		{false, "a@example1.com b@other.com", "", "queue smtp_forward "}, // let pass by another plugin
+		{false, "a@queued.com", "outbound", "queue outbound "},
+		{false, "a@queued.com", "", "queue smtp_forward "},
 		{false, "a@example1.com", "smtp_forward", "example1.com"},
 		{false, "a@example1.com", "lmtp", ""},
 		{true, "a@example1.com", "", ""},
@@ -175,6 +207,25 @@ func TestGetMX(t *testing.T) {
 			t.Errorf("%s: %q", domain, got)
 		}
 	}
+	// Hosts of a pool take turns, those of a list keep their order.
+	cfg := config()
+	r := cfg.Forward.Routes["example1.com"]
+	r.Hosts, r.InTurn = append(hosts("a"), hosts("b")...), true
+	chain = plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &recorder{}})
+	order := ""
+	for i := range 6 {
+		if i == 4 {
+			r.InTurn = false
+		}
+		d := &hook.Delivery{Domain: "example1.com", Notes: mail.Notes{}}
+		for _, h := range chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d, Host: "example1.com"}).MX {
+			order += h.Host
+		}
+		order += " "
+	}
+	if order != "ab ba ab ba ab ab " {
+		t.Errorf("order %s", order)
+	}
 	// The transaction's notes count, not those of the delivery.
 	d := &hook.Delivery{Notes: mail.Notes{}}
 	d.Envelope.Notes = mail.Notes{}
@@ -186,23 +237,92 @@ func TestGetMX(t *testing.T) {
 	}
 }
 
-// Without a host in main nobody takes recipients of different routes together.
-func TestSplitWithoutMain(t *testing.T) {
-	cfg := config()
-	cfg.Forward.Main.Hosts, cfg.Forward.CheckRecipient = nil, false
-	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &recorder{}})
-	if chain.Has(hook.OnRcpt) {
-		t.Error("check_recipient=false is ignored")
-	}
-	c, tx := plugintest.Session(t, "s@x.org", "a@example1.com")
-	for to, want := range map[string]hook.Code{"b@example2.com": hook.Cont, "b@example3.com": hook.DenySoft} {
-		v := chain.Run(t.Context(), hook.OnRcptOK, &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
-		if v.Code != want {
-			t.Errorf("%s: %+v", to, v)
+// Recipients of different routes are deferred whether or not the plugin is the
+// one that accepts them, and whether or not main has a host.
+func TestSplit(t *testing.T) {
+	for _, mainHost := range []bool{false, true} {
+		cfg := config()
+		cfg.Forward.CheckRecipient = false
+		if !mainHost {
+			cfg.Forward.Main.Hosts = nil
+		}
+		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &recorder{}})
+		if chain.Has(hook.OnRcpt) {
+			t.Error("check_recipient=false is ignored")
+		}
+		c, tx := plugintest.Session(t, "s@x.org", "a@example1.com")
+		for to, want := range map[string]hook.Code{"b@example2.com": hook.Cont, "b@example3.com": hook.DenySoft, "b@other.com": hook.DenySoft} {
+			v := chain.Run(t.Context(), hook.OnRcptOK, &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
+			if v.Code != want {
+				t.Errorf("%s: %+v", to, v)
+			}
+		}
+		if len(tx.Recipients) != 1 {
+			t.Error("the transaction is changed")
 		}
 	}
-	if len(tx.Recipients) != 1 {
-		t.Error("the transaction is changed")
+}
+
+// With split=fanout all are accepted and queued once, with notes that hold for
+// every one of them.
+func TestFanOut(t *testing.T) {
+	for _, check := range []bool{false, true} {
+		cfg := config()
+		cfg.Forward.Split, cfg.Forward.CheckRecipient, cfg.Forward.CheckSender = "fanout", check, false
+		var r recorder
+		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
+		c, tx := plugintest.Session(t, "s@x.org")
+		for _, to := range []string{"a@example1.com", "b@example3.com", "c@example4.com"} {
+			e := hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}}
+			if chain.Has(hook.OnRcpt) {
+				chain.Run(t.Context(), hook.OnRcpt, &e)
+			}
+			if v := chain.Run(t.Context(), hook.OnRcptOK, &e); v.Code != hook.Cont {
+				t.Fatalf("%s: %+v", to, v)
+			}
+			tx.Recipients = append(tx.Recipients, e.Recipient)
+		}
+		v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c, Tx: tx})
+		if v.Code != hook.OK || strings.Join(r.routes, ",") != "queue smtp_forward " {
+			t.Errorf("check_recipient %v: %v %q", check, v, r.routes)
+		}
+		for domain, want := range map[string]string{"example1.com": "1.2.3.5", "example3.com": "1.2.3.6", "example4.com": "1.2.3.4"} {
+			d := &hook.Delivery{Envelope: tx.Envelope, Notes: mail.Notes{}}
+			if v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d, Host: domain}); v.Code != hook.OK || v.MX[0].Host != want {
+				t.Errorf("%s: %+v", domain, v)
+			}
+		}
+	}
+}
+
+// A note of somebody else's steers the message past all routes, in session and
+// in the queue.
+func TestSteeredFanOut(t *testing.T) {
+	cfg := config()
+	cfg.Forward.Split = "fanout"
+	var r recorder
+	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
+	c, tx := plugintest.Session(t, "s@x.org", "a@example1.com", "b@example3.com")
+	tx.Notes.Set("queue.wants", "smtp_forward")
+	tx.Notes.Set("queue.next_hop", "smtps://joe:secret@store:4650")
+	v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c, Tx: tx})
+	if v.Code != hook.OK || strings.Join(r.routes, ",") != "queue.next_hop" {
+		t.Errorf("%+v %q", v, r.routes)
+	}
+}
+
+// The queue plugin that a section wants is noted also where another plugin
+// accepts the recipient.
+func TestQueueKey(t *testing.T) {
+	cfg := config()
+	cfg.Forward.CheckRecipient = false
+	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &recorder{}})
+	for to, want := range map[string]string{"a@queued.com": "outbound", "a@example1.com": "", "a@other.com": ""} {
+		c, tx := plugintest.Session(t, "s@x.org")
+		chain.Run(t.Context(), hook.OnRcptOK, &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
+		if got := tx.Notes.String("queue.wants"); got != want {
+			t.Errorf("%s: %q", to, got)
+		}
 	}
 }
 

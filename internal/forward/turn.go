@@ -1,0 +1,201 @@
+package forward
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/mail"
+	"tarishi/internal/pool"
+	"tarishi/internal/smtpclient"
+)
+
+// backends remembers whose turn it is on the routes with several hosts, and
+// which of their hosts could not be reached.
+type backends struct {
+	mu    sync.Mutex
+	turns map[string]uint // messages so far, by the name of the route
+	dead  map[spot]*loss
+	wake  chan struct{} // holds one token after dead has grown
+}
+
+// spot is one host of one route: what another route finds out at the same
+// host, with other credentials or encryption, says nothing about it.
+type spot struct {
+	route string
+	hop   mail.NextHop
+}
+
+// loss is a host that could not be reached.
+type loss struct {
+	route   *conf.ForwardRoute
+	due     time.Time // when it is looked at again
+	probing bool
+}
+
+// order returns the hosts of a route as a message is to try them: those that
+// are well, each message beginning with the next one if they take turns, and
+// the dead ones only behind them, for the case that all others fail too.
+func (b *backends) order(r *conf.ForwardRoute) []mail.NextHop {
+	if len(r.Hosts) < 2 {
+		return r.Hosts
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	turn := uint(0)
+	if r.InTurn {
+		turn = b.turns[r.Name]
+		b.turns[r.Name]++
+	}
+	var well, dead []mail.NextHop
+	for _, hop := range r.Hosts {
+		if b.dead[spot{r.Name, hop}] != nil {
+			dead = append(dead, hop)
+		} else {
+			well = append(well, hop)
+		}
+	}
+	list := make([]mail.NextHop, 0, len(r.Hosts))
+	for _, some := range [][]mail.NextHop{well, dead} {
+		for i := range uint(len(some)) {
+			list = append(list, some[(turn+i)%uint(len(some))])
+		}
+	}
+	return list
+}
+
+// lost notes that a host could not be reached, and reports whether that is new.
+// The only host of a route is tried whatever happened, so it is not noted.
+func (b *backends) lost(r *conf.ForwardRoute, hop mail.NextHop, now time.Time) bool {
+	if len(r.Hosts) < 2 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	one := spot{r.Name, hop}
+	if b.dead[one] != nil {
+		return false
+	}
+	b.dead[one] = &loss{route: r, due: now.Add(r.DeadRetry)}
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// found notes that a host is well, and reports whether that is new.
+func (b *backends) found(r *conf.ForwardRoute, hop mail.NextHop) bool {
+	if len(r.Hosts) < 2 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	one := spot{r.Name, hop}
+	was := b.dead[one] != nil
+	delete(b.dead, one)
+	return was
+}
+
+// take returns the dead hosts that are due, which the caller then probes, and
+// the time until the next one is; 0: there is none.
+func (b *backends) take(now time.Time) (due map[spot]*loss, next time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	due = map[spot]*loss{}
+	for one, l := range b.dead {
+		switch wait := l.due.Sub(now); {
+		case l.probing:
+		case wait <= 0:
+			l.probing, due[one] = true, l
+		case next == 0 || wait < next:
+			next = wait
+		}
+	}
+	return due, next
+}
+
+// again puts off a host that is still dead.
+func (b *backends) again(l *loss, now time.Time) {
+	b.mu.Lock()
+	l.probing, l.due = false, now.Add(l.route.DeadRetry)
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run probes dead hosts, each by one connection that carries no message, so
+// that no message has to find out. It returns nil when ctx has ended, and is
+// called once.
+func (f *Forwarder) Run(ctx context.Context) error {
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	for {
+		due, next := f.backends.take(time.Now())
+		for one, l := range due {
+			probes.Go(func() { f.probe(ctx, one, l) })
+		}
+		var timer <-chan time.Time
+		if next > 0 {
+			timer = time.After(next)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer:
+		case <-f.backends.wake:
+		}
+	}
+}
+
+// probe looks whether a dead host is ready for a transaction again.
+func (f *Forwarder) probe(ctx context.Context, one spot, l *loss) {
+	limited, cancel := context.WithTimeout(ctx, max(2*l.route.ConnectTimeout, time.Second))
+	defer cancel()
+	targets, err := f.targets(limited, l.route, one.hop, credentials{}, false)
+	for _, t := range targets {
+		if l.route.AuthType == conf.AuthForward {
+			t.AuthRequired = false
+		}
+		if err = f.o.Probe(limited, t); err == nil {
+			f.revived(l.route, one.hop)
+			return
+		}
+	}
+	f.o.Log.Debug("backend is still down", zap.String("route", l.route.Name), zap.Stringer("host", one.hop), zap.Error(err))
+	f.backends.again(l, time.Now())
+}
+
+func (f *Forwarder) revived(r *conf.ForwardRoute, hop mail.NextHop) {
+	if f.backends.found(r, hop) {
+		f.o.Log.Info("backend is back", zap.String("route", r.Name), zap.Stringer("host", hop))
+	}
+}
+
+// dial makes a connection to the first address of t that is ready for a
+// transaction, and ends it.
+func dial(ctx context.Context, t pool.Target) error {
+	list := t.Addrs
+	if len(list) == 0 {
+		list = []netip.AddrPort{{}}
+	}
+	var err error
+	for _, a := range list {
+		o := t.Options
+		if a.IsValid() {
+			o.Addr = a.String()
+		}
+		var c *smtpclient.Client
+		if c, err = smtpclient.Dial(ctx, o); err == nil {
+			c.Quit()
+			return nil
+		}
+	}
+	return err
+}
