@@ -113,3 +113,39 @@ func secure(d *dialog) *dialog {
 	}
 	return &dialog{c, d.t, bufio.NewReader(c)}
 }
+
+// letter sends one message over a session of its own and returns the first
+// reply that refuses it, or that to its final dot. The content is as it goes
+// over the wire. It may be called from any goroutine.
+func letter(addr, to, content string) (string, error) {
+	return letterFrom(addr, "127.0.0.1", "from@client.test", to, content)
+}
+
+// letterFrom is letter from another address and another sender.
+func letterFrom(addr, ip, from, to, content string) (string, error) {
+	local := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+	c, err := local.Dial("tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	d := &dialog{Conn: c, r: bufio.NewReader(c)}
+	reply, err := d.reply()
+	for _, step := range []struct{ say, want string }{
+		{"EHLO client.test\r\n", "2"},
+		{"MAIL FROM:<" + from + ">\r\n", "2"},
+		{"RCPT TO:<" + to + ">\r\n", "2"},
+		{"DATA\r\n", "2"},
+		{content + ".\r\n", "3"},
+	} {
+		if err != nil || !strings.HasPrefix(reply, step.want) {
+			return reply, err
+		}
+		if _, err = c.Write([]byte(step.say)); err != nil {
+			return "", err
+		}
+		reply, err = d.reply()
+	}
+	return reply, err
+}

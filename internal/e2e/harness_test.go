@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -216,15 +217,21 @@ func sink(t *testing.T, o loadtest.SinkOptions) *loadtest.Sink {
 }
 
 // freePort is a loopback port that was free a moment ago, for programs that
-// cannot choose one.
+// cannot choose one. It is none of those that systems give to clients.
 func freePort(t *testing.T) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var last error
+	for range 100 {
+		port := 20_000 + rand.N(12_000)
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			ln.Close()
+			return port
+		}
+		last = err
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	t.Fatal(last)
+	return 0
 }
 
 // eventually polls until ok says true.

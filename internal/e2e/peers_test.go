@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,10 @@ func startPostfix(t *testing.T, settings map[string]string, files ...string) *in
 			settings[key] = strings.ReplaceAll(value, "DIR", dir)
 		}
 	}
-	s, err := instance.Postfix(t.Context(), filepath.Join(dir, "instance"), settings)
+	s, err := instance.Postfix(t.Context(), filepath.Join(dir, "0"), settings)
+	for i := 1; i < 5 && err != nil && strings.Contains(err.Error(), "Address already in use"); i++ { // somebody was faster
+		s, err = instance.Postfix(t.Context(), filepath.Join(dir, strconv.Itoa(i)), settings)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
