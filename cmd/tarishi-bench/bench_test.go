@@ -2,63 +2,202 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"tarishi/internal/loadtest"
-	"tarishi/internal/loadtest/instance"
 )
 
 func TestMedian(t *testing.T) {
 	for _, c := range []struct {
-		rates []float64
-		want  float64
+		values []float64
+		want   float64
 	}{{[]float64{3}, 3}, {[]float64{9, 1, 5}, 5}, {[]float64{4, 1, 2, 100}, 3}} {
-		var rs []result
-		for _, r := range c.rates {
-			rs = append(rs, result{accepted: r})
-		}
-		if got := median(rs, result.acceptedRate); got != c.want {
-			t.Errorf("median of %v is %v, want %v", c.rates, got, c.want)
+		if got := median(slices.Clone(c.values)); got != c.want {
+			t.Errorf("median of %v is %v, want %v", c.values, got, c.want)
 		}
 	}
 }
 
 func TestTable(t *testing.T) {
-	sc := scenario{name: "few"}
-	server := &instance.Server{}
-	systems := []*system{{name: tarishiQueue, server: server}, {name: postfixName, server: server}, {name: noServer}}
+	l := load{name: "few", systems: []string{tarishiQueue, harakaQueue, postfixTuned}}
 	latency := loadtest.Latency{P50: time.Millisecond, P95: 2 * time.Millisecond, P99: 3 * time.Millisecond, Max: 40 * time.Millisecond}
-	results := map[cell][]result{
+	r := results{
 		{"few", tarishiQueue}: {{accepted: 3000, delivered: 2000, messages: 900, connections: 7, cpu: 0.25, memory: 30, latency: latency, drained: true}},
-		{"few", postfixName}:  {{accepted: 600, delivered: 500, drained: true}},
+		{"few", postfixTuned}: {{accepted: 600, delivered: 500, err: errors.New("server said 421")}},
 	}
 	var out bytes.Buffer
-	printTable(&out, []scenario{sc}, systems, results)
-	want := "| few | Tarishi queue | 3000 | 2000 | 1.0 / 2.0 / 3.0 / 40 | 7 of 900 | 0.25 | 30 | 0 | 0 | 5.0 / 4.0 |\n"
-	if !strings.Contains(out.String(), want) || strings.Contains(out.String(), noServer) {
-		t.Errorf("table\n%swants\n%s", out.String(), want)
+	r.print(&out, []load{l})
+	for _, want := range []string{
+		"| few | Tarishi queue | 3000 | 2000 | 1.0 / 2.0 / 3.0 / 40 | 7 of 900 | 0.25 | 30 | 0 | 0 |\n",
+		"| few | Postfix tuned | 600 | 500 | 0.0 / 0.0 / 0.0 / 0 | 0 of 0 | 0.00 | 0 | 0 (not drained) | 0 |\n",
+		"\nTrouble: few, Postfix tuned: server said 421\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("table\n%swants\n%s", out.String(), want)
+		}
 	}
-	if err := firstLoss(results); err != nil {
-		t.Error(err)
+	if strings.Contains(out.String(), harakaQueue) {
+		t.Errorf("a system that did not run is in the table:\n%s", &out)
 	}
-	results[cell{"few", postfixName}][0].tally.Lost = 2
-	if err := firstLoss(results); err == nil || !strings.Contains(err.Error(), "2 recipients lost") {
-		t.Errorf("a loss gave %v", err)
+}
+
+// A ratio is the median of the rounds', not the ratio of the medians.
+func TestRatios(t *testing.T) {
+	r := results{
+		{"l", "ours"}:   {{delivered: 100}, {delivered: 50}, {delivered: 10}},
+		{"l", "theirs"}: {{delivered: 10}, {delivered: 10}, {delivered: 10}},
+		{"l", "dead"}:   {{}, {}, {}},
+	}
+	var out bytes.Buffer
+	b := &bench{out: &out, part: "p"}
+	b.atLeast(5, r.ratio("a", deliveredRate, "l", "ours", "theirs"))
+	b.atLeast(5.01, r.ratio("b", deliveredRate, "l", "ours", "theirs"))
+	b.atLeast(1, r.ratio("c", deliveredRate, "l", "ours", "absent"))
+	b.atLeast(1, r.ratio("d", deliveredRate, "l", "ours", "dead"))
+	b.atMost(50, r.each("e", "l", "ours", deliveredRate))
+	b.below(50, r.each("f", "l", "ours", deliveredRate))
+	b.printRatios()
+	want := "\n### Ratios\n\n- p: a: 5.00 (wanted ≥ 5) ok\n- p: b: 5.00 (wanted ≥ 5.01) MISSED\n- p: c: not measured (wanted ≥ 1)\n" +
+		"- p: d: not measured (wanted ≥ 1)\n- p: e: 50 (wanted ≤ 50) ok\n- p: f: 50 (wanted < 50) MISSED\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for _, c := range []struct {
+		system string
+		x      result
+		want   string // "": none
+	}{
+		{tarishiQueue, result{messages: 1, drained: true}, ""},
+		{tarishiQueue, result{messages: 1, drained: true, err: errors.New("451")}, ""},
+		{tarishiQueue, result{messages: 1, drained: true, tally: loadtest.Tally{Lost: 2}}, "2 recipients lost"},
+		{tarishiQueue, result{messages: 1, drained: true, tally: loadtest.Tally{Duplicates: 3}}, "3 doubled"},
+		{tarishiQueue, result{messages: 1, tally: loadtest.Tally{Lost: 4}}, "4 recipients had not arrived"},
+		{postfixTuned, result{messages: 1, tally: loadtest.Tally{Lost: 5}}, ""},
+		{postfixTuned, result{messages: 1, drained: true, tally: loadtest.Tally{Lost: 6}}, "6 recipients lost"},
+		{harakaRelay, result{drained: true, err: errors.New("refused")}, "no message was accepted: refused"},
+	} {
+		b := &bench{}
+		b.check("part", "load", c.system, c.x)
+		err := errors.Join(b.faults...)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %+v: %v, want %q", c.system, c.x, err, c.want)
+		}
+	}
+}
+
+// Whatever is chosen, all of it fits into the time.
+func TestDuration(t *testing.T) {
+	all := regexp.MustCompile("")
+	o := options{only: all, runs: 3, total: 5 * time.Minute, parts: defaultParts()}
+	chosen, err := choose(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := (&bench{options: o}).duration(chosen)
+	if each < 2*time.Second || each > 6*time.Second {
+		t.Errorf("%v for each run", each)
+	}
+	without := &bench{options: o, missing: map[string]string{harakaRelay: "absent", harakaQueue: "absent"}}
+	if longer := without.duration(chosen); longer <= each {
+		t.Errorf("%v with peers, %v without", each, longer)
+	}
+	o.parts, o.only = []string{"relay", " rtt"}, regexp.MustCompile("64 KiB")
+	if chosen, err = choose(o); err != nil || len(chosen) != 1 || len(chosen[0].loads) != 1 {
+		t.Errorf("chosen %+v, %v", chosen, err)
 	}
 }
 
 func TestNothingToMeasure(t *testing.T) {
 	all := regexp.MustCompile("")
 	for _, o := range []options{
-		{tarishi: t.TempDir() + "/absent", only: all, runs: 1, total: time.Second},
-		{tarishi: "main.go", only: regexp.MustCompile("no such scenario"), runs: 1, total: time.Second},
+		{tarishi: t.TempDir() + "/absent", only: all, runs: 1, total: time.Second, parts: []string{"rtt"}},
+		{tarishi: "main.go", only: regexp.MustCompile("no such load"), runs: 1, total: time.Second, parts: []string{"rtt"}},
+		{tarishi: "main.go", only: all, runs: 1, total: time.Second, parts: []string{"no such part"}},
 	} {
 		if err := run(t.Context(), o, io.Discard, io.Discard); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
+	}
+	if err := serveFiles(t.Context(), []string{t.TempDir()}); err == nil {
+		t.Error("a file server without a next hop")
+	}
+}
+
+// Every name in the list of parts is one that can be started, and every load
+// that a judge looks at is in the list.
+func TestParts(t *testing.T) {
+	known := []string{
+		tarishiRelay, tarishiQueue, tarishiMany, tarishiNoSync, oneFile, harakaRelay, harakaQueue, postfixDefault, postfixTuned,
+		pipelined, unpipelined, noServer,
+	}
+	for _, p := range parts {
+		r := make(results)
+		for _, l := range p.loads {
+			for _, s := range l.systems {
+				if !slices.Contains(known, s) {
+					t.Errorf("%s: %s: no system %q", p.name, l.name, s)
+				}
+				r[key{l.name, s}] = []result{{accepted: 1, delivered: 1, latency: loadtest.Latency{P50: 1, P99: 1}}}
+			}
+		}
+		if p.judge == nil {
+			continue
+		}
+		b := &bench{}
+		p.judge(b, r)
+		for _, x := range b.ratios {
+			if x.runs != 1 {
+				t.Errorf("%s: %s compares what is not measured", p.name, x.name)
+			}
+		}
+	}
+}
+
+// The whole way of one part, with no server between load and sink.
+func TestCompare(t *testing.T) {
+	var out bytes.Buffer
+	b := &bench{options: options{runs: 2, dir: t.TempDir()}, each: 30 * time.Millisecond, out: &out, progress: io.Discard, missing: map[string]string{harakaRelay: "it is absent"}}
+	p := part{name: "p", loads: []load{{name: "l", clients: 3, size: 2000, systems: []string{noServer, harakaRelay}}}}
+	if err := compare(t.Context(), b, p); err != nil || len(b.faults) > 0 {
+		t.Fatal(err, b.faults)
+	}
+	if !strings.Contains(out.String(), "| l | (no server) | ") || !strings.Contains(out.String(), "\nWithout Haraka relay: it is absent.\n") {
+		t.Errorf("printed\n%s", &out)
+	}
+}
+
+func TestFindMount(t *testing.T) {
+	const table = `27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard,resuid=65534
+28 27 0:30 / /data rw,noatime shared:5 - xfs /dev/vdb rw,attr2
+29 28 0:31 / /data/with\040blank rw - tmpfs none rw,size=1k
+nonsense
+30 27 0:32 / /da rw - btrfs /dev/vdc rw
+`
+	for path, want := range map[string]string{
+		"/":                "/dev/vda (ext4, with discard)",
+		"/tmp/x":           "/dev/vda (ext4, with discard)",
+		"/data":            "/dev/vdb (xfs, without discard)",
+		"/data/x":          "/dev/vdb (xfs, without discard)",
+		"/database":        "/dev/vda (ext4, with discard)",
+		"/data/with blank": "none (tmpfs, without discard)",
+	} {
+		if m, ok := findMount(table, path); !ok || m.String() != want {
+			t.Errorf("%s: %s, %v, want %s", path, m, ok, want)
+		}
+	}
+	if _, ok := findMount("", "/x"); ok {
+		t.Error("a mount was found in nothing")
+	}
+	if m, err := mountOf(t.TempDir()); err != nil || m.kind == "" {
+		t.Errorf("%+v, %v", m, err)
 	}
 }

@@ -1,16 +1,30 @@
-// Command tarishi-bench measures a built Tarishi on loopback: relaying in
-// session and queueing, with few and many clients, large messages and many
-// recipients, and Postfix on the same load where it is installed. It prints a
-// markdown table.
+// Command tarishi-bench measures a built Tarishi on loopback and other servers
+// with the same load beside it: Haraka, which npm installs into the user's cache
+// folder on first use, and Postfix, where they can be had. It prints markdown
+// tables and, for each ratio that is wanted, one line.
+//
+//	durable   accepting into the queue: with fsync, without, and with one file
+//	          and one fsync for each message
+//	relay     passing on while the client waits
+//	rtt       one connection to a next hop 50 ms away, pipelined and not
+//	outbound  from the client through the queue to one destination and to 1,000
+//	syncs     fsyncs a message, counted by strace in runs of their own
+//	memory    20 messages of 50 MB at once
+//	shapes    1 client, 20 clients, 10 recipients; only if -part asks for it
 //
 // Load generator, servers, DNS and sink share the machine, so that the numbers
 // are for comparing systems within one run and for nothing else. Runs of the
-// systems are interleaved and the median is printed. The servers run in
-// folders of their own and end with the command.
+// systems of a part are interleaved; tables have medians, and a ratio is the
+// median of the rounds' ratios. The servers run in folders of their own and end
+// with the command.
+//
+// The exit status is 1 if a server lost or doubled mail or could not be
+// measured, and 0 however slow it was.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -20,55 +34,35 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
+
+	"tarishi/internal/loadtest/fileserver"
 )
-
-// scenario is one load, the same for every system.
-type scenario struct {
-	name       string
-	clients    int
-	size       int
-	recipients int
-}
-
-var scenarios = []scenario{
-	{"1 client, 4 KiB", 1, 4 << 10, 1},
-	{"20 clients, 4 KiB", 20, 4 << 10, 1},
-	{"100 clients, 4 KiB", 100, 4 << 10, 1},
-	{"20 clients, 64 KiB", 20, 64 << 10, 1},
-	{"20 clients, 4 KiB, 10 recipients", 20, 4 << 10, 10},
-}
 
 // options are the command line.
 type options struct {
 	tarishi    string
 	dir        string
+	cache      string
 	total      time.Duration
 	runs       int
+	parts      []string
 	only       *regexp.Regexp
 	pipelining bool
 	postfix    bool
+	haraka     bool
 }
 
 func main() {
-	o := options{}
-	flag.StringVar(&o.tarishi, "tarishi", "bin/tarishi", "the `binary` to measure")
-	flag.StringVar(&o.dir, "dir", "", "where the servers' folders and queues are made; default: the system's temporary `folder`")
-	flag.DurationVar(&o.total, "time", 2*time.Minute, "about how long everything may take")
-	flag.IntVar(&o.runs, "k", 3, "runs of each scenario and system; the median is printed")
-	flag.BoolVar(&o.pipelining, "pipelining", true, "the load generator pipelines")
-	flag.BoolVar(&o.postfix, "postfix", true, "measure Postfix too, if it is installed")
-	only := flag.String("only", "", "run the scenarios that match this `pattern`")
-	flag.Parse()
-	var err error
-	if o.only, err = regexp.Compile(*only); err != nil || flag.NArg() > 0 || o.runs < 1 || o.total <= 0 {
-		fmt.Fprintln(os.Stderr, "tarishi-bench: bad arguments", err)
-		flag.Usage()
-		os.Exit(2)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err = run(ctx, o, os.Stdout, os.Stderr)
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == fileServerCommand {
+		err = serveFiles(ctx, os.Args[2:])
+	} else {
+		err = run(ctx, parse(), os.Stdout, os.Stderr)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tarishi-bench:", err)
@@ -76,72 +70,164 @@ func main() {
 	}
 }
 
-// run measures everything and prints the table to out.
+// parse reads the command line, or ends the process.
+func parse() options {
+	o := options{}
+	flag.StringVar(&o.tarishi, "tarishi", "bin/tarishi", "the `binary` to measure")
+	flag.StringVar(&o.dir, "dir", "", "where the servers' folders and queues are made: a `folder` on the disk to measure; default: the system's temporary one")
+	flag.StringVar(&o.cache, "cache", "", "where Haraka is installed: a `folder`; default: tarishi-bench in the user's cache folder")
+	flag.DurationVar(&o.total, "time", 5*time.Minute, "about how long everything may take")
+	flag.IntVar(&o.runs, "k", 3, "rounds: runs of each system with each load")
+	flag.BoolVar(&o.pipelining, "pipelining", true, "the load generator pipelines")
+	flag.BoolVar(&o.postfix, "postfix", true, "measure Postfix too, if it is installed")
+	flag.BoolVar(&o.haraka, "haraka", true, "measure Haraka too, if node and npm are installed")
+	names := flag.String("part", strings.Join(defaultParts(), ","), "run these `parts`")
+	only := flag.String("only", "", "run the loads whose \"part: load\" matches this `pattern`")
+	flag.Parse()
+	o.parts = strings.Split(*names, ",")
+	pattern, err := regexp.Compile(*only)
+	if err != nil || flag.NArg() > 0 || o.runs < 1 || o.total <= 0 {
+		fmt.Fprintln(os.Stderr, "tarishi-bench: bad arguments", err)
+		flag.Usage()
+		os.Exit(2)
+	}
+	o.only = pattern
+	return o
+}
+
+// fileServerCommand is what the command runs itself with for the server that
+// has one file for each message.
+const fileServerCommand = "file-server"
+
+// serveFiles is that server.
+func serveFiles(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: tarishi-bench " + fileServerCommand + " FOLDER HOST:PORT")
+	}
+	s, err := fileserver.Listen(fileserver.Options{Addr: "127.0.0.1:0", Dir: args[0], Next: args[1]})
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening on", s.Addr())
+	return s.Run(ctx)
+}
+
+// bench is one run of the command.
+type bench struct {
+	options
+	binary   string
+	self     string // this program
+	program  string // Haraka; "": absent
+	missing  map[string]string
+	each     time.Duration // of one run
+	disk     mount
+	out      io.Writer
+	progress io.Writer
+	started  int    // runs of a load, which number them
+	part     string // that is being measured
+	ratios   []ratio
+	faults   []error // losses, duplicates, servers that failed
+}
+
+// run measures what is asked for and prints it to out.
 func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if _, err := os.Stat(o.tarishi); err != nil {
 		return fmt.Errorf("nothing to measure, run make build: %w", err)
 	}
-	binary, err := filepath.Abs(o.tarishi)
+	chosen, err := choose(o)
 	if err != nil {
 		return err
 	}
-	var chosen []scenario
-	for _, s := range scenarios {
-		if o.only.MatchString(s.name) {
-			chosen = append(chosen, s)
+	b := &bench{options: o, missing: map[string]string{}, out: out, progress: progress}
+	if b.binary, err = filepath.Abs(o.tarishi); err != nil {
+		return err
+	}
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp(o.dir, "tarishi-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	if err := os.Chmod(b.dir, 0o755); err != nil { // Postfix runs under users of its own
+		return err
+	}
+	if b.disk, err = mountOf(b.dir); err != nil {
+		return err
+	}
+	b.findPeers(ctx)
+	b.each = b.duration(chosen)
+	ctx, cancel := context.WithTimeout(ctx, o.total+o.total/2)
+	defer cancel()
+	fmt.Fprintf(out, "%s, %d CPUs, %s per run, %d rounds, pipelining %v, queues on %s\n",
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), b.each.Round(time.Millisecond), o.runs, o.pipelining, b.disk)
+	for _, p := range chosen {
+		fmt.Fprintf(out, "\n### %s\n\n%s\n\n", p.name, p.about)
+		b.part = p.name
+		if err := p.measure(ctx, b, p); err != nil {
+			b.faults = append(b.faults, fmt.Errorf("%s: %w", p.name, err))
+		}
+		if ctx.Err() != nil {
+			b.faults = append(b.faults, fmt.Errorf("stopped in part %s: %w", p.name, ctx.Err()))
+			break
+		}
+	}
+	b.printRatios()
+	return errors.Join(b.faults...)
+}
+
+// choose picks the parts and their loads that the options ask for.
+func choose(o options) ([]part, error) {
+	var chosen []part
+	for _, name := range o.parts {
+		i := slices.IndexFunc(parts, func(p part) bool { return p.name == strings.TrimSpace(name) })
+		if i < 0 {
+			return nil, fmt.Errorf("no part %q", name)
+		}
+		p := parts[i]
+		p.loads = nil
+		for _, l := range parts[i].loads {
+			if o.only.MatchString(p.name + ": " + l.name) {
+				p.loads = append(p.loads, l)
+			}
+		}
+		if len(p.loads) > 0 {
+			chosen = append(chosen, p)
 		}
 	}
 	if len(chosen) == 0 {
-		return fmt.Errorf("no scenario matches %q", o.only)
+		return nil, fmt.Errorf("nothing to measure matches %q", o.only)
 	}
-	dir, err := os.MkdirTemp(o.dir, "tarishi-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // Postfix runs under users of its own
-		return err
-	}
-	systems, stop, err := startSystems(ctx, binary, dir, o.postfix, progress)
-	defer stop()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, o.total+o.total/4)
-	defer cancel()
-	// Draining takes as long as sending at worst where the queue is the bottleneck.
-	each := o.total / time.Duration(2*o.runs*len(chosen)*len(systems))
-	each = min(max(each, 300*time.Millisecond), 10*time.Second)
-	results := make(map[cell][]result)
-	run := uint16(0)
-	for k := range o.runs {
-		for _, sc := range chosen {
-			for i := range systems {
-				sys := systems[(i+k)%len(systems)] // nobody is always first
-				if ctx.Err() != nil {
-					break
+	return chosen, nil
+}
+
+// duration is how long one run may be, so that all keep within the time.
+func (b *bench) duration(chosen []part) time.Duration {
+	runs, fixed := 0.0, time.Duration(0)
+	for _, p := range chosen {
+		fixed += p.fixed
+		warm := map[string]bool{}
+		for _, l := range p.loads {
+			for _, s := range l.systems {
+				if b.missing[s] != "" {
+					continue
 				}
-				run++
-				r := measure(ctx, sys, sc, run, each, o.pipelining)
-				fmt.Fprintf(progress, "run %d of %d: %s, %s: %s\n", k+1, o.runs, sc.name, sys.name, r)
-				if ctx.Err() == nil || k == 0 {
-					results[cell{sc.name, sys.name}] = append(results[cell{sc.name, sys.name}], r)
+				runs += l.weight() * float64(b.rounds(p))
+				if !warm[s] && !p.once {
+					runs += l.weight() / 3
 				}
+				warm[s] = true
 			}
 		}
 	}
-	fmt.Fprintf(out, "%s, %d CPUs, %s per run, median of %d, pipelining %v\n\n",
-		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), each.Round(time.Millisecond), o.runs, o.pipelining)
-	printTable(out, chosen, systems, results)
-	return firstLoss(results)
+	each := time.Duration(float64(b.total-fixed) / max(runs, 1))
+	return min(max(each, 300*time.Millisecond), 10*time.Second)
 }
 
-// firstLoss makes an error of a server that lost or doubled mail.
-func firstLoss(results map[cell][]result) error {
-	for c, rs := range results {
-		if i := slices.IndexFunc(rs, func(r result) bool { return r.drained && (r.tally.Lost+r.tally.Duplicates) > 0 }); i >= 0 {
-			return fmt.Errorf("%s, %s: %d recipients lost, %d doubled", c.scenario, c.system, rs[i].tally.Lost, rs[i].tally.Duplicates)
-		}
+// rounds is how often every load of a part runs.
+func (b *bench) rounds(p part) int {
+	if p.once {
+		return 1
 	}
-	return nil
+	return b.runs
 }

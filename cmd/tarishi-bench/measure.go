@@ -2,16 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
+	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"tarishi/internal/loadtest"
+	"tarishi/internal/loadtest/instance"
 )
-
-// cell is a place in the table.
-type cell struct{ scenario, system string }
 
 // result is one run.
 type result struct {
@@ -19,7 +20,7 @@ type result struct {
 	delivered   float64 // recipients a second, until the sink had all
 	latency     loadtest.Latency
 	messages    int
-	connections int     // to the sink
+	connections int     // at the sink: those that were open and new ones
 	cpu         float64 // milliseconds a message
 	memory      float64 // MB
 	tally       loadtest.Tally
@@ -38,14 +39,29 @@ func (r result) String() string {
 	return s
 }
 
-// measure makes one run and waits until the sink has what was accepted.
-func measure(ctx context.Context, sys *system, sc scenario, run uint16, each time.Duration, pipelining bool) result {
-	before, conns := sys.usage(), sys.sink.Stats().Connections
+// warmUp makes a short run that does not count: processes are started, code is
+// compiled, connections are made.
+func (b *bench) warmUp(ctx context.Context, sys *system, l load) {
+	b.run(ctx, sys, l, b.each/3)
+}
+
+// measure makes one run.
+func (b *bench) measure(ctx context.Context, sys *system, l load) result {
+	return b.run(ctx, sys, l, b.each)
+}
+
+// run sends a load for some time and waits until the sink has what was
+// accepted.
+func (b *bench) run(ctx context.Context, sys *system, l load, duration time.Duration) result {
+	syscall.Sync() // nobody pays for what an earlier run left to be written
+	b.started++
+	run := uint16(b.started)
+	before, seen := sys.usage(), sys.sink.Stats()
 	report := loadtest.Load{
-		Addr: sys.addr, Run: run, Clients: sc.clients, Duration: each, Size: sc.size,
-		Recipients: sc.recipients, Domain: domain, Pipelining: pipelining,
+		Addr: sys.addr, Run: run, Clients: l.clients, Messages: l.messages, Duration: duration, Size: l.size,
+		Recipients: l.recipients, Domain: domain, Domains: l.destinations, Pipelining: b.pipelining,
 	}.Send(ctx)
-	drain, cancel := context.WithTimeout(ctx, 5*each+5*time.Second)
+	drain, cancel := context.WithTimeout(ctx, 5*duration+5*time.Second)
 	defer cancel()
 	tally := sys.sink.Await(drain, report)
 	after := sys.usage()
@@ -59,12 +75,26 @@ func measure(ctx context.Context, sys *system, sc scenario, run uint16, each tim
 		delivered:   float64(tally.Delivered) / tally.Elapsed.Seconds(),
 		latency:     report.Latency,
 		messages:    report.Accepted,
-		connections: sys.sink.Stats().Connections - conns,
+		connections: sys.sink.Stats().Connections - seen.Connections + seen.Open,
 		cpu:         float64((after.CPU - before.CPU).Microseconds()) / 1000 / float64(max(report.Accepted, 1)),
 		memory:      float64(memory) / (1 << 20),
 		tally:       tally,
 		drained:     drain.Err() == nil,
-		err:         report.Err,
+		err:         errors.Join(report.Err, sys.ended()),
+	}
+}
+
+// ended tells why a server that should run does not.
+func (s *system) ended() error {
+	if s.server == nil {
+		return nil
+	}
+	select {
+	case <-s.server.Exited():
+		log := s.server.Log()
+		return fmt.Errorf("the server has ended, its log with %q", log[max(0, len(log)-500):])
+	default:
+		return nil
 	}
 }
 
@@ -77,61 +107,82 @@ func (s *system) usage() loadtest.Usage {
 	return u
 }
 
-// printTable prints the medians, each system's speed also as a multiple of
-// Postfix's in the same scenario.
-func printTable(out io.Writer, chosen []scenario, systems []*system, results map[cell][]result) {
-	fmt.Fprintln(out, "| scenario | system | accepted msg/s | delivered rcpt/s | ack p50 / p95 / p99 / max, ms | sink connections of messages | CPU ms/msg | memory MB | lost | doubled | × Postfix accepted / delivered |")
-	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-	for _, sc := range chosen {
-		base := results[cell{sc.name, postfixName}]
-		for _, sys := range systems {
-			rs := results[cell{sc.name, sys.name}]
-			if len(rs) == 0 {
+// countSyncs runs each system of p once under strace.
+func countSyncs(ctx context.Context, b *bench, p part) error {
+	if !instance.HasStrace() {
+		fmt.Fprintln(b.out, "Not counted: strace is not installed, or may not trace.")
+		return nil
+	}
+	fmt.Fprintln(b.out, "| load | system | messages | syncs | syncs/msg |\n|---|---|---:|---:|---:|")
+	for _, l := range p.loads {
+		for _, name := range l.systems {
+			if b.missing[name] != "" {
 				continue
 			}
-			ratio := "–"
-			if len(base) > 0 && sys.name != postfixName && sys.server != nil {
-				ratio = fmt.Sprintf("%.1f / %.1f", median(rs, result.acceptedRate)/median(base, result.acceptedRate),
-					median(rs, result.deliveredRate)/median(base, result.deliveredRate))
+			x, syncs, err := b.traced(ctx, p, l, name)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
 			}
-			lost, doubled, note := 0, 0, ""
-			for _, r := range rs {
-				lost += r.tally.Lost
-				doubled += r.tally.Duplicates
-				if !r.drained {
-					note = " (not drained)"
-				}
-			}
-			fmt.Fprintf(out, "| %s | %s | %.0f | %.0f | %s | %.0f of %.0f | %.2f | %.0f | %d%s | %d | %s |\n", sc.name, sys.name,
-				median(rs, result.acceptedRate), median(rs, result.deliveredRate), latencies(rs),
-				median(rs, func(r result) float64 { return float64(r.connections) }),
-				median(rs, func(r result) float64 { return float64(r.messages) }),
-				median(rs, func(r result) float64 { return r.cpu }), median(rs, func(r result) float64 { return r.memory }),
-				lost, note, doubled, ratio)
+			fmt.Fprintf(b.progress, "%s: %s, %s: %s\n", p.name, l.name, name, x)
+			fmt.Fprintf(b.out, "| %s | %s | %d | %d | %.3f |\n", l.name, name, x.messages, syncs, float64(syncs)/float64(max(x.messages, 1)))
+			b.check(p.name, l.name, name, x)
 		}
 	}
-	fmt.Fprintln(out, "\nAck: from MAIL to the reply to the final dot. Memory: of all the server's processes, shared pages divided (PSS). "+
-		"A relay passes the sink's answer on; both queues sync before they answer.")
+	b.tellMissing(p)
+	return nil
 }
 
-func (r result) acceptedRate() float64  { return r.accepted }
-func (r result) deliveredRate() float64 { return r.delivered }
-
-func latencies(rs []result) string {
-	ms := func(f func(loadtest.Latency) time.Duration) float64 {
-		return median(rs, func(r result) float64 { return float64(f(r.latency).Microseconds()) / 1000 })
+// traced runs one system of p under strace and stops it.
+func (b *bench) traced(ctx context.Context, p part, l load, name string) (x result, syncs int, err error) {
+	file := filepath.Join(b.dir, "syncs-"+strings.ReplaceAll(name, " ", "-"))
+	alone := l
+	alone.systems = []string{name}
+	f, err := b.start(ctx, part{name: p.name, loads: []load{alone}}, func(string) []string { return instance.CountSyncs(file) })
+	if err == nil {
+		x = b.measure(ctx, f.systems[name], l)
 	}
-	return fmt.Sprintf("%.1f / %.1f / %.1f / %.0f",
-		ms(func(l loadtest.Latency) time.Duration { return l.P50 }), ms(func(l loadtest.Latency) time.Duration { return l.P95 }),
-		ms(func(l loadtest.Latency) time.Duration { return l.P99 }), ms(func(l loadtest.Latency) time.Duration { return l.Max }))
+	f.stop()
+	if err != nil {
+		return x, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	syncs, err = instance.Syncs(ctx, file)
+	return x, syncs, err
 }
 
-// median of f over the runs; the mean of the middle two of an even number.
-func median(rs []result, f func(result) float64) float64 {
-	values := make([]float64, len(rs))
-	for i, r := range rs {
-		values[i] = f(r)
+// measureMemory sends large messages through a queue of its own and tells by
+// how much its resident set has grown at most.
+func measureMemory(ctx context.Context, b *bench, p part) error {
+	f, err := b.start(ctx, part{name: p.name, loads: []load{{systems: []string{tarishiQueue}}}}, nil)
+	defer f.stop()
+	if err != nil {
+		return err
 	}
+	fmt.Fprintln(b.out, "| load | resident before, MB | at most, MB | seconds to accept | seconds to deliver |\n|---|---:|---:|---:|---:|")
+	for _, l := range p.loads {
+		sys := f.systems[tarishiQueue]
+		before := sys.usage().RSS
+		b.started++
+		report := loadtest.Load{
+			Addr: sys.addr, Run: uint16(b.started), Clients: l.clients, Messages: l.messages, Size: l.size, Domain: domain, Pipelining: b.pipelining,
+		}.Send(ctx)
+		drain, cancel := context.WithTimeout(ctx, time.Minute)
+		tally := sys.sink.Await(drain, report)
+		x := result{tally: tally, drained: drain.Err() == nil, err: report.Err, messages: report.Accepted}
+		cancel()
+		peak := sys.usage().Peak
+		fmt.Fprintf(b.out, "| %s | %.0f | %.0f | %.1f | %.1f |\n", l.name, float64(before)/(1<<20), float64(peak)/(1<<20),
+			report.Elapsed.Seconds(), tally.Elapsed.Seconds())
+		b.check(p.name, l.name, tarishiQueue, x)
+		b.below(64, ratio{name: "resident set grows by, MiB", value: float64(peak-before) / (1 << 20), runs: 1})
+	}
+	return nil
+}
+
+// median of values, which it sorts; the mean of the middle two of an even
+// number.
+func median(values []float64) float64 {
 	slices.Sort(values)
 	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
 }

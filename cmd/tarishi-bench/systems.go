@@ -3,7 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -12,158 +13,261 @@ import (
 	"tarishi/internal/loadtest/instance"
 )
 
-// domain is where all mail goes.
+// domain is where all mail goes, or below which with many destinations.
 const domain = "sink.test"
+
+// halfTrip is how long a byte takes to the distant next hop, or back.
+const halfTrip = 25 * time.Millisecond
+
+// findPeers finds out which of the other servers are there.
+func (b *bench) findPeers(ctx context.Context) {
+	without := func(why string, systems ...string) {
+		for _, s := range systems {
+			b.missing[s] = why
+		}
+	}
+	switch {
+	case !b.postfix:
+		without("not asked for", postfixDefault, postfixTuned)
+	case !instance.HasPostfix():
+		without("Postfix is not installed, or this is not root", postfixDefault, postfixTuned)
+	}
+	if !b.haraka {
+		without("not asked for", harakaRelay, harakaQueue)
+		return
+	}
+	cache, err := b.cache, error(nil)
+	if cache == "" {
+		if cache, err = os.UserCacheDir(); err == nil {
+			cache = filepath.Join(cache, "tarishi-bench")
+		}
+	}
+	if err == nil {
+		b.program, err = instance.InstallHaraka(ctx, cache, b.progress)
+	}
+	if err != nil {
+		without(err.Error(), harakaRelay, harakaQueue)
+	}
+}
+
+// tellMissing prints which systems a table lacks.
+func (b *bench) tellMissing(p part) {
+	told := map[string]bool{}
+	for _, l := range p.loads {
+		for _, s := range l.systems {
+			if why := b.missing[s]; why != "" && !told[s] {
+				told[s] = true
+				fmt.Fprintf(b.out, "\nWithout %s: %s.\n", s, why)
+			}
+		}
+	}
+}
 
 // system is one server with its sink; without a server the load goes to the
 // sink straight, which shows what the tool itself can do.
 type system struct {
-	name   string
 	addr   string
 	sink   *loadtest.Sink
 	server *instance.Server // nil: none
+	warm   bool             // had a run that does not count
 }
 
-// fleet is everything that has to end with the command.
+// fleet is everything that has to end with a part.
 type fleet struct {
+	b       *bench
 	ctx     context.Context
 	dir     string
-	systems []*system
+	prefix  func(system string) []string // of its command
+	systems map[string]*system
 	stops   []func()
 }
 
-// startSystems starts what is to be compared. stop ends what has been started,
-// also after an error.
-func startSystems(ctx context.Context, binary, dir string, postfix bool, progress io.Writer) (systems []*system, stop func(), err error) {
-	f := &fleet{ctx: ctx, dir: dir}
-	stop = func() {
-		for i := len(f.stops) - 1; i >= 0; i-- {
-			f.stops[i]()
+// start starts the systems of a part that can be had. What it returns must be
+// stopped, also after an error.
+func (b *bench) start(ctx context.Context, p part, prefix func(system string) []string) (*fleet, error) {
+	f := &fleet{b: b, ctx: ctx, prefix: prefix, systems: map[string]*system{}}
+	if f.prefix == nil {
+		f.prefix = func(string) []string { return nil }
+	}
+	var err error
+	if f.dir, err = os.MkdirTemp(b.dir, p.name+"-"); err != nil {
+		return f, err
+	}
+	f.stops = append(f.stops, func() { os.RemoveAll(f.dir) })
+	if err := os.Chmod(f.dir, 0o755); err != nil {
+		return f, err
+	}
+	for _, l := range p.loads {
+		for _, name := range l.systems {
+			if f.systems[name] != nil || b.missing[name] != "" {
+				continue
+			}
+			if err := f.start(name); err != nil {
+				return f, fmt.Errorf("%s: %w", name, err)
+			}
 		}
 	}
-	if err := f.tarishi(binary); err != nil {
-		return nil, stop, err
-	}
-	switch {
-	case !postfix:
-	case !instance.HasPostfix():
-		fmt.Fprintln(progress, "Postfix is not installed, or this is not root: measuring without it")
-	default:
-		if err := f.postfix(); err != nil {
-			return nil, stop, err
-		}
-	}
-	sink, err := f.sink()
-	if err != nil {
-		return nil, stop, err
-	}
-	f.systems = append(f.systems, &system{name: noServer, addr: sink.Addr(), sink: sink})
-	return f.systems, stop, nil
+	return f, nil
 }
 
-// Names in the table.
-const (
-	tarishiRelay = "Tarishi relay"
-	tarishiQueue = "Tarishi queue"
-	postfixName  = "Postfix"
-	noServer     = "(no server)"
-)
-
-// tarishi starts a relay and a queue, each with a sink of its own.
-func (f *fleet) tarishi(binary string) error {
-	sink, err := f.sink()
-	if err != nil {
-		return err
+// stop ends everything, the last thing first.
+func (f *fleet) stop() {
+	for i := len(f.stops) - 1; i >= 0; i-- {
+		f.stops[i]()
 	}
-	err = f.start(tarishiRelay, sink, func(dir string) (*instance.Server, error) {
-		err := instance.WriteFiles(dir, map[string]string{
-			"config/smtp.ini":         "listen=127.0.0.1:0\n",
-			"config/log.ini":          "level=warn\n",
-			"config/plugins":          "rcpt_to.in_host_list\nqueue/smtp_forward\n",
-			"config/host_list":        domain + "\n",
-			"config/smtp_forward.ini": fmt.Sprintf("host=127.0.0.1\nport=%d\n", sink.Port()),
-		})
-		if err != nil {
-			return nil, err
-		}
-		return instance.Tarishi(f.ctx, binary, dir, 1)
-	})
-	if err != nil {
-		return err
-	}
-	dns, err := dnstest.Start()
-	if err != nil {
-		return err
-	}
-	f.stops = append(f.stops, func() { dns.Close() })
-	dns.MX(domain, 10, "mx."+domain)
-	dns.A("mx."+domain, "127.0.0.1")
-	if sink, err = f.sink(); err != nil {
-		return err
-	}
-	return f.start(tarishiQueue, sink, func(dir string) (*instance.Server, error) {
-		err := instance.WriteFiles(dir, map[string]string{
-			"config/smtp.ini":        "listen=127.0.0.1:0\n",
-			"config/log.ini":         "level=warn\n",
-			"config/plugins":         "relay\n",
-			"config/relay_acl_allow": "127.0.0.0/8\n",
-			"config/dns.ini":         "servers[]=" + dns.Addr() + "\n",
-			"config/outbound.ini":    fmt.Sprintf("port=%d\nlocal_mx_ok=true\nconcurrency_max=100\n", sink.Port()),
-		})
-		if err != nil {
-			return nil, err
-		}
-		return instance.Tarishi(f.ctx, binary, dir, 1)
-	})
+	f.stops = nil
 }
 
-// postfix starts a Postfix with the settings that make it fastest here.
-func (f *fleet) postfix() error {
-	sink, err := f.sink()
+// start starts one system in a folder of its own.
+func (f *fleet) start(name string) error {
+	sink, err := f.sink(loadtest.SinkOptions{NoPipelining: name == unpipelined})
 	if err != nil {
 		return err
 	}
-	next := fmt.Sprintf("[127.0.0.1]:%d", sink.Port())
-	return f.start(postfixName, sink, func(dir string) (*instance.Server, error) {
-		return instance.Postfix(f.ctx, dir, map[string]string{
-			"relayhost":                             next,
-			"default_process_limit":                 "200",
-			"in_flow_delay":                         "0",
-			"default_destination_concurrency_limit": "100",
-			"initial_destination_concurrency":       "50",
-			"smtp_connection_cache_on_demand":       "yes",
-			"smtp_connection_cache_destinations":    next,
-		})
-	})
-}
-
-// sink starts a sink.
-func (f *fleet) sink() (*loadtest.Sink, error) {
-	s, err := loadtest.Listen(loadtest.SinkOptions{})
-	if err != nil {
-		return nil, err
+	if name == noServer {
+		f.systems[name] = &system{addr: sink.Addr(), sink: sink}
+		return nil
 	}
-	ctx, cancel := context.WithCancel(context.Background()) // it ends after the servers
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.Run(ctx)
-	}()
-	f.stops = append(f.stops, func() { cancel(); <-done })
-	return s, nil
-}
-
-// start starts a server in a folder of its own.
-func (f *fleet) start(name string, sink *loadtest.Sink, start func(dir string) (*instance.Server, error)) error {
-	server, err := start(filepath.Join(f.dir, fmt.Sprint(len(f.systems))))
+	dir := filepath.Join(f.dir, fmt.Sprint(len(f.systems)))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	server, err := f.serve(name, dir, sink.Port())
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return err
 	}
 	f.stops = append(f.stops, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		server.Stop(ctx)
 	})
-	f.systems = append(f.systems, &system{name, server.Addr(), sink, server})
+	f.systems[name] = &system{addr: server.Addr(), sink: sink, server: server}
 	return nil
+}
+
+// serve starts the server of a system with port as its next hop.
+func (f *fleet) serve(name, dir string, port int) (*instance.Server, error) {
+	prefix := f.prefix(name)
+	switch name {
+	case tarishiRelay:
+		return f.relay(dir, port, prefix)
+	case pipelined, unpipelined:
+		far, err := f.distant(port)
+		if err != nil {
+			return nil, err
+		}
+		return f.relay(dir, far, prefix)
+	case tarishiQueue, tarishiMany:
+		return f.queue(dir, port, prefix)
+	case tarishiNoSync:
+		return f.queue(dir, port, append([]string{"env", "TARISHI_UNSAFE_NOSYNC=1"}, prefix...))
+	case oneFile:
+		files := filepath.Join(dir, "queue")
+		if err := os.Mkdir(files, 0o755); err != nil {
+			return nil, err
+		}
+		argv := append(prefix, f.b.self, fileServerCommand, files, fmt.Sprintf("127.0.0.1:%d", port))
+		return instance.Listening(f.ctx, exec.Command(argv[0], argv[1:]...), dir, 1)
+	case harakaRelay:
+		return instance.HarakaRelay(f.ctx, f.b.program, dir, port, prefix...)
+	case harakaQueue:
+		return instance.HarakaQueue(f.ctx, f.b.program, dir, port, prefix...)
+	case postfixDefault, postfixTuned:
+		return instance.Postfix(f.ctx, filepath.Join(dir, "instance"), postfixSettings(name, port), prefix...)
+	}
+	return nil, fmt.Errorf("no system %q", name)
+}
+
+func (f *fleet) relay(dir string, port int, prefix []string) (*instance.Server, error) {
+	err := instance.WriteFiles(dir, map[string]string{
+		"config/smtp.ini":         "listen=127.0.0.1:0\n",
+		"config/log.ini":          "level=warn\n",
+		"config/plugins":          "rcpt_to.in_host_list\nqueue/smtp_forward\n",
+		"config/host_list":        domain + "\n",
+		"config/smtp_forward.ini": fmt.Sprintf("host=127.0.0.1\nport=%d\n", port),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return instance.Tarishi(f.ctx, f.b.binary, dir, 1, prefix...)
+}
+
+// queue starts a queue that looks its next hops up: a host of its own for each
+// destination, all of which are the sink.
+func (f *fleet) queue(dir string, port int, prefix []string) (*instance.Server, error) {
+	dns, err := dnstest.Start()
+	if err != nil {
+		return nil, err
+	}
+	f.stops = append(f.stops, func() { dns.Close() })
+	destinations := []string{domain}
+	for i := range 1000 {
+		destinations = append(destinations, fmt.Sprintf("d%d.%s", i, domain))
+	}
+	for _, d := range destinations {
+		dns.MX(d, 10, "mx."+d)
+		dns.A("mx."+d, "127.0.0.1")
+	}
+	err = instance.WriteFiles(dir, map[string]string{
+		"config/smtp.ini":        "listen=127.0.0.1:0\n",
+		"config/log.ini":         "level=warn\n",
+		"config/connection.ini":  "[max]\nbytes=60000000\n",
+		"config/plugins":         "relay\n",
+		"config/relay_acl_allow": "127.0.0.0/8\n",
+		"config/dns.ini":         "servers[]=" + dns.Addr() + "\n",
+		"config/outbound.ini":    fmt.Sprintf("port=%d\nlocal_mx_ok=true\nconcurrency_max=100\n", port),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return instance.Tarishi(f.ctx, f.b.binary, dir, 1, prefix...)
+}
+
+// postfixSettings are those of the two Postfixes: with the process limit and
+// otherwise its defaults, and with what makes it fastest here.
+func postfixSettings(name string, port int) map[string]string {
+	next := fmt.Sprintf("[127.0.0.1]:%d", port)
+	if name == postfixDefault {
+		return map[string]string{"relayhost": next, "default_process_limit": "100"}
+	}
+	return map[string]string{
+		"relayhost":                             next,
+		"default_process_limit":                 "200",
+		"in_flow_delay":                         "0",
+		"default_destination_concurrency_limit": "100",
+		"initial_destination_concurrency":       "50",
+		"smtp_connection_cache_on_demand":       "yes",
+		"smtp_connection_cache_destinations":    next,
+	}
+}
+
+// sink starts a sink.
+func (f *fleet) sink(o loadtest.SinkOptions) (*loadtest.Sink, error) {
+	s, err := loadtest.Listen(o)
+	if err != nil {
+		return nil, err
+	}
+	f.run(s.Run)
+	return s, nil
+}
+
+// distant starts a long line to port and returns the port of its near end.
+func (f *fleet) distant(port int) (int, error) {
+	p, err := loadtest.ListenProxy(fmt.Sprintf("127.0.0.1:%d", port), halfTrip)
+	if err != nil {
+		return 0, err
+	}
+	f.run(p.Run)
+	return p.Port(), nil
+}
+
+// run runs something that ends after the servers that are started later.
+func (f *fleet) run(run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		run(ctx)
+	}()
+	f.stops = append(f.stops, func() { cancel(); <-done })
 }

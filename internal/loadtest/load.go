@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type Load struct {
 	Size       int           // bytes of one message's content; 4096
 	Recipients int           // of each message; 1
 	Domain     string        // of the recipients; sink.test
+	Domains    int           // message n goes to "dN." + Domain, N being n modulo Domains; 0: to Domain itself
 	Pipelining bool          // MAIL, RCPT and DATA in one write, if the server offers it
 	PerSession int           // messages sent over one session; 0: no limit
 	Patience   time.Duration // how long a client that lost its session tries to connect; 0: it gives up
@@ -75,6 +77,9 @@ func (l Load) Send(ctx context.Context) *Report {
 	if l.Timeout == 0 {
 		l.Timeout = time.Minute
 	}
+	message, number := content(l.Size, l.Run)
+	message = append(bytes.ReplaceAll(message, []byte("\r\n."), []byte("\r\n..")), ".\r\n"...)
+	split := bytes.Index(message, []byte("\r\n\r\n")) + 4 // no line of the header begins with a dot
 	r := &Report{Load: l, Started: time.Now()}
 	var (
 		next    atomic.Uint32
@@ -82,7 +87,10 @@ func (l Load) Send(ctx context.Context) *Report {
 		done    sync.WaitGroup
 	)
 	for i := range clients {
-		c := newClient(l, &next, r.Started)
+		c := &client{
+			load: l, next: &next, ends: r.Started.Add(l.Duration),
+			header: bytes.Clone(message[:split]), number: number, body: message[split:],
+		}
 		clients[i] = c
 		done.Go(func() { c.run(ctx) })
 	}
@@ -107,13 +115,14 @@ func (l Load) Send(ctx context.Context) *Report {
 
 // client is one of a run's concurrent senders.
 type client struct {
-	load    Load
-	next    *atomic.Uint32 // the next message's number, shared by all clients
-	ends    time.Time      // with Messages 0
-	content []byte         // the message, dot-stuffed and with its final dot
-	number  int            // where in content the message's number stands
-	ids     []ID           // of the current message's recipients that were taken
-	out     []byte
+	load   Load
+	next   *atomic.Uint32 // the next message's number, shared by all clients
+	ends   time.Time      // with Messages 0
+	header []byte         // of the message, with the empty line behind it
+	number int            // where in header the message's number stands
+	body   []byte         // dot-stuffed, with its final dot; shared by all clients
+	ids    []ID           // of the current message's recipients that were taken
+	out    []byte
 
 	conn  net.Conn
 	in    *bufio.Reader
@@ -124,12 +133,6 @@ type client struct {
 	accepted                             []ID
 	refused, uncertain, failed, sessions int
 	err                                  error
-}
-
-func newClient(l Load, next *atomic.Uint32, start time.Time) *client {
-	message, number := content(l.Size, l.Run)
-	stuffed := bytes.ReplaceAll(message, []byte("\r\n."), []byte("\r\n.."))
-	return &client{load: l, next: next, ends: start.Add(l.Duration), content: append(stuffed, ".\r\n"...), number: number}
 }
 
 // run sends messages until there are no more.
@@ -216,7 +219,7 @@ func (c *client) dial(ctx context.Context) error {
 func (c *client) message(n uint32) error {
 	start := time.Now()
 	c.conn.SetDeadline(start.Add(c.load.Timeout))
-	copy(c.content[c.number:], headerID(c.load.Run, n))
+	copy(c.header[c.number:], headerID(c.load.Run, n))
 	data, err := c.envelope(n)
 	if err != nil {
 		c.failed++
@@ -228,11 +231,11 @@ func (c *client) message(n uint32) error {
 		_, err := c.command("RSET\r\n", 250)
 		return err
 	}
-	body := c.content
+	whole := net.Buffers{c.header, c.body}
 	if len(c.ids) == 0 { // 354 although no recipient is left (RFC 2920 section 3.1)
-		body = []byte(".\r\n")
+		whole = net.Buffers{[]byte(".\r\n")}
 	}
-	if _, err := c.conn.Write(body); err != nil {
+	if _, err := whole.WriteTo(c.conn); err != nil {
 		c.failed++
 		return err
 	}
@@ -270,7 +273,11 @@ func (c *client) envelope(n uint32) (*response, error) {
 		}
 		c.out = append(c.out, "RCPT TO:<"...)
 		c.out = ID{c.load.Run, n, uint16(i)}.append(c.out)
-		c.out = append(append(append(c.out, '@'), c.load.Domain...), ">\r\n"...)
+		c.out = append(c.out, '@')
+		if c.load.Domains > 0 {
+			c.out = append(strconv.AppendUint(append(c.out, 'd'), uint64(n)%uint64(c.load.Domains), 10), '.')
+		}
+		c.out = append(append(c.out, c.load.Domain...), ">\r\n"...)
 	}
 	if !c.pipe {
 		r, err := c.flush()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -78,6 +79,40 @@ func TestLoadReachesSink(t *testing.T) {
 				t.Error("Forget forgot nothing")
 			}
 		})
+	}
+}
+
+func TestDomains(t *testing.T) {
+	s := listen(t, SinkOptions{Keep: true, NoPipelining: true})
+	r := Load{Addr: s.Addr(), Messages: 7, Recipients: 2, Domains: 3, Domain: "many.test", Pipelining: true}.Send(within(t, 30*time.Second))
+	if r.Accepted != 7 {
+		t.Fatal(r.Err)
+	}
+	if tally := s.Tally(r); tally.Delivered != 14 || tally.Lost != 0 {
+		t.Errorf("tally %+v", tally)
+	}
+	for n, m := range s.Messages() {
+		want := fmt.Sprintf("l0.%d.0@d%d.many.test l0.%d.1@d%d.many.test", n, n%3, n, n%3)
+		if got := strings.Join(m.Recipients, " "); got != want {
+			t.Errorf("message %d went to %s, want %s", n, got, want)
+		}
+	}
+}
+
+// Only a client that was offered PIPELINING may use it.
+func TestSinkOffers(t *testing.T) {
+	for _, without := range []bool{false, true} {
+		s := listen(t, SinkOptions{NoPipelining: without})
+		c, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "EHLO x\r\nQUIT\r\n")
+		all, err := io.ReadAll(c)
+		if offered := strings.Contains(string(all), "PIPELINING"); err != nil || offered == without || !strings.Contains(string(all), "250 8BITMIME") {
+			t.Errorf("NoPipelining %v: %q, %v", without, all, err)
+		}
 	}
 }
 
@@ -215,8 +250,8 @@ func TestUsage(t *testing.T) {
 		t.Error("a process that is not there was measured")
 	}
 	before, err := UsageOf(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || before.Peak < before.RSS {
+		t.Fatalf("%+v, %v", before, err)
 	}
 	for range 100_000 { // each pass uses some
 		after, err := UsageOf(os.Getpid())

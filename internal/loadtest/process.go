@@ -14,6 +14,8 @@ type Usage struct {
 	CPU time.Duration // user and system, with children that have been waited for
 	RSS int64         // bytes, summed: pages that processes share count in each
 	PSS int64         // bytes, shared pages divided among those who share them; 0 where the kernel does not tell
+
+	Peak int64 // bytes: the largest RSS that each has had, summed
 }
 
 // clockTick is the unit of CPU times in /proc: USER_HZ, which is 100 on every
@@ -34,9 +36,10 @@ func UsageOf(pid int) (Usage, error) {
 		for q := p; q > 0; q = parents[q].parent {
 			if q == pid {
 				u.CPU += parents[p].cpu
-				rss, pss := memoryOf(p)
+				rss, pss, peak := memoryOf(p)
 				u.RSS += rss
 				u.PSS += pss
+				u.Peak += peak
 				break
 			}
 		}
@@ -81,10 +84,10 @@ func processTable() (map[int]processStat, error) {
 }
 
 // memoryOf reads a process's resident set; zero when it has ended.
-func memoryOf(pid int) (rss, pss int64) {
+func memoryOf(pid int) (rss, pss, peak int64) {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	rollup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	return kilobytes(status, "VmRSS:"), kilobytes(rollup, "Pss:")
+	return kilobytes(status, "VmRSS:"), kilobytes(rollup, "Pss:"), kilobytes(status, "VmHWM:")
 }
 
 func kilobytes(file []byte, key string) int64 {

@@ -19,6 +19,8 @@ type SinkOptions struct {
 	Defer   float64                // this share of the messages gets 451 to the final dot
 	Rcpt    func(to string) string // reply line to RCPT, "" for 250; called by many goroutines
 	Keep    bool                   // keep messages for Messages
+
+	NoPipelining bool // PIPELINING is not offered
 }
 
 // Sink is an SMTP server that takes mail, counts it and throws it away. It
@@ -167,7 +169,11 @@ func (s *sinkSession) command(line string) bool {
 	verb, arg, _ := strings.Cut(line, " ")
 	switch strings.ToUpper(verb) {
 	case "EHLO":
-		s.say("250-sink.test\r\n250-PIPELINING\r\n250 8BITMIME")
+		if s.sink.o.NoPipelining {
+			s.say("250-sink.test\r\n250 8BITMIME")
+		} else {
+			s.say("250-sink.test\r\n250-PIPELINING\r\n250 8BITMIME")
+		}
 	case "MAIL":
 		s.from, s.to = arg[min(len("FROM:"), len(arg)):], s.to[:0]
 		s.say("250 ok")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -52,8 +53,8 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 
 // Postfix starts a Postfix of its own in dir, which must not exist yet, and
 // waits until it listens. settings are lines of main.cf beyond those that make
-// it an open relay for loopback with no local delivery.
-func Postfix(ctx context.Context, dir string, settings map[string]string) (*Server, error) {
+// it an open relay for loopback with no local delivery. Prefix is as in Tarishi.
+func Postfix(ctx context.Context, dir string, settings map[string]string, prefix ...string) (*Server, error) {
 	owner, err := user.Lookup("postfix")
 	if err != nil {
 		return nil, err
@@ -97,7 +98,7 @@ func Postfix(ctx context.Context, dir string, settings map[string]string) (*Serv
 		return nil, err
 	}
 	config := filepath.Join(dir, "config")
-	p, err := Start(exec.Command(postfixPath, "-c", config, "start-fg"))
+	p, err := Start(command(prefix, postfixPath, "-c", config, "start-fg"))
 	if err != nil {
 		return nil, err
 	}
@@ -126,20 +127,27 @@ func (s *Server) answers(ctx context.Context) error {
 		}
 		select {
 		case <-s.Exited():
-			return fmt.Errorf("postfix ended: %s", tail(s.Log()))
+			return fmt.Errorf("%s ended: %s", s.cmd.Path, tail(s.Log()))
 		case <-ctx.Done():
-			return fmt.Errorf("postfix: %w; its log ends with: %s", ctx.Err(), tail(s.Log()))
+			return fmt.Errorf("%s: %w; its log ends with: %s", s.cmd.Path, ctx.Err(), tail(s.Log()))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// freeAddr is a loopback address whose port was free a moment ago.
+// freeAddr is a loopback address whose port was free a moment ago. It is below
+// those that systems give away by themselves: somebody else's test would soon
+// have one of these.
 func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var failed error
+	for range 50 {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000)))
+		if err != nil {
+			failed = err
+			continue
+		}
+		defer ln.Close()
+		return ln.Addr().String(), nil
 	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	return "", failed
 }

@@ -1,6 +1,6 @@
 // Package instance runs mail servers as child processes for tests and
-// measurements: Tarishi's own binary and Postfix, each in a directory of its
-// own and on loopback ports. A server that was started here is stopped here;
+// measurements: Tarishi's own binary, Postfix and Haraka, each in a directory of
+// its own and on loopback ports. A server that was started here is stopped here;
 // the system's own Postfix is never touched.
 //
 // Errors of a start carry the end of the server's log.

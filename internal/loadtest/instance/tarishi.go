@@ -39,8 +39,19 @@ func WriteFiles(dir string, files map[string]string) error {
 // Tarishi starts bin on the instance in dir and waits until it listens on as
 // many addresses. Prefix, if any, is a command that runs it, such as strace.
 func Tarishi(ctx context.Context, bin, dir string, addresses int, prefix ...string) (*Server, error) {
-	argv := append(slices.Clone(prefix), bin, "serve", "-c", dir)
-	p, err := Start(exec.Command(argv[0], argv[1:]...))
+	return Listening(ctx, command(prefix, bin, "serve", "-c", dir), dir, addresses)
+}
+
+// command is argv behind a prefix, which may be empty.
+func command(prefix []string, argv ...string) *exec.Cmd {
+	argv = append(slices.Clone(prefix), argv...)
+	return exec.Command(argv[0], argv[1:]...)
+}
+
+// Listening starts a server that prints "listening on ADDRESS" for each of its
+// loopback addresses and waits until there are so many.
+func Listening(ctx context.Context, cmd *exec.Cmd, dir string, addresses int) (*Server, error) {
+	p, err := Start(cmd)
 	if err != nil {
 		return nil, err
 	}

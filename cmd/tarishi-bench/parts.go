@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Systems, by the names that they have in tables.
+const (
+	tarishiRelay   = "Tarishi relay"
+	tarishiQueue   = "Tarishi queue"
+	tarishiNoSync  = "Tarishi queue, fsync off"
+	tarishiMany    = "Tarishi queue, second daemon" // so that kept connections are counted where they belong
+	oneFile        = "one file and one fsync a message"
+	harakaRelay    = "Haraka relay"
+	harakaQueue    = "Haraka queue"
+	postfixDefault = "Postfix"
+	postfixTuned   = "Postfix tuned"
+	pipelined      = "Tarishi relay, next hop offers PIPELINING"
+	unpipelined    = "Tarishi relay, next hop does not"
+	noServer       = "(no server)"
+)
+
+// load is what the generator sends to each of some systems.
+type load struct {
+	name         string
+	systems      []string
+	clients      int
+	size         int
+	recipients   int
+	destinations int  // 0: one
+	messages     int  // 0: as many as fit into a run
+	slow         bool // some of the systems deliver later than they accept
+}
+
+// weight is how many runs' time one run with this load takes, on average.
+func (l load) weight() float64 {
+	if l.slow {
+		return 1.6
+	}
+	return 1.1
+}
+
+// part is a group of loads that is measured together.
+type part struct {
+	name  string
+	about string
+	loads []load
+	fixed time.Duration // beyond its runs, for starts and stops
+	once  bool          // one round whatever the options say
+	extra bool          // only if it is asked for
+	// measure runs the part; compare measures and adds what judge finds.
+	measure func(ctx context.Context, b *bench, p part) error
+	judge   func(b *bench, r results)
+}
+
+const (
+	small   = 4 << 10
+	large   = 64 << 10
+	hundred = "100 clients, 4 KiB"
+	few     = "20 clients, 64 KiB"
+	many    = "100 clients, 4 KiB, 1,000 destinations"
+	counted = "10,000 messages, 100 clients, 4 KiB"
+	distant = "1 client, 4 KiB, 50 ms"
+)
+
+var parts = []part{
+	{
+		name: "durable", fixed: 3 * time.Second, measure: compare,
+		about: "Accepting into the queue. All three deliver to a sink while they accept.",
+		loads: []load{{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, tarishiNoSync, oneFile}, slow: true}},
+		judge: func(b *bench, r results) {
+			wanted := 1.3
+			if b.disk.has("discard") {
+				wanted = 4
+			}
+			b.atLeast(0.70, r.ratio("accepted with fsync : without", acceptedRate, hundred, tarishiQueue, tarishiNoSync))
+			b.atLeast(wanted, r.ratio("accepted with one log : one file a message", acceptedRate, hundred, tarishiQueue, oneFile))
+			b.below(4, r.each("acknowledgement p99 : p50", hundred, tarishiQueue, func(x result) float64 {
+				return float64(x.latency.P99) / float64(x.latency.P50)
+			}))
+		},
+	},
+	{
+		name: "relay", fixed: 6 * time.Second, measure: compare,
+		about: "Passing on to a sink while the client waits (Postfix queues first: it has no other way).",
+		loads: []load{
+			{name: hundred, clients: 100, size: small, systems: []string{tarishiRelay, harakaRelay, postfixTuned, postfixDefault, noServer}},
+			{name: few, clients: 20, size: large, systems: []string{tarishiRelay, harakaRelay, postfixTuned}},
+			{name: counted, clients: 100, size: small, messages: 10_000, systems: []string{tarishiRelay}},
+		},
+		judge: func(b *bench, r results) {
+			b.atLeast(8, r.ratio("4 KiB, 100 clients, Tarishi : Haraka", deliveredRate, hundred, tarishiRelay, harakaRelay))
+			b.atLeast(3, r.ratio("64 KiB, 20 clients, Tarishi : Haraka", deliveredRate, few, tarishiRelay, harakaRelay))
+			b.atMost(200, r.each("connections of 10,000 messages", counted, tarishiRelay, func(x result) float64 { return float64(x.connections) }))
+		},
+	},
+	{
+		name: "rtt", fixed: time.Second, measure: compare,
+		about: "One connection to a next hop with a round trip of 50 ms, the same sink behind it with and without PIPELINING.",
+		loads: []load{{name: distant, clients: 1, size: small, systems: []string{pipelined, unpipelined}}},
+		judge: func(b *bench, r results) {
+			b.atLeast(1.8, r.ratio("one connection, pipelined : not", deliveredRate, distant, pipelined, unpipelined))
+		},
+	},
+	{
+		name: "outbound", fixed: 6 * time.Second, measure: compare,
+		about: "From the client through the queue, durably, to the sink. Rates count until the sink has everything.",
+		loads: []load{
+			{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, harakaQueue, postfixTuned, postfixDefault}, slow: true},
+			{name: many, clients: 100, size: small, destinations: 1000, systems: []string{tarishiMany}, slow: true},
+		},
+		judge: func(b *bench, r results) {
+			b.atLeast(6, r.ratio("one destination, Tarishi : Postfix tuned", deliveredRate, hundred, tarishiQueue, postfixTuned))
+			b.atLeast(8, r.ratio("one destination, Tarishi : Haraka", deliveredRate, hundred, tarishiQueue, harakaQueue))
+			b.atLeast(0.5, r.between("Tarishi, 1,000 destinations : one", deliveredRate, key{many, tarishiMany}, key{hundred, tarishiQueue}))
+		},
+	},
+	{
+		name: "syncs", fixed: 10 * time.Second, once: true, measure: countSyncs,
+		about: "Calls of fsync and its kin under strace, with those of start and stop, and the messages accepted meanwhile.",
+		loads: []load{{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, oneFile, harakaQueue, postfixTuned}, slow: true}},
+	},
+	{
+		name: "memory", fixed: 25 * time.Second, measure: measureMemory,
+		about: "20 messages of 50 MB at once, through the queue to the sink.",
+		loads: []load{{name: "20 clients, 50 MB", clients: 20, size: 50_000_000, messages: 20}},
+	},
+	{
+		name: "shapes", fixed: 8 * time.Second, extra: true, measure: compare,
+		about: "Other loads.",
+		loads: []load{
+			shape("1 client, 4 KiB", 1, 1), shape("20 clients, 4 KiB", 20, 1), shape("20 clients, 4 KiB, 10 recipients", 20, 10),
+		},
+	},
+}
+
+func shape(name string, clients, recipients int) load {
+	return load{
+		name: name, clients: clients, size: small, recipients: recipients, slow: true,
+		systems: []string{tarishiRelay, tarishiQueue, harakaRelay, harakaQueue, postfixTuned},
+	}
+}
+
+func defaultParts() []string {
+	var names []string
+	for _, p := range parts {
+		if !p.extra {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// compare runs the loads of p with their systems, interleaved, and prints a
+// table.
+func compare(ctx context.Context, b *bench, p part) error {
+	f, err := b.start(ctx, p, nil)
+	defer f.stop()
+	if err != nil {
+		return err
+	}
+	for _, l := range p.loads {
+		for _, name := range l.systems {
+			if sys := f.systems[name]; sys != nil && !sys.warm {
+				sys.warm = true
+				b.warmUp(ctx, sys, l)
+			}
+		}
+	}
+	r := make(results)
+	rounds := b.rounds(p)
+	for k := range rounds {
+		for _, l := range p.loads {
+			for i := range l.systems {
+				name := l.systems[(i+k)%len(l.systems)] // nobody is always first
+				sys := f.systems[name]
+				if sys == nil || ctx.Err() != nil {
+					continue
+				}
+				x := b.measure(ctx, sys, l)
+				fmt.Fprintf(b.progress, "%s, round %d of %d: %s, %s: %s\n", p.name, k+1, rounds, l.name, name, x)
+				r[key{l.name, name}] = append(r[key{l.name, name}], x)
+				b.check(p.name, l.name, name, x)
+			}
+		}
+	}
+	r.print(b.out, p.loads)
+	b.tellMissing(p)
+	if p.judge != nil {
+		p.judge(b, r)
+	}
+	return nil
+}
+
+// check notes mail that was lost or doubled. That another server is too slow
+// to be waited for is no fault.
+func (b *bench) check(part, load, system string, x result) {
+	if ours := system == tarishiRelay || system == tarishiQueue || system == tarishiMany; ours && !x.drained {
+		b.faults = append(b.faults, fmt.Errorf("%s, %s, %s: %d recipients had not arrived when the waiting ended", part, load, system, x.tally.Lost))
+	}
+	if lost := x.tally.Lost; x.drained && lost+x.tally.Duplicates > 0 {
+		b.faults = append(b.faults, fmt.Errorf("%s, %s, %s: %d recipients lost, %d doubled", part, load, system, lost, x.tally.Duplicates))
+	}
+	if x.messages == 0 {
+		b.faults = append(b.faults, fmt.Errorf("%s, %s, %s: no message was accepted: %v", part, load, system, x.err))
+	}
+}
