@@ -163,7 +163,7 @@ func (j *Journal) Append(k Kind, parts ...[]byte) (Location, error) {
 		return Location{}, err
 	}
 	r.wait = true
-	b, err := j.queue(r, false)
+	b, err := j.queue(r, true, false)
 	if err != nil {
 		return Location{}, err
 	}
@@ -178,13 +178,28 @@ func (j *Journal) Enqueue(k Kind, parts ...[]byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = j.queue(r, false)
+	_, err = j.queue(r, false, false)
 	return err
+}
+
+// Submit is Enqueue for a record that somebody waits for: wait returns when it,
+// and everything queued before, is on stable storage, or with the error of the
+// write that failed last.
+func (j *Journal) Submit(k Kind, parts ...[]byte) (wait func() error, err error) {
+	r, err := newRecord(k, parts)
+	if err != nil {
+		return nil, err
+	}
+	b, err := j.queue(r, true, false)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { <-b.done; return b.err }, nil
 }
 
 // Sync returns when everything queued before is on stable storage.
 func (j *Journal) Sync() error {
-	b, err := j.queue(nil, false)
+	b, err := j.queue(nil, true, false)
 	if err != nil {
 		return err
 	}
@@ -195,7 +210,7 @@ func (j *Journal) Sync() error {
 // Roll ends the current segment when everything queued before is durable: the
 // next record begins a new one.
 func (j *Journal) Roll() error {
-	b, err := j.queue(nil, true)
+	b, err := j.queue(nil, true, true)
 	if err != nil {
 		return err
 	}
@@ -236,7 +251,7 @@ func newRecord(k Kind, parts [][]byte) (*record, error) {
 }
 
 // queue puts r, or a mere request to sync or roll, into the next batch.
-func (j *Journal) queue(r *record, roll bool) (*batch, error) {
+func (j *Journal) queue(r *record, sync, roll bool) (*batch, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -246,7 +261,7 @@ func (j *Journal) queue(r *record, roll bool) (*batch, error) {
 	if r != nil {
 		b.records = append(b.records, r)
 	}
-	b.sync = b.sync || r == nil || r.wait
+	b.sync = b.sync || sync
 	b.roll = b.roll || roll
 	j.unsynced = true
 	if !j.flushing {

@@ -74,6 +74,7 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 			continue
 		}
 		s := &segment{number: f.number, name: name, file: file, refs: 1, done: true, durable: true, limit: -1}
+		s.space, _ = file.Size() // scan tells if that fails
 		j.segments = append(j.segments, s)
 		rec.Segments++
 		r, err := s.scan(Visitor{

@@ -31,6 +31,7 @@ type segment struct {
 	created time.Time
 	limit   int64 // of an earlier run: where its trusted records end, -1 not known yet; else 0
 	end     int64 // where the next frame goes
+	space   int64 // bytes of the file when it was made, or found
 	durable bool  // a batch in it is on stable storage
 	odd     bool  // what was cut behind limit is damaged
 
@@ -61,7 +62,7 @@ func create(disk vfs.FS, dir string, number uint32, size int64, now time.Time) (
 	}
 	s := &segment{
 		number: number, name: name, file: f, salt: rand.Uint64() | 1, created: now,
-		end: headSize, refs: 1,
+		end: headSize, space: size, refs: 1,
 	}
 	if err = f.Reserve(size); err == nil {
 		err = f.WriteVec([][]byte{putHead(number, s.salt, now.UnixNano())}, 0)
@@ -145,10 +146,14 @@ func (j *Journal) release(s *segment) {
 type Info struct {
 	Number  uint32
 	Size    int64 // bytes written
+	Space   int64 // bytes of the file, written or reserved
 	Created time.Time
 	Done    bool // sealed, abandoned or of an earlier run: it will not grow
 	Unread  bool // Open could not open it: it stays
 }
+
+// SegmentSize is how many bytes a new segment takes.
+func (j *Journal) SegmentSize() int64 { return j.o.SegmentSize }
 
 // Segments describes the segments that exist, oldest first.
 func (j *Journal) Segments() []Info {
@@ -156,9 +161,9 @@ func (j *Journal) Segments() []Info {
 	defer j.mu.Unlock()
 	list := make([]Info, len(j.segments))
 	for i, s := range j.segments {
-		list[i] = Info{Number: s.number, Created: s.created, Done: s.done, Unread: s.file == nil}
+		list[i] = Info{Number: s.number, Created: s.created, Space: s.space, Done: s.done, Unread: s.file == nil}
 		if s.done {
-			list[i].Size = s.end
+			list[i].Size, list[i].Space = s.end, max(s.space, s.end)
 		}
 	}
 	return list

@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"sync"
 
 	"tarishi/internal/mail"
@@ -37,27 +38,33 @@ func (s *Spool) Batch(few bool) *Batch {
 }
 
 // Write writes a message's state and its content, unless c is nil: then it is
-// there already. The files replace older ones with Commit.
+// there already. The files replace older ones with Commit. A content that is not
+// what st.Content says is ErrDamaged; what st does not say is found out.
 func (b *Batch) Write(st *State, c mail.Content) error {
 	id := st.Envelope.ID
-	doc, err := st.Encode()
-	if err != nil {
-		return err
-	}
 	var moves []move
 	if c != nil {
-		temp, err := b.s.writeContent(id, c, b.barrier == nil)
+		temp, sum, err := b.s.writeContent(id, c, b.barrier == nil)
 		if err != nil {
 			return err
 		}
 		moves = append(moves, move{temp, b.s.Path(id)})
+		if st.Content.Known && st.Content != sum {
+			b.drop(moves)
+			return fmt.Errorf("%w: the content's checksum does not match", ErrDamaged)
+		}
+		st.Content = sum
 	}
-	temp, err := b.s.write(id, ".json", bytes.NewReader(doc), int64(len(doc)), b.barrier == nil)
+	doc, err := st.Encode()
+	var temp string
+	if err == nil {
+		temp, _, err = b.s.write(id, extState, bytes.NewReader(doc), int64(len(doc)), b.barrier == nil)
+	}
 	if err != nil {
 		b.drop(moves)
 		return err
 	}
-	moves = append(moves, move{temp, b.s.name(id, ".json")})
+	moves = append(moves, move{temp, b.s.name(id, extState)})
 	b.mu.Lock()
 	b.moves = append(b.moves, moves...)
 	b.mu.Unlock()

@@ -6,6 +6,7 @@
 //
 //	msg/XX/ID.eml   the content, exactly the bytes that will be sent
 //	msg/XX/ID.json  envelope and the state of every recipient: type State
+//	msg/XX/ID.new   a content that Accept has not made ID.eml yet
 //	corrupt/        what could not be read, each with a NAME.reason file
 //
 // A file appears under its name only when its content is synced: it is written
@@ -16,7 +17,8 @@
 // was told about them.
 //
 // Files are made with O_EXCL, opened with O_NOFOLLOW and have mode 0600. A
-// damaged file is never deleted: see Quarantine.
+// damaged file, or what is no file at all, is never deleted: see Quarantine. A
+// file that lies in another folder than its own is brought home by Walk.
 package spool
 
 import (
@@ -25,6 +27,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -71,8 +74,15 @@ func folder(id mail.ID) string {
 	return "00"
 }
 
+// The ends of a message's names.
+const (
+	extContent = ".eml"
+	extNew     = ".new"
+	extState   = ".json"
+)
+
 // Path returns the name of a message's content file.
-func (s *Spool) Path(id mail.ID) string { return s.name(id, ".eml") }
+func (s *Spool) Path(id mail.ID) string { return s.name(id, extContent) }
 
 func (s *Spool) name(id mail.ID, ext string) string {
 	return filepath.Join(s.msg(), folder(id), string(id)+ext)
@@ -163,13 +173,17 @@ func (s *Spool) createTemp(base string) (f vfs.File, name string, err error) {
 func (s *Spool) Drop(temp string) error { return s.fs.Remove(temp) }
 
 // Place makes the file that Temp made, which must be synced, the content of a
-// message. Sync makes it durable.
+// message that is about to be accepted. Sync makes it durable.
 func (s *Spool) Place(id mail.ID, temp string) error {
 	if err := s.prepare(id); err != nil {
 		return err
 	}
-	return s.rename(temp, s.Path(id))
+	return s.rename(temp, s.name(id, extNew))
 }
+
+// Accept gives a content its final name: somebody has promised to keep it. As
+// long as it has the other one nobody was told about it. Sync makes it durable.
+func (s *Spool) Accept(id mail.ID) error { return s.rename(s.name(id, extNew), s.Path(id)) }
 
 func (s *Spool) rename(from, to string) error {
 	if err := s.fs.Rename(from, to); err != nil {
@@ -179,35 +193,37 @@ func (s *Spool) rename(from, to string) error {
 	return nil
 }
 
-// WriteContent writes a message's content. A content that is not as long as it
-// says is an error. Sync makes it durable.
-func (s *Spool) WriteContent(id mail.ID, c mail.Content) error {
-	temp, err := s.writeContent(id, c, true)
+// WriteContent writes the content of a message that is about to be accepted, as
+// Place does, and returns its checksum. A content that is not as long as it says
+// is an error. Sync makes it durable.
+func (s *Spool) WriteContent(id mail.ID, c mail.Content) (Sum, error) {
+	temp, sum, err := s.writeContent(id, c, true)
 	if err != nil {
-		return err
+		return Sum{}, err
 	}
-	return s.rename(temp, s.Path(id))
+	return sum, s.rename(temp, s.name(id, extNew))
 }
 
-func (s *Spool) writeContent(id mail.ID, c mail.Content, sync bool) (temp string, err error) {
+func (s *Spool) writeContent(id mail.ID, c mail.Content, sync bool) (temp string, sum Sum, err error) {
 	r, err := c.Open()
 	if err != nil {
-		return "", err
+		return "", Sum{}, err
 	}
-	temp, err = s.write(id, ".eml", r, c.Size(), sync)
-	return temp, errors.Join(err, r.Close())
+	temp, sum, err = s.write(id, extContent, r, c.Size(), sync)
+	return temp, sum, errors.Join(err, r.Close())
 }
 
 // write writes a temporary file of a message.
-func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64, sync bool) (temp string, err error) {
+func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64, sync bool) (temp string, sum Sum, err error) {
 	if err := s.prepare(id); err != nil {
-		return "", err
+		return "", Sum{}, err
 	}
 	f, temp, err := s.createTemp(s.name(id, ext))
 	if err != nil {
-		return "", err
+		return "", Sum{}, err
 	}
-	n, err := io.Copy(f, r)
+	var summer Summer
+	n, err := io.Copy(io.MultiWriter(f, &summer), r)
 	if err == nil && n != size {
 		err = fmt.Errorf("spool: content of %s has %d bytes and says %d", id, n, size)
 	}
@@ -217,16 +233,44 @@ func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64, sync bool
 	if err = errors.Join(err, f.Close()); err != nil {
 		_ = s.fs.Remove(temp)
 	}
-	return temp, err
+	return temp, summer.Sum(), err
 }
 
-// OpenContent opens a message's content.
-func (s *Spool) OpenContent(id mail.ID) (vfs.File, error) { return s.fs.Open(s.Path(id)) }
+// OpenContent opens a message's content, also before Accept. An error that wraps
+// ErrDamaged says that something else has its name.
+func (s *Spool) OpenContent(id mail.ID) (vfs.File, error) {
+	f, err := s.open(s.Path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.open(s.name(id, extNew))
+	}
+	return f, err
+}
+
+// sum reads a file.
+func (s *Spool) sum(name string) (Sum, error) {
+	f, err := s.open(name)
+	if err != nil {
+		return Sum{}, err
+	}
+	defer f.Close()
+	var summer Summer
+	_, err = io.Copy(&summer, io.NewSectionReader(f, 0, math.MaxInt64))
+	return summer.Sum(), err
+}
+
+// open opens a regular file.
+func (s *Spool) open(name string) (vfs.File, error) {
+	f, err := s.fs.Open(name)
+	if errors.Is(err, vfs.ErrNotRegular) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return f, err
+}
 
 // LoadState reads a message's state. An error that wraps ErrDamaged says that it
 // will never be read, one that wraps ErrVersion that a newer program wrote it.
 func (s *Spool) LoadState(id mail.ID) (*State, error) {
-	f, err := s.fs.Open(s.name(id, ".json"))
+	f, err := s.open(s.name(id, extState))
 	if err != nil {
 		return nil, err
 	}
@@ -245,14 +289,20 @@ func (s *Spool) LoadState(id mail.ID) (*State, error) {
 	return DecodeState(id, b)
 }
 
-// ContentSize returns the length of a message's content in bytes, -1 if it is
-// no regular file.
-func (s *Spool) ContentSize(id mail.ID) (int64, error) { return s.fs.Size(s.Path(id)) }
+// ContentSize returns the length of a message's content in bytes, also before
+// Accept, and -1 if it is no regular file.
+func (s *Spool) ContentSize(id mail.ID) (int64, error) {
+	n, err := s.fs.Size(s.Path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.fs.Size(s.name(id, extNew))
+	}
+	return n, err
+}
 
 // Remove deletes a message's files. Files that do not exist are no error. Sync
 // makes it durable.
 func (s *Spool) Remove(id mail.ID) error {
-	for _, ext := range []string{".json", ".eml"} {
+	for _, ext := range []string{extState, extContent, extNew} {
 		name := s.name(id, ext)
 		err := s.fs.Remove(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -270,11 +320,16 @@ func (s *Spool) Remove(id mail.ID) error {
 type Found struct {
 	ID             mail.ID
 	Content, State bool // which of its files there are
+	New            bool // there is a content that was not accepted yet
 }
 
-// Walk calls fn with every message that has files, and removes temporary files.
-// A directory that cannot be read is passed to bad, and the others are walked.
-func (s *Spool) Walk(fn func(Found), bad func(dir string, err error)) {
+// Walk calls fn with every message that has files: first those with a state and
+// an accepted content, last the others. It removes temporary files, and brings
+// files home that lie in the folder of others, or below it; one whose place is
+// taken goes to corrupt/. What it brings home, and what it cannot read or move, is
+// passed to bad, and the walk goes on.
+func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
+	w := walker{s: s, fn: fn, bad: bad, parts: map[mail.ID]Found{}}
 	top, err := s.fs.List(s.msg())
 	if err != nil {
 		bad(s.msg(), err)
@@ -283,85 +338,151 @@ func (s *Spool) Walk(fn func(Found), bad func(dir string, err error)) {
 		name := filepath.Join(s.msg(), e.Name)
 		switch {
 		case e.Dir:
-			s.walk(name, fn, bad)
-		case strings.HasSuffix(e.Name, ".tmp"):
-			_ = s.fs.Remove(name) // the next start tries again
+			w.folder(name)
 		case len(e.Name) == 2: // it stands where a folder of ours belongs
-			if err := s.clear(name, e.Name); err != nil {
+			if err := s.setAside(name, "msg."+e.Name, "it is no folder"); err != nil {
 				bad(name, err)
 			}
+		default:
+			w.file(s.msg(), e.Name)
+		}
+	}
+	for _, f := range w.astray {
+		w.home(f)
+	}
+	for _, f := range w.parts {
+		if f.New {
+			f.New = !w.second(f.ID)
+		}
+		if f.Content || f.State || f.New {
+			fn(f)
 		}
 	}
 }
 
-func (s *Spool) walk(dir string, fn func(Found), bad func(string, error)) {
-	list, err := s.fs.List(dir)
+// walker is the state of Walk.
+type walker struct {
+	s      *Spool
+	fn     func(Found)
+	bad    func(string, error)
+	parts  map[mail.ID]Found // with one of two files so far, or a new content
+	astray []astray
+}
+
+// astray is a file in a folder that is not its own.
+type astray struct {
+	name string
+	id   mail.ID
+	ext  string
+}
+
+func (w *walker) folder(dir string) {
+	list, err := w.s.fs.List(dir)
 	if err != nil {
-		bad(dir, err)
+		w.bad(dir, err)
 		return
 	}
-	found := map[mail.ID]Found{} // one file of two so far
 	for _, e := range list {
-		ext := filepath.Ext(e.Name)
-		id := mail.ID(strings.TrimSuffix(e.Name, ext))
-		switch {
-		case e.Dir:
-			continue
-		case ext == ".tmp":
-			_ = s.fs.Remove(filepath.Join(dir, e.Name))
-			continue
-		case ext != ".eml" && ext != ".json", !id.Valid(), folder(id) != filepath.Base(dir):
-			continue // not ours
+		if !e.Dir {
+			w.file(dir, e.Name)
 		}
-		f, ok := found[id]
-		f.ID = id
-		f.Content = f.Content || ext == ".eml"
-		f.State = f.State || ext == ".json"
-		if f.Content && f.State {
-			delete(found, id)
-			fn(f)
-		} else if !ok {
-			found[id] = f
-		}
-	}
-	for _, f := range found {
-		fn(f)
 	}
 }
 
-// clear moves what has the name of a folder out of the way.
-func (s *Spool) clear(name, base string) error {
-	to, err := s.free("msg." + base)
-	if err == nil {
-		err = s.fs.Rename(name, to)
+func (w *walker) file(dir, base string) {
+	ext := filepath.Ext(base)
+	id := mail.ID(strings.TrimSuffix(base, ext))
+	name := filepath.Join(dir, base)
+	switch {
+	case ext == ".tmp":
+		_ = w.s.fs.Remove(name) // the next start tries again
+	case ext != extContent && ext != extState && ext != extNew, !id.Valid():
+	case name != w.s.name(id, ext):
+		w.astray = append(w.astray, astray{name, id, ext})
+	default:
+		w.found(id, ext)
+	}
+}
+
+func (w *walker) found(id mail.ID, ext string) {
+	f := w.parts[id]
+	f.ID = id
+	f.Content = f.Content || ext == extContent
+	f.State = f.State || ext == extState
+	f.New = f.New || ext == extNew
+	if f.Content && f.State && !f.New {
+		delete(w.parts, id)
+		w.fn(f)
+		return
+	}
+	w.parts[id] = f
+}
+
+// second gets a new content out of the way if the message has one already: the
+// same, if a crash came into the midst of Accept.
+func (w *walker) second(id mail.ID) bool {
+	if _, err := w.s.fs.Size(w.s.Path(id)); err != nil {
+		return false
+	}
+	name := w.s.name(id, extNew)
+	if a, err := w.s.sum(w.s.Path(id)); err == nil {
+		if b, err := w.s.sum(name); err == nil && a == b {
+			_ = w.s.fs.Remove(name) // the next start tries again
+			return true
+		}
+	}
+	err := w.s.setAside(name, string(id)+extNew, "the message has another content")
+	w.bad(name, errors.Join(errors.New("a second content of a message goes to corrupt/"), err))
+	return true
+}
+
+// home brings a file to its folder.
+func (w *walker) home(f astray) {
+	to := w.s.name(f.id, f.ext)
+	_, err := w.s.fs.Size(to)
+	switch {
+	case err == nil:
+		err = w.s.setAside(f.name, string(f.id)+f.ext, "it is in the wrong folder, and its place is taken")
+		w.bad(f.name, errors.Join(errors.New("a file in the wrong folder, where its place is taken, goes to corrupt/"), err))
+		return
+	case errors.Is(err, fs.ErrNotExist):
+		if err = w.s.prepare(f.id); err == nil {
+			err = w.s.rename(f.name, to)
+		}
 	}
 	if err != nil {
-		return err
+		w.bad(f.name, fmt.Errorf("a file in the wrong folder stays there: %w", err))
+		return
 	}
-	return s.reason(to, name, "it is no folder")
+	w.s.changed(f.name)
+	w.bad(f.name, fmt.Errorf("a file in the wrong folder is moved to %s", to))
+	w.found(f.id, f.ext)
 }
 
 // Quarantine moves the files of a message that cannot be served to corrupt/.
 func (s *Spool) Quarantine(id mail.ID, reason string) error {
 	var errs []error
-	for _, ext := range []string{".json", ".eml"} {
-		from := s.name(id, ext)
-		to, err := s.free(string(id) + ext)
-		if err == nil {
-			err = s.fs.Rename(from, to)
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
+	for _, ext := range []string{extState, extContent, extNew} {
+		err := s.setAside(s.name(id, ext), string(id)+ext, reason)
+		if !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
-			continue
 		}
-		s.changed(from)
-		s.changed(to)
-		errs = append(errs, s.reason(to, from, reason))
 	}
 	return errors.Join(errs...)
+}
+
+// setAside moves something to corrupt/ under a name like base.
+func (s *Spool) setAside(from, base, reason string) error {
+	to, err := s.free(base)
+	if err == nil {
+		err = s.fs.Rename(from, to)
+	}
+	if err != nil {
+		return err
+	}
+	s.changed(from)
+	s.changed(to)
+	return s.reason(to, from, reason)
 }
 
 // Preserve copies what could not be read elsewhere to corrupt/ under a name. If

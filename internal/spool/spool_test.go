@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,6 +51,15 @@ func walk(t testing.TB, s *Spool) map[mail.ID]Found {
 	return m
 }
 
+// write writes a content that is accepted.
+func write(s *Spool, id mail.ID, c mail.Content) error {
+	_, err := s.WriteContent(id, c)
+	if err == nil {
+		err = s.Accept(id)
+	}
+	return err
+}
+
 // writeState writes a state with and without a barrier.
 func writeState(t testing.TB, s *Spool, id mail.ID) {
 	t.Helper()
@@ -63,7 +73,7 @@ func writeState(t testing.TB, s *Spool, id mail.ID) {
 func TestWriteLoadRemove(t *testing.T) {
 	s, dir := open(t)
 	for _, id := range []mail.ID{id, "x.1", "A"} {
-		must(t, s.WriteContent(id, mail.Memory{[]byte("he"), []byte("llo")}))
+		must(t, write(s, id, mail.Memory{[]byte("he"), []byte("llo")}))
 		writeState(t, s, id)
 		writeState(t, s, id)
 		must(t, s.Sync())
@@ -91,7 +101,7 @@ func TestWriteLoadRemove(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "msg", "body.9.tmp"), nil, 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "msg", "F4", "note.txt"), nil, 0o600))
 	got := walk(t, s)
-	if len(got) != 3 || got[id] != (Found{id, true, true}) {
+	if len(got) != 3 || got[id] != (Found{ID: id, Content: true, State: true}) {
 		t.Errorf("%+v", got)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "msg", "*", "*.tmp")); len(left) > 0 {
@@ -109,7 +119,7 @@ func TestWriteLoadRemove(t *testing.T) {
 
 func TestContentThatLies(t *testing.T) {
 	s, dir := open(t)
-	if err := s.WriteContent(id, liar{mail.Memory{[]byte("hello")}}); err == nil {
+	if err := write(s, id, liar{mail.Memory{[]byte("hello")}}); err == nil {
 		t.Error("taken")
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "msg", "*", "*")); len(left) > 0 {
@@ -130,7 +140,7 @@ func TestNoLinkIsFollowed(t *testing.T) {
 	if _, err := s.OpenContent(id); err == nil {
 		t.Error("a link was opened")
 	}
-	must(t, s.WriteContent(id, mail.Memory{[]byte("hello")}))
+	must(t, write(s, id, mail.Memory{[]byte("hello")}))
 	if b, _ := os.ReadFile(target); string(b) != "precious" {
 		t.Errorf("%q", b)
 	}
@@ -146,6 +156,16 @@ func TestTempAndPlace(t *testing.T) {
 	must(t, s.Place(id, name))
 	must(t, s.SyncContent(id))
 	must(t, f.Close())
+	if got := walk(t, s); len(got) != 1 || got[id] != (Found{ID: id, New: true}) {
+		t.Errorf("before it is accepted: %+v", got)
+	}
+	if n, err := s.ContentSize(id); n != 5 || err != nil {
+		t.Error(n, err)
+	}
+	must(t, s.Accept(id))
+	if got := walk(t, s); len(got) != 1 || got[id] != (Found{ID: id, Content: true}) {
+		t.Errorf("accepted: %+v", got)
+	}
 	c, err := s.OpenContent(id)
 	must(t, err)
 	defer c.Close()
@@ -163,7 +183,7 @@ func TestTempAndPlace(t *testing.T) {
 func TestQuarantine(t *testing.T) {
 	s, dir := open(t)
 	for range 2 { // the same name comes again
-		must(t, s.WriteContent(id, mail.Memory{[]byte("hello")}))
+		must(t, write(s, id, mail.Memory{[]byte("hello")}))
 		writeState(t, s, id)
 		must(t, s.Quarantine(id, "why not"))
 		must(t, s.Sync())
@@ -199,8 +219,9 @@ func TestDamagedStates(t *testing.T) {
 		want     error
 	}{
 		"good":            {"", "", nil},
-		"newer":           {`"version": 1`, `"version": 2`, ErrVersion},
-		"no version":      {`"version": 1,`, ``, ErrDamaged},
+		"newer":           {`"version": 2`, `"version": 3`, ErrVersion},
+		"no version":      {`"version": 2,`, ``, ErrDamaged},
+		"an odd checksum": {`"size"`, `"content_crc32c": "123", "size"`, ErrDamaged},
 		"negative size":   {`"size": 5`, `"size": -5`, ErrDamaged},
 		"another message": {string(id), "A.1", ErrDamaged},
 		"status":          {`"settled"`, `"setled"`, ErrDamaged},
@@ -213,10 +234,148 @@ func TestDamagedStates(t *testing.T) {
 	} {
 		b := good
 		if c.old != "" {
-			b = bytes.Replace(good, []byte(c.old), []byte(c.new), 1)
+			b = sealed(bytes.Replace(good, []byte(c.old), []byte(c.new), 1))
 		}
 		if _, err := DecodeState(id, b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// sealed returns a document with the checksum that it should have.
+func sealed(doc []byte) []byte {
+	if there, _ := checkSum(doc); !there {
+		return doc
+	}
+	doc = doc[:len(doc)-trailerSize]
+	return append(bytes.Clone(doc), trailer(doc)...)
+}
+
+// TestOneBit: whatever single bit of a document is another, it is noticed.
+func TestOneBit(t *testing.T) {
+	st := sample(id)
+	st.Content = SumOf([]byte("hello"))
+	good, err := st.Encode()
+	must(t, err)
+	if got, err := DecodeState(id, good); err != nil || got.Content != st.Content {
+		t.Fatal(got, err)
+	}
+	for i := range 8 * len(good) {
+		b := bytes.Clone(good)
+		b[i/8] ^= 1 << (i % 8)
+		if _, err := DecodeState(id, b); !errors.Is(err, ErrDamaged) {
+			t.Errorf("bit %d of %q: %v", i%8, good[max(0, i/8-5):min(len(good), i/8+5)], err)
+		}
+	}
+}
+
+// TestWithoutChecksum: the documents of the first version had none.
+func TestWithoutChecksum(t *testing.T) {
+	b, err := sample(id).Encode()
+	must(t, err)
+	b = append(b[:len(b)-trailerSize], "\n}\n"...)
+	if _, err := DecodeState(id, b); !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+	old := bytes.Replace(b, []byte(`"version": 2`), []byte(`"version": 1`), 1)
+	if st, err := DecodeState(id, old); err != nil || st.Content.Known || st.Size != 5 {
+		t.Error(st, err)
+	}
+}
+
+// TestBatchChecksContents: a content is compared with its checksum on its way
+// into a file, and nothing takes its place if it is another.
+func TestBatchChecksContents(t *testing.T) {
+	s, dir := open(t)
+	for _, few := range []bool{false, true} {
+		b, st := s.Batch(few), sample(id)
+		st.Content = SumOf([]byte("hellp"))
+		if err := b.Write(st, mail.Memory{[]byte("hello")}); !errors.Is(err, ErrDamaged) {
+			t.Error(err)
+		}
+		must(t, b.Commit())
+		if left, _ := filepath.Glob(filepath.Join(dir, "msg", "*", "*")); len(left) > 0 {
+			t.Error(left)
+		}
+	}
+	b := s.Batch(true)
+	must(t, b.Write(sample(id), mail.Memory{[]byte("hel"), []byte("lo")}))
+	must(t, b.Commit())
+	if st, err := s.LoadState(id); err != nil || st.Content != SumOf([]byte("hello")) {
+		t.Error(st, err)
+	}
+}
+
+// TestAstray: files in a folder that is not theirs are brought home, or set aside
+// if their place is taken.
+func TestAstray(t *testing.T) {
+	s, dir := open(t)
+	names := []mail.ID{id, "0A.1", "0B.1", "0C.1"}
+	for _, id := range names {
+		must(t, write(s, id, mail.Memory{[]byte("hello")}))
+		writeState(t, s, id)
+	}
+	msg := func(name string) string { return filepath.Join(dir, "msg", name) }
+	must(t, os.Mkdir(msg("elsewhere"), 0o700))
+	must(t, os.Rename(s.Path(id), msg(filepath.Base(s.Path(id)))))
+	must(t, os.Rename(s.Path("0A.1"), msg("0B/0A.1.eml")))
+	must(t, os.Rename(msg("0A/0A.1.json"), msg("elsewhere/0A.1.json")))
+	must(t, os.WriteFile(msg("0A/0B.1.eml"), []byte("another"), 0o600))
+	must(t, os.WriteFile(msg("0A/0C.1.new"), []byte("another"), 0o600))
+	said := 0
+	got := map[mail.ID]Found{}
+	s.Walk(func(f Found) { got[f.ID] = f }, func(_ string, err error) { said++ })
+	for _, id := range names {
+		if got[id] != (Found{ID: id, Content: true, State: true}) {
+			t.Errorf("%+v", got[id])
+		}
+		if b, err := os.ReadFile(s.Path(id)); string(b) != "hello" {
+			t.Errorf("%q %v", b, err)
+		}
+	}
+	if said < 6 {
+		t.Errorf("of 5 files, and one again, %d are told", said)
+	}
+	for _, name := range []string{"0B.1.eml", "0B.1.eml.reason", "0C.1.new", "0C.1.new.reason"} {
+		if _, err := os.Stat(filepath.Join(dir, "corrupt", name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := walk(t, s); len(got) != 4 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestNoFile: what is no regular file is damaged, and nobody waits for it.
+func TestNoFile(t *testing.T) {
+	for name, put := range map[string]func(name string) error{
+		"link":   func(name string) error { return os.Symlink("/etc/hostname", name) },
+		"folder": func(name string) error { return os.Mkdir(name, 0o700) },
+		"FIFO":   func(name string) error { return syscall.Mkfifo(name, 0o600) },
+		"socket": func(name string) error {
+			fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+			if err != nil {
+				return err
+			}
+			defer syscall.Close(fd)
+			return syscall.Bind(fd, &syscall.SockaddrUnix{Name: name})
+		},
+	} {
+		s, dir := open(t)
+		must(t, s.prepare(id))
+		must(t, put(s.Path(id)))
+		must(t, put(strings.TrimSuffix(s.Path(id), "eml")+"json"))
+		if _, err := s.LoadState(id); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s as a state: %v", name, err)
+		}
+		if _, err := s.OpenContent(id); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s as a content: %v", name, err)
+		}
+		must(t, s.Quarantine(id, "no file"))
+		for _, ext := range []string{".eml", ".json"} {
+			if _, err := os.Lstat(filepath.Join(dir, "corrupt", string(id)+ext)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 	}
 }
@@ -227,6 +386,7 @@ func FuzzState(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte(`{"version":1,"size":1,"envelope":{"id":"A.1","recipients":[{}]},"recipients":[{"status":"pending"}]}`))
 	f.Add([]byte(`{"version":1e9}`))
+	f.Add(sealed(bytes.Replace(b, []byte(`"size": 5`), []byte(`"size": 5, "content_crc32c": "00000000"`), 1)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, id := range []mail.ID{id, "A.1"} {
 			st, err := DecodeState(id, b)

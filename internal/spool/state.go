@@ -1,10 +1,13 @@
 package spool
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math"
+	"strconv"
 	"time"
 
 	"tarishi/internal/mail"
@@ -17,15 +20,65 @@ var (
 )
 
 const (
-	stateVersion = 1
+	stateVersion = 2
+	sumVersion   = 2        // the first whose documents end with a checksum
 	maxState     = 64 << 20 // bytes that we are willing to read
 )
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Sum is the CRC-32C of a content; the zero Sum says that nobody knows it.
+type Sum struct {
+	CRC   uint32
+	Known bool
+}
+
+// SumOf returns the Sum of bytes.
+func SumOf(parts ...[]byte) Sum {
+	var s Summer
+	for _, p := range parts {
+		_, _ = s.Write(p)
+	}
+	return s.Sum()
+}
+
+// Summer is an io.Writer that computes a Sum.
+type Summer struct{ crc uint32 }
+
+// Write implements io.Writer.
+func (s *Summer) Write(p []byte) (int, error) {
+	s.crc = crc32.Update(s.crc, castagnoli, p)
+	return len(p), nil
+}
+
+// Sum returns the Sum of what was written.
+func (s *Summer) Sum() Sum { return Sum{s.crc, true} }
+
+// MarshalText writes eight hexadecimal digits.
+func (s Sum) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%08x", s.CRC), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (s *Sum) UnmarshalText(b []byte) error {
+	crc, err := strconv.ParseUint(string(b), 16, 32)
+	if err != nil || len(b) != 8 {
+		return fmt.Errorf("%q is no CRC-32C of eight hexadecimal digits", b)
+	}
+	*s = Sum{uint32(crc), true}
+	return nil
+}
+
+// IsZero says that it is not known.
+func (s Sum) IsZero() bool { return !s.Known }
+
 // State is the document ID.json: who a message is from and for, and what became
-// of each recipient.
+// of each recipient. Its last member "crc32c" is the checksum of all that stands
+// before it, so that one changed bit is noticed. A document of version 1 has none,
+// and is not checked: that is for older programs and for editors. Every later
+// version ends with it, so that damage is told from a version that is newer.
 type State struct {
-	Version    int            `json:"version"` // 1
-	Size       int64          `json:"size"`    // bytes of ID.eml
+	Version    int            `json:"version"`                 // 1 or 2
+	Size       int64          `json:"size"`                    // bytes of ID.eml
+	Content    Sum            `json:"content_crc32c,omitzero"` // of ID.eml, if it is known
 	Envelope   *mail.Envelope `json:"envelope"`
 	Recipients []Recipient    `json:"recipients"` // in the order of envelope.recipients
 }
@@ -36,6 +89,7 @@ type Recipient struct {
 	Attempts int        `json:"attempts,omitempty"` // that ended in a deferral
 	Next     *time.Time `json:"next,omitempty"`     // due; absent: at once
 	Last     string     `json:"last,omitempty"`     // the reply that deferred it last
+	Held     bool       `json:"held,omitempty"`     // not to be tried until it is released
 }
 
 // Status is what is left to do for a recipient.
@@ -55,12 +109,35 @@ func (st *State) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(b, '\n'), nil
+	b = bytes.TrimSuffix(b, []byte("\n}"))
+	return append(b, trailer(b)...), nil
+}
+
+// trailer is the end of a document that begins with b.
+func trailer(b []byte) []byte {
+	return fmt.Appendf(nil, ",\n \"crc32c\": \"%08x\"\n}\n", crc32.Checksum(b, castagnoli))
+}
+
+var trailerSize = len(trailer(nil))
+
+// checkSum says whether a document ends with a checksum, and whether that is
+// right.
+func checkSum(b []byte) (there, right bool) {
+	at := len(b) - trailerSize
+	if at < 0 {
+		return false, false
+	}
+	want := trailer(b[:at])
+	return bytes.HasPrefix(b[at:], want[:bytes.LastIndexByte(want, ':')]), bytes.Equal(b[at:], want)
 }
 
 // DecodeState reads the document of message id and checks all that the queue
 // relies on.
 func DecodeState(id mail.ID, b []byte) (*State, error) {
+	there, right := checkSum(b)
+	if there && !right {
+		return nil, fmt.Errorf("%w: its checksum does not match", ErrDamaged)
+	}
 	var st State
 	err := json.Unmarshal(b, &st)
 	if st.Version > stateVersion {
@@ -76,7 +153,10 @@ func DecodeState(id mail.ID, b []byte) (*State, error) {
 		}
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if err := st.check(id); err != nil {
+	if err = st.check(id); err == nil && st.Version >= sumVersion && !right {
+		err = errors.New("it does not end with a checksum")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return &st, nil

@@ -30,12 +30,15 @@ func (OS) Create(name string) (File, error) {
 func (OS) Open(name string) (File, error) {
 	// O_NONBLOCK: a FIFO under that name must not stop us.
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
+	if err != nil { // a link and a socket cannot even be opened
+		if info, e := os.Lstat(name); e == nil && !info.Mode().IsRegular() {
+			err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%w but %v", ErrNotRegular, info.Mode())}
+		}
 		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%w but %v", ErrNotRegular, info.Mode())}
 	}
 	if err != nil {
 		f.Close()

@@ -11,15 +11,21 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 )
+
+// ErrNotRegular is the error of Open for a name that a folder, a link, a FIFO or
+// a device has.
+var ErrNotRegular = errors.New("not a regular file")
 
 // FS is a file system. Its methods may be called from any goroutine.
 type FS interface {
 	// Create makes a new file to write and read. A name that exists is an error.
 	Create(name string) (File, error)
-	// Open opens a regular file to read.
+	// Open opens a regular file to read. Anything else is ErrNotRegular; it is
+	// never waited for.
 	Open(name string) (File, error)
 	// Rename moves a file over whatever has the new name.
 	Rename(from, to string) error
