@@ -1,7 +1,6 @@
 package crashtest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -9,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,22 +25,27 @@ var damages = []struct {
 }{
 	{"state truncated", false, func(_, json string) error { return os.Truncate(json, 100) }},
 	{"state empty", false, func(_, json string) error { return os.Truncate(json, 0) }},
-	{"state bit-flipped", false, func(_, json string) error { return change(json, "{", "z") }},
-	{"state of a newer version", true, func(_, json string) error { return change(json, `"version": 1`, `"version": 9`) }},
+	{"state bit-flipped", false, func(_, json string) error { return flip(json) }},
+	{"state of a newer version", true, func(_, json string) error { return os.WriteFile(json, []byte(`{"version": 9}`), 0o600) }},
+	{"state is a FIFO", false, func(_, json string) error { return errors.Join(os.Remove(json), syscall.Mkfifo(json, 0o600)) }},
+	{"state is a link", false, func(_, json string) error { return errors.Join(os.Remove(json), os.Symlink("/etc/hostname", json)) }},
 	{"state missing", false, func(_, json string) error { return os.Remove(json) }},
 	{"state is a folder", false, func(_, json string) error { return errors.Join(os.Remove(json), os.Mkdir(json, 0o700)) }},
+	{"content bit-flipped", false, func(eml, _ string) error { return flip(eml) }},
 	{"content truncated", false, func(eml, _ string) error { return os.Truncate(eml, 10) }},
 	{"content empty", false, func(eml, _ string) error { return os.Truncate(eml, 0) }},
 	{"content missing", false, func(eml, _ string) error { return os.Remove(eml) }},
 	{"content is a link", false, func(eml, _ string) error { return errors.Join(os.Remove(eml), os.Symlink("/etc/hostname", eml)) }},
 }
 
-func change(name, from, to string) error {
+// flip changes any one bit of a file.
+func flip(name string) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(name, bytes.Replace(b, []byte(from), []byte(to), 1), 0o600)
+	b[rand.IntN(len(b))] ^= 1 << rand.IntN(8)
+	return os.WriteFile(name, b, 0o600)
 }
 
 // A daemon that finds a hundred damaged messages, and files and folders that

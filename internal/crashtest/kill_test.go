@@ -126,8 +126,8 @@ func count(t *testing.T, dir, pattern string) int {
 }
 
 // quarantine checks that corrupt/ holds no more than large contents of messages
-// that were not accepted: those whose file had its name before the journal's
-// record was written. Caller holds l.mu.
+// that were not accepted, and were kept because a batch was cut off in the midst
+// of a record. Caller holds l.mu.
 func (l *ledger) quarantine(t *testing.T, dir string) {
 	t.Helper()
 	accepted := map[int]bool{}
@@ -142,7 +142,7 @@ func (l *ledger) quarantine(t *testing.T, dir string) {
 		}
 		_, text, _ := strings.Cut(string(content), "\r\nSubject: number ")
 		text, _, _ = strings.Cut(text, "\r\n")
-		if n, err := strconv.Atoi(text); err != nil || accepted[n] || !strings.HasSuffix(name, ".eml") {
+		if n, err := strconv.Atoi(text); err != nil || accepted[n] || !strings.HasSuffix(name, ".new") {
 			t.Errorf("corrupt/ holds %s: message %q", name, text)
 		}
 	}

@@ -2,10 +2,12 @@ package queue
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/spool"
 	"tarishi/internal/vfs"
 )
 
@@ -42,7 +44,7 @@ func (b *Body) Write(p []byte) (int, error) {
 	}
 	if b.err == nil && b.file != nil {
 		var n int
-		n, b.err = b.file.f.Write(p)
+		n, b.err = b.file.write(p)
 		b.size += int64(n)
 	}
 	if b.err != nil {
@@ -83,7 +85,7 @@ func (b *Body) spill() error {
 	}
 	b.file = &bodyFile{f: f, temp: name, refs: 1}
 	for _, c := range b.chunks {
-		if _, err := f.Write(c); err != nil {
+		if _, err := b.file.write(c); err != nil {
 			return err
 		}
 	}
@@ -124,10 +126,17 @@ func (b *Body) Discard() {
 type bodyFile struct {
 	f    vfs.File
 	size int64
+	sum  spool.Summer
 
 	mu   sync.Mutex
 	temp string // "": the file was placed or dropped
 	refs int    // the Body and open readers
+}
+
+func (c *bodyFile) write(p []byte) (int, error) {
+	n, err := c.f.Write(p)
+	_, _ = c.sum.Write(p[:n])
+	return n, err
 }
 
 // take returns the temporary name to the first who asks.
@@ -184,3 +193,40 @@ func (r *reader) Close() error {
 	r.close()
 	return nil
 }
+
+// checked reads a content to its end and compares it with its checksum. The
+// last bytes are not passed on if that does not match, so that no reader takes a
+// damaged content for whole, however it finds the end.
+type checked struct {
+	r      *reader // not embedded: whoever seeks would go round the checksum
+	left   int64
+	summer spool.Summer
+	want   spool.Sum
+	spoilt func(cause error) error // told once; it returns the error of Read
+	err    error
+}
+
+// Read implements io.Reader.
+func (c *checked) Read(p []byte) (int, error) {
+	if c.err != nil {
+		return 0, c.err
+	}
+	if c.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := c.r.Read(p)
+	c.left -= int64(n)
+	_, _ = c.summer.Write(p[:n])
+	switch {
+	case c.left > 0 && errors.Is(err, io.EOF):
+		c.err = c.spoilt(fmt.Errorf("%w: %d bytes of the content are missing", errDamaged, c.left))
+	case c.left == 0 && c.summer.Sum() != c.want:
+		c.err = c.spoilt(fmt.Errorf("%w: the content's checksum does not match", errDamaged))
+	default:
+		return n, err
+	}
+	return 0, c.err
+}
+
+// Close implements io.Closer. It may be called again.
+func (c *checked) Close() error { return c.r.Close() }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +20,25 @@ import (
 type account struct {
 	content map[mail.ID][]byte
 	owed    map[mail.ID]map[int]bool // acknowledged recipients that nobody tried to settle
+	held    map[mail.ID]map[int]bool // what Hold or Release acknowledged last, if no other call failed since
+}
+
+// hold calls Hold or Release for a recipient, or for all.
+func (a *account) hold(q *Queue, id mail.ID, on bool, recipients []int) {
+	call := q.Release
+	if on {
+		call = q.Hold
+	}
+	err := call(id, recipients)
+	for r := range a.owed[id] {
+		if recipients != nil && !slices.Contains(recipients, r) {
+			continue
+		}
+		delete(a.held[id], r)
+		if err == nil {
+			a.held[id][r] = on
+		}
+	}
 }
 
 var crashOptions = Options{Dir: "/queue", SegmentSize: 24 << 10, LargeBody: 5000}
@@ -35,6 +55,7 @@ func scenario(fs *crashfs.FS, a *account, few int) *Queue {
 		return nil
 	}
 	q.few = few
+	q.limits = limits{rest: 1, busy: 1, most: 3, long: 2, limit: 4} // so that Put has to make room
 	var ids []mail.ID
 	for i := range 14 {
 		env := envelope(mail.ID(fmt.Sprintf("F47AC10B-58CC-4372-A567-0E02B2C3D479.%d", i+1)), 1+i%3)
@@ -49,7 +70,7 @@ func scenario(fs *crashfs.FS, a *account, few int) *Queue {
 			}
 			a.content[env.ID] = content
 			if err = q.Put(env, c); err == nil {
-				a.owed[env.ID] = map[int]bool{}
+				a.owed[env.ID], a.held[env.ID] = map[int]bool{}, map[int]bool{}
 				for r := range env.Recipients {
 					a.owed[env.ID][r] = true
 				}
@@ -68,11 +89,16 @@ func scenario(fs *crashfs.FS, a *account, few int) *Queue {
 			if i%2 == 0 {
 				settle(env.ID, 0)
 			}
+			if i%3 != 0 {
+				a.hold(q, env.ID, true, nil)
+			}
 		}
 		if n := len(ids); n > 3 && i%3 == 0 {
 			settle(ids[n-3], i%2)
 			_, _ = q.Path(ids[n-2])
 			_ = q.Defer(ids[n-2], []int{0}, 2, now, "450 later still")
+			a.hold(q, ids[n-2], i%2 == 0, []int{1})
+			a.hold(q, ids[n-4], false, []int{0})
 		}
 		if i%4 == 3 {
 			if i%8 == 7 {
@@ -100,7 +126,8 @@ func (a *account) check(t *testing.T, fs *crashfs.FS) {
 			t.Fatal(err)
 		} else if len(list) > 0 {
 			for _, e := range list { // what was cut short, but never a message that was accepted
-				if strings.HasSuffix(e.Name, ".record") || strings.HasSuffix(e.Name, ".json") {
+				id, _, unaccepted := strings.Cut(e.Name, ".new")
+				if !strings.Contains(e.Name, ".log@") && (!unaccepted || a.owed[mail.ID(id)] != nil) {
 					t.Errorf("corrupt/ holds %s", e.Name)
 				}
 			}
@@ -118,6 +145,9 @@ func (a *account) holds(t *testing.T, q *Queue) {
 		left := map[int]bool{}
 		for _, r := range got[id].Recipients {
 			left[r.Index] = true
+			if want, sure := a.held[id][r.Index]; sure && owed[r.Index] && r.Held != want {
+				t.Fatalf("recipient %d of %s: held %v, want %v", r.Index, id, r.Held, want)
+			}
 		}
 		for r := range owed {
 			if !left[r] {
@@ -151,7 +181,7 @@ func (noEnd) Err() error                  { return nil }
 func (noEnd) Value(any) any               { return nil }
 
 func newAccount() *account {
-	return &account{content: map[mail.ID][]byte{}, owed: map[mail.ID]map[int]bool{}}
+	return &account{content: map[mail.ID][]byte{}, owed: map[mail.ID]map[int]bool{}, held: map[mail.ID]map[int]bool{}}
 }
 
 // TestCrash stops the scenario at every operation of the file system, with

@@ -132,6 +132,7 @@ func (f *recorded) Sync() error {
 
 var kinds = map[journal.Kind]string{
 	1: "Commit", 2: "Seal", kindMessage: "Message", kindSettled: "Settled", kindDeferred: "Deferred", kindDone: "Done",
+	kindHeld: "Held", kindReleased: "Released",
 }
 
 // frames says what is written at off of a segment.
@@ -247,6 +248,15 @@ func TestOrderOfSyncs(t *testing.T) {
 			r.await(t, "Done ONE")
 			r.say("work in the background")
 			q.maintain(t.Context())
+		},
+		"hold": func(t *testing.T, q *Queue, r *recorder) {
+			accept(t, q, r, one, 1000)
+			r.say("Hold")
+			must(t, q.Hold(one, nil))
+			r.say("nil: it is held")
+			r.say("Release a recipient")
+			must(t, q.Release(one, []int{1}))
+			r.say("nil: it is released")
 		},
 		"close": func(t *testing.T, q *Queue, r *recorder) {
 			accept(t, q, r, one, 1000)

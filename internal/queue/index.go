@@ -58,7 +58,18 @@ type state struct {
 	last     *string // nil: ""
 	attempts int32
 	settled  bool
+	hold     hold
 }
+
+// hold says whether a recipient is held. In a partial entry unsaid means that
+// the state file says it, in others that it is not.
+type hold uint8
+
+const (
+	unsaid hold = iota
+	held
+	released
+)
 
 func (s *state) text() string {
 	if s.last == nil {
@@ -105,14 +116,28 @@ func (e *entry) states() []state {
 
 // note records for a partial entry what the journal says of recipient i.
 func (e *entry) note(i int, s state) {
+	to := e.reach(i)
+	if s.settled || !to.settled && s.attempts >= to.attempts {
+		s.hold = to.hold
+		*to = s
+	}
+}
+
+// noteHold is note for what the journal says of a hold.
+func (e *entry) noteHold(i int, h hold) {
+	if s := e.reach(i); !s.settled {
+		s.hold = h
+	}
+}
+
+// reach returns the state of recipient i of a partial entry, which may not know
+// yet that there are so many.
+func (e *entry) reach(i int) *state {
 	if n := e.recipients(); i >= n {
 		many := append(e.states(), make([]state, i+1-n)...)
 		e.many = &many
 	}
-	to := e.state(i)
-	if s.settled || !to.settled && s.attempts >= to.attempts {
-		*to = s
-	}
+	return e.state(i)
 }
 
 // complete returns the whole of a partial entry, whose state file is st.
@@ -129,14 +154,23 @@ func (e *entry) complete(st *spool.State, t *texts) *entry {
 		if s.Next != nil {
 			to.next = millis(*s.Next)
 		}
+		to.setHeld(s.Held)
 	}
 	for i := range min(whole.recipients(), e.recipients()) {
-		switch s, known := whole.state(i), e.state(i); {
+		s, known := whole.state(i), *e.state(i)
+		switch {
 		case known.settled:
 			whole.settle(i)
+			continue
+		case s.settled:
+			continue
+		case known.hold != unsaid:
+			s.setHeld(known.hold == held)
+		}
+		known.hold = s.hold
 		// The spool may know of a later attempt whose record was lost.
-		case *known != state{} && !s.settled && known.attempts >= s.attempts:
-			*s = *known
+		if known != (state{hold: s.hold}) && known.attempts >= s.attempts {
+			*s = known
 		}
 	}
 	return whole
@@ -151,6 +185,14 @@ func (e *entry) settle(i int) bool {
 	*s = state{settled: true}
 	e.left--
 	return true
+}
+
+// setHeld is for entries that are whole.
+func (s *state) setHeld(on bool) {
+	s.hold = unsaid
+	if on {
+		s.hold = held
+	}
 }
 
 func (s *state) at() time.Time {
@@ -172,7 +214,7 @@ func (s *state) document() spool.Recipient {
 	if s.settled {
 		return spool.Recipient{Status: spool.Settled}
 	}
-	r := spool.Recipient{Status: spool.Pending, Attempts: int(s.attempts), Last: s.text()}
+	r := spool.Recipient{Status: spool.Pending, Attempts: int(s.attempts), Last: s.text(), Held: s.hold == held}
 	if s.next != 0 {
 		t := s.at()
 		r.Next = &t
@@ -254,16 +296,21 @@ func (x *index) remove(k key) {
 // keys returns all keys: first those of messages in the journal, in the order of
 // their arrival.
 func (x *index) keys() []key {
-	keys := make([]key, 0, len(x.entries))
+	type arrival struct {
+		at uint64 // segment and offset
+		k  key
+	}
+	var arrivals []arrival
 	for k, e := range x.entries {
 		if !e.spooled() {
-			keys = append(keys, k)
+			arrivals = append(arrivals, arrival{uint64(e.loc.Segment)<<32 | uint64(e.loc.Offset), k})
 		}
 	}
-	slices.SortFunc(keys, func(a, b key) int {
-		l, m := x.entries[a].loc, x.entries[b].loc
-		return cmp.Or(cmp.Compare(l.Segment, m.Segment), cmp.Compare(l.Offset, m.Offset))
-	})
+	slices.SortFunc(arrivals, func(a, b arrival) int { return cmp.Compare(a.at, b.at) })
+	keys := make([]key, 0, len(x.entries))
+	for _, a := range arrivals {
+		keys = append(keys, a.k)
+	}
 	for k, e := range x.entries {
 		if e.spooled() {
 			keys = append(keys, k)

@@ -44,33 +44,39 @@ const moves = 5
 // accepted, and its content. The content can be opened as long as the message is
 // in the queue; a reader stays valid until it is closed.
 func (q *Queue) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
-	env, at, err := q.load(id, true)
+	p, at, err := q.load(id, true)
 	if err != nil {
 		return nil, nil, fmt.Errorf("queue: load %s: %w", id, err)
 	}
-	return env, &content{q: q, id: id, size: at.size}, nil
+	return p.envelope, &content{q: q, id: id, size: at.size, sum: p.sum}, nil
 }
 
-// load returns a message's envelope and a copy of its whole entry. keep says
-// that the entry will soon be needed again.
-func (q *Queue) load(id mail.ID, keep bool) (env *mail.Envelope, at entry, err error) {
+// promise is what was said about a message when it was accepted.
+type promise struct {
+	envelope *mail.Envelope
+	sum      spool.Sum // of the content
+}
+
+// load returns what was promised about a message and a copy of its whole entry.
+// keep says that the entry will soon be needed again.
+func (q *Queue) load(id mail.ID, keep bool) (p promise, at entry, err error) {
 	for range moves {
 		if at, err = q.where(id); err != nil {
-			return nil, at, err
+			return promise{}, at, err
 		}
 		if !at.is(partial) {
-			env, err = q.envelope(id, at.loc)
-		} else if env, at, err = q.wake(id, keep); env == nil && err == nil {
+			p, err = q.promised(id, at.loc)
+		} else if p, at, err = q.wake(id, keep); p.envelope == nil && err == nil {
 			err = errWoken
 		}
-		if err == nil && len(env.Recipients) != at.recipients() {
-			err = fmt.Errorf("%w: %d recipients are known, %d are in the envelope", errDamaged, at.recipients(), len(env.Recipients))
+		if err == nil && len(p.envelope.Recipients) != at.recipients() {
+			err = fmt.Errorf("%w: %d recipients are known, %d are in the envelope", errDamaged, at.recipients(), len(p.envelope.Recipients))
 		}
 		if !moved(err) {
 			break
 		}
 	}
-	return env, at, err
+	return p, at, err
 }
 
 // errWoken says that somebody else was faster.
@@ -80,42 +86,42 @@ func moved(err error) bool {
 	return errors.Is(err, journal.ErrGone) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errWoken)
 }
 
-// envelope reads an envelope from the journal or, with no location, the spool.
-func (q *Queue) envelope(id mail.ID, loc journal.Location) (*mail.Envelope, error) {
+// promised reads an envelope from the journal or, with no location, the spool.
+func (q *Queue) promised(id mail.ID, loc journal.Location) (promise, error) {
 	if loc.Segment == 0 {
 		st, err := q.spool.LoadState(id)
 		if err != nil {
-			return nil, err
+			return promise{}, err
 		}
-		return st.Envelope, nil
+		return promise{st.Envelope, st.Content}, nil
 	}
 	r, err := q.journal.Open(loc)
 	if err != nil {
-		return nil, err
+		return promise{}, err
 	}
 	defer r.Close()
 	b := make([]byte, min(r.Size(), 4096))
 	if _, err := r.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return promise{}, err
 	}
 	m, err := decodeMessage(b, r.Size())
 	if err == nil && m.id != id {
 		err = errRecord
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		return promise{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if have := int64(len(b)); have < m.offset() {
 		b = slices.Grow(b, int(m.offset()-have))[:m.offset()]
 		if _, err := r.ReadAt(b[have:], have); err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
+			return promise{}, err
 		}
 	}
 	env, err := decodeEnvelope(b[m.offset()-m.envelope:m.offset()], m)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		return promise{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	return env, nil
+	return promise{env, m.sum}, nil
 }
 
 // content is the Content of a message in the queue, wherever that is when it is
@@ -124,12 +130,14 @@ type content struct {
 	q    *Queue
 	id   mail.ID
 	size int64
+	sum  spool.Sum
 }
 
 // Size implements mail.Content.
 func (c *content) Size() int64 { return c.size }
 
-// Open implements mail.Content.
+// Open implements mail.Content. The reader fails at the end of a content that is
+// not what was accepted. Such a message goes to corrupt/.
 func (c *content) Open() (io.ReadCloser, error) {
 	var err error
 	for range moves {
@@ -138,15 +146,52 @@ func (c *content) Open() (io.ReadCloser, error) {
 			return nil, err
 		}
 		at.size = c.size // a partial entry does not know it
-		var r io.ReadCloser
+		var r *reader
 		if r, err = c.q.open(c.id, at); err == nil {
-			return r, nil
+			if !c.sum.Known {
+				return r, nil
+			}
+			return &checked{r: r, left: c.size, want: c.sum, spoilt: c.spoilt}, nil
 		}
 		if !moved(err) {
 			break
 		}
 	}
+	if damaged(err) {
+		return nil, c.spoilt(err)
+	}
 	return nil, fmt.Errorf("queue: open %s: %w", c.id, err)
+}
+
+// spoilt moves a message out of the way whose content is damaged. It returns the
+// error to tell.
+func (c *content) spoilt(cause error) error {
+	if err := c.q.spoil(c.id, cause); err != nil && !errors.Is(err, ErrUnknown) {
+		c.q.log.Error("queue: damaged message stays", zap.String("uuid", string(c.id)), zap.Error(err))
+	}
+	return fmt.Errorf("queue: read %s: %w", c.id, cause)
+}
+
+// damaged says that a message's files or record will never be better.
+func damaged(err error) bool {
+	return errors.Is(err, errDamaged) || errors.Is(err, spool.ErrDamaged) || errors.Is(err, fs.ErrNotExist)
+}
+
+// spoil is condemn for those who find a content damaged.
+func (q *Queue) spoil(id mail.ID, cause error) error {
+	mu := q.filesOf(id)
+	mu.Lock()
+	defer mu.Unlock()
+	at, err := q.where(id)
+	if err == nil && at.is(partial) { // so that the sums stay right
+		if _, _, err = q.wakeLocked(id, true); err == nil {
+			at, err = q.where(id)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return q.condemn(id, at, cause)
 }
 
 // placed is a content at a place that does not change while it is read.
@@ -156,10 +201,17 @@ type placed struct {
 	at entry
 }
 
-func (p placed) Size() int64                  { return p.at.size }
-func (p placed) Open() (io.ReadCloser, error) { return p.q.open(p.id, p.at) }
+func (p placed) Size() int64 { return p.at.size }
 
-func (q *Queue) open(id mail.ID, at entry) (io.ReadCloser, error) {
+func (p placed) Open() (io.ReadCloser, error) {
+	r, err := p.q.open(p.id, p.at)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (q *Queue) open(id mail.ID, at entry) (*reader, error) {
 	if at.spooled() || at.is(large) {
 		f, err := q.spool.OpenContent(id)
 		if err != nil {
@@ -183,11 +235,11 @@ func (q *Queue) open(id mail.ID, at entry) (io.ReadCloser, error) {
 }
 
 // wake reads the state file of a message that has only a partial entry. It
-// returns its envelope and a copy of the whole entry, which it leaves in the
+// returns what it says and a copy of the whole entry, which it leaves in the
 // index if keep is set or the file does not say all. A message whose files are
 // damaged goes to corrupt/ and is unknown. No envelope and no error mean that the
 // entry is not partial any more.
-func (q *Queue) wake(id mail.ID, keep bool) (*mail.Envelope, entry, error) {
+func (q *Queue) wake(id mail.ID, keep bool) (promise, entry, error) {
 	mu := q.filesOf(id)
 	mu.Lock()
 	defer mu.Unlock()
@@ -196,16 +248,16 @@ func (q *Queue) wake(id mail.ID, keep bool) (*mail.Envelope, entry, error) {
 
 // wakeLocked is wake for those who hold the lock of the message's files. Only
 // they make a partial entry whole.
-func (q *Queue) wakeLocked(id mail.ID, keep bool) (*mail.Envelope, entry, error) {
+func (q *Queue) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 	q.mu.Lock()
 	k, e := q.index.find(id)
 	whole := e != nil && !e.is(partial)
 	q.mu.Unlock()
 	switch {
 	case e == nil:
-		return nil, entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
+		return promise{}, entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
 	case whole:
-		return nil, entry{}, nil
+		return promise{}, entry{}, nil
 	}
 	st, err := q.readState(id)
 	switch {
@@ -214,14 +266,14 @@ func (q *Queue) wakeLocked(id mail.ID, keep bool) (*mail.Envelope, entry, error)
 		q.mu.Lock()
 		q.index.remove(k)
 		q.mu.Unlock()
-		return nil, entry{}, fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
+		return promise{}, entry{}, fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
 	case errors.Is(err, spool.ErrDamaged), errors.Is(err, fs.ErrNotExist):
 		if err := q.condemn(id, entry{}, err); err != nil {
-			return nil, entry{}, err
+			return promise{}, entry{}, err
 		}
-		return nil, entry{}, fmt.Errorf("%w: %s is in corrupt/", ErrUnknown, id)
+		return promise{}, entry{}, fmt.Errorf("%w: %s is in corrupt/", ErrUnknown, id)
 	case err != nil:
-		return nil, entry{}, err
+		return promise{}, entry{}, err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -233,7 +285,7 @@ func (q *Queue) wakeLocked(id mail.ID, keep bool) (*mail.Envelope, entry, error)
 	q.index.entries[k] = full
 	if full.left == 0 {
 		q.finish(k, full, id)
-		return nil, entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
+		return promise{}, entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
 	at := *full
 	if full.many != nil {
@@ -243,7 +295,7 @@ func (q *Queue) wakeLocked(id mail.ID, keep bool) (*mail.Envelope, entry, error)
 	if !keep {
 		q.rest(k, full)
 	}
-	return st.Envelope, at, nil
+	return promise{st.Envelope, st.Content}, at, nil
 }
 
 // rest lets a message sleep whose files say all. Caller holds q.mu.
@@ -280,10 +332,11 @@ func (q *Queue) Find(id mail.ID) (p mail.Pending, ok bool) {
 }
 
 func (q *Queue) find(id mail.ID) (mail.Pending, error) {
-	env, at, err := q.load(id, false)
+	promised, at, err := q.load(id, false)
 	if err != nil {
 		return mail.Pending{}, err
 	}
+	env := promised.envelope
 	p := mail.Pending{
 		ID: id, From: env.From, Received: env.Received, Size: at.size,
 		Recipients: make([]mail.PendingRecipient, 0, at.left),
@@ -292,6 +345,7 @@ func (q *Queue) find(id mail.ID) (mail.Pending, error) {
 		if s := at.state(i); !s.settled {
 			p.Recipients = append(p.Recipients, mail.PendingRecipient{
 				Index: i, Address: r.Address, Attempts: int(s.attempts), Next: s.at(), Last: s.text(),
+				Held: s.hold == held,
 			})
 		}
 	}

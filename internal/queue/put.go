@@ -7,6 +7,7 @@ import (
 
 	"tarishi/internal/journal"
 	"tarishi/internal/mail"
+	"tarishi/internal/spool"
 )
 
 // Put takes responsibility for a message. It returns nil only when envelope and
@@ -18,6 +19,10 @@ func (q *Queue) Put(env *mail.Envelope, c mail.Content) error {
 	}
 	return nil
 }
+
+// frames is what a record may take in the journal beside its bytes: its header
+// and padding, and a Commit.
+const frames = 40
 
 func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
 	if q.look {
@@ -39,7 +44,9 @@ func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
 			return err
 		}
 		record = append(record, content...)
+		setSum(head, spool.SumOf(content...))
 	}
+	q.admit(mail.Memory(record).Size() + frames)
 	e := newEntry(len(env.Recipients), size)
 	e.flags = arriving
 	if big {
@@ -54,11 +61,19 @@ func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
 	q.mu.Unlock()
 
 	if big {
-		err = q.place(env.ID, c)
+		var sum spool.Sum
+		sum, err = q.place(env.ID, c)
+		setSum(head, sum)
 	}
 	var loc journal.Location
 	if err == nil {
 		loc, err = q.journal.Append(kindMessage, record...)
+	}
+	if err == nil && big {
+		err = q.accept(env.ID)
+	}
+	if err == nil {
+		q.begun(loc.Segment)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -104,19 +119,30 @@ func slicesOf(c mail.Content) ([][]byte, error) {
 	return [][]byte{b[:n]}, nil
 }
 
-// place makes a large content durable under its final name. A body that came
-// into a file of ours and was not changed is moved, anything else written.
-func (q *Queue) place(id mail.ID, c mail.Content) error {
+// place makes a large content durable under the name of one that is not accepted
+// yet. A body that came into a file of ours and was not changed is moved, anything
+// else written.
+func (q *Queue) place(id mail.ID, c mail.Content) (spool.Sum, error) {
 	mu := q.filesOf(id)
 	mu.Lock()
 	defer mu.Unlock()
-	if err := q.move(id, c); err != nil {
-		return err
+	sum, err := q.move(id, c)
+	if err != nil {
+		return sum, err
 	}
-	return q.spool.SyncContent(id)
+	return sum, q.spool.SyncContent(id)
 }
 
-func (q *Queue) move(id mail.ID, c mail.Content) error {
+// accept gives a large content its final name, after its record is durable. If
+// that is lost the next start does it again.
+func (q *Queue) accept(id mail.ID) error {
+	mu := q.filesOf(id)
+	mu.Lock()
+	defer mu.Unlock()
+	return q.spool.Accept(id)
+}
+
+func (q *Queue) move(id mail.ID, c mail.Content) (spool.Sum, error) {
 	b, ok := c.(*bodyFile)
 	if !ok {
 		return q.spool.WriteContent(id, c)
@@ -127,11 +153,11 @@ func (q *Queue) move(id mail.ID, c mail.Content) error {
 	}
 	if err := b.f.Sync(); err != nil {
 		_ = q.spool.Drop(temp) // never to be believed again
-		return err
+		return spool.Sum{}, err
 	}
 	if err := q.spool.Place(id, temp); err != nil {
 		b.giveBack(temp)
-		return err
+		return spool.Sum{}, err
 	}
-	return nil
+	return b.sum.Sum(), nil
 }

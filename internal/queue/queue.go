@@ -31,15 +31,24 @@
 //	journal/        what was accepted and what changed lately: package journal
 //	msg/XX/ID.eml   contents, and
 //	msg/XX/ID.json  envelopes with states, of what waits longer: package spool
+//	msg/XX/ID.new   a large content before its message is accepted
 //	corrupt/        what could not be read
 //
 // Messages leave the journal in the order of its segments: the oldest segment
-// is retired when nothing in it is needed, when it is old, or when there are too
-// many. What it still holds is spilled, and its file removed. Spillers work in
-// batches and rest between them while mail is accepted, as one disk serves both. So a younger
+// is retired when nothing in it is needed, when it is old, or when the journal is
+// too long. What it still holds is spilled, and its file removed. So a younger
 // segment, which may say that a message is done, outlives every older one, which
 // may hold that message. A message that is delivered at once never becomes a
 // file.
+//
+// # Space
+//
+// Spillers work in batches and rest between them while mail is accepted, as one
+// disk serves both. When no mail comes the queue takes no more than its live
+// messages and two segments. While it pours in the journal may grow, to 32 segments
+// beyond the live messages in it, or to 64 in all; from there Put waits for the spillers, or does their work, so that mail comes in as fast as it can be moved.
+// Only a segment that cannot be read or moved lets it grow beyond: then the space
+// that must stay free is the bound.
 //
 // # Memory and start
 //
@@ -54,7 +63,13 @@
 //
 // So damage of a state file is found when it is read, not by Open; Recovered,
 // with which the work begins, reads all. Until then Stat does not know the
-// recipients and bytes of what was not read.
+// recipients and bytes of what was not read. Damage of a content is found by its
+// checksum when it is read to its end: the reader fails instead of passing the
+// last bytes on, so that nobody delivers it, and the message goes to corrupt/.
+//
+// A large content has another name until its record is durable. One that Open
+// finds without a record was never accepted, and is removed, if nothing in the
+// journal was damaged.
 //
 // # Errors
 //
@@ -120,12 +135,25 @@ type Queue struct {
 	seed     maphash.Seed
 	look     bool // OpenReadOnly: nothing may change
 	few      int  // fewFiles
+	limits   limits
 
 	files [64]sync.Mutex // guard the files of the messages that hash to them
 
+	crowded  atomic.Bool   // the journal is so long that Put has to wait,
+	credit   atomic.Int64  // but for so many bytes, which were moved out of it since
+	youngest atomic.Uint32 // segment that begun was told of
+	hurry    chan struct{} // wakes Run, and a spiller that rests
+
 	maintaining sync.Mutex // who spills, removes files or retires; before files
-	retireAfter time.Time  // guarded by maintaining
-	retiring    bool       // maintain retires segments; guarded by maintaining
+	// The rest up to mu is guarded by maintaining.
+	retireAfter time.Time
+	retiring    bool       // somebody retires segments, and may have yielded
+	retired     *sync.Cond // something was moved out of the journal, or nobody tries any more
+	running     bool       // Run does
+	rounds      int        // of maintain
+	busy        float64    // between 0 and 1: how fast mail is accepted
+	measured    time.Time  // when it was last found out, and
+	before      int64      // how many messages were accepted then
 
 	mu     sync.Mutex
 	index  index
@@ -200,10 +228,12 @@ func newQueue(o Options) *Queue {
 	if o.LargeBody == 0 {
 		o.LargeBody = 1 << 20
 	}
-	return &Queue{
-		o: o, fs: o.FS, log: o.Log, seed: maphash.MakeSeed(), few: fewFiles,
-		index: newIndex(), shares: map[uint32]share{},
+	q := &Queue{
+		o: o, fs: o.FS, log: o.Log, seed: maphash.MakeSeed(), few: fewFiles, limits: defaultLimits,
+		index: newIndex(), shares: map[uint32]share{}, hurry: make(chan struct{}, 1),
 	}
+	q.retired = sync.NewCond(&q.maintaining)
+	return q
 }
 
 func (q *Queue) journalDir() string { return filepath.Join(q.o.Dir, "journal") }

@@ -9,6 +9,7 @@ import (
 
 	"tarishi/internal/journal"
 	"tarishi/internal/mail"
+	"tarishi/internal/spool"
 )
 
 // The kinds of record.
@@ -17,12 +18,15 @@ const (
 	kindSettled                             // recipients that are delivered, or failed and reported
 	kindDeferred                            // recipients to try again
 	kindDone                                // nothing is left to do, or the message was never accepted
+	kindHeld                                // recipients not to be tried
+	kindReleased                            // recipients that are held no more
 )
 
 const (
 	recordVersion = 1
 	messageHead   = 24
 	inSpool       = 1 // flag of a Message record: the content is msg/XX/ID.eml
+	hasSum        = 2 // flag of a Message record: it holds the content's checksum
 
 	// maxLast is how much of a reply is kept in bytes.
 	maxLast = 1000
@@ -33,7 +37,8 @@ var errRecord = errors.New("malformed record")
 // message is the fixed part of a Message record:
 //
 //	 0  version (1)   1  flags   2  length of the ID   3  0
-//	 4  recipients (4 bytes)     8  length of the envelope (4)   12  0 (4)
+//	 4  recipients (4 bytes)     8  length of the envelope (4)
+//	12  CRC-32C of the content (4), if there is a flag that says so
 //	16  size of the content (8)
 //	24  ID, envelope as JSON, content
 type message struct {
@@ -42,9 +47,16 @@ type message struct {
 	envelope   int64 // bytes
 	size       int64 // of the content
 	spooled    bool  // the content is not in the record
+	sum        spool.Sum
 }
 
 func (m *message) offset() int64 { return messageHead + int64(len(m.id)) + m.envelope }
+
+// setSum puts the checksum of the content into what encodeMessage returned.
+func setSum(head []byte, sum spool.Sum) {
+	head[1] |= hasSum
+	binary.LittleEndian.PutUint32(head[12:], sum.CRC)
+}
 
 // encodeMessage returns the part of a Message record before its content. An
 // envelope that would not read back is an error: better now than when nobody is
@@ -94,6 +106,9 @@ func decodeMessage(b []byte, total int64) (message, error) {
 		size:       int64(binary.LittleEndian.Uint64(b[16:])),
 		spooled:    b[1]&inSpool != 0,
 	}
+	if b[1]&hasSum != 0 {
+		m.sum = spool.Sum{CRC: binary.LittleEndian.Uint32(b[12:]), Known: true}
+	}
 	want := m.offset()
 	if !m.spooled {
 		want += m.size
@@ -117,8 +132,8 @@ func decodeEnvelope(b []byte, m message) (*mail.Envelope, error) {
 }
 
 // change is a record about recipients of a message that is there already:
-// version (1 byte), length of the ID (1), ID; then for Settled and Deferred the
-// count of recipients and their indices; then for Deferred the attempts, the
+// version (1 byte), length of the ID (1), ID; then for all but Done the count of
+// recipients and their indices; then for Deferred the attempts, the
 // next try in Unix milliseconds, and the length and the text of the last reply.
 // Numbers are unsigned varints.
 type change struct {
@@ -140,7 +155,7 @@ func encodeChange(k journal.Kind, c change) []byte {
 	for _, i := range c.recipients {
 		b = binary.AppendUvarint(b, uint64(i))
 	}
-	if k == kindSettled {
+	if k != kindDeferred {
 		return b
 	}
 	b = binary.AppendUvarint(b, uint64(c.attempts))
@@ -165,7 +180,8 @@ func decodeChange(k journal.Kind, b []byte) (change, error) {
 		b = b[n:]
 		return v
 	}
-	if k == kindSettled || k == kindDeferred {
+	switch k {
+	case kindSettled, kindDeferred, kindHeld, kindReleased:
 		count := number(uint64(len(b))) // each takes a byte at least
 		c.recipients = make([]int, count)
 		for i := range c.recipients {

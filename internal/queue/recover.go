@@ -19,13 +19,15 @@ type recovery struct {
 	q *Queue
 	// Files that are no message yet: one of two, or those of a message that the
 	// journal says is finished.
-	files map[mail.ID]*leftover
-	moved int // what went to corrupt/
+	files   map[mail.ID]*leftover
+	moved   int // what went to corrupt/
+	dropped int // contents that came with no message
 }
 
 type leftover struct {
 	bad  error // why it is no message
 	done bool  // the journal says that it is finished
+	new  bool  // all there is is a content that nobody had promised to keep
 }
 
 // recover fills the index. The names in the spool are listed first; the journal,
@@ -46,11 +48,12 @@ func (q *Queue) recover() error {
 		return err
 	}
 	q.journal = j
-	r.settle()
+	// What the journal does not know was never accepted, if it can be read.
+	r.settle(found.Damages == 0 && r.moved == 0)
 	q.found = q.index.keys()
 	q.log.Info("queue: recovered",
 		zap.Int("messages", len(q.index.entries)), zap.Int("segments", found.Segments), zap.Int("records", found.Records),
-		zap.Int64("cut", found.Cut), zap.Int("damaged", found.Damages), zap.Int("corrupt", r.moved),
+		zap.Int64("cut", found.Cut), zap.Int("damaged", found.Damages), zap.Int("corrupt", r.moved), zap.Int("unaccepted", r.dropped),
 		zap.Duration("time", time.Since(began)))
 	return nil
 }
@@ -62,13 +65,15 @@ func (r *recovery) list() {
 		switch {
 		case f.Content && f.State:
 			q.index.add(f.ID, q.index.unread)
+		case f.New && !f.State:
+			r.files[f.ID] = &leftover{bad: errors.New("it seems that the message was never accepted, but the journal is damaged"), new: true}
 		case f.State:
 			r.files[f.ID] = &leftover{bad: errors.New("no content belongs to it")}
 		default:
 			r.files[f.ID] = &leftover{bad: errors.New("no state file belongs to it")}
 		}
-	}, func(dir string, err error) {
-		q.log.Error("queue: folder cannot be read", zap.String("folder", dir), zap.Error(err))
+	}, func(name string, err error) {
+		q.log.Error("queue: spool", zap.String("name", name), zap.Error(err))
 	})
 }
 
@@ -128,7 +133,11 @@ func (r *recovery) note(k key, e *entry, c change, kind journal.Kind) {
 	}
 	s := r.state(c, kind)
 	for _, i := range c.recipients {
-		if i < maxNoted {
+		switch {
+		case i >= maxNoted:
+		case s.hold != unsaid:
+			e.noteHold(i, s.hold)
+		default:
 			e.note(i, s)
 		}
 	}
@@ -142,10 +151,17 @@ func (r *recovery) change(e *entry, c change, kind journal.Kind) {
 		}
 		s := e.state(i)
 		switch {
-		case changed.settled && e.settle(i):
-			r.q.index.recipients--
-		case !changed.settled && !s.settled && changed.attempts >= s.attempts:
+		case changed.settled:
+			if e.settle(i) {
+				r.q.index.recipients--
+			}
+		case s.settled:
+		case changed.hold != unsaid:
+			s.setHeld(changed.hold == held)
+		case changed.attempts >= s.attempts:
+			hold := s.hold
 			*s = changed
+			s.hold = hold
 		}
 	}
 	e.flags |= stale
@@ -153,8 +169,13 @@ func (r *recovery) change(e *entry, c change, kind journal.Kind) {
 
 // state is what a record says of each recipient that it names.
 func (r *recovery) state(c change, kind journal.Kind) state {
-	if kind == kindSettled {
+	switch kind {
+	case kindSettled:
 		return state{settled: true}
+	case kindHeld:
+		return state{hold: held}
+	case kindReleased:
+		return state{hold: released}
 	}
 	return state{last: r.q.index.texts.intern(c.last), next: c.next, attempts: int32(c.attempts)}
 }
@@ -194,13 +215,19 @@ func (r *recovery) odd(rec journal.Record) {
 }
 
 // settle decides about what is left: files of finished messages, files without a
-// message, records without their content.
-func (r *recovery) settle() {
+// message, records without their content. whole says that the journal was read
+// without a gap.
+func (r *recovery) settle(whole bool) {
 	q := r.q
 	q.mu.Lock()
 	for id, l := range r.files {
 		if _, e := q.index.find(id); e != nil {
 			delete(r.files, id)
+			if l.new && e.is(large) && !q.look {
+				if err := q.spool.Accept(id); err != nil { // it is found under the other name too
+					q.log.Error("queue: content keeps the name of one that is not accepted", zap.String("uuid", string(id)), zap.Error(err))
+				}
+			}
 		} else if l.done {
 			q.trash = append(q.trash, id)
 			delete(r.files, id)
@@ -222,6 +249,15 @@ func (r *recovery) settle() {
 	}
 	q.mu.Unlock()
 	for id, l := range r.files {
+		if l.new && whole && !q.look {
+			if err := q.spool.Remove(id); err != nil {
+				q.log.Error("queue: content of a message that was not accepted stays", zap.String("uuid", string(id)), zap.Error(err))
+				continue
+			}
+			r.dropped++
+			q.log.Info("queue: content of a message that was not accepted is removed", zap.String("uuid", string(id)))
+			continue
+		}
 		r.moved++
 		if err := q.quarantine(id, l.bad); err != nil {
 			q.log.Error("queue: files stay", zap.String("uuid", string(id)), zap.Error(err))

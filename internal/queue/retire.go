@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 	"time"
 
@@ -15,9 +14,20 @@ import (
 	"tarishi/internal/spool"
 )
 
-// When the oldest segment is retired though it holds live mail.
+// limits is how long the journal may be, in segments. Excess is what its files
+// take beyond the messages in it that are live.
+type limits struct {
+	rest  float64 // excess beyond which the oldest is retired while no mail comes,
+	busy  float64 // and while much does
+	most  float64 // excess from which on Put waits
+	long  int     // segments beyond which the oldest is retired though all are live,
+	limit int     // and from which on Put waits
+}
+
+var defaultLimits = limits{rest: 2, busy: 8, most: 32, long: 40, limit: 64}
+
+// When else the oldest segment is retired though it holds live mail.
 const (
-	keepSegments = 4                // there are more full ones than this
 	oldSegment   = 10 * time.Minute // it is older than this
 	youngSegment = time.Minute      // it is older than this and 3/4 of it are dead
 	retirePause  = 30 * time.Second // after a failure
@@ -27,11 +37,9 @@ const (
 	spillBatch   = 512
 
 	// A spill costs the disk what some Puts cost. While this many messages are
-	// accepted per second, spillers rest this many times as long as they work,
-	// and less and less as the number of segments comes near the last figure.
-	busyRate    = 500
-	spillPause  = 8
-	maxSegments = 64
+	// accepted per second, spillers rest this many times as long as they work.
+	busyRate   = 500
+	spillPause = 8
 )
 
 // Run does the work in the background until ctx ends: it syncs what Settle and
@@ -41,14 +49,24 @@ const (
 func (q *Queue) Run(ctx context.Context) error {
 	t := time.NewTicker(tick)
 	defer t.Stop()
+	q.run(true)
+	defer q.run(false)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			q.maintain(ctx)
+		case <-q.hurry:
 		}
+		q.maintain(ctx)
 	}
+}
+
+func (q *Queue) run(on bool) {
+	q.maintaining.Lock()
+	defer q.maintaining.Unlock()
+	q.running = on
+	q.retired.Broadcast()
 }
 
 func (q *Queue) maintain(ctx context.Context) {
@@ -57,16 +75,29 @@ func (q *Queue) maintain(ctx context.Context) {
 	}
 	q.maintaining.Lock()
 	defer q.maintaining.Unlock()
+	defer func() {
+		q.rounds++
+		q.retired.Broadcast()
+	}()
 	if !q.tidy() {
 		q.spare()
 		return
 	}
-	if q.retiring { // another call, which has yielded
-		return
+	q.measure()
+	if !q.retiring { // else another call does, which has yielded
+		q.retireDue(ctx, func() bool { return true })
 	}
+}
+
+// retireDue retires segments for which it is time, as long as more says so.
+// Caller holds q.maintaining.
+func (q *Queue) retireDue(ctx context.Context, more func() bool) {
 	q.retiring = true
-	defer func() { q.retiring = false }()
-	for ctx.Err() == nil && !q.o.Now().Before(q.retireAfter) {
+	defer func() {
+		q.retiring = false
+		q.retired.Broadcast()
+	}()
+	for ctx.Err() == nil && !q.o.Now().Before(q.retireAfter) && more() {
 		s, ok := q.retirable()
 		if !ok {
 			return
@@ -79,7 +110,95 @@ func (q *Queue) maintain(ctx context.Context) {
 			q.retireAfter = q.o.Now().Add(retirePause)
 			q.log.Error("queue: segment stays", zap.Uint32("segment", s.Number), zap.Error(err))
 		}
+		q.retired.Broadcast()
 	}
+}
+
+// begun is told of the segment of each new message: with a new segment the
+// journal may have become too long.
+func (q *Queue) begun(segment uint32) {
+	if q.youngest.Swap(segment) != segment && q.full() >= 1 {
+		q.credit.Store(0)
+		q.crowded.Store(true)
+	}
+}
+
+// admit lets a Put of n bytes wait while the journal is too long: until as much
+// was moved out of it, or it cannot be given room.
+func (q *Queue) admit(n int64) {
+	if q.crowded.Load() && q.credit.Add(-n) < 0 {
+		q.relieve()
+	}
+}
+
+func (q *Queue) relieve() {
+	tooLong := func() bool { return q.full() >= 1 }
+	tried := false
+	q.maintaining.Lock()
+	defer q.maintaining.Unlock()
+	for q.crowded.Load() && q.credit.Load() < 0 {
+		switch {
+		case !tooLong():
+			q.crowded.Store(false)
+		case q.retiring:
+			q.urge()
+			q.retired.Wait()
+		case tried: // it has failed, or somebody is just arriving: the next segment asks again
+			q.crowded.Store(false)
+		case q.running:
+			q.urge()
+			for round := q.rounds; q.running && !q.retiring && q.rounds == round; {
+				q.retired.Wait()
+			}
+			tried = !q.retiring
+		default:
+			q.retireDue(context.Background(), tooLong)
+			tried = true
+		}
+	}
+}
+
+// urge wakes whoever spills, or should.
+func (q *Queue) urge() {
+	select {
+	case q.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// excess is what the journal's files take beyond the live messages in it, in
+// segments, and how many files there are.
+func (q *Queue) excess() (excess float64, segments int) {
+	list := q.journal.Segments()
+	var space int64
+	for _, s := range list {
+		space += s.Space
+	}
+	q.mu.Lock()
+	for _, s := range q.shares {
+		space -= s.bytes
+	}
+	q.mu.Unlock()
+	return float64(space) / float64(q.journal.SegmentSize()), len(list)
+}
+
+// full is how near the journal is to its limits; from 1 on it is beyond.
+func (q *Queue) full() float64 {
+	excess, segments := q.excess()
+	return max(excess/q.limits.most, float64(segments)/float64(q.limits.limit))
+}
+
+// measure finds out how busy the queue is, from time to time.
+func (q *Queue) measure() {
+	now, accepted := q.o.Now(), q.accepted.Load()
+	took := now.Sub(q.measured)
+	if took >= 0 && took < tick/20 {
+		return
+	}
+	if !q.measured.IsZero() && took > 0 {
+		q.busy = min(1, float64(accepted-q.before)/took.Seconds()/busyRate)
+	}
+	q.measured, q.before = now, accepted
 }
 
 // tidy syncs what Settle and Defer wrote, and removes the files of finished
@@ -131,19 +250,14 @@ func (q *Queue) retirable() (journal.Info, bool) {
 	if len(list) == 0 || !list[0].Done || list[0].Unread {
 		return journal.Info{}, false
 	}
-	full := 0
-	for _, s := range list {
-		if s.Done {
-			full++
-		}
-	}
+	excess, segments := q.excess()
 	s := list[0]
 	q.mu.Lock()
 	live := q.shares[s.Number]
 	q.mu.Unlock()
 	age := q.o.Now().Sub(s.Created)
-	return s, live.messages == 0 || full > keepSegments || age > oldSegment ||
-		age > youngSegment && live.bytes < s.Size/4
+	return s, live.messages == 0 || age > oldSegment || age > youngSegment && live.bytes < s.Size/4 ||
+		excess > q.limits.rest+q.busy*(q.limits.busy-q.limits.rest) || segments > q.limits.long
 }
 
 // errArriving says that a Put has not returned yet whose record is in the
@@ -242,7 +356,6 @@ func (q *Queue) bury(number uint32) {
 // the disk, and stops when ctx ends.
 func (q *Queue) spill(ctx context.Context, ids []mail.ID) error {
 	var errs []error
-	began, before := q.o.Now(), q.accepted.Load()
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), spillBatch)]
 		ids = ids[len(part):]
@@ -251,9 +364,8 @@ func (q *Queue) spill(ctx context.Context, ids []mail.ID) error {
 		if len(ids) == 0 {
 			break
 		}
-		now, accepted := q.o.Now(), q.accepted.Load()
-		q.yield(ctx, q.pause(time.Since(start), float64(accepted-before)/max(now.Sub(began).Seconds(), 0.01)))
-		began, before = now, accepted
+		q.measure()
+		q.yield(ctx, q.pause(time.Since(start)))
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, ctx.Err())...)
 		}
@@ -262,12 +374,10 @@ func (q *Queue) spill(ctx context.Context, ids []mail.ID) error {
 }
 
 // pause is how long to leave the disk to others after a batch that took some
-// time, given how many messages are accepted per second. The more segments wait,
-// the shorter it is.
-func (q *Queue) pause(took time.Duration, rate float64) time.Duration {
-	busy := min(1, rate/busyRate)
-	room := max(0, 1-float64(len(q.journal.Segments()))/maxSegments)
-	return time.Duration(float64(took) * spillPause * busy * room)
+// time: the longer, the more mail is accepted, and the shorter, the nearer the
+// journal is to its limits: in the last quarter on the way.
+func (q *Queue) pause(took time.Duration) time.Duration {
+	return time.Duration(float64(took) * spillPause * q.busy * max(0, min(1, 4*(1-q.full()))))
 }
 
 func (q *Queue) yield(ctx context.Context, pause time.Duration) {
@@ -277,6 +387,7 @@ func (q *Queue) yield(ctx context.Context, pause time.Duration) {
 		select {
 		case <-ctx.Done():
 		case <-t.C:
+		case <-q.hurry:
 		}
 		t.Stop()
 	}
@@ -327,6 +438,7 @@ func (q *Queue) spillTogether(ids []mail.ID) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, r := range written {
+		q.credit.Add(int64(r.loc.Length))
 		k, e := q.index.find(r.id)
 		if e == nil { // settled meanwhile
 			q.trash = append(q.trash, r.id)
@@ -339,6 +451,7 @@ func (q *Queue) spillTogether(ids []mail.ID) error {
 		}
 		q.rest(k, e)
 	}
+	q.retired.Broadcast()
 	return errors.Join(errs...)
 }
 
@@ -371,7 +484,7 @@ func (q *Queue) write(b *spool.Batch, id mail.ID) (journal.Location, bool, error
 	if err == nil {
 		return at.loc, true, nil
 	}
-	if errors.Is(err, errDamaged) || errors.Is(err, spool.ErrDamaged) || errors.Is(err, fs.ErrNotExist) {
+	if damaged(err) {
 		return journal.Location{}, false, q.condemn(id, at, err)
 	}
 	q.outdateAgain(id)
@@ -399,11 +512,11 @@ func (q *Queue) outdated(id mail.ID) (entry, bool) {
 }
 
 func (q *Queue) writeFiles(b *spool.Batch, id mail.ID, at entry) error {
-	env, err := q.envelope(id, at.loc)
+	p, err := q.promised(id, at.loc)
 	if err != nil {
 		return err
 	}
-	st := &spool.State{Size: at.size, Envelope: env, Recipients: make([]spool.Recipient, at.recipients())}
+	st := &spool.State{Size: at.size, Content: p.sum, Envelope: p.envelope, Recipients: make([]spool.Recipient, at.recipients())}
 	for i := range st.Recipients {
 		st.Recipients[i] = at.state(i).document()
 	}

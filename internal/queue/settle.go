@@ -12,7 +12,7 @@ import (
 // durable. A message without any other recipient is forgotten. It does not wait
 // for the disk. Recipients that are settled already are no error.
 func (q *Queue) Settle(id mail.ID, recipients []int) error {
-	k, e, err := q.hold(id, recipients)
+	k, e, err := q.claim(id, recipients)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (q *Queue) Settle(id mail.ID, recipients []int) error {
 // attempt. Settled recipients are passed over.
 func (q *Queue) Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error {
 	c := change{id: id, recipients: recipients, attempts: max(0, min(attempts, 1<<31-1)), next: millis(next), last: clip(last)}
-	_, e, err := q.hold(id, recipients)
+	_, e, err := q.claim(id, recipients)
 	if err != nil {
 		return err
 	}
@@ -47,6 +47,7 @@ func (q *Queue) Defer(id mail.ID, recipients []int, attempts int, next time.Time
 	deferred := state{last: q.index.texts.intern(c.last), next: c.next, attempts: int32(c.attempts)}
 	for _, i := range recipients {
 		if s := e.state(i); !s.settled {
+			deferred.hold = s.hold
 			*s = deferred
 		}
 	}
@@ -64,7 +65,7 @@ func (q *Queue) Remove(id mail.ID) error {
 }
 
 func (q *Queue) remove(id mail.ID) error {
-	k, e, err := q.hold(id, nil)
+	k, e, err := q.claim(id, nil)
 	if err != nil {
 		return err
 	}
@@ -81,9 +82,9 @@ func (q *Queue) Sync() error {
 	return q.journal.Sync()
 }
 
-// hold returns a message's whole entry with q.mu locked, unless it fails, and
+// claim returns a message's whole entry with q.mu locked, unless it fails, and
 // checks indices of recipients.
-func (q *Queue) hold(id mail.ID, recipients []int) (key, *entry, error) {
+func (q *Queue) claim(id mail.ID, recipients []int) (key, *entry, error) {
 	if q.look {
 		return key{}, nil, ErrReadOnly
 	}

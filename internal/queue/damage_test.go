@@ -1,0 +1,252 @@
+package queue
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"tarishi/internal/journal"
+	"tarishi/internal/mail"
+	"tarishi/internal/spool"
+	"tarishi/internal/vfs/crashfs"
+)
+
+// TestOneBit flips every single bit of a message's two files, one after the
+// other: no reader comes to the end of what was not accepted, the message goes to
+// corrupt/, and the other one is served.
+func TestOneBit(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, Options{Dir: dir, NoSync: true, SegmentSize: 64 << 10})
+	bad, good := envelope(newID(), 1), envelope(newID(), 1)
+	body := text(40)
+	put(t, q, bad, body)
+	put(t, q, good, text(50))
+	retireAll(t, q)
+	must(t, q.Close())
+	eml := q.spool.Path(bad.ID)
+	doc := strings.TrimSuffix(eml, "eml") + "json"
+	state, err := os.ReadFile(doc)
+	must(t, err)
+	for _, name := range []string{eml, doc} {
+		whole, other, beside := body, doc, state
+		if name == doc {
+			whole, other, beside = state, eml, body
+		}
+		step := 1
+		if testing.Short() || name != eml { // package spool tries every bit of a state
+			step = 29
+		}
+		for i := 0; i < 8*len(whole); i += step {
+			b := bytes.Clone(whole)
+			b[i/8] ^= 1 << (i % 8)
+			must(t, os.WriteFile(name, b, 0o600))
+			must(t, os.WriteFile(other, beside, 0o600))
+			core, logs := observer.New(zap.ErrorLevel)
+			q.o.Log = zap.New(core)
+			q = open(t, q.o)
+			if _, c, err := q.Load(bad.ID); err == nil {
+				r, err := c.Open()
+				must(t, err)
+				// As one who counts on Size, and never looks behind it.
+				if _, err := io.ReadFull(r, make([]byte, c.Size())); err == nil {
+					t.Fatalf("bit %d of %s: it is read to the end", i, filepath.Ext(name))
+				}
+				must(t, r.Close())
+			}
+			if _, _, err := q.Load(bad.ID); !errors.Is(err, ErrUnknown) {
+				t.Fatalf("bit %d of %s: %v", i, filepath.Ext(name), err)
+			}
+			if logs.FilterField(zap.String("uuid", string(bad.ID))).Len() == 0 {
+				t.Fatalf("bit %d of %s: nothing is said", i, filepath.Ext(name))
+			}
+			if s := q.Stat(); s.Messages != 1 {
+				t.Fatalf("%+v", s)
+			}
+			same(t, q, good, text(50))
+			if kept, _ := os.ReadFile(filepath.Join(dir, "corrupt", filepath.Base(name))); !bytes.Equal(kept, b) {
+				t.Fatalf("bit %d of %s: in corrupt/ is %q", i, filepath.Ext(name), kept)
+			}
+			must(t, q.Close())
+			must(t, os.RemoveAll(filepath.Join(dir, "corrupt")))
+		}
+	}
+}
+
+// TestDamagedWhileOpen damages a content wherever it is, after its message was
+// loaded.
+func TestDamagedWhileOpen(t *testing.T) {
+	for name, place := range map[string]struct {
+		size    int
+		spilled bool
+		kept    string // its name in corrupt/ ends so
+	}{
+		"small, in the journal": {100, false, ".record"},
+		"small, in a file":      {100, true, ".eml"},
+		"large, just accepted":  {9000, false, ".eml"},
+		"large, long there":     {9000, true, ".eml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := open(t, Options{Dir: t.TempDir(), LargeBody: 5000})
+			env, other := envelope(newID(), 2), envelope(newID(), 2)
+			put(t, q, env, text(place.size))
+			put(t, q, other, text(place.size))
+			file, off := q.spool.Path(env.ID), int64(place.size-2)
+			if place.spilled {
+				retireAll(t, q)
+			} else if place.size < 5000 {
+				_, e := q.index.find(env.ID)
+				file = filepath.Join(q.journalDir(), "00000001.log")
+				off = int64(e.loc.Offset+e.loc.Length) - 2
+			}
+			_, c, err := q.Load(env.ID)
+			must(t, err)
+			if place.spilled { // so that nothing but the sums remembers it
+				must(t, q.Defer(env.ID, []int{0}, 1, time.Now(), "451 x"))
+				retireAll(t, q)
+			}
+			flip(t, file, off)
+			for range 2 {
+				r, err := c.Open()
+				if err == nil {
+					var b []byte
+					b, err = io.ReadAll(r)
+					if len(b) == place.size {
+						t.Error("all of it is read")
+					}
+					r.Close()
+				}
+				if err == nil {
+					t.Fatal("it is read to the end")
+				}
+			}
+			if err := q.Defer(env.ID, []int{0}, 1, q.o.Now(), "x"); !errors.Is(err, ErrUnknown) {
+				t.Error(err)
+			}
+			if s := q.Stat(); s != (Stat{1, 2, int64(place.size)}) {
+				t.Errorf("%+v", s)
+			}
+			if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", string(env.ID)+place.kept+".reason")); err != nil {
+				t.Error(err)
+			}
+			same(t, q, other, text(place.size))
+		})
+	}
+}
+
+// TestUnaccepted holds the moments around the record of a large message.
+func TestUnaccepted(t *testing.T) {
+	const size = 9000
+	begin := func(t *testing.T) (*Queue, *crashfs.FS, *mail.Envelope) {
+		disk := crashfs.New()
+		q := open(t, Options{Dir: "/q", FS: disk, SegmentSize: 64 << 10, LargeBody: 5000})
+		put(t, q, envelope(newID(), 1), text(10))
+		return q, disk, envelope(newID(), 1)
+	}
+	restart := func(t *testing.T, q *Queue, disk *crashfs.FS) (*Queue, *observer.ObservedLogs) {
+		core, logs := observer.New(zap.InfoLevel)
+		q.o.FS, q.o.Log = disk.Restart(crashfs.All, nil), zap.New(core)
+		return open(t, q.o), logs
+	}
+	content := mail.Memory{text(size)}
+	t.Run("before", func(t *testing.T) {
+		q, disk, env := begin(t)
+		_, err := q.place(env.ID, content)
+		must(t, err)
+		q, logs := restart(t, q, disk)
+		if n, err := q.spool.ContentSize(env.ID); err == nil {
+			t.Error("a file is left of", n)
+		}
+		if list, _ := q.fs.List("/q/corrupt"); len(list) > 0 {
+			t.Error(list)
+		}
+		if logs.FilterField(zap.Int("unaccepted", 1)).Len() != 1 || logs.FilterLevelExact(zap.ErrorLevel).Len() > 0 {
+			t.Error(logs.All())
+		}
+		if n := q.Stat().Messages; n != 1 {
+			t.Error(n)
+		}
+	})
+	t.Run("before, and the journal is damaged", func(t *testing.T) {
+		q, disk, env := begin(t)
+		_, err := q.place(env.ID, content)
+		must(t, err)
+		_, err = q.journal.Append(journal.FirstKind+50, []byte("of a newer program"))
+		must(t, err)
+		q, _ = restart(t, q, disk)
+		if n, err := q.fs.Size("/q/corrupt/" + string(env.ID) + ".new"); n != size || err != nil {
+			t.Error(n, err)
+		}
+	})
+	t.Run("after", func(t *testing.T) {
+		q, disk, env := begin(t)
+		sum, err := q.place(env.ID, content)
+		must(t, err)
+		head, err := encodeMessage(env, size, true)
+		must(t, err)
+		setSum(head, sum)
+		_, err = q.journal.Append(kindMessage, head)
+		must(t, err)
+		q.o.FS = disk.Restart(crashfs.Nothing, nil)
+		r, err := OpenReadOnly(q.o)
+		must(t, err)
+		same(t, r, env, text(size))
+		must(t, r.Close())
+		for range 2 {
+			q = open(t, q.o)
+			same(t, q, env, text(size))
+			if n, err := q.fs.Size(q.spool.Path(env.ID)); n != size || err != nil {
+				t.Error(n, err)
+			}
+			must(t, q.Close())
+		}
+	})
+	t.Run("it cannot get its name", func(t *testing.T) {
+		q, disk, env := begin(t)
+		disk.FailAt(9, errors.New("broken")) // the rename
+		if err := q.Put(env, content); err == nil {
+			t.Error("it is acknowledged")
+		}
+		must(t, q.Put(env, content)) // the client tries again
+		same(t, q, env, text(size))
+		q, _ = restart(t, q, disk)
+		same(t, q, env, text(size))
+	})
+}
+
+// TestOlderState: a state of the first version, which has no checksums, is read
+// and gets its own with the next change.
+func TestOlderState(t *testing.T) {
+	q := open(t, Options{Dir: t.TempDir()})
+	env := envelope(newID(), 2)
+	put(t, q, env, text(100))
+	retireAll(t, q)
+	must(t, q.Close())
+	name := strings.TrimSuffix(q.spool.Path(env.ID), "eml") + "json"
+	doc, err := os.ReadFile(name)
+	must(t, err)
+	var old []string
+	for line := range strings.Lines(string(doc)) {
+		if !strings.Contains(line, "crc32c") {
+			old = append(old, strings.Replace(line, `"version": 2`, `"version": 1`, 1))
+		}
+	}
+	text1 := strings.TrimSuffix(strings.Join(old, ""), ",\n}\n") + "\n}\n"
+	must(t, os.WriteFile(name, []byte(text1), 0o600))
+	q = open(t, q.o)
+	same(t, q, env, text(100))
+	must(t, q.Settle(env.ID, []int{0}))
+	retireAll(t, q)
+	st, err := q.spool.LoadState(env.ID)
+	must(t, err)
+	if st.Version != 2 || st.Content != (spool.Sum{}) || st.Recipients[0].Status != spool.Settled {
+		t.Errorf("%+v", st)
+	}
+}
