@@ -116,9 +116,10 @@ const maxReply = 60
 
 func writeRow(w io.Writer, m *control.Message, now time.Time) error {
 	to, next, tries, last := "", time.Time{}, 0, ""
-	for i, r := range m.Recipients {
-		if i == 0 || r.Next.Before(next) {
-			next = r.Next
+	held := len(m.Recipients) > 0 // all of them
+	for _, r := range m.Recipients {
+		if !r.Held && (held || r.Next.Before(next)) {
+			next, held = r.Next, false
 		}
 		tries = max(tries, r.Attempts)
 		if last == "" {
@@ -131,8 +132,12 @@ func writeRow(w io.Writer, m *control.Message, now time.Time) error {
 			to += fmt.Sprintf(" +%d", n-1)
 		}
 	}
+	due := until(next, now)
+	if held {
+		due = "held"
+	}
 	_, err := fmt.Fprintf(w, rowFormat, m.ID, span(now.Sub(m.Received)), bytesOf(m.Size), printable(m.From.Path()),
-		printable(to), until(next, now), fmt.Sprint(tries), shorten(printable(last), maxReply))
+		printable(to), due, fmt.Sprint(tries), shorten(printable(last), maxReply))
 	return err
 }
 
@@ -166,6 +171,9 @@ func (c *queueStatCmd) Run(s streams) error {
 		fmt.Fprintln(out, "daemon      not running")
 	}
 	fmt.Fprintf(out, "messages    %d, %s\nrecipients  %d\n", st.Messages, bytesOf(st.Bytes), st.Recipients)
+	if st.Held > 0 {
+		fmt.Fprintf(out, "held        %s\n", plural(st.Held, "recipient"))
+	}
 	if d := st.Deliveries; d != nil {
 		fmt.Fprintf(out, "deliveries  %d waiting, %d ready, %d running\n", d.Waiting, d.Ready, d.Running)
 	}
@@ -219,7 +227,11 @@ func writeMessage(w io.Writer, m *control.Message, now time.Time) {
 	for _, r := range m.Recipients {
 		fmt.Fprintf(w, "  %s  %s", printable(r.Address.Path()), printable(r.Status))
 		if r.Status == control.Pending {
-			fmt.Fprintf(w, ", %s, next %s", plural(r.Attempts, "attempt"), until(r.Next, now))
+			next := "next " + until(r.Next, now)
+			if r.Held {
+				next = "held"
+			}
+			fmt.Fprintf(w, ", %s, %s", plural(r.Attempts, "attempt"), next)
 		}
 		if r.Notify != 0 {
 			fmt.Fprintf(w, ", NOTIFY=%s", notify(r.Notify))

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/smtp"
@@ -66,6 +67,7 @@ func folder(t *testing.T, config map[string]string) string {
 type quiet struct{}
 
 func (quiet) Flush(string) int    { return 2 }
+func (quiet) Forget(...mail.ID)   {}
 func (quiet) Stat() schedule.Stat { return schedule.Stat{Waiting: 3} }
 
 const (
@@ -175,6 +177,26 @@ func TestQueueCommands(t *testing.T) {
 	for _, args := range [][]string{{"queue", "flush"}, {"queue", "remove", first}} {
 		expect(t, 1, ``, `tarishi: no daemon answers, and this needs one\n`, append(args, "-c", dir)...)
 	}
+}
+
+// Held recipients are told in each view.
+func TestQueueHeld(t *testing.T) {
+	dir := folder(t, nil)
+	fill(t, dir)()
+	q, err := queue.Open(queue.Options{Dir: dir + "/queue"})
+	if err == nil {
+		err = errors.Join(q.Hold(first, []int{1}), q.Hold(second, nil), q.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const note = `tarishi: no daemon .*\n`
+	expect(t, 0, `(?s).*\n`+first+` .* in \d+m +2 .*\n`+second+` .* held +0 +\n2 messages.*`, note, "queue", "list", "-c", dir)
+	expect(t, 0, `(?s).*\n  <b@x.test>  pending, 2 attempts, held, .*\n  <c@y.test>  pending, 2 attempts, next in .*`, note, "queue", "show", "-c", dir, first)
+	expect(t, 0, `\{.*"address":"b@x.test","status":"pending","held":true,.*"address":"c@y.test","status":"pending","attempts":2,.*\}\n`, note,
+		"queue", "show", "-c", dir, "--json", first)
+	expect(t, 0, `(?s).*\nrecipients  3\nheld        2 recipients\n.*`, note, "queue", "stat", "-c", dir)
+	expect(t, 0, `\{.*"held":2,.*\}\n`, note, "queue", "stat", "-c", dir, "--json")
 }
 
 func TestQueueRemove(t *testing.T) {

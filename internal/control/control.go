@@ -65,8 +65,9 @@ type Commands interface {
 type Stat struct {
 	Running    bool  `json:"running"` // the daemon
 	Messages   int   `json:"messages"`
-	Recipients int   `json:"recipients"` // pending
-	Bytes      int64 `json:"bytes"`      // of content
+	Recipients int   `json:"recipients"`     // pending
+	Held       int   `json:"held,omitempty"` // of them; counted with the destinations
+	Bytes      int64 `json:"bytes"`          // of content
 
 	Deliveries *Deliveries `json:"deliveries,omitempty"`
 	Health     string      `json:"health,omitempty"` // "ok", or why no mail can be accepted
@@ -90,6 +91,7 @@ type Destination struct {
 	Domain     string `json:"domain,omitempty"`
 	Messages   int    `json:"messages"`
 	Recipients int    `json:"recipients"`
+	Held       int    `json:"held,omitempty"` // of the recipients
 }
 
 // Message is one message in the queue. The fields from Body on are told by Show
@@ -121,6 +123,7 @@ type Recipient struct {
 	Index    int          `json:"index"` // in the envelope
 	Address  mail.Address `json:"address"`
 	Status   string       `json:"status"`
+	Held     bool         `json:"held,omitempty"`     // pending, and not to be tried until it is released
 	Attempts int          `json:"attempts,omitempty"` // that ended in a deferral
 	Next     time.Time    `json:"next,omitzero"`      // zero: at once
 	Last     string       `json:"last,omitempty"`     // the reply that deferred it last

@@ -91,6 +91,52 @@ func TestListed(t *testing.T) {
 	})
 }
 
+// Who is held is told in lists, counts and of one message.
+func TestHeld(t *testing.T) {
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		q := three(t)
+		q.pending["A.1"].Recipients[1].Held = true
+		return q, &flushes{}
+	}, func(t *testing.T, c Commands) {
+		var listed []Recipient
+		if err := c.List(t.Context(), Filter{}, func(m *Message) error { listed = append(listed, m.Recipients...); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		m, err := c.Show(t.Context(), "A.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, all := range [][]Recipient{listed, m.Recipients} {
+			held := 0
+			for _, r := range all {
+				if r.Held {
+					held++
+					if r.Index != 1 || r.Status != Pending {
+						t.Errorf("%+v", r)
+					}
+				}
+			}
+			if held != 1 {
+				t.Errorf("%d are held", held)
+			}
+		}
+		s, err := c.Stat(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := 0
+		for _, d := range s.Destinations {
+			held += d.Held
+		}
+		if s.Others != nil {
+			held += s.Others.Held
+		}
+		if s.Held != 1 || held != 1 {
+			t.Errorf("%d are held, %d of destinations", s.Held, held)
+		}
+	})
+}
+
 // An error of the callback ends the list and comes back.
 func TestListEnds(t *testing.T) {
 	both(t, func(t *testing.T) (Queue, Outbound) {
@@ -125,8 +171,8 @@ func TestStat(t *testing.T) {
 			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 		}
 		want.Oldest = born.Add(-time.Hour)
-		want.Destinations = []Destination{{"y.test", 2, 2}, {"x.test", 1, 2}}
-		want.Others = &Destination{"", 1, 1}
+		want.Destinations = []Destination{{"y.test", 2, 2, 0}, {"x.test", 1, 2, 0}}
+		want.Others = &Destination{"", 1, 1, 0}
 		got, err = c.Stat(t.Context(), 2)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
@@ -253,7 +299,11 @@ func TestFlush(t *testing.T) {
 }
 
 func TestRemove(t *testing.T) {
-	both(t, threeRunning, func(t *testing.T, c Commands) {
+	out := &flushes{}
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		out.forgotten = nil
+		return three(t), out
+	}, func(t *testing.T, c Commands) {
 		if err := c.Remove(t.Context(), "B.1"); err != nil {
 			t.Error(err)
 		}
@@ -262,6 +312,9 @@ func TestRemove(t *testing.T) {
 		}
 		if err := c.Remove(t.Context(), "B.1"); !errors.Is(err, ErrUnknown) {
 			t.Errorf("a second time: %v", err)
+		}
+		if len(out.forgotten) != 1 || out.forgotten[0] != "B.1" {
+			t.Errorf("outbound forgot %q", out.forgotten)
 		}
 	})
 }

@@ -28,6 +28,7 @@ type Queue interface {
 // Outbound delivers them; *outbound.Outbound is one.
 type Outbound interface {
 	Flush(domain string) int
+	Forget(ids ...mail.ID)
 	Stat() schedule.Stat
 }
 
@@ -93,6 +94,7 @@ func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Held = t.held
 	s.Destinations, s.Others = t.top(top)
 	return s, nil
 }
@@ -152,7 +154,7 @@ func describe(p mail.Pending) *Message {
 }
 
 func pending(r mail.PendingRecipient) Recipient {
-	return Recipient{Index: r.Index, Address: r.Address, Status: Pending, Attempts: r.Attempts, Next: r.Next, Last: r.Last}
+	return Recipient{Index: r.Index, Address: r.Address, Status: Pending, Held: r.Held, Attempts: r.Attempts, Next: r.Next, Last: r.Last}
 }
 
 // load finds a message in the queue.
@@ -262,6 +264,7 @@ func (l *Local) Remove(_ context.Context, id mail.ID) error {
 	if err := l.queue.Remove(id); err != nil {
 		return known(err)
 	}
+	l.outbound.Forget(id)
 	fields := []zap.Field{zap.String("uuid", string(id))}
 	if found {
 		fields = append(fields, zap.String("from", p.From.Path()), zap.Int("recipients", len(p.Recipients)), zap.Int64("bytes", p.Size))
@@ -273,12 +276,14 @@ func (l *Local) Remove(_ context.Context, id mail.ID) error {
 // tally counts what is pending for each destination.
 type tally struct {
 	messages int
+	held     int // recipients
 	domains  map[string]*count
 	rest     count // of the domains beyond maxDomains
 }
 
 type count struct {
 	messages, recipients int
+	held                 int // recipients
 	last                 int // tally.messages when it was counted: a message counts once
 }
 
@@ -296,6 +301,10 @@ func (t *tally) add(p mail.Pending) {
 			c = &t.rest
 		}
 		c.recipients++
+		if r.Held {
+			c.held++
+			t.held++
+		}
 		if c.last != t.messages {
 			c.last = t.messages
 			c.messages++
@@ -308,7 +317,7 @@ func (t *tally) add(p mail.Pending) {
 func (t *tally) top(n int) ([]Destination, *Destination) {
 	all := make([]Destination, 0, len(t.domains))
 	for host, c := range t.domains {
-		all = append(all, Destination{Domain: host, Messages: c.messages, Recipients: c.recipients})
+		all = append(all, Destination{Domain: host, Messages: c.messages, Recipients: c.recipients, Held: c.held})
 	}
 	slices.SortFunc(all, func(a, b Destination) int {
 		if a.Messages != b.Messages {
@@ -317,10 +326,11 @@ func (t *tally) top(n int) ([]Destination, *Destination) {
 		return strings.Compare(a.Domain, b.Domain)
 	})
 	n = min(n, len(all))
-	others := Destination{Messages: t.rest.messages, Recipients: t.rest.recipients}
+	others := Destination{Messages: t.rest.messages, Recipients: t.rest.recipients, Held: t.rest.held}
 	for _, d := range all[n:] {
 		others.Messages += d.Messages
 		others.Recipients += d.Recipients
+		others.Held += d.Held
 	}
 	if others == (Destination{}) {
 		return all[:n:n], nil

@@ -105,10 +105,17 @@ func (q *memory) Stat() queue.Stat {
 
 func (q *memory) Healthy() error { return q.sick }
 
-// flushes is an Outbound that remembers what was flushed.
+// flushes is an Outbound that remembers what was flushed and forgotten.
 type flushes struct {
-	mu      sync.Mutex
-	domains []string
+	mu        sync.Mutex
+	domains   []string
+	forgotten []mail.ID
+}
+
+func (f *flushes) Forget(ids ...mail.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgotten = append(f.forgotten, ids...)
 }
 
 func (f *flushes) Flush(domain string) int {
