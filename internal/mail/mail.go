@@ -119,7 +119,8 @@ type NextHop struct {
 	Bind        netip.Addr // local address; zero: the system chooses
 	Helo        string     // EHLO name; "": our own
 
-	TLS TLSLevel // zero: the configuration's
+	TLS     TLSLevel // zero: the configuration's
+	Backend bool     // a host of smtp_forward.ini, whose [tls] section holds
 
 	// AuthType is a mechanism in lower case, "any" for what the server offers,
 	// or "", which with an AuthUser means any. AuthRequired: no mail without.

@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
+	"tarishi/internal/delivery"
 	"tarishi/internal/dns"
 	"tarishi/internal/dsn"
 	"tarishi/internal/forward"
@@ -25,6 +28,7 @@ import (
 	"tarishi/internal/listener"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/all"
@@ -57,21 +61,25 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	out := cfg.TLS.Outbound
-	nextHops, err := tlsconf.Client(out.CA, out.Key, out.Cert, out.MinVersion)
+	nextHops, err := tlsconf.Client(out)
 	if err != nil {
 		return nil, err
 	}
-	resolver, err := dns.New(dns.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, Tries: cfg.DNS.Tries})
+	backends, err := tlsconf.Client(cfg.Forward.TLS)
+	if err != nil {
+		return nil, err
+	}
+	resolver, err := dns.New(dns.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, Tries: cfg.DNS.Tries, DNSSEC: cfg.DNS.DNSSEC})
 	if err != nil {
 		return nil, err
 	}
 	s.pool = pool.New(pool.Options{Log: log.Named("pool")})
 	rest := &leftover{}
-	relay := forward.New(forward.Options{
+	s.relay = forward.New(forward.Options{
 		Me: cfg.Me, Resolver: resolver, Sender: s.pool, Mail: events, Log: log.Named("forward"),
-		TLSConfig: nextHops, TLS: cfg.TLS.Outbound, Reporter: rest, Requeuer: rest,
+		TLSConfig: backends, Conf: cfg.Forward, Reporter: rest, Requeuer: rest,
 	})
-	s.chain, err = hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: relay}, log)
+	s.chain, err = hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: s.relay}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +101,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		s.listener.Close()
 		return nil, err
 	}
-	if err := s.assemble(events, certificates, nextHops, resolver); err != nil {
+	if err := s.assemble(events, certificates, nextHops, backends, resolver); err != nil {
 		s.listener.Close()
 		s.queue.Close()
 		return nil, err
@@ -103,15 +111,16 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 }
 
 // assemble builds what works on the open queue.
-func (s *Server) assemble(events *maillog.Log, certificates, nextHops *tls.Config, resolver *dns.Resolver) (err error) {
+func (s *Server) assemble(events *maillog.Log, certificates, nextHops, backends *tls.Config, resolver *dns.Resolver) (err error) {
 	cfg, log, chain := s.cfg, s.log, s.chain
 	s.outbound = outbound.New(outbound.Options{
 		Me: cfg.Me, ConcurrencyMax: cfg.Outbound.ConcurrencyMax, AlwaysSplit: cfg.Outbound.AlwaysSplit,
 		Intervals: cfg.Outbound.TempFailIntervals, MaxLifetime: cfg.Outbound.MaxLifetime, Port: cfg.Outbound.Port,
-		LocalMXOK: cfg.Outbound.LocalMXOK, InetPrefer: cfg.Outbound.InetPrefer, EnableTLS: cfg.Outbound.EnableTLS, TLS: cfg.TLS.Outbound, TLSConfig: nextHops,
+		LocalMXOK: cfg.Outbound.LocalMXOK, InetPrefer: cfg.Outbound.InetPrefer, EnableTLS: cfg.Outbound.EnableTLS, TLS: cfg.TLS.Outbound, TLSConfig: nextHops, BackendTLS: backends,
+		NoIPv6: !cfg.Outbound.IPv6, DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(resolver),
 		ConnectTimeout: cfg.Outbound.ConnectTimeout, PoolTimeout: cfg.Outbound.PoolTimeout,
 		PoolConcurrencyMax: cfg.Outbound.PoolConcurrencyMax, PublicIP: cfg.SMTP.PublicIP,
-		Disabled: func() bool { return cfg.Outbound.Disabled }, Grace: grace(cfg),
+		Config: &cfg.Outbound, Jitter: float64(cfg.Outbound.Jitter) / 100, Disabled: s.disabled(), Grace: grace(cfg),
 		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
 		Queue:     s.queue, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
 	})
@@ -133,6 +142,29 @@ func (s *Server) assemble(events *maillog.Log, certificates, nextHops *tls.Confi
 	return err
 }
 
+// policies returns the MTA-STS policies of domains, nil if they are not wanted.
+func (s *Server) policies(resolver *dns.Resolver) delivery.Policies {
+	if !s.cfg.TLS.MTASTS || !s.cfg.Outbound.EnableTLS {
+		return nil
+	}
+	s.sts = mtasts.New(mtasts.Options{Resolver: resolver, Dir: filepath.Join(s.cfg.QueueDir, "sts"), Log: s.log.Named("mtasts")})
+	return s.sts
+}
+
+// disabled tells whether delivery is disabled, and logs when that changes.
+func (s *Server) disabled() func() bool {
+	log := s.log.Named("outbound")
+	follow := s.cfg.FollowDisabled(time.Now, func(p conf.Problem) { log.Error("disabled stays as it is", zap.String("problem", p.String())) })
+	var was atomic.Bool
+	return func() bool {
+		on := follow.On()
+		if was.Swap(on) != on {
+			log.Info("delivery", zap.Bool("disabled", on))
+		}
+		return on
+	}
+}
+
 // received is what session wants of intake and queue together.
 type received struct {
 	*intake.Intake
@@ -150,7 +182,7 @@ type leftover struct {
 }
 
 // Requeue implements forward.Requeuer.
-func (l *leftover) Requeue(_ context.Context, env *mail.Envelope, c mail.Content, _ *conf.ForwardRoute) error {
+func (l *leftover) Requeue(_ context.Context, env *mail.Envelope, c mail.Content) error {
 	if err := l.queue.Put(env, c); err != nil {
 		return err
 	}

@@ -63,6 +63,13 @@ func haraka(t *testing.T, to *smtptest.Server, folder string) (cfg *conf.Config,
 // run starts the daemon; the function that it returns stops it.
 func run(t *testing.T, cfg *conf.Config) (stop func()) {
 	t.Helper()
+	stop, _ = launch(t, cfg)
+	return stop
+}
+
+// launch is run, and returns the daemon too.
+func launch(t *testing.T, cfg *conf.Config) (stop func(), s *Server) {
+	t.Helper()
 	var log bytes.Buffer
 	s, err := New(cfg, Options{Version: "test", Stderr: &log})
 	if err != nil {
@@ -79,7 +86,7 @@ func run(t *testing.T, cfg *conf.Config) (stop func()) {
 		if t.Failed() {
 			t.Log(log.String())
 		}
-	}
+	}, s
 }
 
 // waitFor returns when a server has all messages of the samples.

@@ -21,8 +21,10 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
+	"tarishi/internal/forward"
 	"tarishi/internal/hook"
 	"tarishi/internal/listener"
+	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
 	"tarishi/internal/queue"
@@ -42,6 +44,8 @@ type Server struct {
 	log      *zap.Logger
 	queue    *queue.Queue
 	pool     *pool.Pool
+	sts      *mtasts.Cache // nil: not used
+	relay    *forward.Forwarder
 	chain    *hook.Chain
 	outbound *outbound.Outbound
 	sessions *session.Server
@@ -66,6 +70,7 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	queue := start(s.queue.Run)
 	control := start(s.control.Run) // the queue can be looked at while adopt fills it
 	pool := start(s.pool.Run)
+	relay := start(s.relay.Run)
 	s.adopt(ctx) // before outbound
 	outbound := start(s.outbound.Run)
 	serving, drop := context.WithCancel(context.Background())
@@ -109,8 +114,11 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	}
 	drop()
 	errs = append(errs, outbound.stop())
+	if s.sts != nil {
+		errs = append(errs, s.sts.Close())
+	}
 	s.chain.Wait(end)
-	errs = append(errs, pool.stop(), queue.stop(), s.queue.Close())
+	errs = append(errs, relay.stop(), pool.stop(), queue.stop(), s.queue.Close())
 	s.log.Info("stopped")
 	return errors.Join(errs...)
 }
