@@ -197,7 +197,7 @@ func faultRow(t *testing.T, name string, stage smtptest.Stage, mode string, faul
 	stop := run(t, p)
 	body := content()
 	if strings.HasSuffix(name, "BDAT") {
-		body = lines(257 << 10) // one chunk and the last
+		body = lines(1 << 20) // one chunk and the last
 	}
 	send := func(who string) (string, error) {
 		env := envelope(1)

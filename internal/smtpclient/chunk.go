@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"tarishi/internal/reply"
 )
@@ -14,7 +15,11 @@ import (
 // goes to a server which took no recipient. A content that fits in one chunk
 // takes as many round trips as with DATA, a longer one takes one more.
 const (
-	chunkedFrom = 64 << 10  // bytes of content: below, DATA is as fast
+	// chunkedFrom is from how many bytes of content on. Postfix 3.7 takes a
+	// message of 64 KiB to 10 MiB as fast by DATA as by BDAT, within a few
+	// percent. So what counts is the additional round trip, which is lost among
+	// those that TCP needs for a content from about here on.
+	chunkedFrom = 1 << 20
 	chunkBuffer = 256 << 10 // what is copied is sent in chunks of this
 	maxChunk    = 1 << 20
 	// maxPending is how many chunks are sent ahead of the replies to them. It
@@ -22,6 +27,34 @@ const (
 	// replies within what the sockets hold.
 	maxPending = 8
 )
+
+// startled fails if something arrived since the last message, be it the end of
+// the connection. With DATA a reply too many shows, since the one to DATA is of
+// a class of its own; in front of a BDAT it would put all replies off by one,
+// and that to the last RCPT would pass for the message's.
+func (c *Client) startled() *Failure {
+	s, ok := c.raw.(syscall.Conn)
+	if !ok || c.transactions == 0 {
+		return nil
+	}
+	socket, err := s.SyscallConn()
+	if err != nil {
+		return c.wire(StageMail, err)
+	}
+	n := -1
+	err = socket.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, _ = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	if err == nil && n < 0 { // nothing
+		return nil
+	}
+	f := c.failure(StageMail, nil, errUnasked)
+	f.lost = true
+	return f
+}
+
+var errUnasked = errors.New("closed, or more replies than commands")
 
 var errTooMany = garbled("more than one reply to a command")
 

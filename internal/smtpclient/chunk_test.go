@@ -1,7 +1,9 @@
 package smtpclient_test
 
 import (
+	"bufio"
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -29,15 +31,15 @@ func chunking(opts ...smtptest.Option) []smtptest.Option {
 // TestChunks: what arrives by BDAT is what would have arrived by DATA.
 func TestChunks(t *testing.T) {
 	big := lines(3<<20 + 77)
-	lf := strings.ReplaceAll(lines(300<<10), "\r\n", "\n")
+	lf := strings.ReplaceAll(lines(1100<<10), "\r\n", "\n")
 	for _, tt := range []struct {
 		name    string
 		content mail.Content
 		want    string
 		chunked bool
 	}{
-		{"small", text(lines(64<<10 - 1)), lines(64<<10 - 1), false},
-		{"just", text(lines(64 << 10)), lines(64 << 10), true},
+		{"small", text(lines(1<<20 - 1)), lines(1<<20 - 1), false},
+		{"just", text(lines(1 << 20)), lines(1 << 20), true},
 		{"one piece", text(big), big, true},
 		{"stream", stream{big, int64(len(big)), nil}, big, true},
 		{"pieces", mail.Memory{[]byte(big[:5]), []byte(big[5:70001]), []byte(big[70001:1000001]), []byte(big[1000001:])}, big, true},
@@ -275,8 +277,79 @@ func TestChunksAhead(t *testing.T) {
 	}
 }
 
+// TestChunksAfterLateReply: without DATA there is no reply of another class that
+// would show that replies and commands have come apart, so what arrived between
+// two messages must not pass for the reply to the next command.
+func TestChunksAfterLateReply(t *testing.T) {
+	for _, late := range []string{"250 2.0.0 again\r\n", "421 4.4.2 idle\r\n", ""} {
+		for _, encrypted := range []bool{false, true} {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			certificate := smtptest.New(t, smtptest.TLS()).Certificate()
+			sent := make(chan struct{})
+			go func() {
+				raw, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer raw.Close()
+				raw.SetDeadline(time.Now().Add(10 * time.Second))
+				c := raw
+				if encrypted {
+					c = tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{certificate}})
+				}
+				in := bufio.NewReader(c)
+				fmt.Fprint(c, "220 x\r\n")
+				for done := false; ; {
+					l, err := in.ReadString('\n')
+					switch {
+					case err != nil:
+						return
+					case strings.HasPrefix(l, "EHLO"):
+						fmt.Fprint(c, "250-x\r\n250 CHUNKING\r\n")
+					case strings.HasPrefix(l, "RCPT") && done:
+						fmt.Fprint(c, "550 5.1.1 no\r\n")
+					case strings.HasPrefix(l, "BDAT"):
+						var size int64
+						fmt.Sscanf(l, "BDAT %d", &size)
+						io.CopyN(io.Discard, in, size)
+						fmt.Fprint(c, "250 2.0.0 taken\r\n")
+						if strings.Contains(l, "LAST") {
+							done = true
+							time.AfterFunc(50*time.Millisecond, func() {
+								fmt.Fprint(c, late)
+								if late == "" {
+									raw.Close()
+								}
+								close(sent)
+							})
+						}
+					default:
+						fmt.Fprint(c, "250 2.1.0 ok\r\n")
+					}
+				}
+			}()
+			c := dial(t, smtpclient.Options{Addr: ln.Addr().String(), ImplicitTLS: encrypted})
+			env, body := envelope(t, "s@y.test", "a@x.test"), text(lines(2<<20))
+			if got := outcome(c.Send(t.Context(), env, body)); got != "250 2.0.0" {
+				t.Fatal(got)
+			}
+			<-sent
+			time.Sleep(10 * time.Millisecond) // on its way
+			_, err = c.Send(t.Context(), env, body)
+			var f *smtpclient.Failure
+			if !errors.As(err, &f) || !f.Stale() || c.Reusable() {
+				t.Errorf("%q, TLS %v: %v", late, encrypted, err)
+			}
+		}
+	}
+}
+
 func BenchmarkContent(b *testing.B) {
-	for _, size := range []int{16 << 10, 64 << 10, 256 << 10, 10 << 20} {
+	for _, size := range []int{16 << 10, 256 << 10, 1 << 20, 10 << 20} {
 		for _, how := range []string{"DATA", "BDAT"} {
 			b.Run(fmt.Sprintf("%s/%dKiB", how, size>>10), func(b *testing.B) {
 				var opts []smtptest.Option

@@ -20,7 +20,7 @@
 //
 // A content with octets beyond ASCII goes as it is to a server without 8BITMIME
 // too, as most of today's senders have it: what a conversion would break, such
-// as signatures, is worse than what such servers do. A content of 64 KiB or more
+// as signatures, is worse than what such servers do. A content of 1 MiB or more
 // goes by BDAT where CHUNKING is offered (RFC 3030).
 //
 // Errors of Dial and Send are *Failure. A Client is used by one goroutine at a
@@ -90,7 +90,7 @@ type Options struct {
 
 	// Zero means the default, in brackets.
 	ConnectTimeout    time.Duration // [30 s]
-	GreetingTimeout   time.Duration // [CommandTimeout, or else 5 min]
+	GreetingTimeout   time.Duration // with ImplicitTLS, of the handshake too [CommandTimeout, or else 5 min]
 	CommandTimeout    time.Duration // each reply but those below [5 min]
 	DataTimeout       time.Duration // reply to DATA [2 min]
 	BlockTimeout      time.Duration // each block of content [3 min]

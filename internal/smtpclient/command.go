@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -9,20 +10,28 @@ import (
 	"tarishi/internal/reply"
 )
 
+// errUnsent is the private cause of refusals that are our own, so that nobody
+// takes them for words of the server.
+var errUnsent = errors.New("not sent to the server")
+
 // The refusals that need no server.
 var (
-	errSenderUTF8    = reply.New(553, "5.6.7", "Sender address needs SMTPUTF8, which the next hop does not offer")
-	errRecipientUTF8 = reply.New(553, "5.6.7", "Recipient address needs SMTPUTF8, which the next hop does not offer")
-	errHeaderUTF8    = reply.New(553, "5.6.7", "Message header needs SMTPUTF8, which the next hop does not offer")
-	errSender        = reply.New(553, "5.1.7", "Sender address cannot be sent")
-	errRecipient     = reply.New(553, "5.1.3", "Recipient address cannot be sent")
-	errTooBig        = reply.New(552, "5.3.4", "Message is larger than the next hop accepts")
+	errSenderUTF8    = ours(553, "5.6.7", "Sender address needs SMTPUTF8, which the next hop does not offer")
+	errRecipientUTF8 = ours(553, "5.6.7", "Recipient address needs SMTPUTF8, which the next hop does not offer")
+	errHeaderUTF8    = ours(553, "5.6.7", "Message header needs SMTPUTF8, which the next hop does not offer")
+	errSender        = ours(553, "5.1.7", "Sender address cannot be sent")
+	errRecipient     = ours(553, "5.1.3", "Recipient address cannot be sent")
+	errTooBig        = ours(552, "5.3.4", "Message is larger than the next hop accepts")
 
 	// Of one server only, so that they are no more than deferrals (RFC 8689
 	// section 5).
 	errRequireTLS = reply.New(451, "4.7.30", "REQUIRETLS support required and not offered by the next hop")
 	errUnverified = reply.New(451, "4.7.10", "REQUIRETLS needs an encrypted connection to a verified next hop")
 )
+
+func ours(code int, enhanced, text string) *reply.Reply {
+	return reply.New(code, enhanced, text).Because(errUnsent)
+}
 
 // path returns the address as it goes on the wire to this server, without its
 // angle brackets: with A-labels where SMTPUTF8 is not offered (RFC 6531). utf8

@@ -186,5 +186,11 @@ func (c *Client) report(s Stage, r *reply.Reply, err error) *Failure {
 
 var (
 	errClosed  = errors.New("connection closed by peer")
-	errTimeout = errors.New("timed out")
+	errTimeout = timedOut{}
 )
+
+// timedOut is os.ErrDeadlineExceeded in fewer words.
+type timedOut struct{}
+
+func (timedOut) Error() string        { return "timed out" }
+func (timedOut) Is(target error) bool { return target == os.ErrDeadlineExceeded }

@@ -35,7 +35,7 @@ func FuzzClient(f *testing.F) {
 			f.Add([]byte(s), how)
 		}
 	}
-	small, big := text(message), text(lines(300<<10))
+	small, big := text(message), text(lines(1<<20))
 	f.Fuzz(func(t *testing.T, script []byte, how uint8) {
 		synctest.Test(t, func(t *testing.T) { fuzzClient(t, script, how, small, big) })
 	})

@@ -114,7 +114,11 @@ func (c *Client) handshake() *Failure {
 		config.InsecureSkipVerify, config.VerifyConnection = true, c.o.Verify
 	}
 	conn := tls.Client(c.raw, config)
-	c.raw.SetDeadline(time.Now().Add(c.o.CommandTimeout))
+	wait := c.o.CommandTimeout
+	if c.o.ImplicitTLS { // it is the first that we hear of the server
+		wait = c.o.GreetingTimeout
+	}
+	c.raw.SetDeadline(time.Now().Add(wait))
 	if c.ctxErr() != nil {
 		c.abort()
 	}

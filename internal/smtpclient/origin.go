@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -113,9 +114,7 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 		return nil
 	}
 	if o == nil {
-		f := c.failure(StageXClient, nil, errClosed)
-		f.lost = true
-		return f
+		return c.taken()
 	}
 	words := c.ext.xclient(o)
 	if len(words) == 0 {
@@ -126,9 +125,7 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 		return nil
 	}
 	if c.bound {
-		f := c.failure(StageXClient, nil, errClosed)
-		f.lost = true
-		return f
+		return c.taken()
 	}
 	if f := c.reset(); f != nil {
 		return f
@@ -157,3 +154,13 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 	}
 	return c.authenticate()
 }
+
+// taken gives up a connection that belongs to another client. It is as stale as
+// a dead one, also where nothing was sent for him.
+func (c *Client) taken() *Failure {
+	f := c.failure(StageXClient, nil, errTaken)
+	f.lost, f.Fresh = true, false
+	return f
+}
+
+var errTaken = errors.New("we act for another client on this connection")

@@ -223,3 +223,23 @@ func TestXClientOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestXClientWithoutTransaction: a connection on which we acted for somebody is
+// his also where his message was never sent.
+func TestXClientWithoutTransaction(t *testing.T) {
+	s := smtptest.New(t, smtptest.Without("SIZE"), smtptest.With("XCLIENT NAME ADDR", "SIZE 10"))
+	o := options(s)
+	o.Forwards = mail.XClient
+	c := dial(t, o)
+	e := envelope(t, "s@y.test", "a@x.test")
+	e.Origin = origin("192.0.2.1")
+	if got := outcome(c.Send(t.Context(), e, text(message))); got != "552 5.3.4" {
+		t.Fatal(got)
+	}
+	e.Origin = nil
+	_, err := c.Send(t.Context(), e, text(message))
+	var f *smtpclient.Failure
+	if !errors.As(err, &f) || !f.Stale() || c.Reusable() {
+		t.Error(err)
+	}
+}

@@ -62,6 +62,11 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 	if f := t.check(); f != nil || t.left == 0 {
 		return res, asError(f)
 	}
+	if t.chunked {
+		if f := c.startled(); f != nil {
+			return res, f
+		}
+	}
 	if err := t.open(); err != nil {
 		return res, c.report(StageContent, nil, err)
 	}
@@ -460,6 +465,7 @@ func (t *transaction) sendContent() *Failure {
 	b := bodies.Get().(*body)
 	defer bodies.Put(b)
 	b.dots.reset((*blocks)(c))
+	defer b.dots.reset(nil)
 	size, local, err := t.copy(b)
 	if local == nil && err == nil && size != t.content.Size() {
 		local = t.wrongSize(size)
