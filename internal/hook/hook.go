@@ -141,7 +141,8 @@ func Answer(c Code, text string) Verdict { return Verdict{Code: c, Text: text} }
 // timeout is over or the server stops hard; a handler must return soon after.
 type Handler func(ctx context.Context, e *Event) Verdict
 
-// Event is what a handler sees. Conn is nil at the outbound points and Init;
+// Event is what a handler sees. Conn is nil at the outbound points and Init, and
+// at pre_send_trans_email of mail that the server makes itself;
 // Tx is nil outside a transaction; Delivery is set at send_email, get_mx,
 // deferred, bounce and delivered only. The other fields belong to the points
 // that their comments name.
@@ -169,6 +170,7 @@ type Event struct {
 type RecipientResult struct {
 	Recipient mail.Recipient
 	Reply     *reply.Reply // never nil
+	Host      string       // name or address of the server that said so; "": not known, or none did
 }
 
 // DeliveredParams is Haraka's parameter list of the delivered hook.

@@ -123,16 +123,18 @@ func (t *Transaction) SkipsPlugin(name string) bool {
 // calls it hmail, and its Envelope todo: Received is queue_time, Envelope.Notes
 // todo.notes, Attempts num_failures.
 type Delivery struct {
-	mail.Envelope              // Recipients: only those of this delivery; its Notes are kept with the message
-	Domain        string       // the destination: lower case, A-labels
-	Attempts      int          // earlier attempts that ended in a deferral
-	Notes         mail.Notes   // for plugins, until the delivery is done with or the daemon stops; never nil
-	Content       mail.Content // the message
+	mail.Envelope        // Recipients: only those of this delivery; see Notes for its own
+	Domain        string // the destination: lower case, A-labels
+	Attempts      int    // earlier attempts that ended in a deferral
+	// Notes are for plugins. They, ForceTLS and what is changed in the Envelope's
+	// Notes last until the delivery is done with or the daemon stops. Never nil.
+	Notes   mail.Notes
+	Content mail.Content // the message
 	// Path returns the name of a file that holds the message, to be read only
 	// and only while the hook runs. Asking for it may cost a write to the disk.
 	Path func() (string, error)
 	// ForceTLS, set at send_email or get_mx, has this attempt refuse to go on
-	// without TLS.
+	// without TLS, and all later ones.
 	ForceTLS *atomic.Bool
 	MX       []mail.NextHop // bounce, deferred: where it was tried
 }

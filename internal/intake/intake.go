@@ -96,7 +96,7 @@ func (in *Intake) answer(t *hook.Transaction, v hook.Verdict, code int, enhanced
 
 // outbound puts the message into the queue.
 func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Transaction) *reply.Reply {
-	complete(t.Header, string(t.ID), in.o.Me, in.o.ReceivedHeader, in.o.Now())
+	t.Header.Complete(t.ID, in.o.Me, in.o.ReceivedHeader, in.o.Now())
 	in.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Conn: c, Tx: t})
 	content := t.Final()
 	if err := in.o.Queue.Put(&t.Envelope, content); err != nil {
@@ -110,20 +110,4 @@ func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Tran
 	in.o.Mail.Queued(string(t.ID), t.From.String(), len(t.Recipients), content.Size())
 	in.o.Dispatcher.Enqueue(mail.NewPending(&t.Envelope, content.Size()))
 	return in.answer(t, hook.Verdict{}, 250, "2.0.0", "Message Queued")
-}
-
-// complete adds what a submitted message must not go out without (RFC 6409
-// section 8) and the queue's own trace field.
-func complete(h *mail.Header, id, me, received string, now time.Time) {
-	if mid := h.Get("Message-Id"); mid == "" || mid == "<>" {
-		h.Remove("Message-Id")
-		h.Add("Message-Id", "<"+id+"@"+me+">")
-	}
-	date := now.Format("Mon, 02 Jan 2006 15:04:05 -0700")
-	if !h.Has("Date") {
-		h.Add("Date", date)
-	}
-	if received != "" && received != "disabled" {
-		h.AddLeading("Received", "("+received+"); "+date)
-	}
 }

@@ -30,13 +30,18 @@ func (id ID) Key() (k Key, ok bool) {
 		return Key{}, false
 	}
 	binary.BigEndian.PutUint32(k[16:], uint32(n))
-	return k, k.ID() == id // there is one spelling only
+	var b [47]byte
+	return k, string(k.appendID(b[:0])) == string(id) // there is one spelling only
 }
 
 // ID returns the ID that k was made of.
 func (k Key) ID() ID {
+	var b [47]byte
+	return ID(k.appendID(b[:0]))
+}
+
+func (k Key) appendID(b []byte) []byte {
 	const digits = "0123456789ABCDEF"
-	b := make([]byte, 0, 47)
 	for i, c := range k[:16] {
 		if i == 4 || i == 6 || i == 8 || i == 10 {
 			b = append(b, '-')
@@ -44,5 +49,5 @@ func (k Key) ID() ID {
 		b = append(b, digits[c>>4], digits[c&15])
 	}
 	b = append(b, '.')
-	return ID(strconv.AppendUint(b, uint64(binary.BigEndian.Uint32(k[16:])), 10))
+	return strconv.AppendUint(b, uint64(binary.BigEndian.Uint32(k[16:])), 10)
 }

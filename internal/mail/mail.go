@@ -131,6 +131,19 @@ type NextHop struct {
 	AuthInsecure bool // credentials may go in clear to public addresses too
 
 	Forwards ForwardsOrigin // how the next hop is told of Envelope.Origin
+
+	Limits Limits // zero: the configuration's
+}
+
+// Limits bound the connections to a next hop. All of them hold if one is set.
+type Limits struct {
+	Connections int           // at the same time
+	Messages    int           // on one connection
+	Age         time.Duration // of a connection that is used again
+	Idle        time.Duration // how long one is kept unused; 0: not at all
+	Connect     time.Duration // for a new connection, all addresses together
+	Command     time.Duration // for a reply
+	Submission  time.Duration // for the reply to the final dot
 }
 
 // TLSLevel says how a connection to a next hop is secured.

@@ -25,6 +25,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
+	"tarishi/internal/mail"
 )
 
 // Services is what plugins may use.
@@ -33,6 +34,7 @@ type Services struct {
 	Log       *zap.Logger // named after the plugin when a Factory gets it
 	Resolver  Resolver
 	Forwarder Forwarder // nil: nothing can be relayed in session
+	Submitter Submitter // nil: no mail can be sent; not for use in a Factory
 }
 
 // Resolver asks the DNS. Its errors are those of package dns.
@@ -51,6 +53,15 @@ type Forwarder interface {
 	// Queue takes the message into the outbound queue instead: the hook get_mx
 	// says where it goes. OK when it is durable there.
 	Queue(ctx context.Context, t *hook.Transaction) hook.Verdict
+}
+
+// Submitter sends a message that a plugin makes, through the outbound queue.
+type Submitter interface {
+	// Submit runs pre_send_trans_email and returns the message's ID when it is
+	// durable in the queue, not when it is delivered: hooks delivered and bounce
+	// tell of that. The error is a *reply.Reply: class 5 for what would never be
+	// taken, class 4 for what may be later. Nothing is in the queue then.
+	Submit(ctx context.Context, s hook.Submission) (mail.ID, error)
 }
 
 // Host is where a plugin registers its handlers.
