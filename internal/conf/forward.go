@@ -399,7 +399,7 @@ func (r *ForwardRoute) settleHosts() {
 }
 
 // checkForward looks for routes that lead nowhere: to a queue plugin that is not
-// there, or with auth_type=external past any encryption.
+// there, or with credentials past any encryption.
 func (l *loader) checkForward() {
 	c := l.c
 	for _, r := range c.Forward.all() {
@@ -420,7 +420,31 @@ func (l *loader) checkForward() {
 		if r.AuthType == "external" && !encrypted {
 			problem("auth_type", "external shows a client certificate, which needs TLS: set require_tls")
 		}
+		if k, text := s.key("auth_type"), c.Forward.exposure(r); k != nil && text != "" {
+			l.add(Problem{File: place(forwardFile), Line: k.line, Section: shown(s.name), Key: k.name, Text: text, Warning: true})
+		}
 	}
+}
+
+// exposure tells what is not obvious of a route that shows a password to a host
+// which may be public, where nothing is said of how safe that has to be: what
+// only offers TLS gets no mail without it, and its certificate is not looked at.
+func (f *Forward) exposure(r *ForwardRoute) string {
+	if r.AuthType == "" || r.AuthType == "external" || r.AuthInsecure || r.RequireTLS || r.TLSVerify {
+		return ""
+	}
+	for _, h := range r.Hosts {
+		addr, err := netip.ParseAddr(h.Host)
+		near := addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast() || strings.EqualFold(h.Host, "localhost")
+		switch {
+		case h.Path != "" || h.ImplicitTLS || near || f.TLS.Forces(h.Host, addr, ""):
+		case r.EnableTLS && !f.TLS.Excludes(h.Host, addr, ""):
+			return fmt.Sprintf("credentials for %s, unless its address is private, go only through TLS, and whoever has any certificate may get them: set tls_verify, or require_tls if that will do", h.Host)
+		case err == nil:
+			return fmt.Sprintf("credentials do not go to %s in clear, so that it gets no mail: set tls_verify or require_tls", h.Host)
+		}
+	}
+	return ""
 }
 
 // all returns main and the sections.

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"reflect"
@@ -35,7 +36,7 @@ host=1.2.3.6
 [example4.com]
 enable_outbound=false
 `})
-	if len(texts) > 0 {
+	if len(texts) != 1 || !strings.Contains(texts[0], "smtp_forward.ini:8: warning: [example1.com] key auth_type: credentials do not go to 1.2.3.5 in clear") {
 		t.Error(texts)
 	}
 	f := c.Forward
@@ -218,6 +219,38 @@ func TestSectionNames(t *testing.T) {
 	} {
 		if r := c.Forward.Routes[name]; r == nil || r.Hosts[0].Host != host {
 			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+// TestExposedCredentials: whoever gives a password to a public host and does not
+// say how safe that must be is told what will happen.
+func TestExposedCredentials(t *testing.T) {
+	const auth, offered, clear = "\nauth_type=plain\nauth_user=u\nauth_pass=p", "through TLS", "in clear"
+	for _, tt := range []struct{ section, want string }{
+		{"host=mx.example" + auth + "\nenable_tls=true", offered},
+		{"host=10.0.0.1 192.0.2.1" + auth + "\nenable_tls=true", offered},
+		{"host=mx.example\nenable_tls=true\nauth_type=forward", offered},
+		{"host=192.0.2.1" + auth, clear},
+		{"host=192.0.2.1" + auth + "\nenable_tls=true\n[tls]\nno_tls_hosts[]=192.0.2.0/24", clear},
+		{"host=mx.example" + auth, ""}, // which may be near
+		{"host=mx.example\nenable_tls=true", ""},
+		{"host=mx.example" + auth + "\nrequire_tls=true", ""},
+		{"host=mx.example" + auth + "\nenable_tls=true\ntls_verify=true", ""},
+		{"host=mx.example" + auth + "\nenable_tls=true\nauth_insecure=true", ""},
+		{"host=tls://mx.example" + auth + "\nenable_tls=true", ""},
+		{"host=10.0.0.1 ::1 localhost" + auth + "\nenable_tls=true", ""},
+		{"host=lmtp+unix:/run/x" + auth + "\nenable_tls=true", ""},
+		{"host=mx.example" + auth + "\nenable_tls=true\n[tls]\nforce_tls_hosts[]=mx.example", ""},
+	} {
+		_, texts := load(t, files{"smtp_forward.ini": "[d.example]\n" + tt.section})
+		got := strings.Join(texts, "\n")
+		if tt.want == "" && got == "" {
+			continue
+		}
+		if line := 1 + strings.Count(tt.section[:strings.Index(tt.section+"auth_type", "auth_type")], "\n") + 1; tt.want == "" ||
+			len(texts) != 1 || !strings.Contains(got, tt.want) || !strings.Contains(got, fmt.Sprintf("smtp_forward.ini:%d: ", line)) {
+			t.Errorf("%q: %q", tt.section, got)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func success(r *reply.Reply, refused []hook.RecipientResult) hook.Verdict {
 			if i > 0 {
 				b.WriteByte(',')
 			}
-			fmt.Fprintf(&b, " %s %s", x.Recipient.Address.Path(), x.Reply)
+			fmt.Fprintf(&b, " %s %s", x.Recipient.Address.Path(), x.Reply.String()) // not its cause
 		}
 		if n := len(refused) - most; n > 0 {
 			fmt.Fprintf(&b, " and %d more", n)

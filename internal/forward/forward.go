@@ -8,6 +8,8 @@
 //     the queue took it (Requeuer), or the sender is told that it was refused
 //     (Reporter, and the text of the reply). Only without a Reporter is the text
 //     all that tells it.
+//   - Senders that want to know of success are told where the backend, which has
+//     no DSN, will not (RFC 3461 section 5.2.2).
 //   - When no recipient was taken the client keeps all of them: 550 if each was
 //     refused for good, else 450. With on_failure=queue those that were not
 //     refused for good go into the queue instead.
@@ -15,8 +17,8 @@
 //     that cannot be reached is then left alone and probed (Run) until it is back.
 //   - A message that may have been taken already is never sent a second time by
 //     us, and not queued: the client is told 451 and decides. The exception is
-//     one_message_per_rcpt after another recipient was taken, when only the
-//     queue can keep the promise of the 250.
+//     LMTP and one_message_per_rcpt after another recipient was taken, when only
+//     the queue can keep the promise of the 250.
 //   - When no host answers the client gets 451 at once, with a text that names
 //     neither hosts nor credentials; the log has the causes.
 package forward
@@ -31,18 +33,23 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
+	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/route"
+	"tarishi/internal/smtpclient"
 )
 
 // Reporter queues a DSN about recipients that were refused while others of the
 // same message were taken. It returns nil when the DSN is durable.
 type Reporter interface {
 	Report(ctx context.Context, env *mail.Envelope, content mail.Content, failed []hook.RecipientResult) error
+	// Confirm queues a DSN with that action of package dsn about recipients that
+	// were taken.
+	Confirm(ctx context.Context, env *mail.Envelope, content mail.Content, action string, taken []hook.RecipientResult) error
 }
 
 // Requeuer takes messages into the outbound queue, such as the recipients that a
@@ -106,8 +113,8 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	env, content := t.Envelope, t.Final()
-	replies := f.relay(limited, &env, content, r, own)
-	taken, refused, deferred := sortOut(env.Recipients, replies)
+	var silent successes
+	taken, refused, deferred := sortOut(f.relay(limited, &env, content, r, own, &silent))
 	if len(taken) == 0 && !(f.queues(r, deferred) && ctx.Err() == nil) {
 		return f.refusal(refused, deferred)
 	}
@@ -127,6 +134,7 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 		f.o.Log.Error("refused recipients not reported", zap.String("uuid", string(env.ID)), zap.Error(err))
 		return hook.Verdict{Code: hook.DenySoft, Reply: errUnreported.Because(err)}
 	}
+	f.confirm(ctx, &env, content, &silent)
 	if len(taken) == 0 {
 		f.o.Log.Info("no backend took the message, it is queued", zap.String("uuid", string(env.ID)), zap.String("route", r.Name), zap.Int("recipients", queued))
 		return success(queuedReply, refused)
@@ -173,21 +181,21 @@ func (f *Forwarder) Queue(ctx context.Context, t *hook.Transaction) hook.Verdict
 var errUnreported = reply.New(451, "4.3.0", "Temporary local problem, please try again later")
 
 // relay sends the message in one transaction, or in one for each recipient, and
-// returns a reply for each.
-func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials) []*reply.Reply {
+// returns what became of each.
+func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) []hook.RecipientResult {
 	if !r.OneMessagePerRcpt {
-		replies, _ := f.send(ctx, env, content, r, own)
-		return replies
+		results, _ := f.send(ctx, env, content, r, own, silent)
+		return results
 	}
-	all := make([]*reply.Reply, 0, len(env.Recipients))
+	all := make([]hook.RecipientResult, 0, len(env.Recipients))
 	for i := range env.Recipients {
 		one := *env
 		one.Recipients = env.Recipients[i : i+1 : i+1]
-		replies, reached := f.send(ctx, &one, content, r, own)
-		all = append(all, replies...)
+		results, reached := f.send(ctx, &one, content, r, own, silent)
+		all = append(all, results...)
 		if !reached { // nor will it be for the rest
-			for len(all) < len(env.Recipients) {
-				all = append(all, replies[0])
+			for _, rest := range env.Recipients[i+1:] {
+				all = append(all, hook.RecipientResult{Recipient: rest, Reply: results[0].Reply})
 			}
 			break
 		}
@@ -243,10 +251,45 @@ func (f *Forwarder) report(ctx context.Context, env *mail.Envelope, content mail
 	return nil
 }
 
+// successes are recipients that a backend took which will not tell the sender,
+// who wants to know: relayed to SMTP servers, delivered by LMTP.
+type successes struct{ relayed, delivered []hook.RecipientResult }
+
+// add takes those of one transaction.
+func (s *successes) add(p mail.Protocol, res *smtpclient.Result, results []hook.RecipientResult) {
+	if res.DSN {
+		return
+	}
+	list, action := &s.relayed, dsn.Relayed
+	if p == mail.LMTP {
+		list, action = &s.delivered, dsn.Delivered
+	}
+	for _, x := range results {
+		if x.Reply.Positive() && dsn.Wanted(x.Recipient, action) {
+			*list = append(*list, x)
+		}
+	}
+}
+
+// confirm sees to the DSN about success. What cannot be told is logged: the
+// recipients have the message.
+func (f *Forwarder) confirm(ctx context.Context, env *mail.Envelope, content mail.Content, s *successes) {
+	if f.o.Reporter == nil || env.From.IsNull() {
+		return
+	}
+	for action, taken := range map[string][]hook.RecipientResult{dsn.Relayed: s.relayed, dsn.Delivered: s.delivered} {
+		if len(taken) == 0 {
+			continue
+		}
+		if err := f.o.Reporter.Confirm(ctx, env, content, action, taken); err != nil {
+			f.o.Log.Error("DSN of success cannot be queued", zap.String("uuid", string(env.ID)), zap.Error(err))
+		}
+	}
+}
+
 // sortOut divides recipients by their replies.
-func sortOut(recipients []mail.Recipient, replies []*reply.Reply) (taken, refused, deferred []hook.RecipientResult) {
-	for i, r := range recipients {
-		x := hook.RecipientResult{Recipient: r, Reply: replies[i]}
+func sortOut(all []hook.RecipientResult) (taken, refused, deferred []hook.RecipientResult) {
+	for _, x := range all {
 		switch {
 		case x.Reply.Positive():
 			taken = append(taken, x)

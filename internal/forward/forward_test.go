@@ -109,6 +109,8 @@ func (h hostTable) Host(_ context.Context, host string) ([]netip.Addr, error) {
 // office is Reporter and Requeuer.
 type office struct {
 	reported, requeued []string
+	hosts              []string // that reported recipients were refused by
+	confirmed          []string
 	notes              mail.Notes
 	err                error
 }
@@ -116,6 +118,14 @@ type office struct {
 func (o *office) Report(ctx context.Context, _ *mail.Envelope, _ mail.Content, failed []hook.RecipientResult) error {
 	for _, f := range failed {
 		o.reported = append(o.reported, f.Recipient.Address.String()+" "+f.Reply.String())
+		o.hosts = append(o.hosts, f.Host)
+	}
+	return errors.Join(o.err, ctx.Err())
+}
+
+func (o *office) Confirm(ctx context.Context, _ *mail.Envelope, _ mail.Content, action string, taken []hook.RecipientResult) error {
+	for _, x := range taken {
+		o.confirmed = append(o.confirmed, action+" "+x.Recipient.Address.String()+" "+x.Host)
 	}
 	return errors.Join(o.err, ctx.Err())
 }
@@ -447,15 +457,15 @@ func TestLog(t *testing.T) {
 			return smtpclient.Result{}, errRefused
 		}
 		res := replies(env, "250 2.0.0 taken", map[string]string{"bad@b.c": "550 5.1.1 no"})
-		res.TLS, res.Authenticated, res.Reused = "TLSv1.3", true, true
+		res.TLS, res.Verified, res.Authenticated, res.Reused = "TLSv1.3", true, true, true
 		return res, nil
 	}}
 	o := options(b)
 	o.Mail = maillog.New(zap.New(core))
 	r := routeTo("10.0.0.1", "10.0.0.2")
-	r.AuthPass = "hidden"
+	r.AuthPass, r.TLSVerify = "hidden", true
 	New(o).Forward(t.Context(), nil, message("ok@b.c", "bad@b.c"), r)
-	if n := logs.FilterMessage("forwarded").FilterField(zap.Strings("to", []string{"ok@b.c"})).FilterField(zap.String("ip", "10.0.0.2")).FilterField(zap.Bool("reused", true)).Len(); n != 1 {
+	if n := logs.FilterMessage("forwarded").FilterField(zap.Strings("to", []string{"ok@b.c"})).FilterField(zap.String("ip", "10.0.0.2")).FilterField(zap.Bool("reused", true)).FilterField(zap.String("policy", "verify")).FilterField(zap.String("verified", "pkix")).Len(); n != 1 {
 		t.Errorf("forwarded: %v", logs.All())
 	}
 	if n := logs.FilterMessage("forward failed").FilterField(zap.Strings("to", []string{"bad@b.c"})).Len(); n != 1 {
@@ -469,10 +479,101 @@ func TestLog(t *testing.T) {
 		return smtpclient.Result{}, errRefused
 	}
 	v := New(o).Forward(t.Context(), nil, message("ok@b.c"), r)
-	if n := logs.FilterMessage("forward failed").Len(); n != 1 {
+	if n := logs.FilterMessage("forward failed").FilterField(zap.String("policy", "verify")).FilterField(zap.String("verified", "")).Len(); n != 1 {
 		t.Errorf("failed: %v", logs.All())
 	}
 	if strings.Contains(v.Reply.String(), "secret") || v.Reply.Cause == nil {
 		t.Errorf("the client is told %s", v.Reply)
+	}
+}
+
+// TestWanted: the policies have the names that outbound's log lines have.
+func TestWanted(t *testing.T) {
+	for want, o := range map[string]smtpclient.Options{
+		"none": {}, "may": {TLS: smtpclient.TLSMay}, "encrypt": {TLS: smtpclient.TLSEncrypt}, "verify": {TLS: smtpclient.TLSVerify, ImplicitTLS: true},
+	} {
+		if got := wanted(pool.Target{Options: o}); got != want {
+			t.Errorf("%s instead of %s", got, want)
+		}
+	}
+	if got := wanted(pool.Target{Options: smtpclient.Options{ImplicitTLS: true}}); got != "encrypt" {
+		t.Error(got)
+	}
+}
+
+// TestHostThatRefused: the Reporter learns which server a refusal is from, and
+// that of our own refusals it is none.
+func TestHostThatRefused(t *testing.T) {
+	local := reply.New(553, "5.6.7", "needs SMTPUTF8").Because(errors.New("secret"))
+	for _, perRecipient := range []bool{false, true} {
+		calls := 0
+		b := &backend{answer: func(_ context.Context, addr string, env *mail.Envelope) (smtpclient.Result, error) {
+			calls++
+			if addr == "10.0.0.1:25" || perRecipient && calls == 3 && addr == "10.0.0.2:25" {
+				return smtpclient.Result{}, errRefused
+			}
+			res := replies(env, "250 2.0.0 taken", map[string]string{"bad@b.c": "550 5.1.1 no"})
+			for i, r := range env.Recipients {
+				if r.Address.Local == "utf8" {
+					res.Replies[i] = local
+				}
+			}
+			return res, nil
+		}}
+		var desk office
+		o := options(b)
+		o.Reporter, o.Requeuer = &desk, &desk
+		r := routeTo("10.0.0.1", "10.0.0.2", "10.0.0.3")
+		r.OneMessagePerRcpt = perRecipient
+		v := New(o).Forward(t.Context(), nil, message("ok@b.c", "bad@b.c", "utf8@b.c"), r)
+		want := []string{"10.0.0.2", ""}
+		if perRecipient { // ok by the second, bad by the third
+			want[0] = "10.0.0.3"
+		}
+		if v.Code != hook.OK || !slices.Equal(desk.hosts, want) || strings.Contains(v.Reply.Text, "secret") {
+			t.Errorf("one each %v: %v, hosts %q (%q)", perRecipient, v.Reply, desk.hosts, b.sent)
+		}
+	}
+}
+
+// TestConfirm: who asked for it is told of success, unless the backend does it.
+func TestConfirm(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*hook.Transaction, *conf.ForwardRoute, *smtpclient.Result)
+		err    error
+		want   []string
+	}{
+		{"relayed", nil, nil, []string{"relayed ok@b.c 10.0.0.9"}},
+		{"delivered", func(_ *hook.Transaction, r *conf.ForwardRoute, _ *smtpclient.Result) { r.Hosts[0].Protocol = mail.LMTP }, nil, []string{"delivered ok@b.c 10.0.0.9"}},
+		{"by the backend", func(_ *hook.Transaction, _ *conf.ForwardRoute, res *smtpclient.Result) { res.DSN = true }, nil, nil},
+		{"null reverse-path", func(t *hook.Transaction, _ *conf.ForwardRoute, _ *smtpclient.Result) { t.From = mail.Address{} }, nil, nil},
+		{"not asked for", func(t *hook.Transaction, _ *conf.ForwardRoute, _ *smtpclient.Result) {
+			t.Recipients[0].Notify = mail.NotifyFailure
+		}, nil, nil},
+		{"not possible", nil, errors.New("disk full"), []string{"relayed ok@b.c 10.0.0.9"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tx, r := message("ok@b.c", "quiet@b.c", "busy@b.c"), routeTo("10.0.0.9")
+			tx.Recipients[0].Notify = mail.NotifySuccess | mail.NotifyFailure
+			tx.Recipients[2].Notify = mail.NotifySuccess // taken by the queue, which tells by itself
+			b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+				res := replies(env, "250 2.0.0 taken", map[string]string{"busy@b.c": "450 4.2.1 later"})
+				if tc.change != nil {
+					tc.change(tx, r, &res)
+				}
+				return res, nil
+			}}
+			if tc.change != nil {
+				tc.change(tx, r, &smtpclient.Result{})
+			}
+			desk, queue := office{err: tc.err}, office{}
+			o := options(b)
+			o.Reporter, o.Requeuer = &desk, &queue
+			v := New(o).Forward(t.Context(), nil, tx, r)
+			if v.Code != hook.OK || !slices.Equal(desk.confirmed, tc.want) {
+				t.Errorf("%v %v, confirmed %q, want %q", v.Code, v.Reply, desk.confirmed, tc.want)
+			}
+		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
+	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/pool"
@@ -55,6 +56,8 @@ func unanswered(last error) *reply.Reply {
 		return errInsecure
 	case f.Stage == smtpclient.StageConnect && f.Reply != nil:
 		return errBusy
+	case f.Stage == smtpclient.StageMail && f.Reply != nil && f.Reply.Code == 451 && f.Err == nil: // REQUIRETLS
+		return f.Reply
 	case f.Reply != nil && f.Reply.Code == 421 && f.Stage >= smtpclient.StageMail:
 		r := reply.New(450, "4.3.2", f.Reply.Text)
 		if f.Reply.Enhanced[0] == 4 {
@@ -90,26 +93,30 @@ func isDown(err error) bool {
 
 // send carries one transaction to the first host that answers and returns the
 // reply for each recipient. reached is false when there was none.
-func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials) (replies []*reply.Reply, reached bool) {
+func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) (results []hook.RecipientResult, reached bool) {
 	began := time.Now()
 	var causes []error
 	var at mail.NextHop
+	var policy string
 	for _, hop := range f.backends.order(r) {
 		if ctx.Err() != nil {
 			break
 		}
-		at = hop
+		at, policy = hop, ""
 		targets, err := f.targets(ctx, r, hop, own, env.RequireTLS)
 		if err != nil {
 			causes = append(causes, err)
 		}
 		down := err == nil || ctx.Err() == nil
 		for _, t := range targets {
+			policy = wanted(t)
 			res, err := f.o.Sender.Send(ctx, t, env, content)
 			if err == nil && len(res.Replies) == len(env.Recipients) {
 				f.revived(r, hop)
-				f.logResult(env, r, hop, res, time.Since(began))
-				return res.Replies, true
+				f.logResult(env, r, hop, policy, res, time.Since(began))
+				results = answered(env.Recipients, res.Replies, hop.Host)
+				silent.add(hop.Protocol, &res, results)
+				return results, true
 			}
 			if err == nil {
 				err = fmt.Errorf("%d replies for %d recipients", len(res.Replies), len(env.Recipients))
@@ -117,10 +124,10 @@ func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.C
 			causes = append(causes, err)
 			f.o.Log.Warn("backend failed", zap.String("uuid", string(env.ID)), zap.String("route", r.Name), zap.Stringer("host", hop), zap.Error(err))
 			if failure := (*smtpclient.Failure)(nil); errors.As(err, &failure) && failure.Uncertain {
-				return f.fail(env, r, hop, errUncertain.Because(err), time.Since(began)), true
+				return f.fail(env, r, hop, policy, errUncertain.Because(err), time.Since(began)), true
 			}
 			if ctx.Err() != nil {
-				return f.fail(env, r, hop, unanswered(err).Because(errors.Join(causes...)), time.Since(began)), false
+				return f.fail(env, r, hop, policy, unanswered(err).Because(errors.Join(causes...)), time.Since(began)), false
 			}
 			down = down && isDown(err) && !env.RequireTLS // which asks for more than others do
 		}
@@ -133,14 +140,26 @@ func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.C
 	if n := len(causes) - 2; n >= 0 {
 		last = causes[n]
 	}
-	return f.fail(env, r, at, unanswered(last).Because(errors.Join(causes...)), time.Since(began)), false
+	return f.fail(env, r, at, policy, unanswered(last).Because(errors.Join(causes...)), time.Since(began)), false
 }
 
 // fail gives every recipient the same reply.
-func (f *Forwarder) fail(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, why *reply.Reply, delay time.Duration) []*reply.Reply {
-	d := delivery(env, r, hop, delay)
+func (f *Forwarder) fail(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, policy string, why *reply.Reply, delay time.Duration) []hook.RecipientResult {
+	d := delivery(env, r, hop, policy, delay)
 	f.o.Mail.ForwardFailed(d, addresses(env.Recipients, nil), why.Error())
-	return slices.Repeat([]*reply.Reply{why}, len(env.Recipients))
+	return answered(env.Recipients, slices.Repeat([]*reply.Reply{why}, len(env.Recipients)), "")
+}
+
+// answered puts recipients, their replies and the host that gave them together.
+func answered(recipients []mail.Recipient, replies []*reply.Reply, host string) []hook.RecipientResult {
+	all := make([]hook.RecipientResult, len(recipients))
+	for i, r := range recipients {
+		all[i] = hook.RecipientResult{Recipient: r, Reply: replies[i], Host: host}
+		if replies[i].Cause != nil { // not the server's words
+			all[i].Host = ""
+		}
+	}
+	return all
 }
 
 // targets resolves one host of the route. There is more than one target only
@@ -160,6 +179,9 @@ func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.
 	}
 	if t.Helo == "" {
 		t.Helo = f.o.Me
+	}
+	if len(r.Hosts) > 1 { // a server that hangs is not worth the patience that RFC 5321 asks for
+		t.GreetingTimeout = min(r.CommandTimeout, r.ConnectTimeout)
 	}
 	if hop.Path != "" {
 		t.Network, t.Addr, t.Bind = "unix", hop.Path, netip.Addr{}
@@ -210,10 +232,26 @@ func (f *Forwarder) policy(r *conf.ForwardRoute, host string, addr netip.Addr, r
 	return smtpclient.TLSNone
 }
 
+// wanted is the TLS policy of a target as the mail log has it.
+func wanted(t pool.Target) string {
+	switch {
+	case t.TLS == smtpclient.TLSVerify:
+		return "verify"
+	case t.TLS == smtpclient.TLSEncrypt || t.ImplicitTLS:
+		return "encrypt"
+	case t.TLS == smtpclient.TLSMay:
+		return "may"
+	}
+	return "none"
+}
+
 // logResult writes one line for the recipients that were taken, and one for
 // those that were not.
-func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, res smtpclient.Result, delay time.Duration) {
-	d := delivery(env, r, hop, delay)
+func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, policy string, res smtpclient.Result, delay time.Duration) {
+	d := delivery(env, r, hop, policy, delay)
+	if d.Verified = "no"; res.Verified {
+		d.Verified = "pkix"
+	}
 	if ip, p, err := net.SplitHostPort(res.Addr); err == nil {
 		d.IP = ip
 		d.Port, _ = strconv.Atoi(p)
@@ -236,14 +274,14 @@ func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail
 	}
 }
 
-func delivery(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, delay time.Duration) maillog.Delivery {
+func delivery(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, policy string, delay time.Duration) maillog.Delivery {
 	host, at := hop.Host, port(hop)
 	if hop.Path != "" {
 		host, at = hop.Path, 0
 	}
 	return maillog.Delivery{
 		ID: string(env.ID), From: env.From.String(), Domain: r.Name, Host: host, Port: at, Mode: hop.Protocol.String(), TLS: "none",
-		Delay: delay, Attempts: 1,
+		Policy: policy, Delay: delay, Attempts: 1,
 	}
 }
 

@@ -315,3 +315,29 @@ func TestOnWireBlackHole(t *testing.T) {
 		t.Error("a later message tried it")
 	}
 }
+
+// One of several hosts takes connections and says nothing: that costs one
+// connect_timeout, not the time that a reply may take.
+func TestOnWireHungHost(t *testing.T) {
+	for _, name := range []string{"greeting", "TLS"} {
+		hung, well := smtptest.New(t, smtptest.On(smtptest.Connect, smtptest.Always(smtptest.Silence()))), smtptest.New(t)
+		one := hopTo(hung)
+		one.ImplicitTLS = name == "TLS"
+		r := via(one, hopTo(well))
+		r.ConnectTimeout, r.CommandTimeout, r.DeadRetry = 400*time.Millisecond, time.Minute, time.Hour
+		f := New(onWire(t))
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if v := f.Forward(t.Context(), nil, message("a@b.c"), r); v.Code != hook.OK {
+					t.Errorf("%s: %v: %v", name, v.Reply, v.Reply.Cause)
+				}
+			})
+		}
+		wg.Wait()
+		if d := time.Since(began); d > 20*time.Second || len(well.Messages()) != 20 {
+			t.Errorf("%s: %d messages arrived after %v", name, len(well.Messages()), d)
+		}
+	}
+}

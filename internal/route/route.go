@@ -11,7 +11,8 @@
 //
 // A transaction is relayed to one place. A recipient that belongs to another
 // place than those before it is deferred (split=defer), or the whole message is
-// queued once and MX sends each recipient its own way (split=fanout).
+// queued once and MX sends each recipient its own way (split=fanout, and mail of
+// clients that may relay).
 package route
 
 import (
@@ -80,15 +81,26 @@ func Decide(f *conf.Forward, relaying bool, sender mail.Address, recipients []ma
 
 // Defers reports whether a recipient must come again in a transaction of its
 // own: it has another next hop than those accepted before it, and the message
-// cannot be queued for all of them.
+// is not queued for all of them. Mail of clients that may relay is queued, since
+// many of those are mail user agents, which do not come again, unless the queue
+// cannot do what one of the routes asks for.
 func Defers(f *conf.Forward, relaying bool, sender mail.Address, accepted []mail.Recipient, next mail.Recipient, notes mail.Notes) bool {
 	w := survey(f, sender, append(slices.Clip(accepted), next), notes)
-	if notes.String(NoteWants) != "" && w.wants != WantsForward || !w.mixed() || relaying && !w.outbound {
+	switch {
+	case notes.String(NoteWants) != "" && w.wants != WantsForward:
+		return false
+	case relaying:
+		return w.personal && (w.mixed() || !w.outbound) || w.differ(func(r *conf.ForwardRoute) string {
+			if r.Queue == WantsOutbound || r.Queue == WantsForward {
+				return "" // the queue does for both
+			}
+			return r.Queue
+		})
+	case !w.mixed():
 		return false
 	}
-	return f.Split != "fanout" || slices.ContainsFunc(w.routes, func(r *conf.ForwardRoute) bool {
-		return !relaying && nowhere(r) || r.AuthType == conf.AuthForward || r.Queue != w.routes[0].Queue
-	})
+	return f.Split != "fanout" || slices.ContainsFunc(w.routes, nowhere) || w.differ(wantedQueue) ||
+		slices.ContainsFunc(w.routes, func(r *conf.ForwardRoute) bool { return r.AuthType == conf.AuthForward })
 }
 
 func nowhere(r *conf.ForwardRoute) bool { return len(r.Hosts) == 0 }
@@ -97,26 +109,35 @@ func nowhere(r *conf.ForwardRoute) bool { return len(r.Hosts) == 0 }
 type ways struct {
 	routes   []*conf.ForwardRoute // one of each; never empty
 	outbound bool                 // enable_outbound for every recipient
+	personal bool                 // for one that has it: by the client's own credentials
 	wants    string               // the queue plugin that shall take the message
 }
 
 func (w *ways) mixed() bool { return len(w.routes) > 1 }
 
+// differ reports whether the routes have different values of something.
+func (w *ways) differ(value func(*conf.ForwardRoute) string) bool {
+	return slices.ContainsFunc(w.routes, func(r *conf.ForwardRoute) bool { return value(r) != value(w.routes[0]) })
+}
+
+func wantedQueue(r *conf.ForwardRoute) string { return r.Queue }
+
 func survey(f *conf.Forward, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) ways {
 	w := ways{outbound: true, wants: notes.String(NoteWants)}
 	for _, r := range recipients {
 		s := Section(f, sender, r.Address)
-		w.outbound = w.outbound && sendsOut(f, s)
 		t := transport(f, s)
+		w.outbound = w.outbound && sendsOut(f, s)
+		w.personal = w.personal || sendsOut(f, s) && t.AuthType == conf.AuthForward
 		if !slices.ContainsFunc(w.routes, func(o *conf.ForwardRoute) bool { return Same(o, t) }) {
 			w.routes = append(w.routes, t)
 		}
 	}
-	if w.wants == "" && !w.mixed() {
+	if w.wants == "" && !w.differ(wantedQueue) {
 		w.wants = w.routes[0].Queue
 	}
 	if hop, ok := Steered(f, sender, recipients, notes); ok {
-		w.routes = []*conf.ForwardRoute{to(f, hop)}
+		w.routes, w.personal = []*conf.ForwardRoute{to(f, hop)}, false
 	}
 	return w
 }
@@ -290,11 +311,11 @@ func Level(f *conf.Forward, r *conf.ForwardRoute, host string, addr netip.Addr) 
 	return mail.TLSMay
 }
 
-// hops returns the route's hosts with its credentials, best first; those that
-// take turns have one priority. Where the
-// file says nothing of encryption outbound.ini holds, as for all queued mail. A
-// client's own credentials are not at hand any more: the queue then keeps the
-// message rather than send it without.
+// hops returns the route's hosts with its credentials, limits and timeouts, best
+// first; those that take turns have one priority. Where the file says nothing of
+// encryption outbound.ini holds, as for all queued mail. A client's own
+// credentials are not at hand any more: the queue then keeps the message rather
+// than send it without.
 func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
 	list := slices.Clone(r.Hosts)
 	for i := range list {
@@ -306,6 +327,10 @@ func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
 		}
 		if h.TLS = Level(f, r, h.Host, addr); h.TLS == mail.TLSNone && !r.EnableTLS && !f.TLS.Excludes(h.Host, addr, "") {
 			h.TLS = mail.TLSDefault
+		}
+		h.Limits = mail.Limits{
+			Connections: r.MaxConnections, Messages: r.MaxMessages, Age: r.MaxAge, Idle: r.Timeout,
+			Connect: r.ConnectTimeout, Command: r.CommandTimeout, Submission: r.SubmissionTimeout,
 		}
 		h.AuthRequired, h.AuthInsecure = r.AuthType != "", r.AuthInsecure
 		if r.AuthType != conf.AuthForward {

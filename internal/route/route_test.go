@@ -281,6 +281,12 @@ func TestMXCredentials(t *testing.T) {
 
 func TestDefers(t *testing.T) {
 	fanout := func(f *conf.Forward) { f.Split = "fanout" }
+	personal := func(domain string) func(*conf.Forward) {
+		return func(f *conf.Forward) { f.Routes[domain].AuthType = conf.AuthForward }
+	}
+	queues := func(one, three string) func(*conf.Forward) {
+		return func(f *conf.Forward) { f.Routes["example1.com"].Queue, f.Routes["example3.com"].Queue = one, three }
+	}
 	notes := func(wants, hop string) mail.Notes {
 		n := mail.Notes{}
 		n.Set(NoteWants, wants)
@@ -302,7 +308,17 @@ func TestDefers(t *testing.T) {
 		{name: "main behind a section", accepted: "a@example1.com", next: "b@other.com", want: true},
 		{name: "section behind main", accepted: "b@other.com", next: "a@example1.com", want: true},
 		{name: "main's host", accepted: "a@other.com", next: "b@example4.com"},
-		{name: "relaying", accepted: "a@example1.com", next: "b@example3.com", relaying: true, want: true},
+		{name: "relaying", accepted: "a@example1.com", next: "b@example3.com", relaying: true},
+		{name: "relaying, with the client's credentials", accepted: "a@example1.com", next: "b@example3.com", relaying: true, want: true, change: personal("example3.com")},
+		{name: "relaying, with the client's credentials before", accepted: "b@example3.com", next: "a@example1.com", relaying: true, want: true, change: personal("example3.com")},
+		{name: "relaying, with the client's credentials alone", next: "b@example3.com", relaying: true, change: personal("example3.com")},
+		{name: "relaying, with the client's credentials and the queue", accepted: "b@example4.com", next: "a@other.com", relaying: true, want: true, change: func(f *conf.Forward) { f.Main.AuthType = conf.AuthForward }},
+		{name: "relaying, with the client's credentials if it were forwarded", accepted: "a@example1.com", next: "b@example3.com", relaying: true, change: func(f *conf.Forward) {
+			personal("example3.com")(f)
+			f.Routes["example3.com"].EnableOutbound = false
+		}},
+		{name: "relaying by another plugin", accepted: "a@example1.com", next: "b@example3.com", relaying: true, want: true, change: queues("", "lmtp")},
+		{name: "relaying by the queue", accepted: "a@example1.com", next: "b@example3.com", relaying: true, change: queues(WantsForward, WantsOutbound)},
 		{name: "relaying to the queue", accepted: "a@example1.com", next: "b@example4.com", relaying: true},
 		{name: "another plugin", accepted: "a@example1.com", next: "b@example3.com", notes: notes("lmtp", "")},
 		{name: "note of the first", accepted: "a@example1.com", next: "b@example3.com", notes: notes(WantsForward, "smtp://1.2.3.5:25"), want: true},
@@ -361,6 +377,12 @@ func TestQueueKey(t *testing.T) {
 			}
 		}
 	}
+	f.Routes["example3.com"].Queue = "lmtp" // another host, and the same plugin
+	for _, relaying := range []bool{false, true} {
+		if a := Decide(f, relaying, mail.Address{}, rcpts("a@example2.com b@example3.com"), nil).Action; a != Skip {
+			t.Errorf("relaying %v: what another plugin is to take: %v", relaying, a)
+		}
+	}
 	notes := mail.Notes{}
 	notes.Set(NoteWants, WantsOutbound)
 	if hops := MX(f, mail.Address{}, "example1.com", notes); len(hops) != 1 || hops[0].Host != "1.2.3.5" {
@@ -388,6 +410,9 @@ func TestMXCarriesTheRoute(t *testing.T) {
 		}, mail.NextHop{AuthType: "cram-md5", AuthUser: "u", AuthPass: "p", AuthRequired: true, AuthInsecure: true}},
 		{"external", func(_ *conf.Forward, r *conf.ForwardRoute) { r.AuthType = "external" }, mail.NextHop{AuthType: "external", AuthRequired: true}},
 		{"the client's credentials", func(_ *conf.Forward, r *conf.ForwardRoute) { r.AuthType = conf.AuthForward }, mail.NextHop{AuthRequired: true}},
+		{"limits", func(_ *conf.Forward, r *conf.ForwardRoute) {
+			r.MaxConnections, r.MaxMessages, r.MaxAge, r.Timeout, r.ConnectTimeout, r.CommandTimeout, r.SubmissionTimeout = 1, 2, 3, 4, 5, 6, 7
+		}, mail.NextHop{Limits: mail.Limits{Connections: 1, Messages: 2, Age: 3, Idle: 4, Connect: 5, Command: 6, Submission: 7}}},
 		{"hosts", func(_ *conf.Forward, r *conf.ForwardRoute) {
 			r.Hosts[0].Bind, r.Hosts[0].Helo, r.Hosts[0].Forwards, r.Hosts[0].Protocol = bind, "h", mail.XForward, mail.LMTP
 		}, mail.NextHop{Bind: bind, Helo: "h", Forwards: mail.XForward, Protocol: mail.LMTP}},

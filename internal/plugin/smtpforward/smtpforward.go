@@ -55,17 +55,25 @@ func (p *forward) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 		return hook.Proceed()
 	case d.Action == route.Forward:
 		return p.forwarder.Forward(ctx, e.Conn, e.Tx, d.Route)
+	case d.Action == route.ToQueue:
+		p.forgetHop(e.Tx)
 	case d.Action == route.Enqueue:
+		p.forgetHop(e.Tx)
 		notes := e.Tx.Notes
-		if _, elsewhere := route.Steered(p.cfg, e.Tx.From, e.Tx.Recipients, notes); !elsewhere && notes.String(route.NoteNextHop) != "" {
-			notes.Set(route.NoteNextHop, "") // of one of the routes
-		}
 		if notes.String(route.NoteWants) == "" {
 			notes.Set(route.NoteWants, route.WantsForward)
 		}
 		return p.forwarder.Queue(ctx, e.Tx)
 	}
 	return hook.Proceed()
+}
+
+// forgetHop drops the note of a next hop that is only one of several routes, so
+// that the queue sends each recipient its own way.
+func (p *forward) forgetHop(tx *hook.Transaction) {
+	if _, elsewhere := route.Steered(p.cfg, tx.From, tx.Recipients, tx.Notes); !elsewhere && tx.Notes.String(route.NoteNextHop) != "" {
+		tx.Notes.Set(route.NoteNextHop, "")
+	}
 }
 
 func (p *forward) getMX(_ context.Context, e *hook.Event) hook.Verdict {
@@ -151,7 +159,7 @@ func (p *forward) split(_ context.Context, e *hook.Event) hook.Verdict {
 		}
 	}
 	all := append(slices.Clip(tx.Recipients), e.Recipient)
-	if ours && route.Decide(p.cfg, tx.Relaying, tx.From, all, tx.Notes).Action == route.ToQueue {
+	if ours && route.Decide(p.cfg, tx.Relaying, tx.From, all, nil).Action == route.ToQueue {
 		tx.Notes.Set(route.NoteWants, "")
 		tx.Notes.Set(route.NoteNextHop, "")
 	}

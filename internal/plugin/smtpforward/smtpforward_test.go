@@ -295,6 +295,48 @@ func TestFanOut(t *testing.T) {
 	}
 }
 
+// Clients that may relay need not come again: what leads to different places is
+// left to the queue, whoever accepted it and whatever was noted for the first.
+func TestRelayedMixture(t *testing.T) {
+	for _, check := range []bool{false, true} {
+		for _, noted := range []string{"", "smtp://1.2.3.5"} {
+			cfg := config()
+			cfg.Forward.CheckRecipient = check
+			cfg.Forward.Main.EnableOutbound = true
+			for _, r := range cfg.Forward.Routes {
+				r.EnableOutbound = true
+			}
+			var r recorder
+			chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
+			c, tx := plugintest.Session(t, "s@x.org")
+			tx.Relaying = true
+			if noted != "" { // by another plugin
+				tx.Notes.Set("queue.wants", "smtp_forward")
+				tx.Notes.Set("queue.next_hop", noted)
+			}
+			for _, to := range []string{"a@example1.com", "b@example3.com", "c@gmail.com", "d@queued.com"} {
+				e := hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}}
+				if chain.Has(hook.OnRcpt) {
+					chain.Run(t.Context(), hook.OnRcpt, &e)
+				}
+				if v := chain.Run(t.Context(), hook.OnRcptOK, &e); v.Code != hook.Cont {
+					t.Fatalf("%s: %+v", to, v)
+				}
+				tx.Recipients = append(tx.Recipients, e.Recipient)
+			}
+			if v := chain.Run(t.Context(), hook.OnQueueOutbound, &hook.Event{Conn: c, Tx: tx}); v.Code != hook.Cont || len(r.routes) != 0 {
+				t.Errorf("check_recipient %v: %v %q", check, v, r.routes)
+			}
+			for domain, want := range map[string]string{"example1.com": "1.2.3.5", "example3.com": "1.2.3.6", "gmail.com": "1.2.3.4", "queued.com": "1.2.3.7"} {
+				d := &hook.Delivery{Envelope: tx.Envelope, Notes: mail.Notes{}}
+				if v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d, Host: domain}); v.Code != hook.OK || v.MX[0].Host != want {
+					t.Errorf("check_recipient %v, note %q: %s: %+v", check, noted, domain, v)
+				}
+			}
+		}
+	}
+}
+
 // A note of somebody else's steers the message past all routes, in session and
 // in the queue.
 func TestSteeredFanOut(t *testing.T) {
