@@ -71,15 +71,17 @@ type weighted struct {
 // For returns what holds for mail to a domain, in canonical form, whose mail
 // exchangers are hosts (nil: not known yet). Each key is taken from the first of
 // these that has it: the section of the domain, that of the longest *.domain
-// above it, the first [mx:] section that the best host fits (an exact name
-// before a pattern), [default], the main section.
+// above it, those of the best host that has any (its own name before the longest
+// pattern), [default], the main section.
 func (o *Outbound) For(domain string, hosts []string) Destination {
 	var d Destination
 	d.Section, d.MX = o.Match(domain, hosts)
 	exact, above := o.sections("", domain)
 	main := &Destination{TempFailIntervals: o.TempFailIntervals, MaxLifetime: o.MaxLifetime, DelayWarning: o.DelayWarning}
+	host := strings.TrimPrefix(d.MX, "mx:")
+	_, pattern := o.sections("mx:", host)
 	for _, l := range []*Destination{
-		o.Destinations[exact], o.Destinations[above], o.Destinations[d.MX], o.Destinations["default"], main,
+		o.Destinations[exact], o.Destinations[above], o.Destinations[d.MX], o.Destinations[pattern], o.Destinations["default"], main,
 	} {
 		if l != nil {
 			d.inherit(l)
@@ -99,6 +101,16 @@ func (o *Outbound) Match(domain string, hosts []string) (section, mx string) {
 		}
 	}
 	return cmp.Or(exact, above), mx
+}
+
+// HasMX reports whether any section is for mail exchangers.
+func (o *Outbound) HasMX() bool {
+	for name := range o.Destinations {
+		if strings.HasPrefix(name, "mx:") {
+			return true
+		}
+	}
+	return false
 }
 
 // sections returns the names of the sections for a name itself, and for what is
@@ -175,7 +187,7 @@ func (d *Destination) entries() []entry {
 		{key: "helo", field: weights(&d.helo, checkHelo)},
 		{key: "tls", field: tlsLevel(&d.TLS)},
 		{key: "host", field: text(&d.host)},
-		{key: "auth_type", field: choice(&d.authType, "plain", "login")},
+		{key: "auth_type", field: choice(&d.authType, "plain", "login", "cram-md5")},
 		{key: "auth_user", field: text(&d.authUser), once: "auth_pass"},
 		{key: "auth_pass", field: secret(&d.authPass)},
 	}

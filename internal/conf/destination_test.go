@@ -59,7 +59,7 @@ temp_fail_intervals=none
 		{"x.example.com", "", answer{"*.example.com", "", Range{7, 7}, hour, 6, d3, time.Hour, 1, 0, true}},
 		{"y.sub.example.com", "", answer{"*.sub.example.com", "", Range{7, 7}, Rate{}, 50, d3, time.Hour, 1, mail.TLSEncrypt, false}},
 		{"other.test", "alt.google.com mx.other.test", answer{"", "mx:*.google.com", Range{2, 40}, Rate{600, time.Minute}, 50, d1, time.Hour, 1, 0, false}},
-		{"other.test", "MX.google.com. alt.google.com", answer{"", "mx:mx.google.com", Range{7, 7}, Rate{20, time.Second}, 50, d3, time.Hour, 0, 0, false}},
+		{"other.test", "MX.google.com. alt.google.com", answer{"", "mx:mx.google.com", Range{2, 40}, Rate{20, time.Second}, 50, d1, time.Hour, 0, 0, false}}, // both sections
 		{"x.example.com", "a.google.com", answer{"*.example.com", "mx:*.google.com", Range{2, 40}, hour, 6, d1, time.Hour, 1, 0, true}},
 		{"google.com", "google.com", answer{"", "", Range{7, 7}, Rate{}, 50, d3, time.Hour, 1, 0, false}},
 	} {
@@ -95,10 +95,10 @@ func TestSources(t *testing.T) {
 }
 
 func TestSmartHosts(t *testing.T) {
-	c, texts := load(t, files{"outbound.ini": "[example.com]\nhost=a.example:26 tls://b.example\nauth_type=login\nauth_user=u\nauth_pass=p"})
+	c, texts := load(t, files{"outbound.ini": "[example.com]\nhost=a.example:26 tls://b.example\nauth_type=cram-md5\nauth_user=u\nauth_pass=p"})
 	want := []mail.NextHop{
-		{Host: "a.example", Port: 26, AuthType: "login", AuthUser: "u", AuthPass: "p", AuthRequired: true},
-		{Host: "b.example", Port: 465, ImplicitTLS: true, AuthType: "login", AuthUser: "u", AuthPass: "p", AuthRequired: true},
+		{Host: "a.example", Port: 26, AuthType: "cram-md5", AuthUser: "u", AuthPass: "p", AuthRequired: true},
+		{Host: "b.example", Port: 465, ImplicitTLS: true, AuthType: "cram-md5", AuthUser: "u", AuthPass: "p", AuthRequired: true},
 	}
 	if got := c.Outbound.For("example.com", nil).Hosts; !reflect.DeepEqual(got, want) || len(texts) > 0 {
 		t.Errorf("%+v %v", got, texts)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -28,6 +29,9 @@ type attempt struct {
 	env     mail.Envelope
 	content mail.Content
 	notes   mail.Notes // hook.Delivery.Notes
+	queued  mail.Notes // the message's, as the queue has them
+	was     kept
+	ran     bool // there was an attempt
 	force   atomic.Bool
 	policy  *policy
 	res     delivery.Result
@@ -35,6 +39,7 @@ type attempt struct {
 
 	accounted []bool // recipients that are settled, or in later
 	later     []rest
+	debts     []debt
 }
 
 // rest is recipients that stay scheduled.
@@ -42,7 +47,34 @@ type rest struct {
 	index    []int
 	attempts int
 	next     time.Time
-	owed     bool // done with, but for the queue's record of it
+}
+
+// kept is what plugins left with a delivery until its next attempt.
+type kept struct {
+	notes   mail.Notes // hook.Delivery.Notes
+	message mail.Notes // the message's, if they were changed
+	force   bool       // hook.Delivery.ForceTLS
+	asked   bool       // send_email and get_mx have been asked about this attempt
+}
+
+func (k kept) nothing() bool {
+	return len(k.notes) == 0 && k.message == nil && !k.force && !k.asked
+}
+
+// keeps returns what is to be kept; asked: the attempt is still to be made.
+func (a *attempt) keeps(asked bool) kept {
+	k := kept{notes: a.notes, force: a.force.Load(), message: a.was.message, asked: asked}
+	if a.env.Notes != nil && !reflect.DeepEqual(a.env.Notes, a.queued) {
+		k.message = a.env.Notes
+	}
+	return k
+}
+
+// keepFor notes what u's next attempt finds again. The caller holds o.mu.
+func (o *Outbound) keepFor(u *schedule.Unit, k kept) {
+	if !k.nothing() {
+		o.kept[u] = k
+	}
 }
 
 // attempt makes one attempt at u and puts back in the schedule what is left.
@@ -51,21 +83,18 @@ func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
 	a.accounted = make([]bool, len(a.index))
 	defer a.end()
 	o.mu.Lock()
-	owed := o.owed[u]
-	delete(o.owed, u)
-	a.notes = o.notes[u]
-	delete(o.notes, u)
+	a.was = o.kept[u]
+	delete(o.kept, u)
 	o.mu.Unlock()
-	if a.notes == nil {
+	if a.notes = a.was.notes; a.notes == nil {
 		a.notes = mail.Notes{}
 	}
+	a.force.Store(a.was.force)
 	switch {
-	case owed:
-		a.settle(a.open())
 	case u.Expired():
 		a.expire(ctx)
 	case u.Late():
-		a.late()
+		a.late(ctx)
 	default:
 		a.run(ctx)
 	}
@@ -95,18 +124,42 @@ func (a *attempt) end() {
 		} else {
 			u = o.schedule.Add(now, schedule.Delivery{ID: u.ID(), Domain: domain, Recipients: r.index, Attempts: r.attempts, Next: r.next, Received: u.Received(), Null: u.Null(), Marked: a.unit.Marked()})
 		}
-		if len(a.notes) > 0 && !r.owed {
-			o.notes[u] = a.notes
+		k := a.keeps(a.was.asked && !a.ran)
+		if i > 0 { // the two may run at the same time
+			k.notes, k.message = k.notes.Clone(), k.message.Clone()
 		}
-		if r.owed {
-			o.owed[u] = true
-		}
+		o.keepFor(u, k)
+	}
+	for _, d := range a.debts {
+		o.owe(d)
+	}
+	if len(o.held) > 0 {
+		o.unmark(a.unit.ID(), slices.DeleteFunc(slices.Clone(a.index), func(i int) bool {
+			return slices.ContainsFunc(a.later, func(r rest) bool { return slices.Contains(r.index, i) })
+		}))
 	}
 	if len(a.later) == 0 {
 		o.schedule.Done(a.unit)
 	}
 	o.mu.Unlock()
 	o.signal()
+}
+
+// unmark forgets that recipients are held which are done with. The caller holds
+// o.mu.
+func (o *Outbound) unmark(id mail.ID, recipients []int) {
+	h := o.held[id]
+	if len(h) == 0 {
+		return
+	}
+	for _, i := range recipients {
+		if h[i] == nil {
+			delete(h, i)
+		}
+	}
+	if len(h) == 0 {
+		delete(o.held, id)
+	}
 }
 
 // run is the attempt itself. Recipients that it leaves open are due again at
@@ -116,9 +169,14 @@ func (a *attempt) run(ctx context.Context) {
 	if !a.load() {
 		return
 	}
-	hops, refusal, postponed := a.ask(ctx)
-	if postponed {
-		return
+	a.ran = true
+	var hops []mail.NextHop
+	var refusal *reply.Reply
+	if !a.was.asked { // else they gave no hops: such a delivery is never put back
+		var postponed bool
+		if hops, refusal, postponed = a.ask(ctx); postponed {
+			return
+		}
 	}
 	if refusal == nil {
 		refusal = a.send(ctx, hops)
@@ -185,6 +243,10 @@ func (a *attempt) send(ctx context.Context, hops []mail.NextHop) *reply.Reply {
 		job.Settings = a.policy.settings(other) // no host has an address of that family
 		a.res = o.delivery.Attempt(ctx, job, plan)
 	}
+	if a.env.RequireTLS && a.env.From.IsNull() && slices.IndexFunc(a.res.Replies, secure) < 0 && !a.res.Interrupted {
+		a.env.RequireTLS = false // RFC 8689 section 5: it is no reason to keep a DSN back
+		a.res = o.delivery.Attempt(ctx, job, plan)
+	}
 	if a.res.Interrupted || hooked && a.shares() {
 		return nil
 	}
@@ -196,6 +258,15 @@ func (a *attempt) send(ctx context.Context, hops []mail.NextHop) *reply.Reply {
 	}
 	a.report(out)
 	return nil
+}
+
+// secure reports whether a reply is about anything but TLS that cannot be had.
+func secure(r *reply.Reply) bool {
+	switch r.Status() {
+	case reply.Enhanced{4, 7, 5}, reply.Enhanced{4, 7, 10}, reply.Enhanced{4, 7, 30}, reply.Enhanced{5, 7, 30}:
+		return false
+	}
+	return true
 }
 
 // locate tells the schedule which domains this one shares its next hops with;
@@ -216,9 +287,7 @@ func (a *attempt) locate(plan *delivery.Plan) bool {
 	if o.schedule.Locate(a.unit, site, a.policy.limits, o.o.Now()) {
 		return true
 	}
-	if len(a.notes) > 0 {
-		o.notes[a.unit] = a.notes
-	}
+	o.keepFor(a.unit, a.keeps(true))
 	return false
 }
 
@@ -240,8 +309,22 @@ func (a *attempt) expire(ctx context.Context) {
 	if !a.load() {
 		return
 	}
+	if a.lives(ctx) {
+		a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: a.now().Add(localWait)})
+		return
+	}
 	a.res.Replies = a.all(a.unattempted("4.4.7"))
 	a.fail(ctx, a.open())
+}
+
+// lives reports whether the domain's mail exchangers have a section with a longer
+// lifetime, which is not known before the first attempt of this process.
+func (a *attempt) lives(ctx context.Context) bool {
+	if !a.o.o.Config.HasMX() || !a.policy.backoff.Expired(a.env.Received, a.now()) {
+		return false
+	}
+	plan, refusal := a.o.delivery.Plan(ctx, delivery.Job{Envelope: &a.env, Domain: a.unit.Domain()})
+	return refusal == nil && !a.o.policy(a.unit.Domain(), plan.Hosts()).backoff.Expired(a.env.Received, a.now())
 }
 
 // unattempted is the reply about what its destination could not be tried with.
@@ -260,10 +343,10 @@ func (a *attempt) unattempted(status string) *reply.Reply {
 }
 
 // late warns of what waits for its destination.
-func (a *attempt) late() {
+func (a *attempt) late(ctx context.Context) {
 	if a.load() {
 		a.res.Replies = a.all(a.unattempted("4.4.1"))
-		a.warn(a.open())
+		a.warn(ctx, a.open())
 	}
 	next := a.unit.Next()
 	if !a.unit.Marked() {
@@ -297,8 +380,11 @@ func (a *attempt) load() bool {
 		a.env.Recipients[n] = env.Recipients[i]
 	}
 	// Other deliveries of the message may run at the same time.
-	if a.env.Notes = env.Notes.Clone(); a.env.Notes == nil {
-		a.env.Notes = mail.Notes{}
+	if a.queued = env.Notes; a.queued == nil {
+		a.queued = mail.Notes{}
+	}
+	if a.env.Notes = a.was.message; a.env.Notes == nil {
+		a.env.Notes = a.queued.Clone()
 	}
 	return true
 }
@@ -445,7 +531,7 @@ func (a *attempt) settle(recipients []int) {
 	index := a.account(recipients)
 	if err := a.o.o.Queue.Settle(a.unit.ID(), index); err != nil && !a.o.unknown(err) {
 		a.log("recipients are done with, but the queue cannot record it", zap.Ints("recipients", index), zap.Error(err))
-		a.later = append(a.later, rest{index: index, attempts: a.unit.Attempts(), next: a.now().Add(localWait), owed: true})
+		a.debts = append(a.debts, debt{a.unit.ID(), a.unit.Domain(), index, a.now().Add(localWait)})
 	}
 }
 

@@ -55,6 +55,11 @@ type Queue interface {
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
 	Settle(id mail.ID, recipients []int) error
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
+	// Hold and Release return when it is durable that recipients are held, or are
+	// not any more; nil means all. Find tells of those that are not settled.
+	Hold(id mail.ID, recipients []int) error
+	Release(id mail.ID, recipients []int) error
+	Find(id mail.ID) (mail.Pending, bool)
 	// Path returns the name of a file with the content of a message.
 	Path(id mail.ID) (string, error)
 }
@@ -96,7 +101,8 @@ type Options struct {
 	Templates dsn.Templates
 
 	Queue    Queue
-	Unknown  error // what Queue's errors wrap when a message is not there (any more); nil: nothing
+	NewBody  func() Body // for Submit, which fails without
+	Unknown  error       // what Queue's errors wrap when a message is not there (any more); nil: nothing
 	Resolver delivery.Resolver
 	Pool     delivery.Sender
 	Chain    Chain        // nil: no hooks
@@ -123,21 +129,25 @@ type Outbound struct {
 	policyMu sync.Mutex // may be taken while mu is held
 	policies map[[2]string]*policy
 
+	holding sync.Mutex // queue and held change together; before mu
+
 	mu       sync.Mutex
 	schedule *schedule.Schedule
-	// owed are units whose recipients are done with; only the queue does not
+	// debts are recipients that are done with; only the queue does not
 	// know it yet.
-	owed map[*schedule.Unit]bool
-	// notes are what plugins keep with a delivery between its attempts.
-	notes map[*schedule.Unit]mail.Notes
+	debts   []debt
+	repayAt time.Time // the earliest of them
+	kept    map[*schedule.Unit]kept
 	// held are recipients that Hold was asked for, by message and index: with
 	// what is needed to schedule them again, or nil while their unit has not
 	// come up.
-	held map[mail.ID]map[int]*schedule.Delivery
+	held map[mail.ID]map[int]*parked
 
 	// While Run still loads what was in the queue before, flushed are the
 	// domains that Flush was asked for ("" is all); nil afterwards.
 	flushed map[string]bool
+	// released are messages that Release was asked for meanwhile.
+	released []mail.ID
 }
 
 // New returns an Outbound that does nothing before Run.
@@ -174,9 +184,8 @@ func New(o Options) *Outbound {
 		pid:      os.Getpid(),
 		wake:     make(chan struct{}, 1),
 		policies: map[[2]string]*policy{},
-		owed:     map[*schedule.Unit]bool{},
-		notes:    map[*schedule.Unit]mail.Notes{},
-		held:     map[mail.ID]map[int]*schedule.Delivery{},
+		kept:     map[*schedule.Unit]kept{},
+		held:     map[mail.ID]map[int]*parked{},
 		flushed:  map[string]bool{},
 	}
 	out.schedule = schedule.New(schedule.Options{
@@ -238,7 +247,10 @@ func (o *Outbound) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { o.load(ctx) })
 	for ctx.Err() == nil {
-		units, wait := o.due()
+		units, debts, wait := o.due()
+		if len(debts) > 0 {
+			running.Go(func() { o.repay(debts) })
+		}
 		for _, u := range units {
 			running.Go(func() { o.attempt(attempts, u) })
 		}
@@ -260,6 +272,11 @@ func (o *Outbound) Run(ctx context.Context) error {
 	}
 	cut()
 	<-idle
+	o.mu.Lock()
+	debts := o.debts
+	o.debts = nil
+	o.mu.Unlock()
+	o.repay(debts)
 	return nil
 }
 
@@ -296,8 +313,12 @@ func (o *Outbound) load(ctx context.Context) {
 		}
 	}
 	o.mu.Lock()
-	o.flushed = nil
+	released := o.released
+	o.flushed, o.released = nil, nil
 	o.mu.Unlock()
+	for _, id := range released {
+		o.reconcile(id)
+	}
 }
 
 // never is a wait that only a signal ends.
@@ -318,14 +339,14 @@ func (o *Outbound) sleep(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// due hands out what is to be attempted now, and says how long there will be
-// nothing more.
-func (o *Outbound) due() ([]*schedule.Unit, time.Duration) {
+// due hands out what is to be attempted and recorded now, and says how long there
+// will be nothing more.
+func (o *Outbound) due() (units []*schedule.Unit, debts []debt, wait time.Duration) {
 	disabled := o.o.Disabled()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
-	var units []*schedule.Unit
+	debts = o.payable(now)
 	if !disabled {
 		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
 	}
@@ -333,12 +354,16 @@ func (o *Outbound) due() ([]*schedule.Unit, time.Duration) {
 	next, ok := o.schedule.Next(now)
 	switch {
 	case !ok:
-		return units, never
+		wait = never
 	case disabled:
-		return units, max(disabledPoll, next.Sub(now))
+		wait = max(disabledPoll, next.Sub(now))
 	default:
-		return units, max(0, next.Sub(now))
+		wait = max(0, next.Sub(now))
 	}
+	if repay := o.repayAt.Sub(now); len(o.debts) > 0 && (wait == never || repay < wait) {
+		wait = max(0, repay)
+	}
+	return units, debts, wait
 }
 
 // add schedules the deliveries of a message: recipients of one domain that are
@@ -370,7 +395,7 @@ func (o *Outbound) add(p mail.Pending) {
 		v := groups[k]
 		switch {
 		case r.Held:
-			o.park(delivery(k.domain, r), r.Index)
+			o.park(&parked{Delivery: *delivery(k.domain, r)}, r.Index)
 			continue
 		case v == nil || o.o.AlwaysSplit:
 			v = delivery(k.domain, r)

@@ -56,7 +56,7 @@ func (a *attempt) deliver(ctx context.Context, recipients []int) {
 		params.OKRecipients = append(params.OKRecipients, a.env.Recipients[i])
 	}
 	a.hook(ctx, hook.OnDelivered, hook.Event{Success: params}, recipients)
-	a.confirm(recipients)
+	a.confirm(ctx, recipients)
 }
 
 // deferAll is for recipients that are tried again after wait. Hook deferred may
@@ -83,13 +83,13 @@ func (a *attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 	next := a.policy.backoff.Until(a.env.Received, now, wait)
 	a.putOff(recipients, a.res.Replies, a.unit.Attempts()+1, next)
 	if w := a.policy.DelayWarning; w > 0 && !now.Before(a.env.Received.Add(w)) && !a.unit.Marked() {
-		a.warn(recipients)
+		a.warn(ctx, recipients)
 	}
 }
 
 // warn tells the sender once that recipients are not served yet, where NOTIFY
 // does not forbid it. What cannot be told now is told after the next attempt.
-func (a *attempt) warn(recipients []int) {
+func (a *attempt) warn(ctx context.Context, recipients []int) {
 	var told []int
 	for _, i := range recipients {
 		if dsn.Wanted(a.env.Recipients[i], dsn.Delayed) {
@@ -97,7 +97,7 @@ func (a *attempt) warn(recipients []int) {
 		}
 	}
 	if len(told) > 0 && !a.env.From.IsNull() {
-		p, err := a.tell(told, dsn.Delayed)
+		p, err := a.tell(ctx, told, dsn.Delayed)
 		if err != nil {
 			a.log("DSN of delay cannot be queued", zap.Error(err))
 			return
@@ -151,7 +151,7 @@ func (a *attempt) fail(ctx context.Context, recipients []int) {
 	case len(told) == 0:
 		a.give(recipients, notWanted)
 	default:
-		p, err := a.tell(told, dsn.Failed)
+		p, err := a.tell(ctx, told, dsn.Failed)
 		if err != nil {
 			a.log("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))
 			a.putOff(recipients, a.res.Replies, a.unit.Attempts(), a.now().Add(localWait))
@@ -193,7 +193,7 @@ func (a *attempt) reason(i int) string {
 func (a *attempt) results(recipients []int) []hook.RecipientResult {
 	all := make([]hook.RecipientResult, len(recipients))
 	for n, i := range recipients {
-		all[n] = hook.RecipientResult{Recipient: a.env.Recipients[i], Reply: a.res.Replies[i]}
+		all[n] = hook.RecipientResult{Recipient: a.env.Recipients[i], Reply: a.res.Replies[i], Host: a.remote()}
 	}
 	return all
 }

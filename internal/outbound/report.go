@@ -1,6 +1,10 @@
 package outbound
 
 import (
+	"context"
+	"slices"
+	"strings"
+
 	"go.uber.org/zap"
 
 	"tarishi/internal/dsn"
@@ -12,11 +16,21 @@ import (
 // queue, and sees to its delivery. env and c are the message. nil means that
 // the DSN is durable, or that nobody is to be told; an error is temporary.
 func (o *Outbound) Report(env *mail.Envelope, c mail.Content, failed []hook.RecipientResult) error {
+	return o.report(env, c, dsn.Failed, failed)
+}
+
+// Confirm is Report for recipients that a next hop took; action is dsn.Relayed
+// or dsn.Delivered.
+func (o *Outbound) Confirm(env *mail.Envelope, c mail.Content, action string, taken []hook.RecipientResult) error {
+	return o.report(env, c, action, taken)
+}
+
+func (o *Outbound) report(env *mail.Envelope, c mail.Content, action string, results []hook.RecipientResult) error {
 	r := o.newReport(env, c)
-	for _, f := range failed {
-		if dsn.Wanted(f.Recipient, dsn.Failed) {
+	for _, x := range results {
+		if dsn.Wanted(x.Recipient, action) {
 			r.Recipients = append(r.Recipients, dsn.Recipient{
-				Recipient: f.Recipient, Action: dsn.Failed, Reply: f.Reply,
+				Recipient: x.Recipient, Action: action, Reply: x.Reply, RemoteMTA: x.Host, LastAttempt: r.Date,
 			})
 		}
 	}
@@ -28,7 +42,7 @@ func (o *Outbound) Report(env *mail.Envelope, c mail.Content, failed []hook.Reci
 		o.o.Mail.NoDSN(string(env.ID), notWanted)
 		return nil
 	}
-	p, err := o.put(r)
+	p, err := o.put(context.Background(), r)
 	if err != nil {
 		return err
 	}
@@ -48,10 +62,12 @@ func (o *Outbound) newReport(env *mail.Envelope, c mail.Content) dsn.Report {
 	}
 }
 
-// put composes a DSN and puts it in the queue. The caller enqueues it.
-func (o *Outbound) put(r dsn.Report) (mail.Pending, error) {
+// put composes a DSN, shows it to pre_send_trans_email and puts it in the queue.
+// The caller enqueues it.
+func (o *Outbound) put(ctx context.Context, r dsn.Report) (mail.Pending, error) {
 	env, content, err := dsn.Compose(r, o.o.Templates)
 	if err == nil {
+		content = o.shown(ctx, env, content)
 		err = o.o.Queue.Put(env, content)
 	}
 	if err != nil {
@@ -63,14 +79,27 @@ func (o *Outbound) put(r dsn.Report) (mail.Pending, error) {
 	return mail.NewPending(env, content.Size()), nil
 }
 
+// shown returns a DSN with the header fields that plugins gave it, a signature
+// for instance. Nothing else of it is theirs to change.
+func (o *Outbound) shown(ctx context.Context, env *mail.Envelope, c mail.Content) mail.Content {
+	if o.o.Chain == nil || !o.o.Chain.Has(hook.OnPreSendTransEmail) {
+		return c
+	}
+	t := &hook.Transaction{Envelope: *env, Relaying: true, Results: hook.NewResults(), Content: c, Size: c.Size()}
+	t.Recipients, t.Notes = slices.Clone(env.Recipients), mail.Notes{}
+	if err := readHeader(t); err != nil {
+		o.o.Log.Error("DSN goes out without what plugins add to it", zap.String("uuid", string(env.ID)), zap.Error(err))
+		return c
+	}
+	o.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t})
+	return t.Final()
+}
+
 // tell puts a DSN about what became of recipients in the queue. The caller
 // enqueues it.
-func (a *attempt) tell(recipients []int, action string) (mail.Pending, error) {
+func (a *attempt) tell(ctx context.Context, recipients []int, action string) (mail.Pending, error) {
 	r := a.o.newReport(&a.env, a.content)
-	remote := a.res.Host
-	if a.res.IP == "" { // a socket, or nowhere at all
-		remote = ""
-	}
+	remote := a.remote()
 	for _, i := range recipients {
 		r.Recipients = append(r.Recipients, dsn.Recipient{
 			Recipient: a.env.Recipients[i], Action: action, Reply: a.res.Replies[i], RemoteMTA: remote,
@@ -80,13 +109,25 @@ func (a *attempt) tell(recipients []int, action string) (mail.Pending, error) {
 			r.Recipients[len(r.Recipients)-1].RetryUntil = a.env.Received.Add(a.policy.MaxLifetime)
 		}
 	}
-	return a.o.put(r)
+	return a.o.put(ctx, r)
+}
+
+// remote is who decided in this attempt: what listens on a socket of this host
+// goes by our name. "" is nobody.
+func (a *attempt) remote() string {
+	switch {
+	case strings.HasPrefix(a.res.Host, "/"):
+		return a.o.o.Me
+	case a.res.IP == "":
+		return ""
+	}
+	return a.res.Host
 }
 
 // confirm tells the sender of success where NOTIFY=SUCCESS asks for it and the
 // next hop, which has no DSN, will not (RFC 3461 section 5.2.2). What an LMTP
 // server takes is delivered.
-func (a *attempt) confirm(recipients []int) {
+func (a *attempt) confirm(ctx context.Context, recipients []int) {
 	if a.res.DSN || a.env.From.IsNull() {
 		return
 	}
@@ -103,7 +144,7 @@ func (a *attempt) confirm(recipients []int) {
 	if len(told) == 0 {
 		return
 	}
-	p, err := a.tell(told, action)
+	p, err := a.tell(ctx, told, action)
 	if err != nil {
 		a.log("DSN of success cannot be queued", zap.Error(err))
 		return

@@ -160,6 +160,46 @@ func (q *memoryQueue) Defer(id mail.ID, recipients []int, attempts int, next tim
 	return nil
 }
 
+func (q *memoryQueue) Hold(id mail.ID, recipients []int) error {
+	return q.setHeld("hold", id, recipients, true)
+}
+
+func (q *memoryQueue) Release(id mail.ID, recipients []int) error {
+	return q.setHeld("release", id, recipients, false)
+}
+
+func (q *memoryQueue) setHeld(op string, id mail.ID, recipients []int, on bool) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m := q.messages[id]
+	if m == nil {
+		return errors.New("no such message")
+	}
+	if err := q.fail[op]; err != nil {
+		return err
+	}
+	for i, r := range m.pending {
+		if recipients == nil || slices.Contains(recipients, i) {
+			r.Held = on
+			m.pending[i] = r
+		}
+	}
+	return nil
+}
+
+func (q *memoryQueue) Find(id mail.ID) (p mail.Pending, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m := q.messages[id]
+	if m == nil {
+		return p, false
+	}
+	for _, r := range m.pending {
+		p.Recipients = append(p.Recipients, r)
+	}
+	return p, true
+}
+
 func (q *memoryQueue) Path(id mail.ID) (string, error) { return "/queue/" + string(id) + ".eml", nil }
 
 func (q *memoryQueue) set(op string, err error) {

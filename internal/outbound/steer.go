@@ -2,75 +2,124 @@ package outbound
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"tarishi/internal/mail"
 	"tarishi/internal/schedule"
 )
 
-// Hold keeps recipients of a message, by their indices in its envelope, from
-// being attempted until Release. An attempt that runs is not stopped. Held
-// recipients do not expire. The queue is told by who calls.
-func (o *Outbound) Hold(id mail.ID, recipients []int) {
+// parked is a held recipient whose delivery came up, and what is needed to
+// schedule it again.
+type parked struct {
+	schedule.Delivery
+	kept kept
+}
+
+// Hold keeps recipients of a message, by their indices in its envelope (nil: all
+// that are not settled), from being attempted until Release. It is durable when
+// Hold returns nil; an error is the queue's. An attempt that runs is not stopped,
+// but is the last one. Held recipients do not expire.
+func (o *Outbound) Hold(id mail.ID, recipients []int) error {
+	o.holding.Lock()
+	defer o.holding.Unlock()
+	if err := o.o.Queue.Hold(id, recipients); err != nil {
+		return err
+	}
+	p, _ := o.o.Queue.Find(id)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, i := range recipients {
-		if h := o.held[id]; h == nil || h[i] == nil {
-			o.hold(id, i, nil)
+	for _, r := range p.Recipients {
+		if r.Held && o.held[id][r.Index] == nil {
+			o.hold(id, r.Index, nil)
 		}
 	}
+	return nil
 }
 
 // hold notes that a recipient is held. The caller holds o.mu.
-func (o *Outbound) hold(id mail.ID, recipient int, v *schedule.Delivery) {
+func (o *Outbound) hold(id mail.ID, recipient int, v *parked) {
 	h := o.held[id]
 	if h == nil {
-		h = map[int]*schedule.Delivery{}
+		h = map[int]*parked{}
 		o.held[id] = h
 	}
 	h[recipient] = v
 }
 
 // park keeps a held recipient out of the schedule. The caller holds o.mu.
-func (o *Outbound) park(v *schedule.Delivery, recipient int) {
+func (o *Outbound) park(v *parked, recipient int) {
 	v.Recipients = []int{recipient}
 	o.hold(v.ID, recipient, v)
 }
 
-// Release makes recipients that were held due now.
-func (o *Outbound) Release(id mail.ID, recipients []int) {
+// Release undoes Hold, in the same way; nil means all that are held. Recipients
+// whose time came meanwhile are due now, others at their time.
+func (o *Outbound) Release(id mail.ID, recipients []int) error {
+	o.holding.Lock()
+	defer o.holding.Unlock()
+	if err := o.o.Queue.Release(id, recipients); err != nil {
+		return err
+	}
+	o.unpark(id, recipients)
+	return nil
+}
+
+// unpark schedules what was held; nil means all.
+func (o *Outbound) unpark(id mail.ID, recipients []int) {
 	o.mu.Lock()
+	h := o.held[id]
+	if recipients == nil {
+		recipients = slices.Sorted(maps.Keys(h))
+	}
+	if o.flushed != nil { // the queue may have told of it already, see load
+		o.released = append(o.released, id)
+	}
 	type key struct {
 		domain   string
 		attempts int
+		next     int64
 	}
-	groups := map[key]*schedule.Delivery{}
-	h := o.held[id]
-	now := o.o.Now()
+	groups := map[key]*parked{}
+	var order []*parked
 	for _, i := range recipients {
-		v, held := h[i]
+		v := h[i]
 		delete(h, i)
-		if !held || v == nil {
+		if v == nil {
 			continue
 		}
-		k := key{v.Domain, v.Attempts}
+		k := key{v.Domain, v.Attempts, v.Next.UnixNano()}
 		if g := groups[k]; g != nil && !o.o.AlwaysSplit {
 			g.Recipients = append(g.Recipients, i)
 			continue
-		} else if g != nil {
-			o.schedule.Add(now, *g)
 		}
-		v.Next = time.Time{}
 		groups[k] = v
+		order = append(order, v)
 	}
-	for _, v := range groups {
-		o.schedule.Add(now, *v)
+	now := o.o.Now()
+	for _, v := range order {
+		o.keepFor(o.schedule.Add(now, v.Delivery), v.kept)
 	}
 	if len(h) == 0 {
 		delete(o.held, id)
 	}
 	o.mu.Unlock()
 	o.signal()
+}
+
+// reconcile unparks what was parked although it is not held any more.
+func (o *Outbound) reconcile(id mail.ID) {
+	o.holding.Lock()
+	defer o.holding.Unlock()
+	p, _ := o.o.Queue.Find(id)
+	free := []int{}
+	for _, r := range p.Recipients {
+		if !r.Held {
+			free = append(free, r.Index)
+		}
+	}
+	o.unpark(id, free)
 }
 
 // withhold takes held recipients out of units that were handed out, and returns
@@ -82,27 +131,29 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 	kept := units[:0]
 	for _, u := range units {
 		h := o.held[u.ID()]
-		if len(h) == 0 || o.owed[u] {
+		if len(h) == 0 {
 			kept = append(kept, u)
 			continue
 		}
 		var free []int
-		parked := false
+		taken := false
 		for _, i := range u.Recipients() {
 			if _, held := h[i]; !held {
 				free = append(free, i)
 				continue
 			}
-			parked = true
-			o.park(&schedule.Delivery{
-				ID: u.ID(), Domain: u.Domain(), Attempts: u.Attempts(), Received: u.Received(), Null: u.Null(), Marked: u.Marked(),
-			}, i)
+			taken = true
+			k := o.kept[u]
+			k.notes, k.message = k.notes.Clone(), k.message.Clone() // each has its own
+			o.park(&parked{schedule.Delivery{
+				ID: u.ID(), Domain: u.Domain(), Attempts: u.Attempts(), Next: u.Next(), Received: u.Received(), Null: u.Null(), Marked: u.Marked(),
+			}, k}, i)
 		}
 		switch {
-		case !parked:
+		case !taken:
 			kept = append(kept, u)
 		case len(free) == 0:
-			delete(o.notes, u)
+			delete(o.kept, u)
 			o.schedule.Done(u)
 		default:
 			o.schedule.Defer(u, now, free, u.Attempts(), now)
@@ -128,10 +179,10 @@ func (o *Outbound) Forget(ids ...mail.ID) {
 		return true
 	})
 	for _, u := range units {
-		delete(o.owed, u)
-		delete(o.notes, u)
+		delete(o.kept, u)
 		o.schedule.Drop(u)
 	}
+	o.debts = slices.DeleteFunc(o.debts, func(d debt) bool { return gone[d.id] })
 	for _, id := range ids {
 		delete(o.held, id)
 	}
@@ -159,16 +210,29 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 			return true
 		}
 		w := Waiting{u.Domain(), u.Recipients(), u.Attempts(), u.Next(), o.schedule.Why(u, now)}
+		held := 0
+		for _, i := range w.Recipients {
+			if _, marked := o.held[id][i]; marked {
+				held++
+			}
+		}
 		switch {
 		case u.Running():
-		case o.owed[u]:
-			w.Reason = "the queue could not record that it is done with, " + w.Reason
+		case held == len(w.Recipients):
+			w.Reason = "held"
+		case held > 0:
+			w.Reason = fmt.Sprintf("%d held, the others: %s", held, w.Reason)
 		case disabled:
 			w.Reason = fmt.Sprintf("delivery is disabled (%s)", w.Reason)
 		}
 		all = append(all, w)
 		return true
 	})
+	for _, d := range o.debts {
+		if d.id == id {
+			all = append(all, Waiting{Domain: d.domain, Recipients: d.recipients, Next: d.next, Reason: "done with, but the queue could not record it yet"})
+		}
+	}
 	for i, v := range o.held[id] {
 		if v != nil {
 			all = append(all, Waiting{v.Domain, []int{i}, v.Attempts, v.Next, "held"})

@@ -1,6 +1,9 @@
 package schedule
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Backoff says how long a deferred delivery waits, and when it has waited long
 // enough.
@@ -26,7 +29,11 @@ func (b Backoff) Interval(attempts int) (wait time.Duration, ok bool) {
 
 // Spread returns wait with its jitter: random in [0,1) says how much of it.
 func (b Backoff) Spread(wait time.Duration, random float64) time.Duration {
-	return wait + time.Duration((random*2-1)*b.Jitter*float64(wait))
+	more := (random*2 - 1) * b.Jitter * float64(wait)
+	if more >= float64(math.MaxInt64-wait) {
+		return math.MaxInt64
+	}
+	return max(0, wait+time.Duration(more))
 }
 
 // Patience is how long all attempts together take when each fails at once, and

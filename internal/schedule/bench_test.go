@@ -55,9 +55,10 @@ func BenchmarkFresh(b *testing.B) {
 	for i := range million {
 		s.Add(start, Delivery{ID: "waiting", Domain: fmt.Sprint("d", i%1000), Recipients: []int{0}, Attempts: 1, Next: start.Add(time.Hour)})
 	}
+	rcpt := []int{0}
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Add(start, Delivery{ID: "fresh", Domain: "d7", Recipients: []int{0}, Received: start})
+		s.Add(start, Delivery{ID: "F0E1D2C3-0000-4000-8000-000000000000.1", Domain: "d7", Recipients: rcpt, Received: start})
 		for _, u := range s.Due(start, 1) {
 			s.Done(u)
 		}

@@ -20,12 +20,14 @@
 // each at a time, so that a destination with much mail does not keep the others
 // waiting. Mail that was never tried goes before retries and mail from the null
 // sender, except that each of these gets every tenth place, so that a steady
-// stream of fresh mail cannot starve it. A site gets a place only while it has
-// less than three times the places that would be left: alone it has not quite
-// three quarters of all, and however many want all they can get, some places are
-// left for those that have none. Retries have at most three quarters; a tenth is kept for the null
-// sender, which never gets more than a quarter. (Below ten and four places there
-// is nothing to share out.)
+// stream of fresh mail cannot starve it. While others wait, and while it is not
+// known to take mail, a site gets a place only while it has less than three times
+// the places that would be left: that is not quite three quarters of all, and
+// however many want all they can get, some places are left for those that have
+// none. A site that takes mail, and nobody else waits, may have all; the first
+// place that it leaves is then for whoever comes. Retries have at most three
+// quarters; a tenth is kept for the null sender, which never gets more than a
+// quarter. (Below ten and four places there is nothing to share out.)
 //
 // Invariants: a unit is in exactly one state; the running units are at most
 // Options.Concurrency in all and those of a site at most its limit, but for
@@ -150,7 +152,7 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 		u.flags |= marked
 	}
 	u.set(v.Recipients, v.Attempts, v.Next)
-	if at := now.UnixNano(); d.limits.Lifetime > 0 && u.received+int64(d.limits.Lifetime) <= at {
+	if at := now.UnixNano(); d.limits.Lifetime > 0 && u.received <= at-int64(d.limits.Lifetime) {
 		u.flags |= overdue
 		u.next = max(u.next, at)
 	}
@@ -604,17 +606,23 @@ func (s *Schedule) Destinations(now time.Time, limit int) []DestinationStat {
 		s.dated = at
 		s.date()
 	}
-	all := make([]*domain, 0, min(len(s.domains), 4096))
+	// One look at each, without sorting them all.
+	larger := func(a, b *domain) int {
+		return cmp.Or(cmp.Compare(b.units, a.units), cmp.Compare(a.name, b.name))
+	}
+	limit = max(limit, 0)
+	var all []*domain
 	for _, d := range s.domains {
-		if d.units > 0 {
-			all = append(all, d)
+		if n := len(all); d.units == 0 || n == limit && (n == 0 || larger(all[n-1], d) <= 0) {
+			continue
+		}
+		i, _ := slices.BinarySearchFunc(all, d, larger)
+		if all = slices.Insert(all, i, d); len(all) > limit {
+			all = all[:limit]
 		}
 	}
-	slices.SortFunc(all, func(a, b *domain) int {
-		return cmp.Or(cmp.Compare(b.units, a.units), cmp.Compare(a.name, b.name))
-	})
-	out := make([]DestinationStat, 0, min(len(all), max(limit, 0)))
-	for _, d := range all[:min(len(all), max(limit, 0))] {
+	out := make([]DestinationStat, 0, len(all))
+	for _, d := range all {
 		v := DestinationStat{
 			Domain: d.name, Site: d.name, Ready: int(d.ready), Running: int(d.active),
 			Waiting: int(d.units - d.ready - d.active), Oldest: time.Unix(0, d.oldest), Rate: d.limits.Rate,

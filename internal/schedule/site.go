@@ -77,7 +77,8 @@ type domain struct {
 // domainList is what is ready for a domain, and its place in its site's ring.
 type domainList struct {
 	list
-	link   *domain
+	link   *domain // behind it in the ring
+	before *domain
 	queued bool
 }
 
@@ -101,6 +102,7 @@ type site struct {
 	until     int64 // suspended: when the next probe is due; 0: it is not
 	probes    int32 // that failed
 	probing   bool
+	trusted   bool  // the last attempt was not in vain, nor too much
 	leftOut   bool  // in Schedule.leftOut
 	alarm     int32 // place in Schedule.alarms, from 1; 0: none
 	alarmAt   int64
@@ -177,7 +179,7 @@ func (s *Schedule) blocked(t *site, now int64) (why obstacle, until int64) {
 	case t.until != 0: // the one place of a probe
 	case t.running >= t.places():
 		return full, 0
-	case s.sharing && t.running > 0 && int(t.running) >= share*(s.left()-1):
+	case s.sharing && t.running > 0 && int(t.running) >= share*(s.left()-1) && !(t.trusted && s.alone(t)):
 		return crowded, 0
 	}
 	if i := t.limits.Rate.interval(); i > 0 {
@@ -186,6 +188,16 @@ func (s *Schedule) blocked(t *site, now int64) (why obstacle, until int64) {
 		}
 	}
 	return open, 0
+}
+
+// alone reports whether no other site is waiting for a place.
+func (s *Schedule) alone(t *site) bool {
+	for c := range classes {
+		if h := s.rings[c].head; h != nil && (h != t || t.rings[c].link != nil) {
+			return false
+		}
+	}
+	return len(s.leftOut) == 0 || len(s.leftOut) == 1 && t.leftOut
 }
 
 // left is how many places are left for other mail than the null sender's.
@@ -238,6 +250,7 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) {
 	if o.Err != "" {
 		t.lastError = o.Err
 	}
+	t.trusted = o.Reached && !o.Throttled
 	switch {
 	case t.settle > 0:
 		t.settle--
@@ -435,7 +448,7 @@ func (r *siteRing) push(d *domain, c class) {
 	if l.queued {
 		return
 	}
-	l.queued, l.link = true, nil
+	l.queued, l.link, l.before = true, nil, r.tail
 	if r.tail == nil {
 		r.head = d
 	} else {
@@ -446,32 +459,24 @@ func (r *siteRing) push(d *domain, c class) {
 
 func (r *siteRing) pop(c class) *domain {
 	d := r.head
-	l := &d.lists[c]
-	if r.head = l.link; r.head == nil {
-		r.tail = nil
-	}
-	l.link, l.queued = nil, false
+	r.remove(d, c)
 	return d
 }
 
+// remove takes out a domain that is queued here.
 func (r *siteRing) remove(d *domain, c class) {
-	var before *domain
-	for e := r.head; e != nil; before, e = e, e.lists[c].link {
-		if e != d {
-			continue
-		}
-		l := &d.lists[c]
-		if before == nil {
-			r.head = l.link
-		} else {
-			before.lists[c].link = l.link
-		}
-		if r.tail == d {
-			r.tail = before
-		}
-		l.link, l.queued = nil, false
-		return
+	l := &d.lists[c]
+	if l.before == nil {
+		r.head = l.link
+	} else {
+		l.before.lists[c].link = l.link
 	}
+	if l.link == nil {
+		r.tail = l.before
+	} else {
+		l.link.lists[c].before = l.before
+	}
+	l.link, l.before, l.queued = nil, nil, false
 }
 
 // ring is the sites whose turn it is, first come first served.

@@ -140,9 +140,13 @@ func (u *Unit) set(recipients []int, attempts int, next time.Time) {
 			m.recipients[i] = int32(r)
 		}
 	}
-	u.more = nil
-	if m.id != "" || m.recipients != nil {
+	switch {
+	case m.id == "" && m.recipients == nil:
+		u.more = nil
+	case u.more == nil:
 		u.more = &more{m.recipients, m.id}
+	default:
+		u.more.recipients = m.recipients
 	}
 	u.attempts = uint16(min(max(attempts, 0), math.MaxUint16))
 	u.next = nanoseconds(next)

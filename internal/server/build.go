@@ -79,7 +79,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		Me: cfg.Me, Resolver: resolver, Sender: s.pool, Mail: events, Log: log.Named("forward"),
 		TLSConfig: backends, Conf: cfg.Forward, Reporter: rest, Requeuer: rest,
 	})
-	s.chain, err = hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: s.relay}, log)
+	s.chain, err = hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: s.relay, Submitter: rest}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +122,7 @@ func (s *Server) assemble(events *maillog.Log, certificates, nextHops, backends 
 		PoolConcurrencyMax: cfg.Outbound.PoolConcurrencyMax, PublicIP: cfg.SMTP.PublicIP,
 		Config: &cfg.Outbound, Jitter: float64(cfg.Outbound.Jitter) / 100, Disabled: s.disabled(), Grace: grace(cfg),
 		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
+		NewBody:   func() outbound.Body { return s.queue.NewBody() },
 		Queue:     s.queue, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
 	})
 	receive := intake.New(intake.Options{
@@ -173,9 +174,9 @@ type received struct {
 
 func (r received) NewBody() session.Body { return r.queue.NewBody() }
 
-// leftover takes what a relayed message leaves behind: recipients that the
-// backend deferred go into the queue, a DSN tells of those that it refused. New
-// sets its fields before anything runs.
+// leftover is how what is built first reaches queue and outbound: recipients
+// that a backend deferred go into the queue, a DSN tells of those that it
+// refused, and plugins submit messages. New sets its fields before anything runs.
 type leftover struct {
 	queue    *queue.Queue
 	outbound *outbound.Outbound
@@ -193,6 +194,16 @@ func (l *leftover) Requeue(_ context.Context, env *mail.Envelope, c mail.Content
 // Report implements forward.Reporter.
 func (l *leftover) Report(_ context.Context, env *mail.Envelope, c mail.Content, failed []hook.RecipientResult) error {
 	return l.outbound.Report(env, c, failed)
+}
+
+// Confirm implements forward.Reporter.
+func (l *leftover) Confirm(_ context.Context, env *mail.Envelope, c mail.Content, action string, taken []hook.RecipientResult) error {
+	return l.outbound.Confirm(env, c, action, taken)
+}
+
+// Submit implements plugin.Submitter.
+func (l *leftover) Submit(ctx context.Context, m hook.Submission) (mail.ID, error) {
+	return l.outbound.Submit(ctx, m)
 }
 
 // grace is how long a stop waits for work in progress.

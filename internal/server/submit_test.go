@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/dnstest"
+	"tarishi/internal/hook"
+	"tarishi/internal/plugin"
+	"tarishi/internal/plugin/plugintest"
+	"tarishi/internal/smtptest"
+)
+
+// TestPluginSubmits: a plugin sends a message of its own through the daemon's
+// queue, to two domains.
+func TestPluginSubmits(t *testing.T) {
+	mx := smtptest.New(t)
+	names := dnstest.New(t)
+	names.SetDefault("mx.test", "127.0.0.1")
+	stop, s := launch(t, instance(t, map[string]string{
+		"me": "me.test\n", "plugins": "", "smtp.ini": "listen=127.0.0.1:0\n", "dns.ini": "servers[]=" + names.Addr() + "\n",
+		"outbound.ini": fmt.Sprintf("port=%d\nlocal_mx_ok=true\n", mx.Port()),
+	}))
+	defer stop()
+	notifier := func(s plugin.Services, h plugin.Host) error {
+		h.On(hook.OnQueueOK, "notify", 0, func(ctx context.Context, e *hook.Event) hook.Verdict {
+			id, err := s.Submitter.Submit(ctx, hook.Submission{
+				From: "postmaster@me.test", To: []string{"one@a.test", "two@b.test"}, Contents: strings.NewReader("Subject: " + e.Text + "\n\n.Hello\n"),
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			e.Tx.Notes.Set("id", string(id))
+			return hook.Proceed()
+		})
+		return nil
+	}
+	chain := plugintest.Chain(t, notifier, plugin.Services{Submitter: &leftover{queue: s.queue, outbound: s.outbound}})
+	c, tx := plugintest.Session(t, "s@from.test", "r@to.test")
+	chain.Run(t.Context(), hook.OnQueueOK, &hook.Event{Conn: c, Tx: tx, Text: "queued"})
+	end := time.Now().Add(20 * time.Second)
+	for len(mx.Messages()) < 2 {
+		if time.Now().After(end) {
+			t.Fatalf("%d messages", len(mx.Messages()))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, m := range mx.Messages() {
+		text := string(m.Content)
+		for _, want := range []string{"Subject: queued\r\n", "Message-Id: <" + tx.Notes.String("id") + "@me.test>\r\n", "Date: ", "Received: (", "\r\n\r\n.Hello\r\n"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("no %q in %q", want, text)
+			}
+		}
+	}
+}
+
+// instance writes the files of a configuration and loads it.
+func instance(t *testing.T, files map[string]string) *conf.Config {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "config"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(root, "config", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, problems := conf.Load(root)
+	if len(problems.Errors()) > 0 {
+		t.Fatal(problems)
+	}
+	return cfg
+}
