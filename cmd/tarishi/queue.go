@@ -15,14 +15,18 @@ import (
 )
 
 type queueCmd struct {
-	List   queueListCmd   `cmd:"" help:"List the messages in the queue."`
-	Stat   queueStatCmd   `cmd:"" help:"Count what is in the queue, and say how the daemon does."`
-	Show   queueShowCmd   `cmd:"" help:"Show a message's envelope, its recipients and its header section."`
-	Cat    queueCatCmd    `cmd:"" help:"Write a message as it will be sent, byte by byte."`
-	Flush  queueFlushCmd  `cmd:"" help:"Make deferred deliveries due now, all or those to one domain."`
-	Remove queueRemoveCmd `cmd:"" help:"Take messages out of the queue. Nobody is told."`
-	Import queueImportCmd `cmd:"" help:"Import Haraka's queue folder. The daemon must not run."`
-	Export queueExportCmd `cmd:"" help:"Write the queue as Haraka's queue files. The daemon must not run."`
+	List         queueListCmd         `cmd:"" help:"List the messages in the queue."`
+	Stat         queueStatCmd         `cmd:"" help:"Count what is in the queue, and say how the daemon does."`
+	Show         queueShowCmd         `cmd:"" help:"Show a message's envelope, its recipients and its header section."`
+	Cat          queueCatCmd          `cmd:"" help:"Write a message as it will be sent, byte by byte."`
+	Why          queueWhyCmd          `cmd:"" help:"Say what each delivery of a message waits for."`
+	Destinations queueDestinationsCmd `cmd:"" help:"Say how delivery to each destination goes: limits, rates, suspensions."`
+	Hold         queueHoldCmd         `cmd:"" help:"Keep messages from being attempted until they are released."`
+	Release      queueReleaseCmd      `cmd:"" help:"Let messages go on that were held."`
+	Flush        queueFlushCmd        `cmd:"" help:"Make deferred deliveries due now, all or those to one domain."`
+	Remove       queueRemoveCmd       `cmd:"" help:"Take messages out of the queue. Nobody is told."`
+	Import       queueImportCmd       `cmd:"" help:"Import Haraka's queue folder. The daemon must not run."`
+	Export       queueExportCmd       `cmd:"" help:"Write the queue as Haraka's queue files. The daemon must not run."`
 }
 
 // harakaOptions turns what haraka takes as options into commands.
@@ -176,6 +180,9 @@ func (c *queueStatCmd) Run(s streams) error {
 	}
 	if d := st.Deliveries; d != nil {
 		fmt.Fprintf(out, "deliveries  %d waiting, %d ready, %d running\n", d.Waiting, d.Ready, d.Running)
+	}
+	if n := st.DSNs; n != nil && n.Failed > 0 {
+		fmt.Fprintf(out, "reports     %d could not be queued\n", n.Failed)
 	}
 	if !st.Oldest.IsZero() {
 		fmt.Fprintf(out, "oldest      %s, received %s\n", span(now.Sub(st.Oldest)), stamp(st.Oldest))

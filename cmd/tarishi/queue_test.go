@@ -18,6 +18,7 @@ import (
 
 	"tarishi/internal/control"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound"
 	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
 )
@@ -69,6 +70,21 @@ type quiet struct{}
 func (quiet) Flush(string) int    { return 2 }
 func (quiet) Forget(...mail.ID)   {}
 func (quiet) Stat() schedule.Stat { return schedule.Stat{Waiting: 3} }
+
+func (quiet) Hold(mail.ID, []int) error    { return nil }
+func (quiet) Release(mail.ID, []int) error { return nil }
+func (quiet) Counts() outbound.Counts      { return outbound.Counts{DSNFailed: 2} }
+
+func (quiet) Explain(mail.ID) []outbound.Waiting {
+	return []outbound.Waiting{{Domain: "x.test", Recipients: []int{1, 2}, Attempts: 1, Reason: "evil \x1b[2J"}}
+}
+
+func (quiet) Destinations(int) []schedule.DestinationStat {
+	return []schedule.DestinationStat{{
+		Domain: "x.test", Site: "mx.test", Waiting: 5, Ready: 6, Running: 7, Oldest: time.Now().Add(-3 * time.Hour), Limit: 8,
+		Rate: schedule.Rate{Count: 600, Per: time.Minute}, SuspendedUntil: time.Now().Add(10*time.Minute + time.Second), LastError: "451 \x1b[2J",
+	}, {Domain: "y.test", Site: "y.test"}}
+}
 
 const (
 	first  = "F47AC10B-58CC-4372-A567-0E02B2C3D479.1"
@@ -159,7 +175,7 @@ func TestQueueCommands(t *testing.T) {
 		expect(t, 0, `\{ queue_dir: '`+dir+`/queue', queue_count: 3 \}\n`, note, "-c", dir, "--qstat")
 	}
 	look("")
-	expect(t, 0, `daemon +running\nhealth +ok\nmessages +2, \d+B\nrecipients +3\ndeliveries  3 waiting, 0 ready, 0 running\noldest +3h, received .*\n`+
+	expect(t, 0, `daemon +running\nhealth +ok\nmessages +2, \d+B\nrecipients +3\ndeliveries  3 waiting, 0 ready, 0 running\nreports +2 could not be queued\noldest +3h, received .*\n`+
 		`\nMESSAGES RECIPIENTS  DESTINATION\n +2 +2  y.test\n +1 +1  x.test\n`, "", "queue", "stat", "-c", dir)
 	expect(t, 0, `\{"running":true,"messages":2,.*\}\n`, "", "queue", "stat", "-c", dir, "--json")
 	expect(t, 0, `2 deliveries are due now\n`, "", "queue", "flush", "-c", dir)

@@ -2,7 +2,8 @@
 // an HTTP server with JSON on a Unix socket in the queue's folder, its client,
 // and the same view on the files of a daemon that does not run.
 //
-//	Commands     what can be asked: list, stat, show, content, flush, remove
+//	Commands     what can be asked: list, stat, show, content, why, destinations,
+//	             and done: flush, hold, release, remove
 //	Local        Commands on a queue in this process
 //	Server       offers a Local on the socket
 //	Client       Commands over the socket
@@ -56,12 +57,21 @@ type Commands interface {
 	Flush(ctx context.Context, domain string) (int, error)
 	// Remove takes a message out of the queue, durably. Nobody is told.
 	Remove(ctx context.Context, id mail.ID) error
+	// Hold keeps what is left of a message from being attempted until Release,
+	// durably.
+	Hold(ctx context.Context, id mail.ID) error
+	Release(ctx context.Context, id mail.ID) error
+	// Why tells what each delivery of a message waits for; none is told of while
+	// the daemon has not come to the message since its start.
+	Why(ctx context.Context, id mail.ID) ([]Delivery, error)
+	// Destinations tells of the limit domains with the most deliveries.
+	Destinations(ctx context.Context, limit int) ([]DestinationState, error)
 	// Close gives up what Open took.
 	Close() error
 }
 
-// Stat is what Commands.Stat tells. Without a running daemon Deliveries is nil
-// and Health empty.
+// Stat is what Commands.Stat tells. Without a running daemon Deliveries and
+// DSNs are nil and Health empty.
 type Stat struct {
 	Running    bool  `json:"running"` // the daemon
 	Messages   int   `json:"messages"`
@@ -70,6 +80,7 @@ type Stat struct {
 	Bytes      int64 `json:"bytes"`          // of content
 
 	Deliveries *Deliveries `json:"deliveries,omitempty"`
+	DSNs       *DSNs       `json:"dsn,omitempty"`
 	Health     string      `json:"health,omitempty"` // "ok", or why no mail can be accepted
 
 	Oldest       time.Time     `json:"oldest,omitzero"`        // when it was received

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound"
 	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
 )
@@ -29,6 +30,11 @@ type Queue interface {
 type Outbound interface {
 	Flush(domain string) int
 	Forget(ids ...mail.ID)
+	Hold(id mail.ID, recipients []int) error
+	Release(id mail.ID, recipients []int) error
+	Explain(id mail.ID) []outbound.Waiting
+	Destinations(limit int) []schedule.DestinationStat
+	Counts() outbound.Counts
 	Stat() schedule.Stat
 }
 
@@ -75,7 +81,8 @@ func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
 	if l.outbound != nil {
 		s.Running = true
 		d := Deliveries(l.outbound.Stat())
-		s.Deliveries, s.Health = &d, "ok"
+		n := l.outbound.Counts()
+		s.Deliveries, s.DSNs, s.Health = &d, &DSNs{Queued: n.DSN, Failed: n.DSNFailed, Double: n.Double}, "ok"
 		if err := l.queue.Healthy(); err != nil {
 			s.Health = err.Error()
 		}

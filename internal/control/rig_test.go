@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound"
 	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
 )
@@ -110,7 +111,47 @@ type flushes struct {
 	mu        sync.Mutex
 	domains   []string
 	forgotten []mail.ID
+	steered   []string
+	sick      error
 }
+
+func (f *flushes) Hold(id mail.ID, recipients []int) error {
+	return f.note("hold", id, recipients)
+}
+
+func (f *flushes) Release(id mail.ID, recipients []int) error {
+	return f.note("release", id, recipients)
+}
+
+func (f *flushes) note(what string, id mail.ID, recipients []int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sick != nil {
+		return f.sick
+	}
+	f.steered = append(f.steered, fmt.Sprintf("%s %s %v", what, id, recipients))
+	return nil
+}
+
+func (f *flushes) Explain(id mail.ID) []outbound.Waiting {
+	return []outbound.Waiting{
+		{Domain: "x.test", Recipients: []int{0, 2}, Attempts: 3, Next: born, Reason: "why " + string(id)},
+		{Domain: "y.test", Recipients: []int{1}, Reason: "ready"},
+	}
+}
+
+func (f *flushes) Destinations(limit int) []schedule.DestinationStat {
+	all := []schedule.DestinationStat{
+		{
+			Domain: "x.test", Site: "mx.test", Waiting: 1, Ready: 2, Running: 3, Oldest: born, Limit: 4,
+			Rate: schedule.Rate{Count: 600, Per: time.Minute}, SuspendedUntil: born, LastError: "421 no",
+		},
+		{Domain: "y.test", Site: "y.test"},
+	}
+	return all[:min(limit, len(all))]
+}
+
+func (f *flushes) Counts() outbound.Counts { return outbound.Counts{DSN: 1, DSNFailed: 2, Double: 3} }
 
 func (f *flushes) Forget(ids ...mail.ID) {
 	f.mu.Lock()

@@ -66,6 +66,10 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("GET /v1/queue/messages/{id}", s.show)
 	s.mux.HandleFunc("DELETE /v1/queue/messages/{id}", s.remove)
 	s.mux.HandleFunc("GET /v1/queue/messages/{id}/content", s.content)
+	s.mux.HandleFunc("GET /v1/queue/messages/{id}/why", s.why)
+	s.mux.HandleFunc("POST /v1/queue/messages/{id}/hold", s.hold)
+	s.mux.HandleFunc("POST /v1/queue/messages/{id}/release", s.release)
+	s.mux.HandleFunc("GET /v1/destinations", s.destinations)
 }
 
 // Handle adds what another part of the daemon answers, by a pattern of
