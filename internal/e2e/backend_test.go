@@ -194,7 +194,7 @@ func TestEximBackend(t *testing.T) {
 	d := Start(t, map[string]string{
 		"plugins": "relay\nqueue/smtp_forward\n", "relay_acl_allow": "127.0.0.0/8\n", "smtp_forward.ini": ini.String(),
 	})
-	large := awkward + strings.Repeat(strings.Repeat("x", 70)+"\r\n", 10_000)
+	large := awkward + strings.Repeat(strings.Repeat("x", 70)+"\r\n", 20_000)
 	for _, domain := range domains {
 		mustSend(t, d.Addr(), "to@"+domain, awkward)
 		mustSend(t, d.Addr(), "to@"+domain, large)

@@ -225,7 +225,7 @@ func secondMail(a smtptest.Action) smtptest.Option {
 }
 
 // More than sockets hold, and enough for some chunks.
-var largeMessage, chunkedMessage = lines(120_000), lines(10_000)
+var largeMessage, chunkedMessage = lines(120_000), lines(20_000)
 
 func lines(n int) string {
 	return strings.Replace(oneMessage, "Hello.", strings.Repeat(strings.Repeat("x", 70)+"\r\n", n), 1)

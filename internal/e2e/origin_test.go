@@ -123,7 +123,7 @@ func TestPostfixExtensions(t *testing.T) {
 				t.Errorf("%+v", x)
 			}
 			identical(t, string(x.Content), awkward)
-			large := awkward + strings.Repeat(strings.Repeat("x", 70)+"\r\n.\r\n", 10_000)
+			large := awkward + strings.Repeat(strings.Repeat("x", 70)+"\r\n.\r\n", 20_000)
 			mustSend(t, d.Addr(), "large@sink.test", large)
 			identical(t, string(next.WaitMessages(before + 2)[before+1].Content), large)
 			d.Stop() // which says goodbye to Postfix

@@ -275,12 +275,24 @@ func TestRoutesByDomain(t *testing.T) {
 	answered(t, spoof, "f@sink.test", "250 ")
 }
 
-// With split=fanout recipients of different routes are all accepted; the
-// message is queued once and each route relays its own.
+// With split=fanout, and by a client that may relay, recipients of different
+// routes are all accepted; the message is queued once and each route relays its
+// own.
 func TestFanout(t *testing.T) {
 	t.Parallel()
+	for _, split := range []string{"split=fanout\n", ""} {
+		fanOut(t, split)
+	}
+}
+
+func fanOut(t *testing.T, split string) {
+	t.Helper()
 	one, two := smtptest.New(t), smtptest.New(t)
-	d := Start(t, relayConfig(fmt.Sprintf("split=fanout\n[one.test]\nhost=%s\n[two.test]\nhost=%s\n", one.Addr(), two.Addr())))
+	config := relayConfig(fmt.Sprintf("%s[one.test]\nhost=%s\n[two.test]\nhost=%s\n", split, one.Addr(), two.Addr()))
+	if split == "" {
+		config["plugins"], config["relay_acl_allow"] = "relay\nqueue/smtp_forward\n", "127.0.0.0/8\n"
+	}
+	d := Start(t, config)
 	c := dial(t, d.Addr())
 	c.say("MAIL FROM:<from@client.test>", "250")
 	for _, to := range []string{"a@one.test", "b@two.test", "c@one.test"} {
