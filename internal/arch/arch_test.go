@@ -98,6 +98,7 @@ var packages = map[string]entry{
 	"internal/loadtest/instance":   {tests, nil},
 	"internal/loadtest/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/intake"}},
 	"internal/crashtest":           {tests, []string{"internal/loadtest/instance", "internal/dnstest"}},
+	"internal/worldtest":           {tests, nil},
 	"internal/e2e":                 {tests, nil},
 	"internal/arch":                {tests, nil},
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // errNoReply is for recipients of which a Sender said nothing.
-var errNoReply = reply.New(451, "4.5.0", "Next hop gave no usable reply")
+var errNoReply = reply.New(451, "4.5.0", "Next hop gave no usable reply").Because(errors.New("no reply for the recipient"))
 
 // classify returns one reply of class 2, 4 or 5 for each of n recipients.
 func classify(replies []*reply.Reply, n int) []*reply.Reply {

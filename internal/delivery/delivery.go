@@ -5,7 +5,8 @@
 // Every recipient gets a reply: of class 2 it is delivered, of class 4
 // deferred, of class 5 failed. Permanent are only a well-formed 5yz reply to
 // MAIL, RCPT, DATA or the final dot, a domain that does not exist or has neither
-// MX nor address, the null MX, and a domain whose best MX is this host. All that
+// MX nor address, the null MX, a domain whose best MX is this host, and one of
+// which no MX has REQUIRETLS that the message asks for. All that
 // goes wrong before MAIL, refusals included, moves on to the next address or MX,
 // and the last of these failures is the deferral when none is left. Once the
 // final dot was sent and no reply to it came, nothing else is tried: the message
@@ -164,7 +165,8 @@ type Result struct {
 	Reached, Throttled bool
 
 	// PolicyWanted is the TLS policy of the last address that was tried:
-	// "none", "may", "encrypt", "verify", "dane" or "sts"; "" when none was.
+	// "none", "may", "encrypt", "verify", "dane" or "sts". When none was, it is the
+	// policy that kept us from a host, or "".
 	// PolicyGot is what authenticated the server there: "dane", "pkix" or "no";
 	// "" when it was not reached.
 	PolicyWanted, PolicyGot string
@@ -199,10 +201,12 @@ func (d *Delivery) Attempt(ctx context.Context, j Job, p *Plan) Result {
 func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.Reply {
 	w := &walk{d: d, job: j, plan: p, bind: d.bind(j)}
 	var last *reply.Reply
+	lacking, tried := 0, 0 // REQUIRETLS
 	for c := range w.places(ctx) {
 		if ctx.Err() != nil {
 			break
 		}
+		tried++
 		res.at(c)
 		sent, err := d.o.Sender.Send(ctx, d.target(j, c), j.Envelope, j.Content)
 		res.TLS, res.Authenticated, res.Reused, res.DSN = sent.TLS, sent.Authenticated, sent.Reused, sent.DSN
@@ -220,6 +224,9 @@ func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.
 			continue
 		}
 		last = temporary(reply.From(err))
+		if j.Envelope.RequireTLS && last.Status() == lacksRequireTLS {
+			lacking++
+		}
 		var f *smtpclient.Failure
 		known := errors.As(err, &f)
 		if known {
@@ -238,11 +245,19 @@ func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.
 		}
 	}
 	res.Reached = res.Reached || w.refused != nil
-	if last == nil {
+	switch {
+	case last == nil:
+		res.PolicyWanted = w.wanted
 		return w.unusable()
+	case lacking == tried && w.refused == nil && w.failed == nil && ctx.Err() == nil: // RFC 8689 section 4.2.1
+		return reply.Newf(550, "5.7.30", "REQUIRETLS support required, and no MX of %s has it", j.Domain)
 	}
 	return last
 }
+
+// lacksRequireTLS is the status of a server that was verified and does not offer
+// REQUIRETLS.
+var lacksRequireTLS = reply.Enhanced{4, 7, 30}
 
 // told logs what a destination's policy, or ours, would have had otherwise.
 func (d *Delivery) told(j Job, c place, sent smtpclient.Result) {
@@ -316,6 +331,10 @@ func (d *Delivery) target(j Job, c place) pool.Target {
 		MaxMessages:    cmp.Or(j.Settings.MaxMessages, maxMessages),
 		MaxAge:         maxAge,
 		IdleTimeout:    d.o.PoolTimeout,
+	}
+	if l := h.Limits; l != (mail.Limits{}) {
+		t.MaxConnections, t.MaxMessages, t.MaxAge, t.IdleTimeout = l.Connections, l.Messages, l.Age, l.Idle
+		o.ConnectTimeout, o.CommandTimeout, o.SubmissionTimeout = l.Connect, l.Command, l.Submission
 	}
 	if d.bare != nil && !d.o.TLS.Shows(h.Host, j.Domain) {
 		o.TLSConfig = d.bare

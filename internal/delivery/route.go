@@ -34,6 +34,7 @@ type Plan struct {
 	// others come from the DNS or from the recipient and are not trusted to
 	// point at this host.
 	ours   bool
+	named  bool           // by MX records
 	secure bool           // that these are the hosts
 	sts    *mtasts.Policy // of the domain; nil: none
 }
@@ -72,6 +73,7 @@ type walk struct {
 
 	failed  error        // a temporary failure of the DNS
 	refused *reply.Reply // a host that a policy keeps us from
+	wanted  string       // that policy
 	loop    bool         // the best MX is this host
 	self    bool         // an MX was left out because this host is as good
 	family  bool         // an address was left out because of its family
@@ -122,7 +124,7 @@ func (d *Delivery) Plan(ctx context.Context, j Job) (*Plan, *reply.Reply) {
 	}
 	rand.Shuffle(len(mxs), func(i, k int) { mxs[i], mxs[k] = mxs[k], mxs[i] })
 	slices.SortStableFunc(mxs, func(a, b dns.MX) int { return cmp.Compare(a.Preference, b.Preference) })
-	p.secure = mxs[0].Secure
+	p.named, p.secure = true, mxs[0].Secure
 	for _, m := range mxs {
 		if m.Host != "" && len(p.hops) < maxMX {
 			p.hops = append(p.hops, mail.NextHop{Host: m.Host, Port: d.o.Port, Priority: m.Preference})
@@ -256,7 +258,7 @@ func (w *walk) resolve(ctx context.Context) iter.Seq[place] {
 				}
 				public, refused := w.published(ctx, h.hop, h.addrs)
 				if refused != nil {
-					w.refused = refused
+					w.refused, w.wanted = refused, public.wanted
 					continue
 				}
 				seen = append(seen, h.addrs.List...)

@@ -23,7 +23,8 @@ import (
 // security is how a connection is secured. What decides, the first that applies:
 //
 //   - REQUIRETLS (RFC 8689), force_tls_hosts and the note force_tls: verified, by
-//     DANE or by a valid certificate;
+//     DANE or by a valid certificate. With REQUIRETLS, MX are used only where
+//     DNSSEC or the domain's MTA-STS policy vouches for them (its section 4.2.1);
 //   - the level that the hop or the destination's settings name: none and may
 //     as they are, encrypt and verify unless DANE or MTA-STS asks for more;
 //   - enable_tls and no_tls_hosts: none;
@@ -83,9 +84,14 @@ func (s security) got(sent smtpclient.Result) string {
 }
 
 // published is what the DNS and the domain say about a host; without any of it
-// its wanted is empty. The reply says why the host must not be used at all now.
+// its wanted is empty. The reply says why the host must not be used at all now;
+// wanted is then what keeps us from it.
 func (w *walk) published(ctx context.Context, hop mail.NextHop, a dns.Addresses) (security, *reply.Reply) {
 	d, p := w.d, w.plan
+	// Who can forge MX records has valid certificates for his own hosts.
+	if w.job.Envelope.RequireTLS && p.named && !p.secure && (p.sts == nil || !p.sts.Allows(hop.Host)) {
+		return verified, reply.Newf(451, "4.7.10", "REQUIRETLS needs DNSSEC or an MTA-STS policy of %s that names the MX %s", p.domain, hop.Host)
+	}
 	if !d.o.EnableTLS || d.o.TLS.Excludes(hop.Host, netip.Addr{}, p.domain) ||
 		(w.level(hop) == mail.TLSNone || w.level(hop) == mail.TLSMay) && !w.forced() {
 		return security{}, nil
@@ -93,7 +99,7 @@ func (w *walk) published(ctx context.Context, hop mail.NextHop, a dns.Addresses)
 	records, base, err := w.tlsa(ctx, hop, a)
 	if err != nil {
 		w.d.log.Debug("TLSA records not found out", zap.String("domain", p.domain), zap.String("host", hop.Host), zap.Error(err))
-		return security{}, reply.Newf(451, "4.4.3", "TLSA lookup of %s failed temporarily", base).Because(err)
+		return security{wanted: "dane"}, reply.Newf(451, "4.4.3", "TLSA lookup of %s failed temporarily", base).Because(err)
 	}
 	if pol := dane.New(records, names(base, hop.Host, p.domain)...); pol != nil {
 		return security{
@@ -107,7 +113,7 @@ func (w *walk) published(ctx context.Context, hop mail.NextHop, a dns.Addresses)
 	switch sts := p.sts; {
 	case sts == nil:
 	case sts.Mode == mtasts.Enforce && !sts.Allows(hop.Host):
-		return security{}, reply.Newf(451, "4.7.5", "MTA-STS policy of %s does not allow the MX %s", p.domain, hop.Host)
+		return strict, reply.Newf(451, "4.7.5", "MTA-STS policy of %s does not allow the MX %s", p.domain, hop.Host)
 	case sts.Mode == mtasts.Enforce:
 		s = strict
 	case !sts.Allows(hop.Host):

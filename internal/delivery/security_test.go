@@ -207,7 +207,7 @@ func TestDANE(t *testing.T) {
 		},
 		{
 			name: "TLSA bogus", change: func(r *rig) { r.dns.Fail(r.tlsa("mx.d.test"), dnstest.ServFail) },
-			want: outcome{reply: "451 4.4.3 TLSA lookup of mx.d.test failed"},
+			want: outcome{reply: "451 4.4.3 TLSA lookup of mx.d.test failed", wanted: "dane"},
 		},
 		{
 			name: "TLSA insecure", change: func(r *rig) {
@@ -283,7 +283,7 @@ func TestDANE(t *testing.T) {
 				r.dns.Fail(r.tlsa("host.e.test"), dnstest.ServFail)
 				r.dns.TLSA(r.tlsa("mx.d.test"), 3, 1, 1, digest(r.t, r.one))
 			},
-			want: outcome{reply: "451 4.4.3 TLSA lookup of host.e.test"},
+			want: outcome{reply: "451 4.4.3 TLSA lookup of host.e.test", wanted: "dane"},
 		},
 		{
 			name: "secure alias to an insecure host: its own name only", change: func(r *rig) {
@@ -431,7 +431,7 @@ func TestMTASTS(t *testing.T) {
 
 		{name: "enforce", policy: enforce("mx.d.test"), want: outcome{reply: "250", wanted: "sts", got: "pkix", one: 1, encryptedOnly: true}},
 		{name: "enforce, wildcard", policy: enforce("*.d.test"), want: outcome{reply: "250", wanted: "sts", got: "pkix", one: 1}},
-		{name: "enforce, not an MX of the policy", policy: enforce("other.d.test"), want: outcome{reply: "451 4.7.5 MTA-STS policy of d.test does not allow the MX mx.d.test"}},
+		{name: "enforce, not an MX of the policy", policy: enforce("other.d.test"), want: outcome{reply: "451 4.7.5 MTA-STS policy of d.test does not allow the MX mx.d.test", wanted: "sts"}},
 		{name: "enforce, other name", options: foreign, policy: enforce("mx.d.test"), want: outcome{reply: "451 4.7.5", wanted: "sts"}},
 		{name: "enforce, the name of the domain is not enough", options: []smtptest.Option{smtptest.TLS("d.test")}, policy: enforce("mx.d.test"), want: outcome{reply: "451 4.7.5", wanted: "sts"}},
 		{name: "enforce, not trusted", policy: enforce("mx.d.test"), change: untrusted, want: outcome{reply: "451 4.7.5", wanted: "sts"}},

@@ -9,6 +9,8 @@
 //   - An id that differs from the known one makes it be fetched before it is
 //     used. While that fails the old one counts until it expires; it is tried
 //     again after five minutes at the earliest.
+//   - A policy counts for five minutes at least, also if it says less: a domain
+//     cannot make every delivery fetch it.
 //   - A policy that is used is fetched again in the background once a day, or
 //     after half its time if that is less.
 //   - A domain with no record, or of which nothing can be found out for now, has
@@ -44,10 +46,12 @@ import (
 
 const (
 	maxBody      = 64 << 10
-	maxFetches   = 16
+	maxFetches   = 64
 	maxEntries   = 4096 // in memory
 	fetchTimeout = time.Minute
 	retryAfter   = 5 * time.Minute // a fetch that failed
+	minAge       = 5 * time.Minute // a policy counts for so long, whatever it says
+	maxLogged    = 10              // patterns
 	refreshAfter = 24 * time.Hour
 	sweepAfter   = 24 * time.Hour
 	recordWait   = 5 * time.Second // for the TXT record
@@ -162,7 +166,7 @@ func (c *Cache) Policy(ctx context.Context, domain string) *Policy {
 	switch {
 	case now.Before(e.retry) && e.failedID == id:
 	case current && e.id == id:
-		if now.Sub(e.fetched) >= min(refreshAfter, e.policy.MaxAge/2) {
+		if now.Sub(e.fetched) >= min(refreshAfter, e.policy.age()/2) {
 			c.fetch(domain, id)
 		}
 	default:
@@ -186,8 +190,11 @@ func (c *Cache) record(ctx context.Context, domain string) ([]string, error) {
 }
 
 func (e *entry) valid(now time.Time) bool {
-	return e.policy != nil && now.Before(e.fetched.Add(e.policy.MaxAge))
+	return e.policy != nil && now.Before(e.fetched.Add(e.policy.age()))
 }
+
+// age is for how long p counts.
+func (p *Policy) age() time.Duration { return max(p.MaxAge, minAge) }
 
 // binding returns the policy if it still counts and asks for anything.
 func (e *entry) binding(now time.Time) *Policy {
@@ -274,7 +281,8 @@ func (c *Cache) landed(domain, id string, p *Policy, err error) {
 		c.o.Log.Warn("MTA-STS policy not fetched", zap.String("domain", domain), zap.Bool("kept", old.valid(now)), zap.Error(err))
 		return
 	}
-	c.o.Log.Info("MTA-STS policy", zap.String("domain", domain), zap.String("mode", string(p.Mode)), zap.Strings("mx", p.MX),
+	c.o.Log.Info("MTA-STS policy", zap.String("domain", domain), zap.String("mode", string(p.Mode)), zap.Strings("mx", p.MX[:min(len(p.MX), maxLogged)]),
+		zap.Int("patterns", len(p.MX)),
 		zap.Duration("max_age", p.MaxAge))
 	c.store(domain, e)
 	if sweep {

@@ -19,6 +19,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"tarishi/internal/dns"
 )
 
@@ -432,5 +435,40 @@ func TestDial(t *testing.T) {
 	conn.Close()
 	if _, err := c.dial(t.Context(), "tcp", "other.example:443"); !dns.IsNXDomain(err) {
 		t.Error(err)
+	}
+}
+
+// TestShortLived holds that a policy that says it is gone at once is neither
+// fetched for every delivery nor without effect.
+func TestShortLived(t *testing.T) {
+	s := newSite(t)
+	c := s.cache()
+	s.serve(strings.Replace(text, "864000", "0", 1))
+	s.announce("1")
+	for range 5 {
+		s.want(c, "max_age 0", "mx.d.example", 1)
+	}
+	s.pass(minAge/2 - time.Second)
+	s.want(c, "not old enough to be fetched again", "mx.d.example", 1)
+	s.fail()
+	s.pass(minAge)
+	s.want(c, "gone, and cannot be had", "", 2)
+	s.want(c, "not asked for again at once", "", 2)
+}
+
+// TestManyPatterns holds that a long policy works and does not fill the log.
+func TestManyPatterns(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	s := newSite(t)
+	s.serve(text + strings.Repeat("mx: x.d.example\n", 3500) + "mx: last.d.example\n")
+	s.announce("1")
+	c := New(Options{Resolver: &s.dns, Client: s.client, Now: s.clock, Log: zap.New(core)})
+	defer c.Close()
+	p := c.Policy(t.Context(), "d.example")
+	if p == nil || !p.Allows("last.d.example") {
+		t.Fatalf("%v, %v", p, logs.All())
+	}
+	if got := logs.FilterMessage("MTA-STS policy").All(); len(got) != 1 || len(got[0].ContextMap()["mx"].([]any)) > maxLogged {
+		t.Errorf("%d lines", len(got))
 	}
 }
