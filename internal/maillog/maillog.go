@@ -93,7 +93,7 @@ type Delivery struct {
 	Auth                       bool
 	Reused                     bool // on a kept connection
 	Delay                      time.Duration
-	Attempts                   int
+	Attempts                   int // with this one
 }
 
 func (d *Delivery) fields(to []string, response string) []zap.Field {
@@ -138,7 +138,7 @@ func (l *Log) DSN(id, about, to string) {
 
 // NoDSN logs that no report is sent about a failed message, and why.
 func (l *Log) NoDSN(about, reason string) {
-	l.z.Warn("no dsn", zap.String("uuid", about), zap.String("reason", reason))
+	l.z.Info("no dsn", zap.String("uuid", about), zap.String("reason", reason))
 }
 
 func seconds(key string, d time.Duration) zap.Field {

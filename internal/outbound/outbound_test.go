@@ -26,6 +26,9 @@ func TestDelivered(t *testing.T) {
 		r.send("x@a.test", "y@a.test")
 		r.wantSent("0s sender@from.test>x,y 192.0.2.1:25")
 		r.wantOps("settle [0 1]")
+		if lines := r.logs.FilterMessage("delivered").All(); len(lines) != 1 || lines[0].ContextMap()["attempts"] != int64(1) {
+			t.Fatal(lines)
+		}
 		r.wantLines("delivered [x@a.test y@a.test] 250 2.0.0 OK")
 		if len(*events) != 1 {
 			t.Fatal(*events)
@@ -58,6 +61,9 @@ func TestRetriesAtExactlyTheIntervals(t *testing.T) {
 		// before the recipient is settled, and is delivered like any message.
 		seen := r.wantSent("3m12s sender@from.test>later 192.0.2.1:25", "3m12s >sender 192.0.2.4:25")
 		r.wantOps("put <>", "settle [0]", "settle [0]")
+		if lines := r.logs.FilterMessage("failed").All(); len(lines) != 1 || lines[0].ContextMap()["attempts"] != int64(3) {
+			t.Fatal(lines)
+		}
 		r.wantLines(
 			"dsn about "+string(env.ID)+" to sender@from.test",
 			"failed [later@a.test] Too many failures (450 4.2.0 greylisted)",

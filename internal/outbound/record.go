@@ -44,7 +44,7 @@ func (a *attempt) deliver(ctx context.Context, recipients []int) {
 		return
 	}
 	a.settle(recipients)
-	line := a.line(a.unit.Attempts())
+	line := a.line(a.made())
 	for _, same := range groups(recipients, a.res.Replies) {
 		a.o.o.Mail.Delivered(line, a.addresses(same), clip(a.res.Replies[same[0]].String()))
 	}
@@ -166,7 +166,7 @@ func (a *attempt) fail(ctx context.Context, recipients []int) {
 // is no DSN, if there is none.
 func (a *attempt) give(recipients []int, reason string) {
 	a.settle(recipients)
-	line := a.line(a.unit.Attempts())
+	line := a.line(a.made())
 	for _, same := range groups(recipients, a.res.Replies) {
 		a.o.o.Mail.Failed(line, a.addresses(same), clip(a.reason(same[0])))
 	}
@@ -196,6 +196,15 @@ func (a *attempt) results(recipients []int) []hook.RecipientResult {
 		all[n] = hook.RecipientResult{Recipient: a.env.Recipients[i], Reply: a.res.Replies[i], Host: a.remote()}
 	}
 	return all
+}
+
+// made counts the attempts with this one, unless the delivery was given up
+// without.
+func (a *attempt) made() int {
+	if a.unit.Expired() {
+		return a.unit.Attempts()
+	}
+	return a.unit.Attempts() + 1
 }
 
 // line is what the mail log tells of this attempt.
