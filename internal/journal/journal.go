@@ -6,7 +6,9 @@
 // Append queues a record and waits; Enqueue queues one and does not. A single
 // flusher writes what is queued and syncs the file once; what was queued in the
 // meantime is the next batch. There is no timer: a lone writer pays exactly one
-// fdatasync, a hundred share one. A batch in which nobody waits is written at
+// fdatasync, a hundred share one. Whoever could run at once does so before a batch
+// is closed, so that a busy machine makes few large batches and not many small
+// ones. A batch in which nobody waits is written at
 // once but not synced: it is safe from the end of the process, and the next sync
 // covers it (Sync asks for one).
 //
@@ -48,6 +50,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -274,6 +277,9 @@ func (j *Journal) queue(r *record, sync, roll bool) (*batch, error) {
 // flush writes batches until none is queued.
 func (j *Journal) flush() {
 	for {
+		// Who is runnable may be about to queue a record: let it join this batch.
+		// Where nobody is this costs nothing.
+		runtime.Gosched()
 		j.mu.Lock()
 		b := j.next
 		if len(b.records) == 0 && !b.sync {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"tarishi/internal/vfs"
+	"tarishi/internal/vfs/crashfs"
 )
 
 const kindA = FirstKind
@@ -513,6 +515,28 @@ func TestOneSyncForALoneWriter(t *testing.T) {
 	must(t, j.Sync())
 	if got := c.syncs.Load() - n; got != 11 || j.Unsynced() {
 		t.Errorf("%d syncs", got)
+	}
+}
+
+// TestOneSyncForAll has a hundred writers that could all run at once, and one
+// processor: each that runs before the flusher shares its sync.
+func TestOneSyncForAll(t *testing.T) {
+	c := &counter{FS: crashfs.New()} // its syncs take no time in which others would run
+	j, _, _ := open(t, Options{Dir: "/", FS: c})
+	add(t, j, "x")
+	before := c.syncs.Load()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			if _, err := j.Append(kindA, []byte("x")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := c.syncs.Load() - before; n > 10 {
+		t.Errorf("%d syncs for 100 writers", n)
 	}
 }
 
