@@ -191,7 +191,7 @@ func TestUnaccepted(t *testing.T) {
 		must(t, err)
 		head, err := encodeMessage(env, size, true)
 		must(t, err)
-		setSum(head, sum)
+		seal(head, sum)
 		_, err = q.journal.Append(kindMessage, head)
 		must(t, err)
 		q.o.FS = disk.Restart(crashfs.Nothing, nil)

@@ -231,6 +231,7 @@ type index struct {
 	recipients int
 	bytes      int64
 	texts      texts
+	recent     recent
 
 	// The messages whose files say all share these entries, which nobody may
 	// change: those whose state file was not read in this run, and those that
@@ -241,6 +242,7 @@ type index struct {
 func newIndex() index {
 	return index{
 		entries: map[key]*entry{}, odd: map[key]mail.ID{}, oddKeys: map[mail.ID]key{}, texts: texts{seed: maphash.MakeSeed()},
+		recent: recent{promises: map[key]promised{}},
 		unread: &entry{flags: partial}, dormant: &entry{flags: partial | counted},
 	}
 }
@@ -287,36 +289,42 @@ func (x *index) remove(k key) {
 	x.recipients -= int(e.left)
 	x.bytes -= e.size
 	delete(x.entries, k)
+	x.recent.take(k)
 	if k.odd() {
 		delete(x.oddKeys, x.odd[k])
 		delete(x.odd, k)
 	}
 }
 
-// keys returns all keys: first those of messages in the journal, in the order of
-// their arrival.
-func (x *index) keys() []key {
-	type arrival struct {
-		at uint64 // segment and offset
-		k  key
-	}
-	var arrivals []arrival
-	for k, e := range x.entries {
-		if !e.spooled() {
-			arrivals = append(arrivals, arrival{uint64(e.loc.Segment)<<32 | uint64(e.loc.Offset), k})
-		}
-	}
-	slices.SortFunc(arrivals, func(a, b arrival) int { return cmp.Compare(a.at, b.at) })
-	keys := make([]key, 0, len(x.entries))
-	for _, a := range arrivals {
-		keys = append(keys, a.k)
-	}
+// arrival is where a message stands in the journal.
+type arrival struct {
+	at uint64 // segment and offset
+	k  key
+}
+
+// snapshot returns all keys: of the messages in the journal, with their places,
+// and of those in the spool. It does no more, as nobody can use the index
+// meanwhile.
+func (x *index) snapshot() (arrived []arrival, spooled []key) {
 	for k, e := range x.entries {
 		if e.spooled() {
-			keys = append(keys, k)
+			spooled = append(spooled, k)
+		} else {
+			arrived = append(arrived, arrival{uint64(e.loc.Segment)<<32 | uint64(e.loc.Offset), k})
 		}
 	}
-	return keys
+	return arrived, spooled
+}
+
+// ordered returns the keys of a snapshot: first those of messages in the journal,
+// in the order of their arrival.
+func ordered(arrived []arrival, spooled []key) []key {
+	slices.SortFunc(arrived, func(a, b arrival) int { return cmp.Compare(a.at, b.at) })
+	keys := make([]key, 0, len(arrived)+len(spooled))
+	for _, a := range arrived {
+		keys = append(keys, a.k)
+	}
+	return append(keys, spooled...)
 }
 
 // texts keeps one copy of replies that come again and again.

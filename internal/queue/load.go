@@ -42,9 +42,16 @@ const moves = 5
 
 // Load returns a message's envelope, with all recipients it had when it was
 // accepted, and its content. The content can be opened as long as the message is
-// in the queue; a reader stays valid until it is closed.
+// in the queue; a reader stays valid until it is closed. A message whose envelope
+// is damaged goes to corrupt/ and is unknown.
 func (q *Queue) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	p, at, err := q.load(id, true)
+	if errors.Is(err, errDamaged) && !q.look {
+		if e := q.spoil(id, err); e != nil && !errors.Is(e, ErrUnknown) {
+			return nil, nil, fmt.Errorf("queue: damaged message %s stays: %w", id, errors.Join(err, e))
+		}
+		return nil, nil, fmt.Errorf("%w: %s is in corrupt/", ErrUnknown, id)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("queue: load %s: %w", id, err)
 	}
@@ -64,6 +71,9 @@ func (q *Queue) load(id mail.ID, keep bool) (p promise, at entry, err error) {
 		if at, err = q.where(id); err != nil {
 			return promise{}, at, err
 		}
+		if kept, ok := q.takeRecent(id, keep); ok {
+			return kept, at, nil
+		}
 		if !at.is(partial) {
 			p, err = q.promised(id, at.loc)
 		} else if p, at, err = q.wake(id, keep); p.envelope == nil && err == nil {
@@ -77,6 +87,20 @@ func (q *Queue) load(id mail.ID, keep bool) (p promise, at entry, err error) {
 		}
 	}
 	return p, at, err
+}
+
+// takeRecent returns what memory keeps of a message that nobody has loaded yet.
+func (q *Queue) takeRecent(id mail.ID, want bool) (promise, bool) {
+	if !want {
+		return promise{}, false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	k, e := q.index.find(id)
+	if e == nil {
+		return promise{}, false
+	}
+	return q.index.recent.take(k)
 }
 
 // errWoken says that somebody else was faster.
@@ -117,7 +141,7 @@ func (q *Queue) promised(id mail.ID, loc journal.Location) (promise, error) {
 			return promise{}, err
 		}
 	}
-	env, err := decodeEnvelope(b[m.offset()-m.envelope:m.offset()], m)
+	env, err := decodeEnvelope(b[:m.offset()], m)
 	if err != nil {
 		return promise{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}
@@ -357,9 +381,9 @@ func (q *Queue) find(id mail.ID) (mail.Pending, error) {
 // may be seen or not. One that cannot be read is logged and left out.
 func (q *Queue) Walk(fn func(mail.Pending) bool) {
 	q.mu.Lock()
-	keys := q.index.keys()
+	arrived, spooled := q.index.snapshot()
 	q.mu.Unlock()
-	q.visit(keys, fn)
+	q.visit(ordered(arrived, spooled), fn)
 }
 
 // Recovered calls fn with every message that was in the queue when it was opened

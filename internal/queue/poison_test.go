@@ -383,6 +383,7 @@ func oddRecords(t *testing.T, q *Queue) odd {
 	t.Helper()
 	good, err := encodeMessage(envelope(newID(), 1), 3, false)
 	must(t, err)
+	seal(good, spool.SumOf([]byte("abc")))
 	good = append(good, "abc"...)
 	newer, short, count := bytes.Clone(good), good[:len(good)-1], bytes.Clone(good)
 	newer[0] = recordVersion + 1

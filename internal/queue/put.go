@@ -38,13 +38,15 @@ func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
 		return err
 	}
 	record := [][]byte{head}
+	var sum spool.Sum
 	if !big {
 		content, err := slicesOf(c)
 		if err != nil {
 			return err
 		}
 		record = append(record, content...)
-		setSum(head, spool.SumOf(content...))
+		sum = spool.SumOf(content...)
+		seal(head, sum)
 	}
 	q.admit(mail.Memory(record).Size() + frames)
 	e := newEntry(len(env.Recipients), size)
@@ -61,9 +63,8 @@ func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
 	q.mu.Unlock()
 
 	if big {
-		var sum spool.Sum
 		sum, err = q.place(env.ID, c)
-		setSum(head, sum)
+		seal(head, sum)
 	}
 	var loc journal.Location
 	if err == nil {
@@ -91,6 +92,7 @@ func (q *Queue) put(env *mail.Envelope, c mail.Content) error {
 	e.loc = loc
 	e.flags &^= arriving
 	q.need(loc)
+	q.index.recent.add(k, env, sum, len(head))
 	q.accepted.Add(1)
 	return nil
 }

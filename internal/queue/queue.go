@@ -61,6 +61,9 @@
 // files is noted and wins over its state file. While the journal has a message's
 // own record, its files, if there are any, count for nothing.
 //
+// The envelope of a new message stays in memory until the first Load, if there
+// is room: see recent.
+//
 // So damage of a state file is found when it is read, not by Open; Recovered,
 // with which the work begins, reads all. Until then Stat does not know the
 // recipients and bytes of what was not read. Damage of a content is found by its

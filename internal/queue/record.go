@@ -27,6 +27,8 @@ const (
 	messageHead   = 24
 	inSpool       = 1 // flag of a Message record: the content is msg/XX/ID.eml
 	hasSum        = 2 // flag of a Message record: it holds the content's checksum
+	hasSeal       = 4 // flag of a Message record: what stands before the content ends with its own
+	sealSize      = 4
 
 	// maxLast is how much of a reply is kept in bytes.
 	maxLast = 1000
@@ -40,26 +42,41 @@ var errRecord = errors.New("malformed record")
 //	 4  recipients (4 bytes)     8  length of the envelope (4)
 //	12  CRC-32C of the content (4), if there is a flag that says so
 //	16  size of the content (8)
-//	24  ID, envelope as JSON, content
+//	24  ID, envelope as JSON, CRC-32C of all before it (4) if a flag says so, content
+//
+// The frame has a checksum of the whole payload, which only a replay reads. That
+// of the envelope is for those who read nothing else: a changed bit of an address
+// must not be believed.
 type message struct {
 	id         mail.ID
 	recipients int
 	envelope   int64 // bytes
 	size       int64 // of the content
 	spooled    bool  // the content is not in the record
+	sealed     bool  // the envelope has a checksum
 	sum        spool.Sum
 }
 
-func (m *message) offset() int64 { return messageHead + int64(len(m.id)) + m.envelope }
-
-// setSum puts the checksum of the content into what encodeMessage returned.
-func setSum(head []byte, sum spool.Sum) {
-	head[1] |= hasSum
-	binary.LittleEndian.PutUint32(head[12:], sum.CRC)
+// offset is where the content stands, and what stands before it ends.
+func (m *message) offset() int64 {
+	n := messageHead + int64(len(m.id)) + m.envelope
+	if m.sealed {
+		n += sealSize
+	}
+	return n
 }
 
-// encodeMessage returns the part of a Message record before its content. An
-// envelope that would not read back is an error: better now than when nobody is
+// seal completes what encodeMessage returned with the checksums of the content
+// and of itself.
+func seal(head []byte, sum spool.Sum) {
+	head[1] |= hasSum | hasSeal
+	binary.LittleEndian.PutUint32(head[12:], sum.CRC)
+	end := len(head) - sealSize
+	binary.LittleEndian.PutUint32(head[end:], spool.SumOf(head[:end]).CRC)
+}
+
+// encodeMessage returns the part of a Message record before its content, which
+// lacks its checksums: see seal. An envelope that would not read back is an error: better now than when nobody is
 // there to be told.
 func encodeMessage(env *mail.Envelope, size int64, spooled bool) ([]byte, error) {
 	if err := readsBack(env.From); err != nil {
@@ -74,7 +91,7 @@ func encodeMessage(env *mail.Envelope, size int64, spooled bool) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, messageHead, messageHead+len(env.ID)+len(j))
+	b := make([]byte, messageHead, messageHead+len(env.ID)+len(j)+sealSize)
 	b[0], b[2] = recordVersion, byte(len(env.ID))
 	if spooled {
 		b[1] = inSpool
@@ -82,7 +99,7 @@ func encodeMessage(env *mail.Envelope, size int64, spooled bool) ([]byte, error)
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(env.Recipients)))
 	binary.LittleEndian.PutUint32(b[8:], uint32(len(j)))
 	binary.LittleEndian.PutUint64(b[16:], uint64(size))
-	return append(append(b, env.ID...), j...), nil
+	return append(append(append(b, env.ID...), j...), make([]byte, sealSize)...), nil
 }
 
 func readsBack(a mail.Address) error {
@@ -105,6 +122,7 @@ func decodeMessage(b []byte, total int64) (message, error) {
 		envelope:   int64(binary.LittleEndian.Uint32(b[8:])),
 		size:       int64(binary.LittleEndian.Uint64(b[16:])),
 		spooled:    b[1]&inSpool != 0,
+		sealed:     b[1]&hasSeal != 0,
 	}
 	if b[1]&hasSum != 0 {
 		m.sum = spool.Sum{CRC: binary.LittleEndian.Uint32(b[12:]), Known: true}
@@ -120,9 +138,16 @@ func decodeMessage(b []byte, total int64) (message, error) {
 	return m, nil
 }
 
+// decodeEnvelope reads the envelope from what stands before the content.
 func decodeEnvelope(b []byte, m message) (*mail.Envelope, error) {
+	if end := len(b) - sealSize; m.sealed {
+		if binary.LittleEndian.Uint32(b[end:]) != spool.SumOf(b[:end]).CRC {
+			return nil, fmt.Errorf("%w: the envelope's checksum does not match", errRecord)
+		}
+		b = b[:end]
+	}
 	var env mail.Envelope
-	if err := json.Unmarshal(b, &env); err != nil {
+	if err := json.Unmarshal(b[messageHead+len(m.id):], &env); err != nil {
 		return nil, err
 	}
 	if env.ID != m.id || len(env.Recipients) != m.recipients {

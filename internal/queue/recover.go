@@ -50,7 +50,7 @@ func (q *Queue) recover() error {
 	q.journal = j
 	// What the journal does not know was never accepted, if it can be read.
 	r.settle(found.Damages == 0 && r.moved == 0)
-	q.found = q.index.keys()
+	q.found = ordered(q.index.snapshot())
 	q.log.Info("queue: recovered",
 		zap.Int("messages", len(q.index.entries)), zap.Int("segments", found.Segments), zap.Int("records", found.Records),
 		zap.Int64("cut", found.Cut), zap.Int("damaged", found.Damages), zap.Int("corrupt", r.moved), zap.Int("unaccepted", r.dropped),

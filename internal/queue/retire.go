@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -281,7 +282,10 @@ func (q *Queue) retire(ctx context.Context, number uint32) error {
 		q.bury(number)
 	}
 	if err := q.emptyTrash(); err != nil {
-		return err
+		if e := q.repeatDone(); e != nil {
+			return errors.Join(err, e)
+		}
+		q.log.Error("queue: files of finished messages stay", zap.Error(err))
 	}
 	if err := q.spool.Sync(); err != nil {
 		return err
@@ -448,6 +452,7 @@ func (q *Queue) spillTogether(ids []mail.ID) error {
 			q.forget(e.loc)
 			e.loc = journal.Location{}
 			e.flags &^= large | files
+			q.index.recent.take(k) // it has waited, and may for long
 		}
 		q.rest(k, e)
 	}
@@ -558,19 +563,53 @@ func (q *Queue) emptyTrash() error {
 	ids := q.trash
 	q.trash = nil
 	q.mu.Unlock()
+	left := ids[:0]
 	err := q.journal.Sync()
-	for i, id := range ids {
-		if err == nil {
-			err = q.discard(id)
-		}
-		if err != nil {
-			q.mu.Lock()
-			q.trash = append(q.trash, ids[i:]...)
-			q.mu.Unlock()
-			break
+	if err != nil {
+		left = ids
+	} else {
+		for _, id := range ids {
+			if e := q.discard(id); e != nil {
+				left, err = append(left, id), e // the last error stands for all
+			}
 		}
 	}
+	if len(left) > 0 {
+		q.mu.Lock()
+		q.trash = append(q.trash, left...)
+		q.mu.Unlock()
+	}
 	return err
+}
+
+// maxRepeated bounds what repeatDone writes each time.
+const maxRepeated = 1000
+
+// repeatDone writes once more that messages are finished whose files cannot be
+// removed, so that the segment that says so is not needed for them: a few such
+// files must not keep the journal from getting shorter.
+func (q *Queue) repeatDone() error {
+	q.mu.Lock()
+	ids := slices.Clone(q.trash)
+	q.mu.Unlock()
+	if len(ids) > maxRepeated {
+		return fmt.Errorf("queue: files of %d finished messages cannot be removed", len(ids))
+	}
+	for _, id := range ids {
+		if err := q.repeat(id); err != nil {
+			return err
+		}
+	}
+	return q.journal.Sync()
+}
+
+func (q *Queue) repeat(id mail.ID) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, e := q.index.find(id); e != nil {
+		return nil // the same ID came again
+	}
+	return q.journal.Enqueue(kindDone, encodeChange(kindDone, change{id: id}))
 }
 
 func (q *Queue) discard(id mail.ID) error {

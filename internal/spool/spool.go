@@ -185,8 +185,18 @@ func (s *Spool) Place(id mail.ID, temp string) error {
 // long as it has the other one nobody was told about it. Sync makes it durable.
 func (s *Spool) Accept(id mail.ID) error { return s.rename(s.name(id, extNew), s.Path(id)) }
 
+// rename gives a file its name. A folder that has it goes to corrupt/: one such
+// name must not keep a whole batch from its place.
 func (s *Spool) rename(from, to string) error {
-	if err := s.fs.Rename(from, to); err != nil {
+	err := s.fs.Rename(from, to)
+	if err != nil {
+		if n, e := s.fs.Size(to); e == nil && n < 0 {
+			if err = s.setAside(to, filepath.Base(to), "it has the name of a message's file, and is none"); err == nil {
+				err = s.fs.Rename(from, to)
+			}
+		}
+	}
+	if err != nil {
 		return err
 	}
 	s.changed(to)
@@ -299,8 +309,8 @@ func (s *Spool) ContentSize(id mail.ID) (int64, error) {
 	return n, err
 }
 
-// Remove deletes a message's files. Files that do not exist are no error. Sync
-// makes it durable.
+// Remove deletes a message's files. Files that do not exist are no error; what
+// is no file and cannot be deleted goes to corrupt/. Sync makes it durable.
 func (s *Spool) Remove(id mail.ID) error {
 	for _, ext := range []string{extState, extContent, extNew} {
 		name := s.name(id, ext)
@@ -309,7 +319,12 @@ func (s *Spool) Remove(id mail.ID) error {
 			continue
 		}
 		if err != nil {
-			return err
+			if n, e := s.fs.Size(name); e != nil || n >= 0 {
+				return err
+			}
+			if e := s.setAside(name, string(id)+ext, "it has the name of a finished message's file, and is none"); e != nil {
+				return errors.Join(err, e)
+			}
 		}
 		s.changed(name)
 	}
@@ -353,6 +368,12 @@ func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
 	for _, f := range w.parts {
 		if f.New {
 			f.New = !w.second(f.ID)
+		}
+		if f.New && f.State && !f.Content {
+			// Only what was accepted has a state: Accept failed. If it does so
+			// again the content is found under its other name.
+			_ = w.s.Accept(f.ID)
+			f.New, f.Content = false, true
 		}
 		if f.Content || f.State || f.New {
 			fn(f)

@@ -1,0 +1,225 @@
+package queue
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/vfs"
+	"tarishi/internal/vfs/crashfs"
+)
+
+// sticky is a file system that does not remove, or not rename, some files.
+type sticky struct {
+	vfs.FS
+	stuck atomic.Pointer[string] // part of their names
+}
+
+func (f *sticky) is(name string) bool {
+	s := f.stuck.Load()
+	return s != nil && *s != "" && strings.Contains(name, *s)
+}
+
+func (f *sticky) Remove(name string) error {
+	if f.is(name) {
+		return &os.PathError{Op: "remove", Path: name, Err: os.ErrPermission}
+	}
+	return f.FS.Remove(name)
+}
+
+func (f *sticky) Rename(from, to string) error {
+	if f.is(from) {
+		return &os.PathError{Op: "rename", Path: from, Err: os.ErrPermission}
+	}
+	return f.FS.Rename(from, to)
+}
+
+// TestFilesThatStay: a finished message whose files cannot be removed keeps
+// neither the files of others nor the journal, and does not come back.
+func TestFilesThatStay(t *testing.T) {
+	disk := &sticky{FS: vfs.OS{}}
+	now := time.Now()
+	q := open(t, Options{Dir: t.TempDir(), FS: disk, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+	stays, goes := envelope(newID(), 1), envelope(newID(), 1)
+	put(t, q, stays, text(1000))
+	put(t, q, goes, text(1000))
+	retireAll(t, q)
+	name := string(stays.ID)
+	disk.stuck.Store(&name)
+	must(t, q.Settle(stays.ID, []int{0}))
+	must(t, q.Settle(goes.ID, []int{0}))
+	must(t, q.Sync())
+	segment := q.journal.Segments()[0].Number
+	for range 3 {
+		must(t, q.journal.Roll())
+		now = now.Add(2 * oldSegment)
+		q.maintain(t.Context())
+	}
+	if _, err := os.Stat(q.spool.Path(goes.ID)); !os.IsNotExist(err) {
+		t.Error("files of another message stay:", err)
+	}
+	if s := q.journal.Segments(); len(s) > 0 && s[0].Number == segment {
+		t.Error("the segment stays")
+	}
+	// Nothing of it is believed after a crash either.
+	_ = q.Close() // it says that files stay
+	q = open(t, q.o)
+	if s := q.Stat(); s.Messages != 0 {
+		t.Errorf("%+v", s)
+	}
+	name = ""
+	q.maintain(t.Context())
+	if _, err := os.Stat(q.spool.Path(stays.ID)); !os.IsNotExist(err) {
+		t.Error("files stay:", err)
+	}
+}
+
+// TestFolderInTheWay is a folder, with something in it, under the name of a
+// message's file when the message is finished.
+func TestFolderInTheWay(t *testing.T) {
+	q := open(t, Options{Dir: t.TempDir(), SegmentSize: 64 << 10})
+	env := envelope(newID(), 1)
+	put(t, q, env, text(1000))
+	retireAll(t, q)
+	if _, _, err := q.Load(env.ID); err != nil {
+		t.Fatal(err)
+	}
+	eml := q.spool.Path(env.ID)
+	must(t, os.Remove(eml))
+	must(t, os.MkdirAll(eml+"/x", 0o700))
+	must(t, q.Settle(env.ID, []int{0}))
+	q.maintain(t.Context())
+	if _, err := os.Stat(eml); !os.IsNotExist(err) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", filepath.Base(eml), "x")); err != nil {
+		t.Error(err)
+	}
+	if len(q.trash) > 0 {
+		t.Error("it is tried again:", q.trash)
+	}
+}
+
+// TestFolderInTheWayOfASpill is a folder where the files of a message in the
+// journal belong: it does not keep the journal, nor the other messages in it.
+func TestFolderInTheWayOfASpill(t *testing.T) {
+	q := open(t, Options{Dir: t.TempDir(), SegmentSize: 64 << 10})
+	one, two := envelope(newID(), 1), envelope(newID(), 1)
+	put(t, q, one, text(1000))
+	put(t, q, two, text(1000))
+	eml := q.spool.Path(one.ID)
+	doc := strings.TrimSuffix(eml, "eml") + "json"
+	must(t, os.MkdirAll(eml+"/x", 0o700))
+	must(t, os.MkdirAll(doc+"/x", 0o700))
+	must(t, q.journal.Roll())
+	segment := q.journal.Segments()[0].Number
+	q.maintaining.Lock()
+	err := q.retire(t.Context(), segment)
+	q.maintaining.Unlock()
+	must(t, err)
+	if s := q.journal.Segments(); len(s) > 0 && s[0].Number == segment {
+		t.Error("the segment stays")
+	}
+	q = reopen(t, q)
+	same(t, q, one, text(1000))
+	same(t, q, two, text(1000))
+	for _, name := range []string{eml, doc} {
+		if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", filepath.Base(name), "x")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestNeverNamed: a large content could not be given its name after a crash, and
+// its message was spilled all the same. It is served for ever.
+func TestNeverNamed(t *testing.T) {
+	inner := crashfs.New()
+	disk := &sticky{FS: inner}
+	q := open(t, Options{Dir: "/q", FS: disk, SegmentSize: 64 << 10, LargeBody: 5000})
+	env, content := envelope(newID(), 1), text(9000)
+	sum, err := q.place(env.ID, mail.Memory{content})
+	must(t, err)
+	head, err := encodeMessage(env, int64(len(content)), true)
+	must(t, err)
+	seal(head, sum)
+	_, err = q.journal.Append(kindMessage, head)
+	must(t, err)
+	name := string(env.ID) + ".new"
+	disk.stuck.Store(&name)
+	disk.FS = inner.Restart(crashfs.All, nil) // the power failed before it had its name
+	for range 3 {
+		q = open(t, q.o)
+		same(t, q, env, content)
+		retireAll(t, q)
+		same(t, q, env, content)
+		must(t, q.Close())
+	}
+	name = ""
+	q = open(t, q.o)
+	same(t, q, env, content)
+	if _, err := q.fs.Size(q.spool.Path(env.ID)); err != nil {
+		t.Error("it still has no name:", err)
+	}
+	if list, _ := q.fs.List("/q/corrupt"); len(list) > 0 {
+		t.Error(list)
+	}
+}
+
+// TestOneBitOfARecord flips bits of a message's record behind the queue's back:
+// no other envelope is ever loaded.
+func TestOneBitOfARecord(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, Options{Dir: dir, NoSync: true, SegmentSize: 64 << 10})
+	env := envelope(newID(), 2)
+	put(t, q, env, nil)
+	at, err := q.where(env.ID)
+	must(t, err)
+	must(t, q.Close())
+	name := filepath.Join(dir, "journal", "00000001.log")
+	whole, err := os.ReadFile(name)
+	must(t, err)
+	step := 1
+	if testing.Short() {
+		step = 7
+	}
+	for i := 0; i < 8*int(at.loc.Length); i += step {
+		must(t, os.WriteFile(name, whole, 0o600))
+		q = open(t, q.o)
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		must(t, err)
+		off := int64(at.loc.Offset) + int64(i/8)
+		_, err = f.WriteAt([]byte{whole[off] ^ 1<<(i%8)}, off)
+		must(t, err)
+		must(t, f.Close())
+		if got, _, err := q.Load(env.ID); !errors.Is(err, ErrUnknown) {
+			t.Fatalf("bit %d: %+v, %v", i, got, err)
+		}
+		if q.Stat().Messages != 0 {
+			t.Fatalf("bit %d: it is still there", i)
+		}
+		kept, err := os.ReadFile(filepath.Join(dir, "corrupt", string(env.ID)+".record"))
+		if want := whole[at.loc.Offset:][:at.loc.Length]; err != nil || len(kept) != len(want) || bytes.Equal(kept, want) {
+			t.Fatalf("bit %d: in corrupt/ is %q, %v", i, kept, err)
+		}
+		must(t, q.Close())
+		must(t, os.RemoveAll(filepath.Join(dir, "corrupt")))
+	}
+}
+
+// TestRecordWithoutChecksums is one of an earlier program.
+func TestRecordWithoutChecksums(t *testing.T) {
+	q := open(t, Options{Dir: t.TempDir(), NoSync: true})
+	env, content := envelope(newID(), 2), text(100)
+	head, err := encodeMessage(env, int64(len(content)), false)
+	must(t, err)
+	_, err = q.journal.Append(kindMessage, head[:len(head)-sealSize], content)
+	must(t, err)
+	q = reopen(t, q)
+	same(t, q, env, content)
+}
