@@ -40,7 +40,7 @@ type cli struct {
 	Init    initCmd    `cmd:"" help:"Write the shipped, commented configuration into a folder. Never overwrites a file."`
 	Check   checkCmd   `cmd:"" help:"Report every problem of the configuration with its file and line."`
 	Plugins pluginsCmd `cmd:"" help:"Print which plugins run at which hook, in order, with priority and timeout."`
-	Queue   queueCmd   `cmd:"" help:"Look into the queue and act on it: list, stat, show, cat, flush, remove."`
+	Queue   queueCmd   `cmd:"" help:"Look into the queue and act on it; import and export Haraka's."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Qlist qlistCmd `cmd:"" hidden:"" help:"The queue as haraka --qlist prints it."`

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/queue"
 )
 
 // three is a queue of three messages.
@@ -369,6 +370,36 @@ func TestStopped(t *testing.T) {
 	}
 	if got := ids(t, c, Filter{}); got != "A.1 B.1 C.1" {
 		t.Errorf("list: %q", got)
+	}
+}
+
+// unread is a queue that has read no message's state before the first Walk.
+type unread struct {
+	*memory
+	walked bool
+}
+
+func (q *unread) Walk(fn func(mail.Pending) bool) {
+	q.walked = true
+	q.memory.Walk(fn)
+}
+
+func (q *unread) Stat() queue.Stat {
+	s := q.memory.Stat()
+	if !q.walked {
+		s.Recipients, s.Bytes = 0, 0
+	}
+	return s
+}
+
+// The counts of messages whose state nobody has read yet are right too, as when
+// the files of a stopped daemon are looked into.
+func TestStatUnread(t *testing.T) {
+	q := three(t)
+	want := q.Stat()
+	s, err := NewLocal(&unread{memory: q}, nil, nil).Stat(t.Context(), 1)
+	if err != nil || s.Messages != want.Messages || s.Recipients != want.Recipients || s.Bytes != want.Bytes || s.Bytes == 0 {
+		t.Errorf("stat: %+v, %v, want %+v", s, err, want)
 	}
 }
 

@@ -76,8 +76,26 @@ func (l *Local) Close() error {
 
 // Stat implements Commands.
 func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
+	s := &Stat{}
+	if top > 0 {
+		t := tally{domains: map[string]*count{}}
+		err := l.walk(ctx, func(p mail.Pending) error {
+			if s.Oldest.IsZero() || p.Received.Before(s.Oldest) {
+				s.Oldest = p.Received
+			}
+			t.add(p)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.Held = t.held
+		s.Destinations, s.Others = t.top(top)
+	}
+	// After the walk: of a message in the spool the queue knows no more than that
+	// it is there, until somebody has read its state.
 	q := l.queue.Stat()
-	s := &Stat{Messages: q.Messages, Recipients: q.Recipients, Bytes: q.Bytes}
+	s.Messages, s.Recipients, s.Bytes = q.Messages, q.Recipients, q.Bytes
 	if l.outbound != nil {
 		s.Running = true
 		d := Deliveries(l.outbound.Stat())
@@ -87,22 +105,6 @@ func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
 			s.Health = err.Error()
 		}
 	}
-	if top <= 0 {
-		return s, nil
-	}
-	t := tally{domains: map[string]*count{}}
-	err := l.walk(ctx, func(p mail.Pending) error {
-		if s.Oldest.IsZero() || p.Received.Before(s.Oldest) {
-			s.Oldest = p.Received
-		}
-		t.add(p)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.Held = t.held
-	s.Destinations, s.Others = t.top(top)
 	return s, nil
 }
 
