@@ -29,9 +29,15 @@ type queueCmd struct {
 	Export       queueExportCmd       `cmd:"" help:"Write the queue as Haraka's queue files. The daemon must not run."`
 }
 
-// harakaOptions turns what haraka takes as options into commands.
+// harakaOptions turns what haraka takes as options into commands. Without a word
+// it is asked for help: to start a daemon takes a folder or the word serve.
 func harakaOptions(args []string) []string {
-	options := map[string][]string{"--qlist": {"qlist"}, "--qstat": {"qstat"}, "--qunstick": {"queue", "flush"}}
+	if len(args) == 0 || args[0] == "help" {
+		return []string{"--help"}
+	}
+	options := map[string][]string{
+		"--qlist": {"qlist"}, "--qstat": {"qstat"}, "--qunstick": {"queue", "flush"}, "--version": {"version"}, "-v": {"version"},
+	}
 	for i, a := range args {
 		if command, ok := options[a]; ok {
 			return slices.Concat(command, args[:i], args[i+1:])
