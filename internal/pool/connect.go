@@ -29,8 +29,8 @@ type suite struct {
 	config *tls.Config
 }
 
-// connect makes a connection to one of t's addresses.
-func (p *Pool) connect(ctx context.Context, t *Target) (*kept, error) {
+// connect makes a connection to one of t's addresses; of is t's key.
+func (p *Pool) connect(ctx context.Context, t *Target, of key) (*kept, error) {
 	budget := cmp.Or(max(t.ConnectTimeout, 0), connectTimeout)
 	rest := []string{t.Addr}
 	if len(t.Addrs) > 0 {
@@ -52,7 +52,7 @@ func (p *Pool) connect(ctx context.Context, t *Target) (*kept, error) {
 			return nil, err
 		}
 		budget -= d.took
-		k, err := p.prepare(ctx, t, d, budget)
+		k, err := p.prepare(ctx, t, of, d, budget)
 		if err == nil {
 			return k, nil
 		}
@@ -223,7 +223,13 @@ func (p *Pool) dial(ctx context.Context, t *Target, d *dialed, budget time.Durat
 
 // prepare makes a connection of a socket, in clear if TLS is an offer that does
 // not work.
-func (p *Pool) prepare(ctx context.Context, t *Target, d *dialed, budget time.Duration) (*kept, error) {
+func (p *Pool) prepare(ctx context.Context, t *Target, of key, d *dialed, budget time.Duration) (*kept, error) {
+	if err := p.refused(of, true); err != nil { // since this one began
+		d.raw.Close()
+		p.leave(d.reach, d.start, nothingKnown, nil)
+		return nil, err
+	}
+	start := time.Now()
 	o := t.Options
 	o.Addr = d.addr
 	s := suite{d.addr, t.TLSConfig}
@@ -246,6 +252,7 @@ func (p *Pool) prepare(ctx context.Context, t *Target, d *dialed, budget time.Du
 			}
 		}
 	}
+	p.answered(of, start, err)
 	p.leave(d.reach, d.start, judge(ctx, d.start, slow, err), err)
 	if err != nil {
 		return nil, err

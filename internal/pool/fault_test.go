@@ -38,6 +38,7 @@ var faultKinds = []struct {
 	{"half a line", smtptest.HalfLine()},
 	{"half and close", smtptest.Raw("250 2.0").ThenClose()},
 	{"100 kB", smtptest.Huge("550")},
+	{"100 kB of 2yz", smtptest.Huge("250")},
 	{"long line", smtptest.LongLine("550")},
 	{"mixed codes", smtptest.Reply("550-5.7.1 no\n250 2.0.0 yes")},
 	{"8-bit 5yz", smtptest.Raw("550 5.7.1 n\xe9in \xff\x00\r\n")},
@@ -250,6 +251,14 @@ func faultRow(t *testing.T, name string, stage smtptest.Stage, mode string, faul
 	again, err2 := send("last")
 	for patience := time.Now().Add(5 * time.Second); name == "greeting" && err2 != nil && time.Now().Before(patience); {
 		time.Sleep(50 * time.Millisecond) // the address was left alone for a moment
+		again, err2 = send("last")
+	}
+	if name == "AUTH" && strings.Contains(got, " 451 4.7.1") && !strings.Contains(fmt.Sprint(err), " 450 ") {
+		// Refused for good: not tried again for a while, but by others.
+		if again != got || s.Connections() != 1 {
+			t.Errorf("the next message: %s on connection %d", again, s.Connections())
+		}
+		to.Helo = "other.test"
 		again, err2 = send("last")
 	}
 	if again != "250 2.0.0" {

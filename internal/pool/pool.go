@@ -21,6 +21,11 @@
 //     one waits for what becomes of that for a moment: a dead address costs one
 //     ConnectTimeout, not one a message. An address not known to be well is dialed
 //     by few at once.
+//   - Credentials that a server refused with a 5yz are not shown again for a time
+//     that grows from ten seconds to five minutes, since many lock an account
+//     after some attempts. Meanwhile no connection is made for the key, and Send
+//     fails at once with the same error; then one connection tries. Other
+//     credentials are another key.
 //
 // Errors of Send are *smtpclient.Failure; its Addr, and that of a Result, tell
 // which address it was.
@@ -83,16 +88,17 @@ type Pool struct {
 	dialTCP func(ctx context.Context, o smtpclient.Options) (net.Conn, error)
 	open    func(ctx context.Context, raw net.Conn, o smtpclient.Options) (Conn, error)
 
-	mu      sync.Mutex
-	hosts   map[key]*host
-	sites   map[site]*reach
-	clear   map[suite]time.Time // handshakes not to be tried before then
-	stats   Stats
-	serial  atomic.Uint64
-	ctx     context.Context // of Run
-	running bool            // Run is there to own goroutines
-	stopped bool            // Run has ended: nothing is kept any more
-	quits   sync.WaitGroup  // added to only while running
+	mu       sync.Mutex
+	hosts    map[key]*host
+	sites    map[site]*reach
+	clear    map[suite]time.Time // handshakes not to be tried before then
+	refusals map[key]*refusal    // of credentials
+	stats    Stats
+	serial   atomic.Uint64
+	ctx      context.Context // of Run
+	running  bool            // Run is there to own goroutines
+	stopped  bool            // Run has ended: nothing is kept any more
+	quits    sync.WaitGroup  // added to only while running
 }
 
 // Stats counts since the start (Dials, Reuses, Retries) and tells the present
@@ -101,7 +107,7 @@ type Stats struct {
 	Dials   int // connections tried, also in vain
 	Reuses  int // transactions on kept connections
 	Retries int // repetitions after a kept connection proved dead
-	Refused int // times that an address was not dialed because of its back-off
+	Refused int // times that nothing was tried because of the back-off of an address or of credentials
 
 	Open    int // connections, with those being made or said goodbye to
 	Idle    int // of them, unused
@@ -132,7 +138,7 @@ type waiter struct{ ready chan *kept }
 func New(o Options) *Pool {
 	p := &Pool{
 		log: o.Log, dialTCP: o.Connect, open: o.Open,
-		hosts: map[key]*host{}, sites: map[site]*reach{}, clear: map[suite]time.Time{},
+		hosts: map[key]*host{}, sites: map[site]*reach{}, clear: map[suite]time.Time{}, refusals: map[key]*refusal{},
 	}
 	if p.log == nil {
 		p.log = zap.NewNop()
@@ -161,15 +167,26 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 	}
 	reused := k != nil
 	for {
+		// With XCLIENT a kept connection authenticates anew.
+		if k == nil || t.Forwards == mail.XClient {
+			if err := p.refused(h.key, false); err != nil {
+				p.release(h, &t, k)
+				return nothing(err), err
+			}
+		}
 		if k == nil {
-			if k, err = p.connect(ctx, &t); err != nil {
+			if k, err = p.connect(ctx, &t, h.key); err != nil {
 				p.release(h, &t, nil)
 				return nothing(err), err
 			}
 		}
 		k.messages++
+		start := time.Now()
 		res, err := k.Send(ctx, env, content)
 		var f *smtpclient.Failure
+		if errors.As(err, &f) && f.Stage == smtpclient.StageAuth {
+			p.answered(h.key, start, err)
+		}
 		if reused && errors.As(err, &f) && f.Stale() && ctx.Err() == nil {
 			p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(err))
 			k.Close()
@@ -472,6 +489,11 @@ func (p *Pool) reap(now time.Time) {
 		}
 		if r.idle(now) {
 			delete(p.sites, s)
+		}
+	}
+	for k, r := range p.refusals {
+		if !r.trying && now.Sub(r.until) > remembered {
+			delete(p.refusals, k)
 		}
 	}
 	for s, until := range p.clear {

@@ -70,6 +70,8 @@ type Failure struct {
 func (f *Failure) Error() string {
 	s := f.Addr + ": " + f.Stage.String() + ": "
 	switch {
+	case errors.Is(f.Err, errGarbled): // the reply is ours and says less
+		return s + f.Err.Error()
 	case f.Reply != nil && f.Err != nil:
 		return s + f.Reply.String() + ": " + f.Err.Error()
 	case f.Reply != nil:
@@ -96,14 +98,14 @@ func (f *Failure) As(target any) bool {
 func (f *Failure) Deferral() *reply.Reply {
 	if r := f.Reply; r != nil {
 		if r.Temporary() {
-			return r.Because(f)
+			return r.Because(circumstances{f})
 		}
 		d := reply.Newf(451, "", "Next hop refused at %s: %s", f.Stage, r)
 		d.Enhanced = reply.Enhanced{4, 5, 0}
 		if r.Enhanced != (reply.Enhanced{}) {
 			d.Enhanced = reply.Enhanced{4, r.Enhanced[1], r.Enhanced[2]}
 		}
-		return d.Because(f)
+		return d.Because(circumstances{f})
 	}
 	switch {
 	case f.Stage == StageConnect:
@@ -118,6 +120,22 @@ func (f *Failure) Deferral() *reply.Reply {
 		return reply.New(451, "4.3.0", "Temporary local problem, please try again later").Because(f)
 	}
 }
+
+// circumstances are a Failure as the cause of a reply that tells already what
+// the server said.
+type circumstances struct{ f *Failure }
+
+// Error has the address, the stage and the private cause.
+func (c circumstances) Error() string {
+	s := c.f.Addr + ": " + c.f.Stage.String()
+	if c.f.Err != nil {
+		s += ": " + c.f.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the Failure.
+func (c circumstances) Unwrap() error { return c.f }
 
 // Stale reports whether a kept connection turned out to be dead, or was shut by a
 // 421, before any content was sent on it, or could not be reset: then the

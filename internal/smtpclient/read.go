@@ -2,7 +2,9 @@ package smtpclient
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"os"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -32,7 +34,8 @@ func newReader(src io.Reader) reader { return reader{src: src, buf: make([]byte,
 func (r *reader) buffered() int { return r.w - r.r }
 
 // line returns the next line without its line end. It is valid until the next
-// call.
+// call. Of a line longer than maxReplyLine only the beginning comes, with
+// errTooLong; nothing can be read behind it.
 func (r *reader) line() ([]byte, error) {
 	seen := 0
 	for {
@@ -44,13 +47,13 @@ func (r *reader) line() ([]byte, error) {
 				line = line[:n-1]
 			}
 			if len(line) > maxReplyLine {
-				return nil, garbled("line longer than %d bytes", maxReplyLine)
+				return line[:maxReplyLine], errTooLong
 			}
 			return line, nil
 		}
 		seen = r.w - r.r
 		if seen > maxReplyLine {
-			return nil, garbled("line longer than %d bytes", maxReplyLine)
+			return r.buf[r.r : r.r+maxReplyLine], errTooLong
 		}
 		if r.r > 0 {
 			copy(r.buf, r.buf[r.r:r.w])
@@ -83,17 +86,15 @@ func (p *response) reply() *reply.Reply {
 
 // read reads one reply, of one or more lines, into p. What is not a reply of
 // class 2 to 5, has lines with different codes or breaks a limit is an error
-// that wraps errGarbled; other errors are the connection's.
+// that wraps errGarbled; other errors are the connection's. decided tells whether
+// p says something in spite of the error.
 func (p *response) read(r *reader) error {
 	p.code, p.enhanced, p.text = 0, reply.Enhanced{}, p.text[:0]
 	total := 0
 	for lines := 1; ; lines++ {
-		line, err := r.line()
-		if err != nil {
-			return err
-		}
-		if total += len(line); lines > maxReplyLines || total > maxReplyBytes {
-			return garbled("longer than %d lines or %d bytes", maxReplyLines, maxReplyBytes)
+		line, long := r.line()
+		if long != nil && long != errTooLong {
+			return long
 		}
 		code, last, text, ok := splitLine(line)
 		if !ok {
@@ -108,10 +109,29 @@ func (p *response) read(r *reader) error {
 			p.text = append(p.text, '\n')
 		}
 		p.appendText(text, lines == 1)
+		if total += len(line); long != nil || lines > maxReplyLines || total > maxReplyBytes {
+			return errTooLong
+		}
 		if last {
 			return nil
 		}
 	}
+}
+
+// errTooLong is of a reply whose lines agree as far as they were read.
+var errTooLong = garbled("more than %d lines, %d bytes in a line or %d in all", maxReplyLines, maxReplyLine, maxReplyBytes)
+
+// decided reports whether the reply that read gave up with err has said all the
+// same what it means: its lines had one code (RFC 5321 section 4.2.1), and it is
+// only that there was no end to them. Its text lacks what came behind. Nothing
+// more can be read then.
+func (p *response) decided(err error) bool {
+	return p.code != 0 && (errors.Is(err, errTooLong) || errors.Is(err, os.ErrDeadlineExceeded))
+}
+
+// clip shortens the text of a reply that had no end to that of one long line.
+func (p *response) clip() {
+	p.text = bytes.ToValidUTF8(p.text[:min(len(p.text), maxReplyLine)], nil)
 }
 
 // splitLine takes a line of a reply apart (RFC 5321 section 4.2).

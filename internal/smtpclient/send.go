@@ -541,7 +541,10 @@ func (t *transaction) cutShort(err error) *Failure {
 }
 
 // verdict reads what the server says to the final dot: one reply, or in LMTP
-// one for each recipient accepted (RFC 2033 section 4.2).
+// one for each recipient accepted (RFC 2033 section 4.2). A reply without end
+// counts by its code, since the server has decided: else the message would be
+// sent again for ever. The connection is of no more use then, nor are the
+// replies behind it in LMTP.
 func (t *transaction) verdict() *Failure {
 	c := t.c
 	known := false
@@ -550,6 +553,12 @@ func (t *transaction) verdict() *Failure {
 			continue
 		}
 		err := c.await(c.o.SubmissionTimeout)
+		endless := c.res.decided(err) && c.ctxErr() == nil
+		if endless {
+			c.breakOff()
+			c.res.clip()
+			err = nil
+		}
 		if err == nil && c.res.class() == 3 {
 			err = garbled("%s is no reply to the final dot", c.res.reply())
 		}
@@ -559,7 +568,7 @@ func (t *transaction) verdict() *Failure {
 			if !known {
 				return f
 			}
-			t.settle(reply.New(451, "4.4.2", "Connection to the next hop lost before its last reply").Because(f))
+			t.settle(errLastReply.Because(f))
 			return nil
 		}
 		if c.o.Protocol != mail.LMTP {
@@ -575,7 +584,15 @@ func (t *transaction) verdict() *Failure {
 			t.settle(t.replies[i])
 			return nil
 		}
+		if endless { // what is buffered belongs to it
+			f := c.wire(StageDot, errTooLong)
+			f.Uncertain = true
+			t.settle(errLastReply.Because(f))
+			return nil
+		}
 	}
 	c.dirty = false
 	return nil
 }
+
+var errLastReply = reply.New(451, "4.4.2", "Connection to the next hop lost before its last reply")

@@ -159,6 +159,7 @@ func FuzzReply(f *testing.F) {
 	for _, s := range []string{
 		"250 ok\r\n", "250-a\r\n250 b\r\n", "550 5.7.26 x\r\n", "421\r\n", "250-\r\n250-\xff\x00\r\n250 \x1b[2J\r\n", "354 go\n", "\n", "250",
 		"250-mx\r\n250-SIZE 99999999999999999999\r\n250-AUTH=PLAIN LOGIN\r\n250 AUTH\r\n",
+		"550 " + strings.Repeat("x", 3000), "250-a\r\n250-" + strings.Repeat("\xff", 2100) + "\r\n", strings.Repeat("250-x\r\n", 200),
 	} {
 		f.Add([]byte(s))
 	}
@@ -170,8 +171,15 @@ func FuzzReply(f *testing.F) {
 			if (err1 == nil) != (err2 == nil) || errors.Is(err1, errGarbled) != errors.Is(err2, errGarbled) {
 				t.Fatalf("%v, byte by byte %v", err1, err2)
 			}
-			if err1 != nil {
+			if whole.decided(err1) != bytewise.decided(err2) {
+				t.Fatalf("decided after %v: %v, byte by byte %v", err1, whole.code, bytewise.code)
+			}
+			if err1 != nil && !whole.decided(err1) {
 				return
+			}
+			if err1 != nil {
+				whole.clip()
+				bytewise.clip()
 			}
 			rep := whole.reply()
 			if again := bytewise.reply(); *rep != *again {
@@ -182,6 +190,9 @@ func FuzzReply(f *testing.F) {
 			}
 			if !utf8.ValidString(rep.Text) || strings.ContainsAny(rep.Text, "\r\x00\x1b\x7f") || len(rep.Text) > 3*maxReplyBytes {
 				t.Fatalf("%q", rep.Text)
+			}
+			if err1 != nil {
+				return
 			}
 			parseExtensions(rep.Text)
 		}
