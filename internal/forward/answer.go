@@ -2,6 +2,7 @@ package forward
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"tarishi/internal/conf"
@@ -66,18 +67,24 @@ func success(r *reply.Reply, refused []hook.RecipientResult) hook.Verdict {
 	return hook.Verdict{Code: hook.OK, Reply: out}
 }
 
-// oneLine joins the lines of a backend's text, makes everything that is not
-// printable ASCII a question mark and cuts what is too long.
+// oneLine joins the lines of a backend's text that are not empty, makes
+// everything that is not printable ASCII a question mark and cuts what is too
+// long.
 func oneLine(text, sep string) string {
 	if len(text) > 4*maxText {
 		text = text[:4*maxText]
 	}
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimSpace(l)
+	}
+	lines = slices.DeleteFunc(lines, func(l string) bool { return l == "" })
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f {
 			return '?'
 		}
 		return r
-	}, strings.ReplaceAll(strings.TrimSpace(text), "\n", sep))
+	}, strings.Join(lines, sep))
 	if len(text) > maxText {
 		text = text[:maxText-3] + "..."
 	}

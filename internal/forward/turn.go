@@ -163,7 +163,9 @@ func (f *Forwarder) probe(ctx context.Context, one spot, l *loss) {
 		if l.route.AuthType == conf.AuthForward {
 			t.AuthRequired = false
 		}
-		if err = f.o.Probe(limited, t); err == nil {
+		// What it has against our credentials it may tell a message: probes that
+		// go on about them would lock the account.
+		if err = f.o.Probe(limited, t); err == nil || !isDown(err) {
 			f.revived(l.route, one.hop)
 			return
 		}

@@ -247,6 +247,36 @@ func TestClientLeavesWhileConnecting(t *testing.T) {
 	}
 }
 
+// A probe that finds the server in order, but not our credentials, is the last:
+// each would show them again.
+func TestProbeIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &backend{answer: func(ctx context.Context, addr string, env *mail.Envelope) (smtpclient.Result, error) {
+			if addr == "10.0.0.1:25" {
+				return smtpclient.Result{}, errRefused
+			}
+			return takeAll(ctx, addr, env)
+		}}
+		var probes atomic.Int32
+		o := options(b)
+		o.Probe = func(context.Context, pool.Target) error {
+			probes.Add(1)
+			return &smtpclient.Failure{Stage: smtpclient.StageAuth, Reply: reply.New(535, "5.7.8", "no"), Addr: "10.0.0.1:25"}
+		}
+		f := New(o)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- f.Run(ctx) }()
+		f.Forward(ctx, nil, message("a@b.c"), inTurn("r", "10.0.0.1", "10.0.0.2"))
+		time.Sleep(time.Hour)
+		if n := probes.Load(); n != 1 {
+			t.Errorf("%d probes", n)
+		}
+		cancel()
+		<-done
+	})
+}
+
 func TestTurnsAtOnce(t *testing.T) {
 	b := &backend{answer: func(ctx context.Context, addr string, env *mail.Envelope) (smtpclient.Result, error) {
 		if addr == "10.0.0.2:25" {

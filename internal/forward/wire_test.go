@@ -4,15 +4,21 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
 	"tarishi/internal/pool"
 	"tarishi/internal/smtptest"
 )
@@ -97,6 +103,24 @@ func TestOnWire(t *testing.T) {
 				t.Errorf("violations %q", v)
 			}
 		})
+	}
+}
+
+// A reply of several lines is one line for the client and in the log, and lacks
+// nothing: Exim's to the last chunk ends with what identifies the message.
+func TestOnWireLines(t *testing.T) {
+	s := smtptest.New(t, smtptest.With("CHUNKING"),
+		smtptest.On(smtptest.Dot, smtptest.Always(smtptest.Raw("250- 129834 byte chunk, total 1440554\r\n250-\r\n250 OK id=1vMkRz-00000001Abc-2xYz\r\n"))))
+	core, logs := observer.New(zapcore.InfoLevel)
+	o := onWire(t)
+	o.Mail = maillog.New(zap.New(core))
+	v := New(o).Forward(t.Context(), nil, message("a@b.c"), via(hopTo(s)))
+	if got, want := v.Reply.String(), "250 2.0.0 129834 byte chunk, total 1440554, OK id=1vMkRz-00000001Abc-2xYz"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	line := fmt.Sprint(logs.FilterMessage("forwarded").All()[0].ContextMap())
+	if !strings.Contains(line, "129834 byte chunk, total 1440554 ") || !strings.Contains(line, "OK id=1vMkRz-00000001Abc-2xYz") || strings.Contains(line, "\n") {
+		t.Errorf("%q", line)
 	}
 }
 

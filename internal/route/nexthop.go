@@ -7,18 +7,27 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"tarishi/internal/mail"
 )
 
 // ErrNextHop is the error of ParseNextHop. It never quotes the URL, which may
 // hold a password.
-var ErrNextHop = errors.New("not a next hop: want smtp://, smtps:// or lmtp://[user:password@]host[:port], or lmtp:///path/of/socket")
+var ErrNextHop = errors.New("not a next hop: want smtp://, smtps:// or lmtp://[user:password@]host[:port], lmtp:///path/of/socket or lmtp+unix:/path/of/socket")
 
 // ParseNextHop reads the URL of a next hop. smtps is TLS from the first byte,
 // on port 465 unless another is given; a Port of 0 is the protocol's default.
-// User and password mean AUTH PLAIN.
+// User and password mean AUTH PLAIN. A socket may be written as in
+// smtp_forward.ini too: what is behind lmtp+unix: (and //) is its path as it is.
 func ParseNextHop(s string) (mail.NextHop, error) {
+	if path, ok := strings.CutPrefix(s, "lmtp+unix:"); ok {
+		path = strings.TrimPrefix(path, "//")
+		if len(path) < 2 || path[0] != '/' || strings.ContainsFunc(path, unicode.IsControl) {
+			return mail.NextHop{}, ErrNextHop
+		}
+		return mail.NextHop{Path: path, Protocol: mail.LMTP}, nil
+	}
 	u, err := url.Parse(s)
 	if err != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return mail.NextHop{}, ErrNextHop

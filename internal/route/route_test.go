@@ -471,6 +471,9 @@ func TestParseNextHop(t *testing.T) {
 		"smtps://host:4650":               {Host: "host", Port: 4650, ImplicitTLS: true},
 		"lmtp://host":                     {Host: "host", Protocol: mail.LMTP},
 		"lmtp:///run/dovecot/lmtp":        {Path: "/run/dovecot/lmtp", Protocol: mail.LMTP},
+		"lmtp+unix:/run/dovecot/lmtp":     {Path: "/run/dovecot/lmtp", Protocol: mail.LMTP},
+		"lmtp+unix:///run/dovecot/lmtp":   {Path: "/run/dovecot/lmtp", Protocol: mail.LMTP},
+		"lmtp+unix:/run/a b%20?c#d":       {Path: "/run/a b%20?c#d", Protocol: mail.LMTP},
 		"smtp://joe:s%40cret@host:26":     {Host: "host", Port: 26, AuthType: "plain", AuthUser: "joe", AuthPass: "s@cret"},
 		"smtp://joe%40example.com:p@host": {Host: "host", AuthType: "plain", AuthUser: "joe@example.com", AuthPass: "p"},
 	}
@@ -478,8 +481,14 @@ func TestParseNextHop(t *testing.T) {
 		if got, err := ParseNextHop(s); err != nil || got != good[s] {
 			t.Errorf("%s: %+v, %v", s, got, err)
 		}
+		if h := good[s]; h.Path != "" {
+			if again, err := ParseNextHop(FormatNextHop(h)); err != nil || again != h {
+				t.Errorf("%s is written %s and read %+v, %v", s, FormatNextHop(h), again, err)
+			}
+		}
 	}
 	for _, s := range []string{
+		"lmtp+unix:", "lmtp+unix:x", "lmtp+unix:/", "lmtp+unix://", "lmtp+unix://host/x", "lmtp+unix:/x\r\n", "smtp+unix:/x",
 		"", "host", "host:25", "//host", "smtp:host", "http://host", "smtp://", "smtp://:25", "smtp://host:0", "smtp://host:65536",
 		"smtp://host:x", "smtp://host/path", "smtp://host?x", "smtp://host?", "smtp://host#f", "smtp:///run/x", "lmtp:///", "smtp://ho st",
 		"smtp://joe:secret@", "smtp://-host", "smtp://a..b", "smtp://host\r\n", "smtp://user:secret@host:bad",
@@ -494,7 +503,7 @@ func TestParseNextHop(t *testing.T) {
 }
 
 func FuzzParseNextHop(f *testing.F) {
-	for _, s := range []string{"smtp://a:b@host:25", "smtps://[::1]", "lmtp:///x", "lmtp://h", "smtp://%41", "", "smtp://h:99999", "smtp://a%00b@h"} {
+	for _, s := range []string{"smtp://a:b@host:25", "smtps://[::1]", "lmtp:///x", "lmtp+unix:/a b%20", "lmtp+unix:////x", "lmtp://h", "smtp://%41", "", "smtp://h:99999", "smtp://a%00b@h"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
