@@ -127,7 +127,9 @@ type Delivery struct {
 	Domain        string // the destination: lower case, A-labels
 	Attempts      int    // earlier attempts that ended in a deferral
 	// Notes are for plugins. They, ForceTLS and what is changed in the Envelope's
-	// Notes last until the delivery is done with or the daemon stops. Never nil.
+	// Notes last until the delivery is done with: the queue keeps them with each
+	// deferral, as JSON, so a number is a float64 after a restart. What is no JSON,
+	// or more than 64 KiB of it, lasts until the daemon stops. Never nil.
 	Notes   mail.Notes
 	Content mail.Content // the message
 	// Path returns the name of a file that holds the message, to be read only

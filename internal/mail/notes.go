@@ -8,6 +8,10 @@ import "strings"
 // marshal to JSON. A nil Notes can be read, not written.
 type Notes map[string]any
 
+// DeliveryNotes is the key below which the queued notes of a message hold what
+// is remembered of its deliveries. Plugins do not see it.
+const DeliveryNotes = "outbound_deliveries"
+
 // Get returns the value at a dotted path such as "queue.wants", or nil.
 func (n Notes) Get(path string) any {
 	var v any = n

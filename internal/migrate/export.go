@@ -113,6 +113,7 @@ func (e *exporter) message(p mail.Pending) {
 		uuid = env.Notes.String(originUUID)
 		kept := env.Notes.Clone()
 		delete(kept, origin)
+		delete(kept, mail.DeliveryNotes)
 		if len(kept) > 0 {
 			notes, err = json.Marshal(kept)
 		}

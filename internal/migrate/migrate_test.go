@@ -449,6 +449,9 @@ func TestExport(t *testing.T) {
 	if err := errors.Join(q.Settle(env.ID, []int{4}), q.Defer(env.ID, []int{3}, 2, next, "450 later")); err != nil {
 		t.Fatal(err)
 	}
+	if err := q.SetNotes(env.ID, map[string]any{"n": 1, mail.DeliveryNotes + ".0-1": "ours"}); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	r, err := Export(t.Context(), q, dir, ExportOptions{Host: "mx_1.test"})
 	if err != nil || r.Messages != 3 || len(r.Failed) > 0 || len(r.Skipped) != 1 || r.Skipped[0].Name != string(strict.ID) {
@@ -467,6 +470,9 @@ func TestExport(t *testing.T) {
 		}
 		if n.Host != "mx_1.test" || n.PID != os.Getpid() || len(n.Unique) != 6 || n.Counter < 1 || !m.Queued.Equal(received) || !n.Arrival.Equal(received) || !m.From.IsNull() {
 			t.Errorf("%s: %+v", name, m)
+		}
+		if got := strings.Join(strings.Fields(string(m.Notes)), ""); got != `{"n":1}` {
+			t.Errorf("%s", m.Notes)
 		}
 		if string(message(b)) != "A: b\r\n\r\n..dot\r\nend\r\n" {
 			t.Errorf("%q", message(b))

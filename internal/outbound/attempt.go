@@ -31,6 +31,9 @@ type attempt struct {
 	notes   mail.Notes // hook.Delivery.Notes
 	queued  mail.Notes // the message's, as the queue has them
 	was     kept
+	known   bool    // this process has kept something
+	records records // what the queue remembers
+	loaded  bool
 	ran     bool // there was an attempt
 	force   atomic.Bool
 	policy  *policy
@@ -55,15 +58,18 @@ type kept struct {
 	message mail.Notes // the message's, if they were changed
 	force   bool       // hook.Delivery.ForceTLS
 	asked   bool       // send_email and get_mx have been asked about this attempt
+	stored  string     // what of it the queue remembers
 }
 
+func (k kept) remembered() remembered { return remembered{k.notes, k.message, k.force} }
+
 func (k kept) nothing() bool {
-	return len(k.notes) == 0 && k.message == nil && !k.force && !k.asked
+	return len(k.notes) == 0 && k.message == nil && !k.force && !k.asked && k.stored == ""
 }
 
 // keeps returns what is to be kept; asked: the attempt is still to be made.
 func (a *attempt) keeps(asked bool) kept {
-	k := kept{notes: a.notes, force: a.force.Load(), message: a.was.message, asked: asked}
+	k := kept{notes: a.notes, force: a.force.Load(), message: a.was.message, asked: asked, stored: a.was.stored}
 	if a.env.Notes != nil && !reflect.DeepEqual(a.env.Notes, a.queued) {
 		k.message = a.env.Notes
 	}
@@ -83,7 +89,7 @@ func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
 	a.accounted = make([]bool, len(a.index))
 	defer a.end()
 	o.mu.Lock()
-	a.was = o.kept[u]
+	a.was, a.known = o.kept[u]
 	delete(o.kept, u)
 	o.mu.Unlock()
 	if a.notes = a.was.notes; a.notes == nil {
@@ -115,6 +121,7 @@ func (a *attempt) end() {
 		return
 	}
 	a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: now}) // interrupted
+	left := a.remember(a.keeps(a.was.asked && !a.ran))
 	o.mu.Lock()
 	domain := a.unit.Domain()
 	for i, r := range a.later {
@@ -124,7 +131,7 @@ func (a *attempt) end() {
 		} else {
 			u = o.schedule.Add(now, schedule.Delivery{ID: u.ID(), Domain: domain, Recipients: r.index, Attempts: r.attempts, Next: r.next, Received: u.Received(), Null: u.Null(), Marked: a.unit.Marked()})
 		}
-		k := a.keeps(a.was.asked && !a.ran)
+		k := left
 		if i > 0 { // the two may run at the same time
 			k.notes, k.message = k.notes.Clone(), k.message.Clone()
 		}
@@ -379,8 +386,9 @@ func (a *attempt) load() bool {
 	for n, i := range a.index {
 		a.env.Recipients[n] = env.Recipients[i]
 	}
+	a.loaded = true
 	// Other deliveries of the message may run at the same time.
-	if a.queued = env.Notes; a.queued == nil {
+	if a.queued = a.recall(env.Notes); a.queued == nil {
 		a.queued = mail.Notes{}
 	}
 	if a.env.Notes = a.was.message; a.env.Notes == nil {

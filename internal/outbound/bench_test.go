@@ -21,10 +21,11 @@ type instant struct {
 	done sync.WaitGroup
 }
 
-func (q *instant) Hold(mail.ID, []int) error         { return nil }
-func (q *instant) Release(mail.ID, []int) error      { return nil }
-func (q *instant) Find(mail.ID) (mail.Pending, bool) { return mail.Pending{}, false }
-func (q *instant) Path(mail.ID) (string, error)      { return "", nil }
+func (q *instant) Hold(mail.ID, []int) error              { return nil }
+func (q *instant) Release(mail.ID, []int) error           { return nil }
+func (q *instant) Find(mail.ID) (mail.Pending, bool)      { return mail.Pending{}, false }
+func (q *instant) SetNotes(mail.ID, map[string]any) error { return nil }
+func (q *instant) Path(mail.ID) (string, error)           { return "", nil }
 
 func (q *instant) Put(*mail.Envelope, mail.Content) error             { return nil }
 func (q *instant) Recovered(func(mail.Pending) bool) int              { return 0 }

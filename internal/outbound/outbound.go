@@ -55,6 +55,9 @@ type Queue interface {
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
 	Settle(id mail.ID, recipients []int) error
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
+	// SetNotes changes what Load tells of a message's notes: values by dotted path,
+	// nil: none.
+	SetNotes(id mail.ID, values map[string]any) error
 	// Hold and Release return when it is durable that recipients are held, or are
 	// not any more; nil means all. Find tells of those that are not settled.
 	Hold(id mail.ID, recipients []int) error

@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,6 +42,7 @@ type memoryQueue struct {
 	ops      []string
 	fail     map[string]error // by "put", "load", "settle", "defer"
 
+	noted      int // calls of SetNotes
 	unreadable int // how often Recovered cannot read anything
 }
 
@@ -157,6 +159,40 @@ func (q *memoryQueue) Defer(id mail.ID, recipients []int, attempts int, next tim
 		r.Attempts, r.Next, r.Last = attempts, next, last
 		q.messages[id].pending[i] = r
 	}
+	return nil
+}
+
+func (q *memoryQueue) SetNotes(id mail.ID, values map[string]any) error {
+	b, err := json.Marshal(values) // what plugins have may change
+	if err != nil {
+		return err
+	}
+	values = nil
+	if err := json.Unmarshal(b, &values); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.fail["notes"]; err != nil {
+		return err
+	}
+	m := q.messages[id]
+	if m == nil {
+		return errors.New("no such message")
+	}
+	q.noted++
+	env := *m.env
+	if env.Notes = env.Notes.Clone(); env.Notes == nil {
+		env.Notes = mail.Notes{}
+	}
+	for path, v := range values {
+		env.Notes.Set(path, v)
+		if v == nil {
+			parent, last, _ := strings.Cut(path, ".")
+			delete(env.Notes[parent].(map[string]any), last)
+		}
+	}
+	m.env = &env
 	return nil
 }
 

@@ -25,7 +25,7 @@ type whole struct {
 	stop  func()
 }
 
-func startWhole(t *testing.T, dir string, port int) *whole {
+func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *whole {
 	t.Helper()
 	q, err := queue.Open(queue.Options{Dir: dir})
 	if err != nil {
@@ -36,9 +36,9 @@ func startWhole(t *testing.T, dir string, port int) *whole {
 		return hook.Verdict{Code: hook.OK, MX: []mail.NextHop{{Host: "127.0.0.1", Port: port}}}
 	}
 	o := New(Options{
-		Me: "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
+		Me: "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
 		Grace: 5 * time.Second, Queue: q, Unknown: queue.ErrUnknown, Resolver: &dns.Memory{}, Pool: p,
-		Chain: hook.NewChain([]hook.Registration{{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}}, zap.NewNop()),
+		Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 3)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -21,6 +22,29 @@ type account struct {
 	content map[mail.ID][]byte
 	owed    map[mail.ID]map[int]bool // acknowledged recipients that nobody tried to settle
 	held    map[mail.ID]map[int]bool // what Hold or Release acknowledged last, if no other call failed since
+
+	notes   map[mail.ID]int // what SetNotes was called with last
+	durable map[mail.ID]int // what it was when something durable came later, unless writing may fail
+	faulty  bool
+}
+
+// note calls SetNotes with a greater number.
+func (a *account) note(q *Queue, id mail.ID) {
+	a.notes[id]++
+	_ = q.SetNotes(id, map[string]any{"deliveries.n": a.notes[id], fmt.Sprintf("deliveries.%d", a.notes[id]-1): nil, fmt.Sprintf("deliveries.%d", a.notes[id]): true})
+}
+
+// noted compares a message's notes with what SetNotes was told.
+func (a *account) noted(t *testing.T, env *mail.Envelope) {
+	t.Helper()
+	n, _ := env.Notes.Get("deliveries.n").(float64)
+	if int(n) > a.notes[env.ID] || int(n) < a.durable[env.ID] {
+		t.Fatalf("notes of %s are the %v. of %d, and %d were durable", env.ID, n, a.notes[env.ID], a.durable[env.ID])
+	}
+	all, _ := env.Notes.Get("deliveries").(map[string]any)
+	if n > 0 && !a.faulty && (len(all) != 2 || all[fmt.Sprint(n)] != true) || env.Notes.String("queue.wants") != "outbound" {
+		t.Fatalf("%s has notes that it never had: %v", env.ID, env.Notes)
+	}
 }
 
 // hold calls Hold or Release for a recipient, or for all.
@@ -30,6 +54,9 @@ func (a *account) hold(q *Queue, id mail.ID, on bool, recipients []int) {
 		call = q.Hold
 	}
 	err := call(id, recipients)
+	if err == nil && !a.faulty {
+		maps.Copy(a.durable, a.notes)
+	}
 	for r := range a.owed[id] {
 		if recipients != nil && !slices.Contains(recipients, r) {
 			continue
@@ -86,6 +113,7 @@ func scenario(fs *crashfs.FS, a *account, few int) *Queue {
 		}
 		if err == nil {
 			_ = q.Defer(env.ID, []int{0}, 1, now, "450 later")
+			a.note(q, env.ID)
 			if i%2 == 0 {
 				settle(env.ID, 0)
 			}
@@ -97,6 +125,7 @@ func scenario(fs *crashfs.FS, a *account, few int) *Queue {
 			settle(ids[n-3], i%2)
 			_, _ = q.Path(ids[n-2])
 			_ = q.Defer(ids[n-2], []int{0}, 2, now, "450 later still")
+			a.note(q, ids[n-2])
 			a.hold(q, ids[n-2], i%2 == 0, []int{1})
 			a.hold(q, ids[n-4], false, []int{0})
 		}
@@ -156,10 +185,11 @@ func (a *account) holds(t *testing.T, q *Queue) {
 		}
 	}
 	for id := range got {
-		_, c, err := q.Load(id)
+		env, c, err := q.Load(id)
 		if err != nil {
 			t.Fatal(err)
 		}
+		a.noted(t, env)
 		r, err := c.Open()
 		if err != nil {
 			t.Fatal(err)
@@ -181,7 +211,7 @@ func (noEnd) Err() error                  { return nil }
 func (noEnd) Value(any) any               { return nil }
 
 func newAccount() *account {
-	return &account{content: map[mail.ID][]byte{}, owed: map[mail.ID]map[int]bool{}, held: map[mail.ID]map[int]bool{}}
+	return &account{content: map[mail.ID][]byte{}, owed: map[mail.ID]map[int]bool{}, held: map[mail.ID]map[int]bool{}, notes: map[mail.ID]int{}, durable: map[mail.ID]int{}}
 }
 
 // TestCrash stops the scenario at every operation of the file system, with
@@ -242,6 +272,7 @@ func failAnywhere(t *testing.T, few int) {
 		failure := []error{syscall.EIO, syscall.ENOSPC}[i%2]
 		fs, a := crashfs.New(), newAccount()
 		fs.FailAt(i, failure)
+		a.faulty = true
 		q := scenario(fs, a, few)
 		done := fs.Ops() < i
 		t.Run(fmt.Sprintf("at %d, %v", i, failure), func(t *testing.T) {

@@ -132,7 +132,7 @@ func (f *recorded) Sync() error {
 
 var kinds = map[journal.Kind]string{
 	1: "Commit", 2: "Seal", kindMessage: "Message", kindSettled: "Settled", kindDeferred: "Deferred", kindDone: "Done",
-	kindHeld: "Held", kindReleased: "Released",
+	kindHeld: "Held", kindReleased: "Released", kindNotes: "Notes",
 }
 
 // frames says what is written at off of a segment.
@@ -257,6 +257,17 @@ func TestOrderOfSyncs(t *testing.T) {
 			r.say("Release a recipient")
 			must(t, q.Release(one, []int{1}))
 			r.say("nil: it is released")
+		},
+		"notes": func(t *testing.T, q *Queue, r *recorder) {
+			accept(t, q, r, one, 1000)
+			r.say("SetNotes")
+			must(t, q.SetNotes(one, map[string]any{"n": 1}))
+			r.await(t, "Notes ONE")
+			retire(t, q, r)
+			r.say("SetNotes")
+			must(t, q.SetNotes(one, map[string]any{"n": 2}))
+			r.await(t, "Notes ONE")
+			retire(t, q, r)
 		},
 		"close": func(t *testing.T, q *Queue, r *recorder) {
 			accept(t, q, r, one, 1000)

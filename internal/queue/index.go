@@ -232,6 +232,8 @@ type index struct {
 	bytes      int64
 	texts      texts
 	recent     recent
+	notes      map[key]*noted // of messages in the journal, or stale
+	noteBytes  int
 
 	// The messages whose files say all share these entries, which nobody may
 	// change: those whose state file was not read in this run, and those that
@@ -242,7 +244,7 @@ type index struct {
 func newIndex() index {
 	return index{
 		entries: map[key]*entry{}, odd: map[key]mail.ID{}, oddKeys: map[mail.ID]key{}, texts: texts{seed: maphash.MakeSeed()},
-		recent: recent{promises: map[key]promised{}},
+		recent: recent{promises: map[key]promised{}}, notes: map[key]*noted{},
 		unread: &entry{flags: partial}, dormant: &entry{flags: partial | counted},
 	}
 }
@@ -290,6 +292,7 @@ func (x *index) remove(k key) {
 	x.bytes -= e.size
 	delete(x.entries, k)
 	x.recent.take(k)
+	x.dropNotes(k)
 	if k.odd() {
 		delete(x.oddKeys, x.odd[k])
 		delete(x.odd, k)

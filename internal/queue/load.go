@@ -68,10 +68,12 @@ type promise struct {
 // keep says that the entry will soon be needed again.
 func (q *Queue) load(id mail.ID, keep bool) (p promise, at entry, err error) {
 	for range moves {
+		notes := q.noted(id)
 		if at, err = q.where(id); err != nil {
 			return promise{}, at, err
 		}
 		if kept, ok := q.takeRecent(id, keep); ok {
+			notes.amend(kept.envelope)
 			return kept, at, nil
 		}
 		if !at.is(partial) {
@@ -81,6 +83,9 @@ func (q *Queue) load(id mail.ID, keep bool) (p promise, at entry, err error) {
 		}
 		if err == nil && len(p.envelope.Recipients) != at.recipients() {
 			err = fmt.Errorf("%w: %d recipients are known, %d are in the envelope", errDamaged, at.recipients(), len(p.envelope.Recipients))
+		}
+		if err == nil {
+			notes.amend(p.envelope)
 		}
 		if !moved(err) {
 			break

@@ -12,8 +12,8 @@
 //     deleted. A spilled message's files and their directory are synced before
 //     the journal forgets it; a settled message's files are removed after the
 //     record that it is settled was synced.
-//   - I3: Settle and Defer do not wait for a sync. Losing what they wrote can
-//     only repeat an attempt, never lose a message.
+//   - I3: Settle, Defer and SetNotes do not wait for a sync. Losing what they
+//     wrote can only repeat an attempt or lose notes, never a message.
 //   - I4: A write or sync error of the journal is sticky: the segment is
 //     abandoned, Put fails with 451 or 452, the next record goes to a new file,
 //     and the same descriptor is never synced again and believed. While no
@@ -55,14 +55,15 @@
 // Of a message in the spool whose files say all, memory holds only that it
 // exists. Open lists the spool's names and replays the journal; it reads no state
 // file, so that a start takes seconds with a million messages. A state file is
-// read when its message is needed: Settle, Defer, Load and Remove read it and
+// read when its message is needed: Settle, Defer, SetNotes, Load and Remove read it and
 // keep the states in memory until the next spill; Find, Walk and Recovered look
 // and forget. What the journal said at the start about a message that only has
 // files is noted and wins over its state file. While the journal has a message's
 // own record, its files, if there are any, count for nothing.
 //
 // The envelope of a new message stays in memory until the first Load, if there
-// is room: see recent.
+// is room: see recent. What SetNotes changed stays until a file has it, up to 64
+// MiB in all.
 //
 // So damage of a state file is found when it is read, not by Open; Recovered,
 // with which the work begins, reads all. Until then Stat does not know the
@@ -192,7 +193,7 @@ func Open(o Options) (*Queue, error) {
 
 // OpenReadOnly opens a stopped daemon's spool to look at. It takes no lock,
 // creates and changes nothing and moves no damage aside. Put, Settle, Defer,
-// Remove, Sync and Path fail with ErrReadOnly, Run does nothing. A folder that
+// SetNotes, Remove, Sync and Path fail with ErrReadOnly, Run does nothing. A folder that
 // does not exist is an error; one without a message is not.
 func OpenReadOnly(o Options) (*Queue, error) {
 	q := newQueue(o)

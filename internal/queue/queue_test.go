@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -640,9 +641,13 @@ func flip(t testing.TB, name string, off int64) {
 }
 
 func TestChangeRecords(t *testing.T) {
-	for _, k := range []journal.Kind{kindSettled, kindDeferred, kindDone, kindHeld, kindReleased} {
+	for _, k := range []journal.Kind{kindSettled, kindDeferred, kindDone, kindHeld, kindReleased, kindNotes} {
 		c := change{id: "A.1"}
-		if k != kindDone {
+		switch k {
+		case kindDone:
+		case kindNotes:
+			c.notes = map[string]json.RawMessage{"a.b": []byte(`{"c":[1,null]}`), "d": []byte("null")}
+		default:
 			c.recipients = []int{0, 200, 70000}
 		}
 		if k == kindDeferred {
@@ -669,9 +674,17 @@ func FuzzRecords(f *testing.F) {
 	seal(m, spool.SumOf([]byte("abc")))
 	f.Add(append(m, "abc"...))
 	f.Add(encodeChange(kindDeferred, change{id: "A.1", recipients: []int{1}, attempts: 1, last: "x"}))
+	f.Add(encodeChange(kindNotes, change{id: "A.1", notes: map[string]json.RawMessage{"a.b": []byte("1"), "c.d": []byte("null")}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := decodeMessage(b, int64(len(b))); err == nil {
 			_, _ = decodeEnvelope(b[:m.offset()], m)
+		}
+		if c, err := decodeChange(kindNotes, b); err == nil {
+			env := envelope(c.id, 1)
+			(*noted)(nil).with(c.notes).amend(env)
+			if _, err := json.Marshal(env); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, k := range []journal.Kind{kindSettled, kindDeferred, kindDone, kindHeld, kindReleased} {
 			if c, err := decodeChange(k, b); err == nil && len(c.recipients) > len(b) {

@@ -20,6 +20,7 @@ const (
 	kindDone                                // nothing is left to do, or the message was never accepted
 	kindHeld                                // recipients not to be tried
 	kindReleased                            // recipients that are held no more
+	kindNotes                               // notes of a message that changed
 )
 
 const (
@@ -160,21 +161,30 @@ func decodeEnvelope(b []byte, m message) (*mail.Envelope, error) {
 // version (1 byte), length of the ID (1), ID; then for all but Done the count of
 // recipients and their indices; then for Deferred the attempts, the
 // next try in Unix milliseconds, and the length and the text of the last reply.
-// Numbers are unsigned varints.
+// Numbers are unsigned varints. Notes has a JSON object behind the ID, from dotted
+// paths to values.
 type change struct {
 	id         mail.ID
 	recipients []int
 	attempts   int
 	next       int64
 	last       string
+	notes      map[string]json.RawMessage
 }
 
 func encodeChange(k journal.Kind, c change) []byte {
 	b := make([]byte, 0, 16+len(c.id)+3*len(c.recipients)+len(c.last))
 	b = append(b, recordVersion, byte(len(c.id)))
 	b = append(b, c.id...)
-	if k == kindDone {
+	switch k {
+	case kindDone:
 		return b
+	case kindNotes:
+		j, err := json.Marshal(c.notes)
+		if err != nil { // its values were made by Marshal
+			panic(err)
+		}
+		return append(b, j...)
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.recipients)))
 	for _, i := range c.recipients {
@@ -206,6 +216,11 @@ func decodeChange(k journal.Kind, b []byte) (change, error) {
 		return v
 	}
 	switch k {
+	case kindNotes:
+		if err := json.Unmarshal(b, &c.notes); err != nil || c.notes == nil {
+			bad = true
+		}
+		b = nil
 	case kindSettled, kindDeferred, kindHeld, kindReleased:
 		count := number(uint64(len(b))) // each takes a byte at least
 		c.recipients = make([]int, count)

@@ -22,6 +22,7 @@ type recovery struct {
 	files   map[mail.ID]*leftover
 	moved   int // what went to corrupt/
 	dropped int // contents that came with no message
+	noted   int // records of notes for which there was no room
 }
 
 type leftover struct {
@@ -51,6 +52,9 @@ func (q *Queue) recover() error {
 	// What the journal does not know was never accepted, if it can be read.
 	r.settle(found.Damages == 0 && r.moved == 0)
 	q.found = ordered(q.index.snapshot())
+	if r.noted > 0 {
+		q.log.Error("queue: there is no room for notes of messages", zap.Int("records", r.noted))
+	}
 	q.log.Info("queue: recovered",
 		zap.Int("messages", len(q.index.entries)), zap.Int("segments", found.Segments), zap.Int("records", found.Records),
 		zap.Int64("cut", found.Cut), zap.Int("damaged", found.Damages), zap.Int("corrupt", r.moved), zap.Int("unaccepted", r.dropped),
@@ -100,6 +104,8 @@ func (r *recovery) replay(rec journal.Record) {
 	switch {
 	case rec.Kind == kindDone:
 		r.done(c.id, k, e)
+	case e != nil && rec.Kind == kindNotes:
+		r.amend(k, e, c)
 	case e != nil && e.is(partial):
 		r.note(k, e, c, rec.Kind)
 	case e != nil:
@@ -122,19 +128,34 @@ func (r *recovery) done(id mail.ID, k key, e *entry) {
 	}
 }
 
-// maxNoted bounds what a record can make us allocate.
-const maxNoted = 1 << 20
+// maxReach bounds what a record can make us allocate.
+const maxReach = 1 << 20
 
-// note keeps what a record says for when the state file is read.
-func (r *recovery) note(k key, e *entry, c change, kind journal.Kind) {
+// own returns an entry of its own for a message whose state file was not read.
+func (r *recovery) own(k key, e *entry) *entry {
 	if e == r.q.index.unread {
 		e = &entry{flags: partial | stale}
 		r.q.index.entries[k] = e
 	}
+	return e
+}
+
+// amend keeps what a record says of a message's notes.
+func (r *recovery) amend(k key, e *entry, c change) {
+	if err := r.q.index.amend(k, c.notes); err != nil {
+		r.noted++
+		return
+	}
+	r.own(k, e).flags |= stale
+}
+
+// note keeps what a record says for when the state file is read.
+func (r *recovery) note(k key, e *entry, c change, kind journal.Kind) {
+	e = r.own(k, e)
 	s := r.state(c, kind)
 	for _, i := range c.recipients {
 		switch {
-		case i >= maxNoted:
+		case i >= maxReach:
 		case s.hold != unsaid:
 			e.noteHold(i, s.hold)
 		default:

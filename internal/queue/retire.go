@@ -403,8 +403,9 @@ func (q *Queue) yield(ctx context.Context, pause time.Duration) {
 
 func (q *Queue) spillTogether(ids []mail.ID) error {
 	type result struct {
-		id  mail.ID
-		loc journal.Location
+		id    mail.ID
+		loc   journal.Location
+		notes *noted
 	}
 	var (
 		mu      sync.Mutex
@@ -417,12 +418,12 @@ func (q *Queue) spillTogether(ids []mail.ID) error {
 	for range min(spillers, len(ids)) {
 		wg.Go(func() {
 			for id := range work {
-				loc, ok, err := q.write(batch, id)
+				loc, notes, ok, err := q.write(batch, id)
 				mu.Lock()
 				if err != nil {
 					errs = append(errs, fmt.Errorf("%s: %w", id, err))
 				} else if ok {
-					written = append(written, result{id, loc})
+					written = append(written, result{id, loc, notes})
 				}
 				mu.Unlock()
 			}
@@ -454,6 +455,9 @@ func (q *Queue) spillTogether(ids []mail.ID) error {
 			e.flags &^= large | files
 			q.index.recent.take(k) // it has waited, and may for long
 		}
+		if e.spooled() && q.index.notes[k] == r.notes { // else they have changed since
+			q.index.dropNotes(k)
+		}
 		q.rest(k, e)
 	}
 	q.retired.Broadcast()
@@ -470,30 +474,31 @@ func (q *Queue) outdateAgain(id mail.ID) {
 }
 
 // write writes a message's files. It returns where in the journal it took the
-// message from; false: the message is gone, or its files said all before.
-func (q *Queue) write(b *spool.Batch, id mail.ID) (journal.Location, bool, error) {
+// message from, and which notes it added; false: the message is gone, or its files said all before.
+func (q *Queue) write(b *spool.Batch, id mail.ID) (journal.Location, *noted, bool, error) {
 	mu := q.filesOf(id)
 	mu.Lock()
 	defer mu.Unlock()
 	at, ok := q.outdated(id)
 	if ok && at.is(partial) {
 		if _, _, err := q.wakeLocked(id, true); err != nil && !errors.Is(err, ErrUnknown) {
-			return journal.Location{}, false, err
+			return journal.Location{}, nil, false, err
 		}
 		at, ok = q.outdated(id)
 	}
 	if !ok {
-		return journal.Location{}, false, nil
+		return journal.Location{}, nil, false, nil
 	}
-	err := q.writeFiles(b, id, at)
+	notes := q.noted(id) // if they change from now on, the message is stale again
+	err := q.writeFiles(b, id, at, notes)
 	if err == nil {
-		return at.loc, true, nil
+		return at.loc, notes, true, nil
 	}
 	if damaged(err) {
-		return journal.Location{}, false, q.condemn(id, at, err)
+		return journal.Location{}, nil, false, q.condemn(id, at, err)
 	}
 	q.outdateAgain(id)
-	return journal.Location{}, false, err
+	return journal.Location{}, nil, false, err
 }
 
 // outdated returns a copy of a message's entry if its files do not say all. From
@@ -516,11 +521,12 @@ func (q *Queue) outdated(id mail.ID) (entry, bool) {
 	return at, true
 }
 
-func (q *Queue) writeFiles(b *spool.Batch, id mail.ID, at entry) error {
+func (q *Queue) writeFiles(b *spool.Batch, id mail.ID, at entry, notes *noted) error {
 	p, err := q.promised(id, at.loc)
 	if err != nil {
 		return err
 	}
+	q.amendFile(p.envelope, notes)
 	st := &spool.State{Size: at.size, Content: p.sum, Envelope: p.envelope, Recipients: make([]spool.Recipient, at.recipients())}
 	for i := range st.Recipients {
 		st.Recipients[i] = at.state(i).document()

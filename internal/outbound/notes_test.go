@@ -1,0 +1,319 @@
+package outbound
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/smtpclient"
+	"tarishi/internal/smtptest"
+)
+
+// TestNotesOutliveARestart: a plugin counts deferrals in notes while the daemon,
+// with the real queue, starts anew after each one.
+func TestNotesOutliveARestart(t *testing.T) {
+	server := smtptest.New(t, smtptest.On(smtptest.Rcpt, func(smtptest.Event) smtptest.Action {
+		return smtptest.Reply("450 4.2.0 later")
+	}))
+	var mu sync.Mutex
+	seen := map[string][]string{}
+	count := func(_ context.Context, e *hook.Event) hook.Verdict {
+		mu.Lock()
+		defer mu.Unlock()
+		d := e.Delivery
+		n, _ := d.Notes.Get("count").(float64) // as JSON has it
+		seen[d.Domain] = append(seen[d.Domain], fmt.Sprintf("%v %q", n, d.Envelope.Notes.String("message")))
+		if d.Envelope.Notes.Get(mail.DeliveryNotes) != nil {
+			t.Error("a plugin sees what is remembered of other deliveries")
+		}
+		d.Notes.Set("count", n+1)
+		if d.Domain == "a.test" {
+			d.Envelope.Notes.Set("message", d.Envelope.Notes.String("message")+"m")
+		}
+		return hook.Proceed()
+	}
+	dir := t.TempDir()
+	for run := range 4 {
+		w := startWhole(t, dir, server.Port(), hook.Registration{Point: hook.OnDeferred, Plugin: "counter", Handler: count})
+		waiting := func(recorded int) {
+			t.Helper()
+			for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+				mu.Lock()
+				n := len(seen["a.test"]) + len(seen["b.test"])
+				mu.Unlock()
+				if s := w.Stat(); n == recorded && s.Waiting == 2 && s.Running+s.Ready == 0 {
+					return
+				}
+				if time.Now().After(end) {
+					t.Fatalf("%d deferrals, %+v", n, w.Stat())
+				}
+			}
+		}
+		if run == 0 {
+			w.send(t, "x@a.test", "y@a.test", "x@b.test")
+		} else {
+			waiting(2 * run)
+			w.Flush("")
+		}
+		waiting(2 * (run + 1))
+		if run == 1 { // from here on in files
+			w.queue.Walk(func(p mail.Pending) bool {
+				if _, err := w.queue.Path(p.ID); err != nil {
+					t.Error(err)
+				}
+				return true
+			})
+		}
+		w.stop()
+	}
+	if got := strings.Join(seen["a.test"], ", "); got != `0 "", 1 "m", 2 "mm", 3 "mmm"` {
+		t.Error(got)
+	}
+	if got := strings.Join(seen["b.test"], ", "); got != `0 "", 1 "", 2 "", 3 ""` {
+		t.Error(got)
+	}
+}
+
+// TestRememberedOnlyWhenChanged, and what ForceTLS asks holds after a restart.
+func TestRememberedOnlyWhenChanged(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		var attempts int
+		var forced []bool
+		r.regs = append(r.regs, hook.Registration{Point: hook.OnSendEmail, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
+			r.queue.mu.Lock()
+			defer r.queue.mu.Unlock()
+			if attempts++; attempts == 2 {
+				e.Delivery.ForceTLS.Store(true)
+				e.Delivery.Notes.Set("x", "y")
+			}
+			return hook.Proceed()
+		}})
+		r.o.Intervals = slices.Repeat(interval, 5)
+		r.start()
+		r.send("later@a.test", "later2@a.test")
+		for n, want := range []int{0, 1, 1, 1, 1} {
+			if r.queue.noted != want {
+				t.Fatalf("%d attempts, notes recorded %d times, want %d", n+1, r.queue.noted, want)
+			}
+			if n >= 2 {
+				r.restart()
+			}
+			r.pass(129 * time.Second)
+		}
+		for _, s := range r.wire.take() {
+			forced = append(forced, s.target.TLS >= smtpclient.TLSEncrypt)
+		}
+		if len(forced) < 5 || forced[0] || slices.Contains(forced[1:], false) {
+			t.Error(forced)
+		}
+	})
+}
+
+// TestNotesThatCannotBeKept last until the daemon stops, and are tried again.
+func TestNotesThatCannotBeKept(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		var seen []string
+		r.regs = append(r.regs, hook.Registration{Point: hook.OnSendEmail, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
+			r.queue.mu.Lock()
+			defer r.queue.mu.Unlock()
+			n := e.Delivery.Notes
+			seen = append(seen, n.String("x"))
+			n.Set("x", n.String("x")+"x")
+			n["value"] = func() {} // no JSON
+			if len(seen) == 1 || len(seen) >= 4 {
+				delete(n, "value")
+			}
+			return hook.Proceed()
+		}})
+		r.o.Intervals = slices.Repeat(interval, 5)
+		r.start()
+		r.send("later@a.test")
+		r.queue.set("notes", errDisk)
+		r.pass(65 * time.Second)
+		r.pass(129 * time.Second)
+		r.pass(65 * time.Second) // of four attempts only the first is recorded
+		if n := r.logs.FilterMessageSnippet("would not outlive a restart").Len(); r.queue.noted != 1 || n != 3 || len(seen) != 4 {
+			t.Fatal(r.queue.noted, n, seen)
+		}
+		r.queue.set("notes", nil)
+		r.pass(129 * time.Second)
+		r.restart()
+		r.pass(65 * time.Second)
+		if got := strings.Join(seen, " "); got != " x xx xxx xxxx xxxxx" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestRecordsOfDeliveries follows deliveries of one message that change, lose
+// recipients, fall apart and are put together by starts: each finds what it left.
+func TestRecordsOfDeliveries(t *testing.T) {
+	type unit struct {
+		recipients   []int
+		text, stored string
+	}
+	for seed := range uint64(300) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		queued := map[string]any{} // below mail.DeliveryNotes
+		read := func() (all records) {
+			b, err := json.Marshal(queued)
+			if err == nil {
+				err = json.Unmarshal(b, &all)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		units := []*unit{{recipients: []int{0, 1, 2, 3}}, {recipients: []int{4}}, {recipients: []int{5, 6, 7}}}
+		for step := range 30 {
+			u := units[rnd.IntN(len(units))]
+			if rnd.IntN(2) == 0 {
+				if u.text = strconv.Itoa(step); rnd.IntN(3) == 0 {
+					u.text = ""
+				}
+			}
+			before := slices.Clone(u.recipients)
+			later := []rest{{index: u.recipients}}
+			if n := len(u.recipients); n > 1 {
+				switch cut := 1 + rnd.IntN(n-1); rnd.IntN(3) {
+				case 0: // some are done with
+					later = []rest{{index: u.recipients[cut:]}}
+				case 1: // two deliveries from now on
+					later = []rest{{index: u.recipients[cut:]}, {index: u.recipients[:cut]}}
+				}
+			}
+			if u.text != u.stored {
+				var what remembered
+				if u.text != "" {
+					what.Notes = mail.Notes{"t": u.text}
+				}
+				for path, v := range read().replace(before, later, what) {
+					_, key, _ := strings.Cut(path, ".")
+					if queued[key] = v; v == nil {
+						delete(queued, key)
+					}
+				}
+				u.stored = u.text
+			}
+			u.recipients = later[0].index
+			if len(later) > 1 {
+				units = append(units, &unit{later[1].index, u.text, u.stored})
+			}
+			all := read()
+			for _, u := range units {
+				if got, _ := all.of(u.recipients); got.Notes.String("t") != u.text && u.stored == u.text {
+					t.Fatalf("seed %d, step %d: %v of %v, want %q; %v", seed, step, got, u.recipients, u.text, queued)
+				}
+			}
+			if rnd.IntN(4) == 0 && len(units) > 1 { // a start puts two together
+				i := rnd.IntN(len(units) - 1)
+				a, b := units[i], units[i+1]
+				units = slices.Delete(units, i, i+1)
+				b.recipients = append(slices.Clone(a.recipients), b.recipients...)
+				got, one := all.of(b.recipients)
+				if text := got.Notes.String("t"); text != a.text && text != b.text || !one && a.text == "" && b.text == "" && text != "" {
+					t.Fatalf("seed %d: %q of %q and %q", seed, text, a.text, b.text)
+				}
+				if b.text, b.stored = got.Notes.String("t"), "several"; one {
+					b.stored = b.text
+				}
+			}
+			if len(queued) > 40 {
+				t.Fatalf("seed %d: %d records", seed, len(queued))
+			}
+		}
+	}
+}
+
+// TestDeliveriesPutTogether: a start makes one delivery of two. It has the notes
+// that were written last, TLS if one of them wanted that, and is one for the next
+// start too.
+func TestDeliveriesPutTogether(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		events := r.on(hook.OnSendEmail, hook.Proceed())
+		env := r.envelope("later@a.test", "later2@a.test", "later@b.test")
+		env.Notes = mail.Notes{"queue": "x", mail.DeliveryNotes: map[string]any{
+			"0-1": map[string]any{"recipients": []any{0.0, 2.0}, "version": 1.0, "force_tls": true},
+			"1-2": map[string]any{"recipients": []any{1.0}, "version": 2.0, "notes": map[string]any{"x": "y"}},
+			"2-3": map[string]any{"recipients": []any{2.0}, "version": 3.0, "message": map[string]any{}},
+		}}
+		r.put(env)
+		r.start()
+		if len(*events) != 2 {
+			t.Fatal(len(*events))
+		}
+		for _, e := range *events {
+			d := e.Delivery
+			got := fmt.Sprint(d.Notes, d.Envelope.Notes, d.ForceTLS.Load())
+			if want := map[string]string{"a.test": "map[x:y] map[queue:x] true", "b.test": "map[] map[] false"}[d.Domain]; got != want {
+				t.Errorf("%s: %s, want %s", d.Domain, got, want)
+			}
+		}
+		left, _, err := r.queue.Load(env.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(left.Notes[mail.DeliveryNotes])
+		want := `{"0-1":{"recipients":[0,2],"version":1,"force_tls":true},"0-4":{"recipients":[0,1],"version":4,"notes":{"x":"y"},"force_tls":true},"2-3":{"message":{},"recipients":[2],"version":3}}`
+		if err != nil || normal(t, b) != normal(t, []byte(want)) {
+			t.Errorf("%v %s", err, b)
+		}
+	})
+}
+
+// TestRememberedText: notes that were all taken away are not notes that are as
+// they were.
+func TestRememberedText(t *testing.T) {
+	for want, r := range map[string]remembered{
+		"":                    {},
+		`{"message":{}}`:      {Notes: mail.Notes{}, Message: mail.Notes{}},
+		`{"force_tls":true}`:  {ForceTLS: true},
+		`{"notes":{"a":"b"}}`: {Notes: mail.Notes{"a": "b"}},
+	} {
+		if got, err := r.text(); err != nil || got != want {
+			t.Errorf("%s %v, want %s", got, err, want)
+		}
+	}
+}
+
+// normal is JSON with its keys in order.
+func normal(t *testing.T, b []byte) string {
+	t.Helper()
+	var v any
+	err := json.Unmarshal(b, &v)
+	if err == nil {
+		b, err = json.Marshal(v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestForeignDeliveryNotes: what does not look like ours hurts nobody.
+func TestForeignDeliveryNotes(t *testing.T) {
+	for _, foreign := range []any{"x", []any{1.0}, map[string]any{"0-1": "x"}, map[string]any{"0-1": map[string]any{"recipients": []any{-1.0, 7.0}, "version": 1.0}}} {
+		inBubble(t, func(r *rig) {
+			r.start()
+			env := r.envelope("x@a.test")
+			env.Notes = mail.Notes{mail.DeliveryNotes: foreign}
+			r.sendEnvelope(env)
+			synctest.Wait()
+			if n := len(r.wire.take()); n != 1 {
+				t.Errorf("%v: %d attempts", foreign, n)
+			}
+			r.wantIdle()
+		})
+	}
+}
