@@ -17,7 +17,7 @@
 //     no policy but the one that is kept. An answer of the DNS is waited for five
 //     seconds, and if there is none not asked for again for a minute.
 //
-// One fetch serves all who wait for it; at most 16 run at a time, each for a
+// One fetch serves all who wait for it; at most 64 run at a time, each for a
 // minute at most. Only a verified server, the status 200 without a redirect, the
 // type text/plain and at most 64 KiB make a policy.
 //
