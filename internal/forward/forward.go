@@ -89,7 +89,7 @@ func New(o Options) *Forwarder {
 	if o.Probe == nil {
 		o.Probe = dial
 	}
-	return &Forwarder{o: o, backends: backends{turns: map[string]uint{}, dead: map[spot]*loss{}, wake: make(chan struct{}, 1)}}
+	return &Forwarder{o: o, backends: backends{turns: map[string]uint{}, slots: map[string]chan struct{}{}, dead: map[spot]*loss{}, wake: make(chan struct{}, 1)}}
 }
 
 // patience bounds one Forward: clients wait ten minutes for the reply to the

@@ -95,6 +95,11 @@ func isDown(err error) bool {
 // reply for each recipient. reached is false when there was none.
 func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) (results []hook.RecipientResult, reached bool) {
 	began := time.Now()
+	leave, ok := f.backends.enter(ctx, r)
+	if !ok {
+		return f.fail(env, r, r.Hosts[0], "", errBusy.Because(ctx.Err()), time.Since(began)), false
+	}
+	defer leave()
 	var causes []error
 	var at mail.NextHop
 	var policy string

@@ -14,11 +14,13 @@ import (
 	"tarishi/internal/smtpclient"
 )
 
-// backends remembers whose turn it is on the routes with several hosts, and
-// which of their hosts could not be reached.
+// backends remembers, of the routes with several hosts, whose turn it is, which
+// hosts could not be reached, and how many messages are on their way: the pool
+// counts connections for each host alone.
 type backends struct {
 	mu    sync.Mutex
-	turns map[string]uint // messages so far, by the name of the route
+	turns map[string]uint          // messages so far, by the name of the route
+	slots map[string]chan struct{} // a token for each message on its way, likewise
 	dead  map[spot]*loss
 	wake  chan struct{} // holds one token after dead has grown
 }
@@ -66,6 +68,27 @@ func (b *backends) order(r *conf.ForwardRoute) []mail.NextHop {
 		}
 	}
 	return list
+}
+
+// enter waits until the route has a connection to spare, and reports whether it
+// got one before ctx ended. leave gives it back.
+func (b *backends) enter(ctx context.Context, r *conf.ForwardRoute) (leave func(), ok bool) {
+	if len(r.Hosts) < 2 || r.MaxConnections <= 0 {
+		return func() {}, true
+	}
+	b.mu.Lock()
+	slots := b.slots[r.Name]
+	if slots == nil {
+		slots = make(chan struct{}, r.MaxConnections)
+		b.slots[r.Name] = slots
+	}
+	b.mu.Unlock()
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, true
+	case <-ctx.Done():
+		return nil, false
+	}
 }
 
 // lost notes that a host could not be reached, and reports whether that is new.

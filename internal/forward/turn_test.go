@@ -333,3 +333,49 @@ func TestOneProbeAtATime(t *testing.T) {
 		t.Error("never again")
 	}
 }
+
+// max_connections is for the route, however many hosts it has: who gets none
+// waits, and is told to come again when the time is over.
+func TestSlotsOfARoute(t *testing.T) {
+	for _, tc := range []struct {
+		takes time.Duration
+		want  string // of all verdicts
+		ends  time.Duration
+	}{
+		{time.Minute, "OK OK OK OK OK OK", 3 * time.Minute},
+		{time.Hour, "DENYSOFT DENYSOFT DENYSOFT DENYSOFT OK OK", time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			var now, most atomic.Int32
+			b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+				if n := now.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				time.Sleep(tc.takes)
+				now.Add(-1)
+				return replies(env, "250 taken", nil), nil
+			}}
+			r := inTurn("one", "10.0.0.1", "10.0.0.2", "10.0.0.3")
+			r.MaxConnections = 2
+			f := New(options(b))
+			verdicts := make(chan string)
+			for range 6 {
+				go func() {
+					v := f.Forward(t.Context(), nil, message("a@b.c"), r)
+					if v.Code == hook.DenySoft && v.Reply.Text != errBusy.Text {
+						t.Errorf("%v", v.Reply)
+					}
+					verdicts <- v.Code.String()
+				}()
+			}
+			var all []string
+			for range 6 {
+				all = append(all, <-verdicts)
+			}
+			if got := strings.Join(all, " "); got != tc.want || most.Load() != 2 || time.Since(began) != tc.ends {
+				t.Errorf("%s, at most %d at a time, after %v", got, most.Load(), time.Since(began))
+			}
+		})
+	}
+}
