@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -231,27 +230,7 @@ func (l *loader) destinations() {
 			continue
 		}
 		d := &Destination{line: s.line}
-		entries := d.entries()
-		for i := range entries {
-			entries[i].section = s.name
-			if k := s.key(entries[i].key); k != nil {
-				l.key(outboundFile, &entries[i], k)
-			}
-		}
-		for _, k := range s.keys {
-			known := func(e entry) bool { return e.key == k.name }
-			switch {
-			case slices.ContainsFunc(entries, known):
-			case slices.ContainsFunc(main.entries, known):
-				problem(k, "", "belongs above the first section: it holds for all destinations")
-			default:
-				var names []string
-				for _, e := range entries {
-					names = append(names, e.key)
-				}
-				problem(k, Nearest(k.name, names), "unknown")
-			}
-		}
+		l.section(outboundFile, s, d.entries(), main.entries, "destinations")
 		d.pair(func(key, text string) { problem(s.key(key), "", text) })
 		l.smartHosts(d, func(key, text string) { problem(s.key(key), "", text) })
 		o.Destinations[name] = d

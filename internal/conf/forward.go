@@ -181,27 +181,7 @@ func (l *loader) route(s *iniSection, mainHost hostKeys) {
 	r.Name, r.Line, r.Hosts, r.InTurn = s.name, s.line, nil, false
 	r.AuthType, r.AuthUser, r.AuthPass, r.AuthInsecure = "", "", "", false
 	var host hostKeys
-	entries := routeEntries(&r, &host)
-	for i := range entries {
-		entries[i].section = s.name
-		if k := s.key(entries[i].key); k != nil {
-			l.key(forwardFile, &entries[i], k)
-		}
-	}
-	for _, k := range s.keys {
-		known := func(e entry) bool { return e.key == k.name }
-		switch {
-		case slices.ContainsFunc(entries, known):
-		case slices.ContainsFunc(mainEntries(c), known):
-			problem(k, "", "belongs above the first section: it holds for all domains", false)
-		default:
-			var names []string
-			for _, e := range entries {
-				names = append(names, e.key)
-			}
-			problem(k, Nearest(k.name, names), "unknown", false)
-		}
-	}
+	l.section(forwardFile, s, routeEntries(&r, &host), mainEntries(c), "domains")
 	l.auth(&r, s)
 	r.settleTLS(s)
 	switch {

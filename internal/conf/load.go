@@ -289,3 +289,31 @@ func (s *SMTP) listensOn(host string, port int) bool {
 		return addr == joinEndpoint(host, port) || local && (addr == joinEndpoint("::", port) || addr == joinEndpoint("0.0.0.0", port))
 	})
 }
+
+// section reads the keys of a section that is one of many of its kind. Those of
+// main are for all of them, which all names, and do not belong there.
+func (l *loader) section(file string, s *iniSection, entries, main []entry, all string) {
+	for i := range entries {
+		entries[i].section = s.name
+		if k := s.key(entries[i].key); k != nil {
+			l.key(file, &entries[i], k)
+		}
+	}
+	for _, k := range s.keys {
+		p := Problem{File: place(file), Line: k.line, Section: s.name, Key: k.name}
+		known := func(e entry) bool { return e.key == k.name }
+		switch {
+		case slices.ContainsFunc(entries, known):
+			continue
+		case slices.ContainsFunc(main, known):
+			p.Text = "belongs above the first section: it holds for all " + all
+		default:
+			var names []string
+			for _, e := range entries {
+				names = append(names, e.key)
+			}
+			p.Nearest, p.Text = Nearest(k.name, names), "unknown"
+		}
+		l.add(p)
+	}
+}

@@ -135,14 +135,7 @@ func (l *Local) steer(id mail.ID, done string, do func(o Outbound, id mail.ID, r
 const someDestinations = 20
 
 func (s *Server) destinations(w http.ResponseWriter, r *http.Request) {
-	q, err := query(r, "limit")
-	limit := someDestinations
-	if v := q.Get("limit"); err == nil && v != "" {
-		limit, err = number(v)
-	}
-	if err == nil && limit > maxTop {
-		err = fmt.Errorf("%w: more than %d destinations", ErrInvalid, maxTop)
-	}
+	limit, err := top(r, "limit", someDestinations)
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -133,19 +133,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) stat(w http.ResponseWriter, r *http.Request) {
-	q, err := query(r, "destinations")
-	top := 0
-	if v := q.Get("destinations"); v != "" {
-		top, err = number(v)
-	}
-	if err == nil && top > maxTop {
-		err = fmt.Errorf("%w: more than %d destinations", ErrInvalid, maxTop)
-	}
+	n, err := top(r, "destinations", 0)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	answer, err := s.commands.Stat(r.Context(), top)
+	answer, err := s.commands.Stat(r.Context(), n)
 	s.reply(w, r, answer, err)
 }
 
@@ -249,6 +242,19 @@ func values(r *http.Request) (url.Values, error) {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return q, nil
+}
+
+// top returns how many destinations the parameter name asks for, the only one
+// that may be there; n if it is not.
+func top(r *http.Request, name string, n int) (int, error) {
+	q, err := query(r, name)
+	if v := q.Get(name); err == nil && v != "" {
+		n, err = number(v)
+	}
+	if err == nil && n > maxTop {
+		err = fmt.Errorf("%w: more than %d destinations", ErrInvalid, maxTop)
+	}
+	return n, err
 }
 
 // query reads a request's parameters, of which only these may be there.

@@ -104,11 +104,16 @@ func (b *backends) lost(r *conf.ForwardRoute, hop mail.NextHop, now time.Time) b
 		return false
 	}
 	b.dead[one] = &loss{route: r, due: now.Add(r.DeadRetry)}
+	b.signal()
+	return true
+}
+
+// signal has Run look at the dead hosts again.
+func (b *backends) signal() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
-	return true
 }
 
 // found notes that a host is well, and reports whether that is new.
@@ -147,10 +152,7 @@ func (b *backends) again(l *loss, now time.Time) {
 	b.mu.Lock()
 	l.probing, l.due = false, now.Add(l.route.DeadRetry)
 	b.mu.Unlock()
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
+	b.signal()
 }
 
 // Run probes dead hosts, each by one connection that carries no message, so

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,7 +72,19 @@ func run(t *testing.T, cfg *conf.Config) (stop func()) {
 func launch(t *testing.T, cfg *conf.Config) (stop func(), s *Server) {
 	t.Helper()
 	var log bytes.Buffer
-	s, err := New(cfg, Options{Version: "test", Stderr: &log})
+	end, s := launchTo(t, cfg, &log)
+	return func() {
+		end()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	}, s
+}
+
+// launchTo is launch with the log in the caller's hands.
+func launchTo(t *testing.T, cfg *conf.Config, log io.Writer) (stop func(), s *Server) {
+	t.Helper()
+	s, err := New(cfg, Options{Version: "test", Stderr: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,9 +95,6 @@ func launch(t *testing.T, cfg *conf.Config) (stop func(), s *Server) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(log.String())
 		}
 	}, s
 }

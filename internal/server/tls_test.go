@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
@@ -95,19 +94,8 @@ func TestPolicies(t *testing.T) {
 		t.Fatal(errs)
 	}
 	var log lines
-	s, err := New(cfg, Options{Version: "test", Stderr: &log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, nil) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	stop, s := launchTo(t, cfg, &log)
+	defer stop()
 	for domain, want := range map[string]string{
 		"dane.test":    "delivered policy=dane verified=dane tls=TLS",
 		"danebad.test": "deferred policy=dane",
@@ -120,7 +108,7 @@ func TestPolicies(t *testing.T) {
 			Recipients: []mail.Recipient{{Address: mail.Address{Local: "to", Domain: domain}}},
 		}
 		content := mail.Memory{[]byte("Subject: x\r\n\r\nx\r\n")}
-		if err := (&leftover{queue: s.queue, outbound: s.outbound}).Requeue(ctx, env, content); err != nil {
+		if err := (&leftover{queue: s.queue, outbound: s.outbound}).Requeue(t.Context(), env, content); err != nil {
 			t.Fatal(err)
 		}
 		line := ""
