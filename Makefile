@@ -58,13 +58,13 @@ crash: build
 	TARISHI_BIN=$(CURDIR)/bin/tarishi TARISHI_CRASH_ROUNDS=$(ROUNDS) TARISHI_CRASH_TIME=$(CRASHTIME) \
 		$(GO) test -count=1 -v -timeout 1h ./internal/crashtest
 
-# Beside Haraka, which npm installs into the user's cache folder once, and
-# Postfix, each if it can be had. One part: make bench BENCHARGS='-part relay'.
 # A DNS and servers for 200 domains, two in five of them sick, 20,000 messages:
 # a few minutes. The default of the tests themselves is 2,000.
 world:
 	TARISHI_WORLD=20000 $(GO) test -count=1 -v -timeout 15m ./internal/worldtest
 
+# Beside Haraka, which npm installs into the user's cache folder once, and
+# Postfix, each if it can be had. One part: make bench BENCHARGS='-part relay'.
 bench: build
 	$(BUILD) -o bin/tarishi-bench ./cmd/tarishi-bench
 	bin/tarishi-bench -tarishi bin/tarishi -time $(BENCHTIME) $(BENCHARGS)

@@ -128,7 +128,7 @@ func fates(w *world, r *relay, lost map[string]bool) (all, last map[string]strin
 		return true
 	})
 	for _, id := range reports { // who waits for a DSN that is in the queue will be told
-		_, c, err := r.queue.Load(id)
+		b, err := r.content(id)
 		if errors.Is(err, queue.ErrUnknown) {
 			continue // delivered meanwhile
 		}
@@ -136,20 +136,25 @@ func fates(w *world, r *relay, lost map[string]bool) (all, last map[string]strin
 			r.t.Error(err)
 			continue
 		}
-		in, err := c.Open()
-		if err != nil {
-			r.t.Error(err)
-			continue
-		}
-		b, err := io.ReadAll(in)
-		if err = errors.Join(err, in.Close()); err != nil {
-			r.t.Error(err)
-		}
 		for _, a := range reported(b) {
 			all[a] += string(told)
 		}
 	}
 	return all, last
+}
+
+// content reads a queued message. It may be delivered between any two steps.
+func (r *relay) content(id mail.ID) ([]byte, error) {
+	_, c, err := r.queue.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	in, err := c.Open()
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(in)
+	return b, errors.Join(err, in.Close())
 }
 
 func isReport(from, to string) bool { return from == "" && strings.HasSuffix(to, "@"+home) }
