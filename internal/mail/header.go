@@ -125,12 +125,19 @@ func (h *Header) Remove(name string) {
 	}
 }
 
-// Rename gives every field called from the name to and moves it to the end.
+// Rename gives every field called from the name to and moves it to the end, with
+// its folds.
 func (h *Header) Rename(from, to string) {
-	values := h.All(from)
-	h.Remove(from)
-	for _, v := range values {
-		h.Add(to, v)
+	var kept, renamed [][]byte
+	for _, f := range h.fields {
+		if fieldIs(f, from) {
+			renamed = append(renamed, append([]byte(to), f[bytes.IndexByte(f, ':'):]...))
+		} else {
+			kept = append(kept, f)
+		}
+	}
+	if len(renamed) > 0 {
+		h.fields, h.changed = append(kept, renamed...), true
 	}
 }
 

@@ -56,6 +56,20 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+// A renamed field keeps its folds: on one line it could be longer than SMTP
+// allows.
+func TestHeaderRename(t *testing.T) {
+	h, _, _ := ParseHeader([]byte("X-Long : one\r\n two\r\n\tthree\r\nTo: a\r\nx-long:four\r\n\r\n"))
+	if h.Rename("Y-Long", "Z"); h.Changed() {
+		t.Error("nothing to rename is a change")
+	}
+	h.Rename("X-Long", "Y")
+	want := "To: a\r\nY: one\r\n two\r\n\tthree\r\nY:four\r\n\r\n"
+	if got := string(h.Bytes()); got != want || !h.Changed() {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
 func TestHeaderWithoutEmptyLine(t *testing.T) {
 	for in, body := range map[string]string{
 		"A: b\r\nno field here\r\n": "no field here\r\n",
