@@ -50,6 +50,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -67,6 +68,7 @@ var (
 	ErrUnread = errors.New("journal: segment could not be opened")
 
 	errTooLarge = fmt.Errorf("journal: record of more than %d bytes", MaxRecord)
+	errNumbers  = errors.New("journal: a file has the last number that there is")
 	errEOF      = io.EOF
 )
 
@@ -77,10 +79,13 @@ const maxUnsynced = 8192
 type Options struct {
 	FS          vfs.FS
 	Dir         string        // exists
-	SegmentSize int64         // 0: 64 MiB, at most 2 GiB; a larger record gets a larger segment
+	SegmentSize int64         // 0: 64 MiB, at most 2 GiB; a larger record gets a larger segment, a full disk smaller ones
 	Retry       time.Duration // between attempts to begin a segment after a failed one; 0: 1 s
 	Log         *zap.Logger   // nil: none
 	Now         func() time.Time
+	// Synced is told how long each sync of a batch took, of how many records,
+	// and how it ended; nil: nobody is. It must be quick.
+	Synced func(records int, took time.Duration, err error)
 }
 
 // Journal is an open journal. Its methods may be called from any goroutine.
@@ -236,6 +241,23 @@ func (j *Journal) Err() error {
 	return j.err
 }
 
+// Missing returns the number of the segment that grows if its file has lost its
+// name: somebody removed or moved it, and no start will find what is written to
+// it. Roll begins another one.
+func (j *Journal) Missing() (number uint32, missing bool) {
+	j.mu.Lock()
+	var name string
+	if n := len(j.segments); n > 0 && !j.segments[n-1].done {
+		number, name = j.segments[n-1].number, j.segments[n-1].name
+	}
+	j.mu.Unlock()
+	if name == "" {
+		return 0, false
+	}
+	_, err := j.o.FS.Size(name)
+	return number, errors.Is(err, fs.ErrNotExist)
+}
+
 func newRecord(k Kind, parts [][]byte) (*record, error) {
 	if k < FirstKind {
 		return nil, fmt.Errorf("journal: kind %d is reserved", k)
@@ -337,7 +359,7 @@ func (j *Journal) fit(records []*record) (n int, full bool) {
 	end := j.cur.end
 	for _, r := range records {
 		end += frameSize(int64(r.n))
-		if end+2*frameHeader > j.o.SegmentSize && (n > 0 || j.cur.end > headSize) {
+		if end+2*frameHeader > j.cur.space && (n > 0 || j.cur.end > headSize) {
 			return n, true
 		}
 		n++
@@ -355,7 +377,11 @@ func (j *Journal) put(records []*record, sync, full bool) error {
 	end := j.w.write(s, records, full)
 	err := j.w.err
 	if err == nil && sync {
+		began := time.Now()
 		err = s.file.Sync()
+		if j.o.Synced != nil {
+			j.o.Synced(len(j.again)+len(records), time.Since(began), err)
+		}
 	}
 	if err == nil && !s.durable {
 		err = j.o.FS.SyncDir(j.o.Dir)
@@ -396,9 +422,13 @@ func (j *Journal) begin() error {
 		return j.cause
 	}
 	for {
-		j.last++
-		s, err := create(j.o.FS, j.o.Dir, j.last, j.o.SegmentSize, now)
-		if errors.Is(err, fs.ErrExist) && j.last < 1<<32-1 {
+		var s *segment
+		err := errNumbers
+		if j.last < math.MaxUint32 {
+			j.last++
+			s, err = create(j.o.FS, j.o.Dir, j.last, j.o.SegmentSize, now)
+		}
+		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
 		if err != nil {

@@ -560,3 +560,61 @@ func FuzzReplay(f *testing.F) {
 		}
 	})
 }
+
+// narrow is a file system on which no more than room bytes can be reserved.
+type narrow struct {
+	vfs.FS
+	room int64
+}
+
+func (f narrow) Create(name string) (vfs.File, error) {
+	file, err := f.FS.Create(name)
+	return narrowFile{file, f.room}, err
+}
+
+type narrowFile struct {
+	vfs.File
+	room int64
+}
+
+func (f narrowFile) Reserve(size int64) error {
+	if size > f.room {
+		return syscall.ENOSPC
+	}
+	return f.File.Reserve(size)
+}
+
+// TestNearlyFull: where there is no room for a whole segment records go to
+// smaller ones, and nothing is written where there is hardly any.
+func TestNearlyFull(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := open(t, Options{Dir: dir, FS: narrow{vfs.OS{}, 2 << 20}})
+	payload := strings.Repeat("x", 300<<10)
+	for range 5 {
+		add(t, j, payload)
+	}
+	list := j.Segments()
+	if len(list) != 2 || list[1].Space != 1<<20 {
+		t.Errorf("%+v", list)
+	}
+	must(t, j.Close())
+	_, found, _ := open(t, Options{Dir: dir})
+	if len(found.payloads) != 5 {
+		t.Errorf("%d records", len(found.payloads))
+	}
+	j, _, _ = open(t, Options{Dir: t.TempDir(), FS: narrow{vfs.OS{}, 1 << 10}})
+	if _, err := j.Append(kindA, []byte("x")); !errors.Is(err, syscall.ENOSPC) {
+		t.Error(err)
+	}
+}
+
+// TestLastNumber: a file that has the last number there is does not make the
+// numbers begin anew, where no start would find a record.
+func TestLastNumber(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "4294967295.log"), []byte("x"), 0o600))
+	j, _, _ := open(t, Options{Dir: dir})
+	if loc, err := j.Append(kindA, []byte("x")); err == nil {
+		t.Errorf("written to %+v", loc)
+	}
+}

@@ -25,7 +25,7 @@ type Damage struct {
 	Segment        uint32
 	Offset, Length int64
 	Reason         string
-	Data           io.Reader // what can be read of the range; unreadable blocks are 0xFF
+	Data           io.ReadSeeker // what can be read of the range; unreadable blocks are 0xFF
 }
 
 // Visitor is told what a segment holds, in order of offset.
@@ -128,6 +128,7 @@ func (s *segment) scan(v Visitor) (scanned, error) {
 		return scanned{}, nil
 	}
 	w := &window{file: s.file, size: size}
+	defer func() { s.unreadable.CompareAndSwap(false, w.unreadable) }()
 	damage := func(off, end int64, reason string) {
 		v.Damage(Damage{
 			Segment: s.number, Offset: off, Length: end - off, Reason: reason,
@@ -216,6 +217,8 @@ type window struct {
 	size int64
 	buf  []byte
 	off  int64
+
+	unreadable bool // there was such a block
 }
 
 const (
@@ -244,6 +247,7 @@ func (w *window) fill(p []byte, off int64) {
 	for len(p) > 0 {
 		b := p[:min(len(p), blockSize-int(off%blockSize))]
 		if n, _ := w.file.ReadAt(b, off); n < len(b) {
+			w.unreadable = true
 			for i := range b {
 				b[i] = 0xFF
 			}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"tarishi/internal/vfs"
@@ -35,6 +37,8 @@ type segment struct {
 	durable bool  // a batch in it is on stable storage
 	odd     bool  // what was cut behind limit is damaged
 
+	unreadable atomic.Bool // a scan came to blocks that could not be read
+
 	refs int  // readers, and one for the journal itself
 	done bool // nothing is written to it any more
 }
@@ -53,8 +57,23 @@ func segmentNumber(name string) (uint32, bool) {
 }
 
 // create makes the file of a new segment. Neither its head nor its name is
-// durable yet.
-func create(disk vfs.FS, dir string, number uint32, size int64, now time.Time) (*segment, error) {
+// durable yet. Where there is no room for size bytes it is smaller: what must be
+// recorded while a disk is nearly full is little.
+func create(disk vfs.FS, dir string, number uint32, size int64, now time.Time) (s *segment, err error) {
+	for ; ; size /= shrink {
+		s, err = createSized(disk, dir, number, size, now)
+		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) || size/shrink < smallest {
+			return s, err
+		}
+	}
+}
+
+const (
+	shrink   = 8
+	smallest = 512 << 10 // bytes of a segment, unless Options.SegmentSize is less
+)
+
+func createSized(disk vfs.FS, dir string, number uint32, size int64, now time.Time) (*segment, error) {
 	name := segmentName(dir, number)
 	f, err := disk.Create(name)
 	if err != nil {
@@ -150,7 +169,14 @@ type Info struct {
 	Created time.Time
 	Done    bool // sealed, abandoned or of an earlier run: it will not grow
 	Unread  bool // Open could not open it: it stays
+
+	// Unreadable says that a scan came to blocks that could not be read: what
+	// Damage had of them is not what they hold.
+	Unreadable bool
 }
+
+// Name returns the name of a segment's file.
+func (j *Journal) Name(number uint32) string { return segmentName(j.o.Dir, number) }
 
 // SegmentSize is how many bytes a new segment takes.
 func (j *Journal) SegmentSize() int64 { return j.o.SegmentSize }
@@ -161,7 +187,7 @@ func (j *Journal) Segments() []Info {
 	defer j.mu.Unlock()
 	list := make([]Info, len(j.segments))
 	for i, s := range j.segments {
-		list[i] = Info{Number: s.number, Created: s.created, Space: s.space, Done: s.done, Unread: s.file == nil}
+		list[i] = Info{Number: s.number, Created: s.created, Space: s.space, Done: s.done, Unread: s.file == nil, Unreadable: s.unreadable.Load()}
 		if s.done {
 			list[i].Size, list[i].Space = s.end, max(s.space, s.end)
 		}
@@ -169,7 +195,8 @@ func (j *Journal) Segments() []Info {
 	return list
 }
 
-// Remove deletes a segment that is done. Open readers stay valid. Segments must
+// Remove deletes a segment that is done; it may have no name any more. Open readers
+// stay valid. Segments must
 // be removed oldest first: a younger one may hold what ends a record of an older
 // one.
 func (j *Journal) Remove(number uint32) error {

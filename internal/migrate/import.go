@@ -319,7 +319,7 @@ func (i *importer) schedule(f *file, name qfile.Name, m *qfile.Message) error {
 	replies := map[string][]int{}
 	for _, r := range pending.Recipients {
 		// A message that was here before may have been tried since.
-		if !f.known || r.Attempts < name.Attempts {
+		if r.Index < len(m.Recipients) && (!f.known || r.Attempts < name.Attempts) {
 			last := m.Recipients[r.Index].Last
 			replies[last] = append(replies[last], r.Index)
 		}

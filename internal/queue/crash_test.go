@@ -129,6 +129,13 @@ func scenario(fs *crashfs.FS, a *account, few int) *Queue {
 			a.hold(q, ids[n-2], i%2 == 0, []int{1})
 			a.hold(q, ids[n-4], false, []int{0})
 		}
+		if i == 10 { // these are in files by now
+			for _, id := range ids[:min(len(ids), 3)] {
+				for r := range 3 {
+					settle(id, r)
+				}
+			}
+		}
 		if i%4 == 3 {
 			if i%8 == 7 {
 				_ = q.journal.Roll()
@@ -140,7 +147,7 @@ func scenario(fs *crashfs.FS, a *account, few int) *Queue {
 	return q
 }
 
-// account.check opens the queue that fs holds and compares.
+// check opens the queue that fs holds and compares, then settles all of it.
 func (a *account) check(t *testing.T, fs *crashfs.FS) {
 	t.Helper()
 	for range 2 { // recovery changes nothing that a second one needs
@@ -165,6 +172,12 @@ func (a *account) check(t *testing.T, fs *crashfs.FS) {
 			t.Fatal("does not close:", err)
 		}
 	}
+	o := crashOptions
+	var clock atomic.Int64
+	o.FS, o.Now = fs, func() time.Time { return time.Unix(clock.Add(10), 0) }
+	q, err := Open(o)
+	must(t, err)
+	finishAll(t, q, fs)
 }
 
 func (a *account) holds(t *testing.T, q *Queue) {
@@ -252,26 +265,31 @@ func crashAnywhere(t *testing.T, few int) {
 	}
 }
 
-// TestFail makes every operation of the file system fail once, and then takes
-// the power away.
+// TestFail makes every operation of the file system fail, alone or with those that
+// follow, and then takes the power away.
 func TestFail(t *testing.T) {
-	for _, few := range []int{0, fewFiles} {
-		t.Run(fmt.Sprintf("few %d", few), func(t *testing.T) {
-			t.Parallel()
-			failAnywhere(t, few)
-		})
+	for _, times := range []int{1, 2, 9} {
+		for _, few := range []int{0, fewFiles} {
+			t.Run(fmt.Sprintf("%d times, few %d", times, few), func(t *testing.T) {
+				t.Parallel()
+				failAnywhere(t, times, few)
+			})
+		}
 	}
 }
 
-func failAnywhere(t *testing.T, few int) {
+func failAnywhere(t *testing.T, times, few int) {
 	step := 1
+	if times > 1 {
+		step = 5
+	}
 	if testing.Short() {
 		step = 7
 	}
 	for i := 1; ; i += step {
 		failure := []error{syscall.EIO, syscall.ENOSPC}[i%2]
 		fs, a := crashfs.New(), newAccount()
-		fs.FailAt(i, failure)
+		fs.FailFrom(i, times, failure)
 		a.faulty = true
 		q := scenario(fs, a, few)
 		done := fs.Ops() < i
@@ -283,11 +301,42 @@ func failAnywhere(t *testing.T, few int) {
 			next := fs.Restart(crashfs.Nothing, nil)
 			a.check(t, next)
 		})
+		t.Run(fmt.Sprintf("at %d, %v, all is done later", i, failure), func(t *testing.T) {
+			fs := crashfs.New()
+			fs.FailFrom(i, times, failure)
+			if q := scenario(fs, newAccount(), few); q != nil {
+				finishAll(t, q, fs)
+			}
+		})
 		if q != nil {
 			q.Close()
 		}
 		if done || t.Failed() {
 			return
 		}
+	}
+}
+
+// finishAll settles all that is in a queue in which something failed, and lets the
+// journal forget it. No message comes back, whatever the failure left behind.
+func finishAll(t *testing.T, q *Queue, fs *crashfs.FS) {
+	t.Helper()
+	for id, p := range pendings(q) {
+		for _, r := range p.Recipients {
+			must(t, q.Settle(id, []int{r.Index}))
+		}
+	}
+	for range 12 { // more than the pauses after a failure and the segments there are
+		_ = q.journal.Roll() // the last failures may only come now
+		q.maintain(noEnd{})
+	}
+	must(t, q.Close())
+	o := crashOptions
+	o.FS = fs.Restart(crashfs.All, nil)
+	q, err := Open(o)
+	must(t, err)
+	defer q.Close()
+	for id := range pendings(q) {
+		t.Errorf("%s was delivered and comes back", id)
 	}
 }

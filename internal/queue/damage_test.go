@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"tarishi/internal/journal"
 	"tarishi/internal/mail"
 	"tarishi/internal/spool"
+	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
 )
 
@@ -249,4 +252,114 @@ func TestOlderState(t *testing.T) {
 	if st.Version != 2 || st.Content != (spool.Sum{}) || st.Recipients[0].Status != spool.Settled {
 		t.Errorf("%+v", st)
 	}
+}
+
+// TestRecordDamagedWhileOpen damages the record of a message in the journal and
+// retires its segment, which finds no record of it any more. Nothing that is left
+// of the message is deleted, and it lives on if only the frame is damaged.
+func TestRecordDamagedWhileOpen(t *testing.T) {
+	for name, place := range map[string]struct {
+		size  int
+		off   int64 // in the record
+		lives bool
+	}{
+		"small, the frame":    {100, -8, true},
+		"small, the envelope": {100, 100, false},
+		"large, the frame":    {9000, -8, true},
+		"large, the envelope": {9000, 100, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := open(t, Options{Dir: t.TempDir(), LargeBody: 5000})
+			env, other := envelope(newID(), 2), envelope(newID(), 2)
+			put(t, q, env, text(place.size))
+			put(t, q, other, text(place.size))
+			at, err := q.where(env.ID)
+			must(t, err)
+			flip(t, filepath.Join(q.journalDir(), "00000001.log"), int64(at.loc.Offset)+place.off)
+			retireAll(t, q)
+			same(t, q, other, text(place.size))
+			if s := q.journal.Segments(); len(s) > 0 && s[0].Number == at.loc.Segment {
+				t.Error("the segment stays")
+			}
+			q = reopen(t, q)
+			if place.lives {
+				same(t, q, env, text(place.size))
+				return
+			}
+			if got := pendings(q); len(got) != 1 {
+				t.Errorf("%+v", got)
+			}
+			kept := ".record"
+			if place.size > 5000 {
+				kept = ".eml"
+			}
+			for _, name := range []string{string(env.ID) + kept, string(env.ID) + kept + ".reason"} {
+				if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", name)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// scratched is a file system that cannot read a range of the first segment.
+type scratched struct {
+	vfs.FS
+	off, end atomic.Int64
+}
+
+func (f *scratched) wrap(name string, file vfs.File, err error) (vfs.File, error) {
+	if err == nil && strings.HasSuffix(name, "00000001.log") {
+		file = scratchedFile{file, f}
+	}
+	return file, err
+}
+
+func (f *scratched) Create(name string) (vfs.File, error) {
+	file, err := f.FS.Create(name)
+	return f.wrap(name, file, err)
+}
+
+func (f *scratched) Open(name string) (vfs.File, error) {
+	file, err := f.FS.Open(name)
+	return f.wrap(name, file, err)
+}
+
+type scratchedFile struct {
+	vfs.File
+	f *scratched
+}
+
+func (s scratchedFile) ReadAt(p []byte, off int64) (int, error) {
+	if off < s.f.end.Load() && off+int64(len(p)) > s.f.off.Load() {
+		return 0, syscall.EIO
+	}
+	return s.File.ReadAt(p, off)
+}
+
+// TestBlocksThatCannotBeRead: the disk does not give a part of a segment at the
+// start. The other messages live on, the journal forgets the segment, and what
+// could not be read is not deleted.
+func TestBlocksThatCannotBeRead(t *testing.T) {
+	disk := &scratched{FS: vfs.OS{}}
+	q := open(t, Options{Dir: t.TempDir(), FS: disk, SegmentSize: 256 << 10})
+	one, two := envelope(newID(), 1), envelope(newID(), 1)
+	put(t, q, one, text(20000))
+	put(t, q, two, text(20000))
+	disk.off.Store(8192)
+	disk.end.Store(8200)
+	q = reopen(t, q)
+	if got := pendings(q); len(got) != 1 {
+		t.Errorf("%+v", got)
+	}
+	segment, err := os.ReadFile(q.journal.Name(1))
+	must(t, err)
+	retireAll(t, q)
+	if s := q.journal.Segments(); len(s) > 0 && s[0].Number == 1 {
+		t.Error("the segment stays")
+	}
+	if kept, err := os.ReadFile(filepath.Join(q.o.Dir, "corrupt", "00000001.log")); err != nil || !bytes.Equal(kept, segment) {
+		t.Error("the segment is not in corrupt/:", err)
+	}
+	same(t, q, two, text(20000))
 }

@@ -109,6 +109,21 @@ func (r *recorder) SyncDir(name string) error {
 	return r.FS.SyncDir(name)
 }
 
+func (r *recorder) Barrier(name string) (vfs.Barrier, error) {
+	b, err := r.FS.Barrier(name)
+	return recordedBarrier{b, r}, err
+}
+
+type recordedBarrier struct {
+	vfs.Barrier
+	r *recorder
+}
+
+func (b recordedBarrier) Sync() error {
+	b.r.note("sync the file system")
+	return b.Barrier.Sync()
+}
+
 type recorded struct {
 	vfs.File
 	r    *recorder
@@ -214,6 +229,11 @@ func TestOrderOfSyncs(t *testing.T) {
 			must(t, err)
 			retire(t, q, r)
 		},
+		"spill-many": func(t *testing.T, q *Queue, r *recorder) {
+			accept(t, q, r, one, 1000)
+			q.few = 0 // as for many messages
+			retire(t, q, r)
+		},
 		"dsn": func(t *testing.T, q *Queue, r *recorder) {
 			accept(t, q, r, one, 1000)
 			r.say("ONE has failed, TWO is its report")
@@ -302,5 +322,21 @@ func compare(t *testing.T, name, got string) {
 	must(t, err)
 	if got != string(want) {
 		t.Errorf("%s: seen\n%s\nwant\n%s", name, got, want)
+	}
+}
+
+// TestFoldersAreDurable: the names of the folders are synced by every start, as who
+// made them may have died before.
+func TestFoldersAreDurable(t *testing.T) {
+	r := &recorder{FS: crashfs.New(), root: "/spool/queue"}
+	for range 2 {
+		r.lines = nil
+		q := open(t, Options{Dir: "/spool/queue", FS: r})
+		for _, want := range []string{"sync msg/\n", "sync ./\n", "sync ../\n"} {
+			if !strings.Contains(r.text(), want) {
+				t.Errorf("%q is missing in\n%s", want, r.text())
+			}
+		}
+		must(t, q.Close())
 	}
 }

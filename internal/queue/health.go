@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"tarishi/internal/reply"
 	"tarishi/internal/vfs"
 )
@@ -28,11 +30,9 @@ type health struct {
 func (q *Queue) Healthy() error { return q.Room(0) }
 
 // Room is Healthy for a message of size bytes. It looks at the file system once
-// a second at most.
+// a second at most, and whether the journal is still where it was: nobody is told
+// for long that mail is stored which no start would find.
 func (q *Queue) Room(size int64) error {
-	if err := q.journal.Err(); err != nil {
-		return reply.New(452, "4.3.1", "Mail queue cannot be written, please try again later").Because(err)
-	}
 	h := &q.health
 	now := q.o.Now()
 	h.mu.Lock()
@@ -40,6 +40,16 @@ func (q *Queue) Room(size int64) error {
 	if h.checked.IsZero() || now.Sub(h.checked) >= time.Second || now.Before(h.checked) {
 		h.checked = now
 		h.space, h.err = q.fs.Free(q.o.Dir)
+		if number, missing := q.journal.Missing(); missing && !q.look {
+			q.log.Error("queue: the journal's segment was removed or moved, no start would find what it holds",
+				zap.String("name", q.journal.Name(number)))
+			_ = q.journal.Roll() // Err tells
+			q.orphan.Store(number)
+			q.urge()
+		}
+	}
+	if err := q.journal.Err(); err != nil {
+		return reply.New(452, "4.3.1", "Mail queue cannot be written, please try again later").Because(err)
 	}
 	if err := q.short(h.space, h.err, size); err != nil {
 		return reply.New(452, "4.3.1", "Insufficient system storage, please try again later").Because(err)

@@ -170,7 +170,7 @@ func TestMemoryOfAWaitingMessage(t *testing.T) {
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if per := (after.HeapAlloc - before.HeapAlloc) / n; per > 200 {
+	if per := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; per > 200 {
 		t.Errorf("%d bytes for each message", per)
 	} else {
 		t.Logf("%d bytes for each message", per)

@@ -46,7 +46,8 @@
 // Spillers work in batches and rest between them while mail is accepted, as one
 // disk serves both. When no mail comes the queue takes no more than its live
 // messages and two segments. While it pours in the journal may grow, to 32 segments
-// beyond the live messages in it, or to 64 in all; from there Put waits for the spillers, or does their work, so that mail comes in as fast as it can be moved.
+// beyond the live messages in it, or to 64 in all; from there Put waits for the
+// spillers, or does their work, so that mail comes in as fast as it can be moved.
 // Only a segment that cannot be read or moved lets it grow beyond: then the space
 // that must stay free is the bound.
 //
@@ -118,9 +119,11 @@ type Options struct {
 	// 1 %, at most 256 MiB.
 	MinFree func(total int64) int64
 	NoSync  bool // no durability at all: for benchmarks
-	Log     *zap.Logger
-	FS      vfs.FS           // nil: the real one
-	Now     func() time.Time // nil: time.Now
+	// Synced is as in journal.Options.
+	Synced func(records int, took time.Duration, err error)
+	Log    *zap.Logger
+	FS     vfs.FS           // nil: the real one
+	Now    func() time.Time // nil: time.Now
 }
 
 // Queue is an open queue. Its methods may be called from any goroutine.
@@ -146,6 +149,7 @@ type Queue struct {
 	crowded  atomic.Bool   // the journal is so long that Put has to wait,
 	credit   atomic.Int64  // but for so many bytes, which were moved out of it since
 	youngest atomic.Uint32 // segment that begun was told of
+	orphan   atomic.Uint32 // the last segment that somebody removed
 	hurry    chan struct{} // wakes Run, and a spiller that rests
 
 	maintaining sync.Mutex // who spills, removes files or retires; before files
@@ -186,6 +190,9 @@ func Open(o Options) (*Queue, error) {
 	}
 	var locked *vfs.LockedError
 	if errors.As(err, &locked) {
+		if locked.PID == 0 {
+			return nil, fmt.Errorf("spool %s is in use by another tarishi", o.Dir)
+		}
 		return nil, fmt.Errorf("spool %s is in use by another tarishi (pid %d)", o.Dir, locked.PID)
 	}
 	return nil, unusable(o.Dir, err)
@@ -258,6 +265,11 @@ func (q *Queue) take() error {
 	}
 	if err == nil {
 		q.spool, err = spool.Open(q.fs, q.o.Dir)
+	}
+	if err == nil {
+		// Whoever made these folders may have died before their names were durable.
+		err = q.fs.SyncDir(q.o.Dir)
+		_ = q.fs.SyncDir(filepath.Dir(q.o.Dir)) // it is not ours, and perhaps not to be read
 	}
 	if err != nil {
 		lock.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -39,7 +40,7 @@ func (q *Queue) recover() error {
 	r := &recovery{q: q, files: map[mail.ID]*leftover{}}
 	r.list()
 	j, found, err := journal.Open(journal.Options{
-		FS: q.fs, Dir: q.journalDir(), SegmentSize: q.o.SegmentSize, Log: q.log, Now: q.o.Now,
+		FS: q.fs, Dir: q.journalDir(), SegmentSize: q.o.SegmentSize, Log: q.log, Now: q.o.Now, Synced: q.o.Synced,
 	}, journal.Visitor{Record: r.replay, Damage: func(d journal.Damage) {
 		if err := q.damaged(d); err != nil {
 			q.log.Error("queue: damaged range is not preserved", zap.Error(err))
@@ -269,6 +270,13 @@ func (r *recovery) settle(whole bool) {
 		}
 	}
 	q.mu.Unlock()
+	if r.unread() {
+		// They may belong to messages of which a later start will know.
+		for id := range r.files {
+			q.log.Error("queue: files stay, as a segment cannot be read that may know of their message", zap.String("uuid", string(id)))
+		}
+		clear(r.files)
+	}
 	for id, l := range r.files {
 		if l.new && whole && !q.look {
 			if err := q.spool.Remove(id); err != nil {
@@ -294,6 +302,11 @@ func (r *recovery) settle(whole bool) {
 			q.log.Error("queue: message cannot be read", zap.String("uuid", string(m.id)), zap.Error(err))
 		}
 	}
+}
+
+// unread reports whether there are segments that this start cannot read at all.
+func (r *recovery) unread() bool {
+	return slices.ContainsFunc(r.q.journal.Segments(), func(s journal.Info) bool { return s.Unread })
 }
 
 // damaged preserves a range of the journal that cannot be read.

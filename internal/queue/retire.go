@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"time"
@@ -74,6 +75,7 @@ func (q *Queue) maintain(ctx context.Context) {
 	if q.look {
 		return
 	}
+	_ = q.Healthy() // notices a journal that was removed; who accepts mail is told
 	q.maintaining.Lock()
 	defer q.maintaining.Unlock()
 	defer func() {
@@ -230,7 +232,7 @@ func (q *Queue) spare() {
 		}
 		number := list[0].Number
 		q.mu.Lock()
-		busy := q.shares[number].messages > 0 || len(q.trash) > 0
+		busy := q.shares[number].messages > 0 || len(q.trash) > 0 || list[0].Unreadable
 		q.mu.Unlock()
 		if busy {
 			return
@@ -257,7 +259,7 @@ func (q *Queue) retirable() (journal.Info, bool) {
 	live := q.shares[s.Number]
 	q.mu.Unlock()
 	age := q.o.Now().Sub(s.Created)
-	return s, live.messages == 0 || age > oldSegment || age > youngSegment && live.bytes < s.Size/4 ||
+	return s, live.messages == 0 || age > oldSegment || s.Number <= q.orphan.Load() || age > youngSegment && live.bytes < s.Size/4 ||
 		excess > q.limits.rest+q.busy*(q.limits.busy-q.limits.rest) || segments > q.limits.long
 }
 
@@ -275,11 +277,8 @@ func (q *Queue) retire(ctx context.Context, number uint32) error {
 	if err := q.spill(ctx, need); err != nil {
 		return err
 	}
-	q.mu.Lock()
-	left := q.shares[number].messages
-	q.mu.Unlock()
-	if left > 0 {
-		q.bury(number)
+	if err := q.spill(ctx, q.stranded(number)); err != nil {
+		return err
 	}
 	if err := q.emptyTrash(); err != nil {
 		if e := q.repeatDone(); e != nil {
@@ -287,10 +286,28 @@ func (q *Queue) retire(ctx context.Context, number uint32) error {
 		}
 		q.log.Error("queue: files of finished messages stay", zap.Error(err))
 	}
+	if err := q.keepUnreadable(number); err != nil {
+		return err
+	}
 	if err := q.spool.Sync(); err != nil {
 		return err
 	}
 	return q.journal.Remove(number)
+}
+
+// keepUnreadable moves a segment to corrupt/ of which the disk did not give all:
+// it may do so another day.
+func (q *Queue) keepUnreadable(number uint32) error {
+	list := q.journal.Segments()
+	i := slices.IndexFunc(list, func(s journal.Info) bool { return s.Number == number })
+	if i < 0 || !list[i].Unreadable {
+		return nil
+	}
+	err := q.spool.Keep(q.journal.Name(number), "blocks of it could not be read")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // needed returns the messages that a segment holds or knows more about than the
@@ -339,19 +356,21 @@ func (q *Queue) needed(number uint32) ([]mail.ID, error) {
 	return ids, nil
 }
 
-// bury gives up the messages that a segment should hold and does not: their
-// records were damaged after they were written, and what is left of them is in
-// corrupt/.
-func (q *Queue) bury(number uint32) {
+// stranded returns the messages that a segment should hold and does not: their
+// records were damaged after they were written. What can still be read of them
+// is spilled all the same, and the rest goes to corrupt/.
+func (q *Queue) stranded(number uint32) (ids []mail.ID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.shares[number].messages == 0 {
+		return nil
+	}
 	for k, e := range q.index.entries {
-		if e.loc.Segment == number && !e.is(arriving) {
-			id := q.index.id(k)
-			q.log.Error("queue: message lost in a damaged segment", zap.String("uuid", string(id)), zap.Uint32("segment", number))
-			q.finish(k, e, id)
+		if e.loc.Segment == number {
+			ids = append(ids, q.index.id(k))
 		}
 	}
+	return ids
 }
 
 // spill writes the files of messages and, when those are durable, notes that
@@ -436,7 +455,7 @@ func (q *Queue) spillTogether(ids []mail.ID) error {
 	wg.Wait()
 	if err := batch.Commit(); err != nil {
 		for _, r := range written {
-			q.outdateAgain(r.id)
+			q.doubt(r.id)
 		}
 		return errors.Join(append(errs, err)...)
 	}
@@ -473,6 +492,19 @@ func (q *Queue) outdateAgain(id mail.ID) {
 	}
 }
 
+// doubt is outdateAgain for a message whose files may be in place or not: they
+// must go when it is finished, or has been.
+func (q *Queue) doubt(id mail.ID) {
+	q.outdateAgain(id)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, e := q.index.find(id); e == nil {
+		q.trash = append(q.trash, id)
+	} else if !e.spooled() {
+		e.flags |= files
+	}
+}
+
 // write writes a message's files. It returns where in the journal it took the
 // message from, and which notes it added; false: the message is gone, or its files said all before.
 func (q *Queue) write(b *spool.Batch, id mail.ID) (journal.Location, *noted, bool, error) {
@@ -490,11 +522,16 @@ func (q *Queue) write(b *spool.Batch, id mail.ID) (journal.Location, *noted, boo
 		return journal.Location{}, nil, false, nil
 	}
 	notes := q.noted(id) // if they change from now on, the message is stale again
-	err := q.writeFiles(b, id, at, notes)
+	p, err := q.promised(id, at.loc)
+	lost := damaged(err)
 	if err == nil {
-		return at.loc, notes, true, nil
+		if err = q.writeFiles(b, id, at, p, notes); err == nil {
+			return at.loc, notes, true, nil
+		}
+		// A folder that is missing says nothing about the message.
+		lost = errors.Is(err, errDamaged) || errors.Is(err, spool.ErrDamaged)
 	}
-	if damaged(err) {
+	if lost {
 		return journal.Location{}, nil, false, q.condemn(id, at, err)
 	}
 	q.outdateAgain(id)
@@ -521,11 +558,7 @@ func (q *Queue) outdated(id mail.ID) (entry, bool) {
 	return at, true
 }
 
-func (q *Queue) writeFiles(b *spool.Batch, id mail.ID, at entry, notes *noted) error {
-	p, err := q.promised(id, at.loc)
-	if err != nil {
-		return err
-	}
+func (q *Queue) writeFiles(b *spool.Batch, id mail.ID, at entry, p promise, notes *noted) error {
 	q.amendFile(p.envelope, notes)
 	st := &spool.State{Size: at.size, Content: p.sum, Envelope: p.envelope, Recipients: make([]spool.Recipient, at.recipients())}
 	for i := range st.Recipients {

@@ -184,7 +184,7 @@ func TestOneBitOfARecord(t *testing.T) {
 	name := filepath.Join(dir, "journal", "00000001.log")
 	whole, err := os.ReadFile(name)
 	must(t, err)
-	step := 1
+	step := 3 // every byte
 	if testing.Short() {
 		step = 7
 	}
@@ -222,4 +222,128 @@ func TestRecordWithoutChecksums(t *testing.T) {
 	must(t, err)
 	q = reopen(t, q)
 	same(t, q, env, content)
+}
+
+// TestFoldersGoAway removes the empty folders of the spool, as those do who clean
+// up, after the queue has used them: they are made again, and no message takes
+// harm.
+func TestFoldersGoAway(t *testing.T) {
+	for _, few := range []int{0, fewFiles} {
+		q := open(t, Options{Dir: t.TempDir(), SegmentSize: 64 << 10, LargeBody: 5000})
+		q.few = few
+		for _, name := range []string{"", "msg", "corrupt"} {
+			env := envelope(newID(), 1)
+			big := envelope(mail.ID(string(env.ID)+"9"), 1)
+			put(t, q, env, text(1000))
+			put(t, q, big, text(9000))
+			retireAll(t, q)
+			for _, e := range []*mail.Envelope{env, big} {
+				must(t, q.Settle(e.ID, []int{0}))
+			}
+			q.maintain(t.Context())
+			again := envelope(env.ID, 1)
+			put(t, q, again, text(1000))
+			must(t, os.RemoveAll(filepath.Join(q.o.Dir, "msg", string(env.ID[:2]))))
+			if name != "" {
+				must(t, os.RemoveAll(filepath.Join(q.o.Dir, name)))
+			}
+			q.maintain(t.Context())
+			must(t, q.Put(envelope(big.ID, 1), mail.Memory{text(9000)}))
+			must(t, os.RemoveAll(filepath.Join(q.o.Dir, "corrupt")))
+			must(t, q.journal.Roll())
+			for _, s := range q.journal.Segments() {
+				if !s.Done {
+					continue
+				}
+				q.maintaining.Lock()
+				err := q.retire(t.Context(), s.Number)
+				if err != nil { // what was removed is missed once
+					err = q.retire(t.Context(), s.Number)
+				}
+				q.maintaining.Unlock()
+				must(t, err)
+			}
+			q = reopen(t, q)
+			same(t, q, again, text(1000))
+			same(t, q, envelope(big.ID, 1), text(9000))
+			for id := range pendings(q) {
+				must(t, q.Settle(id, []int{0}))
+			}
+		}
+	}
+}
+
+// TestJournalGoesAway removes the journal while the queue is open. What comes
+// later is in a file that has a name, or refused; what came before is not lost as
+// long as the queue is open.
+func TestJournalGoesAway(t *testing.T) {
+	for name, folder := range map[string]bool{"segment": false, "folder": true} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			q := open(t, Options{Dir: t.TempDir(), SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+			before, later := envelope(newID(), 1), envelope(newID(), 1)
+			put(t, q, before, text(1000))
+			must(t, q.Healthy())
+			must(t, os.RemoveAll(q.journalDir()))
+			if !folder {
+				must(t, os.Mkdir(q.journalDir(), 0o700))
+			}
+			now = now.Add(time.Second)
+			err := q.Healthy()
+			if err == nil {
+				err = q.Put(later, mail.Memory{text(1000)})
+			}
+			if folder != (err != nil) {
+				t.Error(err)
+			}
+			same(t, q, before, text(1000))
+			if folder {
+				return
+			}
+			q.maintain(t.Context()) // moves what came before at once
+			q = reopen(t, q)
+			same(t, q, before, text(1000))
+			same(t, q, later, text(1000))
+		})
+	}
+}
+
+// closed is a file system that does not open some files.
+type closed struct {
+	vfs.FS
+	name string // part of their names
+}
+
+func (f closed) Open(name string) (vfs.File, error) {
+	if strings.Contains(name, f.name) {
+		return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrPermission}
+	}
+	return f.FS.Open(name)
+}
+
+// TestSegmentForAnotherDay: a start cannot open a segment. What may belong to its
+// messages stays where it is until one can.
+func TestSegmentForAnotherDay(t *testing.T) {
+	q := open(t, Options{Dir: t.TempDir(), SegmentSize: 64 << 10, LargeBody: 5000})
+	small, large := envelope(newID(), 1), envelope(newID(), 1)
+	put(t, q, small, text(100))
+	put(t, q, large, text(9000))
+	must(t, q.Close())
+	q.o.FS = closed{vfs.OS{}, "00000001.log"}
+	q = open(t, q.o)
+	if n := q.Stat().Messages; n != 0 {
+		t.Error(n)
+	}
+	later := envelope(newID(), 1)
+	put(t, q, later, text(9000))
+	must(t, q.Settle(later.ID, []int{0}))
+	q.maintain(t.Context())
+	must(t, q.Close())
+	q.o.FS = vfs.OS{}
+	q = open(t, q.o)
+	same(t, q, small, text(100))
+	same(t, q, large, text(9000))
+	if n := q.Stat().Messages; n != 2 {
+		t.Error(n)
+	}
 }

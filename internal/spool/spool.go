@@ -60,6 +60,10 @@ func Open(f vfs.FS, dir string) (*Spool, error) {
 			return nil, err
 		}
 	}
+	// The names of folders that an earlier process made may not be durable yet.
+	if err := f.SyncDir(s.msg()); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -88,13 +92,34 @@ func (s *Spool) name(id mail.ID, ext string) string {
 	return filepath.Join(s.msg(), folder(id), string(id)+ext)
 }
 
-// prepare makes the directory of a message.
-func (s *Spool) prepare(id mail.ID) error {
-	dir := filepath.Join(s.msg(), folder(id))
+// in calls fn, which gives something a name in a directory of ours. A directory
+// that does not exist, or no more, is made before. The spool's own is not: who
+// removes that takes the journal with it, and what is made there is another queue.
+func (s *Spool) in(dir string, fn func() error) error {
+	if err := s.prepare(dir); err != nil {
+		return err
+	}
+	err := fn()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.made, dir)
+	s.mu.Unlock()
+	if err := s.prepare(dir); err != nil {
+		return err
+	}
+	return fn()
+}
+
+func (s *Spool) prepare(dir string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.made[dir] {
 		return nil
+	}
+	if _, err := s.fs.List(s.dir); err != nil {
+		return err
 	}
 	if err := s.fs.Mkdir(dir); err != nil {
 		return err
@@ -119,12 +144,13 @@ func (s *Spool) Sync() error {
 	s.mu.Unlock()
 	var errs []error
 	for dir := range dirty {
-		if err := s.fs.SyncDir(dir); err != nil {
+		err := s.fs.SyncDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // one that was removed is missed once
 			s.mu.Lock()
 			s.dirty[dir] = true
 			s.mu.Unlock()
-			errs = append(errs, err)
 		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -162,11 +188,23 @@ func (s *Spool) Temp() (f vfs.File, name string, err error) {
 func (s *Spool) createTemp(base string) (f vfs.File, name string, err error) {
 	for {
 		name = fmt.Sprintf("%s.%d.tmp", base, s.temp.Add(1))
-		f, err = s.fs.Create(name)
+		f, err = s.create(name)
 		if !errors.Is(err, fs.ErrExist) { // of a process that died
 			return f, name, err
 		}
 	}
+}
+
+func (s *Spool) create(name string) (f vfs.File, err error) {
+	err = s.in(filepath.Dir(name), func() (err error) {
+		f, err = s.fs.Create(name)
+		return err
+	})
+	return f, err
+}
+
+func (s *Spool) move(from, to string) error {
+	return s.in(filepath.Dir(to), func() error { return s.fs.Rename(from, to) })
 }
 
 // Drop removes a file that Temp made and Place did not take.
@@ -175,9 +213,6 @@ func (s *Spool) Drop(temp string) error { return s.fs.Remove(temp) }
 // Place makes the file that Temp made, which must be synced, the content of a
 // message that is about to be accepted. Sync makes it durable.
 func (s *Spool) Place(id mail.ID, temp string) error {
-	if err := s.prepare(id); err != nil {
-		return err
-	}
 	return s.rename(temp, s.name(id, extNew))
 }
 
@@ -188,11 +223,11 @@ func (s *Spool) Accept(id mail.ID) error { return s.rename(s.name(id, extNew), s
 // rename gives a file its name. A folder that has it goes to corrupt/: one such
 // name must not keep a whole batch from its place.
 func (s *Spool) rename(from, to string) error {
-	err := s.fs.Rename(from, to)
+	err := s.move(from, to)
 	if err != nil {
 		if n, e := s.fs.Size(to); e == nil && n < 0 {
 			if err = s.setAside(to, filepath.Base(to), "it has the name of a message's file, and is none"); err == nil {
-				err = s.fs.Rename(from, to)
+				err = s.move(from, to)
 			}
 		}
 	}
@@ -225,9 +260,6 @@ func (s *Spool) writeContent(id mail.ID, c mail.Content, sync bool) (temp string
 
 // write writes a temporary file of a message.
 func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64, sync bool) (temp string, sum Sum, err error) {
-	if err := s.prepare(id); err != nil {
-		return "", Sum{}, err
-	}
 	f, temp, err := s.createTemp(s.name(id, ext))
 	if err != nil {
 		return "", Sum{}, err
@@ -467,9 +499,7 @@ func (w *walker) home(f astray) {
 		w.bad(f.name, errors.Join(errors.New("a file in the wrong folder, where its place is taken, goes to corrupt/"), err))
 		return
 	case errors.Is(err, fs.ErrNotExist):
-		if err = w.s.prepare(f.id); err == nil {
-			err = w.s.rename(f.name, to)
-		}
+		err = w.s.rename(f.name, to)
 	}
 	if err != nil {
 		w.bad(f.name, fmt.Errorf("a file in the wrong folder stays there: %w", err))
@@ -492,11 +522,14 @@ func (s *Spool) Quarantine(id mail.ID, reason string) error {
 	return errors.Join(errs...)
 }
 
+// Keep moves a file that is none of a message's to corrupt/. Sync makes it durable.
+func (s *Spool) Keep(name, reason string) error { return s.setAside(name, filepath.Base(name), reason) }
+
 // setAside moves something to corrupt/ under a name like base.
 func (s *Spool) setAside(from, base, reason string) error {
 	to, err := s.free(base)
 	if err == nil {
-		err = s.fs.Rename(from, to)
+		err = s.move(from, to)
 	}
 	if err != nil {
 		return err
@@ -506,15 +539,25 @@ func (s *Spool) setAside(from, base, reason string) error {
 	return s.reason(to, from, reason)
 }
 
-// Preserve copies what could not be read elsewhere to corrupt/ under a name. If
-// that name is there already it was preserved before. data may be nil.
-func (s *Spool) Preserve(name, reason string, data io.Reader) error {
-	name = filepath.Join(s.corrupt(), name)
-	if f, err := s.fs.Open(name + ".reason"); err == nil {
-		return f.Close()
+// Preserve copies what could not be read elsewhere to corrupt/ under a name, or
+// one like it if other data has that. What is there already is not copied again.
+// data may be nil.
+func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
+	name := filepath.Join(s.corrupt(), base)
+	for i := 1; ; i++ {
+		f, err := s.fs.Open(name + ".reason")
+		if err != nil {
+			break
+		}
+		f.Close()
+		if kept, err := s.preserved(name, data); kept || err != nil {
+			return err
+		}
+		name = filepath.Join(s.corrupt(), fmt.Sprintf("%s.%d", base, i))
 	}
 	if data != nil {
-		f, temp, err := s.createTemp(name)
+		// Unfinished files are removed from there.
+		f, temp, err := s.createTemp(filepath.Join(s.msg(), base))
 		if err != nil {
 			return err
 		}
@@ -523,7 +566,7 @@ func (s *Spool) Preserve(name, reason string, data io.Reader) error {
 			err = f.Sync()
 		}
 		if err = errors.Join(err, f.Close()); err == nil {
-			err = s.fs.Rename(temp, name)
+			err = s.move(temp, name)
 		}
 		if err != nil {
 			_ = s.fs.Remove(temp)
@@ -534,6 +577,23 @@ func (s *Spool) Preserve(name, reason string, data io.Reader) error {
 		return err
 	}
 	return s.fs.SyncDir(s.corrupt())
+}
+
+// preserved reports whether a file in corrupt/ is what data has. It leaves data at
+// its beginning.
+func (s *Spool) preserved(name string, data io.ReadSeeker) (bool, error) {
+	if data == nil {
+		return true, nil
+	}
+	var summer Summer
+	if _, err := io.Copy(&summer, data); err != nil {
+		return false, err
+	}
+	if _, err := data.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	sum, err := s.sum(name)
+	return err == nil && sum == summer.Sum(), nil
 }
 
 // free returns a name in corrupt/ that is not taken.
@@ -551,7 +611,7 @@ func (s *Spool) free(base string) (string, error) {
 }
 
 func (s *Spool) reason(name, from, reason string) error {
-	f, err := s.fs.Create(name + ".reason")
+	f, err := s.create(name + ".reason")
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}

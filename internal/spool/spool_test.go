@@ -193,6 +193,12 @@ func TestQuarantine(t *testing.T) {
 	}
 	for range 2 {
 		must(t, s.Preserve("1.log@5+3", "torn", strings.NewReader("abc")))
+		must(t, s.Preserve("1.log@5+3", "torn", strings.NewReader("xyz"))) // of another segment with that number
+	}
+	for name, want := range map[string]string{"1.log@5+3": "abc", "1.log@5+3.1": "xyz"} {
+		if b, err := os.ReadFile(filepath.Join(dir, "corrupt", name)); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
 	}
 	must(t, s.Preserve("2.log@0+0", "unreadable", nil))
 	list, err := os.ReadDir(filepath.Join(dir, "corrupt"))
@@ -201,7 +207,7 @@ func TestQuarantine(t *testing.T) {
 	for _, e := range list {
 		names = append(names, e.Name())
 	}
-	want := strings.Fields(`1.log@5+3 1.log@5+3.reason 2.log@0+0.reason ID.eml ID.eml.1 ID.eml.1.reason ID.eml.reason ID.json ID.json.1 ID.json.1.reason ID.json.reason`)
+	want := strings.Fields(`1.log@5+3 1.log@5+3.1 1.log@5+3.1.reason 1.log@5+3.reason 2.log@0+0.reason ID.eml ID.eml.1 ID.eml.1.reason ID.eml.reason ID.json ID.json.1 ID.json.1.reason ID.json.reason`)
 	if got := strings.ReplaceAll(strings.Join(names, " "), string(id), "ID"); got != strings.Join(want, " ") {
 		t.Error(got)
 	}
@@ -362,7 +368,7 @@ func TestNoFile(t *testing.T) {
 		},
 	} {
 		s, dir := open(t)
-		must(t, s.prepare(id))
+		must(t, s.prepare(filepath.Dir(s.Path(id))))
 		must(t, put(s.Path(id)))
 		must(t, put(strings.TrimSuffix(s.Path(id), "eml")+"json"))
 		if _, err := s.LoadState(id); !errors.Is(err, ErrDamaged) {

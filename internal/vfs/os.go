@@ -156,19 +156,57 @@ func (OS) Free(name string) (Space, error) {
 	}, nil
 }
 
-// Lock implements FS with flock, so that a process that dies leaves no lock.
+// Lock implements FS with flock, so that a process that dies leaves no lock. The
+// folder is locked too, where that can be done: whoever takes the file away does
+// not open the door to a second process.
 func (OS) Lock(name string) (io.Closer, error) {
+	dir, err := os.OpenFile(filepath.Dir(name), os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == nil && errors.Is(flock(dir), unix.EWOULDBLOCK) {
+		dir.Close()
+		return nil, &LockedError{Name: name, PID: holder(name)}
+	}
+	file, err := lockFile(name)
+	if err != nil {
+		dir.Close() // nil is no harm
+		return nil, err
+	}
+	return locks{file, dir}, nil
+}
+
+type locks struct{ file, dir *os.File }
+
+func (l locks) Close() error {
+	err := l.file.Close()
+	l.dir.Close() // nil is no harm
+	return err
+}
+
+// holder returns the process id in a lock file, 0 if there is none.
+func holder(name string) int {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	var b [32]byte
+	n, _ := f.ReadAt(b[:], 0)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	return pid
+}
+
+func flock(f *os.File) error {
+	return retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+}
+
+func lockFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	err = flock(f)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		var b [32]byte
-		n, _ := f.ReadAt(b[:], 0)
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
 		f.Close()
-		return nil, &LockedError{Name: name, PID: pid}
+		return nil, &LockedError{Name: name, PID: holder(name)}
 	}
 	if err == nil {
 		err = f.Truncate(0)

@@ -98,7 +98,12 @@ type LockedError struct {
 }
 
 // Error implements error.
-func (e *LockedError) Error() string { return fmt.Sprintf("%s is locked by process %d", e.Name, e.PID) }
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return e.Name + " is locked by another process"
+	}
+	return fmt.Sprintf("%s is locked by process %d", e.Name, e.PID)
+}
 
 // NoSync returns f without durability: its Sync and SyncDir do nothing. It is
 // for benchmarks.

@@ -76,6 +76,12 @@ func TestTwins(t *testing.T) {
 			if _, err := fsys.Size(x); !errors.Is(err, fs.ErrNotExist) {
 				t.Error(err)
 			}
+			if size, err := fsys.Size(dir); err != nil || size != -1 {
+				t.Error(size, err)
+			}
+			if _, err := fsys.Open(dir); !errors.Is(err, vfs.ErrNotRegular) {
+				t.Error(err)
+			}
 			if b, err := fsys.Barrier(dir); err == nil {
 				must(t, b.Sync())
 				must(t, b.Close())
@@ -125,4 +131,20 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	if _, err := (vfs.OS{}).Create(filepath.Join(dir, "link")); err == nil {
 		t.Error("created through a link")
 	}
+}
+
+// TestLockWithoutItsFile: the lock holds though somebody removed its file.
+func TestLockWithoutItsFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "lock")
+	l, err := vfs.OS{}.Lock(name)
+	must(t, err)
+	must(t, os.Remove(name))
+	var locked *vfs.LockedError
+	if _, err := (vfs.OS{}).Lock(name); !errors.As(err, &locked) {
+		t.Error(err)
+	}
+	must(t, l.Close())
+	l, err = vfs.OS{}.Lock(name)
+	must(t, err)
+	must(t, l.Close())
 }

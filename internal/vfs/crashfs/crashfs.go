@@ -35,6 +35,7 @@ type FS struct {
 	dirs    map[string]*dir
 	ops     int
 	failAt  int
+	failTo  int // exclusive
 	failure error
 	crashAt int
 	crashed bool
@@ -71,10 +72,13 @@ func newDir() *dir { return &dir{live: map[string]*inode{}, durable: map[string]
 
 // FailAt makes operation n from now on (from 1) fail with err. Only operations
 // that change something count.
-func (f *FS) FailAt(n int, err error) {
+func (f *FS) FailAt(n int, err error) { f.FailFrom(n, 1, err) }
+
+// FailFrom is FailAt for times operations in a row.
+func (f *FS) FailFrom(n, times int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.failAt, f.failure = f.ops+n, err
+	f.failAt, f.failTo, f.failure = f.ops+n, f.ops+n+times, err
 }
 
 // CrashAt makes operation n from now on, and all that follow, fail with
@@ -186,7 +190,7 @@ func (f *FS) step(op, name string) error {
 		f.crashed = true
 		return ErrCrashed
 	}
-	if f.ops == f.failAt {
+	if f.failAt <= f.ops && f.ops < f.failTo {
 		return &fs.PathError{Op: op, Path: name, Err: f.failure}
 	}
 	return nil
@@ -239,6 +243,9 @@ func (f *FS) Open(name string) (vfs.File, error) {
 	d, base, err := f.at("open", name)
 	if err != nil {
 		return nil, err
+	}
+	if f.dirs[name] != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: vfs.ErrNotRegular}
 	}
 	if d.live[base] == nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
@@ -409,6 +416,9 @@ func (f *FS) Size(name string) (int64, error) {
 	d, base, err := f.at("lstat", name)
 	if err != nil {
 		return 0, err
+	}
+	if f.dirs[name] != nil {
+		return -1, nil
 	}
 	i := d.live[base]
 	if i == nil {
