@@ -97,7 +97,7 @@ func handshake(t *testing.T, p *Policy, chain ...*authority) error {
 		_ = tls.Server(b, &tls.Config{Certificates: []tls.Certificate{shown}}).Handshake()
 	}()
 	c := tls.Client(a, &tls.Config{InsecureSkipVerify: true, ServerName: "mx.example", VerifyConnection: p.Verify})
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return c.Handshake()
 }
 

@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -49,7 +50,7 @@ const (
 
 // Config says whom to ask and how.
 type Config struct {
-	Servers []string      // "ip:port" or "ip" (port 53); empty: those of ResolvConf
+	Servers []string      // "ip:port" or "ip" (port 53), asked in this order; empty: those of ResolvConf
 	Timeout time.Duration // of one query to one server; 0: 5 s
 	Tries   int           // rounds over the servers; 0: 2
 
@@ -75,6 +76,7 @@ type Resolver struct {
 	mu      sync.Mutex
 	flights map[question]*flight
 	cache   cache
+	silent  map[string]time.Time // servers that did not answer, and until when they are asked last
 }
 
 // New returns a Resolver. Without Config.Servers it reads ResolvConf now; when
@@ -89,6 +91,7 @@ func New(c Config) (*Resolver, error) {
 		slots:   make(chan struct{}, maxExchanges),
 		now:     time.Now,
 		flights: map[question]*flight{},
+		silent:  map[string]time.Time{},
 	}
 	if r.timeout <= 0 {
 		r.timeout = 5 * time.Second
@@ -145,7 +148,8 @@ func (r *Resolver) readSystem(path string) {
 type MX struct {
 	Host       string // lower case, A-labels, no trailing dot; "" is the null MX (RFC 7505)
 	Preference int
-	Secure     bool // the answer that named it was
+	Secure     bool   // the answer that named it was
+	Domain     string // where the aliases of the domain that was asked for end, in the form of Host
 }
 
 // MX returns the mail exchangers of a domain, lowest preference first, each
@@ -158,7 +162,8 @@ func (r *Resolver) MX(ctx context.Context, domain string) ([]MX, error) {
 }
 
 // Addrs returns the addresses of a host: IPv6, then IPv4, asked for in
-// parallel. When one family fails in any way and the other answers, those are
+// parallel, and each in random order, so that no cached answer sends everybody
+// to the same one. When one family fails in any way and the other answers, those are
 // the result. IPv4-mapped addresses come as IPv4; unspecified and multicast
 // ones are left out.
 func (r *Resolver) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -180,6 +185,16 @@ type Addresses struct {
 
 // Addresses is Addrs with what DNSSEC says of them.
 func (r *Resolver) Addresses(ctx context.Context, host string) (Addresses, error) {
+	a, err := r.addresses(ctx, host)
+	v4 := max(0, slices.IndexFunc(a.List, netip.Addr.Is4))
+	for _, family := range [][]netip.Addr{a.List[:v4], a.List[v4:]} {
+		rand.Shuffle(len(family), func(i, k int) { family[i], family[k] = family[k], family[i] })
+	}
+	return a, err
+}
+
+// addresses is Addresses in the order of the answers.
+func (r *Resolver) addresses(ctx context.Context, host string) (Addresses, error) {
 	var a4 *answer
 	done := make(chan struct{})
 	go func() {

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ import (
 func start(t *testing.T) (*dnstest.Server, *Resolver) {
 	t.Helper()
 	s := dnstest.New(t)
-	return s, newResolver(t, Config{Servers: []string{s.Addr()}, Timeout: 5 * time.Second, Tries: 1})
+	return s, newResolver(t, Config{Servers: []string{s.Addr()}, Timeout: time.Minute, Tries: 1})
 }
 
 func newResolver(t *testing.T, c Config) *Resolver {
@@ -73,7 +74,11 @@ func TestMX(t *testing.T) {
 	s.CNAME("loop1.example", "loop2.example")
 	s.CNAME("loop2.example", "loop1.example")
 	s.CNAME("self.example", "self.example")
-	sorted := []MX{{Host: "a.example", Preference: 10}, {Host: "b.example", Preference: 20}, {Host: "c.example", Preference: 30}}
+	sorted := []MX{
+		{Host: "a.example", Preference: 10, Domain: "sorted.example"},
+		{Host: "b.example", Preference: 20, Domain: "sorted.example"},
+		{Host: "c.example", Preference: 30, Domain: "sorted.example"},
+	}
 	tests := []struct {
 		domain string
 		want   []MX
@@ -82,10 +87,10 @@ func TestMX(t *testing.T) {
 		{"sorted.example", sorted, "ok"},
 		{"SORTED.example.", sorted, "ok"},
 		{"alias.example", sorted, "ok"},
-		{"null.example", []MX{{Host: "", Preference: 0}}, "ok"},
-		{"null-beside.example", []MX{{Host: "mx.example", Preference: 5}}, "ok"},
-		{"literal.example", []MX{{Host: "good.example", Preference: 10}}, "ok"},
-		{"bücher.example", []MX{{Host: "mx.example", Preference: 5}}, "ok"},
+		{"null.example", []MX{{Host: "", Preference: 0, Domain: "null.example"}}, "ok"},
+		{"null-beside.example", []MX{{Host: "mx.example", Preference: 5, Domain: "null-beside.example"}}, "ok"},
+		{"literal.example", []MX{{Host: "good.example", Preference: 10, Domain: "literal.example"}}, "ok"},
+		{"bücher.example", []MX{{Host: "mx.example", Preference: 5, Domain: "xn--bcher-kva.example"}}, "ok"},
 		{"unusable.example", nil, "temporary failure"},
 		{"address-only.example", nil, "NODATA"},
 		{"no-mx.example", nil, "NODATA"},
@@ -138,6 +143,7 @@ func TestAddrs(t *testing.T) {
 	}
 	for _, tt := range tests {
 		addrs, err := r.Addrs(t.Context(), tt.host)
+		slices.SortFunc(addrs, func(a, b netip.Addr) int { return cmp.Or(-cmp.Compare(a.BitLen(), b.BitLen()), a.Compare(b)) })
 		if kind := kindOf(t, err); kind != tt.kind || join(addrs) != tt.want {
 			t.Errorf("Addrs(%q) = %v, %v, want %v, %s", tt.host, addrs, err, tt.want, tt.kind)
 		}
@@ -150,6 +156,37 @@ func join(addrs []netip.Addr) string {
 		all = append(all, a.String())
 	}
 	return strings.Join(all, " ")
+}
+
+// TestSpread: an answer from the cache does not send everybody to its first
+// address; that of a configured host does.
+func TestSpread(t *testing.T) {
+	s, r := start(t)
+	s.A("several.example", "192.0.2.1", "192.0.2.2")
+	s.AAAA("several.example", "2001:db8::1", "2001:db8::2")
+	seen := map[string]bool{}
+	for range 200 { // one of the four orders is missing once in 10^24 times
+		addrs, err := r.Addrs(t.Context(), "several.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[join(addrs)] = true
+	}
+	for _, v6 := range []string{"2001:db8::1 2001:db8::2", "2001:db8::2 2001:db8::1"} {
+		for _, v4 := range []string{"192.0.2.1 192.0.2.2", "192.0.2.2 192.0.2.1"} {
+			if order := v6 + " " + v4; !seen[order] || len(seen) != 4 {
+				t.Errorf("never %s: %v", order, seen)
+			}
+		}
+	}
+	if n := s.Count("several.example", "A") + s.Count("several.example", "AAAA"); n != 2 {
+		t.Errorf("%d queries", n)
+	}
+	for range 20 {
+		if addrs, err := r.Host(t.Context(), "several.example"); join(addrs) != "2001:db8::1 2001:db8::2 192.0.2.1 192.0.2.2" {
+			t.Fatalf("Host: %v, %v", addrs, err)
+		}
+	}
 }
 
 func TestPTRAndTXT(t *testing.T) {
@@ -223,7 +260,12 @@ func TestAnswers(t *testing.T) {
 		{"no-question-fail", func(m *dns.Msg) { m.Question, m.Rcode = nil, dns.RcodeServerFailure }, "temporary failure"},
 		{"query-bit", func(m *dns.Msg) { m.Response = false }, "temporary failure"},
 		{"opcode", func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }, "temporary failure"},
-		{"other-owner", func(m *dns.Msg) { m.Answer = []dns.RR{record("x.example", "MX 1 mx.example.")} }, "NODATA"},
+		{"other-owner", func(m *dns.Msg) { m.Answer = []dns.RR{record("x.example", "MX 1 mx.example.")} }, "temporary failure"},
+		{"other-record", func(m *dns.Msg) { m.Answer = []dns.RR{record("other-record.example", "A 192.0.2.1")} }, "NODATA"},
+		{"other-owner-soa", func(m *dns.Msg) {
+			m.Answer = []dns.RR{record("x.example", "MX 1 mx.example.")}
+			m.Ns = []dns.RR{record("example", "SOA ns.example. h.example. 1 2 3 4 5")}
+		}, "NODATA"},
 		{"lame", func(m *dns.Msg) { m.RecursionAvailable = false }, "temporary failure"},
 		{"authoritative", func(m *dns.Msg) { m.RecursionAvailable, m.Authoritative = false, true }, "NODATA"},
 		{"referral", func(m *dns.Msg) { m.Ns = []dns.RR{record("example", "NS ns.example.")} }, "temporary failure"},
@@ -234,7 +276,7 @@ func TestAnswers(t *testing.T) {
 			rr := record("chaos-record.example", "MX 1 mx.example.")
 			rr.Header().Class = dns.ClassCHAOS
 			m.Answer = []dns.RR{rr}
-		}, "NODATA"},
+		}, "temporary failure"},
 		{"chain-reversed", func(m *dns.Msg) {
 			m.Answer = []dns.RR{record("b.example", "MX 1 mx.example."), record("a.example", "CNAME b.example."), record("Chain-Reversed.example", "CNAME A.example.")}
 		}, "ok"},
@@ -331,6 +373,23 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
+// TestHeaderOnly is cut down to the header, as some firewalls do it.
+func TestHeaderOnly(t *testing.T) {
+	s, r := start(t)
+	s.Handle("header.example", func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		if w.LocalAddr().Network() == "udp" {
+			m.Truncated, m.Question = true, nil
+		} else {
+			m.Answer = []dns.RR{&dns.MX{Hdr: dns.RR_Header{Name: "header.example.", Rrtype: dns.TypeMX, Class: 1, Ttl: 9}, Mx: "mx.example."}}
+		}
+		w.WriteMsg(m)
+	})
+	if mx, err := r.MX(t.Context(), "header.example"); err != nil || len(mx) != 1 {
+		t.Errorf("%v, %v", mx, err)
+	}
+}
+
 func TestWithoutEDNS(t *testing.T) {
 	s, r := start(t)
 	s.Handle("old.example", func(w dns.ResponseWriter, q *dns.Msg) {
@@ -413,6 +472,12 @@ func TestCache(t *testing.T) {
 	s.SetTTL(1<<30, 30)
 	s.MX("ages.example", 1, "mx.example")
 	s.Fail("broken.example", dnstest.ServFail)
+	s.Handle("alias.example", func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+		m.Answer = []dns.RR{&dns.CNAME{Hdr: dns.RR_Header{Name: "alias.example.", Rrtype: dns.TypeCNAME, Class: 1, Ttl: 10}, Target: "gone.example."}}
+		m.Ns = []dns.RR{&dns.SOA{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeSOA, Class: 1, Ttl: 60}, Ns: "ns.example.", Mbox: "h.example.", Minttl: 60}}
+		w.WriteMsg(m)
+	})
 	s.Handle("no-soa.example", func(w dns.ResponseWriter, q *dns.Msg) {
 		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeNameError))
 	})
@@ -424,6 +489,7 @@ func TestCache(t *testing.T) {
 		{"zero.example", minTTL},
 		{"ages.example", maxTTL},
 		{"absent.example", 30 * time.Second},
+		{"alias.example", 10 * time.Second}, // the alias holds no longer
 		{"broken.example", 0},
 		{"no-soa.example", 0},
 	}
@@ -560,7 +626,7 @@ func TestLastLeaves(t *testing.T) {
 
 func waitFor(t *testing.T, ready func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ready(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ready(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("waited in vain")
 		}
@@ -569,7 +635,7 @@ func waitFor(t *testing.T, ready func() bool) {
 
 func TestServersInOrder(t *testing.T) {
 	one, two := dnstest.New(t), dnstest.New(t)
-	r := newResolver(t, Config{Servers: []string{one.Addr(), two.Addr()}, Timeout: 5 * time.Second, Tries: 2})
+	r := newResolver(t, Config{Servers: []string{one.Addr(), two.Addr()}, Timeout: time.Minute, Tries: 2})
 	for _, s := range []*dnstest.Server{one, two} {
 		s.MX("fine.example", 1, "mx.example")
 		s.MX("broken.example", 1, "mx.example")
@@ -589,6 +655,8 @@ func TestServersInOrder(t *testing.T) {
 			r.timeout = 100 * time.Millisecond
 		}
 		_, err := r.MX(t.Context(), tt.domain)
+		// A question that got no answer in time may not have been read yet.
+		waitFor(t, func() bool { return one.Count(tt.domain, "MX") >= tt.one && two.Count(tt.domain, "MX") >= tt.two })
 		if kindOf(t, err) != tt.kind || one.Count(tt.domain, "MX") != tt.one || two.Count(tt.domain, "MX") != tt.two {
 			t.Errorf("%s: %v, %d and %d queries", tt.domain, err, one.Count(tt.domain, "MX"), two.Count(tt.domain, "MX"))
 		}
@@ -597,6 +665,67 @@ func TestServersInOrder(t *testing.T) {
 	one.Close()
 	if _, err := r.MX(t.Context(), "unreachable.example"); kindOf(t, err) != "temporary failure" {
 		t.Errorf("no server: %v", err)
+	}
+}
+
+// TestSilentServer asks a server that does not answer after the others, until it
+// answers again.
+func TestSilentServer(t *testing.T) {
+	one, two := dnstest.New(t), dnstest.New(t)
+	for _, s := range []*dnstest.Server{one, two} {
+		for i := range 7 {
+			s.MX(fmt.Sprintf("%d.example", i), 1, "mx.example")
+		}
+	}
+	now := time.Now()
+	r := newResolver(t, Config{Servers: []string{one.Addr(), two.Addr()}, Tries: 1})
+	r.now = func() time.Time { return now }
+	one.Fail("2.example", dnstest.ServFail)
+	two.Fail("5.example", dnstest.ServFail)
+	for i, tt := range []struct {
+		after    time.Duration
+		drop     bool
+		one, two int
+	}{
+		0: {drop: true, one: 1, two: 1},     // found silent
+		1: {two: 1},                         // not waited for
+		2: {after: askLast, one: 1, two: 1}, // it answers, if only with SERVFAIL
+		3: {drop: true, one: 1, two: 1},     // so it is the first again, and silent again
+		4: {two: 1},
+		5: {one: 1, two: 1}, // the last one is still asked when the others have failed
+		6: {one: 1},
+	} {
+		now = now.Add(tt.after)
+		r.timeout = time.Minute
+		if tt.drop {
+			r.timeout = 2 * time.Second
+			one.Fail(fmt.Sprintf("%d.example", i), dnstest.Drop)
+		}
+		name := fmt.Sprintf("%d.example", i)
+		if _, err := r.MX(t.Context(), name); err != nil || one.Count(name, "MX") != tt.one || two.Count(name, "MX") != tt.two {
+			t.Errorf("%d: %v, %d and %d queries, want %d and %d", i, err, one.Count(name, "MX"), two.Count(name, "MX"), tt.one, tt.two)
+		}
+	}
+}
+
+// TestOneProbe: of a server that was silent one query only finds out whether it
+// answers again.
+func TestOneProbe(t *testing.T) {
+	r := newResolver(t, Config{Servers: []string{"192.0.2.1", "192.0.2.2"}})
+	now := time.Now()
+	r.now = func() time.Time { return now }
+	r.heard("192.0.2.1:53", context.DeadlineExceeded)
+	now = now.Add(askLast)
+	if first, second := r.order()[0], r.order()[0]; first != "192.0.2.1:53" || second != "192.0.2.2:53" {
+		t.Errorf("asks %s, then %s", first, second)
+	}
+	r.heard("192.0.2.1:53", context.Canceled) // says nothing
+	if s := r.order()[0]; s != "192.0.2.2:53" {
+		t.Errorf("asks %s", s)
+	}
+	r.heard("192.0.2.1:53", errors.New("SERVFAIL"))
+	if s := r.order()[0]; s != "192.0.2.1:53" {
+		t.Errorf("asks %s", s)
 	}
 }
 
@@ -688,7 +817,7 @@ func TestMemory(t *testing.T) {
 	m.Fail("bad.example", "", Temporary)
 	m.Fail("a.example", "MX", NXDomain)
 	ctx := t.Context()
-	if mx, err := m.MX(ctx, "d.EXAMPLE"); err != nil || !slices.Equal(mx, []MX{{Host: "a.example", Preference: 10}, {Host: "b.example", Preference: 20}}) {
+	if mx, err := m.MX(ctx, "d.EXAMPLE"); err != nil || !slices.Equal(mx, []MX{{"a.example", 10, false, "d.example"}, {"b.example", 20, false, "d.example"}}) {
 		t.Errorf("MX: %v, %v", mx, err)
 	}
 	if a, err := m.Addrs(ctx, "a.example"); join(a) != "2001:db8::1 192.0.2.1" {
@@ -802,6 +931,32 @@ func TestLoopbackIsLocalhost(t *testing.T) {
 	}
 	if n := server.Queries(); n != 0 {
 		t.Errorf("%d queries", n)
+	}
+}
+
+// TestHalfSecure: addresses are secure only if those of both families are.
+func TestHalfSecure(t *testing.T) {
+	s := dnstest.New(t)
+	r := newResolver(t, Config{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: true})
+	for i, tt := range []struct{ a, aaaa bool }{{true, true}, {true, false}, {false, true}} {
+		host := fmt.Sprintf("%d.example", i)
+		s.Handle(host, func(w dns.ResponseWriter, q *dns.Msg) {
+			m := new(dns.Msg).SetReply(q)
+			m.RecursionAvailable = true
+			hdr := dns.RR_Header{Name: host + ".", Rrtype: q.Question[0].Qtype, Class: 1, Ttl: 60}
+			switch hdr.Rrtype {
+			case dns.TypeA:
+				m.AuthenticatedData = tt.a
+				m.Answer = []dns.RR{&dns.A{Hdr: hdr, A: net.IPv4(192, 0, 2, 1)}}
+			case dns.TypeAAAA:
+				m.AuthenticatedData = tt.aaaa
+				m.Answer = []dns.RR{&dns.AAAA{Hdr: hdr, AAAA: net.ParseIP("2001:db8::1")}}
+			}
+			w.WriteMsg(m)
+		})
+		if a, err := r.Addresses(t.Context(), host); err != nil || len(a.List) != 2 || a.Secure != (tt.a && tt.aaaa) {
+			t.Errorf("%+v: %+v, %v", tt, a, err)
+		}
 	}
 }
 

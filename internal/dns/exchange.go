@@ -16,6 +16,8 @@ const (
 	udpSize      = 1232 // what survives without fragments nearly everywhere
 	readSize     = 4096 // for servers that send more nevertheless
 	maxExchanges = 1024 // sockets of one Resolver at a time
+
+	askLast = 30 * time.Second // for so long a server that is silent comes after the others
 )
 
 var (
@@ -29,8 +31,9 @@ var (
 func (r *Resolver) query(ctx context.Context, q question) (*dns.Msg, error) {
 	var last error
 	for range r.tries {
-		for _, server := range r.servers {
+		for _, server := range r.order() {
 			m, err := r.ask(ctx, server, q)
+			r.heard(server, err)
 			if err == nil {
 				return m, nil
 			}
@@ -41,6 +44,46 @@ func (r *Resolver) query(ctx context.Context, q question) (*dns.Msg, error) {
 		}
 	}
 	return nil, last
+}
+
+// order returns the servers as they are to be asked: one that did not answer
+// lately comes last, except in one query now and then that finds out whether it
+// answers again. Without that each lookup would wait for it in vain.
+func (r *Resolver) order() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.silent) == 0 {
+		return r.servers
+	}
+	now := r.now()
+	var first, last []string
+	for _, s := range r.servers {
+		until, silent := r.silent[s]
+		switch {
+		case !silent:
+			first = append(first, s)
+		case now.Before(until):
+			last = append(last, s)
+		default:
+			r.silent[s] = now.Add(askLast)
+			first = append(first, s)
+		}
+	}
+	return append(first, last...)
+}
+
+// heard notes what came of a query to a server. Time-outs and failures of the
+// network are silence; a query that was given up says nothing.
+func (r *Resolver) heard(server string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var failure net.Error
+	switch {
+	case errors.As(err, &failure):
+		r.silent[server] = r.now().Add(askLast)
+	case !errors.Is(err, context.Canceled):
+		delete(r.silent, server)
+	}
 }
 
 // ask gets an answer from one server: over UDP with EDNS, without EDNS if the
@@ -156,13 +199,13 @@ func parse(b []byte) (*dns.Msg, error) {
 }
 
 // answers reports whether m answers query. Servers may leave the question out
-// of an error, from which nothing follows.
+// of an error and of a message that is cut, from which nothing follows.
 func answers(m, query *dns.Msg) bool {
 	if !m.Response || m.Opcode != dns.OpcodeQuery {
 		return false
 	}
 	if len(m.Question) == 0 {
-		return m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError
+		return m.Truncated || m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError
 	}
 	q, own := m.Question[0], query.Question[0]
 	return len(m.Question) == 1 && q.Qtype == own.Qtype && q.Qclass == own.Qclass && strings.EqualFold(q.Name, own.Name)

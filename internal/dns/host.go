@@ -16,7 +16,7 @@ import (
 
 // Host returns the addresses of a host that is configured, not taken from mail:
 // an IP address (brackets are allowed) is itself, then the hosts file, then
-// Addrs, with the search list of ResolvConf for a relative name if the servers
+// those of Addrs in the order of the answers, with the search list of ResolvConf for a relative name if the servers
 // come from there too. "localhost" needs no file (RFC 6761 section 6.3).
 func (r *Resolver) Host(ctx context.Context, host string) ([]netip.Addr, error) {
 	if addrs := hostLiteral(host); addrs != nil {
@@ -35,11 +35,11 @@ func (r *Resolver) Host(ctx context.Context, host string) ([]netip.Addr, error) 
 	}
 	var failure error
 	for _, c := range candidates {
-		addrs, err := r.Addrs(ctx, c)
+		a, err := r.addresses(ctx, c)
 		// Only a name that is known not to exist may be looked for elsewhere:
 		// another zone's wildcard must not catch mail while ours is down.
 		if err == nil || !IsNXDomain(err) && !IsNoData(err) {
-			return addrs, err
+			return a.List, err
 		}
 		if failure == nil {
 			failure = err

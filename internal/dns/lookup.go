@@ -20,6 +20,7 @@ const maxLinks = 8
 var (
 	errChain    = fmt.Errorf("more than %d CNAMEs", maxLinks)
 	errUnusable = errors.New("no usable record in the answer")
+	errForeign  = errors.New("nothing in the answer is about the name")
 )
 
 // question identifies a lookup: an absolute lower-case name and a type.
@@ -54,7 +55,7 @@ func (a *answer) failure() error {
 func (a *answer) size() int {
 	n := 288 + 24*len(a.addrs) + len(a.name)
 	for _, mx := range a.mx {
-		n += 32 + len(mx.Host)
+		n += 48 + len(mx.Host)
 	}
 	for _, t := range a.tlsa {
 		n += 32 + len(t.Data)
@@ -163,14 +164,16 @@ func (r *Resolver) resolve(ctx context.Context, q question) *answer {
 			if a.err == nil {
 				a.ttl, a.name, a.secure = c.ttl, c.name, c.secure
 				for i := range a.mx {
-					a.mx[i].Secure = c.secure
+					a.mx[i].Secure, a.mx[i].Domain = c.secure, strings.TrimSuffix(c.name, ".")
 				}
 			}
 			return a
 		case m.Rcode == dns.RcodeNameError:
 			return c.negative(q, NXDomain, m)
-		case c.links == links, soa(m) != nil:
+		case soa(m) != nil, c.links == links && !foreign(m, c.name):
 			return c.negative(q, NoData, m)
+		case c.links == links:
+			return failed(q, Temporary, errForeign)
 		}
 	}
 }
@@ -230,6 +233,13 @@ func (c *chain) negative(q question, kind Kind, m *dns.Msg) *answer {
 		a.ttl = max(minTTL, min(c.ttl, ttl))
 	}
 	return a
+}
+
+// foreign reports whether m has answers, and all to other questions.
+func foreign(m *dns.Msg, name string) bool {
+	return len(m.Answer) > 0 && !slices.ContainsFunc(m.Answer, func(rr dns.RR) bool {
+		return rr.Header().Class == dns.ClassINET && strings.EqualFold(rr.Header().Name, name)
+	})
 }
 
 func soa(m *dns.Msg) *dns.SOA {

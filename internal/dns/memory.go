@@ -184,7 +184,7 @@ func (m *Memory) MX(ctx context.Context, domain string) ([]MX, error) {
 	}
 	slices.SortStableFunc(all, func(a, b MX) int { return cmp.Compare(a.Preference, b.Preference) })
 	for i := range all {
-		all[i].Secure = m.secure[domain]
+		all[i].Secure, all[i].Domain = m.secure[domain], domain
 	}
 	return all, nil
 }

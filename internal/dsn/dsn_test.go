@@ -728,6 +728,9 @@ func TestAddresses(t *testing.T) {
 	}{
 		{"alice@bücher.example", "bob@bücher.example", "", false, "<alice@xn--bcher-kva.example>", "rfc822;bob@xn--bcher-kva.example", ""},
 		{"alice@src.example", "用户+1@dst.example", "utf-8;用户@dst.example", false, "<alice@src.example>", `utf-8;\x{7528}\x{6237}\x{2B}1@dst.example`, `utf-8;\x{7528}\x{6237}@dst.example`},
+		{"alice@src.example", "bob@dst.example", `utf-8;用户+a=b\c@dst.example`, false, "<alice@src.example>", "rfc822;bob@dst.example", `utf-8;\x{7528}\x{6237}\x{2B}a\x{3D}b\x{5C}c@dst.example`},
+		{"alice@src.example", "bob@dst.example", "utf-8;a+b@dst.example", false, "<alice@src.example>", "rfc822;bob@dst.example", `utf-8;a\x{2B}b@dst.example`},
+		{"alice@src.example", "bob@dst.example", "rfc822;a+b@dst.example", false, "<alice@src.example>", "rfc822;bob@dst.example", "rfc822;a+b@dst.example"},
 		{"用户@src.example", "用户@bücher.example", "rfc822;用户@dst.example", true, "<用户@src.example>", "utf-8;用户@bücher.example", "utf-8;用户@dst.example"},
 		{"用户@src.example", "bob@bücher.example", `utf-8;\x{7528}@dst.example`, true, "<用户@src.example>", "rfc822;bob@xn--bcher-kva.example", `utf-8;\x{7528}@dst.example`},
 		{`"a b"@src.example`, "bob@[192.0.2.1]", "", false, `<"a b"@src.example>`, "rfc822;bob@[192.0.2.1]", ""},

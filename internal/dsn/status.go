@@ -123,7 +123,7 @@ func (c *composer) finalRecipient(a mail.Address) string {
 	case c.utf8:
 		return "utf-8;" + clean(a.String(), maxAddress)
 	}
-	return "utf-8;" + embed(clean(a.String(), maxAddress), true)
+	return "utf-8;" + embed(clean(a.String(), maxAddress))
 }
 
 // originalRecipient returns ORCPT as it may stand in a field: "type;address"
@@ -139,19 +139,19 @@ func (c *composer) originalRecipient(orcpt string) (string, bool) {
 	}
 	if !isASCII(addr) {
 		kind = "utf-8"
-		if !c.utf8 {
-			addr = embed(addr, false)
-		}
+	}
+	if !c.utf8 && strings.EqualFold(kind, "utf-8") {
+		addr = embed(addr)
 	}
 	return kind + ";" + addr, true
 }
 
-// embed writes the characters that 7-bit fields cannot hold as \x{HEX} (RFC 6533
-// section 3). With specials, also those that have a meaning in that form.
-func embed(s string, specials bool) string {
+// embed writes the characters that 7-bit fields cannot hold, and those that have
+// a meaning in this form, as \x{HEX} (RFC 6533 section 3).
+func embed(s string) string {
 	var b strings.Builder
 	for _, r := range s {
-		if r >= utf8.RuneSelf || specials && (r == '\\' || r == '+' || r == '=') {
+		if r >= utf8.RuneSelf || r == '\\' || r == '+' || r == '=' {
 			fmt.Fprintf(&b, `\x{%02X}`, r)
 		} else {
 			b.WriteRune(r)

@@ -14,7 +14,7 @@
 //   - A policy that is used is fetched again in the background once a day, or
 //     after half its time if that is less.
 //   - A domain with no record, or of which nothing can be found out for now, has
-//     no policy but the one that is kept. An answer of the DNS is waited for five
+//     no policy but the one that is kept. An answer of the DNS is waited for eight
 //     seconds, and if there is none not asked for again for a minute.
 //
 // One fetch serves all who wait for it; at most 64 run at a time, each for a
@@ -54,7 +54,7 @@ const (
 	maxLogged    = 10              // patterns
 	refreshAfter = 24 * time.Hour
 	sweepAfter   = 24 * time.Hour
-	recordWait   = 5 * time.Second // for the TXT record
+	recordWait   = 8 * time.Second // for the TXT record; a resolver waits 5 s for the first of its servers
 	silentFor    = time.Minute     // a domain whose record could not be looked up is not asked again
 )
 

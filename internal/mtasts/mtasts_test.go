@@ -205,6 +205,36 @@ func TestSlowDNS(t *testing.T) {
 	})
 }
 
+// TestDeadServer holds that a policy is found though the first of the resolver's
+// servers never answers.
+func TestDeadServer(t *testing.T) {
+	s := newSite(t)
+	s.announce("1")
+	c := s.cache()
+	synctest.Test(t, func(t *testing.T) {
+		late := lateDNS{c.o.Resolver, 5100 * time.Millisecond} // after the default of dns.Config.Timeout
+		texts, err := (&Cache{o: Options{Resolver: late}}).record(t.Context(), "d.example")
+		if id, ok := recordID(texts); !ok || id != "1" {
+			t.Errorf("%q, %v", texts, err)
+		}
+	})
+}
+
+// lateDNS answers after a time.
+type lateDNS struct {
+	Resolver
+	after time.Duration
+}
+
+func (l lateDNS) TXT(ctx context.Context, name string) ([]string, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(l.after):
+	}
+	return l.Resolver.TXT(ctx, name)
+}
+
 type slowDNS struct{ asked int }
 
 func (s *slowDNS) TXT(ctx context.Context, name string) ([]string, error) {
@@ -234,6 +264,21 @@ func TestRefresh(t *testing.T) {
 	s.want(c, "kept alive", "two.d.example", 2)
 	c.running.Wait()
 	s.want(c, "a refresh fails", "two.d.example", 3)
+}
+
+// TestRefreshHalfway: a policy of a short time is fetched again before it is over.
+func TestRefreshHalfway(t *testing.T) {
+	s := newSite(t)
+	c := s.cache()
+	s.serve(strings.Replace(text, "864000", "7200", 1))
+	s.announce("1")
+	s.want(c, "first", "mx.d.example", 1)
+	s.pass(time.Hour - time.Second)
+	s.want(c, "not yet", "mx.d.example", 1)
+	s.pass(time.Second)
+	c.Policy(t.Context(), "d.example")
+	c.running.Wait()
+	s.want(c, "half its time", "mx.d.example", 2)
 }
 
 func TestFetch(t *testing.T) {

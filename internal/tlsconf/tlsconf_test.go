@@ -57,7 +57,7 @@ func shown(t *testing.T, c *tls.Config, client *tls.Config) (string, error) {
 	go func() { _ = tls.Server(b, c).Handshake() }()
 	client.InsecureSkipVerify = true
 	conn := tls.Client(a, client)
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	if err := conn.Handshake(); err != nil {
 		return "", err
 	}
@@ -163,7 +163,7 @@ func TestClient(t *testing.T) {
 			}
 			defer b.Close()
 			peer := tls.Server(b, s)
-			_ = b.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = b.SetDeadline(time.Now().Add(time.Minute))
 			_ = peer.Handshake()
 			shownCerts <- len(peer.ConnectionState().PeerCertificates)
 		}()
@@ -172,7 +172,7 @@ func TestClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn := tls.Client(a, c)
-		_ = a.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = a.SetDeadline(time.Now().Add(time.Minute))
 		err = conn.Handshake()
 		a.Close()
 		return conn.ConnectionState(), <-shownCerts, err
