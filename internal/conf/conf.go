@@ -50,6 +50,7 @@ type Config struct {
 	Forward      Forward
 	Relay        Relay
 	AuthFlatFile AuthFlatFile
+	HTTP         HTTP
 
 	HostList          []string // canonical domains
 	HostListRegex     []string // each one compiles, anchored and case-insensitive as HostListPattern says
@@ -98,7 +99,7 @@ type Connection struct {
 	MaxConnectionsPerIP int   // 0: no limit
 	MinRate             int64 // bytes a second during DATA; 0: no limit
 
-	Greeting    []string // lines of the banner before the standard one
+	Greeting    []string // lines of the banner, instead of the standard one
 	Helo, Close string   // tails of the replies to HELO and QUIT
 	BannerChars int      // of the connection's id in the banner
 	DenyChars   int      // of the id before each line of a refusal; 1: all of it
@@ -144,6 +145,12 @@ type DNS struct {
 	Timeout time.Duration
 	Tries   int
 	DNSSEC  bool // they validate, and what they say of it is believed
+}
+
+// HTTP is http.ini.
+type HTTP struct {
+	Listen       []string // where metrics and health are served, as SMTP.Listen; empty: nowhere
+	Destinations int      // so many have metrics of their own
 }
 
 // Outbound is outbound.ini.
@@ -263,9 +270,10 @@ func defaults() *Config {
 			Helo: "Tarishi is at your service.", Close: "closing connection. Have a jolly good day.",
 			BannerChars: 6,
 		},
-		Log: Log{Level: "info", Format: "default", Timestamps: true},
-		TLS: TLS{MinVersion: tls12, DANE: true, MTASTS: true, Outbound: TLSOutbound{MinVersion: tls12}},
-		DNS: DNS{Timeout: 5 * time.Second, Tries: 2},
+		Log:  Log{Level: "info", Format: "default", Timestamps: true},
+		TLS:  TLS{MinVersion: tls12, DANE: true, MTASTS: true, Outbound: TLSOutbound{MinVersion: tls12}},
+		DNS:  DNS{Timeout: 5 * time.Second, Tries: 2},
+		HTTP: HTTP{Destinations: 50},
 		Outbound: Outbound{
 			ConcurrencyMax: 100, EnableTLS: true, ReceivedHeader: "Tarishi outbound",
 			ConnectTimeout: 30 * time.Second, PoolTimeout: 50 * time.Second, PoolConcurrencyMax: 10,

@@ -89,7 +89,7 @@ func TestShipped(t *testing.T) {
 	if err != nil || len(kept) > 0 {
 		t.Fatal(kept, err)
 	}
-	if len(wrote) != 15 {
+	if len(wrote) != 16 {
 		t.Error(wrote)
 	}
 	c, problems := Load(dir)
@@ -115,7 +115,7 @@ func TestShipped(t *testing.T) {
 		t.Errorf("shipped\n%+v\nbuilt in\n%+v", c, built)
 	}
 	// What is commented out must be right as well when the mark is taken away.
-	for _, name := range []string{"smtp_forward.ini", "outbound.ini", "smtp.ini", "dns.ini", "connection.ini", "auth_flat_file.ini", "relay.ini", "log.ini"} {
+	for _, name := range []string{"smtp_forward.ini", "outbound.ini", "smtp.ini", "dns.ini", "connection.ini", "auth_flat_file.ini", "relay.ini", "log.ini", "http.ini"} {
 		data, err := config.FS.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -146,7 +146,7 @@ func names(plugins []PluginName) string {
 func TestInitKeeps(t *testing.T) {
 	dir := instance(t, files{"smtp.ini": "listen=25\n", "me": "mine.example\n"})
 	wrote, kept, err := Init(dir, config.FS)
-	if err != nil || strings.Join(kept, " ") != "config/smtp.ini config/me" || len(wrote) != 13 {
+	if err != nil || strings.Join(kept, " ") != "config/smtp.ini config/me" || len(wrote) != 14 {
 		t.Fatal(wrote, kept, err)
 	}
 	if data, _ := os.ReadFile(filepath.Join(dir, "config/smtp.ini")); string(data) != "listen=25\n" {
@@ -183,6 +183,7 @@ func TestKeys(t *testing.T) {
 		"dns.ini": "servers[]=192.0.2.53\nservers[]=[::1]:5353\ntimeout=250ms\ntries=3\ndnssec=true",
 		"outbound.ini": "disabled=true\nconcurrency_max=1\nenable_tls=false\nalways_split=true\nreceived_header=disabled\nconnect_timeout=1\npool_timeout=0\n" +
 			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h\nmin_free=2% 1G\ndelay_warning=none\njitter=5%\nipv6_enabled=false",
+		"http.ini":        "listen=9000,[::1],127.0.0.1:0\ndestinations=7",
 		"relay.ini":       "[relay]\nacl=false\nall=true",
 		"relay_acl_allow": "192.0.2.1\n192.0.2.77/24 # net\n::1\n2001:db8::/32\n",
 		"host_list":       "Example.COM\nexämple.com\nexample.com\n", "host_list_regex": "(.*\\.)?example\\.net\n", "host_list.anti_spoof": "1",
@@ -211,6 +212,7 @@ func TestKeys(t *testing.T) {
 		Outbound: TLSOutbound{MinVersion: tls.VersionTLS13, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"f.example"}, CA: in("ca.pem"), Key: in("a.pem"), Cert: in("c.pem"), Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, ShowTo: []string{"s.example"}, HideFrom: []string{"h.example"}},
 	}
 	want.Forward.TLS = want.TLS.Outbound
+	want.HTTP = HTTP{[]string{"[::]:9000", "[::1]:9825", "127.0.0.1:0"}, 7}
 	want.DNS = DNS{[]string{"192.0.2.53:53", "[::1]:5353"}, 250 * time.Millisecond, 3, true}
 	want.Outbound = Outbound{
 		true, 1, false, true, "disabled", time.Second, 0, 2, true, "v4", 4,

@@ -222,7 +222,7 @@ func (l *loader) destinations() {
 			problem(nil, Nearest(s.name, []string{"main", "default"}), "is neither a domain, nor mx:HOST, nor default")
 			continue
 		}
-		if n := Nearest(name, []string{"main", "default"}); n != "" && n != name && !strings.Contains(name, ".") {
+		if n := Nearest(name, []string{"main", "default"}); n != "" && name != "default" && !strings.Contains(name, ".") {
 			l.add(Problem{File: place(outboundFile), Line: s.line, Section: s.name, Nearest: n, Text: "is read as a domain", Warning: true})
 		}
 		if other := o.Destinations[name]; other != nil {

@@ -129,6 +129,7 @@ func TestDestinationProblems(t *testing.T) {
 		{"delay_warning=never", `2: [example.com] key delay_warning: "never" is no duration: whole seconds, or a number with a unit such as 30s, 5m, 2h, 5d`},
 		{"max_messages=0", "2: [example.com] key max_messages: 0 is less than 1"},
 		{"[EXAMPLE.com]\nrate=1/s", "2: section [EXAMPLE.com]: is the same destination as the section on line 1, which counts"},
+		{"[Main]", "2: warning: section [Main]: is read as a domain, did you mean main?"},
 		{"[defualt]", "2: warning: section [defualt]: is read as a domain, did you mean default?"},
 		{"[mx:a b]", "2: section [mx:a b]: is neither a domain, nor mx:HOST, nor default"},
 		{"[u@example.com]", "2: section [u@example.com]: is neither a domain, nor mx:HOST, nor default"},

@@ -135,7 +135,7 @@ func duration(p *time.Duration, low time.Duration) field {
 			return err
 		}
 		if d < low {
-			return fmt.Errorf("%s is less than %s", excerpt(s), formatDuration(low)+" s")
+			return fmt.Errorf("%s is less than %s", excerpt(s), low)
 		}
 		*p = d
 		return nil
@@ -272,8 +272,8 @@ func version(p *uint16) field {
 	})
 }
 
-// listen is smtp.ini's list of addresses.
-func listen(p *[]string) field {
+// listen is a list of addresses to listen on; port is for those that name none.
+func listen(p *[]string, port int) field {
 	return field{
 		set: func(values []string) error {
 			var all []string
@@ -282,7 +282,7 @@ func listen(p *[]string) field {
 					if one = strings.TrimFunc(one, isBlank); one == "" {
 						continue
 					}
-					addr, err := parseListen(one)
+					addr, err := parseListen(one, port)
 					if err != nil {
 						return err
 					}
@@ -303,11 +303,11 @@ func listen(p *[]string) field {
 
 // parseListen reads ip[:port], [v6]:port, host[:port] or a port alone, which
 // means every address. Port 0 lets the system choose.
-func parseListen(s string) (string, error) {
+func parseListen(s string, standard int) (string, error) {
 	if n, err := strconv.ParseUint(s, 10, 16); err == nil {
 		return fmt.Sprintf("[::]:%d", n), nil
 	}
-	host, port, err := splitEndpoint(s, 25)
+	host, port, err := splitEndpoint(s, standard)
 	if err != nil {
 		return "", err
 	}

@@ -248,6 +248,11 @@ func (l *loader) crossChecks() {
 				File: p.File, Line: p.Line, Key: p.As, Warning: true,
 				Text: "STARTTLS is not offered: there is no certificate, see " + place("tls.ini"),
 			})
+		case p.Name == "rcpt_to.in_host_list" && !slices.ContainsFunc(c.Plugins, func(o PluginName) bool { return strings.HasPrefix(o.Name, "queue/") }):
+			l.add(Problem{
+				File: p.File, Line: p.Line, Key: p.As, Warning: true,
+				Text: "accepts recipients whose mail goes nowhere: no plugin queue/… is listed",
+			})
 		}
 	}
 	if k := l.parsed("smtp.ini").section("main").key("listen"); k != nil && !c.TLS.Explicit {

@@ -32,7 +32,15 @@ func TestProblems(t *testing.T) {
 		{"bare key", files{"smtp.ini": "listen"}, "config/smtp.ini:1: key listen: has no value"},
 		{"list for one", files{"log.ini": "level[]=info\nlevel[]=warn"}, "config/log.ini:1: key level: takes one value, not 2"},
 		{"not a duration", files{"dns.ini": "timeout=5 s"}, `config/dns.ini:1: key timeout: "5 s" is no duration: whole seconds, or a number with a unit such as 30s, 5m, 2h, 5d`},
-		{"too short", files{"smtp.ini": "inactivity_timeout=0"}, `config/smtp.ini:1: key inactivity_timeout: "0" is less than 1 s`},
+		{"too short", files{"smtp.ini": "inactivity_timeout=0"}, `config/smtp.ini:1: key inactivity_timeout: "0" is less than 1s`},
+		{"less than a second", files{"dns.ini": "timeout=0"}, `config/dns.ini:1: key timeout: "0" is less than 1ms`},
+		{
+			"nobody takes the mail",
+			files{"plugins": "relay\nrcpt_to.in_host_list"},
+			"config/plugins:2: warning: key rcpt_to.in_host_list: accepts recipients whose mail goes nowhere: no plugin queue/… is listed",
+		},
+		{"somebody takes the mail", files{"plugins": "rcpt_to.in_host_list\nqueue/test"}, ""},
+		{"longer than a session reads", files{"connection.ini": "[max]\nline_length=16385"}, "config/connection.ini:2: [max] key line_length: 16385 is not between 512 and 16384"},
 		{"a word", files{"log.ini": "format=jsom"}, `config/log.ini:1: key format: "jsom" is none of default, logfmt, json, did you mean json?`},
 		{"a level", files{"log.ini": "level=waring"}, `config/log.ini:1: key level: "waring" is none of emerg, alert, crit, error, warn, notice, info, debug, protocol, data, did you mean warn?`},
 		{"a version", files{"tls.ini": "minVersion=TLS1.2"}, `config/tls.ini:1: key minVersion: "TLS1.2" is none of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, did you mean TLSv1.2?`},
@@ -119,6 +127,14 @@ func TestProblems(t *testing.T) {
 				"config/tls.ini:8: warning: [mutual_auth_hosts] key a.example: the name of a certificate has no effect: there is one, [outbound] key and cert\n" +
 				"config/tls.ini:9: section [outbnd]: unknown, did you mean outbound?",
 		},
+		{
+			"next hops",
+			files{"tls.ini": "[outbound]\nforce_tls_hosts[]=a.example\nforce_tls_hosts[]=*.example\nno_tls_hosts=b.example, c.example"},
+			"config/tls.ini:3: [outbound] key force_tls_hosts: \"*.example\" is none of address, CIDR block, host and domain; for several repeat the key\n" +
+				"config/tls.ini:4: [outbound] key no_tls_hosts: \"b.example, c.example\" is none of address, CIDR block, host and domain; for several repeat the key",
+		},
+		{"next hop's network", files{"tls.ini": "force_tls_hosts[]=192.0.2.0/33"}, `config/tls.ini:1: key force_tls_hosts: "192.0.2.0/33" is none of address, CIDR block, host and domain; for several repeat the key`},
+		{"next hops of smtp_forward", files{"smtp_forward.ini": "host=a\n[tls]\nforce_tls_hosts[]=a b"}, `config/smtp_forward.ini:3: [tls] key force_tls_hosts: "a b" is none of address, CIDR block, host and domain; for several repeat the key`},
 		{"starttls port", files{"tls.ini": "no_starttls_ports[]=0"}, `config/tls.ini:1: key no_starttls_ports: "0" is no port`},
 		{"one of several", files{"tls.ini": "no_starttls_ports[]=1\nno_starttls_ports[]=2\n\nno_starttls_ports[]=x"}, `config/tls.ini:4: key no_starttls_ports: "x" is no port`},
 		{
@@ -196,7 +212,7 @@ func TestProblems(t *testing.T) {
 				"config/smtp_forward.ini:6: key split: \"defere\" is none of defer, fanout, did you mean defer?\n" +
 				"config/smtp_forward.ini:7: key on_failure: \"bounce\" is none of reply, queue\n" +
 				"config/smtp_forward.ini:8: key forward_client: \"yes\" is none of none, xforward, xclient\n" +
-				"config/smtp_forward.ini:9: key dead_forwarding_host_retry_secs: \"0\" is less than 1 s\n" +
+				"config/smtp_forward.ini:9: key dead_forwarding_host_retry_secs: \"0\" is less than 1s\n" +
 				"config/smtp_forward.ini:12: [b.example] key split: belongs above the first section: it holds for all domains\n" +
 				"config/smtp_forward.ini:13: [b.example] key max_age: \"x\" is no duration: whole seconds, or a number with a unit such as 30s, 5m, 2h, 5d",
 		},

@@ -45,7 +45,7 @@ func (e *entry) active() bool { return e.field.set != nil }
 // schemas is the table of every ini file with fixed sections, bound to c.
 // smtp_forward.ini is in forward.go.
 func schemas(c *Config) []*schema {
-	return []*schema{smtpINI(c), connectionINI(c), logINI(c), tlsINI(c), dnsINI(c), outboundINI(c), relayINI(c), authINI(c)}
+	return []*schema{smtpINI(c), connectionINI(c), logINI(c), tlsINI(c), dnsINI(c), outboundINI(c), relayINI(c), authINI(c), httpINI(c)}
 }
 
 const (
@@ -62,7 +62,7 @@ const (
 func smtpINI(c *Config) *schema {
 	s := &c.SMTP
 	f := &schema{file: "smtp.ini", entries: []entry{
-		{key: "listen", field: listen(&s.Listen)},
+		{key: "listen", field: listen(&s.Listen, 25)},
 		{key: "smtps_port", field: port(&s.SMTPSPort)},
 		{key: "inactivity_timeout", field: duration(&s.InactivityTimeout, time.Second)},
 		{key: "graceful_shutdown", field: boolean(&s.GracefulShutdown)},
@@ -147,7 +147,7 @@ func connectionINI(c *Config) *schema {
 
 			{section: "max", key: "bytes", field: atLeast(&s.MaxBytes, 0), was: []string{"databytes"}},
 			{section: "max", key: "mime_parts", note: "has no effect: bodies are not taken apart"},
-			{section: "max", key: "line_length", field: number(&s.MaxLineLength, 512, 1<<20), was: []string{"max_line_length"}},
+			{section: "max", key: "line_length", field: number(&s.MaxLineLength, 512, longestLine), was: []string{"max_line_length"}},
 			{section: "max", key: "data_line_length", note: "has no effect: message lines of any length pass unchanged"},
 			{section: "max", key: "recipients", field: number(&s.MaxRecipients, 1, 1<<20)},
 			{section: "max", key: "connections", field: atLeast(&s.MaxConnections, 1)},
@@ -163,6 +163,9 @@ func connectionINI(c *Config) *schema {
 		},
 	}
 }
+
+// longestLine is the longest command that a session reads.
+const longestLine = 16 << 10
 
 // largestInMemory is the most that spool_after can keep in memory: memory must
 // not grow with the size of a message.
@@ -220,7 +223,7 @@ func tlsINI(c *Config) *schema {
 			// comes after it in this table and wins.
 			{key: "ca", field: text(&out.CA), hidden: true},
 			{key: "rejectUnauthorized", note: anyCertificate},
-			{key: "force_tls_hosts", field: texts(&out.ForceTLSHosts), hidden: true},
+			{key: "force_tls_hosts", field: nextHops(&out.ForceTLSHosts), hidden: true},
 			{key: "requestCert", note: noClients},
 			{key: "requireAuthorized", note: noClients},
 			{key: "requestOCSP", note: "has no effect: OCSP stapling is not supported"},
@@ -251,8 +254,8 @@ func tlsINI(c *Config) *schema {
 		entry{section: "outbound", key: "dane", field: boolean(&s.DANE)},
 		entry{section: "outbound", key: "mta_sts", field: boolean(&s.MTASTS)},
 		entry{section: "outbound", key: "rejectUnauthorized", note: anyCertificate},
-		entry{section: "outbound", key: "no_tls_hosts", field: texts(&out.NoTLSHosts)},
-		entry{section: "outbound", key: "force_tls_hosts", field: texts(&out.ForceTLSHosts)},
+		entry{section: "outbound", key: "no_tls_hosts", field: nextHops(&out.NoTLSHosts)},
+		entry{section: "outbound", key: "force_tls_hosts", field: nextHops(&out.ForceTLSHosts)},
 		entry{section: "outbound", key: "requestCert", note: "has no effect: a server always shows its certificate"},
 	)
 	for _, k := range library {
@@ -301,6 +304,17 @@ func relayINI(c *Config) *schema {
 		{section: "relay", key: "all", field: boolean(&c.Relay.All)},
 		{section: "relay", key: "force_routing", note: notYet},
 		{section: "relay", key: "dest_domains", note: notYet},
+	}}
+}
+
+// httpPort is that of an address of http.ini that names none.
+const httpPort = 9825
+
+func httpINI(c *Config) *schema {
+	return &schema{file: "http.ini", entries: []entry{
+		{key: "listen", field: listen(&c.HTTP.Listen, httpPort)},
+		{key: "destinations", field: number(&c.HTTP.Destinations, 0, 1000)},
+		{key: "docroot", note: "has no effect: only metrics and health are served"},
 	}}
 }
 

@@ -1,14 +1,17 @@
 package conf
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"tarishi/internal/mail"
 )
 
 // Forces reports whether force_tls_hosts names the next hop: by its host name,
-// its address or a CIDR around it, or the recipient domain. "" and the zero
-// Addr match nothing.
+// its address or a CIDR around it, or the recipient domain, in U-labels or
+// A-labels. "" and the zero Addr match nothing.
 func (t TLSOutbound) Forces(host string, addr netip.Addr, domain string) bool {
 	return listed(t.ForceTLSHosts, host, addr, domain)
 }
@@ -21,8 +24,25 @@ func (t TLSOutbound) Excludes(host string, addr netip.Addr, domain string) bool 
 // Shows reports whether the client certificate is for a next hop: by its host
 // name or the recipient domain.
 func (t TLSOutbound) Shows(host, domain string) bool {
+	host, domain = mail.CanonicalDomain(host), mail.CanonicalDomain(domain)
 	named := func(s string) bool { return s == host || s == domain }
 	return (len(t.ShowTo) == 0 || slices.ContainsFunc(t.ShowTo, named)) && !slices.ContainsFunc(t.HideFrom, named)
+}
+
+// nextHops is a list of addresses, CIDRs, host names and recipient domains. What
+// could match nothing is an error: a server that somebody meant to name here would
+// get mail in clear.
+func nextHops(p *[]string) field {
+	return each(p, func(s string) (string, error) {
+		if _, err := parsePrefix(s); err == nil {
+			return s, nil
+		}
+		name := mail.CanonicalDomain(s)
+		if !isHost(name) || strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
+			return "", fmt.Errorf("%s is none of address, CIDR block, host and domain; for several repeat the key", excerpt(s))
+		}
+		return name, nil
+	}, func(s string) string { return s })
 }
 
 func listed(list []string, host string, addr netip.Addr, domain string) bool {
@@ -33,6 +53,7 @@ func listed(list []string, host string, addr netip.Addr, domain string) bool {
 		if a, err := netip.ParseAddr(s); err == nil {
 			return a == addr
 		}
-		return host != "" && strings.EqualFold(s, host) || domain != "" && strings.EqualFold(s, domain)
+		s = mail.CanonicalDomain(s)
+		return s != "" && (s == mail.CanonicalDomain(host) || s == mail.CanonicalDomain(domain))
 	})
 }

@@ -6,7 +6,7 @@ import (
 )
 
 func TestTLSHosts(t *testing.T) {
-	out := TLSOutbound{ForceTLSHosts: []string{"MX.example.com", "example.net", "192.0.2.0/24", "2001:db8::1"}}
+	out := TLSOutbound{ForceTLSHosts: []string{"MX.example.com", "example.net", "192.0.2.0/24", "2001:db8::1", "Bücher.example", "dot.example."}}
 	for _, tc := range []struct {
 		host, addr, domain string
 		want               bool
@@ -15,6 +15,8 @@ func TestTLSHosts(t *testing.T) {
 		{"a", "192.0.2.7", "x", true},
 		{"a", "2001:db8::1", "x", true},
 		{"a", "198.51.100.1", "Example.NET", true},
+		{"a", "198.51.100.1", "xn--bcher-kva.example", true},
+		{"dot.example", "198.51.100.1", "x", true},
 		{"a", "198.51.100.1", "x", false},
 		{"", "", "", false},
 	} {
@@ -39,6 +41,7 @@ func TestShows(t *testing.T) {
 		{[]string{"d.example"}, nil, "mx.example", "d.example", true},
 		{[]string{"other.example"}, nil, "mx.example", "d.example", false},
 		{nil, []string{"d.example"}, "mx.example", "d.example", false},
+		{nil, []string{"mx.example"}, "MX.Example.", "d.example", false},
 		{[]string{"mx.example"}, []string{"mx.example"}, "mx.example", "d.example", false},
 	} {
 		if got := (TLSOutbound{ShowTo: tc.show, HideFrom: tc.hide}).Shows(tc.host, tc.domain); got != tc.want {
