@@ -19,12 +19,12 @@ import (
 	"tarishi/internal/smtptest"
 )
 
-// hosts starts servers on one port of 127.0.0.1, 127.0.0.2, …; a nil list of
-// options is an address where nobody listens.
+// hosts starts servers on one port of 127.0.7.1, 127.0.7.2, …, of which no other
+// test takes a port; a nil list of options is an address where nobody listens.
 func hosts(t *testing.T, options ...[]smtptest.Option) (servers []*smtptest.Server, addrs []netip.AddrPort) {
 	t.Helper()
 	for range 20 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := net.Listen("tcp", "127.0.7.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +32,7 @@ func hosts(t *testing.T, options ...[]smtptest.Option) (servers []*smtptest.Serv
 		ln.Close()
 		free := true
 		for i := range options {
-			a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}), port)
+			a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 7, byte(i + 1)}), port)
 			addrs = append(addrs, a)
 			ln, err := net.Listen("tcp", a.String())
 			if free = free && err == nil; err == nil {

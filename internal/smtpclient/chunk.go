@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"tarishi/internal/reply"
 )
@@ -28,30 +29,34 @@ const (
 	maxPending = 8
 )
 
-// startled fails if something arrived since the last message, be it the end of
-// the connection. With DATA a reply too many shows, since the one to DATA is of
-// a class of its own; in front of a BDAT it would put all replies off by one,
-// and that to the last RCPT would pass for the message's.
-func (c *Client) startled() *Failure {
+// heard reports whether something has arrived that nobody has asked for, be it
+// the end of the connection or, with TLS, nothing for us. It never waits. A
+// reply too many puts all that follow off by one; with DATA that shows late,
+// since only the reply to DATA is of a class of its own, and with BDAT never.
+func (c *Client) heard() bool {
+	if c.in.buffered() > 0 {
+		return true
+	}
+	if c.conn != c.raw { // TLS may have read more than it has given us
+		c.raw.SetReadDeadline(time.Unix(1, 0))
+		if c.in.more(); c.in.buffered() > 0 {
+			return true
+		}
+	}
 	s, ok := c.raw.(syscall.Conn)
-	if !ok || c.transactions == 0 {
-		return nil
+	if !ok {
+		return false
 	}
 	socket, err := s.SyscallConn()
 	if err != nil {
-		return c.wire(StageMail, err)
+		return true
 	}
 	n := -1
 	err = socket.Control(func(fd uintptr) {
 		var one [1]byte
 		n, _, _ = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	})
-	if err == nil && n < 0 { // nothing
-		return nil
-	}
-	f := c.failure(StageMail, nil, errUnasked)
-	f.lost = true
-	return f
+	return err != nil || n >= 0
 }
 
 var errUnasked = errors.New("closed, or more replies than commands")
@@ -170,10 +175,10 @@ func (t *transaction) sendChunks() *Failure {
 			err = errRefused
 		}
 	}
-	if err == nil && c.in.buffered() > 0 {
-		return c.wire(StageContent, errTooMany)
-	}
 	if err == nil {
+		if stop, f := t.interrupted(); stop {
+			return f
+		}
 		err = k.send(rest, true)
 	}
 	if err == nil {

@@ -127,7 +127,7 @@ func TestChunkFaults(t *testing.T) {
 		},
 		{
 			name: "552 and closed", size: 40, opts: []smtptest.Option{nth(1, smtptest.Reply("552 5.3.4 big").ThenClose())},
-			want: "failure at message content 552 5.3.4", orElse: "failure at message content lost",
+			want: "552 5.3.4, 552 5.3.4", orElse: "failure at message content lost",
 		},
 		{name: "last 552", opts: []smtptest.Option{last(smtptest.Reply("552 5.2.2 full"))}, want: "552 5.2.2, 552 5.2.2", kept: true},
 		{name: "last 421", opts: []smtptest.Option{last(smtptest.Reply("421 4.3.2 no"))}, want: "failure at final dot 421 4.3.2"},
@@ -230,7 +230,7 @@ func TestChunksAhead(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(20 * time.Second))
+			c.SetDeadline(time.Now().Add(2 * time.Minute))
 			fmt.Fprint(c, "220 x\r\n")
 			line := func() (s string) {
 				b := make([]byte, 1)
@@ -277,33 +277,51 @@ func TestChunksAhead(t *testing.T) {
 	}
 }
 
-// TestChunksAfterLateReply: without DATA there is no reply of another class that
-// would show that replies and commands have come apart, so what arrived between
-// two messages must not pass for the reply to the next command.
-func TestChunksAfterLateReply(t *testing.T) {
+// TestAfterLateReply: what arrived between two messages must not pass for the
+// reply to the next command. With BDAT there is no reply of another class that
+// would show that replies and commands have come apart, and with DATA it shows
+// only if that is not refused.
+func TestAfterLateReply(t *testing.T) {
 	for _, late := range []string{"250 2.0.0 again\r\n", "421 4.4.2 idle\r\n", ""} {
-		for _, encrypted := range []bool{false, true} {
+		for i := range 4 {
+			encrypted, size := i%2 == 1, 2<<20
+			if i < 2 {
+				size = 100
+			}
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer ln.Close()
 			certificate := smtptest.New(t, smtptest.TLS()).Certificate()
-			sent := make(chan struct{})
+			first, sent := make(chan struct{}), make(chan struct{})
 			go func() {
 				raw, err := ln.Accept()
 				if err != nil {
 					return
 				}
 				defer raw.Close()
-				raw.SetDeadline(time.Now().Add(10 * time.Second))
+				raw.SetDeadline(time.Now().Add(time.Minute))
 				c := raw
 				if encrypted {
 					c = tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{certificate}})
 				}
 				in := bufio.NewReader(c)
 				fmt.Fprint(c, "220 x\r\n")
-				for done := false; ; {
+				done := false
+				end := func() {
+					done = true
+					go func() {
+						<-first
+						fmt.Fprint(c, late)
+						if late == "" {
+							raw.(*net.TCPConn).CloseWrite()
+						}
+						arrived(t, raw)
+						close(sent)
+					}()
+				}
+				for {
 					l, err := in.ReadString('\n')
 					switch {
 					case err != nil:
@@ -318,31 +336,33 @@ func TestChunksAfterLateReply(t *testing.T) {
 						io.CopyN(io.Discard, in, size)
 						fmt.Fprint(c, "250 2.0.0 taken\r\n")
 						if strings.Contains(l, "LAST") {
-							done = true
-							time.AfterFunc(50*time.Millisecond, func() {
-								fmt.Fprint(c, late)
-								if late == "" {
-									raw.Close()
-								}
-								close(sent)
-							})
+							end()
 						}
+					case strings.HasPrefix(l, "DATA") && done:
+						fmt.Fprint(c, "554 5.5.1 no\r\n")
+					case strings.HasPrefix(l, "DATA"):
+						fmt.Fprint(c, "354 go\r\n")
+						for l != ".\r\n" && err == nil {
+							l, err = in.ReadString('\n')
+						}
+						fmt.Fprint(c, "250 2.0.0 taken\r\n")
+						end()
 					default:
 						fmt.Fprint(c, "250 2.1.0 ok\r\n")
 					}
 				}
 			}()
 			c := dial(t, smtpclient.Options{Addr: ln.Addr().String(), ImplicitTLS: encrypted})
-			env, body := envelope(t, "s@y.test", "a@x.test"), text(lines(2<<20))
+			env, body := envelope(t, "s@y.test", "a@x.test"), text(lines(size))
 			if got := outcome(c.Send(t.Context(), env, body)); got != "250 2.0.0" {
 				t.Fatal(got)
 			}
+			close(first)
 			<-sent
-			time.Sleep(10 * time.Millisecond) // on its way
 			_, err = c.Send(t.Context(), env, body)
 			var f *smtpclient.Failure
 			if !errors.As(err, &f) || !f.Stale() || c.Reusable() {
-				t.Errorf("%q, TLS %v: %v", late, encrypted, err)
+				t.Errorf("%q, TLS %v, %d bytes: %v", late, encrypted, size, err)
 			}
 		}
 	}

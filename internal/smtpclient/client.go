@@ -5,10 +5,10 @@
 // What is promised of every Send:
 //
 //   - Each recipient gets the reply that is its own. Only a well-formed 5yz reply
-//     to MAIL, RCPT, DATA or the final dot is permanent, and what is known
-//     before anything is sent: a message larger than the server's SIZE, an
-//     address that the server cannot take. Everything else is a *Failure, which
-//     is temporary.
+//     to MAIL, RCPT, DATA or the message (at its end, or before that and in place
+//     of it) is permanent, and what is known before anything is sent: a message
+//     larger than the server's SIZE, an address that the server cannot take.
+//     Everything else is a *Failure, which is temporary.
 //   - The final dot is sent only behind the whole content, and a content that
 //     cannot be read to its end is never ended by one.
 //   - Replies are matched to commands in order; what does not fit, comes unasked

@@ -57,12 +57,14 @@ type Failure struct {
 	Uncertain bool
 	// Fresh is set unless the connection had carried a transaction before.
 	Fresh bool
-	// Handshake is set when the TLS handshake itself failed: with TLSMay the
-	// caller may try again in clear on a new connection.
+	// Handshake is set when the TLS handshake itself failed, or the connection was
+	// lost before the first reply after it: with TLSMay the caller may try again in
+	// clear on a new connection.
 	Handshake bool
 	Addr      string // as in Options
 
 	lost    bool // connection closed, reset or timed out
+	mute    bool // in the handshake of implicit TLS, where a greeting comes later
 	aborted bool // by the caller's context
 }
 
@@ -150,10 +152,10 @@ func (f *Failure) Stale() bool {
 	return f.lost || f.Reply != nil && f.Reply.Code == 421
 }
 
-// Unreachable reports whether no server answered at all: no connection, or not
-// a byte of a greeting that could be read.
+// Unreachable reports whether no server answered at all: no connection, not a
+// byte of a greeting that could be read, or no handshake of implicit TLS in time.
 func (f *Failure) Unreachable() bool {
-	return f.Stage == StageConnect && f.Reply == nil || f.Stage == StageGreeting && f.lost
+	return f.Stage == StageConnect && f.Reply == nil || f.Stage == StageGreeting && f.lost || f.mute
 }
 
 // errGarbled is the reason of every reply that is none.

@@ -97,7 +97,11 @@ func (c *Client) startTLS() *Failure {
 	if f := c.handshake(); f != nil {
 		return f
 	}
-	return c.hello(c.o.Helo)
+	f := c.hello(c.o.Helo)
+	if f != nil && f.lost && !f.aborted { // only now does a server of TLS 1.3 say that it refuses the handshake
+		f.Stage, f.Handshake = StageTLS, true
+	}
+	return f
 }
 
 func (c *Client) handshake() *Failure {
@@ -125,6 +129,7 @@ func (c *Client) handshake() *Failure {
 	if err := conn.Handshake(); err != nil {
 		f := c.wire(StageTLS, err)
 		f.Handshake = !f.aborted
+		f.mute = c.o.ImplicitTLS && errors.Is(f.Err, errTimeout)
 		return f
 	}
 	state := conn.ConnectionState()

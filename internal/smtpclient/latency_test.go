@@ -1,52 +1,49 @@
 package smtpclient_test
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
-	"time"
 
 	"tarishi/internal/smtpclient"
 	"tarishi/internal/smtptest"
 )
 
-// far makes a server as far away as half a round trip in each direction.
-func far(t testing.TB, addr string, half time.Duration) string {
+// turns stands between a client and its server and counts how often the client
+// speaks again after the server has spoken: each time is a round trip that it
+// has waited for.
+type turns struct {
+	addr string
+
+	mu       sync.Mutex
+	answered bool
+	n        int
+}
+
+func countTurns(t *testing.T, addr string) *turns {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	k := &turns{addr: ln.Addr().String()}
 	var running sync.WaitGroup
 	t.Cleanup(func() { ln.Close(); running.Wait() })
-	carry := func(to, from net.Conn) {
-		type piece struct {
-			b  []byte
-			at time.Time
-		}
-		way := make(chan piece, 1000)
-		running.Go(func() {
-			defer to.Close()
-			for p := range way {
-				time.Sleep(time.Until(p.at))
-				if _, err := to.Write(p.b); err != nil {
-					from.Close()
-				}
-			}
-		})
-		running.Go(func() {
-			defer close(way)
-			for {
-				b := make([]byte, 64<<10)
-				n, err := from.Read(b)
-				if n > 0 {
-					way <- piece{b[:n], time.Now().Add(half)}
-				}
-				if err == io.EOF || err != nil {
+	carry := func(to, from net.Conn, client bool) {
+		defer to.Close()
+		b := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(b)
+			if n > 0 {
+				k.spoke(client)
+				if _, err := to.Write(b[:n]); err != nil {
 					return
 				}
 			}
-		})
+			if err != nil {
+				return
+			}
+		}
 	}
 	running.Go(func() {
 		for {
@@ -59,46 +56,50 @@ func far(t testing.TB, addr string, half time.Duration) string {
 				c.Close()
 				return
 			}
-			carry(s, c)
-			carry(c, s)
+			running.Go(func() { carry(s, c, true) })
+			running.Go(func() { carry(c, s, false) })
 		}
 	})
-	return ln.Addr().String()
+	return k
 }
 
-// TestPipeliningPays: how much less time a message takes on a connection with 50
-// ms of round trip when the server offers PIPELINING: two round trips instead of
-// one for each command.
-func TestPipeliningPays(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
+func (k *turns) spoke(client bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if client && k.answered {
+		k.n++
 	}
+	k.answered = !client
+}
+
+func (k *turns) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.n
+}
+
+// TestPipeliningPays: with PIPELINING a message takes two round trips, without it
+// one for each command and one for the content.
+func TestPipeliningPays(t *testing.T) {
 	const messages = 5
-	measure := func(recipients int, opts ...smtptest.Option) time.Duration {
-		s := smtptest.New(t, opts...)
-		c := dial(t, smtpclient.Options{Addr: far(t, s.Addr(), 25*time.Millisecond), Helo: "me.test"})
+	measure := func(recipients int, opts ...smtptest.Option) int {
+		k := countTurns(t, smtptest.New(t, opts...).Addr())
+		c := dial(t, smtpclient.Options{Addr: k.addr, Helo: "me.test"})
 		defer c.Close()
 		to := []string{"a@x.test", "b@x.test", "c@x.test"}[:recipients]
 		e, body := envelope(t, "s@y.test", to...), text(lines(4<<10))
-		start := time.Now()
+		before := k.count()
 		for range messages {
 			if res, err := c.Send(t.Context(), e, body); err != nil || !res.Replies[0].Positive() {
 				t.Fatal(outcome(res, err))
 			}
 		}
-		return time.Since(start)
+		return k.count() - before
 	}
-	for recipients, want := range map[int]float64{1: 1.8, 3: 2.7} {
-		var ratio float64
-		for range 3 { // a busy machine only makes it less
-			with, without := measure(recipients), measure(recipients, smtptest.Without("PIPELINING"))
-			if ratio = max(ratio, float64(without)/float64(with)); ratio >= want {
-				break
-			}
-		}
-		t.Logf("%d recipients: %.2f times", recipients, ratio)
-		if ratio < want {
-			t.Errorf("%d recipients: %.2f times, want %.1f", recipients, ratio, want)
+	for _, recipients := range []int{1, 3} {
+		with, without := measure(recipients), measure(recipients, smtptest.Without("PIPELINING"))
+		if want := messages * (3 + recipients); with != 2*messages || without != want {
+			t.Errorf("%d recipients: %d round trips with PIPELINING, %d without; want %d and %d", recipients, with, without, 2*messages, want)
 		}
 	}
 }

@@ -55,19 +55,24 @@ func (r *reader) line() ([]byte, error) {
 		if seen > maxReplyLine {
 			return r.buf[r.r : r.r+maxReplyLine], errTooLong
 		}
-		if r.r > 0 {
-			copy(r.buf, r.buf[r.r:r.w])
-			r.r, r.w = 0, seen
-		}
-		n, err := r.src.Read(r.buf[r.w:])
-		r.w += n
-		if n == 0 && err != nil {
+		if n, err := r.more(); n == 0 && err != nil {
 			if err == io.EOF && seen > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return nil, err
 		}
 	}
+}
+
+// more reads once from src.
+func (r *reader) more() (n int, err error) {
+	if r.r > 0 {
+		copy(r.buf, r.buf[r.r:r.w])
+		r.r, r.w = 0, r.w-r.r
+	}
+	n, err = r.src.Read(r.buf[r.w:])
+	r.w += n
+	return n, err
 }
 
 // response is a parsed reply in reused memory.

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"tarishi/internal/mail"
@@ -53,6 +55,11 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 		return res, c.report(StageMail, nil, errors.New("no recipients"))
 	}
 	defer c.watch(ctx)()
+	if c.transactions > 0 && c.heard() {
+		f := c.failure(StageMail, nil, errUnasked)
+		f.lost = true
+		return res, f
+	}
 	if f := c.actFor(env.Origin); f != nil {
 		return res, f
 	}
@@ -61,11 +68,6 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 	res.Replies = t.replies
 	if f := t.check(); f != nil || t.left == 0 {
 		return res, asError(f)
-	}
-	if t.chunked {
-		if f := c.startled(); f != nil {
-			return res, f
-		}
 	}
 	if err := t.open(); err != nil {
 		return res, c.report(StageContent, nil, err)
@@ -241,7 +243,7 @@ func (t *transaction) run() *Failure {
 	if t.chunked {
 		return t.sendChunks()
 	}
-	if f := t.sendContent(); f != nil {
+	if ended, f := t.sendContent(); !ended {
 		return f
 	}
 	return t.verdict()
@@ -459,8 +461,9 @@ func (b *blocks) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// sendContent writes the message and the final dot.
-func (t *transaction) sendContent() *Failure {
+// sendContent writes the message and the final dot. ended is false when there is
+// no reply to wait for: the dot was not sent, or not to the end.
+func (t *transaction) sendContent() (ended bool, f *Failure) {
 	c := t.c
 	b := bodies.Get().(*body)
 	defer bodies.Put(b)
@@ -471,21 +474,24 @@ func (t *transaction) sendContent() *Failure {
 		local = t.wrongSize(size)
 	}
 	if local != nil { // never a dot behind half a message
-		return c.failure(StageContent, nil, local)
+		return false, c.failure(StageContent, nil, local)
 	}
 	if err != nil {
-		return t.cutShort(err)
+		return false, t.cutShort(err)
+	}
+	if stop, f := t.interrupted(); stop {
+		return false, f
 	}
 	dotted, err := b.dots.finish()
 	if err == nil {
-		return nil
+		return true, nil
 	}
 	if !dotted {
-		return t.cutShort(err)
+		return false, t.cutShort(err)
 	}
-	f := c.wire(StageDot, err)
+	f = c.wire(StageDot, err)
 	f.Uncertain = true
-	return f
+	return false, f
 }
 
 func (t *transaction) wrongSize(size int64) error {
@@ -522,22 +528,52 @@ func (t *transaction) copy(b *body) (size int64, local, err error) {
 	}
 }
 
-// cutShort reports a connection that was lost while content was written, with
-// what the server may have said before it closed.
+// cutShort sees to a connection that was lost while content was written: what
+// the server said before it closed counts as in interrupted.
 func (t *transaction) cutShort(err error) *Failure {
 	c := t.c
-	var said *reply.Reply
 	if c.ctxErr() == nil {
 		c.awaitBy(quitTimeout)
-		for said == nil && c.res.read(&c.in) == nil {
+		for c.res.read(&c.in) == nil {
 			if c.res.class() >= 4 {
-				said = c.res.reply()
+				return t.refusedEarly()
 			}
 		}
 	}
-	f := c.wire(StageContent, err)
-	f.Reply = said
-	return f
+	return c.wire(StageContent, err)
+}
+
+// interrupted sees to what the server has said before the message is ended. A
+// refusal holds, since the server may have no other: the message is not ended
+// then, and the connection of no more use. Whatever else it was would be taken
+// for the reply to the end of the message.
+func (t *transaction) interrupted() (stop bool, f *Failure) {
+	c := t.c
+	if !c.heard() {
+		return false, nil
+	}
+	c.awaitBy(time.Second)
+	switch err := c.res.read(&c.in); {
+	case errors.Is(err, os.ErrDeadlineExceeded) && c.ctxErr() == nil && c.in.buffered() == 0 && c.conn != c.raw:
+		return false, nil // of TLS itself
+	case err != nil:
+		return true, c.wire(StageContent, err)
+	case c.res.class() < 4:
+		return true, c.unexpected(StageContent)
+	}
+	return true, t.refusedEarly()
+}
+
+// refusedEarly takes the last reply for the server's to a message that it has
+// not seen to its end, and never will.
+func (t *transaction) refusedEarly() *Failure {
+	c := t.c
+	if c.res.code == 421 || c.o.Protocol == mail.LMTP { // that of one recipient only
+		return c.refused(StageContent)
+	}
+	c.breakOff()
+	t.settle(c.res.reply())
+	return nil
 }
 
 // verdict reads what the server says to the final dot: one reply, or in LMTP

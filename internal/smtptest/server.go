@@ -376,8 +376,11 @@ func (s *Server) Violations() []string {
 	return slices.Clone(s.violations)
 }
 
+// patience ends the Wait methods of a test that fails; no other depends on it.
+const patience = 2 * time.Minute
+
 // WaitMessages waits until there are n Messages and returns them. The test
-// fails after 20 seconds.
+// fails after two minutes.
 func (s *Server) WaitMessages(n int) []Transaction {
 	s.t.Helper()
 	var all []Transaction
@@ -385,17 +388,17 @@ func (s *Server) WaitMessages(n int) []Transaction {
 	return all
 }
 
-// WaitOpen waits until n connections are open. The test fails after 20 seconds.
+// WaitOpen waits until n connections are open. The test fails after two minutes.
 func (s *Server) WaitOpen(n int) {
 	s.t.Helper()
 	s.Wait(func() bool { return s.Open() == n }, "open connections")
 }
 
 // Wait waits until cond is true; it is asked whenever something changed. The
-// test fails after 20 seconds.
+// test fails after two minutes.
 func (s *Server) Wait(cond func() bool, what string) {
 	s.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		s.mu.Lock()
 		changed := s.changed

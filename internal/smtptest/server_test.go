@@ -92,7 +92,7 @@ func TestViolations(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(time.Minute))
 			buf := make([]byte, 4096)
 			c.Read(buf)
 			for line := range strings.SplitAfterSeq(said, "|") {
@@ -198,7 +198,7 @@ func speak(t *testing.T, addr, said string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	buf := make([]byte, 4096)
 	c.Read(buf)
 	for part := range strings.SplitSeq(said, "|") {
