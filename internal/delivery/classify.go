@@ -75,6 +75,18 @@ func throttled(replies []*reply.Reply) bool {
 	return system
 }
 
+// unauthenticated reports whether a server that is there does not take the
+// credentials, or none at all.
+func unauthenticated(f *smtpclient.Failure) bool {
+	if f.Stage != smtpclient.StageAuth {
+		return false
+	}
+	if f.Reply == nil { // else the connection was lost
+		return f.Deferral().Status() == reply.Enhanced{4, 7, 0}
+	}
+	return f.Reply.Code != 421
+}
+
 // slows reports whether a failure after the connection was made asks to be sent
 // less: a 4yz reply that is the server's, or an answer that did not come in time.
 func slows(f *smtpclient.Failure) bool {

@@ -38,6 +38,10 @@ func TestResult(t *testing.T) {
 		{"greeting 5yz", refused(smtpclient.StageGreeting, 554, "no"), false, false, "192.0.2.3"},
 		{"EHLO times out", lost(smtpclient.StageHello, timeout), false, true, "192.0.2.3"},
 		{"TLS fails", lost(smtpclient.StageTLS, errors.New("bad")), false, false, "192.0.2.3"},
+		{"credentials refused", refused(smtpclient.StageAuth, 535, "no"), true, false, "192.0.2.3"},
+		{"credentials not checked now", refused(smtpclient.StageAuth, 454, "later"), true, true, "192.0.2.3"},
+		{"AUTH not offered", lost(smtpclient.StageAuth, errors.New("not offered")), true, false, "192.0.2.3"},
+		{"421 to AUTH", refused(smtpclient.StageAuth, 421, "bye"), false, true, "192.0.2.3"},
 		{"lost at MAIL", lost(smtpclient.StageMail, errors.New("reset")), true, false, "2001:db8::3"},
 		{"DATA times out", lost(smtpclient.StageData, timeout), true, true, "2001:db8::3"},
 	} {

@@ -158,7 +158,8 @@ type Result struct {
 	Tried []mail.NextHop // every hop that was tried, each once
 
 	// Reached is set when a server let us as far as MAIL, or would have but for
-	// the TLS policy of this domain: the outcome says nothing about other mail.
+	// the TLS policy or the credentials of this domain: the outcome says nothing
+	// about other mail.
 	// Without it the trouble is everybody's who shares the Plan's Site.
 	// Throttled is set when a server asked for less: a 421, a 4yz greeting, 4yz
 	// replies for everybody that are not about the mailboxes, or no reply in time.
@@ -237,7 +238,7 @@ func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.
 		if !known || unreadable(f) {
 			return last // a local problem: another address has it too
 		}
-		res.Reached = res.Reached || f.Stage >= smtpclient.StageReset ||
+		res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || unauthenticated(f) ||
 			f.Stage == smtpclient.StageTLS && c.security.policy > smtpclient.TLSMay
 		res.Throttled = res.Throttled || !f.Unreachable() && slows(f)
 		if f.Uncertain {

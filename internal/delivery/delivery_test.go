@@ -169,6 +169,7 @@ func TestAttempt(t *testing.T) {
 		change  func(*Options)
 		answers map[string]any
 		want    string   // prefix of every reply
+		cause   string   // part of every reply's cause
 		tried   []string // addresses, in order; nil: not looked at
 	}{
 		{name: "first MX, IPv6", domain: "two.test", want: "250 2.0.0 OK", tried: []string{all(v6, 1)}},
@@ -258,7 +259,10 @@ func TestAttempt(t *testing.T) {
 		{name: "MX lookup fails", domain: "mxfails.test", want: "451 4.4.3", tried: []string{}},
 		{name: "implicit lookup fails", domain: "addrfails.test", want: "451 4.4.3", tried: []string{}},
 		{name: "address of the MX fails", domain: "brokenmx.test", want: "451 4.4.3", tried: []string{}},
-		{name: "MX without address", domain: "ghostmx.test", want: "451 4.4.4 No MX of ghostmx.test has an address", tried: []string{}},
+		{
+			name: "MX without address", domain: "ghostmx.test",
+			want: "451 4.4.4 No MX of ghostmx.test has an address", cause: "ghost.mx.test", tried: []string{},
+		},
 		{name: "broken MX are passed over", domain: "halfbroken.test", want: "250", tried: []string{all(v6, 2)}},
 		{name: "no domain", domain: "", want: "550 5.1.2", tried: []string{}},
 		{name: "address literal", domain: "[192.0.2.77]", want: "250", tried: []string{"192.0.2.77:25"}},
@@ -310,7 +314,10 @@ func TestAttempt(t *testing.T) {
 			answers: map[string]any{all(v4, 10): unreachable(), all(v4, 10): unreachable(), "192.0.2.99:26": unreachable(), "127.0.0.1:24": unreachable()},
 			want:    "250", tried: []string{all(v4, 10), "192.0.2.99:26", "127.0.0.1:24", "/run/x"},
 		},
-		{name: "hop that does not resolve", domain: "x.test", hops: []mail.NextHop{{Host: "nope.test"}}, want: "451 4.4.4", tried: []string{}},
+		{
+			name: "hop that does not resolve", domain: "x.test", hops: []mail.NextHop{{Host: "nope.test"}},
+			want: "451 4.4.4 No next hop for x.test has an address", cause: "nope.test", tried: []string{},
+		},
 		{name: "hop whose lookup fails", domain: "x.test", hops: []mail.NextHop{{Host: "broken.mx.test"}}, want: "451 4.4.3", tried: []string{}},
 		{
 			name: "bind chooses the family", domain: "x.test", hops: []mail.NextHop{{Host: "mx1.two.test", Bind: netip.MustParseAddr("198.51.100.7")}},
@@ -319,7 +326,7 @@ func TestAttempt(t *testing.T) {
 		{
 			name: "bind without an address of its family", domain: "x.test",
 			hops: []mail.NextHop{{Host: "hop.test", Bind: netip.MustParseAddr("2001:db8::7")}},
-			want: "451 4.4.4 No MX of x.test has an address of the outbound address's family", tried: []string{},
+			want: "451 4.4.4 No next hop for x.test has an address of the outbound address's family", cause: "hop.test", tried: []string{},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -335,6 +342,9 @@ func TestAttempt(t *testing.T) {
 			for _, r := range res.Replies {
 				if !strings.HasPrefix(r.String(), tt.want) {
 					t.Errorf("reply %q, want %q", r, tt.want)
+				}
+				if tt.cause != "" && (r.Cause == nil || !strings.Contains(r.Cause.Error(), tt.cause)) {
+					t.Errorf("cause %v, want %q", r.Cause, tt.cause)
 				}
 			}
 			if got := s.addrs(); tt.tried != nil && !slices.Equal(got, tt.tried) && len(got)+len(tt.tried) > 0 {

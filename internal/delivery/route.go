@@ -3,6 +3,7 @@ package delivery
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"math/rand/v2"
 	"net/netip"
@@ -36,6 +37,7 @@ type Plan struct {
 	ours   bool
 	named  bool           // by MX records
 	secure bool           // that these are the hosts
+	alias  string         // where the aliases of domain ended when MX records were found
 	sts    *mtasts.Policy // of the domain; nil: none
 }
 
@@ -124,7 +126,7 @@ func (d *Delivery) Plan(ctx context.Context, j Job) (*Plan, *reply.Reply) {
 	}
 	rand.Shuffle(len(mxs), func(i, k int) { mxs[i], mxs[k] = mxs[k], mxs[i] })
 	slices.SortStableFunc(mxs, func(a, b dns.MX) int { return cmp.Compare(a.Preference, b.Preference) })
-	p.named, p.secure = true, mxs[0].Secure
+	p.named, p.secure, p.alias = true, mxs[0].Secure, mxs[0].Domain
 	for _, m := range mxs {
 		if m.Host != "" && len(p.hops) < maxMX {
 			p.hops = append(p.hops, mail.NextHop{Host: m.Host, Port: d.o.Port, Priority: m.Preference})
@@ -366,13 +368,18 @@ func (w *walk) unusable() *reply.Reply {
 		return lookupFailed("the MX of "+w.plan.domain, w.failed)
 	case w.refused != nil:
 		return w.refused
-	case w.family:
-		return reply.Newf(451, "4.4.4", "No MX of %s has an address of the outbound address's family", w.plan.domain)
-	case w.self:
-		return reply.Newf(451, "4.4.4", "No MX of %s that is better than this host has an address", w.plan.domain)
-	default:
-		return reply.Newf(451, "4.4.4", "No MX of %s has an address", w.plan.domain)
 	}
+	what, reach := "MX of "+w.plan.domain, ""
+	switch {
+	case w.plan.ours:
+		what = "next hop for " + w.plan.domain
+	case w.self:
+		what += " that is better than this host"
+	}
+	if w.family {
+		reach = " of the outbound address's family"
+	}
+	return reply.Newf(451, "4.4.4", "No %s has an address%s", what, reach).Because(errors.New("looked for " + strings.Join(w.plan.Hosts(), ", ")))
 }
 
 // bind returns the local address that the transaction's notes ask for, or else

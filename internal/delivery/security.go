@@ -101,7 +101,7 @@ func (w *walk) published(ctx context.Context, hop mail.NextHop, a dns.Addresses)
 		w.d.log.Debug("TLSA records not found out", zap.String("domain", p.domain), zap.String("host", hop.Host), zap.Error(err))
 		return security{wanted: "dane"}, reply.Newf(451, "4.4.3", "TLSA lookup of %s failed temporarily", base).Because(err)
 	}
-	if pol := dane.New(records, names(base, hop.Host, p.domain)...); pol != nil {
+	if pol := dane.New(records, names(base, hop.Host, p.domain, p.alias)...); pol != nil {
 		return security{
 			policy: smtpclient.TLSVerify, wanted: "dane", name: base, verify: pol.Verify, key: "dane:" + pol.Key(),
 		}, nil
@@ -157,11 +157,11 @@ func (w *walk) tlsa(ctx context.Context, hop mail.NextHop, a dns.Addresses) (rec
 	return nil, "", nil
 }
 
-// names returns the different ones of names.
+// names returns the different ones of some names, without the empty one.
 func names(all ...string) []string {
 	var different []string
 	for _, n := range all {
-		if !slices.Contains(different, n) {
+		if n != "" && !slices.Contains(different, n) {
 			different = append(different, n)
 		}
 	}

@@ -180,6 +180,17 @@ func TestDANE(t *testing.T) {
 			want:   outcome{reply: "250", wanted: "dane", got: "dane", one: 1},
 		},
 		{
+			name: "authority in the record, the name that the domain is an alias of", options: []smtptest.Option{smtptest.TLS("hosted.e.test")},
+			change: func(r *rig) {
+				r.dns.Remove("d.test")
+				r.dns.CNAME("d.test", "hosted.e.test")
+				r.dns.MX("hosted.e.test", 10, "mx.d.test")
+				r.dns.Secure("d.test", "hosted.e.test")
+				r.dns.TLSA(r.tlsa("mx.d.test"), 2, 0, 0, leafOf(r.t, r.one).Raw)
+			},
+			want: outcome{reply: "250", wanted: "dane", got: "dane", one: 1},
+		},
+		{
 			name: "authority in the record, another name", options: []smtptest.Option{smtptest.TLS("e.test")},
 			change: func(r *rig) { r.dns.TLSA(r.tlsa("mx.d.test"), 2, 0, 0, leafOf(r.t, r.one).Raw) },
 			want:   outcome{reply: "451 4.7.5", wanted: "dane"},
@@ -347,6 +358,14 @@ func TestDANE(t *testing.T) {
 		{
 			name: "force_tls_hosts is satisfied by DANE", options: []smtptest.Option{smtptest.TLS("whoever.test")}, change: func(r *rig) {
 				r.o.TLS.ForceTLSHosts = []string{"d.test"}
+				r.dns.TLSA(r.tlsa("mx.d.test"), 3, 1, 1, digest(r.t, r.one))
+			},
+			want: outcome{reply: "250", wanted: "dane", got: "dane", one: 1},
+		},
+		{
+			name: "note force_tls is satisfied by DANE, whatever the level", options: []smtptest.Option{smtptest.TLS("whoever.test")}, change: func(r *rig) {
+				r.job.Settings.TLS = mail.TLSMay
+				r.job.Envelope.Notes = mail.Notes{"force_tls": true}
 				r.dns.TLSA(r.tlsa("mx.d.test"), 3, 1, 1, digest(r.t, r.one))
 			},
 			want: outcome{reply: "250", wanted: "dane", got: "dane", one: 1},
@@ -547,6 +566,28 @@ func TestAuthentication(t *testing.T) {
 		if n := r.logs.FilterMessageSnippet("without authentication").Len(); n > 0 != tt.warned {
 			t.Errorf("%s: %d warnings", tt.name, n)
 		}
+	}
+}
+
+// TestSmartHosts has the first of two hosts refuse the credentials.
+func TestSmartHosts(t *testing.T) {
+	r := newRig(t, smtptest.Credentials("u", "other"))
+	r.second(smtptest.Credentials("u", "p"))
+	for _, host := range []string{"127.0.0.1", "127.0.0.2"} {
+		r.job.Hops = append(r.job.Hops, mail.NextHop{Host: host, Port: r.o.Port, AuthUser: "u", AuthPass: "p", AuthRequired: true})
+	}
+	for n := 1; n <= 3; n++ {
+		res := r.attempt()
+		if len(res.Replies) != 1 || !res.Replies[0].Positive() || !res.Authenticated || res.Host != "127.0.0.2" || len(r.two.Messages()) != n {
+			t.Fatalf("message %d: %+v", n, res)
+		}
+	}
+	if n := r.one.Connections(); n != 1 {
+		t.Errorf("refused %d times", n)
+	}
+	r.job.Hops = r.job.Hops[:1]
+	if res := r.attempt(); !res.Replies[0].Temporary() || !res.Reached || res.Throttled {
+		t.Errorf("%+v", res)
 	}
 }
 

@@ -2,7 +2,9 @@ package outbound
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -37,6 +39,7 @@ type attempt struct {
 	ran     bool // there was an attempt
 	force   atomic.Bool
 	policy  *policy
+	hops    []mail.NextHop // that get_mx gave
 	res     delivery.Result
 	moved   bool // the unit was put back in the schedule and is not ours any more
 
@@ -54,11 +57,12 @@ type rest struct {
 
 // kept is what plugins left with a delivery until its next attempt.
 type kept struct {
-	notes   mail.Notes // hook.Delivery.Notes
-	message mail.Notes // the message's, if they were changed
-	force   bool       // hook.Delivery.ForceTLS
-	asked   bool       // send_email and get_mx have been asked about this attempt
-	stored  string     // what of it the queue remembers
+	notes   mail.Notes     // hook.Delivery.Notes
+	message mail.Notes     // the message's, if they were changed
+	force   bool           // hook.Delivery.ForceTLS
+	asked   bool           // send_email and get_mx have been asked about this attempt
+	hops    []mail.NextHop // what they gave then
+	stored  string         // what of it the queue remembers
 }
 
 func (k kept) remembered() remembered { return remembered{k.notes, k.message, k.force} }
@@ -70,6 +74,9 @@ func (k kept) nothing() bool {
 // keeps returns what is to be kept; asked: the attempt is still to be made.
 func (a *attempt) keeps(asked bool) kept {
 	k := kept{notes: a.notes, force: a.force.Load(), message: a.was.message, asked: asked, stored: a.was.stored}
+	if asked {
+		k.hops = a.hops
+	}
 	if a.env.Notes != nil && !reflect.DeepEqual(a.env.Notes, a.queued) {
 		k.message = a.env.Notes
 	}
@@ -92,6 +99,7 @@ func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
 	a.was, a.known = o.kept[u]
 	delete(o.kept, u)
 	o.mu.Unlock()
+	a.hops = a.was.hops
 	if a.notes = a.was.notes; a.notes == nil {
 		a.notes = mail.Notes{}
 	}
@@ -177,16 +185,15 @@ func (a *attempt) run(ctx context.Context) {
 		return
 	}
 	a.ran = true
-	var hops []mail.NextHop
 	var refusal *reply.Reply
-	if !a.was.asked { // else they gave no hops: such a delivery is never put back
+	if !a.was.asked {
 		var postponed bool
-		if hops, refusal, postponed = a.ask(ctx); postponed {
+		if a.hops, refusal, postponed = a.ask(ctx); postponed {
 			return
 		}
 	}
 	if refusal == nil {
-		refusal = a.send(ctx, hops)
+		refusal = a.send(ctx)
 		if a.moved || a.res.Interrupted {
 			return
 		}
@@ -200,13 +207,12 @@ func (a *attempt) run(ctx context.Context) {
 	a.record(ctx)
 }
 
-// send finds the way to the destination and makes the attempt. hops are what
-// get_mx gave. It returns the reply for all recipients if there is no way.
-func (a *attempt) send(ctx context.Context, hops []mail.NextHop) *reply.Reply {
+// send finds the way to the destination and makes the attempt. It returns the
+// reply for all recipients if there is no way.
+func (a *attempt) send(ctx context.Context) *reply.Reply {
 	o, domain := a.o, a.unit.Domain()
-	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: hops}
-	hooked := len(hops) > 0
-	if !hooked {
+	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: a.hops}
+	if len(job.Hops) == 0 {
 		job.Hops = a.policy.Hosts
 	}
 	plan, refusal := o.delivery.Plan(ctx, job)
@@ -220,7 +226,7 @@ func (a *attempt) send(ctx context.Context, hops []mail.NextHop) *reply.Reply {
 		a.res.Interrupted = true
 		return nil
 	}
-	if !hooked && !a.locate(plan) {
+	if !a.locate(plan) {
 		a.moved = true
 		o.signal()
 		return nil
@@ -254,7 +260,7 @@ func (a *attempt) send(ctx context.Context, hops []mail.NextHop) *reply.Reply {
 		a.env.RequireTLS = false // RFC 8689 section 5: it is no reason to keep a DSN back
 		a.res = o.delivery.Attempt(ctx, job, plan)
 	}
-	if a.res.Interrupted || hooked && a.shares() {
+	if a.res.Interrupted {
 		return nil
 	}
 	out := schedule.Outcome{Reached: a.res.Reached, Throttled: a.res.Throttled}
@@ -281,9 +287,12 @@ func secure(r *reply.Reply) bool {
 // the delivery now, which is in the schedule again.
 func (a *attempt) locate(plan *delivery.Plan) bool {
 	o, domain := a.o, a.unit.Domain()
-	site := ""
+	site, route, limits := "", "", a.policy.limits
 	switch {
 	case plan == nil || o.o.Config.Apart(domain):
+	case len(a.hops) > 0: // another message for the domain may go elsewhere
+		site, limits = plan.Site(), o.hopLimits(a.policy, a.hops[0])
+		route = site
 	case a.policy.MX != "" && len(a.policy.Hosts) == 0:
 		site = "[" + a.policy.MX + "]" // one for all that the section is for
 	case plan.Site() != domain:
@@ -291,7 +300,9 @@ func (a *attempt) locate(plan *delivery.Plan) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.schedule.Locate(a.unit, site, a.policy.limits, o.o.Now()) {
+	now := o.o.Now()
+	o.schedule.Reroute(a.unit, route, now)
+	if o.schedule.Locate(a.unit, site, limits, now) {
 		return true
 	}
 	o.keepFor(a.unit, a.keeps(true))
@@ -303,12 +314,6 @@ func (a *attempt) report(out schedule.Outcome) {
 	a.o.mu.Lock()
 	defer a.o.mu.Unlock()
 	a.o.schedule.Report(a.unit, out, a.o.o.Now())
-}
-
-func (a *attempt) shares() bool {
-	a.o.mu.Lock()
-	defer a.o.mu.Unlock()
-	return a.o.schedule.Shares(a.unit)
 }
 
 // expire gives up what could not be attempted until its lifetime was over.
@@ -325,13 +330,22 @@ func (a *attempt) expire(ctx context.Context) {
 }
 
 // lives reports whether the domain's mail exchangers have a section with a longer
-// lifetime, which is not known before the first attempt of this process.
+// lifetime.
 func (a *attempt) lives(ctx context.Context) bool {
-	if !a.o.o.Config.HasMX() || !a.policy.backoff.Expired(a.env.Received, a.now()) {
-		return false
+	return a.policy.backoff.Expired(a.env.Received, a.now()) && !a.policyByMX(ctx).backoff.Expired(a.env.Received, a.now())
+}
+
+// policyByMX is the policy by the sections for mail exchangers too, which are not
+// known before the first attempt of this process.
+func (a *attempt) policyByMX(ctx context.Context) *policy {
+	if !a.o.o.Config.HasMX() {
+		return a.policy
 	}
 	plan, refusal := a.o.delivery.Plan(ctx, delivery.Job{Envelope: &a.env, Domain: a.unit.Domain()})
-	return refusal == nil && !a.o.policy(a.unit.Domain(), plan.Hosts()).backoff.Expired(a.env.Received, a.now())
+	if refusal != nil {
+		return a.policy
+	}
+	return a.o.policy(a.unit.Domain(), plan.Hosts())
 }
 
 // unattempted is the reply about what its destination could not be tried with.
@@ -352,8 +366,13 @@ func (a *attempt) unattempted(status string) *reply.Reply {
 // late warns of what waits for its destination.
 func (a *attempt) late(ctx context.Context) {
 	if a.load() {
-		a.res.Replies = a.all(a.unattempted("4.4.1"))
-		a.warn(ctx, a.open())
+		switch after := a.policyByMX(ctx).DelayWarning; {
+		case after <= 0:
+			a.unit.Mark()
+		case !a.now().Before(a.env.Received.Add(after)):
+			a.res.Replies = a.all(a.unattempted("4.4.1"))
+			a.warn(ctx, a.open())
+		}
 	}
 	next := a.unit.Next()
 	if !a.unit.Marked() {
@@ -421,10 +440,10 @@ func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 	v = a.hook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.open())
 	switch v.Code {
 	case hook.OK:
-		if len(v.MX) > 0 || v.Text == "" {
-			return v.MX, nil, false
+		hops, err := v.MX, checkHops(v.MX)
+		if len(v.MX) == 0 && v.Text != "" {
+			hops, err = parseHops(v.Text)
 		}
-		hops, err := parseHops(v.Text)
 		if err != nil {
 			a.log("get_mx gave no next hop", zap.String("plugin", v.Plugin), zap.String("domain", domain), zap.Error(err))
 			return nil, reply.Newf(451, "4.3.5", "No MX for %s", domain).Because(err), false
@@ -436,6 +455,19 @@ func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 		return nil, answer(v, reply.Newf(451, "4.1.2", "Temporary MX lookup error for %s", domain)), false
 	}
 	return nil, nil, false
+}
+
+// checkHops complains of next hops that no connection can be made to.
+func checkHops(hops []mail.NextHop) error {
+	for _, h := range hops {
+		if h.Host == "" && h.Path == "" {
+			return errors.New("a next hop has neither host nor path")
+		}
+		if h.Port < 0 || h.Port > math.MaxUint16 {
+			return fmt.Errorf("%s has no port %d", h.Host, h.Port)
+		}
+	}
+	return nil
 }
 
 // parseHops reads what get_mx may give as text, separated by blanks or commas:

@@ -3,6 +3,7 @@ package outbound
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -341,7 +342,7 @@ func TestRemovedWhileRunning(t *testing.T) {
 				t.Error(err)
 			}
 			close(proceed)
-			for end := time.Now().Add(10 * time.Second); w.Stat().Waiting+w.Stat().Ready+w.Stat().Running > 0; time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(time.Minute); w.Stat().Waiting+w.Stat().Ready+w.Stat().Running > 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("%+v", w.Stat())
 				}
@@ -404,6 +405,37 @@ func TestLifetimeOfTheMX(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		r.wantIdle()
+	})
+}
+
+// TestWarningOfTheMX: the same about delay_warning.
+func TestWarningOfTheMX(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		for i, d := range []string{"never.test", "later.test"} {
+			r.dns.AddAddr("mx."+d, fmt.Sprintf("192.0.2.%d", 50+i))
+			r.dns.AddMX(d, 10, "mx."+d)
+		}
+		r.sections(map[string]*conf.Destination{"mx:mx.never.test": {DelayWarning: -1}, "mx:mx.later.test": {DelayWarning: 3 * time.Hour}})
+		r.o.Config.DelayWarning = time.Hour
+		r.o.Disabled = func() bool { return true }
+		r.start()
+		never, later, usual := r.send("x@never.test"), r.send("x@later.test"), r.send("x@a.test")
+		about := func() (ids []any) {
+			for _, e := range r.logs.TakeAll() {
+				if e.Message == "dsn" {
+					ids = append(ids, e.ContextMap()["about"])
+				}
+			}
+			return ids
+		}
+		r.pass(2 * time.Hour)
+		if got := about(); len(got) != 1 || got[0] != string(usual.ID) {
+			t.Errorf("told of %v, not of %s", got, usual.ID)
+		}
+		r.pass(2 * time.Hour)
+		if got := about(); len(got) != 1 || got[0] != string(later.ID) {
+			t.Errorf("told of %v, not of %s, and never of %s", got, later.ID, never.ID)
+		}
 	})
 }
 

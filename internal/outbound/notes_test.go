@@ -47,7 +47,7 @@ func TestNotesOutliveARestart(t *testing.T) {
 		w := startWhole(t, dir, server.Port(), hook.Registration{Point: hook.OnDeferred, Plugin: "counter", Handler: count})
 		waiting := func(recorded int) {
 			t.Helper()
-			for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 				mu.Lock()
 				n := len(seen["a.test"]) + len(seen["b.test"])
 				mu.Unlock()

@@ -117,6 +117,7 @@ type Options struct {
 // Waits that no setting covers.
 const (
 	disabledPoll = time.Second      // how often Disabled is asked, as in Haraka
+	longestSleep = time.Minute      // the clock may be set, and timers stand still while the machine sleeps
 	localWait    = 5 * time.Minute  // after trouble of our own: a DSN or a settlement that cannot be written
 	unreadable   = 15 * time.Minute // for messages that cannot be loaded
 )
@@ -331,7 +332,7 @@ const never = time.Duration(-1)
 func (o *Outbound) sleep(ctx context.Context, wait time.Duration) {
 	var over <-chan time.Time
 	if wait != never {
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(min(wait, longestSleep))
 		defer timer.Stop()
 		over = timer.C
 	}

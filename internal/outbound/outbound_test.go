@@ -134,6 +134,53 @@ func TestEachRecipientItsOutcome(t *testing.T) {
 	})
 }
 
+// TestTooManyRecipients has servers that take only so many recipients at a time:
+// the others go in further transactions, and that is no failure of theirs.
+func TestTooManyRecipients(t *testing.T) {
+	for name, refusal := range map[string]*reply.Reply{
+		"said so": reply.New(452, "4.5.3", "too many recipients"), "no enhanced code": reply.New(452, "", "too many"), "as of old": reply.New(552, "5.5.3", "too many"),
+	} {
+		inBubble(t, func(r *rig) {
+			most := 2
+			r.wire.set(func(_ context.Context, s attemptSeen) ([]*reply.Reply, error) {
+				var all []*reply.Reply
+				for i := range s.env.Recipients {
+					if i < most {
+						all = append(all, ok)
+					} else {
+						all = append(all, refusal)
+					}
+				}
+				return all, nil
+			})
+			r.start()
+			r.send("a@a.test", "b@a.test", "c@a.test", "d@a.test", "e@a.test")
+			t.Log(name)
+			r.wantSent("0s sender@from.test>a,b,c,d,e 192.0.2.1:25", "0s sender@from.test>c,d,e 192.0.2.1:25", "0s sender@from.test>e 192.0.2.1:25")
+			r.wantOps("settle [0 1]", "settle [2 3]", "settle [4]")
+			r.wantIdle()
+			if most = 0; refusal.Code == 452 {
+				r.send("a@a.test", "b@a.test")
+				r.pass(time.Minute)
+				r.wantSent("0s sender@from.test>a,b 192.0.2.1:25")
+			}
+		})
+	}
+	inBubble(t, func(r *rig) { // no room for one of them
+		r.wire.set(func(_ context.Context, s attemptSeen) ([]*reply.Reply, error) {
+			all := []*reply.Reply{ok}
+			for range s.env.Recipients[1:] {
+				all = append(all, reply.New(452, "4.2.2", "mailbox full"))
+			}
+			return all, nil
+		})
+		r.start()
+		r.send("a@a.test", "b@a.test")
+		r.wantSent("0s sender@from.test>a,b 192.0.2.1:25")
+		r.wantOps("settle [0]", "defer [1] attempts 1 in 1m4s: 452 4.2.2 mailbox full")
+	})
+}
+
 func TestOrderOfRecords(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.dns.AddMX("from.test", 0, "unknown.test") // the DSN goes nowhere
@@ -268,6 +315,16 @@ func TestGetMXHook(t *testing.T) {
 		},
 		{hook.Verdict{Code: hook.Cont}, []string{"0s sender@from.test>x 192.0.2.1:25"}, []string{"settle [0]"}},
 		{hook.Verdict{Code: hook.OK}, []string{"0s sender@from.test>x 192.0.2.1:25"}, []string{"settle [0]"}},
+		{
+			hook.Verdict{Code: hook.OK, MX: []mail.NextHop{{Host: "192.0.2.99", Port: 65536 + 25}}},
+			nil,
+			[]string{"defer [0] attempts 1 in 1m4s: 451 4.3.5 No MX for a.test: 192.0.2.99 has no port 65561"},
+		},
+		{
+			hook.Verdict{Code: hook.OK, MX: []mail.NextHop{{Host: "192.0.2.99"}, {Priority: 10}}},
+			nil,
+			[]string{"defer [0] attempts 1 in 1m4s: 451 4.3.5 No MX for a.test: a next hop has neither host nor path"},
+		},
 		{
 			hook.Verdict{Code: hook.DenySoft},
 			nil,

@@ -16,6 +16,7 @@ type policy struct {
 	conf.Destination
 	backoff schedule.Backoff
 	limits  *schedule.Limits
+	hops    map[int]*schedule.Limits // the same for next hops with a cap of their own
 }
 
 // policy returns what holds for a domain whose mail exchangers are hosts; nil:
@@ -47,6 +48,26 @@ func (o *Outbound) newPolicy(d conf.Destination) *policy {
 	return p
 }
 
+// hopLimits are p's limits at a next hop from get_mx, which may have a cap of its
+// own for its connections.
+func (o *Outbound) hopLimits(p *policy, h mail.NextHop) *schedule.Limits {
+	if h.Limits == (mail.Limits{}) || p.Concurrency != (conf.Range{}) {
+		return p.limits
+	}
+	o.policyMu.Lock()
+	defer o.policyMu.Unlock()
+	n := h.Limits.Connections
+	if p.hops[n] == nil {
+		l := *p.limits
+		l.High = n
+		if p.hops == nil {
+			p.hops = map[int]*schedule.Limits{}
+		}
+		p.hops[n] = &l
+	}
+	return p.hops[n]
+}
+
 // settings are what the policy says for one attempt.
 func (p *policy) settings(source conf.Source) delivery.Settings {
 	return delivery.Settings{
@@ -76,10 +97,10 @@ func (p *policy) source(random float64, fits func(conf.Source) bool) (conf.Sourc
 }
 
 // choose returns the source of an attempt. The address in notes.outbound_ip
-// comes first; it takes along the name that is paired with it.
+// comes first; it takes along the name that is paired with it, or with none.
 func (p *policy) choose(env *mail.Envelope, random float64) conf.Source {
 	noted, err := netip.ParseAddr(env.Notes.String("outbound_ip"))
-	s, _ := p.source(random, func(s conf.Source) bool { return err != nil || s.Bind == noted })
+	s, _ := p.source(random, func(s conf.Source) bool { return err != nil || !s.Bind.IsValid() || s.Bind == noted })
 	return s
 }
 

@@ -18,11 +18,14 @@ import (
 
 // record does with each recipient what its reply asks for.
 func (a *attempt) record(ctx context.Context) {
-	var delivered, deferred, failed []int
+	var delivered, deferred, failed, more []int
+	took := slices.ContainsFunc(a.res.Replies, (*reply.Reply).Positive)
 	for i, r := range a.res.Replies {
 		switch {
 		case r.Positive():
 			delivered = append(delivered, i)
+		case took && surplus(r):
+			more = append(more, i)
 		case r.Permanent():
 			failed = append(failed, i)
 		default:
@@ -30,12 +33,26 @@ func (a *attempt) record(ctx context.Context) {
 		}
 	}
 	a.deliver(ctx, delivered)
+	a.keep(more, rest{attempts: a.unit.Attempts(), next: a.now()})
 	wait, ok := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 	if !ok || a.policy.backoff.Expired(a.env.Received, a.now()) {
 		failed, deferred = append(failed, deferred...), nil // with their replies of class 4
 	}
 	a.fail(ctx, failed)
 	a.deferAll(ctx, deferred, wait)
+}
+
+// surplus reports whether a server that took other recipients says that it takes
+// no more of them in this transaction: they are due at once (RFC 5321 section
+// 4.5.3.1.10, also about 552).
+func surplus(r *reply.Reply) bool {
+	switch e := r.Enhanced; r.Code {
+	case 452:
+		return e == reply.Enhanced{} || e == reply.Enhanced{4, 5, 3}
+	case 552:
+		return e == reply.Enhanced{5, 5, 3}
+	}
+	return false
 }
 
 // deliver is for recipients whose message the next hop took.

@@ -248,3 +248,11 @@ func (o *Outbound) Destinations(limit int) []schedule.DestinationStat {
 	defer o.mu.Unlock()
 	return o.schedule.Destinations(o.o.Now(), limit)
 }
+
+// Overview returns what is known of limit domains, the oldest and the largest,
+// and of all others together.
+func (o *Outbound) Overview(limit int) ([]schedule.DestinationStat, schedule.Rest) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.schedule.Overview(o.o.Now(), limit)
+}

@@ -400,6 +400,15 @@ func TestSourceByWeight(t *testing.T) {
 	if other, found := p.other(p.Sources[0], 0); !found || other.Bind != v6 {
 		t.Error(other, found)
 	}
+	noted := &mail.Envelope{Notes: mail.Notes{"outbound_ip": v4.String()}}
+	for name, sources := range map[string][]conf.Source{
+		"its own":    {{Bind: v6, Helo: "six.test", Weight: 1}, {Bind: v4, Helo: "four.test", Weight: 1}},
+		"one of all": {{Helo: "four.test", Weight: 1}},
+	} {
+		if s := o.newPolicy(conf.Destination{Sources: sources}).choose(noted, 0); s.Helo != "four.test" {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
 }
 
 func TestCounts(t *testing.T) {

@@ -125,7 +125,7 @@ func TestWhole(t *testing.T) {
 
 	greylist.Store(false)
 	w = startWhole(t, dir, server.Port())
-	for end := time.Now().Add(20 * time.Second); w.Stat().Waiting == 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); w.Stat().Waiting == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the queue is not loaded")
 		}

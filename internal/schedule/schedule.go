@@ -10,7 +10,8 @@
 //	         warned: Expire hands it out
 //	running  handed out by Due or Expire, until Done, Defer or Drop
 //
-// Domains that share their MX are one site (Locate says which). A site has
+// Domains that share their MX are one site (Locate says which), and mail for a
+// domain that goes another way may be part of another (Reroute). A site has
 // places, a rate and a state: one that could not be reached by several attempts
 // in a row is suspended, and one unit at a time probes whether it is back. What
 // waits for a place, for the rate or for the end of a suspension is ready, and
@@ -48,12 +49,14 @@ import (
 )
 
 const (
-	tenth     = 10               // one place in so many is a retry's, and one the null sender's
-	lastTry   = 10 * time.Minute // what a unit that is too old when it comes in has for one attempt
-	idleFor   = 15 * time.Minute // how long what was learned of a domain is kept without mail
-	maxIdle   = 20_000           // domains without mail
-	maxDoomed = 16               // running by Expire, at a time
-	share     = 3                // a site may have so many times the places that are left
+	tenth       = 10               // one place in so many is a retry's, and one the null sender's
+	lastTry     = 10 * time.Minute // what a unit that is too old when it comes in has for one attempt
+	idleFor     = 15 * time.Minute // how long what was learned of a domain is kept without mail
+	maxIdle     = 20_000           // domains without mail
+	maxDoomed   = 16               // running by Expire, at a time
+	maxPromoted = 10_000           // at a time, so that nobody has to wait long for the Schedule
+	backward    = time.Minute      // by so much the clock may be behind without being set back
+	share       = 3                // a site may have so many times the places that are left
 )
 
 // Options are the caps on running units; 0 means that there is none.
@@ -134,11 +137,8 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 		s.domains[name] = d
 	}
 	s.seen = max(s.seen, now.UnixNano())
-	u := &Unit{dest: d, received: nanoseconds(v.Received)}
-	if d.units == 0 || u.received < d.oldest {
-		d.oldest, d.stale = u.received, false
-	}
-	d.units++
+	u := &Unit{received: nanoseconds(v.Received)}
+	d.admit(u)
 	s.units++
 	if k, ok := v.ID.Key(); ok {
 		u.id = k
@@ -208,13 +208,40 @@ func (s *Schedule) run(u *Unit) {
 	s.runs = append(s.runs, u)
 }
 
-// promote makes ready what is due, and gives sites their turns whose time came.
+// promote makes ready what is due, or the first of it, and gives sites their turns whose time came.
 func (s *Schedule) promote(now int64) {
-	for len(s.waiting) > 0 && s.waiting[0].next <= now {
+	if s.seen-now > int64(backward) {
+		s.setBack(s.seen-now, now)
+	}
+	s.seen = max(s.seen, now)
+	for n := 0; n < maxPromoted && len(s.waiting) > 0 && s.waiting[0].next <= now; n++ {
 		s.makeReady(s.waiting.pop(), now, false)
 	}
 	for len(s.alarms) > 0 && s.alarms[0].alarmAt <= now {
 		s.offer(s.alarms[0], now)
+	}
+}
+
+// setBack follows a clock that was set back by so much: what is to come is as
+// far away as it was before.
+func (s *Schedule) setBack(by, now int64) {
+	s.seen, s.sweptAt, s.dated = now, 0, 0
+	for _, u := range s.waiting {
+		u.next -= by
+	}
+	done := map[*site]bool{}
+	for _, d := range s.domains {
+		d.idle = min(d.idle, now)
+		t := d.site
+		if t == nil || done[t] {
+			continue
+		}
+		done[t] = true
+		t.tat -= by
+		if t.until != 0 {
+			t.until, t.since = max(1, t.until-by), t.since-by
+		}
+		s.offer(t, now)
 	}
 }
 
@@ -294,7 +321,6 @@ func (s *Schedule) Defer(u *Unit, now time.Time, recipients []int, attempts int,
 
 // Drop forgets a unit in any state. Doing it twice is harmless.
 func (s *Schedule) Drop(u *Unit) {
-	d := u.dest
 	switch u.state {
 	case waiting:
 		s.waiting.remove(int(u.index))
@@ -302,13 +328,28 @@ func (s *Schedule) Drop(u *Unit) {
 		s.unready(u)
 	case doomed:
 		s.doomed.remove(u)
-	case running:
+	case running, displaced:
 		s.release(u, s.seen)
 	case gone:
 		return
 	}
 	u.state = gone
 	s.units--
+	s.dismiss(u)
+}
+
+// admit makes u one of d's units.
+func (d *domain) admit(u *Unit) {
+	if d.units == 0 || u.received < d.oldest {
+		d.oldest, d.stale = u.received, false
+	}
+	d.units++
+	u.dest = d
+}
+
+// dismiss is the opposite; u is in no structure of its domain any more.
+func (s *Schedule) dismiss(u *Unit) {
+	d := u.dest
 	if u.received == d.oldest {
 		d.stale = true
 	}
@@ -350,7 +391,7 @@ func (s *Schedule) unidle() {
 
 func (s *Schedule) erase(d *domain) {
 	s.leaveSite(d)
-	delete(s.domains, d.name)
+	delete(s.domains, d.key())
 }
 
 // forget forgets what was learned of domains that have had no mail for long. It
@@ -371,41 +412,25 @@ func (s *Schedule) forget(now int64) {
 // Flush makes what waits for domain due at now; domain "" means every one. A
 // suspended site is probed at once. It returns how many units became due.
 func (s *Schedule) Flush(domain string, now time.Time) int {
-	d := s.domains[domain]
-	if domain != "" && d == nil {
-		return 0
-	}
 	at := now.UnixNano()
-	rouse := func(t *site) {
-		if t != nil && t.until > at {
+	for _, d := range s.domains {
+		if t := d.site; t != nil && t.until > at && (domain == "" || d.name == domain) {
 			t.until = at
 			s.offer(t, at)
 		}
 	}
-	if domain != "" {
-		rouse(d.site)
-	} else {
-		for _, e := range s.domains {
-			rouse(e.site)
-		}
-	}
-	kept := s.waiting[:0]
-	var flushed []*Unit
+	n := 0
 	for _, u := range s.waiting {
-		if domain != "" && u.dest != d {
-			kept = append(kept, u)
-			continue
+		if domain == "" || u.dest.name == domain {
+			u.next = min(u.next, at)
+			n++
 		}
-		u.next = nanoseconds(now)
-		flushed = append(flushed, u)
 	}
-	clear(s.waiting[len(kept):])
-	s.waiting = kept
-	s.waiting.order()
-	for _, u := range flushed {
-		s.makeReady(u, at, false)
+	if domain != "" { // else what was in order still is
+		s.waiting.order()
 	}
-	return len(flushed)
+	s.promote(at)
+	return n
 }
 
 // Next returns when Due or Expire has something to hand out: now if one would
@@ -494,16 +519,16 @@ func (u *Unit) ends() (end, warning int64) {
 	if l.Warning > 0 && u.flags&(marked|fromNull) == 0 && u.received < math.MaxInt64-int64(l.Warning) {
 		warning = u.received + int64(l.Warning)
 	}
-	life := l.Lifetime
-	if u.dest.site.until != 0 && l.Patience > 0 && (life == 0 || l.Patience < life) {
-		life = l.Patience
+	if l.Lifetime > 0 && u.received <= math.MaxInt64-int64(l.Lifetime) {
+		end = u.received + int64(l.Lifetime)
+		if u.flags&overdue != 0 {
+			end = max(end, u.next+int64(lastTry))
+		}
 	}
-	if life <= 0 || u.received > math.MaxInt64-int64(life) {
-		return end, warning
-	}
-	end = u.received + int64(life)
-	if u.flags&overdue != 0 {
-		end = max(end, u.next+int64(lastTry))
+	if t := u.dest.site; t != nil && t.until != 0 && l.Patience > 0 {
+		if from := max(u.received, t.since); from <= math.MaxInt64-int64(l.Patience) {
+			end = min(end, from+int64(l.Patience))
+		}
 	}
 	return end, warning
 }
@@ -553,9 +578,12 @@ func (s *Schedule) Why(u *Unit, now time.Time) string {
 	switch u.state {
 	case waiting:
 		return "due " + u.Next().UTC().Format(time.RFC3339)
-	case running:
+	case running, displaced:
 		return "running"
 	case doomed:
+		if end, _ := u.ends(); end > now.UnixNano() {
+			return "its sender is to be told that it is late"
+		}
 		return "expired"
 	case gone:
 		return "gone"
@@ -584,13 +612,13 @@ func stamp(at int64) string { return time.Unix(0, at).UTC().Format(time.RFC3339)
 
 // DestinationStat is what is known of one domain.
 type DestinationStat struct {
-	Domain string
+	Domain string // "domain via route" for what goes another way, see Reroute
 	Site   string // the domain itself, unless it shares its MX with others
 
 	Waiting, Ready, Running int
 	Oldest                  time.Time // arrival of the oldest message; zero: there is none
 
-	// Of the site: 0, zero and "" where there is none.
+	// Of the site: 0, zero and "" where there is no limit, suspension or error.
 	Limit          int // attempts at a time, now
 	Rate           Rate
 	SuspendedUntil time.Time
@@ -601,44 +629,112 @@ type DestinationStat struct {
 // first. Oldest may be too old by what left within the last seconds: to find it
 // takes a look at every unit, which is not done more often.
 func (s *Schedule) Destinations(now time.Time, limit int) []DestinationStat {
+	s.dateSome(now)
+	all := s.first(limit, larger)
+	out := make([]DestinationStat, 0, len(all))
+	for _, d := range all {
+		out = append(out, d.stat())
+	}
+	return out
+}
+
+// first returns the limit domains with a unit that come first in an order. It
+// looks at each once and does not sort them all.
+func (s *Schedule) first(limit int, order func(a, b *domain) int) []*domain {
+	limit = max(limit, 0)
+	var all []*domain
+	for _, d := range s.domains {
+		if n := len(all); d.units == 0 || n == limit && (n == 0 || order(all[n-1], d) <= 0) {
+			continue
+		}
+		i, _ := slices.BinarySearchFunc(all, d, order)
+		if all = slices.Insert(all, i, d); len(all) > limit {
+			all = all[:limit]
+		}
+	}
+	return all
+}
+
+// larger and older are orders of domains that have a unit.
+func larger(a, b *domain) int {
+	return cmp.Or(cmp.Compare(b.units, a.units), cmp.Compare(a.name, b.name))
+}
+
+func older(a, b *domain) int {
+	return cmp.Or(cmp.Compare(a.oldest, b.oldest), cmp.Compare(a.name, b.name))
+}
+
+func (d *domain) stat() DestinationStat {
+	v := DestinationStat{
+		Domain: d.key(), Ready: int(d.ready), Running: int(d.active),
+		Waiting: int(d.units - d.ready - d.active), Oldest: time.Unix(0, d.oldest),
+	}
+	t := d.site
+	if t == nil {
+		t = newSite(d.name, d.limits)
+		t.lastError = d.lastError
+	}
+	v.Site, v.Rate, v.LastError = t.name, t.limits.Rate, t.lastError
+	if p := t.places(); p < math.MaxInt32 {
+		v.Limit = int(p)
+	}
+	if t.until != 0 {
+		v.SuspendedUntil = time.Unix(0, t.until)
+	}
+	return v
+}
+
+// Rest sums destinations up.
+type Rest struct {
+	Destinations, Suspended int
+	Waiting, Ready, Running int
+	Oldest                  time.Time // arrival of the oldest message; zero: there is none
+}
+
+// Overview returns limit destinations, by turns the one with the oldest message
+// and the one with the most units, and what all others have together. Oldest is
+// as in Destinations.
+func (s *Schedule) Overview(now time.Time, limit int) (top []DestinationStat, rest Rest) {
+	s.dateSome(now)
+	byAge, bySize := s.first(limit, older), s.first(limit, larger)
+	chosen := make(map[*domain]bool, len(byAge))
+	choose := func(d *domain) {
+		if len(chosen) < limit && !chosen[d] {
+			chosen[d] = true
+			top = append(top, d.stat())
+		}
+	}
+	for i := range byAge {
+		choose(byAge[i])
+		choose(bySize[i])
+	}
+	oldest := int64(math.MaxInt64)
+	for _, d := range s.domains {
+		if d.units == 0 || chosen[d] {
+			continue
+		}
+		rest.Destinations++
+		rest.Waiting += int(d.units - d.ready - d.active)
+		rest.Ready += int(d.ready)
+		rest.Running += int(d.active)
+		if d.site != nil && d.site.until != 0 {
+			rest.Suspended++
+		}
+		oldest = min(oldest, d.oldest)
+	}
+	if rest.Destinations > 0 {
+		rest.Oldest = time.Unix(0, oldest)
+	}
+	return top, rest
+}
+
+// dateSome dates now and then: the more units there are, the less often.
+func (s *Schedule) dateSome(now time.Time) {
 	at := now.UnixNano()
 	if at-s.dated > int64(10*time.Second)+int64(s.units)*int64(10*time.Microsecond) {
 		s.dated = at
 		s.date()
 	}
-	// One look at each, without sorting them all.
-	larger := func(a, b *domain) int {
-		return cmp.Or(cmp.Compare(b.units, a.units), cmp.Compare(a.name, b.name))
-	}
-	limit = max(limit, 0)
-	var all []*domain
-	for _, d := range s.domains {
-		if n := len(all); d.units == 0 || n == limit && (n == 0 || larger(all[n-1], d) <= 0) {
-			continue
-		}
-		i, _ := slices.BinarySearchFunc(all, d, larger)
-		if all = slices.Insert(all, i, d); len(all) > limit {
-			all = all[:limit]
-		}
-	}
-	out := make([]DestinationStat, 0, len(all))
-	for _, d := range all {
-		v := DestinationStat{
-			Domain: d.name, Site: d.name, Ready: int(d.ready), Running: int(d.active),
-			Waiting: int(d.units - d.ready - d.active), Oldest: time.Unix(0, d.oldest), Rate: d.limits.Rate,
-		}
-		if t := d.site; t != nil {
-			v.Site, v.Rate, v.LastError = t.name, t.limits.Rate, t.lastError
-			if p := t.places(); p < math.MaxInt32 {
-				v.Limit = int(p)
-			}
-			if t.until != 0 {
-				v.SuspendedUntil = time.Unix(0, t.until)
-			}
-		}
-		out = append(out, v)
-	}
-	return out
 }
 
 // date makes the domains' oldest exact where it is not.
@@ -672,6 +768,20 @@ func (s *Schedule) place(u *Unit, now time.Time) {
 	}
 	u.state = waiting
 	s.waiting.push(u)
+	s.shrink(u.dest, at)
+}
+
+// shrink drops what a domain has only while mail of it is due: with many
+// domains nearly all wait.
+func (s *Schedule) shrink(d *domain, now int64) {
+	if d.ready > 0 || d.active > 0 {
+		return
+	}
+	d.lists = nil
+	if t := d.site; t != nil && !t.shared && t.plain(now) {
+		d.lastError = t.lastError
+		s.leaveSite(d)
+	}
 }
 
 func (s *Schedule) makeReady(u *Unit, now int64, first bool) {
@@ -680,10 +790,7 @@ func (s *Schedule) makeReady(u *Unit, now int64, first bool) {
 	if d.lists == nil {
 		d.lists = new([classes]domainList)
 	}
-	if d.site == nil {
-		d.site = newSite(d.name, d.limits)
-		d.site.domains = 1
-	}
+	d.settle()
 	if first {
 		d.lists[c].unshift(u)
 	} else {
@@ -696,6 +803,14 @@ func (s *Schedule) makeReady(u *Unit, now int64, first bool) {
 		if !t.rings[c].queued {
 			s.offer(t, now)
 		}
+	}
+}
+
+// settle gives d a site if it has none.
+func (d *domain) settle() {
+	if d.site == nil {
+		d.site = newSite(d.name, d.limits)
+		d.site.domains, d.site.lastError = 1, d.lastError
 	}
 }
 
@@ -725,22 +840,26 @@ func (s *Schedule) unlist(u *Unit) {
 // release takes a running unit's places away from the counts; its site gets its
 // turns back if it was left out for its limit.
 func (s *Schedule) release(u *Unit, now int64) {
-	if u.state != running {
+	if !u.Running() {
 		panic("schedule: a unit that is not running ends")
 	}
-	s.unlist(u)
 	if u.flags&(expired|late) != 0 {
+		s.unlist(u)
 		s.dooming--
 		return
 	}
-	s.running--
-	s.byClass[u.class()]--
+	s.free(u)
 	t := u.dest.site
 	t.leave(u)
 	if t.pending() {
 		s.offer(t, now)
 	}
-	if len(s.leftOut) > 0 {
-		s.readmit(now)
-	}
+	s.readmit(now)
+}
+
+// free takes a unit that Due handed out away from the counts of those that run.
+func (s *Schedule) free(u *Unit) {
+	s.unlist(u)
+	s.running--
+	s.byClass[u.class()]--
 }

@@ -69,7 +69,7 @@ func TestManyDomainsLeaveOneSite(t *testing.T) {
 			s.Done(u)
 		}
 	}
-	if took := time.Since(began); took > 10*time.Second { // it takes a quarter of a second
+	if took := time.Since(began); took > time.Minute { // it takes a quarter of a second
 		t.Errorf("%d units were given up in %v", n, took)
 	}
 	if n != 2*domains-1 {

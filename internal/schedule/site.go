@@ -15,8 +15,9 @@ type Limits struct {
 	Rate             Rate
 
 	Lifetime time.Duration // of a message, from its arrival; 0: it does not expire
-	// Patience is the same while the destination is suspended, if it is
-	// shorter; 0: it is not.
+	// Patience is the same while the destination is suspended, if it ends
+	// earlier, from the message's arrival or the suspension's begin, whichever is
+	// later; 0: none.
 	Patience time.Duration
 	// Warning is after how long Expire also hands out what is ready and neither
 	// marked nor from the null sender; 0: never.
@@ -59,12 +60,14 @@ const (
 	doubt = 10
 )
 
-// domain is one destination as the units name it; it belongs to a site.
+// domain is one destination as the units name it, or what of it goes one way of
+// its own; it belongs to a site.
 type domain struct {
 	name   string
-	site   *site // nil: none is needed yet
+	route  string // see Reroute
+	site   *site  // nil: none is needed now
 	limits *Limits
-	lists  *[classes]domainList // nil: nothing has been ready
+	lists  *[classes]domainList // nil: nothing is ready
 	units  int32                // in any state
 	ready  int32
 	active int32 // running, in its site's count
@@ -72,6 +75,16 @@ type domain struct {
 	oldest int64 // arrival of the oldest unit
 	idle   int64 // when there was a unit last
 	listed bool  // in Schedule.idle
+
+	lastError string // the site's, while there is none
+}
+
+// key is the domain's name in Schedule.domains, and what it is shown as.
+func (d *domain) key() string {
+	if d.route == "" {
+		return d.name
+	}
+	return d.name + " via " + d.route
 }
 
 // domainList is what is ready for a domain, and its place in its site's ring.
@@ -100,8 +113,9 @@ type site struct {
 	tat       int64 // when the rate's allowance is used up evenly
 	fails     int32 // attempts in a row that reached nobody
 	until     int64 // suspended: when the next probe is due; 0: it is not
+	since     int64 // suspended
 	probes    int32 // that failed
-	probing   bool
+	probe     *Unit // that runs
 	trusted   bool  // the last attempt was not in vain, nor too much
 	leftOut   bool  // in Schedule.leftOut
 	alarm     int32 // place in Schedule.alarms, from 1; 0: none
@@ -172,7 +186,7 @@ const (
 // ends it.
 func (s *Schedule) blocked(t *site, now int64) (why obstacle, until int64) {
 	switch {
-	case t.until != 0 && t.probing:
+	case t.until != 0 && t.probe != nil:
 		return probed, 0
 	case t.until > now:
 		return suspended, t.until
@@ -209,9 +223,11 @@ func (s *Schedule) left() int {
 func (t *site) take(u *Unit, now int64) {
 	t.running++
 	u.dest.active++
+	if u.state == displaced {
+		u.state = running
+	}
 	if t.until != 0 {
-		t.probing = true
-		u.flags |= probe
+		t.probe = u
 	}
 	if i := t.limits.Rate.interval(); i > 0 {
 		t.tat = max(t.tat, now) + i
@@ -222,9 +238,8 @@ func (t *site) take(u *Unit, now int64) {
 func (t *site) leave(u *Unit) {
 	t.running--
 	u.dest.active--
-	if u.flags&probe != 0 {
-		t.probing = false
-		u.flags &^= probe
+	if t.probe == u {
+		t.probe = nil
 	}
 }
 
@@ -244,7 +259,7 @@ type Outcome struct {
 // Defer. An attempt that says nothing about the destination is not reported.
 func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) {
 	t, at := u.dest.site, now.UnixNano()
-	if u.state != running || u.flags&(expired|late) != 0 {
+	if !u.Running() || u.flags&(expired|late) != 0 {
 		return
 	}
 	if o.Err != "" {
@@ -277,7 +292,7 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) {
 			t.fails = 0
 			s.suspend(t, at)
 		}
-	case u.flags&probe != 0:
+	case t.probe == u:
 		t.probes++
 		s.suspend(t, at)
 	}
@@ -287,14 +302,10 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) {
 // LastError returns what was last reported of a running unit's site; "": nothing.
 func (s *Schedule) LastError(u *Unit) string {
 	if u.dest.site == nil {
-		return ""
+		return u.dest.lastError
 	}
 	return u.dest.site.lastError
 }
-
-// Shares reports whether a running unit's domain is part of a site that Locate
-// named.
-func (s *Schedule) Shares(u *Unit) bool { return u.dest.site.shared }
 
 // suspend sets when the site is probed next.
 func (s *Schedule) suspend(t *site, now int64) {
@@ -305,6 +316,9 @@ func (s *Schedule) suspend(t *site, now int64) {
 	wait = min(wait, longestProbe)
 	if s.o.Random != nil { // a fifth more or less
 		wait += time.Duration((s.o.Random()*2 - 1) / 5 * float64(wait))
+	}
+	if t.until == 0 {
+		t.since = now
 	}
 	t.until = now + int64(max(wait, time.Millisecond))
 	if t.limits.Patience > 0 {
@@ -336,19 +350,19 @@ func (s *Schedule) Locate(u *Unit, name string, l *Limits, now time.Time) bool {
 		}
 	}
 	to.obey(l)
-	if to == from && from.running <= from.places() {
+	if to == from && u.state != displaced && from.running <= from.places() {
 		return true
 	}
 	from.leave(u)
-	if to != from { // with all that run: the site may have too many for a while
+	if to != from {
 		s.move(d, to)
 		s.offer(from, at)
 	}
 	if why, _ := s.blocked(to, at); why != open {
-		s.running--
-		s.byClass[u.class()]--
-		s.unlist(u)
+		s.free(u)
 		s.makeReady(u, at, true)
+		s.offer(to, at)
+		s.readmit(at)
 		return false
 	}
 	to.take(u, at)
@@ -356,10 +370,47 @@ func (s *Schedule) Locate(u *Unit, name string, l *Limits, now time.Time) bool {
 	return true
 }
 
+// Reroute says that a running unit goes another way than its domain: route names
+// it, "" is the domain's. What goes one way to a domain is apart from all other
+// mail for it: Locate and Report are about that alone.
+func (s *Schedule) Reroute(u *Unit, route string, now time.Time) {
+	old, at := u.dest, now.UnixNano()
+	if old.route == route {
+		return
+	}
+	to := &domain{name: old.name, route: route}
+	if d := s.domains[to.key()]; d != nil {
+		to = d
+	} else {
+		to.limits = s.limits(to.name)
+		s.domains[to.key()] = to
+	}
+	to.settle()
+	from := old.site
+	from.leave(u)
+	s.offer(from, at)
+	s.dismiss(u)
+	to.admit(u)
+	u.state = displaced
+	to.active++
+	to.site.running++
+}
+
 // move makes d, of which one running unit is not counted any more, part of
-// another site.
+// another site. The others that run come along: the site may have too many until
+// each of them is located.
 func (s *Schedule) move(d *domain, to *site) {
 	from := d.site
+	if from.probe != nil && from.probe.dest == d {
+		from.probe = nil
+	}
+	if d.active > 0 {
+		for _, u := range s.runs {
+			if u.dest == d {
+				u.state = displaced
+			}
+		}
+	}
 	for c := range classes {
 		if d.lists != nil && d.lists[c].queued {
 			from.rings[c].remove(d, c)

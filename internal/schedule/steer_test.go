@@ -48,7 +48,7 @@ func TestSuspension(t *testing.T) {
 		t.Fatalf("next %v %v", next.Sub(start), ok)
 	}
 	probe := expect(t, s, time.Minute, 10, "a3")[0]
-	expect(t, s, 30*time.Minute, 10) // one probe at a time
+	expect(t, s, 110*time.Second, 10) // one probe at a time
 	end(s, probe, nobody, start.Add(time.Minute))
 	expect(t, s, 3*time.Minute-1, 10)
 	probe = expect(t, s, 3*time.Minute, 10, "a4")[0]
@@ -246,7 +246,7 @@ func TestSite(t *testing.T) {
 	if len(probe) != 1 {
 		t.Fatal(ids(probe))
 	}
-	if !s.Locate(probe[0], "", nil, start.Add(time.Minute)) || s.Shares(probe[0]) {
+	if !s.Locate(probe[0], "", nil, start.Add(time.Minute)) || probe[0].dest.site.shared {
 		t.Fatal("it has a site of its own now")
 	}
 	if more := s.Due(start.Add(time.Minute), 10); len(more) == 0 {

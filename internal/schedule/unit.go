@@ -25,6 +25,7 @@ const (
 	ready
 	doomed // expired while it was ready: Expire hands it out
 	running
+	displaced // running, and its domain has become part of another site meanwhile
 	gone
 )
 
@@ -34,7 +35,6 @@ const (
 	fromNull flags = 1 << iota
 	overdue        // it was too old when it came in: there is one attempt left
 	expired        // handed out by Expire
-	probe          // it tries whether its suspended site is back
 	marked         // see Unit.Mark
 	late           // handed out by Expire for Limits.Warning
 )
@@ -65,7 +65,7 @@ type Unit struct {
 	index    int32 // in the heap, list or set that its state says
 	attempts uint16
 	state    state
-	flags    flags
+	flags    flags // while the unit runs they are its runner's, unlike state
 }
 
 // more is what few units need.
@@ -110,7 +110,7 @@ func (u *Unit) Received() time.Time { return time.Unix(0, u.received) }
 func (u *Unit) Null() bool { return u.flags&fromNull != 0 }
 
 // Running reports whether the unit has been handed out.
-func (u *Unit) Running() bool { return u.state == running }
+func (u *Unit) Running() bool { return u.state == running || u.state == displaced }
 
 // Expired reports whether the unit was handed out by Expire: it is to be given
 // up without another attempt.
