@@ -41,6 +41,7 @@ type cli struct {
 	Check   checkCmd   `cmd:"" help:"Report every problem of the configuration with its file and line."`
 	Plugins pluginsCmd `cmd:"" help:"Print which plugins run at which hook, in order, with priority and timeout."`
 	Queue   queueCmd   `cmd:"" help:"Look into the queue and act on it; import and export Haraka's."`
+	Metrics metricsCmd `cmd:"" help:"Print the daemon's metrics, as Prometheus reads them."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Qlist qlistCmd `cmd:"" hidden:"" help:"The queue as haraka --qlist prints it."`
@@ -114,6 +115,9 @@ func (c *serveCmd) Run(s streams) error {
 	if n := len(problems.Errors()); n > 0 {
 		return fmt.Errorf("%d error(s) in the configuration, not started", n)
 	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // before New: a large queue takes its time
+	defer signal.Stop(hup)
 	srv, err := server.New(cfg, server.Options{Version: version, Stderr: s.err})
 	if err != nil {
 		return err
@@ -121,9 +125,6 @@ func (c *serveCmd) Run(s streams) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	return srv.Run(ctx, hup)
 }
 
@@ -183,6 +184,26 @@ func (c *pluginsCmd) Run(s streams) error {
 		return err
 	}
 	return server.PrintHooks(s.out, cfg)
+}
+
+type metricsCmd struct {
+	instance
+}
+
+// Run prints the metrics.
+func (c *metricsCmd) Run(s streams) error {
+	q, err := c.daemon()
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	all, err := q.Metrics(context.Background())
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	_, err = io.Copy(s.out, all)
+	return err
 }
 
 type versionCmd struct{}

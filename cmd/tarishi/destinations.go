@@ -111,27 +111,36 @@ func (c *queueWhyCmd) Run(s streams) error {
 
 type queueHoldCmd struct {
 	instance
+	output
 	IDs []string `arg:"" name:"id" help:"The messages, as list prints them."`
 }
 
 // Run holds messages.
 func (c *queueHoldCmd) Run(s streams) error {
-	return c.steer(s, c.IDs, "held", (*control.Client).Hold)
+	return c.steer(s, c.JSON, c.IDs, true, (*control.Client).Hold)
 }
 
 type queueReleaseCmd struct {
 	instance
+	output
 	IDs []string `arg:"" name:"id" help:"The messages, as list prints them."`
 }
 
 // Run releases messages.
 func (c *queueReleaseCmd) Run(s streams) error {
-	return c.steer(s, c.IDs, "released", (*control.Client).Release)
+	return c.steer(s, c.JSON, c.IDs, false, (*control.Client).Release)
 }
 
-// steer does the same with several messages. One that fails does not keep the
-// others.
-func (i instance) steer(s streams, ids []string, done string, do func(*control.Client, context.Context, mail.ID) error) error {
+// steered is what hold and release say of one message.
+type steered struct {
+	ID    string `json:"id"`
+	Held  *bool  `json:"held,omitempty"` // absent: Error says why
+	Error string `json:"error,omitempty"`
+}
+
+// steer holds several messages, or releases them. One that fails does not keep
+// the others.
+func (i instance) steer(s streams, asJSON bool, ids []string, hold bool, do func(*control.Client, context.Context, mail.ID) error) error {
 	q, err := i.daemon()
 	if err != nil {
 		return err
@@ -139,12 +148,21 @@ func (i instance) steer(s streams, ids []string, done string, do func(*control.C
 	defer q.Close()
 	failed := false
 	for _, id := range ids {
-		if err := do(q, context.Background(), mail.ID(id)); err != nil {
-			failed = true
-			fmt.Fprintln(s.err, "tarishi:", about(id, err))
-			continue
+		err := do(q, context.Background(), mail.ID(id))
+		failed = failed || err != nil
+		switch {
+		case asJSON && err != nil:
+			err = writeJSON(s.out, steered{ID: id, Error: err.Error()})
+		case asJSON:
+			err = writeJSON(s.out, steered{ID: id, Held: &hold})
+		case err != nil:
+			_, err = fmt.Fprintln(s.err, "tarishi:", about(id, err))
+		case hold:
+			_, err = fmt.Fprintln(s.out, "held", id)
+		default:
+			_, err = fmt.Fprintln(s.out, "released", id)
 		}
-		if _, err := fmt.Fprintln(s.out, done, id); err != nil {
+		if err != nil {
 			return err
 		}
 	}

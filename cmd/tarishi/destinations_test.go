@@ -17,6 +17,8 @@ func TestSteeringCommands(t *testing.T) {
 	expect(t, 1, ``, `tarishi: .*: not in the queue\n`, "queue", "why", "-c", dir, none)
 	expect(t, 1, `held `+first+`\nheld `+second+`\n`, `tarishi: `+none+`: not in the queue\n`, "queue", "hold", "-c", dir, first, none, second)
 	expect(t, 0, `released `+first+`\n`, ``, "queue", "release", "-c", dir, first)
+	expect(t, 1, `\{"id":"`+first+`","held":true\}\n\{"id":"`+none+`","error":"not in the queue"\}\n`, ``, "queue", "hold", "-c", dir, "--json", first, none)
+	expect(t, 0, `\{"id":"`+first+`","held":false\}\n`, ``, "queue", "release", "-c", dir, "--json", first)
 	stop()
 	for _, c := range []string{"hold", "release", "why"} {
 		expect(t, 1, ``, `tarishi: no daemon answers, and this needs one\n`, "queue", c, "-c", dir, first)

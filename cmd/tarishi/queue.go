@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -298,6 +299,7 @@ func notify(n mail.Notify) string {
 
 type queueCatCmd struct {
 	instance
+	output
 	ID string `arg:"" help:"The message, as list prints it."`
 }
 
@@ -308,13 +310,24 @@ func (c *queueCatCmd) Run(s streams) error {
 		return err
 	}
 	defer q.Close()
-	content, _, err := q.Content(context.Background(), mail.ID(c.ID))
+	content, size, err := q.Content(context.Background(), mail.ID(c.ID))
 	if err != nil {
 		return about(c.ID, err)
 	}
 	defer content.Close()
-	_, err = io.Copy(s.out, content)
-	return err
+	if !c.JSON {
+		_, err = io.Copy(s.out, content)
+		return err
+	}
+	out := bufio.NewWriter(s.out)
+	fmt.Fprintf(out, `{"id":%q,"size":%d,"content":"`, c.ID, size)
+	text := base64.NewEncoder(base64.StdEncoding, out)
+	if _, err := io.Copy(text, content); err != nil {
+		return err // what is on its way is no JSON then
+	}
+	text.Close()
+	fmt.Fprintln(out, `"}`)
+	return out.Flush()
 }
 
 type queueFlushCmd struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -82,7 +83,7 @@ func (quiet) Explain(mail.ID) []outbound.Waiting {
 func (quiet) Destinations(int) []schedule.DestinationStat {
 	return []schedule.DestinationStat{{
 		Domain: "x.test", Site: "mx.test", Waiting: 5, Ready: 6, Running: 7, Oldest: time.Now().Add(-3 * time.Hour), Limit: 8,
-		Rate: schedule.Rate{Count: 600, Per: time.Minute}, SuspendedUntil: time.Now().Add(10*time.Minute + time.Second), LastError: "451 \x1b[2J",
+		Rate: schedule.Rate{Count: 600, Per: time.Minute}, SuspendedUntil: time.Now().Add(10*time.Minute + 50*time.Second), LastError: "451 \x1b[2J",
 	}, {Domain: "y.test", Site: "y.test"}}
 }
 
@@ -116,7 +117,7 @@ func fill(t *testing.T, dir string) (stop func()) {
 	for _, err := range []error{
 		q.Put(one, mail.Memory{[]byte(hostile)}), q.Put(two, mail.Memory{[]byte("Subject: two\r\n\r\n")}),
 		q.Settle(first, []int{0}),
-		q.Defer(first, []int{1, 2}, 2, now.Add(10*time.Minute+time.Second), "451 4.7.1 \x1b]0;owned\x07 "+strings.Repeat("again ", 20)),
+		q.Defer(first, []int{1, 2}, 2, now.Add(10*time.Minute+50*time.Second), "451 4.7.1 \x1b]0;owned\x07 "+strings.Repeat("again ", 20)),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -154,7 +155,7 @@ func TestQueueCommands(t *testing.T) {
 		t.Helper()
 		expect(t, 0, `ID +AGE +SIZE +FROM +TO +NEXT +TRIES +LAST REPLY\n`+
 			first+` +3h +\d+B +<one\\x9b@client.test> +b@x.test \+1 +in 10m +2 +451 4.7.1 \\x1b]0;owned\\x07 (again )+aga…\n`+
-			second+` +\ds +\d+B +<> +d@y.test +now +0 +\n2 messages, \d+B\n`, note, "queue", "list", "-c", dir)
+			second+` +\d+s +\d+B +<> +d@y.test +now +0 +\n2 messages, \d+B\n`, note, "queue", "list", "-c", dir)
 		expect(t, 0, `no message\n`, note, "queue", "list", "-c", dir, "--domain", "z.test")
 		expect(t, 0, `(?s).*`+second+`.*\n1 message, \d+B\n`, note, "queue", "list", "-c", dir, "--sender", "<>")
 		expect(t, 0, `\{"id":"`+first+`","from":"one\\u009b@client.test".*"last":"451 4.7.1 \\u001b.*\}\n`, note,
@@ -166,6 +167,8 @@ func TestQueueCommands(t *testing.T) {
 			`\nSubject: one\nX-Evil: \\x1b\[2J\\x9b31m\n\tfolded\n\n`, note, "queue", "show", "-c", dir, first)
 		expect(t, 0, `\{"id":"`+second+`".*"header":"Subject: two\\r\\n\\r\\n"\}\n`, note, "queue", "show", "-c", dir, "--json", second)
 		expect(t, 0, regexp.QuoteMeta(hostile), note, "queue", "cat", "-c", dir, first)
+		expect(t, 0, regexp.QuoteMeta(fmt.Sprintf(`{"id":"%s","size":%d,"content":"%s"}`+"\n", first, len(hostile), base64.StdEncoding.EncodeToString([]byte(hostile)))),
+			note, "queue", "cat", "-c", dir, "--json", first)
 		expect(t, 1, ``, note+`tarishi: `+none+`: not in the queue\n`, "queue", "show", "-c", dir, none)
 		expect(t, 1, ``, note+`tarishi: invalid request: "\.\./x" is no ID\n`, "queue", "cat", "-c", dir, "../x")
 		expect(t, 1, ``, note+`tarishi: invalid request: .*\n`, "queue", "list", "-c", dir, "--domain", "a b")
@@ -293,6 +296,7 @@ func TestQueueOfDaemon(t *testing.T) {
 	})
 	expect(t, 0, `(?s).*pending, 1 attempt, .*`, ``, "queue", "show", "-c", dir, id)
 	expect(t, 0, `(?s)Received: .*\r\n\r\nbody\r\n`, ``, "queue", "cat", "-c", dir, id)
+	expect(t, 0, `(?s).*\ntarishi_queue_messages 2\n.*`, ``, "metrics", "-c", dir)
 	expect(t, 0, `1 delivery is due now\n`, ``, "queue", "flush", "-c", dir, "X.test")
 	expect(t, 0, `removed .*\n`, ``, "queue", "remove", "-c", dir, id)
 	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
@@ -302,6 +306,7 @@ func TestQueueOfDaemon(t *testing.T) {
 		t.Errorf("the daemon ended with %v", err)
 	}
 	expect(t, 0, `Q: \S+ rcpt:1 from:<from@client.test> domain:y.test\n`, `tarishi: .*\n`, "--qlist", "-c", dir)
+	expect(t, 1, ``, `tarishi: no daemon answers, and this needs one\n`, "metrics", "-c", dir)
 	if _, err := os.Lstat(filepath.Join(dir, "queue", "control.sock")); err == nil {
 		t.Error("the socket is still there")
 	}
@@ -309,7 +314,7 @@ func TestQueueOfDaemon(t *testing.T) {
 
 func await(t *testing.T, what string, ready func() (string, bool)) string {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if s, ok := ready(); ok {
 			return s
 		}

@@ -86,7 +86,8 @@ var packages = map[string]entry{
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
 	"internal/control": {assembly, nil},
-	"internal/server":  {assembly, []string{"internal/control"}},
+	"internal/metrics": {assembly, nil},
+	"internal/server":  {assembly, []string{"internal/control", "internal/metrics"}},
 
 	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/loadtest", "internal/loadtest/instance", "internal/loadtest/fileserver", "internal/dnstest"}},
@@ -115,17 +116,19 @@ var only = map[string][]string{
 // package, or one that ends in "/*" and everything below it. docs/dependencies.md
 // says what each is for.
 var modules = map[string][]string{
-	"github.com/emersion/go-smtp":   {"internal/session"}, // the server
-	"github.com/emersion/go-sasl":   {"internal/session", "internal/smtpclient"},
-	"gopkg.in/ini.v1":               {"internal/conf"},
-	"github.com/miekg/dns":          {"internal/dns", "internal/dnstest"},
-	"go.uber.org/zap":               {"internal/*"},
-	"github.com/alecthomas/kong":    {"cmd/tarishi"},
-	"github.com/google/uuid":        {"internal/mail"},
-	"golang.org/x/net/idna":         {"internal/mail"},
-	"golang.org/x/net/publicsuffix": {"internal/plugin/*"},
-	"golang.org/x/sync":             {"internal/dns"},
-	"golang.org/x/sys":              {"internal/vfs"},
+	"github.com/emersion/go-smtp":         {"internal/session"}, // the server
+	"github.com/emersion/go-sasl":         {"internal/session", "internal/smtpclient"},
+	"gopkg.in/ini.v1":                     {"internal/conf"},
+	"github.com/miekg/dns":                {"internal/dns", "internal/dnstest"},
+	"go.uber.org/zap":                     {"internal/*"},
+	"github.com/alecthomas/kong":          {"cmd/tarishi"},
+	"github.com/google/uuid":              {"internal/mail"},
+	"github.com/prometheus/client_golang": {"internal/metrics"},
+	"golang.org/x/net/idna":               {"internal/mail"},
+	"golang.org/x/net/netutil":            {"internal/metrics"},
+	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
+	"golang.org/x/sync":                   {"internal/dns"},
+	"golang.org/x/sys":                    {"internal/vfs"},
 }
 
 // source is one package as it stands in the tree.

@@ -115,6 +115,12 @@ func (c *Client) Remove(ctx context.Context, id mail.ID) error {
 	return c.ask(ctx, http.MethodDelete, path, nil, nil)
 }
 
+// Metrics returns the daemon's metrics in Prometheus' text format.
+func (c *Client) Metrics(ctx context.Context) (io.ReadCloser, error) {
+	body, _, err := c.do(ctx, http.MethodGet, "/metrics", nil)
+	return body, err
+}
+
 func message(id mail.ID) (path string, err error) {
 	if !id.Valid() {
 		return "", fmt.Errorf("%w: %q is no ID", ErrInvalid, id)

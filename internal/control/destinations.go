@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -82,9 +83,25 @@ func (l *Local) Why(_ context.Context, id mail.ID) ([]Delivery, error) {
 		return nil, err
 	}
 	waiting := l.outbound.Explain(id)
-	slices.SortStableFunc(waiting, func(a, b outbound.Waiting) int { return strings.Compare(a.Domain, b.Domain) })
+	slices.SortFunc(waiting, func(a, b outbound.Waiting) int {
+		return cmp.Or(strings.Compare(a.Domain, b.Domain), slices.Compare(a.Recipients, b.Recipients))
+	})
+	type delivery struct {
+		domain   string
+		attempts int
+		next     int64
+	}
+	held := map[delivery]int{} // places in all: outbound tells of each recipient
 	all := []Delivery{}
 	for _, w := range waiting {
+		if w.Reason == "held" {
+			key := delivery{w.Domain, w.Attempts, w.Next.UnixNano()}
+			if i, ok := held[key]; ok {
+				all[i].Recipients = append(all[i].Recipients, w.Recipients...)
+				continue
+			}
+			held[key] = len(all)
+		}
 		d := Delivery{Domain: w.Domain, Recipients: w.Recipients, Attempts: w.Attempts, Reason: w.Reason}
 		if w.Next.Unix() > 0 { // else at once
 			d.Next = w.Next.UTC()

@@ -47,6 +47,8 @@ func TestWhyHoldRelease(t *testing.T) {
 		want := []Delivery{
 			{Domain: "x.test", Recipients: []int{0, 2}, Attempts: 3, Next: born, Reason: "why A.1"},
 			{Domain: "y.test", Recipients: []int{1}, Reason: "ready"},
+			{Domain: "z.test", Recipients: []int{4, 6}, Reason: "held"},
+			{Domain: "z.test", Recipients: []int{5}, Reason: "ready"},
 		}
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%v\n got %+v\nwant %+v", err, got, want)

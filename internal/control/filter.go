@@ -32,28 +32,13 @@ func (f Filter) query() url.Values {
 	return v
 }
 
-// parseFilter reads what query wrote. A parameter that it does not know is an
-// error: a list must not show what a newer program asked to leave out.
+// parseFilter reads what query wrote.
 func parseFilter(v url.Values) (f Filter, err error) {
-	for name, values := range v {
-		if len(values) != 1 || values[0] == "" {
-			return Filter{}, fmt.Errorf("%w: parameter %q needs one value", ErrInvalid, name)
-		}
-		switch name {
-		case "domain":
-			f.Domain = values[0]
-		case "sender":
-			f.Sender = values[0]
-		case "limit":
-			f.Limit, err = number(values[0])
-		default:
-			err = fmt.Errorf("%w: unknown parameter %q", ErrInvalid, name)
-		}
-		if err != nil {
-			return Filter{}, err
-		}
+	f = Filter{Domain: v.Get("domain"), Sender: v.Get("sender")}
+	if n := v.Get("limit"); n != "" {
+		f.Limit, err = number(n)
 	}
-	return f, nil
+	return f, err
 }
 
 func number(s string) (int, error) {

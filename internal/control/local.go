@@ -58,7 +58,7 @@ type Local struct {
 var _ Commands = (*Local)(nil)
 
 // NewLocal returns Commands on q. Without an outbound (nil) the daemon does not
-// run: Flush and Remove fail with ErrStopped.
+// run: all but Stat, List, Show and Content fail with ErrStopped.
 func NewLocal(q Queue, o Outbound, log *zap.Logger) *Local {
 	if log == nil {
 		log = zap.NewNop()

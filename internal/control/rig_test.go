@@ -137,6 +137,9 @@ func (f *flushes) Explain(id mail.ID) []outbound.Waiting {
 	return []outbound.Waiting{
 		{Domain: "x.test", Recipients: []int{0, 2}, Attempts: 3, Next: born, Reason: "why " + string(id)},
 		{Domain: "y.test", Recipients: []int{1}, Reason: "ready"},
+		{Domain: "z.test", Recipients: []int{6}, Reason: "held"}, // one by one, in no order
+		{Domain: "z.test", Recipients: []int{5}, Reason: "ready"},
+		{Domain: "z.test", Recipients: []int{4}, Reason: "held"},
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -60,16 +61,48 @@ func Listen(dir string, commands *Local, log *zap.Logger) (*Server, error) {
 
 // routes is the protocol.
 func (s *Server) routes() {
-	s.mux.HandleFunc("GET /v1/queue", s.stat)
-	s.mux.HandleFunc("POST /v1/queue/flush", s.flush)
-	s.mux.HandleFunc("GET /v1/queue/messages", s.list)
-	s.mux.HandleFunc("GET /v1/queue/messages/{id}", s.show)
-	s.mux.HandleFunc("DELETE /v1/queue/messages/{id}", s.remove)
-	s.mux.HandleFunc("GET /v1/queue/messages/{id}/content", s.content)
-	s.mux.HandleFunc("GET /v1/queue/messages/{id}/why", s.why)
-	s.mux.HandleFunc("POST /v1/queue/messages/{id}/hold", s.hold)
-	s.mux.HandleFunc("POST /v1/queue/messages/{id}/release", s.release)
-	s.mux.HandleFunc("GET /v1/destinations", s.destinations)
+	s.route("GET /v1/queue", s.stat, "destinations")
+	s.route("POST /v1/queue/flush", s.flush, "domain")
+	s.route("GET /v1/queue/messages", s.list, "domain", "sender", "limit")
+	s.route("GET /v1/queue/messages/{id}", s.show)
+	s.route("DELETE /v1/queue/messages/{id}", s.remove)
+	s.route("GET /v1/queue/messages/{id}/content", s.content)
+	s.route("GET /v1/queue/messages/{id}/why", s.why)
+	s.route("POST /v1/queue/messages/{id}/hold", s.hold)
+	s.route("POST /v1/queue/messages/{id}/release", s.release)
+	s.route("GET /v1/destinations", s.destinations, "limit")
+}
+
+// route adds a request that may have these parameters.
+func (s *Server) route(pattern string, h http.HandlerFunc, parameters ...string) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if err := check(r, parameters); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		h(w, r)
+	})
+}
+
+// check fails on whatever a request has that is not known, so that nothing is
+// done to more messages than was meant.
+func check(r *http.Request, parameters []string) error {
+	if r.ContentLength != 0 {
+		return fmt.Errorf("%w: there is to be no body", ErrInvalid)
+	}
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	for name, values := range q {
+		if !slices.Contains(parameters, name) {
+			return fmt.Errorf("%w: unknown parameter %q", ErrInvalid, name)
+		}
+		if len(values) != 1 || values[0] == "" {
+			return fmt.Errorf("%w: parameter %q needs one value", ErrInvalid, name)
+		}
+	}
+	return nil
 }
 
 // Handle adds what another part of the daemon answers, by a pattern of
@@ -143,15 +176,7 @@ func (s *Server) stat(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) flush(w http.ResponseWriter, r *http.Request) {
-	q, err := query(r, "domain")
-	if err == nil && q.Has("domain") && q.Get("domain") == "" {
-		err = fmt.Errorf("%w: an empty domain", ErrInvalid)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	n, err := s.commands.Flush(r.Context(), q.Get("domain"))
+	n, err := s.commands.Flush(r.Context(), r.URL.Query().Get("domain"))
 	s.reply(w, r, flushed{n}, err)
 }
 
@@ -175,11 +200,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 
 // list streams one JSON object a line.
 func (s *Server) list(w http.ResponseWriter, r *http.Request) {
-	var f Filter
-	q, err := values(r)
-	if err == nil {
-		f, err = parseFilter(q)
-	}
+	f, err := parseFilter(r.URL.Query())
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -235,44 +256,18 @@ func (s *Server) abort(r *http.Request, err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// values reads a request's parameters.
-func values(r *http.Request) (url.Values, error) {
-	q, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	return q, nil
-}
-
-// top returns how many destinations the parameter name asks for, the only one
-// that may be there; n if it is not.
+// top returns how many destinations the parameter name asks for; n if it is not
+// there.
 func top(r *http.Request, name string, n int) (int, error) {
-	q, err := query(r, name)
-	if v := q.Get(name); err == nil && v != "" {
-		n, err = number(v)
+	v := r.URL.Query().Get(name)
+	if v == "" {
+		return n, nil
 	}
+	n, err := number(v)
 	if err == nil && n > maxTop {
 		err = fmt.Errorf("%w: more than %d destinations", ErrInvalid, maxTop)
 	}
 	return n, err
-}
-
-// query reads a request's parameters, of which only these may be there.
-func query(r *http.Request, names ...string) (url.Values, error) {
-	q, err := values(r)
-	if err != nil {
-		return nil, err
-	}
-	left := len(q)
-	for _, name := range names {
-		if q.Has(name) {
-			left--
-		}
-	}
-	if left > 0 {
-		return nil, fmt.Errorf("%w: unknown parameter", ErrInvalid)
-	}
-	return q, nil
 }
 
 // reply answers with a JSON object.
@@ -299,7 +294,6 @@ var problems = []struct {
 	{ErrUnknown, http.StatusNotFound, "unknown"},
 	{ErrInvalid, http.StatusBadRequest, "invalid"},
 	{ErrBusy, http.StatusServiceUnavailable, "busy"},
-	{ErrStopped, http.StatusConflict, "stopped"},
 }
 
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {

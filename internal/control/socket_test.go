@@ -229,9 +229,17 @@ func TestRequests(t *testing.T) {
 		{"POST /v1/queue/messages/A.1", 405, ""},
 		{"POST /v1/queue/flush", 200, `{"deliveries":7}`},
 		{"POST /v1/queue/flush?domain=x.test", 200, `{"deliveries":7}`},
-		{"POST /v1/queue/flush?domain=", 400, "empty domain"},
+		{"POST /v1/queue/flush?domain=", 400, "needs one value"},
+		{"POST /v1/queue/flush?domain=x.test&domain=y.test", 400, "needs one value"},
 		{"POST /v1/queue/flush?domian=x.test", 400, "unknown parameter"},
 		{"GET /v1/queue/flush", 405, ""},
+		{"DELETE /v1/queue/messages/B.1?dry=1", 400, `unknown parameter \"dry\"`},
+		{"POST /v1/queue/messages/A.1/hold?recipients=0", 400, "unknown parameter"},
+		{"POST /v1/queue/messages/A.1/release?recipients=0", 400, "unknown parameter"},
+		{"GET /v1/queue/messages/A.1?header=no", 400, "unknown parameter"},
+		{"GET /v1/queue/messages/A.1/content?from=1", 400, "unknown parameter"},
+		{"GET /v1/queue/messages/A.1/why?x", 400, "unknown parameter"},
+		{"GET /v1/destinations?limit=1&limit=2", 400, "needs one value"},
 		{"DELETE /v1/queue/messages/B.1", 204, ""},
 		{"DELETE /v1/queue/messages/B.1", 404, `"error":"unknown"`},
 		{"DELETE /v1/queue/messages", 405, ""},
@@ -256,6 +264,32 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%.60s: %d %s, %v; want %d, %s", c.request, res.StatusCode, body, err, c.status, c.body)
 		}
 		conn.Close()
+	}
+}
+
+// TestBody: what a body asks for is not known, so nothing is done.
+func TestBody(t *testing.T) {
+	o := &flushes{}
+	r := serve(t, t.TempDir(), three(t), o)
+	for _, body := range []string{"Content-Length: 13\r\n\r\ndomain=x.test", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"} {
+		conn, err := dial(t.Context(), r.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := fmt.Fprintf(conn, "POST /v1/queue/flush HTTP/1.1\r\nHost: x\r\n%s", body); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 400 || !strings.Contains(string(text), "no body") {
+			t.Errorf("%q: %d %s %v", body, res.StatusCode, text, err)
+		}
+	}
+	if n := len(o.domains); n > 0 {
+		t.Errorf("flushed %q", o.domains)
 	}
 }
 

@@ -456,7 +456,7 @@ func TestLog(t *testing.T) {
 		if addr == "10.0.0.1:25" {
 			return smtpclient.Result{}, errRefused
 		}
-		res := replies(env, "250 2.0.0 taken", map[string]string{"bad@b.c": "550 5.1.1 no"})
+		res := replies(env, "250 2.0.0 taken", map[string]string{"bad@b.c": "550 5.1.1 no", "slow@b.c": "451 4.2.1 later"})
 		res.TLS, res.Verified, res.Authenticated, res.Reused = "TLSv1.3", true, true, true
 		return res, nil
 	}}
@@ -464,12 +464,14 @@ func TestLog(t *testing.T) {
 	o.Mail = maillog.New(zap.New(core))
 	r := routeTo("10.0.0.1", "10.0.0.2")
 	r.AuthPass, r.TLSVerify = "hidden", true
-	New(o).Forward(t.Context(), nil, message("ok@b.c", "bad@b.c"), r)
+	New(o).Forward(t.Context(), nil, message("ok@b.c", "slow@b.c", "bad@b.c"), r)
 	if n := logs.FilterMessage("forwarded").FilterField(zap.Strings("to", []string{"ok@b.c"})).FilterField(zap.String("ip", "10.0.0.2")).FilterField(zap.Bool("reused", true)).FilterField(zap.String("policy", "verify")).FilterField(zap.String("verified", "pkix")).Len(); n != 1 {
 		t.Errorf("forwarded: %v", logs.All())
 	}
-	if n := logs.FilterMessage("forward failed").FilterField(zap.Strings("to", []string{"bad@b.c"})).Len(); n != 1 {
-		t.Errorf("failed: %v", logs.All())
+	for to, response := range map[string]string{"bad@b.c": "550 5.1.1 no", "slow@b.c": "451 4.2.1 later"} { // each with its own reply
+		if n := logs.FilterMessage("forward failed").FilterField(zap.Strings("to", []string{to})).FilterField(zap.String("response", response)).Len(); n != 1 {
+			t.Errorf("failed: %v", logs.All())
+		}
 	}
 	if n := logs.FilterMessage("no dsn").Len(); n != 1 {
 		t.Errorf("no dsn: %v", logs.All())

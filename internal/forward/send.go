@@ -151,7 +151,7 @@ func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.C
 // fail gives every recipient the same reply.
 func (f *Forwarder) fail(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, policy string, why *reply.Reply, delay time.Duration) []hook.RecipientResult {
 	d := delivery(env, r, hop, policy, delay)
-	f.o.Mail.ForwardFailed(d, addresses(env.Recipients, nil), why.Error())
+	f.o.Mail.ForwardFailed(d, addresses(env.Recipients, nil), why.Code, why.Error())
 	return answered(env.Recipients, slices.Repeat([]*reply.Reply{why}, len(env.Recipients)), "")
 }
 
@@ -250,8 +250,8 @@ func wanted(t pool.Target) string {
 	return "none"
 }
 
-// logResult writes one line for the recipients that were taken, and one for
-// those that were not.
+// logResult writes one line for the recipients that were taken, and one each for
+// those that were not for now and for good.
 func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, policy string, res smtpclient.Result, delay time.Duration) {
 	d := delivery(env, r, hop, policy, delay)
 	if d.Verified = "no"; res.Verified {
@@ -262,20 +262,18 @@ func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail
 		d.Port, _ = strconv.Atoi(p)
 	}
 	d.TLS, d.Auth, d.Reused = res.TLS, res.Authenticated, res.Reused
-	var taken, failed *reply.Reply
-	for _, x := range res.Replies {
-		switch {
-		case x.Positive() && taken == nil:
-			taken = x
-		case !x.Positive() && failed == nil:
-			failed = x
+	notNow := func(r *reply.Reply) bool { return !r.Positive() && !r.Permanent() }
+	for _, like := range []func(*reply.Reply) bool{(*reply.Reply).Positive, notNow, (*reply.Reply).Permanent} {
+		n := slices.IndexFunc(res.Replies, like)
+		if n < 0 {
+			continue
 		}
-	}
-	if taken != nil {
-		f.o.Mail.Forwarded(d, addresses(env.Recipients, func(i int) bool { return res.Replies[i].Positive() }), taken.String())
-	}
-	if failed != nil {
-		f.o.Mail.ForwardFailed(d, addresses(env.Recipients, func(i int) bool { return !res.Replies[i].Positive() }), failed.Error())
+		first, to := res.Replies[n], addresses(env.Recipients, func(i int) bool { return like(res.Replies[i]) })
+		if first.Positive() {
+			f.o.Mail.Forwarded(d, to, first.String())
+		} else {
+			f.o.Mail.ForwardFailed(d, to, first.Code, first.Error())
+		}
 	}
 }
 

@@ -11,12 +11,13 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
+	"tarishi/internal/route"
 	"tarishi/internal/smtpclient"
 )
 
-// backends remembers, of the routes with several hosts, whose turn it is, which
-// hosts could not be reached, and how many messages are on their way: the pool
-// counts connections for each host alone.
+// backends remembers, of the routes with several hosts, whose turn it is and which
+// hosts could not be reached, and of all how many messages are on their way: the
+// pool counts connections for each host, TLS policy and user alone.
 type backends struct {
 	mu    sync.Mutex
 	turns map[string]uint          // messages so far, by the name of the route
@@ -73,7 +74,7 @@ func (b *backends) order(r *conf.ForwardRoute) []mail.NextHop {
 // enter waits until the route has a connection to spare, and reports whether it
 // got one before ctx ended. leave gives it back.
 func (b *backends) enter(ctx context.Context, r *conf.ForwardRoute) (leave func(), ok bool) {
-	if len(r.Hosts) < 2 || r.MaxConnections <= 0 {
+	if r.MaxConnections <= 0 || r.Name == route.NoteNextHop { // one name for many routes, each of one host
 		return func() {}, true
 	}
 	b.mu.Lock()

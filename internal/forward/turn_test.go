@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -334,16 +335,20 @@ func TestOneProbeAtATime(t *testing.T) {
 	}
 }
 
-// max_connections is for the route, however many hosts it has: who gets none
-// waits, and is told to come again when the time is over.
+// max_connections is for the route, however many hosts it has and users show
+// their own credentials there: who gets none waits, and is told to come again
+// when the time is over.
 func TestSlotsOfARoute(t *testing.T) {
 	for _, tc := range []struct {
+		hosts []string
+		auth  string
 		takes time.Duration
 		want  string // of all verdicts
 		ends  time.Duration
 	}{
-		{time.Minute, "OK OK OK OK OK OK", 3 * time.Minute},
-		{time.Hour, "DENYSOFT DENYSOFT DENYSOFT DENYSOFT OK OK", time.Hour},
+		{[]string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, "", time.Minute, "OK OK OK OK OK OK", 3 * time.Minute},
+		{[]string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, "", time.Hour, "DENYSOFT DENYSOFT DENYSOFT DENYSOFT OK OK", time.Hour},
+		{[]string{"10.0.0.1"}, conf.AuthForward, time.Minute, "OK OK OK OK OK OK", 3 * time.Minute},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			began := time.Now()
@@ -356,13 +361,13 @@ func TestSlotsOfARoute(t *testing.T) {
 				now.Add(-1)
 				return replies(env, "250 taken", nil), nil
 			}}
-			r := inTurn("one", "10.0.0.1", "10.0.0.2", "10.0.0.3")
-			r.MaxConnections = 2
+			r := inTurn("one", tc.hosts...)
+			r.MaxConnections, r.AuthType = 2, tc.auth
 			f := New(options(b))
 			verdicts := make(chan string)
-			for range 6 {
+			for i := range 6 {
 				go func() {
-					v := f.Forward(t.Context(), nil, message("a@b.c"), r)
+					v := f.Forward(t.Context(), &hook.Connection{AuthUser: fmt.Sprint(i)}, message("a@b.c"), r)
 					if v.Code == hook.DenySoft && v.Reply.Text != errBusy.Text {
 						t.Errorf("%v", v.Reply)
 					}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -43,16 +42,8 @@ func onWire(t *testing.T) Options {
 
 func hopTo(s *smtptest.Server) mail.NextHop { return mail.NextHop{Host: "127.0.0.1", Port: s.Port()} }
 
-// deadHop is a port on which nobody listens.
-func deadHop(t *testing.T) mail.NextHop {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return mail.NextHop{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port}
-}
+// deadHop is where nobody listens, unlike a port that was free a moment ago.
+var deadHop = mail.NextHop{Host: "127.0.0.98", Port: 1}
 
 func via(hops ...mail.NextHop) *conf.ForwardRoute {
 	return &conf.ForwardRoute{Name: "main", Hosts: hops, ConnectTimeout: 5 * time.Second, Timeout: time.Minute, MaxConnections: 10, MaxMessages: 100}
@@ -131,7 +122,7 @@ func TestOnWireFailover(t *testing.T) {
 	good := smtptest.New(t)
 	f := New(onWire(t))
 	for range 3 {
-		if v := f.Forward(t.Context(), nil, message("a@b.c"), via(deadHop(t), hopTo(bad), hopTo(good))); v.Code != hook.OK {
+		if v := f.Forward(t.Context(), nil, message("a@b.c"), via(deadHop, hopTo(bad), hopTo(good))); v.Code != hook.OK {
 			t.Fatalf("%v: %v", v.Reply, v.Reply.Cause)
 		}
 	}

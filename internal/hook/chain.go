@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -49,6 +50,8 @@ type Chain struct {
 	points map[Point][]Registration
 	log    *zap.Logger
 	late   stragglers
+
+	timeouts, panics atomic.Int64
 }
 
 // NewChain sorts the handlers of each point by priority and then by their place
@@ -70,6 +73,10 @@ func (c *Chain) Has(p Point) bool { return len(c.points[p]) > 0 }
 
 // Order returns the handlers of p in the order in which they run.
 func (c *Chain) Order(p Point) []Registration { return slices.Clone(c.points[p]) }
+
+// Failures returns how many handlers outlived their timeout and how many
+// panicked, so far.
+func (c *Chain) Failures() (timeouts, panics int64) { return c.timeouts.Load(), c.panics.Load() }
 
 // Wait returns when no handler is left that outlived its timeout, or when ctx
 // ends.
@@ -185,6 +192,7 @@ func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict,
 		return o.verdict, o.failed
 	case <-rest.C:
 	}
+	c.timeouts.Add(1)
 	c.log.Error("plugin timed out", append(about(r, e), zap.Duration("timeout", r.Timeout))...)
 	return Answer(DenySoft, textTimeout), true
 }
@@ -202,6 +210,7 @@ func (c *Chain) guarded(ctx context.Context, r *Registration, e *Event) (v Verdi
 			return
 		}
 		cause := fmt.Sprint(recover()) // "<nil>": runtime.Goexit
+		c.panics.Add(1)
 		c.log.Error("plugin panicked", append(about(r, e), zap.String("panic", cause), zap.Stack("stack"))...)
 		v, failed = Answer(DenySoft, textFailed), true
 	}()

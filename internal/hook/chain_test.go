@@ -246,6 +246,9 @@ func TestLatePanicIsCaught(t *testing.T) {
 		if logs.FilterMessage("plugin panicked").Len() != 1 {
 			t.Errorf("logs %v", logs.All())
 		}
+		if timeouts, panics := c.Failures(); timeouts != 1 || panics != 1 {
+			t.Errorf("%d timeouts and %d panics counted", timeouts, panics)
+		}
 	})
 }
 

@@ -28,7 +28,8 @@ type Connection struct {
 	// OfferTLS makes EHLO announce STARTTLS; plugin tls sets it at connect_init.
 	OfferTLS bool
 	// Auth is who can verify credentials on this connection; plugins append at
-	// capabilities. AuthUser is set after a successful AUTH.
+	// capabilities. Whether any may come, in clear or not, the session decides.
+	// AuthUser is set after a successful AUTH.
 	Auth     []Authenticator
 	AuthUser string
 	AuthPass string // the client's own, for forwarding; never logged, never stored

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -68,12 +69,15 @@ func Listen(o Options) (*Listener, error) {
 		o.Reserve = 128
 	}
 	l := &Listener{o: o, most: ceiling(o), perIP: map[netip.Addr]int{}}
+	if l.most < o.MaxConnections {
+		o.Log.Warn("the descriptor limit allows fewer connections than are configured", zap.Int("connections", l.most), zap.Int("configured", o.MaxConnections))
+	}
 	lc := net.ListenConfig{KeepAlive: o.KeepAlive}
 	if o.KeepAlive == 0 {
 		lc.KeepAlive = 30 * time.Second
 	}
 	for _, addr := range o.Addrs {
-		ln, err := lc.Listen(context.Background(), "tcp", addr)
+		ln, err := lc.Listen(context.Background(), "tcp", wildcard(addr))
 		if err != nil {
 			l.Close()
 			return nil, fmt.Errorf("listen on %s: %w", addr, cause(err))
@@ -85,6 +89,15 @@ func Listen(o Options) (*Listener, error) {
 		l.ls = append(l.ls, b)
 	}
 	return l, nil
+}
+
+// wildcard is addr, but ":port" for every address of both families, which works
+// on a host without IPv6 too.
+func wildcard(addr string) string {
+	if port, ok := strings.CutPrefix(addr, "[::]"); ok {
+		return port
+	}
+	return addr
 }
 
 // cause takes the address out of a net.OpError, which would repeat it.

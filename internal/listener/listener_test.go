@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 func TestListenNamesTheAddress(t *testing.T) {
@@ -30,6 +33,28 @@ func TestListenNamesTheAddress(t *testing.T) {
 	if _, err := Listen(Options{}); err == nil {
 		t.Error("no address, no error")
 	}
+}
+
+// [::] is every address of both families, and does without IPv6 where there is
+// none.
+func TestWildcard(t *testing.T) {
+	for addr, want := range map[string]string{
+		"[::]:25": ":25", "[::1]:25": "[::1]:25", "0.0.0.0:25": "0.0.0.0:25", ":25": ":25", "[::ffff:0.0.0.0]:25": "[::ffff:0.0.0.0]:25",
+	} {
+		if got := wildcard(addr); got != want {
+			t.Errorf("%s is %s, want %s", addr, got, want)
+		}
+	}
+	l, err := Listen(Options{Addrs: []string{"[::]:0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Addrs()[0].(*net.TCPAddr).Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
 
 // run starts l and returns a function that stops it.
@@ -110,7 +135,7 @@ func TestLimits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(time.Minute))
 			line, err := bufio.NewReader(c).ReadString('\n')
 			if err != nil {
 				t.Fatal(err)
@@ -155,6 +180,15 @@ func TestCeiling(t *testing.T) {
 	} {
 		if got := ceiling(Options{MaxConnections: tc.most, Reserve: tc.reserve}); got != tc.want {
 			t.Errorf("%+v: %d", tc, got)
+		}
+		core, seen := observer.New(zap.WarnLevel)
+		l, err := Listen(Options{Addrs: []string{"127.0.0.1:0"}, MaxConnections: tc.most, Reserve: tc.reserve, Log: zap.New(core)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		if warned := seen.Len() == 1; warned != (tc.want < tc.most) {
+			t.Errorf("%+v: %d warnings", tc, seen.Len())
 		}
 	}
 }

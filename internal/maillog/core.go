@@ -10,7 +10,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Levels below debug, for the protocol and the data of a session.
+// Levels below debug: what clients and we say to each other, and Haraka's data, at
+// which nothing more is logged.
 const (
 	ProtocolLevel = zapcore.DebugLevel - 1
 	DataLevel     = zapcore.DebugLevel - 2

@@ -14,44 +14,67 @@ import (
 )
 
 // Log writes mail events. Its methods may be called from any goroutine.
-type Log struct{ z *zap.Logger }
+type Log struct {
+	z  *zap.Logger
+	to []Observer
+}
 
-// New returns a Log that writes to z at levels info and notice.
-func New(z *zap.Logger) *Log { return &Log{z: z} }
+// New returns a Log that writes to z, and tells observers of events whatever
+// z's level is.
+func New(z *zap.Logger, to ...Observer) *Log { return &Log{z, to} }
 
 // Nop returns a Log that writes nothing.
 func Nop() *Log { return New(zap.NewNop()) }
 
 // Connect logs an accepted connection.
 func (l *Log) Connect(id, ip string, port int, localIP string, localPort int) {
+	for _, o := range l.to {
+		o.Connected()
+	}
 	l.z.Info("connect", zap.String("uuid", id), zap.String("ip", ip), zap.Int("port", port),
 		zap.String("local_ip", localIP), zap.Int("local_port", localPort))
 }
 
 // Refused logs a connection that got no session, and why.
 func (l *Log) Refused(id, ip, reason string) {
+	for _, o := range l.to {
+		o.Refused()
+	}
 	l.z.Info("refused", zap.String("uuid", id), zap.String("ip", ip), zap.String("reason", reason))
 }
 
 // Sender logs the answer to MAIL.
 func (l *Log) Sender(id, from string, code int, msg string) {
+	for _, o := range l.to {
+		o.Replied(Mail, code)
+	}
 	l.z.Info("sender", zap.String("uuid", id), zap.String("from", from), zap.Int("code", code), zap.String("msg", msg))
 }
 
 // Recipient logs the answer to one RCPT.
 func (l *Log) Recipient(id, from, to string, code int, msg string) {
+	for _, o := range l.to {
+		o.Replied(Rcpt, code)
+	}
 	l.z.Info("recipient", zap.String("uuid", id), zap.String("to", to), zap.String("sender", from),
 		zap.Int("code", code), zap.String("msg", msg))
 }
 
-// Auth logs an AUTH exchange; code is the reply's.
-func (l *Log) Auth(id, mech, user string, code int) {
-	l.z.Info("auth", zap.String("uuid", id), zap.String("mech", mech), zap.String("user", user), zap.Int("code", code))
+// Auth logs an AUTH exchange of a client at ip; code is the reply's.
+func (l *Log) Auth(id, ip, mech, user string, code int) {
+	for _, o := range l.to {
+		o.Replied(Auth, code)
+	}
+	l.z.Info("auth", zap.String("uuid", id), zap.String("ip", ip), zap.String("mech", mech), zap.String("user", user), zap.Int("code", code))
 }
 
 // Message logs the answer to the final dot. rcpts counts accepted, deferred
 // and rejected RCPTs; delay is how long hooks, relay or queue took.
 func (l *Log) Message(id, messageID string, size int64, rcpts [3]int, delay time.Duration, code int, msg string) {
+	for _, o := range l.to {
+		o.Replied(Message, code)
+		o.Received(size, delay, code)
+	}
 	l.z.Info("message", zap.String("uuid", id), zap.String("mid", messageID), zap.Int64("size", size),
 		zap.Ints("rcpts", rcpts[:]), seconds("delay", delay), zap.Int("code", code), zap.String("msg", msg))
 }
@@ -78,6 +101,9 @@ func (l *Log) Disconnect(d Disconnected) {
 
 // Queued logs a message that is durably in the queue.
 func (l *Log) Queued(id, from string, rcpts int, size int64) {
+	for _, o := range l.to {
+		o.Queued()
+	}
 	l.z.Info("queued", zap.String("uuid", id), zap.String("from", from), zap.Int("rcpts", rcpts), zap.Int64("size", size))
 }
 
@@ -108,32 +134,56 @@ func (d *Delivery) fields(to []string, response string) []zap.Field {
 
 // Forwarded logs recipients that the relay's next hop took.
 func (l *Log) Forwarded(d Delivery, to []string, response string) {
+	for _, o := range l.to {
+		o.Settled(Relay, Delivered, len(to), d.Delay)
+	}
 	l.z.Info("forwarded", d.fields(to, response)...)
 }
 
-// ForwardFailed logs a relay that the next hop refused or that did not reach it.
-func (l *Log) ForwardFailed(d Delivery, to []string, response string) {
+// ForwardFailed logs a relay that the next hop refused or that did not reach it;
+// code is the reply's.
+func (l *Log) ForwardFailed(d Delivery, to []string, code int, response string) {
+	result := Deferred
+	if code/100 == 5 {
+		result = Failed
+	}
+	for _, o := range l.to {
+		o.Settled(Relay, result, len(to), d.Delay)
+	}
 	l.z.Warn("forward failed", d.fields(to, response)...)
 }
 
 // Delivered logs recipients whose message the next hop took.
 func (l *Log) Delivered(d Delivery, to []string, response string) {
+	for _, o := range l.to {
+		o.Settled(Outbound, Delivered, len(to), d.Delay)
+	}
 	l.z.Info("delivered", d.fields(to, response)...)
 }
 
 // Deferred logs recipients that will be tried again at next.
 func (l *Log) Deferred(d Delivery, to []string, response string, next time.Time) {
+	for _, o := range l.to {
+		o.Settled(Outbound, Deferred, len(to), d.Delay)
+	}
 	l.z.Info("deferred", append(d.fields(to, response), zap.Time("next", next))...)
 }
 
 // Failed logs recipients that are given up: refused, or expired.
 func (l *Log) Failed(d Delivery, to []string, response string) {
+	for _, o := range l.to {
+		o.Settled(Outbound, Failed, len(to), d.Delay)
+	}
 	l.z.Info("failed", d.fields(to, response)...)
 }
 
-// DSN logs a report that was queued for a message's sender.
-func (l *Log) DSN(id, about, to string) {
-	l.z.Info("dsn", zap.String("uuid", id), zap.String("about", about), zap.String("to", to))
+// DSN logs a report that was queued for a message's sender; action is that of
+// its recipients (RFC 3464 section 2.3.3).
+func (l *Log) DSN(id, about, to, action string) {
+	for _, o := range l.to {
+		o.Reported(action)
+	}
+	l.z.Info("dsn", zap.String("uuid", id), zap.String("about", about), zap.String("to", to), zap.String("action", action))
 }
 
 // NoDSN logs that no report is sent about a failed message, and why.

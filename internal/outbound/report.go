@@ -75,7 +75,7 @@ func (o *Outbound) put(ctx context.Context, r dsn.Report) (mail.Pending, error) 
 		return mail.Pending{}, err
 	}
 	o.counts.dsn.Add(1)
-	o.o.Mail.DSN(string(env.ID), string(r.Original.ID), r.Original.From.String())
+	o.o.Mail.DSN(string(env.ID), string(r.Original.ID), r.Original.From.String(), r.Recipients[0].Action)
 	return mail.NewPending(env, content.Size()), nil
 }
 

@@ -28,6 +28,7 @@ import (
 	"tarishi/internal/listener"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/metrics"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
 	"tarishi/internal/plugin"
@@ -36,6 +37,7 @@ import (
 	"tarishi/internal/queue"
 	"tarishi/internal/session"
 	"tarishi/internal/tlsconf"
+	"tarishi/internal/vfs"
 )
 
 // unsafeNoSync is the environment variable that turns durability off, to measure
@@ -51,8 +53,9 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	log := zap.New(maillog.NewCore(cfg.Log.Format, cfg.Log.Timestamps, level, o.Stderr))
-	events := maillog.New(log)
-	s := &Server{cfg: cfg, o: o, log: log}
+	counts := metrics.New(o.Version)
+	events := maillog.New(log, counts)
+	s := &Server{cfg: cfg, o: o, log: log, metrics: counts}
 
 	// First what lives in memory only, so that a bad configuration ends the
 	// start before anything is opened.
@@ -92,17 +95,27 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	noSync := os.Getenv(unsafeNoSync) != ""
-	if noSync {
-		log.Error("UNSAFE: nothing is synced to disk, a crash of the system loses accepted mail", zap.String("variable", unsafeNoSync))
-	}
-	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), MinFree: cfg.Outbound.MinFree.Floor, NoSync: noSync, Log: log.Named("queue")})
+	s.http, err = metrics.Listen(cfg.HTTP.Listen, counts.Handler(), metrics.Health(s.healthy), log.Named("http"))
 	if err != nil {
 		s.listener.Close()
 		return nil, err
 	}
+	noSync := os.Getenv(unsafeNoSync) != ""
+	if noSync {
+		log.Error("UNSAFE: nothing is synced to disk, a crash of the system loses accepted mail", zap.String("variable", unsafeNoSync))
+	}
+	if err := owned(cfg.QueueDir); err != nil {
+		log.Warn("another user's daemon could not read what this one queues", zap.Error(err))
+	}
+	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), MinFree: cfg.Outbound.MinFree.Floor, NoSync: noSync, Synced: counts.Synced, Log: log.Named("queue")})
+	if err != nil {
+		s.listener.Close()
+		s.http.Close()
+		return nil, err
+	}
 	if err := s.assemble(events, certificates, nextHops, backends, resolver); err != nil {
 		s.listener.Close()
+		s.http.Close()
 		s.queue.Close()
 		return nil, err
 	}
@@ -135,13 +148,25 @@ func (s *Server) assemble(events *maillog.Log, certificates, nextHops, backends 
 		MaxBytes: c.MaxBytes, MaxLine: c.MaxLineLength, MaxReceived: c.MaxReceived, MaxRecipients: c.MaxRecipients,
 		InactivityTimeout: cfg.SMTP.InactivityTimeout, MinRate: c.MinRate, ShowVersion: c.ShowVersion,
 		AddReceived: c.AddReceived, CleanAuthResults: c.CleanAuthResults, SMTPUTF8: c.SMTPUTF8, Postel: c.Postel,
-		StrictRFC1869: c.StrictRFC1869, TLSConfig: certificates, NoSTARTTLSPorts: cfg.TLS.NoSTARTTLSPorts, SubmissionPorts: []int{587, 465},
-		NoTLSHosts: cfg.TLS.NoTLSHosts, AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
+		StrictRFC1869: c.StrictRFC1869, TLSConfig: certificates, SubmissionPorts: []int{587, 465},
+		AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
 		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
 	})
 	s.control, err = control.Listen(cfg.QueueDir, control.NewLocal(s.queue, s.outbound, log.Named("queue")), log.Named("control"))
-	return err
+	if err != nil {
+		return err
+	}
+	s.control.Handle("GET /metrics", s.metrics.Handler())
+	s.control.Handle("GET /health", metrics.Health(s.healthy))
+	s.metrics.Watch(metrics.Sources{
+		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Listener: s.listener, Destinations: cfg.HTTP.Destinations,
+		Free: func() (vfs.Space, error) { return vfs.OS{}.Free(cfg.QueueDir) }, Now: time.Now,
+	})
+	return nil
 }
+
+// healthy tells why no message can be accepted. It is for after New.
+func (s *Server) healthy() error { return s.queue.Healthy() }
 
 // policies returns the MTA-STS policies of domains, nil if they are not wanted.
 func (s *Server) policies(resolver *dns.Resolver) delivery.Policies {
@@ -246,6 +271,11 @@ func Check(cfg *conf.Config) error {
 	}
 	if _, err := serverTLS(cfg); err != nil && !errors.Is(err, fs.ErrNotExist) { // conf tells of missing files, with their lines
 		return err
+	}
+	for _, out := range []conf.TLSOutbound{cfg.TLS.Outbound, cfg.Forward.TLS} {
+		if _, err := tlsconf.Client(out); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

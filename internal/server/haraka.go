@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"syscall"
 
 	"go.uber.org/zap"
 
@@ -48,6 +51,9 @@ func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, dryRun bool
 	if dryRun {
 		return migrate.Import(ctx, nil, dir, o)
 	}
+	if err := owned(cfg.QueueDir); err != nil {
+		return nil, err
+	}
 	q, err := queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)})
 	if err != nil {
 		return nil, fmt.Errorf("import needs a queue that no daemon works on: %w", err)
@@ -85,6 +91,28 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 
 func errorLog(w io.Writer) *zap.Logger {
 	return zap.New(maillog.NewCore("", false, zap.ErrorLevel, w))
+}
+
+// owned fails if the queue in dir is another user's, which root does not notice:
+// the daemon, who runs as that user, could not read the files that are made now.
+// Whose it is says the lock, which the daemon has made, or else the folder.
+func owned(dir string) error {
+	info, err := os.Stat(filepath.Join(dir, "lock"))
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = os.Stat(dir)
+	}
+	if err != nil {
+		return nil // whoever opens the queue says it better
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(stat.Uid) == os.Geteuid() {
+		return nil
+	}
+	who := fmt.Sprintf("uid %d", stat.Uid)
+	if u, err := user.LookupId(fmt.Sprint(stat.Uid)); err == nil {
+		who = u.Username
+	}
+	return fmt.Errorf("the queue in %s belongs to %s: run this as that user", dir, who)
 }
 
 // sameFolder reports whether two names are of one folder.

@@ -1,8 +1,8 @@
 package server
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -71,7 +71,7 @@ func run(t *testing.T, cfg *conf.Config) (stop func()) {
 // launch is run, and returns the daemon too.
 func launch(t *testing.T, cfg *conf.Config) (stop func(), s *Server) {
 	t.Helper()
-	var log bytes.Buffer
+	var log lines // which sessions, too, write to
 	end, s := launchTo(t, cfg, &log)
 	return func() {
 		end()
@@ -102,7 +102,7 @@ func launchTo(t *testing.T, cfg *conf.Config, log io.Writer) (stop func(), s *Se
 // waitFor returns when a server has all messages of the samples.
 func waitFor(t *testing.T, to *smtptest.Server) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); len(to.Messages()) < 6; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); len(to.Messages()) < 6; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d messages were delivered", len(to.Messages()))
 		}
@@ -167,5 +167,39 @@ func TestMoveThereAndBack(t *testing.T) {
 	}
 	if _, err := ExportHaraka(t.Context(), cfg, filepath.Join(out, "more"), os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
 		t.Error("exported beside a daemon:", err)
+	}
+}
+
+// TestImportAsRoot: what root makes in the queue of a daemon that runs as
+// somebody else, that daemon could not read.
+func TestImportAsRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	cfg, dir := haraka(t, smtptest.New(t), "old")
+	run(t, cfg)() // makes the lock
+	const other = 65533
+	lock := filepath.Join(cfg.QueueDir, "lock")
+	if err := os.Chown(lock, other, other); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if r, err := ImportHaraka(t.Context(), cfg, dir, true, os.Stderr); err != nil || r.Messages != 6 {
+		t.Errorf("dry run: %+v, %v", r, err)
+	}
+	// Before any daemon has run it is the folder that tells.
+	if err := errors.Join(os.Remove(lock), os.Chown(cfg.QueueDir, other, other)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if err := os.Chown(cfg.QueueDir, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err != nil || r.Messages != 6 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

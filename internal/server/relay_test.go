@@ -61,13 +61,13 @@ func startRelay(t *testing.T, port int, files map[string]string) *relaying {
 // dial connects from a loopback address.
 func (r *relaying) dial(from string) *textproto.Conn {
 	r.t.Helper()
-	d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	d := net.Dialer{Timeout: time.Minute, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	raw, err := d.Dial("tcp", r.addr)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { raw.Close() })
-	_ = raw.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = raw.SetDeadline(time.Now().Add(2 * time.Minute))
 	c := textproto.NewConn(raw)
 	if _, _, err := c.ReadResponse(220); err != nil {
 		r.t.Fatal(err)

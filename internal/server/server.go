@@ -2,11 +2,12 @@
 // them, and stops them in order. It is the only package that knows them all;
 // none of them knows it.
 //
-// Start: queue (which recovers what an earlier run left), resolver, pool,
-// plugins, outbound, session, control socket, listener. Stop: control socket,
-// listener, sessions (421 to idle ones), outbound (attempts get a grace), hooks
-// that outlived their timeout, pool, queue. Each step is bounded by smtp.ini
-// force_shutdown_timeout.
+// Start: resolver, pool, plugins, the addresses, queue (which recovers what an
+// earlier run left), outbound, session, control socket and HTTP; then connections
+// are accepted. Stop: HTTP, listener, then sessions (421 to idle ones) beside
+// outbound (no new attempts), the control socket, hooks that outlived their
+// timeout, pool, queue. What waits for others waits for smtp.ini
+// force_shutdown_timeout in all.
 package server
 
 import (
@@ -24,6 +25,7 @@ import (
 	"tarishi/internal/forward"
 	"tarishi/internal/hook"
 	"tarishi/internal/listener"
+	"tarishi/internal/metrics"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
@@ -34,7 +36,7 @@ import (
 // Options is what does not stand in the configuration.
 type Options struct {
 	Version string
-	Stderr  io.Writer // both logs, and where the daemon listens
+	Stderr  io.Writer // both logs, and where the daemon listens; from several goroutines at a time
 }
 
 // Server is one daemon. It is used once: New, then Run.
@@ -51,6 +53,8 @@ type Server struct {
 	sessions *session.Server
 	listener *listener.Listener
 	control  *control.Server
+	metrics  *metrics.Metrics
+	http     *metrics.Server // metrics and health, where http.ini says
 }
 
 // Run serves until ctx ends, then stops everything in order. A value from
@@ -60,8 +64,12 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	for _, a := range s.listener.Addrs() {
 		fmt.Fprintf(s.o.Stderr, "listening on %s\n", a)
 	}
+	for _, a := range s.http.Addrs() {
+		fmt.Fprintf(s.o.Stderr, "metrics and health on http://%s\n", a)
+	}
 	if v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit}); v.Code.Denies() {
 		s.listener.Close()
+		s.http.Close()
 		s.control.Close()
 		return errors.Join(fmt.Errorf("plugin %s, hook init_master: %s %s", v.Plugin, v.Code, v.Text), s.queue.Close())
 	}
@@ -69,6 +77,7 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	// Each part lives on its own context, so that they can stop one by one.
 	queue := start(s.queue.Run)
 	control := start(s.control.Run) // the queue can be looked at while adopt fills it
+	http := start(s.http.Run)
 	pool := start(s.pool.Run)
 	relay := start(s.relay.Run)
 	s.adopt(ctx) // before outbound
@@ -85,8 +94,7 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	for failed == nil {
 		select {
 		case <-flush:
-			n := s.outbound.Flush("")
-			s.log.Info("flushing the queue", zap.Int("deliveries", n))
+			s.outbound.Flush("")
 			continue
 		case <-ctx.Done():
 		case <-accepting.done:
@@ -97,23 +105,29 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 			failed = unexpected("queue", queue.err)
 		case <-control.done:
 			failed = unexpected("control", control.err)
+		case <-http.done:
+			failed = unexpected("http", http.err)
+		case <-relay.done:
+			failed = unexpected("relay", relay.err)
+		case <-pool.done:
+			failed = unexpected("pool", pool.err)
 		}
 		break
 	}
 
 	s.log.Info("stopping")
-	grace := s.cfg.SMTP.ForceShutdownTimeout
-	if !s.cfg.SMTP.GracefulShutdown {
-		grace = 0
-	}
-	errs := []error{failed, control.stop(), accepting.stop()}
-	end, cancel := context.WithTimeout(context.Background(), grace)
+	errs := []error{failed, http.stop(), accepting.stop()}
+	end, cancel := context.WithTimeout(context.Background(), grace(s.cfg))
 	defer cancel()
+	// Attempts have the time that sessions have, not as much again behind it. What
+	// a session still accepts waits in the queue.
+	delivered := make(chan error, 1)
+	go func() { delivered <- outbound.stop() }()
 	if err := s.sessions.Shutdown(end); err != nil {
 		s.log.Warn("sessions were cut off", zap.Error(err))
 	}
 	drop()
-	errs = append(errs, outbound.stop())
+	errs = append(errs, <-delivered, control.stop()) // until now one could see what the stop waits for
 	if s.sts != nil {
 		errs = append(errs, s.sts.Close())
 	}

@@ -62,7 +62,7 @@ func TestSteering(t *testing.T) {
 	if err := os.WriteFile(file, []byte("disabled=false\n"+ini), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for len(mx.Messages()) == 0 || len(smart.Messages()) == 0 {
 		if time.Now().After(end) {
 			t.Fatalf("%d and %d messages", len(mx.Messages()), len(smart.Messages()))

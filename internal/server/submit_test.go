@@ -44,7 +44,7 @@ func TestPluginSubmits(t *testing.T) {
 	chain := plugintest.Chain(t, notifier, plugin.Services{Submitter: &leftover{queue: s.queue, outbound: s.outbound}})
 	c, tx := plugintest.Session(t, "s@from.test", "r@to.test")
 	chain.Run(t.Context(), hook.OnQueueOK, &hook.Event{Conn: c, Tx: tx, Text: "queued"})
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for len(mx.Messages()) < 2 {
 		if time.Now().After(end) {
 			t.Fatalf("%d messages", len(mx.Messages()))

@@ -31,6 +31,12 @@ func (l *lines) Write(b []byte) (int, error) {
 	return l.b.Write(b)
 }
 
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // about returns the line of the mail log that tells the fate of a domain's mail,
 // once there is one.
 func (l *lines) about(domain string) string {
@@ -112,7 +118,7 @@ func TestPolicies(t *testing.T) {
 			t.Fatal(err)
 		}
 		line := ""
-		for end := time.Now().Add(20 * time.Second); line == "" && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); line == "" && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 			line = log.about(domain)
 		}
 		flat := strings.ReplaceAll(line, `"`, "")

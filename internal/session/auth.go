@@ -105,20 +105,26 @@ func (s *session) verify(mech, user, pass string) error {
 		if ok {
 			s.c.Relaying = true
 			s.c.AuthUser, s.c.AuthPass, s.c.AuthMech = user, pass, mech
-			s.o.Mail.Auth(s.c.ID, mech, user, 235)
+			s.logAuth(mech, user, 235)
 			return nil
 		}
 	}
 	if trouble != nil {
-		s.o.Mail.Auth(s.c.ID, mech, user, errAuthBackend.Code)
+		s.logAuth(mech, user, errAuthBackend.Code)
 		return wire(errAuthBackend)
 	}
 	return s.failed(mech, user, errWrongAuth)
 }
 
+// logAuth logs the answer with the client's address, for those who look for
+// addresses to block.
+func (s *session) logAuth(mech, user string, code int) {
+	s.o.Mail.Auth(s.c.ID, s.c.Remote.Addr.Addr().String(), mech, user, code)
+}
+
 // failed answers wrong credentials, each time more slowly, and at last closes.
 func (s *session) failed(mech, user string, r *reply.Reply) error {
-	s.o.Mail.Auth(s.c.ID, mech, user, r.Code)
+	s.logAuth(mech, user, r.Code)
 	pause := time.NewTimer(s.auth.delay(s.srv.authDelay))
 	defer pause.Stop()
 	select {

@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -24,12 +23,33 @@ func split(line []byte) (verb, arg string) {
 	return strings.ToUpper(verb), strings.TrimSpace(arg)
 }
 
+// secret stands in the log for what may be a password.
+const secret = "********"
+
+// shown is a command line as the log may show it. One that is no command of SMTP
+// may be the answer to an AUTH challenge that was never sent.
+func shown(verb, arg string, line []byte) string {
+	switch verb {
+	case "AUTH":
+		if f := strings.Fields(arg); len(f) > 1 {
+			return "AUTH " + f[0] + " " + secret
+		}
+	case "HELO", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "VRFY", "NOOP", "EXPN", "HELP":
+	default:
+		return secret
+	}
+	return string(line)
+}
+
 var requestLines = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE ", "PRI "}
 
 // dispatch does what one command line asks for, or returns what go-smtp is to
 // read of it.
 func (s *session) dispatch(line []byte) []byte {
 	if s.asking { // the answer to an AUTH challenge is no command
+		if s.traced {
+			s.trace("C: " + secret)
+		}
 		s.asking = false
 		s.instead = authenticated
 		return line
@@ -38,6 +58,9 @@ func (s *session) dispatch(line []byte) []byte {
 	s.begun = true
 	verb, arg := split(line)
 	s.command = arg
+	if s.traced {
+		s.trace("C: " + shown(verb, arg, line))
+	}
 	if first && slices.ContainsFunc(requestLines, func(m string) bool { return strings.HasPrefix(string(line), m) }) {
 		s.hangUp(reply.New(521, "5.5.1", "This is a mail server"))
 		return nil
@@ -197,10 +220,7 @@ func (s *session) greeted(verb, host string, line []byte) []byte {
 }
 
 func (s *session) offersTLS() bool {
-	ip := s.c.Remote.Addr.Addr()
-	return s.c.OfferTLS && s.o.TLSConfig != nil && !s.c.TLS.Enabled &&
-		!slices.Contains(s.o.NoSTARTTLSPorts, int(s.c.Local.Port())) &&
-		!slices.ContainsFunc(s.o.NoTLSHosts, func(p netip.Prefix) bool { return p.Contains(ip) })
+	return s.c.OfferTLS && s.o.TLSConfig != nil && !s.c.TLS.Enabled
 }
 
 // secure answers STARTTLS (RFC 3207). What was sent in clear behind the command

@@ -206,7 +206,7 @@ func prepare(t testing.TB, set ...setting) *rig {
 		return hook.Proceed()
 	})
 	o := Options{
-		Me: "mx.test", Version: "1.0", MaxBytes: 1 << 20, MaxReceived: 100, MaxRecipients: 5, InactivityTimeout: 20 * time.Second,
+		Me: "mx.test", Version: "1.0", MaxBytes: 1 << 20, MaxReceived: 100, MaxRecipients: 5, InactivityTimeout: time.Minute,
 		ShowVersion: true, AddReceived: true, CleanAuthResults: true, SMTPUTF8: true, BannerChars: 6,
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}, Chain: r.hooks, Intake: r.intake,
 	}
@@ -250,7 +250,7 @@ func newRig(t *testing.T, implicitTLS bool, set ...setting) *rig {
 func (r *rig) finish() {
 	t := r.t
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := r.srv.Shutdown(ctx); err != nil {
 		t.Errorf("shutdown: %v", err)
@@ -287,7 +287,7 @@ func (r *rig) dial() *client {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return &client{r.t, c, bufio.NewReader(c)}
 }
 

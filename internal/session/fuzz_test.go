@@ -39,7 +39,7 @@ func converseWith(t *testing.T, l net.Listener, input, cut []byte) exchanged {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = client.SetDeadline(time.Now().Add(time.Minute))
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

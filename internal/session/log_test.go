@@ -1,7 +1,9 @@
 package session
 
 import (
+	"bufio"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -46,6 +48,37 @@ func TestReverseName(t *testing.T) {
 	c := r.dial()
 	c.want("220")
 	c.cmd("EHLO x", "250-mx.test Hello plugin.test [127.0.0.1], ")
+}
+
+// elsewhere is a connection from an address.
+type elsewhere struct {
+	net.Conn
+	addr net.TCPAddr
+}
+
+func (e elsewhere) RemoteAddr() net.Addr { return &e.addr }
+
+// An IPv6 address is an address literal in our trace field (RFC 5321 sections
+// 4.1.3 and 4.4).
+func TestReceivedAddress(t *testing.T) {
+	r := prepare(t)
+	for ip, want := range map[string]string{
+		"2001:db8::7": "from x (Unknown [IPv6:2001:db8::7])\r\n", "::ffff:192.0.2.7": "from x (Unknown [192.0.2.7])\r\n",
+	} {
+		ours, theirs := net.Pipe()
+		go r.srv.Serve(t.Context(), elsewhere{theirs, net.TCPAddr{IP: net.ParseIP(ip), Port: 9}}, false)
+		c := &client{t, ours, bufio.NewReader(ours)}
+		c.want("220")
+		c.cmd("EHLO x", "250")
+		c.message("\r\n.\r\n", "250")
+		got := r.intake.messages()
+		if head := got[len(got)-1].head; !strings.Contains(head, want) {
+			t.Errorf("%s: %q", ip, head)
+		}
+		c.cmd("QUIT", "221")
+		ours.Close()
+	}
+	r.finish()
 }
 
 // TestMailLog: one line for each event, and no password in any.
@@ -96,9 +129,55 @@ func TestMailLog(t *testing.T) {
 	if end["txns"] != int64(1) || end["relay"] != true || end["esmtp"] != true || end["helo"] != "client.test" || end["lr"] == "" {
 		t.Errorf("%v", end)
 	}
+	if a := seen.FilterMessage("auth").All()[0].ContextMap(); a["ip"] != "127.0.0.1" || a["code"] != int64(535) || a["user"] != "user" {
+		t.Errorf("%v", a)
+	}
 	m := seen.FilterMessage("message").All()[0].ContextMap()
 	if m["mid"] != "<m@x>" || m["code"] != int64(250) || m["size"] != int64(21) {
 		t.Errorf("%v", m)
+	}
+}
+
+// TestTrace: at the level protocol the log shows the conversation, but nothing
+// that may be a password; at debug it does not.
+func TestTrace(t *testing.T) {
+	for _, level := range []zapcore.Level{maillog.ProtocolLevel, zapcore.DebugLevel} {
+		core, seen := observer.New(level)
+		r := newRig(t, false, func(o *Options) { o.Log = zap.New(core) })
+		r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
+			e.Conn.Auth = append(e.Conn.Auth, users{mechs: []string{"PLAIN", "LOGIN"}})
+			return hook.Proceed()
+		})
+		c := r.hello()
+		secrets := []string{b64("\x00user\x00guess"), b64("user"), b64("secret")}
+		c.cmd(secrets[2], "500")
+		c.cmd("AUTH  PLAIN "+secrets[0], "535")
+		c.cmd("AUTH LOGIN", "334")
+		c.cmd(secrets[1], "334")
+		c.cmd(secrets[2], "235")
+		c.message("Subject: private\r\n\r\n.\r\n", "250")
+		c.cmd("QUIT", "221")
+		c.closed()
+		var lines []string
+		for _, e := range seen.All() {
+			lines = append(lines, e.Message)
+			if e.Level == maillog.ProtocolLevel && e.ContextMap()["uuid"] == "" {
+				t.Errorf("%q has no id", e.Message)
+			}
+		}
+		log := strings.Join(lines, "\n")
+		for _, s := range append(secrets, "private") {
+			if strings.Contains(log, s) {
+				t.Errorf("%q is in the log:\n%s", s, log)
+			}
+		}
+		const want = "C: EHLO client.test\nS: 250-mx.test Hello "
+		const auth = "C: ********\nS: 500 5.5.1 Unrecognized command\nC: AUTH PLAIN ********\nS: 535 5.7.8 Authentication failed\nC: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: ********\n"
+		for _, part := range []string{want, auth, "\nC: RCPT TO:<b@here.test>\nS: 250 2.1.5 ", "\nC: QUIT\nS: 221 "} {
+			if strings.Contains(log, part) != (level == maillog.ProtocolLevel) {
+				t.Errorf("level %d: %q is missing, or there, in\n%s", level, part, log)
+			}
+		}
 	}
 }
 

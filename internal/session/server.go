@@ -100,11 +100,9 @@ type Options struct {
 	Postel           bool // addresses up to mail.MaxPathRelaxed
 	StrictRFC1869    bool // FROM:<…> and TO:<…> without blanks, from clients that may not relay
 
-	TLSConfig       *tls.Config    // nil: no TLS
-	NoSTARTTLSPorts []int          // local ports that do not offer STARTTLS
-	SubmissionPorts []int          // local ports on which only clients that may relay may send (RFC 6409 section 4.3)
-	NoTLSHosts      []netip.Prefix // clients that are not offered STARTTLS
-	AuthInsecure    bool           // offer AUTH also to public addresses without TLS
+	TLSConfig       *tls.Config // nil: no TLS; with it hook.Connection.OfferTLS decides
+	SubmissionPorts []int       // local ports on which only clients that may relay may send (RFC 6409 section 4.3)
+	AuthInsecure    bool        // offer AUTH also to public addresses without TLS
 
 	BannerChars int // of the connection's id, shown in the banner
 	DenyChars   int // of the id, in front of our refusals; 1: the whole id

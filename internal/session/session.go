@@ -60,6 +60,7 @@ type session struct {
 	asking  bool         // go-smtp waits for a line of an AUTH exchange
 	unknown int          // unrecognized commands so far
 	begun   bool         // a first command line was read
+	traced  bool         // the log shows the conversation
 	met     bool         // hooks know of the connection
 }
 
@@ -74,6 +75,7 @@ func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
 		},
 	}
 	s.io.onReply = s.replied
+	s.traced = s.o.Log.Core().Enabled(maillog.ProtocolLevel)
 	return s
 }
 
@@ -88,8 +90,16 @@ func addrPort(a net.Addr) netip.AddrPort {
 // log returns the developers' log with the connection's id.
 func (s *session) log() *zap.Logger { return s.o.Log.With(zap.String("uuid", s.c.ID)) }
 
+// trace logs one line of the conversation. It is called only if traced.
+func (s *session) trace(line string) {
+	s.log().Log(maillog.ProtocolLevel, strings.TrimRight(line, "\r\n"))
+}
+
 // replied sees every reply line on its way out.
 func (s *session) replied(code int, line []byte) {
+	if s.traced {
+		s.trace("S: " + string(line))
+	}
 	s.asking = code == 334
 	if code < 400 {
 		return

@@ -24,6 +24,7 @@ func (s *session) converse() {
 	s.smtp.AllowInsecureAuth = true // AuthMechanisms decides
 	s.smtp.EnableSMTPUTF8 = s.o.SMTPUTF8
 	s.smtp.EnableDSN = true
+	s.smtp.EnableREQUIRETLS = s.c.TLS.Enabled // RFC 8689: not for who sends in clear
 	s.smtp.ErrorLog = smtpLog{s}
 	s.mute = true // the greeting is ours
 	one := &single{conn: &conversation{session: s, closed: make(chan struct{})}}
@@ -131,6 +132,9 @@ func (s *session) write(p []byte) (int, error) {
 		s.instead = nil
 		if p[3] == '-' { // EHLO: only the first line is ours
 			_, _ = s.io.Write([]byte("250-" + clean(r.Text) + "\r\n"))
+			if s.c.TLS.Enabled { // go-smtp does not see the TLS
+				_, _ = s.io.Write([]byte("250-REQUIRETLS\r\n"))
+			}
 		} else {
 			s.io.send(r)
 		}

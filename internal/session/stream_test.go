@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"net/netip"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -124,18 +122,42 @@ func TestSTARTTLSInjection(t *testing.T) {
 	}
 }
 
+// REQUIRETLS is offered and taken under TLS only, and kept with the message
+// (RFC 8689).
+func TestRequireTLS(t *testing.T) {
+	r := newRig(t, false)
+	c := r.hello()
+	if got := c.cmd("EHLO clear", "250-"); strings.Contains(got, "REQUIRETLS") {
+		t.Errorf("in clear: %q", got)
+	}
+	c.cmd("MAIL FROM:<a@b.test> REQUIRETLS", "504 5.5.4")
+	c.cmd("STARTTLS", "220 2.0.0")
+	c.startTLS(r.pool)
+	if got := c.cmd("EHLO encrypted", "250-mx.test Hello "); strings.Count(got, "\n250-REQUIRETLS\n") != 1 {
+		t.Errorf("under TLS: %q", got)
+	}
+	for _, parameter := range []string{" REQUIRETLS", " requiretls RET=HDRS", ""} {
+		c.cmd("MAIL FROM:<a@b.test>"+parameter, "250")
+		c.cmd("RCPT TO:<b@here.test>", "250")
+		c.cmd("DATA", "354")
+		c.send("\r\n.\r\n")
+		c.want("250")
+	}
+	for i, want := range []bool{true, true, false} {
+		if got := r.intake.messages()[i].tx.RequireTLS; got != want {
+			t.Errorf("message %d: REQUIRETLS %v", i, got)
+		}
+	}
+}
+
 func TestSTARTTLSNotOffered(t *testing.T) {
-	var port int
 	for name, set := range map[string]setting{
-		"host": func(o *Options) { o.NoTLSHosts = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} },
-		"none": func(o *Options) { o.TLSConfig = nil },
-		"port": func(*Options) {},
+		"no certificate": func(o *Options) { o.TLSConfig = nil },
+		"no plugin": func(o *Options) {
+			o.Chain.(*hooks).set(hook.OnConnectInit, func(*hook.Event) hook.Verdict { return hook.Proceed() })
+		},
 	} {
 		r := newRig(t, false, set)
-		_, p, _ := net.SplitHostPort(r.addr)
-		if port, _ = strconv.Atoi(p); name == "port" {
-			r.srv.o.NoSTARTTLSPorts = []int{port}
-		}
 		c := r.dial()
 		c.want("220")
 		if got := c.cmd("EHLO x", "250"); strings.Contains(got, "STARTTLS") {

@@ -195,7 +195,7 @@ func (s *session) received(now time.Time) string {
 		by += "/" + word(s.o.Version)
 	}
 	var b strings.Builder
-	b.WriteString("Received: from " + word(s.c.Hello.Host) + " (" + word(s.c.Remote.Host) + " [" + s.c.Remote.Addr.Addr().String() + "])")
+	b.WriteString("Received: from " + word(s.c.Hello.Host) + " (" + word(s.c.Remote.Host) + " " + literal(s.c.Remote.Addr.Addr()) + ")")
 	b.WriteString("\r\n\tby " + s.o.Me + " (" + by + ") with " + s.with() + " id " + string(s.tx.ID))
 	b.WriteString("\r\n\tenvelope-from " + s.tx.From.Path())
 	if s.c.TLS.Enabled {
@@ -206,6 +206,14 @@ func (s *session) received(now time.Time) string {
 	}
 	b.WriteString(";\r\n\t" + now.Format("Mon, 02 Jan 2006 15:04:05 -0700") + "\r\n")
 	return b.String()
+}
+
+// literal is a as an address literal (RFC 5321 section 4.1.3).
+func literal(a netip.Addr) string {
+	if a.Is6() {
+		return "[IPv6:" + a.String() + "]"
+	}
+	return "[" + a.String() + "]"
 }
 
 // with is the protocol keyword of RFC 3848 and, for SMTPUTF8, RFC 6531 section

@@ -68,8 +68,8 @@ func isHuge(size string) bool {
 		(len(digits) > 10 || digits > strconv.Itoa(math.MaxUint32))
 }
 
-// checkRcpt is checkMail for RCPT. The bare postmaster, which must be accepted
-// (RFC 5321 section 4.5.1), becomes the one of this host.
+// checkRcpt is checkMail for RCPT. The bare postmaster (RFC 5321 section 4.5.1)
+// becomes the one of this host.
 func (s *session) checkRcpt(line []byte) []byte {
 	switch {
 	case s.tx == nil:
@@ -139,7 +139,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 	s.tx = &hook.Transaction{
 		Envelope: mail.Envelope{
 			ID: mail.NewID(s.c.ID, s.c.Transactions), From: a, Received: time.Now(), Body: string(opts.Body), UTF8: opts.UTF8,
-			Return: string(opts.Return), EnvelopeID: opts.EnvelopeID, Notes: mail.Notes{},
+			RequireTLS: opts.RequireTLS, Return: string(opts.Return), EnvelopeID: opts.EnvelopeID, Notes: mail.Notes{},
 			Origin: s.origin(),
 		},
 		Relaying: s.c.Relaying, Results: hook.NewResults(),

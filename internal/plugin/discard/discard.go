@@ -4,6 +4,7 @@ package discard
 
 import (
 	"context"
+	"reflect"
 
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
@@ -36,15 +37,6 @@ func discard(_ context.Context, e *hook.Event) hook.Verdict {
 
 // condemned reads the note discard, which plugins set to true, or to the reason.
 func condemned(n mail.Notes) bool {
-	switch v := n.Get("discard").(type) {
-	case bool:
-		return v
-	case string:
-		return v != ""
-	case int:
-		return v != 0
-	case float64:
-		return v != 0
-	}
-	return false
+	v := n.Get("discard")
+	return v != nil && !reflect.ValueOf(v).IsZero()
 }

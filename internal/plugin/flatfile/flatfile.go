@@ -41,10 +41,11 @@ type users struct {
 	passwords map[string][sha256.Size]byte
 }
 
-// offer announces AUTH where the password cannot be read on the way.
+// offer makes the users known to the session, which announces AUTH only where no
+// password can be read on its way, or where auth_insecure is set.
 func (u *users) offer(_ context.Context, e *hook.Event) hook.Verdict {
 	c := e.Conn
-	if (c.TLS.Enabled || c.Remote.Private) && len(u.passwords) > 0 && !slices.Contains(c.Auth, hook.Authenticator(u)) {
+	if len(u.passwords) > 0 && !slices.Contains(c.Auth, hook.Authenticator(u)) {
 		c.Auth = append(c.Auth, u)
 	}
 	return hook.Proceed()

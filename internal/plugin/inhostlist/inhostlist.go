@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"tarishi/internal/conf"
 	"tarishi/internal/hook"
@@ -36,10 +37,11 @@ type list struct {
 	domains   map[string]bool
 	patterns  []*regexp.Regexp
 	antiSpoof bool
+	me        string // our hostname
 }
 
 func newList(c *conf.Config) (*list, error) {
-	l := &list{domains: make(map[string]bool, len(c.HostList)), antiSpoof: c.HostListAntiSpoof}
+	l := &list{domains: make(map[string]bool, len(c.HostList)), antiSpoof: c.HostListAntiSpoof, me: mail.CanonicalDomain(c.Me)}
 	for _, d := range c.HostList {
 		l.domains[mail.CanonicalDomain(d)] = true
 	}
@@ -74,8 +76,14 @@ func (l *list) mail(_ context.Context, e *hook.Event) hook.Verdict {
 }
 
 func (l *list) rcpt(_ context.Context, e *hook.Event) hook.Verdict {
-	if !l.has(e.Recipient.Address) {
-		return hook.Proceed()
+	if a := e.Recipient.Address; l.has(a) || l.isPostmaster(a) {
+		return hook.Answer(hook.OK, "")
 	}
-	return hook.Answer(hook.OK, "")
+	return hook.Proceed()
+}
+
+// isPostmaster reports whether a is this host's postmaster, which is also what
+// RCPT TO:<postmaster> means. It must be accepted (RFC 5321 section 4.5.1).
+func (l *list) isPostmaster(a mail.Address) bool {
+	return strings.EqualFold(a.Local, "postmaster") && l.me != "" && a.Host() == l.me
 }

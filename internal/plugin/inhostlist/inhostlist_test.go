@@ -1,6 +1,7 @@
 package inhostlist
 
 import (
+	"maps"
 	"testing"
 
 	"tarishi/internal/conf"
@@ -12,6 +13,7 @@ import (
 
 func config() *conf.Config {
 	return &conf.Config{
+		Me:            "MX.example.net",
 		HostList:      []string{"example.com", "xn--exmple-cua.com"},
 		HostListRegex: []string{`(?:a|b)\.example\.org`, `x[0-9]+\.net|y\.net`},
 	}
@@ -26,7 +28,11 @@ var domains = map[string]bool{
 
 func TestRecipient(t *testing.T) {
 	chain := plugintest.Chain(t, New, plugin.Services{Config: config()})
-	for to, want := range domains {
+	recipients := maps.Clone(domains)
+	maps.Copy(recipients, map[string]bool{ // only this host's postmaster
+		"postmaster@mx.example.net": true, "PostMaster@MX.Example.NET": true, "u@mx.example.net": false, "postmaster@example.net": false,
+	})
+	for to, want := range recipients {
 		c, tx := plugintest.Session(t, "s@s.s")
 		v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
 		if (v.Code == hook.OK) != want || !want && v.Code != hook.Cont {

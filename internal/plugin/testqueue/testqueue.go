@@ -22,6 +22,7 @@ const Name = "queue/test"
 
 // New is the plugin's factory.
 func New(s plugin.Services, h plugin.Host) error {
+	s.Log.Warn("for trying out only: accepted messages become files and are delivered to nobody", zap.String("folder", os.TempDir()))
 	queue := func(_ context.Context, e *hook.Event) hook.Verdict {
 		path, err := write(os.TempDir(), e.Tx.ID, e.Tx.Final())
 		if err != nil {

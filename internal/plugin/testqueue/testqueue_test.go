@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
@@ -81,5 +84,14 @@ func TestWriteFails(t *testing.T) {
 				t.Errorf("left behind: %q", names)
 			}
 		})
+	}
+}
+
+// Who forgets the plugin in the configuration is told at each start.
+func TestWarning(t *testing.T) {
+	core, logged := observer.New(zap.WarnLevel)
+	plugintest.Chain(t, New, plugin.Services{Log: zap.New(core)})
+	if all := logged.All(); len(all) != 1 || !strings.Contains(all[0].Message, "delivered to nobody") {
+		t.Errorf("%+v", all)
 	}
 }

@@ -1,0 +1,207 @@
+package metrics
+
+import (
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tarishi/internal/outbound"
+	"tarishi/internal/pool"
+	"tarishi/internal/queue"
+	"tarishi/internal/schedule"
+	"tarishi/internal/vfs"
+)
+
+// Sources is what the gauges are read from. None of the functions may take long.
+type Sources struct {
+	Queue interface {
+		Stat() queue.Stat
+		Healthy() error
+	}
+	Outbound interface {
+		Stat() schedule.Stat
+		Counts() outbound.Counts
+		Overview(limit int) ([]schedule.DestinationStat, schedule.Rest)
+	}
+	Pool interface {
+		Stats() pool.Stats
+		Unreachable() []pool.AddrStat
+	}
+	Hooks interface {
+		Failures() (timeouts, panics int64)
+	}
+	Listener interface{ Open() int }
+
+	Free         func() (vfs.Space, error) // of the queue's file system
+	Destinations int                       // so many have series of their own
+	Now          func() time.Time
+}
+
+// other is the label of the destinations that have no series of their own.
+const other = "other"
+
+// Watch reads gauges from s whenever the metrics are asked for. It is called
+// once.
+func (m *Metrics) Watch(s Sources) { m.registry.MustRegister(&gauges{s, describe()}) }
+
+// gauges is a prometheus.Collector.
+type gauges struct {
+	Sources
+	descs
+}
+
+type descs struct {
+	all []*prometheus.Desc
+
+	accepting, open, hooks,
+	messages, recipients, bytes, deliveries,
+	reportErrors, doubles,
+	destinations, suspendedDestinations, oldest, waiting, suspended, limit,
+	poolConnections, poolWaiting, dials, reuses, unreachable,
+	free, size, inodes *prometheus.Desc
+}
+
+func describe() descs {
+	var all []*prometheus.Desc
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		d := prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
+		all = append(all, d)
+		return d
+	}
+	d := descs{
+		accepting:  desc("accepting", "1 if messages can be accepted; 0 if the queue cannot be written or space is short."),
+		open:       desc("connections_open", "Connections that are being served."),
+		hooks:      desc("hook_failures_total", "Handlers of plugins that outlived their timeout or panicked.", "reason"),
+		messages:   desc("queue_messages", "Messages in the queue."),
+		recipients: desc("queue_recipients", "Recipients in the queue that are not settled."),
+		bytes:      desc("queue_bytes", "Bytes of content in the queue."),
+		deliveries: desc("deliveries", "Deliveries (one message to one destination) that wait for their time, that are ready and wait for a place, and that run.", "state"),
+
+		reportErrors: desc("dsn_errors_total", "DSNs that could not be queued; what they are about stays in the queue."),
+		doubles:      desc("dsn_undeliverable_total", "Failures of mail from the null sender, DSNs mostly, of which nobody is told."),
+
+		destinations:          desc("destinations", "Domains that there are deliveries for."),
+		suspendedDestinations: desc("destinations_suspended", "Of them, those that cannot be reached and are suspended."),
+		oldest:                desc("destination_oldest_seconds", "Age of the oldest message for a domain.", "destination"),
+		waiting:               desc("destination_deliveries", "Deliveries as in tarishi_deliveries, by domain.", "destination", "state"),
+		suspended:             desc("destination_suspended", "1 if the domain is suspended; of destination other: how many are.", "destination"),
+		limit:                 desc("destination_concurrency_limit", "Attempts at a time that a domain, or the MX site that it shares, gets now, where there is a limit.", "destination"),
+
+		poolConnections: desc("pool_connections", "Connections to next hops.", "state"),
+		poolWaiting:     desc("pool_waiting", "Transactions that wait for a connection."),
+		dials:           desc("pool_dials_total", "Connections that were tried, also in vain."),
+		reuses:          desc("pool_reuses_total", "Transactions on kept connections."),
+		unreachable:     desc("pool_unreachable_addresses", "Addresses whose last connection failed."),
+
+		free:   desc("disk_free_bytes", "Bytes that may still be written to the queue's file system."),
+		size:   desc("disk_size_bytes", "Size of the queue's file system."),
+		inodes: desc("disk_free_inodes", "Files that may still be made in the queue's file system, where it has a limit."),
+	}
+	d.all = all
+	return d
+}
+
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range g.all {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *gauges) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v int64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge(g.accepting, truth(g.Queue.Healthy() == nil))
+	gauge(g.open, float64(g.Listener.Open()))
+	timeouts, panics := g.Hooks.Failures()
+	counter(g.hooks, timeouts, "timeout")
+	counter(g.hooks, panics, "panic")
+
+	q := g.Queue.Stat()
+	gauge(g.messages, float64(q.Messages))
+	gauge(g.recipients, float64(q.Recipients))
+	gauge(g.bytes, float64(q.Bytes))
+	d := g.Outbound.Stat()
+	states := func(desc *prometheus.Desc, waiting, ready, running int, labels ...string) {
+		gauge(desc, float64(waiting), append(labels, "waiting")...)
+		gauge(desc, float64(ready), append(labels, "ready")...)
+		gauge(desc, float64(running), append(labels, "running")...)
+	}
+	states(g.deliveries, d.Waiting, d.Ready, d.Running)
+	n := g.Outbound.Counts()
+	counter(g.reportErrors, n.DSNFailed)
+	counter(g.doubles, n.Double)
+
+	now := g.Now()
+	age := func(t time.Time) float64 { return max(now.Sub(t), 0).Seconds() }
+	top, rest := g.Outbound.Overview(g.Destinations)
+	all, suspended := len(top)+rest.Destinations, rest.Suspended
+	for _, d := range top {
+		off := !d.SuspendedUntil.IsZero()
+		if off {
+			suspended++
+		}
+		if d.Domain == other || !utf8.ValidString(d.Domain) { // no label of its own
+			add(&rest, d)
+			continue
+		}
+		gauge(g.oldest, age(d.Oldest), d.Domain)
+		states(g.waiting, d.Waiting, d.Ready, d.Running, d.Domain)
+		gauge(g.suspended, truth(off), d.Domain)
+		if d.Limit > 0 {
+			gauge(g.limit, float64(d.Limit), d.Domain)
+		}
+	}
+	if rest.Destinations > 0 {
+		gauge(g.oldest, age(rest.Oldest), other)
+		states(g.waiting, rest.Waiting, rest.Ready, rest.Running, other)
+		gauge(g.suspended, float64(rest.Suspended), other)
+	}
+	gauge(g.destinations, float64(all))
+	gauge(g.suspendedDestinations, float64(suspended))
+
+	p := g.Pool.Stats()
+	gauge(g.poolConnections, float64(p.Open-p.Idle), "busy")
+	gauge(g.poolConnections, float64(p.Idle), "idle")
+	gauge(g.poolWaiting, float64(p.Waiting))
+	counter(g.dials, int64(p.Dials))
+	counter(g.reuses, int64(p.Reuses))
+	gauge(g.unreachable, float64(len(g.Pool.Unreachable())))
+
+	space, err := g.Free()
+	if err != nil {
+		return // without a value nobody takes it for one
+	}
+	gauge(g.free, float64(space.Bytes))
+	gauge(g.size, float64(space.TotalBytes))
+	if space.TotalFiles > 0 {
+		gauge(g.inodes, float64(space.Files))
+	}
+}
+
+// add sums d up with the rest.
+func add(rest *schedule.Rest, d schedule.DestinationStat) {
+	if rest.Destinations == 0 || d.Oldest.Before(rest.Oldest) {
+		rest.Oldest = d.Oldest
+	}
+	rest.Destinations++
+	rest.Waiting += d.Waiting
+	rest.Ready += d.Ready
+	rest.Running += d.Running
+	if !d.SuspendedUntil.IsZero() {
+		rest.Suspended++
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"fmt"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/control"
+	"tarishi/internal/mail"
+	"tarishi/internal/smtptest"
+)
+
+// TestStopIsBounded: a session and an attempt that do not end have
+// force_shutdown_timeout together, not each. Meanwhile the control socket
+// answers.
+func TestStopIsBounded(t *testing.T) {
+	const grace = 5 * time.Second
+	reached := make(chan struct{})
+	to := smtptest.New(t, smtptest.On(smtptest.Dot, func(smtptest.Event) smtptest.Action {
+		close(reached)
+		return smtptest.Silence()
+	}))
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"me": "me.test\n", "plugins": "relay\n", "relay_acl_allow": "127.0.0.1\n", "dns.ini": "servers[]=127.0.0.1:9\n",
+		"smtp.ini":     fmt.Sprintf("listen=127.0.0.1:0\nforce_shutdown_timeout=%s\n", grace),
+		"outbound.ini": fmt.Sprintf("[default]\nhost=127.0.0.1:%d\n", to.Port()),
+	} {
+		path := filepath.Join(root, "config", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, problems := conf.Load(root)
+	if errs := problems.Errors(); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	stop, s := launch(t, cfg)
+	env := &mail.Envelope{
+		ID: mail.NewID(mail.NewConnectionID(), 1), From: mail.Address{Local: "s", Domain: "from.test"},
+		Recipients: []mail.Recipient{{Address: mail.Address{Local: "r", Domain: "to.test"}}}, Received: time.Now(),
+	}
+	content := mail.Memory{[]byte("Subject: hello\r\n\r\nbody\r\n")}
+	if err := s.queue.Put(env, content); err != nil {
+		t.Fatal(err)
+	}
+	s.outbound.Enqueue(mail.NewPending(env, content.Size()))
+	<-reached
+	connect := func() *textproto.Conn {
+		c, err := textproto.Dial("tcp", s.listener.Addrs()[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, _, err := c.ReadResponse(220); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	client, idle := connect(), connect()
+	for _, c := range []struct {
+		line string
+		code int
+	}{{"EHLO client.test", 250}, {"MAIL FROM:<s@from.test>", 250}, {"RCPT TO:<r@to.test>", 250}, {"DATA", 354}} {
+		if err := client.PrintfLine("%s", c.line); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := client.ReadResponse(c.code); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	if _, _, err := idle.ReadResponse(421); err != nil {
+		t.Fatal(err)
+	}
+	commands, err := control.Dial(t.Context(), filepath.Join(root, "queue"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stat, err := commands.Stat(t.Context(), 0); err != nil || !stat.Running || stat.Messages != 1 {
+		t.Errorf("while it stops: %+v, %v", stat, err)
+	}
+	if err := commands.Close(); err != nil {
+		t.Error(err)
+	}
+	<-stopped
+	if took := time.Since(began); took >= 2*grace {
+		t.Errorf("stopping took %v", took)
+	}
+}
