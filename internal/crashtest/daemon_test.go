@@ -15,7 +15,7 @@ import (
 
 // patience bounds every single wait. Tests never depend on it: it ends those
 // that fail.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 var buildDir string
 

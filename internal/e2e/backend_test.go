@@ -110,6 +110,8 @@ func TestPostfixAuth(t *testing.T) {
 		if i == len(mechanisms) {
 			// All that were relayed one after the other took one connection for each
 			// user; the first one was the test's own, which waited for the greeting.
+			logins := regexp.MustCompile(`: client=.*, sasl_method=`)
+			eventually(t, "Postfix's log of them", func() bool { return len(logins.FindAllString(p.Log(), -1)) >= i*each })
 			if n := strings.Count(p.Log(), "]: connect from ") - 1; n != len(mechanisms) {
 				t.Errorf("%d connections for %d users", n, len(mechanisms))
 			}
@@ -150,6 +152,7 @@ func TestPostfixAuth(t *testing.T) {
 	d.awaitLog(` forwarded .*domain=cram-md5\.smtp-forward\.test .*tls="TLSv1\.3 .*auth=true reused=false .*queued as`)
 	d.awaitLog(` forwarded .*domain=cram-md5\.smtp-forward\.test .*tls="TLSv1\.3 .*auth=true reused=true .*queued as`)
 	d.awaitLog(` delivered .*to=to@cram-md5\.outbound\.test .*tls="TLSv1\.3 .*auth=true .*queued as`)
+	eventually(t, "Postfix's log of all", func() bool { return strings.Count(p.Log(), ", sasl_method=") >= each*len(domains) })
 	seen, session := map[string]int{}, map[string]string{}
 	line := regexp.MustCompile(`smtpd\[(\d+)\]: (?:(connect) from|.*: client=.*, sasl_method=(\S+), sasl_username=(\S+))`)
 	for _, m := range line.FindAllStringSubmatch(p.Log(), -1) {

@@ -64,6 +64,16 @@ var breaks = []fault{
 	{"code 999", smtptest.Reply("999 what")},
 }
 
+// limits are a route's timeouts: long, so that only a fault reaches them, unless
+// the fault is that nothing comes.
+func limits(name string) string {
+	seconds := 60
+	if strings.Contains(name, "silence") || strings.Contains(name, "stall") {
+		seconds = 6
+	}
+	return fmt.Sprintf("connect_timeout=%[1]d\ncommand_timeout=%[1]d\nsubmission_timeout=%[1]d\n", seconds)
+}
+
 // endless reports whether a fault is a reply that says what it means, and only
 // goes on for too long. To the final dot that is as good as any.
 func (f fault) endless() bool { return strings.HasPrefix(f.name, "100 kB") }
@@ -257,20 +267,23 @@ func TestFaults(t *testing.T) {
 	for i, r := range rows {
 		peers[i] = peer(t, r.peer...)
 		fmt.Fprintf(&domains, "row%d.test\n", i)
-		fmt.Fprintf(&ini, "[row%d.test]\nhost=%s\nconnect_timeout=3\ncommand_timeout=3\nsubmission_timeout=3\n%s",
-			i, peers[i].Addr(), r.section)
+		fmt.Fprintf(&ini, "[row%d.test]\nhost=%s\n%s%s", i, peers[i].Addr(), limits(r.name), r.section)
 	}
 	d := Start(t, map[string]string{
 		"plugins": "rcpt_to.in_host_list\nqueue/smtp_forward\n", "host_list": domains.String(), "smtp_forward.ini": ini.String(),
 	})
 	// They wait much and work little.
-	slots := make(chan struct{}, 100)
+	slots, wide := make(chan struct{}, 100), make(chan struct{}, 8) // wide: for much content
 	var running sync.WaitGroup
 	logged := make([]string, len(rows))
 	for i := range rows {
 		slots <- struct{}{}
 		running.Go(func() {
 			defer func() { <-slots }()
+			if rows[i].content != "" {
+				wide <- struct{}{}
+				defer func() { <-wide }()
+			}
 			logged[i] = rows[i].run(t, d, peers[i], fmt.Sprintf("row%d.test", i))
 		})
 	}
@@ -404,7 +417,7 @@ func TestFaultsWithAnotherHost(t *testing.T) {
 	add := func(name, want string, atGood int, stage smtptest.Stage, a smtptest.Action) {
 		r := row{name: string(stage) + ": " + name, want: want, atGood: atGood, good: peer(t)}
 		r.bad = peer(t, smtptest.On(stage, smtptest.Always(a)))
-		fmt.Fprintf(&ini, "[row%d.test]\nhost=%s,%s\nconnect_timeout=3\ncommand_timeout=3\nsubmission_timeout=3\n", len(rows), r.bad.Addr(), r.good.Addr())
+		fmt.Fprintf(&ini, "[row%d.test]\nhost=%s,%s\n%s", len(rows), r.bad.Addr(), r.good.Addr(), limits(name))
 		rows = append(rows, r)
 	}
 	for _, f := range breaks {

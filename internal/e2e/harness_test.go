@@ -22,7 +22,7 @@ import (
 
 // patience bounds every single wait. Tests never depend on it: it ends those
 // that fail.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 var buildDir string
 
@@ -216,13 +216,20 @@ func sink(t *testing.T, o loadtest.SinkOptions) *loadtest.Sink {
 	return s
 }
 
+// given are the ports that freePort has returned.
+var given sync.Map
+
 // freePort is a loopback port that was free a moment ago, for programs that
-// cannot choose one. It is none of those that systems give to clients.
+// cannot choose one. It is none of those that systems give to clients, and no
+// other test here gets it.
 func freePort(t *testing.T) int {
 	t.Helper()
 	var last error
 	for range 100 {
 		port := 20_000 + rand.N(12_000)
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			ln.Close()

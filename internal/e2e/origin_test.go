@@ -50,6 +50,8 @@ func TestPostfixLearnsTheClient(t *testing.T) {
 	send("127.0.0.65", "xclient", "250 ")
 	send("127.0.0.68", "queued", "250 ")
 	next.WaitMessages(16)
+	clients := regexp.MustCompile(`smtpd\[\d+\]: \w+: client=`)
+	eventually(t, "Postfix's log of 16 messages", func() bool { return len(clients.FindAllString(p.Log(), -1)) >= 16 })
 	log := p.Log()
 	for _, c := range []struct {
 		client, origin string // last numbers of 127.0.0.x

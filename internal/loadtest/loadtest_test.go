@@ -54,7 +54,7 @@ func TestLoadReachesSink(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := listen(t, SinkOptions{})
-			ctx := within(t, 30*time.Second)
+			ctx := within(t, 2*time.Minute)
 			c.load.Addr, c.load.Run = s.Addr(), 3
 			r := c.load.Send(ctx)
 			if r.Accepted != c.load.Messages || r.Refused+r.Failed+r.Uncertain != 0 || r.Err != nil {
@@ -84,7 +84,7 @@ func TestLoadReachesSink(t *testing.T) {
 
 func TestDomains(t *testing.T) {
 	s := listen(t, SinkOptions{Keep: true, NoPipelining: true})
-	r := Load{Addr: s.Addr(), Messages: 7, Recipients: 2, Domains: 3, Domain: "many.test", Pipelining: true}.Send(within(t, 30*time.Second))
+	r := Load{Addr: s.Addr(), Messages: 7, Recipients: 2, Domains: 3, Domain: "many.test", Pipelining: true}.Send(within(t, 2*time.Minute))
 	if r.Accepted != 7 {
 		t.Fatal(r.Err)
 	}
@@ -118,9 +118,13 @@ func TestSinkOffers(t *testing.T) {
 
 func TestDuration(t *testing.T) {
 	s := listen(t, SinkOptions{})
-	r := Load{Addr: s.Addr(), Clients: 3, Duration: 50 * time.Millisecond, Size: 100}.Send(within(t, 30*time.Second))
-	if r.Accepted == 0 || r.Accepted != s.Stats().Messages {
-		t.Errorf("%d accepted, sink took %d", r.Accepted, s.Stats().Messages)
+	ctx := within(t, 2*time.Minute)
+	accepted := 0
+	for d := 50 * time.Millisecond; accepted == 0 && ctx.Err() == nil; d *= 2 { // a busy machine may send nothing in that time
+		accepted = Load{Addr: s.Addr(), Clients: 3, Duration: d, Size: 100}.Send(ctx).Accepted
+	}
+	if accepted == 0 || accepted != s.Stats().Messages {
+		t.Errorf("%d accepted, sink took %d", accepted, s.Stats().Messages)
 	}
 }
 
@@ -128,7 +132,7 @@ func TestContentSurvives(t *testing.T) {
 	s := listen(t, SinkOptions{Keep: true})
 	for _, size := range []int{1, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 70_000, 200_001} {
 		before := len(s.Messages())
-		r := Load{Addr: s.Addr(), Messages: 1, Size: size, Pipelining: true, Run: 9}.Send(within(t, 30*time.Second))
+		r := Load{Addr: s.Addr(), Messages: 1, Size: size, Pipelining: true, Run: 9}.Send(within(t, 2*time.Minute))
 		if r.Accepted != 1 {
 			t.Fatal(r.Err)
 		}
@@ -146,7 +150,7 @@ func TestContentSurvives(t *testing.T) {
 func TestSinkRefuses(t *testing.T) {
 	t.Run("at the final dot", func(t *testing.T) {
 		s := listen(t, SinkOptions{Defer: 0.25})
-		r := Load{Addr: s.Addr(), Messages: 40, Clients: 2}.Send(within(t, 30*time.Second))
+		r := Load{Addr: s.Addr(), Messages: 40, Clients: 2}.Send(within(t, 2*time.Minute))
 		if r.Accepted != 30 || r.Refused != 10 || s.Stats().Deferred != 10 || r.Err == nil {
 			t.Errorf("report %+v, sink %+v", r, s.Stats())
 		}
@@ -163,7 +167,7 @@ func TestSinkRefuses(t *testing.T) {
 				return ""
 			}})
 			l := Load{Addr: s.Addr(), Messages: 4, Recipients: 3, Pipelining: pipelining}
-			r := l.Send(within(t, 30*time.Second))
+			r := l.Send(within(t, 2*time.Minute))
 			if r.Accepted != 3 || r.Refused != 1 || r.Recipients() != 6 {
 				t.Errorf("report %+v, recipients %d", r, r.Recipients())
 			}
@@ -223,11 +227,11 @@ func TestLostSessions(t *testing.T) {
 		}
 	}()
 	l := Load{Addr: ln.Addr().String(), Messages: 3, Size: 200}
-	if r := l.Send(within(t, 30*time.Second)); r.Uncertain != 1 || r.Accepted != 0 || r.Sessions != 1 || r.Err == nil {
+	if r := l.Send(within(t, 2*time.Minute)); r.Uncertain != 1 || r.Accepted != 0 || r.Sessions != 1 || r.Err == nil {
 		t.Errorf("impatient: %+v", r)
 	}
-	l.Patience = time.Second
-	if r := l.Send(within(t, 30*time.Second)); r.Uncertain != 3 || r.Sessions != 3 {
+	l.Patience = time.Minute
+	if r := l.Send(within(t, 2*time.Minute)); r.Uncertain != 3 || r.Sessions != 3 {
 		t.Errorf("patient: %+v", r)
 	}
 }

@@ -198,6 +198,7 @@ func (w *world) Policy(_ context.Context, domain string) *mtasts.Policy { return
 type impatient struct {
 	*pool.Pool
 	silent map[string]bool // domains
+	healed *atomic.Bool    // they are no more
 	served *served
 }
 
@@ -207,7 +208,7 @@ type served struct {
 }
 
 func (p impatient) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c mail.Content) (smtpclient.Result, error) {
-	if p.silent[env.Recipients[0].Address.Domain] {
+	if p.silent[env.Recipients[0].Address.Domain] && !p.healed.Load() {
 		t.CommandTimeout, t.SubmissionTimeout = 200*time.Millisecond, 200*time.Millisecond
 	}
 	res, err := p.Pool.Send(ctx, t, env, c)
@@ -256,20 +257,20 @@ func newRelay(t *testing.T, w *world, dir string) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resolver, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}, Timeout: 500 * time.Millisecond, Tries: 1})
+	resolver, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}, Timeout: time.Second, Tries: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &relay{t: t, queue: q, logs: logs}
 	p := pool.New(pool.Options{Connect: w.connect, Log: log.Named("pool")})
 	r.out = outbound.New(outbound.Options{
-		Me: me, ConcurrencyMax: 100, EnableTLS: true, STS: w, PublicIP: publicIP, ConnectTimeout: 500 * time.Millisecond,
+		Me: me, ConcurrencyMax: 100, EnableTLS: true, STS: w, PublicIP: publicIP, ConnectTimeout: 3 * time.Second,
 		PoolTimeout: 10 * time.Second, PoolConcurrencyMax: 5, Grace: 20 * time.Second, Jitter: 0.2,
 		Config: &conf.Outbound{
 			TempFailIntervals: []time.Duration{500 * time.Millisecond, time.Second}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
 			Destinations: w.sections,
 		},
-		Queue: q, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: impatient{p, w.silent, &r.served}, Mail: maillog.New(log), Log: log,
+		Queue: q, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: impatient{p, w.silent, &w.healed, &r.served}, Mail: maillog.New(log), Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	under, sink := context.WithCancel(context.Background()) // what outbound works with goes after it

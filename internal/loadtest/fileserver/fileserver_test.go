@@ -22,7 +22,7 @@ func TestEverythingArrives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ended := make(chan error, 2)
 	go func() { ended <- sink.Run(ctx) }()
@@ -82,7 +82,7 @@ func TestNextHopRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	running := make(chan error, 1)
 	go func() { running <- sink.Run(ctx) }()

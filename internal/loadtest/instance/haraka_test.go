@@ -75,7 +75,7 @@ func TestHaraka(t *testing.T) {
 		t.Fatal(err)
 	}
 	tools(t, map[string]string{"npm": fakeNPM, "node": "export " + stub + "=1\nexec '" + self + "' \"$@\"\n"})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cache := filepath.Join(t.TempDir(), "cache")
 	var said bytes.Buffer

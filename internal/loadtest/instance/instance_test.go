@@ -10,7 +10,7 @@ import (
 )
 
 func TestProcess(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	p, err := Start(exec.Command("sh", "-c", "echo one; echo two >&2; exec sleep 60"))
 	if err != nil {
@@ -55,7 +55,7 @@ func TestTarishiAddresses(t *testing.T) {
 	if err := os.WriteFile(fake, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	s, err := Tarishi(ctx, fake, dir, 2)
 	if err != nil {
@@ -82,7 +82,7 @@ func TestPostfix(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil { // its user must get through
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	s, err := Postfix(ctx, dir+"/instance", nil)
 	if err != nil {

@@ -98,6 +98,11 @@ func Postfix(ctx context.Context, dir string, settings map[string]string, prefix
 		return nil, err
 	}
 	config := filepath.Join(dir, "config")
+	for _, name := range []string{dir, config, filepath.Join(dir, "queue"), data, config + "/main.cf", config + "/master.cf"} {
+		if err := os.Chmod(name, 0o755); err != nil { // its users must get through, whatever the umask
+			return nil, err
+		}
+	}
 	p, err := Start(command(prefix, postfixPath, "-c", config, "start-fg"))
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ func TestSyncs(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if n, err := Syncs(ctx, file); n != 3 || err != nil {
 		t.Errorf("%d syncs, %v, want 3", n, err)

@@ -11,7 +11,7 @@ import (
 )
 
 // startTime bounds the time until a server listens.
-const startTime = 30 * time.Second
+const startTime = time.Minute
 
 // Server is a mail server that listens.
 type Server struct {
