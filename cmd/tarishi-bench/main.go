@@ -81,14 +81,20 @@ func parse() options {
 	flag.BoolVar(&o.pipelining, "pipelining", true, "the load generator pipelines")
 	flag.BoolVar(&o.postfix, "postfix", true, "measure Postfix too, if it is installed")
 	flag.BoolVar(&o.haraka, "haraka", true, "measure Haraka too, if node and npm are installed")
-	names := flag.String("part", strings.Join(defaultParts(), ","), "run these `parts`")
+	names := flag.String("part", strings.Join(defaultParts(), ","), "run these `parts`, of "+strings.Join(partNames(), ", "))
 	only := flag.String("only", "", "run the loads whose \"part: load\" matches this `pattern`")
 	flag.Parse()
 	o.parts = strings.Split(*names, ",")
 	pattern, err := regexp.Compile(*only)
-	if err != nil || flag.NArg() > 0 || o.runs < 1 || o.total <= 0 {
-		fmt.Fprintln(os.Stderr, "tarishi-bench: bad arguments", err)
-		flag.Usage()
+	switch {
+	case err != nil:
+	case flag.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	case o.runs < 1 || o.total <= 0:
+		err = errors.New("-k and -time must be above 0")
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "tarishi-bench: %v\nTry '%s -h'.\n", err, os.Args[0])
 		os.Exit(2)
 	}
 	o.only = pattern
@@ -182,7 +188,7 @@ func choose(o options) ([]part, error) {
 	for _, name := range o.parts {
 		i := slices.IndexFunc(parts, func(p part) bool { return p.name == strings.TrimSpace(name) })
 		if i < 0 {
-			return nil, fmt.Errorf("no part %q", name)
+			return nil, fmt.Errorf("no part %q: there are %s", name, strings.Join(partNames(), ", "))
 		}
 		p := parts[i]
 		p.loads = nil

@@ -22,7 +22,7 @@ type result struct {
 	messages    int
 	connections int     // at the sink: those that were open and new ones
 	cpu         float64 // milliseconds a message
-	memory      float64 // MB
+	memory      float64 // MiB
 	tally       loadtest.Tally
 	drained     bool // the queue had time to empty
 	err         error
@@ -54,18 +54,9 @@ func (b *bench) measure(ctx context.Context, sys *system, l load) result {
 // accepted.
 func (b *bench) run(ctx context.Context, sys *system, l load, duration time.Duration) result {
 	syscall.Sync() // nobody pays for what an earlier run left to be written
-	b.started++
-	run := uint16(b.started)
 	before, seen := sys.usage(), sys.sink.Stats()
-	report := loadtest.Load{
-		Addr: sys.addr, Run: run, Clients: l.clients, Messages: l.messages, Duration: duration, Size: l.size,
-		Recipients: l.recipients, Domain: domain, Domains: l.destinations, Pipelining: b.pipelining,
-	}.Send(ctx)
-	drain, cancel := context.WithTimeout(ctx, 5*duration+5*time.Second)
-	defer cancel()
-	tally := sys.sink.Await(drain, report)
+	report, tally, drained := b.send(ctx, sys, l, duration, 5*duration+5*time.Second)
 	after := sys.usage()
-	defer sys.sink.Forget(run)
 	memory := after.PSS
 	if memory == 0 {
 		memory = after.RSS
@@ -79,9 +70,26 @@ func (b *bench) run(ctx context.Context, sys *system, l load, duration time.Dura
 		cpu:         float64((after.CPU - before.CPU).Microseconds()) / 1000 / float64(max(report.Accepted, 1)),
 		memory:      float64(memory) / (1 << 20),
 		tally:       tally,
-		drained:     drain.Err() == nil,
+		drained:     drained,
 		err:         errors.Join(report.Err, sys.ended()),
 	}
+}
+
+// send sends a load, as many messages as fit into duration if it does not say
+// how many. Then it waits, no longer than patience, until the sink has what was
+// accepted: drained tells whether that was enough.
+func (b *bench) send(ctx context.Context, sys *system, l load, duration, patience time.Duration) (report *loadtest.Report, tally loadtest.Tally, drained bool) {
+	b.started++
+	run := uint16(b.started)
+	defer sys.sink.Forget(run)
+	report = loadtest.Load{
+		Addr: sys.addr, Run: run, Clients: l.clients, Messages: l.messages, Duration: duration, Size: l.size,
+		Recipients: l.recipients, Domain: domain, Domains: l.destinations, Pipelining: b.pipelining,
+	}.Send(ctx)
+	drain, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tally = sys.sink.Await(drain, report)
+	return report, tally, drain.Err() == nil
 }
 
 // ended tells why a server that should run does not.
@@ -159,18 +167,12 @@ func measureMemory(ctx context.Context, b *bench, p part) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(b.out, "| load | resident before, MB | at most, MB | seconds to accept | seconds to deliver |\n|---|---:|---:|---:|---:|")
+	fmt.Fprintln(b.out, "| load | resident before, MiB | at most, MiB | seconds to accept | seconds to deliver |\n|---|---:|---:|---:|---:|")
 	for _, l := range p.loads {
 		sys := f.systems[tarishiQueue]
 		before := sys.usage().RSS
-		b.started++
-		report := loadtest.Load{
-			Addr: sys.addr, Run: uint16(b.started), Clients: l.clients, Messages: l.messages, Size: l.size, Domain: domain, Pipelining: b.pipelining,
-		}.Send(ctx)
-		drain, cancel := context.WithTimeout(ctx, time.Minute)
-		tally := sys.sink.Await(drain, report)
-		x := result{tally: tally, drained: drain.Err() == nil, err: report.Err, messages: report.Accepted}
-		cancel()
+		report, tally, drained := b.send(ctx, sys, l, 0, time.Minute)
+		x := result{tally: tally, drained: drained, err: report.Err, messages: report.Accepted}
 		peak := sys.usage().Peak
 		fmt.Fprintf(b.out, "| %s | %.0f | %.0f | %.1f | %.1f |\n", l.name, float64(before)/(1<<20), float64(peak)/(1<<20),
 			report.Elapsed.Seconds(), tally.Elapsed.Seconds())

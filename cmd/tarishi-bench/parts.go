@@ -143,10 +143,17 @@ func shape(name string, clients, recipients int) load {
 	}
 }
 
-func defaultParts() []string {
+// partNames are the names of the parts, of those that only run when somebody
+// asks for them too.
+func partNames() []string { return namesOf(func(part) bool { return true }) }
+
+// defaultParts are the parts that run when nobody asks for some.
+func defaultParts() []string { return namesOf(func(p part) bool { return !p.extra }) }
+
+func namesOf(wanted func(part) bool) []string {
 	var names []string
 	for _, p := range parts {
-		if !p.extra {
+		if wanted(p) {
 			names = append(names, p.name)
 		}
 	}

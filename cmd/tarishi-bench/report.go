@@ -29,7 +29,7 @@ func medianOf(rs []result, f func(result) float64) float64 {
 
 // print prints the medians of all runs.
 func (r results) print(out io.Writer, loads []load) {
-	fmt.Fprintln(out, "| load | system | accepted msg/s | delivered rcpt/s | ack p50 / p95 / p99 / max, ms | sink connections of messages | CPU ms/msg | memory MB | lost | doubled |")
+	fmt.Fprintln(out, "| load | system | accepted msg/s | delivered rcpt/s | ack p50 / p95 / p99 / max, ms | sink connections of messages | CPU ms/msg | memory MiB | lost | doubled |")
 	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
 	var troubles []string
 	for _, l := range loads {
