@@ -176,7 +176,7 @@ func fieldValue(f []byte) string {
 }
 
 func makeField(name, value string) []byte {
-	value = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(value)
+	value = strings.ReplaceAll(strings.ReplaceAll(value, "\r\n", "\n"), "\r", "\n")
 	lines := strings.Split(strings.TrimRight(value, "\n"), "\n")
 	var b strings.Builder
 	b.WriteString(name + ": ")

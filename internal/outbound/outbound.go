@@ -116,6 +116,7 @@ type Options struct {
 
 // Waits that no setting covers.
 const (
+	idleWorker   = 5 * time.Second  // after that a goroutine that makes attempts ends
 	disabledPoll = time.Second      // how often Disabled is asked, as in Haraka
 	longestSleep = time.Minute      // the clock may be set, and timers stand still while the machine sleeps
 	localWait    = 5 * time.Minute  // after trouble of our own: a DSN or a settlement that cannot be written
@@ -250,13 +251,18 @@ func (o *Outbound) Run(ctx context.Context) error {
 	defer cut()
 	var running sync.WaitGroup
 	running.Go(func() { o.load(ctx) })
+	next := make(chan *schedule.Unit) // to a worker that has nothing to do
 	for ctx.Err() == nil {
 		units, debts, wait := o.due()
 		if len(debts) > 0 {
 			running.Go(func() { o.repay(debts) })
 		}
 		for _, u := range units {
-			running.Go(func() { o.attempt(attempts, u) })
+			select {
+			case next <- u:
+			default:
+				running.Go(func() { o.work(ctx, attempts, u, next) })
+			}
 		}
 		o.sleep(ctx, wait)
 	}
@@ -282,6 +288,25 @@ func (o *Outbound) Run(ctx context.Context) error {
 	o.mu.Unlock()
 	o.repay(debts)
 	return nil
+}
+
+// work makes an attempt at u, and then at what comes by next, until nothing has
+// come for a while or ctx ends. To begin a goroutine for each attempt would cost
+// more: its stack has to grow every time.
+func (o *Outbound) work(ctx, attempts context.Context, u *schedule.Unit, next <-chan *schedule.Unit) {
+	idle := time.NewTimer(idleWorker)
+	defer idle.Stop()
+	for {
+		o.attempt(attempts, u)
+		idle.Reset(idleWorker)
+		select {
+		case u = <-next:
+		case <-idle.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // load schedules what was in the queue before this process.
