@@ -245,17 +245,23 @@ func (j *Journal) Err() error {
 // name: somebody removed or moved it, and no start will find what is written to
 // it. Roll begins another one.
 func (j *Journal) Missing() (number uint32, missing bool) {
-	j.mu.Lock()
-	var name string
-	if n := len(j.segments); n > 0 && !j.segments[n-1].done {
-		number, name = j.segments[n-1].number, j.segments[n-1].name
-	}
-	j.mu.Unlock()
-	if name == "" {
+	s := j.growing()
+	if s == nil {
 		return 0, false
 	}
-	_, err := j.o.FS.Size(name)
-	return number, errors.Is(err, fs.ErrNotExist)
+	_, err := j.o.FS.Size(s.name)
+	// It may have ended meanwhile, and then it is we who removed it.
+	return s.number, errors.Is(err, fs.ErrNotExist) && j.growing() == s
+}
+
+// growing returns the segment that records go to, or nil.
+func (j *Journal) growing() *segment {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if n := len(j.segments); n > 0 && !j.segments[n-1].done {
+		return j.segments[n-1]
+	}
+	return nil
 }
 
 func newRecord(k Kind, parts [][]byte) (*record, error) {

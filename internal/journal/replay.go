@@ -3,9 +3,11 @@ package journal
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -28,15 +30,18 @@ type Damage struct {
 	Data           io.ReadSeeker // what can be read of the range; unreadable blocks are 0xFF
 }
 
-// Visitor is told what a segment holds, in order of offset.
+// Visitor is told what a segment holds, in order of offset, and by Open of those
+// that cannot be read now and may be another day.
 type Visitor struct {
 	Record func(Record)
 	Damage func(Damage)
+	Unread func(name string, err error)
 }
 
 // Recovery says what Open found.
 type Recovery struct {
 	Segments, Records, Damages int
+	Unread                     int   // segments that stay, and all younger ones with them
 	Cut                        int64 // bytes of batches that were never finished
 }
 
@@ -62,15 +67,17 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 		j.last = max(j.last, f.number)
 		name := segmentName(j.o.Dir, f.number)
 		file, err := j.o.FS.Open(name)
-		if err != nil {
+		if errors.Is(err, vfs.ErrNotRegular) || errors.Is(err, fs.ErrNotExist) {
 			rec.Damages++
 			v.Damage(Damage{Segment: f.number, Reason: "cannot be opened: " + err.Error()})
-			if n, e := j.o.FS.Size(name); e == nil && n >= 0 {
-				// It is a file and may be read another day. Until then it blocks
-				// the removal of younger ones, which may say that what it holds
-				// is done.
-				j.segments = append(j.segments, &segment{number: f.number, name: name, refs: 1, done: true, durable: true})
-			}
+			continue
+		}
+		if err != nil {
+			// It may be read another day. Until then it blocks the removal of
+			// younger ones, which may say that what it holds is done.
+			rec.Unread++
+			v.Unread(name, err)
+			j.segments = append(j.segments, &segment{number: f.number, name: name, refs: 1, done: true, durable: true})
 			continue
 		}
 		s := &segment{number: f.number, name: name, file: file, refs: 1, done: true, durable: true, limit: -1}
@@ -83,8 +90,8 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 		})
 		if err != nil { // as above: another program may read it another day
 			rec.Segments--
-			rec.Damages++
-			v.Damage(Damage{Segment: f.number, Reason: err.Error()})
+			rec.Unread++
+			v.Unread(name, err)
 			file.Close()
 			s.file = nil
 			continue

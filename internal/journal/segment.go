@@ -196,9 +196,8 @@ func (j *Journal) Segments() []Info {
 }
 
 // Remove deletes a segment that is done; it may have no name any more. Open readers
-// stay valid. Segments must
-// be removed oldest first: a younger one may hold what ends a record of an older
-// one.
+// stay valid. Segments must be removed oldest first: a younger one may hold what
+// ends a record of an older one.
 func (j *Journal) Remove(number uint32) error {
 	j.mu.Lock()
 	if len(j.segments) == 0 || j.segments[0].number != number || !j.segments[0].done || j.segments[0].file == nil {

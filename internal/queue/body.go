@@ -19,6 +19,7 @@ type Body struct {
 	chunks mail.Memory
 	size   int64
 	file   *bodyFile // nil: in memory
+	look   int64     // size at which to see whether there is still space
 	sealed bool
 	err    error
 }
@@ -29,6 +30,7 @@ func (q *Queue) NewBody() *Body { return &Body{q: q} }
 const (
 	firstChunk = 8 << 10
 	lastChunk  = 256 << 10
+	lookAgain  = 1 << 20
 )
 
 // Write implements io.Writer. Its errors are of type *reply.Reply and stay.
@@ -41,6 +43,11 @@ func (b *Body) Write(p []byte) (int, error) {
 	}
 	if b.file == nil && b.size+int64(len(p)) > b.q.o.LargeBody {
 		b.err = b.spill()
+	}
+	if b.err == nil && b.file != nil && b.size >= b.look {
+		// The client need not have said how long it is.
+		b.look = b.size + lookAgain
+		b.err = b.q.tight()
 	}
 	if b.err == nil && b.file != nil {
 		var n int

@@ -1,8 +1,10 @@
 package queue
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -48,29 +50,57 @@ func (q *Queue) Room(size int64) error {
 			q.urge()
 		}
 	}
-	if err := q.journal.Err(); err != nil {
+	err := q.journal.Err()
+	if err != nil {
 		return reply.New(452, "4.3.1", "Mail queue cannot be written, please try again later").Because(err)
 	}
-	if err := q.short(h.space, h.err, size); err != nil {
+	if err = h.err; err == nil {
+		err = cmp.Or(q.lackBytes(h.space, size, 1), q.lackInodes(h.space, 0, 1))
+	}
+	if err != nil {
 		return reply.New(452, "4.3.1", "Insufficient system storage, please try again later").Because(err)
 	}
 	return nil
 }
 
-// short says what there would be too little of with size bytes more; one of a
-// hundred inodes must stay free as well.
-func (q *Queue) short(s vfs.Space, err error, size int64) error {
+// tight returns an error when the first half is used of what is free when no mail is
+// accepted any more. The other is for reports and for records of what became of
+// mail, without which the queue would never get shorter. It wraps ENOSPC.
+func (q *Queue) tight() error {
+	s, err := q.fs.Free(q.o.Dir)
+	if err != nil {
+		return nil // who writes will see
+	}
+	if err := cmp.Or(q.lackBytes(s, 0, 2), q.lackInodes(s, 0, 2)); err != nil {
+		return fmt.Errorf("%w: %w", syscall.ENOSPC, err)
+	}
+	return nil
+}
+
+// lackBytes compares what there is with what is wanted and what must stay free, or
+// one of so many parts of that.
+func (q *Queue) lackBytes(s vfs.Space, want, part int64) error {
 	floor := defaultFloor
 	if q.o.MinFree != nil {
 		floor = q.o.MinFree
 	}
-	switch {
-	case err != nil:
-		return err
-	case s.Bytes-size < floor(s.TotalBytes):
-		return fmt.Errorf("%d bytes are free below %s, for a message of %d", s.Bytes, q.o.Dir, size)
-	case s.TotalFiles > 0 && s.Files < s.TotalFiles/100:
-		return fmt.Errorf("%d files can still be made below %s", s.Files, q.o.Dir)
+	return q.lack("bytes", s.Bytes, want, floor(s.TotalBytes)/part)
+}
+
+// lackInodes is lackBytes for inodes, of which one of a hundred must stay free.
+func (q *Queue) lackInodes(s vfs.Space, want, part int64) error {
+	if s.TotalFiles == 0 { // no limit
+		return nil
 	}
-	return nil
+	return q.lack("inodes", s.Files, want, s.TotalFiles/100/part)
+}
+
+func (q *Queue) lack(what string, free, want, keep int64) error {
+	switch {
+	case free-want >= keep:
+		return nil
+	case want == 0:
+		return fmt.Errorf("%d %s are free below %s, and %d must stay free", free, what, q.o.Dir, keep)
+	}
+	return fmt.Errorf("%d %s are free below %s, %d are wanted, and %d must stay free", free, what, q.o.Dir, want, keep)
 }

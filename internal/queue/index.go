@@ -46,8 +46,8 @@ const (
 	files                      // there may be files, though the message is in the journal
 
 	// The message is in the spool and what its state file says is not in memory:
-	// left and size are 0, and the states only say what the journal knows beside
-	// the file.
+	// size is 0, as is left unless it is counted, and the states only say what the
+	// journal knows beside the file.
 	partial
 	counted // a partial entry that the index's sums include
 )
@@ -236,16 +236,17 @@ type index struct {
 	noteBytes  int
 
 	// The messages whose files say all share these entries, which nobody may
-	// change: those whose state file was not read in this run, and those that
-	// recipients and bytes count.
-	unread, dormant *entry
+	// change: those whose state file was not read in this run, and by the number
+	// of recipients that are left those that recipients and bytes count.
+	unread  *entry
+	dormant map[uint32]*entry
 }
 
 func newIndex() index {
 	return index{
 		entries: map[key]*entry{}, odd: map[key]mail.ID{}, oddKeys: map[mail.ID]key{}, texts: texts{seed: maphash.MakeSeed()},
 		recent: recent{promises: map[key]promised{}}, notes: map[key]*noted{},
-		unread: &entry{flags: partial}, dormant: &entry{flags: partial | counted},
+		unread: &entry{flags: partial}, dormant: map[uint32]*entry{},
 	}
 }
 

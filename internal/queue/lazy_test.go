@@ -151,7 +151,7 @@ func TestSleep(t *testing.T) {
 	}
 	asleep := func() (n int) {
 		for _, e := range q.index.entries {
-			if e == q.index.unread || e == q.index.dormant {
+			if e == q.index.unread || e == q.index.dormant[e.left] {
 				n++
 			}
 		}
@@ -181,6 +181,32 @@ func TestSleep(t *testing.T) {
 	}
 	if s := q.Stat(); s != (Stat{}) {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestSumsAfterDamage damages the state files of messages, which the sums include
+// or not yet: they do not when the messages are gone.
+func TestSumsAfterDamage(t *testing.T) {
+	for name, slept := range map[string]bool{"known": true, "not yet known": false} {
+		t.Run(name, func(t *testing.T) {
+			q := open(t, Options{Dir: t.TempDir()})
+			good, bad := envelope(newID(), 2), envelope(newID(), 3)
+			for _, env := range []*mail.Envelope{good, bad} {
+				put(t, q, env, text(50))
+				must(t, q.Settle(env.ID, []int{0}))
+			}
+			retireAll(t, q)
+			if !slept {
+				q = reopen(t, q)
+			}
+			must(t, os.WriteFile(strings.TrimSuffix(q.spool.Path(bad.ID), "eml")+"json", []byte("{}"), 0o600))
+			if n := len(pendings(q)); n != 1 {
+				t.Errorf("%d messages", n)
+			}
+			if s := q.Stat(); s != (Stat{1, 1, 50}) {
+				t.Errorf("%+v", s)
+			}
+		})
 	}
 }
 

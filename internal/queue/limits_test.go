@@ -71,6 +71,53 @@ func TestMinFree(t *testing.T) {
 	q.health.checked = time.Time{}
 	fs.free.Store(512)
 	must(t, q.Healthy())
+	for size, want := range map[int64]string{
+		0:  "511 bytes are free below /q, and 512 must stay free",
+		20: "511 bytes are free below /q, 20 are wanted, and 512 must stay free",
+	} {
+		fs.free.Store(511)
+		q.health.checked = time.Time{}
+		var r *reply.Reply
+		if err := q.Room(size); !errors.As(err, &r) || r.Cause.Error() != want {
+			t.Errorf("%d: %v", size, err)
+		}
+	}
+}
+
+// TestSpaceWhileAContentArrives: nobody has said how long it would be. It may use
+// the first half of what is kept free, for it was welcome, and no more.
+func TestSpaceWhileAContentArrives(t *testing.T) {
+	fs := &tight{FS: crashfs.New()}
+	fs.files.Store(1000)
+	fs.free.Store(512)
+	q := open(t, Options{Dir: "/q", FS: fs, LargeBody: 5000, MinFree: func(int64) int64 { return 512 }})
+	b := q.NewBody()
+	defer b.Discard()
+	write := func() error {
+		_, err := b.Write(text(lookAgain))
+		return err
+	}
+	must(t, write())
+	fs.free.Store(256)
+	must(t, write())
+	fs.free.Store(255)
+	var r *reply.Reply
+	if err := write(); !errors.As(err, &r) || r.Code != 452 {
+		t.Error(err)
+	}
+}
+
+// TestCloseWhileTheDiskIsFull says once what is wrong.
+func TestCloseWhileTheDiskIsFull(t *testing.T) {
+	fs := crashfs.New()
+	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10})
+	env := envelope(newID(), 2)
+	put(t, q, env, text(10))
+	fs.FailFrom(1, 1<<30, syscall.ENOSPC)
+	must(t, q.Settle(env.ID, []int{0}))
+	if err := q.Close(); !errors.Is(err, syscall.ENOSPC) || strings.Count(err.Error(), "no space") != 1 {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestHealthFollowsTheJournal(t *testing.T) {

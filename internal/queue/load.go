@@ -297,8 +297,14 @@ func (q *Queue) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 		q.mu.Unlock()
 		return promise{}, entry{}, fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
 	case errors.Is(err, spool.ErrDamaged), errors.Is(err, fs.ErrNotExist):
+		size, _ := q.spool.ContentSize(id) // with its state nobody else knows that
 		if err := q.condemn(id, entry{}, err); err != nil {
 			return promise{}, entry{}, err
+		}
+		if e.is(counted) {
+			q.mu.Lock()
+			q.index.bytes -= max(0, size)
+			q.mu.Unlock()
 		}
 		return promise{}, entry{}, fmt.Errorf("%w: %s is in corrupt/", ErrUnknown, id)
 	case err != nil:
@@ -307,8 +313,8 @@ func (q *Queue) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	full := e.complete(st, &q.index.texts)
+	q.index.recipients += int(full.left) - int(e.left)
 	if !e.is(counted) {
-		q.index.recipients += int(full.left)
 		q.index.bytes += full.size
 	}
 	q.index.entries[k] = full
@@ -329,9 +335,15 @@ func (q *Queue) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 
 // rest lets a message sleep whose files say all. Caller holds q.mu.
 func (q *Queue) rest(k key, e *entry) {
-	if e.spooled() && !e.is(arriving|stale|partial) {
-		q.index.entries[k] = q.index.dormant
+	if !e.spooled() || e.is(arriving|stale|partial) {
+		return
 	}
+	d := q.index.dormant[e.left]
+	if d == nil {
+		d = &entry{flags: partial | counted, left: e.left}
+		q.index.dormant[e.left] = d
+	}
+	q.index.entries[k] = d
 }
 
 // readState reads a state file and compares it with the content's.

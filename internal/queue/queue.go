@@ -49,7 +49,8 @@
 // beyond the live messages in it, or to 64 in all; from there Put waits for the
 // spillers, or does their work, so that mail comes in as fast as it can be moved.
 // Only a segment that cannot be read or moved lets it grow beyond: then the space
-// that must stay free is the bound.
+// that must stay free is the bound. Half of that is for DSNs and for records of what
+// became of mail: spillers leave it alone, and so do contents that arrive.
 //
 // # Memory and start
 //
@@ -190,10 +191,7 @@ func Open(o Options) (*Queue, error) {
 	}
 	var locked *vfs.LockedError
 	if errors.As(err, &locked) {
-		if locked.PID == 0 {
-			return nil, fmt.Errorf("spool %s is in use by another tarishi", o.Dir)
-		}
-		return nil, fmt.Errorf("spool %s is in use by another tarishi (pid %d)", o.Dir, locked.PID)
+		return nil, fmt.Errorf("spool %s is in use by another tarishi%s", o.Dir, locked.Holder())
 	}
 	return nil, unusable(o.Dir, err)
 }
@@ -303,11 +301,15 @@ func (q *Queue) Close() error {
 	if q.look {
 		return q.journal.Close()
 	}
-	err := q.emptyTrash()
-	if errors.Is(err, journal.ErrClosed) {
+	files := q.emptyTrash()
+	if errors.Is(files, journal.ErrClosed) {
 		return nil
 	}
-	return errors.Join(err, q.journal.Close(), q.lock.Close())
+	err := q.journal.Close()
+	if err == nil { // else the files stay for the same reason
+		err = files
+	}
+	return errors.Join(err, q.lock.Close())
 }
 
 // Stat is how much is in the queue. Messages in the spool whose state nobody

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
+	"os"
+	"os/user"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,20 +47,19 @@ func (q *Queue) recover() error {
 		if err := q.damaged(d); err != nil {
 			q.log.Error("queue: damaged range is not preserved", zap.Error(err))
 		}
-	}})
+	}, Unread: q.unread})
 	if err != nil {
 		return err
 	}
 	q.journal = j
-	// What the journal does not know was never accepted, if it can be read.
-	r.settle(found.Damages == 0 && r.moved == 0)
+	r.settle(found)
 	q.found = ordered(q.index.snapshot())
 	if r.noted > 0 {
 		q.log.Error("queue: there is no room for notes of messages", zap.Int("records", r.noted))
 	}
 	q.log.Info("queue: recovered",
 		zap.Int("messages", len(q.index.entries)), zap.Int("segments", found.Segments), zap.Int("records", found.Records),
-		zap.Int64("cut", found.Cut), zap.Int("damaged", found.Damages), zap.Int("corrupt", r.moved), zap.Int("unaccepted", r.dropped),
+		zap.Int64("cut", found.Cut), zap.Int("damaged", found.Damages), zap.Int("unread", found.Unread), zap.Int("corrupt", r.moved), zap.Int("unaccepted", r.dropped),
 		zap.Duration("time", time.Since(began)))
 	return nil
 }
@@ -237,10 +238,11 @@ func (r *recovery) odd(rec journal.Record) {
 }
 
 // settle decides about what is left: files of finished messages, files without a
-// message, records without their content. whole says that the journal was read
-// without a gap.
-func (r *recovery) settle(whole bool) {
+// message, records without their content.
+func (r *recovery) settle(found journal.Recovery) {
 	q := r.q
+	// What the journal does not know was never accepted, if all of it was read.
+	whole := found.Damages == 0 && r.moved == 0
 	q.mu.Lock()
 	for id, l := range r.files {
 		if _, e := q.index.find(id); e != nil {
@@ -270,7 +272,7 @@ func (r *recovery) settle(whole bool) {
 		}
 	}
 	q.mu.Unlock()
-	if r.unread() {
+	if found.Unread > 0 {
 		// They may belong to messages of which a later start will know.
 		for id := range r.files {
 			q.log.Error("queue: files stay, as a segment cannot be read that may know of their message", zap.String("uuid", string(id)))
@@ -304,9 +306,17 @@ func (r *recovery) settle(whole bool) {
 	}
 }
 
-// unread reports whether there are segments that this start cannot read at all.
-func (r *recovery) unread() bool {
-	return slices.ContainsFunc(r.q.journal.Segments(), func(s journal.Info) bool { return s.Unread })
+// unread tells of a segment that this start cannot read at all. It is where it was.
+func (q *Queue) unread(name string, err error) {
+	fields := []zap.Field{zap.String("name", name), zap.Error(err)}
+	if errors.Is(err, fs.ErrPermission) {
+		who := strconv.Itoa(os.Geteuid())
+		if u, err := user.LookupId(who); err == nil {
+			who = u.Username
+		}
+		fields = append(fields, zap.String("user", who))
+	}
+	q.log.Error("queue: segment cannot be read, its messages wait; it stays, and all younger ones, until a start can read it", fields...)
 }
 
 // damaged preserves a range of the journal that cannot be read.

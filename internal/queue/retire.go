@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -274,6 +275,9 @@ func (q *Queue) retire(ctx context.Context, number uint32) error {
 	if err != nil {
 		return err
 	}
+	if err := q.affords(number, need); err != nil {
+		return err
+	}
 	if err := q.spill(ctx, need); err != nil {
 		return err
 	}
@@ -295,12 +299,50 @@ func (q *Queue) retire(ctx context.Context, number uint32) error {
 	return q.journal.Remove(number)
 }
 
+// affords returns an error if there is no room for the files of all messages that a
+// segment holds: those of half of them would take space and give none back. What
+// tight keeps is touched only for what soon gives back more.
+func (q *Queue) affords(number uint32, ids []mail.ID) error {
+	const block = 4096 // bytes that a file is rounded up to
+	var bytes, inodes int64
+	q.mu.Lock()
+	for _, id := range ids {
+		_, e := q.index.find(id)
+		if e == nil || e.spooled() {
+			continue
+		}
+		inodes++
+		bytes += block
+		if !e.is(large) {
+			inodes++
+			bytes += e.size + block
+		}
+	}
+	q.mu.Unlock()
+	s, err := q.fs.Free(q.o.Dir)
+	if err != nil || inodes == 0 {
+		return nil
+	}
+	if bytes >= q.segment(number).Space || bytes > s.Bytes/2 {
+		err = q.lackBytes(s, bytes, 2)
+	}
+	return cmp.Or(err, q.lackInodes(s, inodes, 2))
+}
+
+// segment describes a segment.
+func (q *Queue) segment(number uint32) journal.Info {
+	for _, s := range q.journal.Segments() {
+		if s.Number == number {
+			return s
+		}
+	}
+	return journal.Info{}
+}
+
 // keepUnreadable moves a segment to corrupt/ of which the disk did not give all:
 // it may do so another day.
 func (q *Queue) keepUnreadable(number uint32) error {
-	list := q.journal.Segments()
-	i := slices.IndexFunc(list, func(s journal.Info) bool { return s.Number == number })
-	if i < 0 || !list[i].Unreadable {
+	if !q.segment(number).Unreadable {
 		return nil
 	}
 	err := q.spool.Keep(q.journal.Name(number), "blocks of it could not be read")

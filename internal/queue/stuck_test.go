@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/mail"
 	"tarishi/internal/vfs"
@@ -330,10 +334,23 @@ func TestSegmentForAnotherDay(t *testing.T) {
 	put(t, q, large, text(9000))
 	must(t, q.Close())
 	q.o.FS = closed{vfs.OS{}, "00000001.log"}
+	logged, seen := observer.New(zap.ErrorLevel)
+	q.o.Log = zap.New(logged)
 	q = open(t, q.o)
 	if n := q.Stat().Messages; n != 0 {
 		t.Error(n)
 	}
+	// It is not damaged: whoever reads the log knows what to do.
+	if list, err := os.ReadDir(filepath.Join(q.o.Dir, "corrupt")); err != nil || len(list) > 0 {
+		t.Error(list, err)
+	}
+	who, err := user.Current()
+	must(t, err)
+	lines := seen.FilterMessageSnippet("until a start can read it").All()
+	if len(lines) != 1 || lines[0].ContextMap()["name"] != q.journal.Name(1) || lines[0].ContextMap()["user"] != who.Username {
+		t.Errorf("%+v", seen.All())
+	}
+	q.o.Log = nil
 	later := envelope(newID(), 1)
 	put(t, q, later, text(9000))
 	must(t, q.Settle(later.ID, []int{0}))

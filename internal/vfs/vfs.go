@@ -99,10 +99,15 @@ type LockedError struct {
 
 // Error implements error.
 func (e *LockedError) Error() string {
+	return e.Name + " is locked by another process" + e.Holder()
+}
+
+// Holder returns " (pid N)", or "" if nobody knows who holds the lock.
+func (e *LockedError) Holder() string {
 	if e.PID == 0 {
-		return e.Name + " is locked by another process"
+		return ""
 	}
-	return fmt.Sprintf("%s is locked by process %d", e.Name, e.PID)
+	return fmt.Sprintf(" (pid %d)", e.PID)
 }
 
 // NoSync returns f without durability: its Sync and SyncDir do nothing. It is

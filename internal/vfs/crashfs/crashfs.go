@@ -117,8 +117,15 @@ const (
 // if it has not. rnd decides with Some.
 func (f *FS) Restart(s Survival, rnd *rand.Rand) *FS {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.crashed = true
+	f.mu.Unlock()
+	return f.Snapshot(s, rnd)
+}
+
+// Snapshot is Restart as if f had crashed now; f goes on.
+func (f *FS) Snapshot(s Survival, rnd *rand.Rand) *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	next := &FS{dirs: map[string]*dir{}}
 	for _, name := range slices.Sorted(maps.Keys(f.dirs)) {
 		next.dirs[name] = f.dirs[name].restart(s, rnd)
