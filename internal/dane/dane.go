@@ -53,9 +53,8 @@ type Policy struct {
 
 // New returns the policy that records make for a server that may be called by
 // any of names: the name under which the records were found comes first, then
-// the mail exchanger's, the domain's and what that is an alias of (RFC 7672 section
-// 3.2.2). It is nil when
-// none of the records is usable.
+// the mail exchanger's, the domain's and what that is an alias of (RFC 7672
+// section 3.2.2). It is nil when none of the records is usable.
 func New(records []Record, names ...string) *Policy {
 	p := &Policy{names: names}
 	for _, r := range records {

@@ -73,10 +73,11 @@ type Resolver struct {
 	slots   chan struct{} // one per exchange in progress
 	now     func() time.Time
 
-	mu      sync.Mutex
-	flights map[question]*flight
-	cache   cache
-	silent  map[string]time.Time // servers that did not answer, and until when they are asked last
+	mu       sync.Mutex
+	flights  map[question]*flight
+	cache    cache
+	silent   map[string]time.Time // servers that did not answer, and until when they are asked last
+	answered map[string]time.Time // when a server answered last
 }
 
 // New returns a Resolver. Without Config.Servers it reads ResolvConf now; when
@@ -91,7 +92,7 @@ func New(c Config) (*Resolver, error) {
 		slots:   make(chan struct{}, maxExchanges),
 		now:     time.Now,
 		flights: map[question]*flight{},
-		silent:  map[string]time.Time{},
+		silent:  map[string]time.Time{}, answered: map[string]time.Time{},
 	}
 	if r.timeout <= 0 {
 		r.timeout = 5 * time.Second
@@ -163,8 +164,8 @@ func (r *Resolver) MX(ctx context.Context, domain string) ([]MX, error) {
 
 // Addrs returns the addresses of a host: IPv6, then IPv4, asked for in
 // parallel, and each in random order, so that no cached answer sends everybody
-// to the same one. When one family fails in any way and the other answers, those are
-// the result. IPv4-mapped addresses come as IPv4; unspecified and multicast
+// to the same one. When one family fails in any way and the other answers, those
+// are the result. IPv4-mapped addresses come as IPv4; unspecified and multicast
 // ones are left out.
 func (r *Resolver) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	a, err := r.Addresses(ctx, host)

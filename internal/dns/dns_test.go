@@ -714,18 +714,77 @@ func TestOneProbe(t *testing.T) {
 	r := newResolver(t, Config{Servers: []string{"192.0.2.1", "192.0.2.2"}})
 	now := time.Now()
 	r.now = func() time.Time { return now }
-	r.heard("192.0.2.1:53", context.DeadlineExceeded)
+	r.heard("192.0.2.1:53", now, context.DeadlineExceeded)
 	now = now.Add(askLast)
 	if first, second := r.order()[0], r.order()[0]; first != "192.0.2.1:53" || second != "192.0.2.2:53" {
 		t.Errorf("asks %s, then %s", first, second)
 	}
-	r.heard("192.0.2.1:53", context.Canceled) // says nothing
-	if s := r.order()[0]; s != "192.0.2.2:53" {
-		t.Errorf("asks %s", s)
-	}
-	r.heard("192.0.2.1:53", errors.New("SERVFAIL"))
+	r.heard("192.0.2.1:53", now, errMalformed)
 	if s := r.order()[0]; s != "192.0.2.1:53" {
 		t.Errorf("asks %s", s)
+	}
+}
+
+// A server that answers other queries, or UDP and not TCP, is not silent; a query
+// that was given up says nothing.
+func TestNotSilent(t *testing.T) {
+	t.Parallel()
+	one, two := dnstest.New(t), dnstest.New(t)
+	r := newResolver(t, Config{Servers: []string{one.Addr(), two.Addr()}, Tries: 1, Timeout: 5 * time.Second})
+	for _, s := range []*dnstest.Server{one, two} {
+		s.MX("slow.example", 1, "mx.example")
+		s.MX("quick.example", 1, "mx.example")
+	}
+	one.Fail("slow.example", dnstest.Drop)
+	slow := make(chan error, 1)
+	go func() {
+		_, err := r.MX(t.Context(), "slow.example")
+		slow <- err
+	}()
+	waitFor(t, func() bool { return one.Count("slow.example", "MX") == 1 })
+	r.heard(one.Addr(), time.Now(), nil) // as if quick.example had been answered
+	if err := <-slow; err != nil {
+		t.Error(err)
+	}
+	if s := r.order()[0]; s != one.Addr() {
+		t.Errorf("a slow name: asks %s", s)
+	}
+
+	one.Fail("gone.example", dnstest.Drop)
+	r.timeout = time.Minute
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, err := r.MX(ctx, "gone.example")
+		slow <- err
+	}()
+	waitFor(t, func() bool { return one.Count("gone.example", "MX") == 1 })
+	r.heard(one.Addr(), time.Now().Add(time.Hour), context.DeadlineExceeded)
+	cancel()
+	if err := <-slow; err == nil {
+		t.Error("no error")
+	}
+	waitFor(t, func() bool { return len(r.slots) == 0 })
+	if s := r.order()[0]; s != two.Addr() {
+		t.Errorf("given up: asks %s", s)
+	}
+
+	ln, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	udpOnly := &dns.Server{PacketConn: ln, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		m.Truncated = true
+		w.WriteMsg(m)
+	})}
+	go udpOnly.ActivateAndServe()
+	defer udpOnly.Shutdown()
+	r.servers[0] = ln.LocalAddr().String()
+	if _, err := r.MX(t.Context(), "quick.example"); err != nil {
+		t.Error(err)
+	}
+	if s := r.order()[0]; s != r.servers[0] || two.Count("quick.example", "MX") != 1 {
+		t.Errorf("without TCP: asks %s", s)
 	}
 }
 

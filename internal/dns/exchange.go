@@ -33,7 +33,6 @@ func (r *Resolver) query(ctx context.Context, q question) (*dns.Msg, error) {
 	for range r.tries {
 		for _, server := range r.order() {
 			m, err := r.ask(ctx, server, q)
-			r.heard(server, err)
 			if err == nil {
 				return m, nil
 			}
@@ -72,17 +71,31 @@ func (r *Resolver) order() []string {
 	return append(first, last...)
 }
 
-// heard notes what came of a query to a server. Time-outs and failures of the
-// network are silence; a query that was given up says nothing.
-func (r *Resolver) heard(server string, err error) {
+// datagram is an exchange over UDP. It tells which servers are silent: TCP may be
+// closed where UDP is answered. A query that was given up says nothing.
+func (r *Resolver) datagram(ctx context.Context, server string, query *dns.Msg) (*dns.Msg, error) {
+	began := r.now()
+	m, err := r.exchange(ctx, "udp", server, query)
+	if err == nil || ctx.Err() == nil {
+		r.heard(server, began, err)
+	}
+	return m, err
+}
+
+// heard notes what came of a query that began then. Time-outs and failures of the
+// network are silence, unless another query was answered since: then it is the name
+// that takes long, as those of dead zones do, and not the server.
+func (r *Resolver) heard(server string, began time.Time, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.now()
 	var failure net.Error
 	switch {
-	case errors.As(err, &failure):
-		r.silent[server] = r.now().Add(askLast)
-	case !errors.Is(err, context.Canceled):
+	case !errors.As(err, &failure):
+		r.answered[server] = now
 		delete(r.silent, server)
+	case !r.answered[server].After(began):
+		r.silent[server] = now.Add(askLast)
 	}
 }
 
@@ -92,11 +105,11 @@ func (r *Resolver) ask(ctx context.Context, server string, q question) (*dns.Msg
 	query := new(dns.Msg).SetQuestion(q.name, q.qtype)
 	query.SetEdns0(udpSize, r.dnssec)
 	query.AuthenticatedData = r.dnssec
-	m, err := r.exchange(ctx, "udp", server, query)
+	m, err := r.datagram(ctx, server, query)
 	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers) {
 		query = new(dns.Msg).SetQuestion(q.name, q.qtype)
 		query.AuthenticatedData = r.dnssec
-		m, err = r.exchange(ctx, "udp", server, query)
+		m, err = r.datagram(ctx, server, query)
 	}
 	if err == nil && m.Truncated {
 		if m, err = r.exchange(ctx, "tcp", server, query); err == nil && m.Truncated {

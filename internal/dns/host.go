@@ -15,9 +15,10 @@ import (
 )
 
 // Host returns the addresses of a host that is configured, not taken from mail:
-// an IP address (brackets are allowed) is itself, then the hosts file, then
-// those of Addrs in the order of the answers, with the search list of ResolvConf for a relative name if the servers
-// come from there too. "localhost" needs no file (RFC 6761 section 6.3).
+// an IP address (brackets are allowed) is itself, then the hosts file, then those
+// of Addrs in the order of the answers, with the search list of ResolvConf for a
+// relative name if the servers come from there too. "localhost" needs no file (RFC
+// 6761 section 6.3).
 func (r *Resolver) Host(ctx context.Context, host string) ([]netip.Addr, error) {
 	if addrs := hostLiteral(host); addrs != nil {
 		return addrs, nil

@@ -167,10 +167,10 @@ func (c *Cache) Policy(ctx context.Context, domain string) *Policy {
 	case now.Before(e.retry) && e.failedID == id:
 	case current && e.id == id:
 		if now.Sub(e.fetched) >= min(refreshAfter, e.policy.age()/2) {
-			c.fetch(domain, id)
+			c.fetch(domain, id, e)
 		}
 	default:
-		if done := c.fetch(domain, id); done != nil {
+		if done := c.fetch(domain, id, e); done != nil {
 			select {
 			case <-done:
 			case <-ctx.Done():
@@ -236,15 +236,20 @@ func (c *Cache) keep(domain string, e *entry) {
 	}
 }
 
-// fetch starts a fetch unless one is under way. What it returns is closed when
-// that has ended; nil after Close.
-func (c *Cache) fetch(domain, id string) <-chan struct{} {
+// fetch starts a fetch unless one is under way, or has ended since the caller
+// saw e: looking up the record takes a while. What it returns is closed when that
+// has ended; nil after Close.
+func (c *Cache) fetch(domain, id string, e *entry) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if done := c.flights[domain]; done != nil || c.closed {
 		return done
 	}
 	done := make(chan struct{})
+	if known := c.entries[domain]; known != nil && !(known.fetched.Equal(e.fetched) && known.retry.Equal(e.retry)) {
+		close(done)
+		return done
+	}
 	c.flights[domain] = done
 	c.running.Go(func() {
 		defer close(done)

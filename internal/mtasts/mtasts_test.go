@@ -220,6 +220,44 @@ func TestDeadServer(t *testing.T) {
 	})
 }
 
+// TestFetchedMeanwhile holds that who was still looking up the record while
+// another's fetch began and ended does not fetch again, whatever came of it.
+func TestFetchedMeanwhile(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		s := newSite(t)
+		s.announce("1")
+		if broken {
+			s.fail()
+		}
+		held := &heldDNS{Resolver: &s.dns, asked: make(chan struct{}), answer: make(chan struct{})}
+		c := New(Options{Resolver: held, Client: s.client, Now: s.clock})
+		t.Cleanup(func() { c.Close() })
+		first := make(chan *Policy)
+		go func() { first <- c.Policy(context.Background(), "d.example") }()
+		<-held.asked
+		second := c.Policy(t.Context(), "d.example")
+		close(held.answer)
+		if p := <-first; (p == nil) != broken || (second == nil) != broken || s.fetches.Load() != 1 {
+			t.Errorf("broken %v: %v and %v with %d fetches", broken, p, second, s.fetches.Load())
+		}
+	}
+}
+
+// heldDNS keeps who asks for the first record waiting.
+type heldDNS struct {
+	Resolver
+	calls         atomic.Int32
+	asked, answer chan struct{}
+}
+
+func (h *heldDNS) TXT(ctx context.Context, name string) ([]string, error) {
+	if h.calls.Add(1) == 1 {
+		close(h.asked)
+		<-h.answer
+	}
+	return h.Resolver.TXT(ctx, name)
+}
+
 // lateDNS answers after a time.
 type lateDNS struct {
 	Resolver
