@@ -15,6 +15,7 @@ import (
 
 	"tarishi/config"
 	"tarishi/internal/conf"
+	"tarishi/internal/control"
 	"tarishi/internal/server"
 )
 
@@ -76,6 +77,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errReported):
+	case errors.Is(err, control.ErrInvalid):
+		fmt.Fprintln(stderr, "tarishi:", err)
+		return exitUsage
 	default:
 		fmt.Fprintln(stderr, "tarishi:", err)
 	}
@@ -162,7 +166,11 @@ func (c *checkCmd) Run(s streams) error {
 	for _, p := range problems {
 		fmt.Fprintln(s.err, p)
 	}
-	if err := server.Check(cfg); err != nil {
+	warnings, err := server.Check(cfg)
+	for _, p := range warnings {
+		fmt.Fprintln(s.err, p)
+	}
+	if err != nil {
 		failed = true
 		fmt.Fprintln(s.err, err)
 	}

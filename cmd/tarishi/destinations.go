@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,13 +15,13 @@ import (
 type queueDestinationsCmd struct {
 	instance
 	output
-	Limit int `default:"20" placeholder:"N" help:"Tell of so many at most, 20 unless told."`
+	Limit int `default:"20" placeholder:"N" help:"Tell of so many at most, 1 to 1000; 20 unless told."`
 }
 
 // Run tells how delivery to each destination goes.
 func (c *queueDestinationsCmd) Run(s streams) error {
 	if c.Limit < 1 {
-		return errors.New("--limit must be at least 1")
+		return errLimit
 	}
 	q, err := c.daemon()
 	if err != nil {

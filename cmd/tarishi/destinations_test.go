@@ -11,7 +11,7 @@ func TestSteeringCommands(t *testing.T) {
 		` +0 +0 +0 +- +- +-  y\.test\n`, ``, "queue", "destinations", "-c", dir)
 	expect(t, 0, `\{"domain":"x\.test","site":"mx\.test","waiting":5,.*"rate":"600/m","suspended_until":".*\}\n\{"domain":"y\.test".*\}\n`, ``,
 		"queue", "destinations", "-c", dir, "--json")
-	expect(t, 1, ``, `tarishi: --limit must be at least 1\n`, "queue", "destinations", "-c", dir, "--limit", "0")
+	expect(t, 2, ``, `tarishi: invalid request: --limit must be at least 1\n`, "queue", "destinations", "-c", dir, "--limit", "0")
 	expect(t, 0, `x\.test  2 recipients, 1 attempt: evil \\x1b\[2J\n`, ``, "queue", "why", "-c", dir, first)
 	expect(t, 0, `\{"domain":"x\.test","recipients":\[1,2\],"attempts":1,"reason":"evil .*\}\n`, ``, "queue", "why", "-c", dir, "--json", first)
 	expect(t, 1, ``, `tarishi: .*: not in the queue\n`, "queue", "why", "-c", dir, none)

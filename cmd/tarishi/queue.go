@@ -81,13 +81,40 @@ type output struct {
 type queueListCmd struct {
 	instance
 	output
-	Domain string `placeholder:"DOMAIN" help:"Only messages with a waiting recipient in this domain."`
-	Sender string `placeholder:"ADDR" help:"Only messages from this address; '@DOMAIN' for all of a domain, '<>' for reports."`
-	Limit  int    `placeholder:"N" help:"Stop after so many."`
+	Domain *string `placeholder:"DOMAIN" help:"Only messages with a waiting recipient in this domain."`
+	Sender *string `placeholder:"ADDR" help:"Only messages from this address; '@DOMAIN' for all of a domain, '<>' for reports."`
+	Limit  *int    `placeholder:"N" help:"Stop after so many; without it the list is whole."`
 }
+
+// filter returns what is asked for. An empty word is more likely a variable that
+// was not set than a wish for the whole queue.
+func (c *queueListCmd) filter() (f control.Filter, err error) {
+	if c.Domain != nil {
+		if f.Domain = *c.Domain; f.Domain == "" {
+			return f, fmt.Errorf("%w: --domain is empty", control.ErrInvalid)
+		}
+	}
+	if c.Sender != nil {
+		if f.Sender = *c.Sender; f.Sender == "" {
+			return f, fmt.Errorf("%w: --sender is empty; reports are from '<>'", control.ErrInvalid)
+		}
+	}
+	if c.Limit != nil {
+		if f.Limit = *c.Limit; f.Limit < 1 {
+			return f, errLimit
+		}
+	}
+	return f, nil
+}
+
+var errLimit = fmt.Errorf("%w: --limit must be at least 1", control.ErrInvalid)
 
 // Run lists the queue.
 func (c *queueListCmd) Run(s streams) error {
+	filter, err := c.filter()
+	if err != nil {
+		return err
+	}
 	q, _, err := c.look(s)
 	if err != nil {
 		return err
@@ -96,7 +123,6 @@ func (c *queueListCmd) Run(s streams) error {
 	out := bufio.NewWriter(s.out)
 	now := time.Now()
 	messages, size := 0, int64(0)
-	filter := control.Filter{Domain: c.Domain, Sender: c.Sender, Limit: c.Limit}
 	err = q.List(context.Background(), filter, func(m *control.Message) error {
 		if c.JSON {
 			return writeJSON(out, m)
@@ -341,7 +367,7 @@ func (c *queueFlushCmd) Run(s streams) error {
 	domain := ""
 	if c.Domain != nil {
 		if domain = *c.Domain; domain == "" {
-			return errors.New("an empty domain: leave it out to flush the whole queue")
+			return fmt.Errorf("%w: an empty domain; leave it out to flush the whole queue", control.ErrInvalid)
 		}
 	}
 	q, err := c.daemon()

@@ -170,8 +170,8 @@ func TestQueueCommands(t *testing.T) {
 		expect(t, 0, regexp.QuoteMeta(fmt.Sprintf(`{"id":"%s","size":%d,"content":"%s"}`+"\n", first, len(hostile), base64.StdEncoding.EncodeToString([]byte(hostile)))),
 			note, "queue", "cat", "-c", dir, "--json", first)
 		expect(t, 1, ``, note+`tarishi: `+none+`: not in the queue\n`, "queue", "show", "-c", dir, none)
-		expect(t, 1, ``, note+`tarishi: invalid request: "\.\./x" is no ID\n`, "queue", "cat", "-c", dir, "../x")
-		expect(t, 1, ``, note+`tarishi: invalid request: .*\n`, "queue", "list", "-c", dir, "--domain", "a b")
+		expect(t, 2, ``, note+`tarishi: invalid request: "\.\./x" is no ID\n`, "queue", "cat", "-c", dir, "../x")
+		expect(t, 2, ``, note+`tarishi: invalid request: .*\n`, "queue", "list", "-c", dir, "--domain", "a b")
 		want := fmt.Sprintf("Q: %s rcpt:1 from:<one\\\\x9b@client.test> domain:x.test\nQ: %[1]s rcpt:1 from:<one\\\\x9b@client.test> domain:y.test\n"+
 			"Q: %s rcpt:1 from:<> domain:y.test\n", first, second)
 		expect(t, 0, want, note, "--qlist", "-c", dir)
@@ -185,7 +185,12 @@ func TestQueueCommands(t *testing.T) {
 	expect(t, 0, `2 deliveries are due now\n`, "", "queue", "flush", "-c", dir, "x.test")
 	expect(t, 0, `\{"deliveries":2\}\n`, "", "queue", "flush", "-c", dir, "--json")
 	expect(t, 0, `2 deliveries are due now\n`, "", "--qunstick", "x.test", "-c", dir)
-	expect(t, 1, ``, `tarishi: an empty domain.*\n`, "queue", "flush", "-c", dir, "")
+	expect(t, 2, ``, `tarishi: invalid request: an empty domain.*\n`, "queue", "flush", "-c", dir, "")
+	expect(t, 2, ``, `tarishi: invalid request: --domain is empty\n`, "queue", "list", "-c", dir, "--domain", "")
+	expect(t, 2, ``, `tarishi: invalid request: --sender is empty.*\n`, "queue", "list", "-c", dir, "--sender=")
+	expect(t, 2, ``, `tarishi: invalid request: sender "bad addr": .*\n`, "queue", "list", "-c", dir, "--sender", "bad addr")
+	expect(t, 2, ``, `tarishi: invalid request: "a b" is no domain\n`, "queue", "list", "-c", dir, "--domain", "a b")
+	expect(t, 2, ``, `tarishi: invalid request: --limit must be at least 1\n`, "queue", "list", "-c", dir, "--limit=-1")
 	expect(t, 2, ``, `(?s)tarishi: .*`, "queue", "remove", "-c", dir)
 	expect(t, 2, ``, `(?s)tarishi: .*`, "queue", "-c", dir)
 

@@ -78,7 +78,7 @@ func (f Filter) matcher() (func(mail.Pending) bool, error) {
 	} else if f.Sender != "" {
 		from, err := mail.ParseAddress(f.Sender)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+			return nil, fmt.Errorf("%w: sender %q: %w", ErrInvalid, f.Sender, err)
 		}
 		host := from.Host()
 		tests = append(tests, func(p mail.Pending) bool {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -39,12 +38,11 @@ func TestSocketLife(t *testing.T) {
 	if _, err := Dial(t.Context(), filepath.Join(dir, "missing")); !errors.Is(err, ErrStopped) {
 		t.Errorf("no folder: %v", err)
 	}
-	stale, err := net.Listen("unix", name)
+	stale, err := listen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stale.(*net.UnixListener).SetUnlinkOnClose(false)
-	stale.Close()
+	stale.Close() // the file stays
 	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrStopped) {
 		t.Errorf("stale socket: %v", err)
 	}

@@ -3,8 +3,10 @@ package delivery
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
@@ -73,6 +75,24 @@ func throttled(replies []*reply.Reply) bool {
 		}
 	}
 	return system
+}
+
+// ownFault returns the reply for a connection from bind that failed on this host,
+// not on the way; nil for all others.
+func ownFault(f *smtpclient.Failure, bind netip.Addr) *reply.Reply {
+	if f == nil || f.Stage != smtpclient.StageConnect {
+		return nil
+	}
+	var call *os.SyscallError
+	if bind.IsValid() && errors.As(f.Err, &call) && call.Syscall == "bind" {
+		return reply.Newf(451, "4.3.5", "Outbound address %s cannot be used: %v", bind, call.Err).Because(f)
+	}
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(f.Err, e) {
+			return reply.Newf(451, "4.3.0", "No socket for a connection: %v", e).Because(f)
+		}
+	}
+	return nil
 }
 
 // unauthenticated reports whether a server that is there does not take the

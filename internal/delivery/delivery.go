@@ -72,14 +72,19 @@ type Options struct {
 	NoIPv6             bool             // leave out IPv6 addresses of names
 	EnableTLS          bool             // opportunistic TLS
 	TLS                conf.TLSOutbound // its lists of hosts
-	TLSConfig          *tls.Config      // for connections to next hops; nil: the default
-	BackendTLS         *tls.Config      // for hops that are a Backend; nil: TLSConfig
 	DANE               bool             // RFC 7672; Resolver knows what is secure
 	STS                Policies         // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration    // 0: smtpclient's
 	PoolTimeout        time.Duration    // how long a connection is kept idle; 0: not at all
 	PoolConcurrencyMax int              // connections per host; 0: no cap
 	PublicIP           netip.Addr       // ours behind NAT; zero: none
+
+	// TLSConfig returns the configuration of a new connection to a next hop, that
+	// shows our certificate or does not; nil: the default. BackendTLS does for hops
+	// that are a Backend; nil: TLSConfig. Another pointer means that connections are
+	// not shared.
+	TLSConfig  func(show bool) *tls.Config
+	BackendTLS func() *tls.Config
 
 	Resolver Resolver
 	Sender   Sender
@@ -93,8 +98,7 @@ type Options struct {
 type Delivery struct {
 	o     Options
 	log   *zap.Logger
-	me    string      // canonical
-	bare  *tls.Config // o.TLSConfig without our certificate
+	me    string // canonical
 	local localAddrs
 }
 
@@ -110,10 +114,6 @@ func New(o Options) *Delivery {
 		o.Interfaces = interfaceAddrs
 	}
 	d := &Delivery{o: o, log: o.Log, me: mail.CanonicalDomain(o.Me)}
-	if o.TLSConfig != nil && len(o.TLSConfig.Certificates) > 0 {
-		d.bare = o.TLSConfig.Clone()
-		d.bare.Certificates = nil
-	}
 	d.local.public, d.local.list, d.local.log = o.PublicIP.Unmap(), o.Interfaces, o.Log
 	return d
 }
@@ -164,6 +164,9 @@ type Result struct {
 	// Throttled is set when a server asked for less: a 421, a 4yz greeting, 4yz
 	// replies for everybody that are not about the mailboxes, or no reply in time.
 	Reached, Throttled bool
+	// Local is set when nothing failed but this host: it has no such outbound
+	// address, or no socket. The outcome says nothing about the destination.
+	Local bool
 
 	// PolicyWanted is the TLS policy of the last address that was tried:
 	// "none", "may", "encrypt", "verify", "dane" or "sts". When none was, it is the
@@ -212,6 +215,7 @@ func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.
 		sent, err := d.o.Sender.Send(ctx, d.target(j, c), j.Envelope, j.Content)
 		res.TLS, res.Authenticated, res.Reused, res.DSN = sent.TLS, sent.Authenticated, sent.Reused, sent.DSN
 		if err == nil {
+			res.Local = false
 			res.from(sent.Addr)
 			res.PolicyGot = c.security.got(sent)
 			d.told(j, c, sent)
@@ -235,12 +239,21 @@ func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.
 		}
 		d.log.Debug("next hop failed", zap.String("uuid", string(j.Envelope.ID)), zap.String("domain", j.Domain),
 			zap.Stringer("hop", c.hop), zap.String("ip", res.IP), zap.String("policy", c.security.wanted), zap.Error(err))
-		if !known || unreadable(f) {
+		fault := ownFault(f, c.hop.Bind)
+		res.Local = (!known || fault != nil) && (tried == 1 || res.Local)
+		if !known {
 			return last // a local problem: another address has it too
+		}
+		if fault != nil {
+			last = fault
+			continue // with another local address, maybe
 		}
 		res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || unauthenticated(f) ||
 			f.Stage == smtpclient.StageTLS && c.security.policy > smtpclient.TLSMay
 		res.Throttled = res.Throttled || !f.Unreachable() && slows(f)
+		if unreadable(f) {
+			return last
+		}
 		if f.Uncertain {
 			return reply.New(451, "4.4.2", "Connection lost before the reply to the message, which may have been taken").Because(err)
 		}
@@ -314,7 +327,6 @@ func (d *Delivery) target(j Job, c place) pool.Target {
 		Protocol:       h.Protocol,
 		ImplicitTLS:    h.ImplicitTLS,
 		TLS:            sec.policy,
-		TLSConfig:      d.o.TLSConfig,
 		Verify:         sec.verify,
 		VerifyKey:      sec.key,
 		Bind:           h.Bind,
@@ -337,11 +349,11 @@ func (d *Delivery) target(j Job, c place) pool.Target {
 		t.MaxConnections, t.MaxMessages, t.MaxAge, t.IdleTimeout = l.Connections, l.Messages, l.Age, l.Idle
 		o.ConnectTimeout, o.CommandTimeout, o.SubmissionTimeout = l.Connect, l.Command, l.Submission
 	}
-	if d.bare != nil && !d.o.TLS.Shows(h.Host, j.Domain) {
-		o.TLSConfig = d.bare
-	}
-	if h.Backend && d.o.BackendTLS != nil {
-		o.TLSConfig = d.o.BackendTLS
+	switch {
+	case h.Backend && d.o.BackendTLS != nil:
+		o.TLSConfig = d.o.BackendTLS()
+	case d.o.TLSConfig != nil:
+		o.TLSConfig = d.o.TLSConfig(d.o.TLS.Shows(h.Host, j.Domain))
 	}
 	if h.Path != "" {
 		o.Network, o.Addr, o.Bind = "unix", h.Path, netip.Addr{}

@@ -19,7 +19,7 @@ func TestRequireTLS(t *testing.T) {
 	second := func(options ...smtptest.Option) func(*rig) {
 		return func(r *rig) {
 			r.second(append(options, smtptest.TLS("two.d.test"))...)
-			r.o.TLSConfig.RootCAs.AddCert(leafOf(r.t, r.two))
+			r.o.TLSConfig(false).RootCAs.AddCert(leafOf(r.t, r.two))
 		}
 	}
 	for _, tt := range []struct {

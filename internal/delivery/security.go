@@ -175,7 +175,7 @@ func (d *Delivery) pkix(cs tls.ConnectionState, host string) error {
 	}
 	o := x509.VerifyOptions{DNSName: host, Intermediates: x509.NewCertPool()}
 	if d.o.TLSConfig != nil {
-		o.Roots = d.o.TLSConfig.RootCAs
+		o.Roots = d.o.TLSConfig(false).RootCAs
 	}
 	for _, c := range cs.PeerCertificates[1:] {
 		o.Intermediates.AddCert(c)

@@ -63,7 +63,7 @@ func newRig(t *testing.T, options ...smtptest.Option) *rig {
 	n, _ := strconv.Atoi(port)
 	roots := x509.NewCertPool()
 	r.o = Options{
-		Me: "me.test", Port: n, LocalMXOK: true, EnableTLS: true, DANE: true, STS: r.sts, TLSConfig: &tls.Config{RootCAs: roots},
+		Me: "me.test", Port: n, LocalMXOK: true, EnableTLS: true, DANE: true, STS: r.sts, TLSConfig: trusting(roots),
 		Log: zap.New(core), Sender: pool.New(pool.Options{}), PoolTimeout: time.Minute,
 	}
 	r.resolver(true)
@@ -437,7 +437,7 @@ func (r *rig) alias(host string, aliasSecure, hostSecure bool) {
 func TestMTASTS(t *testing.T) {
 	foreign := []smtptest.Option{smtptest.TLS("other.d.test")}
 	plain := []smtptest.Option{smtptest.Without("STARTTLS")}
-	untrusted := func(r *rig) { r.o.TLSConfig = &tls.Config{RootCAs: x509.NewCertPool()} }
+	untrusted := func(r *rig) { r.o.TLSConfig = trusting(x509.NewCertPool()) }
 	for _, tt := range []struct {
 		name    string
 		options []smtptest.Option
@@ -459,7 +459,7 @@ func TestMTASTS(t *testing.T) {
 			name: "enforce, one of two MX is allowed", policy: enforce("two.d.test"),
 			change: func(r *rig) {
 				r.second(smtptest.TLS("two.d.test"))
-				r.o.TLSConfig.RootCAs.AddCert(leafOf(r.t, r.two))
+				r.o.TLSConfig(false).RootCAs.AddCert(leafOf(r.t, r.two))
 			},
 			want: outcome{reply: "250", wanted: "sts", got: "pkix", two: 1},
 		},
@@ -467,7 +467,7 @@ func TestMTASTS(t *testing.T) {
 			name: "enforce, the first MX does not verify", options: foreign, policy: enforce("*.d.test"),
 			change: func(r *rig) {
 				r.second(smtptest.TLS("two.d.test"))
-				r.o.TLSConfig.RootCAs.AddCert(leafOf(r.t, r.two))
+				r.o.TLSConfig(false).RootCAs.AddCert(leafOf(r.t, r.two))
 			},
 			want: outcome{reply: "250", wanted: "sts", got: "pkix", two: 1},
 		},
@@ -591,15 +591,27 @@ func TestSmartHosts(t *testing.T) {
 	}
 }
 
+// trusting is a configuration of these authorities.
+func trusting(roots *x509.CertPool) func(bool) *tls.Config {
+	c := &tls.Config{RootCAs: roots}
+	return func(bool) *tls.Config { return c }
+}
+
 // TestClientCertificate holds who gets to see ours.
 func TestClientCertificate(t *testing.T) {
 	r := newRig(t)
-	r.o.TLSConfig.Certificates = []tls.Certificate{{}}
+	with, without := &tls.Config{}, &tls.Config{}
+	r.o.TLSConfig = func(show bool) *tls.Config {
+		if show {
+			return with
+		}
+		return without
+	}
 	shows := func() bool {
 		s := &sender{}
 		r.o.Sender = s
 		r.attempt()
-		return len(s.targets[0].TLSConfig.Certificates) > 0
+		return s.targets[0].TLSConfig == with
 	}
 	if !shows() {
 		t.Error("not shown without a list")

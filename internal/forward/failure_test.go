@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -66,7 +67,44 @@ func TestOnFailure(t *testing.T) {
 			if len(tc.requeued) > 0 && desk.notes.String("queue.wants") != "smtp_forward" {
 				t.Errorf("notes %v", desk.notes)
 			}
+			if len(desk.why) != len(tc.requeued) || slices.ContainsFunc(desk.why, func(r *reply.Reply) bool { return r == nil || !r.Temporary() }) {
+				t.Errorf("deferred because of %v", desk.why)
+			}
 		})
+	}
+}
+
+// TestSurplus: recipients that are only too many for one transaction are due at
+// once, also where the server says so with a 552 (RFC 5321 section 4.5.3.1.10).
+// Without any that was taken it is a refusal like others.
+func TestSurplus(t *testing.T) {
+	for said, want := range map[string]string{
+		"452 4.5.3 too many":     "OK 250 2.0.0 taken [more@b.c] []",
+		"552 5.5.3 too many":     "OK 250 2.0.0 taken [more@b.c] []",
+		"452 4.2.2 mailbox full": "OK 250 2.0.0 taken [more@b.c] [452 4.2.2 mailbox full]",
+		"552 5.2.2 mailbox full": "OK 250 2.0.0 taken; refused: <more@b.c> 552 5.2.2 mailbox full [] []",
+	} {
+		var desk office
+		o := options(&backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+			return replies(env, "250 2.0.0 taken", map[string]string{"more@b.c": said}), nil
+		}})
+		o.Reporter, o.Requeuer = &desk, &desk
+		f := New(o)
+		v := f.Forward(t.Context(), nil, message("ok@b.c", "more@b.c"), routeTo("10.0.0.9"))
+		why := slices.DeleteFunc(desk.why, func(r *reply.Reply) bool { return r == nil })
+		if got := fmt.Sprint(v.Code, " ", v.Reply, " ", desk.requeued, " ", why); got != want {
+			t.Errorf("%s: %s, want %s", said, got, want)
+		}
+		r := routeTo("10.0.0.9")
+		r.OnFailure = conf.FailToQueue
+		desk = office{}
+		v = f.Forward(t.Context(), nil, message("more@b.c"), r)
+		switch {
+		case said[0] == '5' && v.Code == hook.Deny && len(desk.requeued) == 0:
+		case said[0] == '4' && v.Code == hook.OK && len(desk.why) == 1 && desk.why[0] != nil:
+		default:
+			t.Errorf("%s, alone: %v, deferred because of %v", said, v, desk.why)
+		}
 	}
 }
 

@@ -53,10 +53,11 @@ type Reporter interface {
 }
 
 // Requeuer takes messages into the outbound queue, such as the recipients that a
-// backend deferred while it took others: env has only these. It returns nil when
-// the message is durable.
+// backend deferred while it took others: env has only these, and why the reply to
+// each, which counts as a failed attempt. One that is nil is due at once, and with
+// a nil list all are. It returns nil when the message is durable.
 type Requeuer interface {
-	Requeue(ctx context.Context, env *mail.Envelope, content mail.Content) error
+	Requeue(ctx context.Context, env *mail.Envelope, content mail.Content, why []*reply.Reply) error
 }
 
 // Options are what a Forwarder works with.
@@ -70,9 +71,9 @@ type Options struct {
 	// connection to it.
 	Probe func(ctx context.Context, t pool.Target) error
 
-	Me        string       // our name in EHLO
-	Conf      conf.Forward // ReplyCodes, and TLS' no_tls_hosts and force_tls_hosts
-	TLSConfig *tls.Config  // for connections to backends; nil: the default
+	Me        string             // our name in EHLO
+	Conf      conf.Forward       // ReplyCodes, and TLS' no_tls_hosts and force_tls_hosts
+	TLSConfig func() *tls.Config // for a new connection to a backend; nil: the default
 
 	Mail *maillog.Log
 	Log  *zap.Logger
@@ -123,7 +124,7 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 	queued := 0
 	switch {
 	case len(deferred) == 0:
-	case r.AuthType != conf.AuthForward && f.requeued(ctx, env, content, deferred):
+	case r.AuthType != conf.AuthForward && f.requeued(ctx, env, content, deferred, len(taken) > 0):
 		queued = len(deferred)
 	case len(taken) == 0:
 		return f.refusal(refused, deferred)
@@ -162,7 +163,7 @@ func (f *Forwarder) Queue(ctx context.Context, t *hook.Transaction) hook.Verdict
 	content := t.Final()
 	err := errors.New("there is no queue")
 	if f.o.Requeuer != nil {
-		err = f.o.Requeuer.Requeue(context.WithoutCancel(ctx), &t.Envelope, content)
+		err = f.o.Requeuer.Requeue(context.WithoutCancel(ctx), &t.Envelope, content, nil)
 	}
 	if err != nil {
 		r := reply.From(err)
@@ -204,21 +205,25 @@ func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.
 }
 
 // requeued hands deferred recipients to the queue and reports whether it took
-// them.
-func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mail.Content, deferred []hook.RecipientResult) bool {
+// them. took is whether the backend took others.
+func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mail.Content, deferred []hook.RecipientResult, took bool) bool {
 	if f.o.Requeuer == nil {
 		return false
 	}
 	env.Recipients = make([]mail.Recipient, len(deferred))
+	why := make([]*reply.Reply, len(deferred))
 	for i, d := range deferred {
 		env.Recipients[i] = d.Recipient
+		if !took || !d.Reply.Surplus() {
+			why[i] = d.Reply
+		}
 	}
 	// get_mx sends it by the same routes.
 	if env.Notes = env.Notes.Clone(); env.Notes == nil {
 		env.Notes = mail.Notes{}
 	}
 	env.Notes.Set(route.NoteWants, route.WantsForward)
-	if err := f.o.Requeuer.Requeue(ctx, &env, content); err != nil {
+	if err := f.o.Requeuer.Requeue(ctx, &env, content, why); err != nil {
 		f.o.Log.Error("deferred recipients not queued", zap.String("uuid", string(env.ID)), zap.Error(err))
 		return false
 	}
@@ -289,11 +294,12 @@ func (f *Forwarder) confirm(ctx context.Context, env *mail.Envelope, content mai
 
 // sortOut divides recipients by their replies.
 func sortOut(all []hook.RecipientResult) (taken, refused, deferred []hook.RecipientResult) {
+	took := slices.ContainsFunc(all, func(x hook.RecipientResult) bool { return x.Reply.Positive() })
 	for _, x := range all {
 		switch {
 		case x.Reply.Positive():
 			taken = append(taken, x)
-		case x.Reply.Permanent():
+		case x.Reply.Permanent() && !(took && x.Reply.Surplus()):
 			refused = append(refused, x)
 		default:
 			deferred = append(deferred, x)

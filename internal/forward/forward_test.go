@@ -110,6 +110,7 @@ func (h hostTable) Host(_ context.Context, host string) ([]netip.Addr, error) {
 type office struct {
 	reported, requeued []string
 	hosts              []string // that reported recipients were refused by
+	why                []*reply.Reply
 	confirmed          []string
 	notes              mail.Notes
 	err                error
@@ -130,7 +131,8 @@ func (o *office) Confirm(ctx context.Context, _ *mail.Envelope, _ mail.Content, 
 	return errors.Join(o.err, ctx.Err())
 }
 
-func (o *office) Requeue(ctx context.Context, env *mail.Envelope, _ mail.Content) error {
+func (o *office) Requeue(ctx context.Context, env *mail.Envelope, _ mail.Content, why []*reply.Reply) error {
+	o.why = why
 	o.requeued = append(o.requeued, addresses(env.Recipients, nil)...)
 	o.notes = env.Notes
 	return errors.Join(o.err, ctx.Err())

@@ -42,6 +42,8 @@ var (
 	errInsecure  = reply.New(451, "4.7.5", "No secure connection to the backend, please try again later")
 	errNoAuth    = reply.New(451, "4.7.0", "No authentication at the backend, please try again later")
 	errUncertain = reply.New(451, "4.4.2", "Connection to the backend lost, please try again later")
+
+	errRequireTLS = reply.New(550, "5.7.30", "REQUIRETLS support required, and no backend has it")
 )
 
 // unanswered is the reply after the last failure of a message that no backend
@@ -56,7 +58,7 @@ func unanswered(last error) *reply.Reply {
 		return errInsecure
 	case f.Stage == smtpclient.StageConnect && f.Reply != nil:
 		return errBusy
-	case f.Stage == smtpclient.StageMail && f.Reply != nil && f.Reply.Code == 451 && f.Err == nil: // REQUIRETLS
+	case f.LacksTLS(): // but other hosts may yet prove to have it
 		return f.Reply
 	case f.Reply != nil && f.Reply.Code == 421 && f.Stage >= smtpclient.StageMail:
 		r := reply.New(450, "4.3.2", f.Reply.Text)
@@ -100,9 +102,15 @@ func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.C
 		return f.fail(env, r, r.Hosts[0], "", errBusy.Because(ctx.Err()), time.Since(began)), false
 	}
 	defer leave()
+	return f.try(ctx, env, content, r, own, silent, began)
+}
+
+// try is send, once it has a connection to spare.
+func (f *Forwarder) try(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes, began time.Time) (results []hook.RecipientResult, reached bool) {
 	var causes []error
 	var at mail.NextHop
 	var policy string
+	lacking := env.RequireTLS // as long as no host can, or might, have what that asks for
 	for _, hop := range f.backends.order(r) {
 		if ctx.Err() != nil {
 			break
@@ -111,6 +119,7 @@ func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.C
 		targets, err := f.targets(ctx, r, hop, own, env.RequireTLS)
 		if err != nil {
 			causes = append(causes, err)
+			lacking = false
 		}
 		down := err == nil || ctx.Err() == nil
 		for _, t := range targets {
@@ -128,17 +137,29 @@ func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.C
 			}
 			causes = append(causes, err)
 			f.o.Log.Warn("backend failed", zap.String("uuid", string(env.ID)), zap.String("route", r.Name), zap.Stringer("host", hop), zap.Error(err))
-			if failure := (*smtpclient.Failure)(nil); errors.As(err, &failure) && failure.Uncertain {
+			failure := (*smtpclient.Failure)(nil)
+			known := errors.As(err, &failure)
+			if known && failure.Uncertain {
 				return f.fail(env, r, hop, policy, errUncertain.Because(err), time.Since(began)), true
 			}
 			if ctx.Err() != nil {
 				return f.fail(env, r, hop, policy, unanswered(err).Because(errors.Join(causes...)), time.Since(began)), false
 			}
+			lacking = lacking && known && (failure.LacksTLS() || env.From.IsNull() && failure.Stage == smtpclient.StageTLS)
 			down = down && isDown(err) && !env.RequireTLS // which asks for more than others do
 		}
 		if down && f.backends.lost(r, hop, time.Now()) {
 			f.o.Log.Warn("backend is down", zap.String("route", r.Name), zap.Stringer("host", hop), zap.Duration("retry", r.DeadRetry))
 		}
+	}
+	switch {
+	case !lacking || ctx.Err() != nil:
+	case env.From.IsNull(): // RFC 8689 section 5: it is no reason to lose a DSN
+		plain := *env
+		plain.RequireTLS = false
+		return f.try(ctx, &plain, content, r, own, silent, began)
+	default: // section 4.2.1
+		return f.fail(env, r, at, policy, errRequireTLS.Because(errors.Join(causes...)), time.Since(began)), false
 	}
 	causes = append(causes, ctx.Err())
 	last := error(nil)
@@ -172,7 +193,7 @@ func answered(recipients []mail.Recipient, replies []*reply.Reply, host string) 
 func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.NextHop, own credentials, requireTLS bool) ([]pool.Target, error) {
 	t := pool.Target{
 		Options: smtpclient.Options{
-			Host: hop.Host, Protocol: hop.Protocol, ImplicitTLS: hop.ImplicitTLS, TLSConfig: f.o.TLSConfig, Bind: hop.Bind, Helo: hop.Helo, Forwards: hop.Forwards,
+			Host: hop.Host, Protocol: hop.Protocol, ImplicitTLS: hop.ImplicitTLS, Bind: hop.Bind, Helo: hop.Helo, Forwards: hop.Forwards,
 			AuthType: r.AuthType, AuthUser: r.AuthUser, AuthPass: r.AuthPass, AuthInsecure: r.AuthInsecure, AuthRequired: r.AuthType != "",
 			ConnectTimeout: r.ConnectTimeout, CommandTimeout: r.CommandTimeout, SubmissionTimeout: r.SubmissionTimeout,
 			DataTimeout: min(r.CommandTimeout, 2*time.Minute), BlockTimeout: min(r.CommandTimeout, 3*time.Minute),
@@ -184,6 +205,9 @@ func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.
 	}
 	if t.Helo == "" {
 		t.Helo = f.o.Me
+	}
+	if f.o.TLSConfig != nil {
+		t.TLSConfig = f.o.TLSConfig()
 	}
 	if len(r.Hosts) > 1 { // a server that hangs is not worth the patience that RFC 5321 asks for
 		t.GreetingTimeout = min(r.CommandTimeout, r.ConnectTimeout)

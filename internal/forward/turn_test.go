@@ -221,13 +221,6 @@ func TestRequireTLSMakesNothingDead(t *testing.T) {
 	if got := b.hosts(); got != "1 2 1" {
 		t.Error(got)
 	}
-	// Where it is the server that lacks REQUIRETLS, the client is told so.
-	b.answer = func(context.Context, string, *mail.Envelope) (smtpclient.Result, error) {
-		return smtpclient.Result{}, &smtpclient.Failure{Stage: smtpclient.StageMail, Reply: reply.New(451, "4.7.30", "REQUIRETLS not offered")}
-	}
-	if v := f.Forward(t.Context(), nil, tx, r); v.Code != hook.DenySoft || v.Reply.String() != "451 4.7.30 REQUIRETLS not offered" {
-		t.Errorf("%v", v.Reply)
-	}
 }
 
 // A client that leaves during the wait for a host says nothing about the host.

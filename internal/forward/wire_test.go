@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -169,7 +170,7 @@ func TestOnWireOneMessagePerRcpt(t *testing.T) {
 }
 
 func TestOnWireLMTP(t *testing.T) {
-	path := t.TempDir() + "/s"
+	path := smtptest.Socket(t)
 	s := smtptest.New(t, smtptest.LMTP(), smtptest.Listen("unix", path),
 		smtptest.On(smtptest.Dot, smtptest.For(smtptest.Reply("452 4.2.2 over quota"), "full@b.c")))
 	var desk office
@@ -218,9 +219,10 @@ func TestOnWireTLS(t *testing.T) {
 			}
 			s := smtptest.New(t, server...)
 			o := onWire(t)
-			o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+			config := &tls.Config{MinVersion: tls.VersionTLS12}
+			o.TLSConfig = func() *tls.Config { return config }
 			if tc.known {
-				o.TLSConfig.RootCAs = s.Roots()
+				config.RootCAs = s.Roots()
 			}
 			if tc.force {
 				o.Conf.TLS.ForceTLSHosts = []string{"127.0.0.0/8"}
@@ -236,6 +238,81 @@ func TestOnWireTLS(t *testing.T) {
 			}
 			if got := s.Messages(); tc.want == hook.OK && got[0].TLS != tc.encrypted || tc.want != hook.OK && len(got) > 0 {
 				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// A message with REQUIRETLS never goes out with less. When all hosts say that they
+// cannot take it, its client is told so for good; what may yet change is temporary.
+// Mail from the null sender rather goes without than be lost (RFC 8689, sections
+// 4.2.1 and 5).
+func TestOnWireRequireTLS(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hosts string // for each: n no TLS, t TLS, r with REQUIRETLS, u that with a certificate of somebody else, d dead
+		null  bool
+		want  string
+		tls   bool
+	}{
+		"offered":                    {hosts: "r", want: "OK 250 2.0.0 queued", tls: true},
+		"offered by the second":      {hosts: "tr", want: "OK 250 2.0.0 queued", tls: true},
+		"not offered":                {hosts: "t", want: "DENY 550 5.7.30 REQUIRETLS support required, and no backend has it"},
+		"no TLS":                     {hosts: "n", want: "DENY 550 5.7.30 REQUIRETLS support required, and no backend has it"},
+		"neither":                    {hosts: "nt", want: "DENY 550 5.7.30 REQUIRETLS support required, and no backend has it"},
+		"somebody else":              {hosts: "u", want: "DENYSOFT 451 4.7.5 No secure connection to the backend, please try again later"},
+		"one may have it":            {hosts: "tu", want: "DENYSOFT 451 4.7.5 No secure connection to the backend, please try again later"},
+		"the other may have it":      {hosts: "ut", want: "DENYSOFT 451 4.7.30 REQUIRETLS support required and not offered by the next hop"},
+		"one is dead":                {hosts: "dn", want: "DENYSOFT 451 4.7.5 No secure connection to the backend, please try again later"},
+		"null sender":                {hosts: "nt", null: true, want: "OK 250 2.0.0 queued"},
+		"null sender, somebody else": {hosts: "u", null: true, want: "OK 250 2.0.0 queued"},
+		"null sender, offered":       {hosts: "tr", null: true, want: "OK 250 2.0.0 queued", tls: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var hops []mail.NextHop
+			var servers []*smtptest.Server
+			config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+			for _, kind := range tc.hosts {
+				var opts []smtptest.Option
+				if kind == 'd' {
+					hops = append(hops, deadHop)
+					continue
+				}
+				if kind != 'n' {
+					opts = append(opts, smtptest.TLS())
+				}
+				if kind == 'r' || kind == 'u' {
+					opts = append(opts, smtptest.With("REQUIRETLS"))
+				}
+				s := smtptest.New(t, opts...)
+				if kind != 'n' && kind != 'u' {
+					config.RootCAs.AppendCertsFromPEM([]byte(s.PEM()))
+				}
+				servers, hops = append(servers, s), append(hops, hopTo(s))
+			}
+			o := onWire(t)
+			o.TLSConfig = func() *tls.Config { return config }
+			tx := message("a@b.c")
+			tx.RequireTLS = true
+			if tc.null {
+				tx.From = mail.Address{}
+			}
+			r := via(hops...)
+			r.OnFailure = conf.FailToQueue // takes what is deferred, if there is a queue
+			v := New(o).Forward(t.Context(), nil, tx, r)
+			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
+				t.Errorf("%s: %v", got, v.Reply.Cause)
+			}
+			var taken []smtptest.Transaction
+			for _, s := range servers {
+				taken = append(taken, s.Messages()...)
+			}
+			if (len(taken) == 1) != (v.Code == hook.OK) || len(taken) > 1 {
+				t.Fatalf("%+v", taken)
+			}
+			if v.Code == hook.OK {
+				if _, asked := taken[0].Params["REQUIRETLS"]; asked != tc.tls || taken[0].TLS != tc.tls {
+					t.Errorf("TLS %v, %v", taken[0].TLS, taken[0].Params)
+				}
 			}
 		})
 	}

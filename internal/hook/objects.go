@@ -42,8 +42,8 @@ type Connection struct {
 	Bytes        int64 // message bytes received
 }
 
-// Remote is the client. Host is its PTR name, or Haraka's "NXDOMAIN",
-// "DNSERROR" or "Unknown".
+// Remote is the client. Host is the name in its PTR record, which may be anybody's
+// name, or Haraka's "NXDOMAIN", "DNSERROR" or "Unknown".
 type Remote struct {
 	Addr    netip.AddrPort
 	Host    string

@@ -1,6 +1,7 @@
 // Package listener accepts TCP connections on several addresses and hands each
 // one to a function, within limits: how many connections in all, how many from
-// one address, and how many descriptors stay free for the rest of the daemon.
+// one client, and how many descriptors stay free for the rest of the daemon. A
+// client has one IPv4 address, or as many IPv6 addresses as a /64 holds.
 //
 // A connection beyond a limit is told 421 4.3.2 and closed; it never reaches
 // the function. A full descriptor table makes the accept loops wait, not end.
@@ -26,16 +27,18 @@ import (
 
 // Options is where to listen and what the limits are.
 type Options struct {
-	Addrs          []string      // "ip:port", "[v6]:port", ":port"
-	SMTPSPort      int           // addresses with this port speak TLS from the first byte; 0: none
-	Me             string        // our name, for the reply to a connection beyond a limit
-	MaxConnections int           // in all; 0: only what the descriptor table allows
-	MaxPerIP       int           // from one address; 0: no limit
-	Reserve        int           // descriptors kept for queue, delivery and logs; 0: 128
-	KeepAlive      time.Duration // TCP keep-alive period; 0: 30 s; negative: off
-	Mail           *maillog.Log  // nil: none
-	Log            *zap.Logger   // nil: none
+	Addrs          []string     // "ip:port", "[v6]:port", ":port"
+	SMTPSPort      int          // addresses with this port speak TLS from the first byte; 0: none
+	Me             string       // our name, for the reply to a connection beyond a limit
+	MaxConnections int          // in all; 0: only what the descriptor table allows
+	MaxPerIP       int          // from one IPv4 address, or the /64 of an IPv6 address; 0: no limit
+	Reserve        int          // descriptors kept for queue, delivery and logs; 0: 128
+	Mail           *maillog.Log // nil: none
+	Log            *zap.Logger  // nil: none
 }
+
+// keepAlive is the period of TCP keep-alive.
+const keepAlive = 30 * time.Second
 
 // Listener is a set of bound sockets.
 type Listener struct {
@@ -45,7 +48,7 @@ type Listener struct {
 
 	mu    sync.Mutex
 	open  int
-	perIP map[netip.Addr]int
+	perIP map[netip.Addr]int // by client
 }
 
 type bound struct {
@@ -72,10 +75,7 @@ func Listen(o Options) (*Listener, error) {
 	if l.most < o.MaxConnections {
 		o.Log.Warn("the descriptor limit allows fewer connections than are configured", zap.Int("connections", l.most), zap.Int("configured", o.MaxConnections))
 	}
-	lc := net.ListenConfig{KeepAlive: o.KeepAlive}
-	if o.KeepAlive == 0 {
-		lc.KeepAlive = 30 * time.Second
-	}
+	lc := net.ListenConfig{KeepAlive: keepAlive}
 	for _, addr := range o.Addrs {
 		ln, err := lc.Listen(context.Background(), "tcp", wildcard(addr))
 		if err != nil {
@@ -211,8 +211,19 @@ func remoteIP(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
+// client returns what the connections of ip are counted under: hosts choose among
+// the addresses of an IPv6 network as they like (RFC 8981).
+func client(ip netip.Addr) netip.Addr {
+	if ip.Is6() && !ip.IsLinkLocalUnicast() {
+		net, _ := ip.Prefix(64)
+		return net.Addr()
+	}
+	return ip
+}
+
 // admit counts a connection in, or says why it may not come in.
 func (l *Listener) admit(ip netip.Addr) (why string) {
+	ip = client(ip)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -227,6 +238,7 @@ func (l *Listener) admit(ip netip.Addr) (why string) {
 }
 
 func (l *Listener) release(ip netip.Addr) {
+	ip = client(ip)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--

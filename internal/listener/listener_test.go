@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
@@ -167,6 +168,34 @@ func TestLimits(t *testing.T) {
 		}
 		stop()
 	}
+}
+
+// TestClient: a host with an IPv6 network is one client, whatever address it takes.
+func TestClient(t *testing.T) {
+	l, err := Listen(Options{Addrs: []string{"127.0.0.1:0"}, MaxPerIP: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	come := func(ip string, want bool) {
+		t.Helper()
+		if why := l.admit(netip.MustParseAddr(ip)); (why == "") != want {
+			t.Errorf("%s: %q", ip, why)
+		}
+	}
+	come("2001:db8:0:1::1", true)
+	come("2001:db8:0:1:ffff::", true)
+	come("2001:db8:0:1::2", false)
+	come("2001:db8:0:2::2", true)
+	come("192.0.2.1", true)
+	come("192.0.2.1", true)
+	come("192.0.2.1", false)
+	come("192.0.2.2", true)
+	l.release(netip.MustParseAddr("2001:db8:0:1:ffff::"))
+	come("2001:db8:0:1::2", true)
+	come("fe80::1", true) // neighbours are hosts
+	come("fe80::1", true)
+	come("fe80::2", true)
 }
 
 func TestCeiling(t *testing.T) {

@@ -31,6 +31,7 @@ type Sources struct {
 	Hooks interface {
 		Failures() (timeouts, panics int64)
 	}
+	Sessions interface{ Panics() int64 }
 	Listener interface{ Open() int }
 
 	Free         func() (vfs.Space, error) // of the queue's file system
@@ -54,7 +55,7 @@ type gauges struct {
 type descs struct {
 	all []*prometheus.Desc
 
-	accepting, open, hooks,
+	accepting, open, hooks, panics,
 	messages, recipients, bytes, deliveries,
 	reportErrors, doubles,
 	destinations, suspendedDestinations, oldest, waiting, suspended, limit,
@@ -73,6 +74,7 @@ func describe() descs {
 		accepting:  desc("accepting", "1 if messages can be accepted; 0 if the queue cannot be written or space is short."),
 		open:       desc("connections_open", "Connections that are being served."),
 		hooks:      desc("hook_failures_total", "Handlers of plugins that outlived their timeout or panicked.", "reason"),
+		panics:     desc("session_panics_total", "Panics that cost a connection: defects of this program."),
 		messages:   desc("queue_messages", "Messages in the queue."),
 		recipients: desc("queue_recipients", "Recipients in the queue that are not settled."),
 		bytes:      desc("queue_bytes", "Bytes of content in the queue."),
@@ -122,6 +124,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	timeouts, panics := g.Hooks.Failures()
 	counter(g.hooks, timeouts, "timeout")
 	counter(g.hooks, panics, "panic")
+	counter(g.panics, g.Sessions.Panics())
 
 	q := g.Queue.Stat()
 	gauge(g.messages, float64(q.Messages))

@@ -33,6 +33,7 @@ func (d *daemon) Healthy() error                     { return d.ill }
 func (d *daemon) Counts() outbound.Counts            { return outbound.Counts{DSN: 9, DSNFailed: 2, Double: 3} }
 func (d *daemon) Failures() (timeouts, panics int64) { return 4, 5 }
 func (d *daemon) Open() int                          { return 6 }
+func (d *daemon) Panics() int64                      { return 23 }
 func (d *daemon) Unreachable() []pool.AddrStat       { return make([]pool.AddrStat, 7) }
 func (d *daemon) Stats() pool.Stats {
 	return pool.Stats{Dials: 8, Reuses: 9, Open: 12, Idle: 2, Waiting: 11}
@@ -53,7 +54,7 @@ func (outboundOf) Stat() schedule.Stat { return schedule.Stat{Waiting: 16, Ready
 func watch(d *daemon, free func() (vfs.Space, error)) *Metrics {
 	m := New("1.2.3")
 	m.Watch(Sources{
-		Queue: queueOf{d}, Outbound: outboundOf{d}, Pool: d, Hooks: d, Listener: d, Destinations: 50, Free: free, Now: func() time.Time { return now },
+		Queue: queueOf{d}, Outbound: outboundOf{d}, Pool: d, Hooks: d, Sessions: d, Listener: d, Destinations: 50, Free: free, Now: func() time.Time { return now },
 	})
 	return m
 }
@@ -180,6 +181,7 @@ func TestGauges(t *testing.T) {
 		connections_open 6
 		hook_failures_total{reason="timeout"} 4
 		hook_failures_total{reason="panic"} 5
+		session_panics_total 23
 		queue_messages 13
 		queue_recipients 14
 		queue_bytes 15

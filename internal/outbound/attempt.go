@@ -263,7 +263,7 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 	if a.res.Interrupted {
 		return nil
 	}
-	out := schedule.Outcome{Reached: a.res.Reached, Throttled: a.res.Throttled}
+	out := schedule.Outcome{Reached: a.res.Reached, Throttled: a.res.Throttled, Local: a.res.Local}
 	for _, r := range a.res.Replies {
 		if !r.Positive() {
 			out.Err = clip(r.String())

@@ -3,8 +3,10 @@ package outbound
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient"
 )
 
 // routed registers a get_mx that sends mail for local parts with a prefix to
@@ -128,5 +131,24 @@ func TestRateOfARoutedDomain(t *testing.T) {
 		if len(seen) != 11 {
 			t.Errorf("%d attempts", len(seen))
 		}
+	})
+}
+
+// TestFaultOfThisHostSuspendsNothing has a destination be given an outbound
+// address that is not there, and then one that is: nothing was learned of it.
+func TestFaultOfThisHostSuspendsNothing(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.wire.set(func(context.Context, attemptSeen) ([]*reply.Reply, error) {
+			return nil, &smtpclient.Failure{Stage: smtpclient.StageConnect, Err: os.NewSyscallError("socket", syscall.EMFILE)}
+		})
+		r.start()
+		r.send("x@a.test")
+		if d := r.out.Destinations(1); len(d) != 1 || !d[0].SuspendedUntil.IsZero() || d[0].Waiting != 1 || !strings.Contains(d[0].LastError, "No socket") {
+			t.Errorf("%+v", d)
+		}
+		r.wire.set(byName)
+		r.wire.take()
+		r.send("y@a.test")
+		r.wantSent("0s sender@from.test>y 192.0.2.1:25")
 	})
 }

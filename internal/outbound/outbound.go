@@ -84,12 +84,12 @@ type Options struct {
 	LocalMXOK          bool
 	InetPrefer         string // "v4", "v6", or anything else for neither
 	EnableTLS          bool
-	TLS                conf.TLSOutbound  // force_tls_hosts and no_tls_hosts
-	TLSConfig          *tls.Config       // for connections to next hops; nil: the default
-	BackendTLS         *tls.Config       // for the hosts of smtp_forward.ini; nil: TLSConfig
-	NoIPv6             bool              // addresses of names; see delivery
-	DANE               bool              // RFC 7672
-	STS                delivery.Policies // RFC 8461; nil: not looked at
+	TLS                conf.TLSOutbound            // force_tls_hosts and no_tls_hosts
+	TLSConfig          func(show bool) *tls.Config // see delivery
+	BackendTLS         func() *tls.Config          // for the hosts of smtp_forward.ini; nil: TLSConfig
+	NoIPv6             bool                        // addresses of names; see delivery
+	DANE               bool                        // RFC 7672
+	STS                delivery.Policies           // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration
 	PoolTimeout        time.Duration // 0: connections are not kept
 	PoolConcurrencyMax int           // connections per host, attempts per domain; 0: no cap

@@ -24,7 +24,7 @@ func (a *attempt) record(ctx context.Context) {
 		switch {
 		case r.Positive():
 			delivered = append(delivered, i)
-		case took && surplus(r):
+		case took && r.Surplus():
 			more = append(more, i)
 		case r.Permanent():
 			failed = append(failed, i)
@@ -40,19 +40,6 @@ func (a *attempt) record(ctx context.Context) {
 	}
 	a.fail(ctx, failed)
 	a.deferAll(ctx, deferred, wait)
-}
-
-// surplus reports whether a server that took other recipients says that it takes
-// no more of them in this transaction: they are due at once (RFC 5321 section
-// 4.5.3.1.10, also about 552).
-func surplus(r *reply.Reply) bool {
-	switch e := r.Enhanced; r.Code {
-	case 452:
-		return e == reply.Enhanced{} || e == reply.Enhanced{4, 5, 3}
-	case 552:
-		return e == reply.Enhanced{5, 5, 3}
-	}
-	return false
 }
 
 // deliver is for recipients whose message the next hop took.

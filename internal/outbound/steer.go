@@ -172,12 +172,12 @@ func (o *Outbound) Forget(ids ...mail.ID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var units []*schedule.Unit
-	o.schedule.Walk(func(u *schedule.Unit) bool {
-		if gone[u.ID()] && !u.Running() {
+	o.schedule.WalkOf(func(u *schedule.Unit) bool {
+		if !u.Running() {
 			units = append(units, u)
 		}
 		return true
-	})
+	}, ids...)
 	for _, u := range units {
 		delete(o.kept, u)
 		o.schedule.Drop(u)
@@ -205,10 +205,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 	defer o.mu.Unlock()
 	now := o.o.Now()
 	var all []Waiting
-	o.schedule.Walk(func(u *schedule.Unit) bool {
-		if u.ID() != id {
-			return true
-		}
+	o.schedule.WalkOf(func(u *schedule.Unit) bool {
 		w := Waiting{u.Domain(), u.Recipients(), u.Attempts(), u.Next(), o.schedule.Why(u, now)}
 		held := 0
 		for _, i := range w.Recipients {
@@ -227,7 +224,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 		}
 		all = append(all, w)
 		return true
-	})
+	}, id)
 	for _, d := range o.debts {
 		if d.id == id {
 			all = append(all, Waiting{Domain: d.domain, Recipients: d.recipients, Next: d.next, Reason: "done with, but the queue could not record it yet"})

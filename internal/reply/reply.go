@@ -107,6 +107,19 @@ func (r *Reply) Temporary() bool { return r.Code/100 == 4 }
 // Permanent reports whether the reply is of class 5.
 func (r *Reply) Permanent() bool { return r.Code/100 == 5 }
 
+// Surplus reports whether a server that took other recipients of a transaction
+// says only that it takes no more of them in this one: these are due at once
+// (RFC 5321 section 4.5.3.1.10, also about 552).
+func (r *Reply) Surplus() bool {
+	switch e := r.Enhanced; r.Code {
+	case 452:
+		return e == Enhanced{} || e == Enhanced{4, 5, 3}
+	case 552:
+		return e == Enhanced{5, 5, 3}
+	}
+	return false
+}
+
 // Status returns the enhanced code, or class.0.0 made from the reply code.
 func (r *Reply) Status() Enhanced {
 	if r.Enhanced != (Enhanced{}) {

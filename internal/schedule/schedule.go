@@ -46,17 +46,19 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tarishi/internal/mail"
 )
 
 const (
-	tenth       = 10               // one place in so many is a retry's, and one the null sender's
-	lastTry     = 10 * time.Minute // what a unit that is too old when it comes in has for one attempt
-	idleFor     = 15 * time.Minute // how long what was learned of a domain is kept without mail
-	maxIdle     = 20_000           // domains without mail
-	maxDoomed   = 16               // running by Expire, at a time
-	maxPromoted = 10_000           // at a time, so that nobody has to wait long for the Schedule
-	backward    = time.Minute      // by so much the clock may be behind without being set back
-	share       = 3                // a site may have so many times the places that are left
+	tenth     = 10               // one place in so many is a retry's, and one the null sender's
+	lastTry   = 10 * time.Minute // what a unit that is too old when it comes in has for one attempt
+	idleFor   = 15 * time.Minute // how long what was learned of a domain is kept without mail
+	maxIdle   = 20_000           // domains without mail
+	maxDoomed = 16               // running by Expire, at a time
+	maxAtOnce = 10_000           // made ready or doomed in one call, so that nobody has to wait long for the Schedule
+	backward  = time.Minute      // by so much the clock may be behind without being set back
+	share     = 3                // a site may have so many times the places that are left
 )
 
 // Options are the caps on running units; 0 means that there is none.
@@ -93,7 +95,7 @@ type Schedule struct {
 	turn    int
 
 	sweepAt int64 // no ready unit expires before
-	sweptAt int64
+	restAt  int64 // nor is there a sweep before, after one that was work
 	seen    int64 // the latest now
 	dated   int64 // when the domains' oldest were exact
 }
@@ -190,10 +192,14 @@ func (s *Schedule) Expire(now time.Time, limit int) []*Unit {
 	var out []*Unit
 	for len(out) < limit && s.dooming < maxDoomed && s.doomed.n > 0 {
 		u := s.doomed.pop()
-		if end, _ := u.ends(); end <= at {
+		switch end, warning := u.ends(); {
+		case end <= at:
 			u.flags |= expired
-		} else {
+		case warning <= at:
 			u.flags |= late
+		default: // its site is back
+			s.makeReady(u, at, true)
+			continue
 		}
 		s.run(u)
 		s.dooming++
@@ -208,13 +214,11 @@ func (s *Schedule) run(u *Unit) {
 	s.runs = append(s.runs, u)
 }
 
-// promote makes ready what is due, or the first of it, and gives sites their turns whose time came.
+// promote makes ready what is due, or the first of it, and gives sites their
+// turns whose time came.
 func (s *Schedule) promote(now int64) {
-	if s.seen-now > int64(backward) {
-		s.setBack(s.seen-now, now)
-	}
-	s.seen = max(s.seen, now)
-	for n := 0; n < maxPromoted && len(s.waiting) > 0 && s.waiting[0].next <= now; n++ {
+	s.follow(now)
+	for n := 0; n < maxAtOnce && len(s.waiting) > 0 && s.waiting[0].next <= now; n++ {
 		s.makeReady(s.waiting.pop(), now, false)
 	}
 	for len(s.alarms) > 0 && s.alarms[0].alarmAt <= now {
@@ -222,10 +226,15 @@ func (s *Schedule) promote(now int64) {
 	}
 }
 
-// setBack follows a clock that was set back by so much: what is to come is as
+// follow notes what time it is. If the clock was set back, what is to come is as
 // far away as it was before.
-func (s *Schedule) setBack(by, now int64) {
-	s.seen, s.sweptAt, s.dated = now, 0, 0
+func (s *Schedule) follow(now int64) {
+	by := s.seen - now
+	if by <= int64(backward) {
+		s.seen = max(s.seen, now)
+		return
+	}
+	s.seen, s.sweepAt, s.restAt, s.dated = now, 0, 0, 0
 	for _, u := range s.waiting {
 		u.next -= by
 	}
@@ -364,7 +373,7 @@ func (s *Schedule) retire(d *domain) {
 	if d.listed {
 		return
 	}
-	if d.site == nil || !d.site.shared && d.site.limits.Rate.Count == 0 && d.site.plain(math.MaxInt64) {
+	if d.site == nil || d.site.plain(s.seen) {
 		s.erase(d)
 		return
 	}
@@ -397,7 +406,6 @@ func (s *Schedule) erase(d *domain) {
 // forget forgets what was learned of domains that have had no mail for long. It
 // looks at two at a time, so that it never takes long.
 func (s *Schedule) forget(now int64) {
-	s.seen = max(s.seen, now)
 	for range min(2, len(s.idle)) {
 		d := s.idle[0]
 		busy := d.site != nil && (d.site.tat > now || d.site.until > now)
@@ -413,6 +421,7 @@ func (s *Schedule) forget(now int64) {
 // suspended site is probed at once. It returns how many units became due.
 func (s *Schedule) Flush(domain string, now time.Time) int {
 	at := now.UnixNano()
+	s.follow(at)
 	for _, d := range s.domains {
 		if t := d.site; t != nil && t.until > at && (domain == "" || d.name == domain) {
 			t.until = at
@@ -446,57 +455,49 @@ func (s *Schedule) Next(now time.Time) (next time.Time, ok bool) {
 	if s.doomed.n > 0 && s.dooming < maxDoomed {
 		return now, true
 	}
-	earliest := int64(math.MaxInt64)
-	if s.running < s.o.Concurrency {
-		if len(s.waiting) > 0 {
-			earliest = s.waiting[0].next
-		}
-		if len(s.alarms) > 0 {
-			earliest = min(earliest, s.alarms[0].alarmAt)
-		}
+	earliest := s.nextSweep()
+	if len(s.waiting) > 0 {
+		earliest = min(earliest, s.waiting[0].next)
 	}
-	if s.readyUnits() > 0 {
-		earliest = min(earliest, max(s.sweepAt, s.sweptAt+s.pause()))
+	if len(s.alarms) > 0 {
+		earliest = min(earliest, s.alarms[0].alarmAt)
 	}
-	if earliest == math.MaxInt64 && (len(s.waiting) == 0 || s.running >= s.o.Concurrency) {
+	if earliest == math.MaxInt64 {
 		return time.Time{}, false
 	}
 	return time.Unix(0, earliest), true
 }
 
-// readyUnits counts what a sweep has to look at.
-func (s *Schedule) readyUnits() int {
-	return s.units - len(s.waiting) - len(s.runs) - s.doomed.n
+// nextSweep is when the ready units are to be looked at.
+func (s *Schedule) nextSweep() int64 {
+	if s.units == len(s.waiting)+len(s.runs)+s.doomed.n {
+		return math.MaxInt64
+	}
+	return max(s.sweepAt, s.restAt)
 }
 
-// pause is how long there is no sweep after one: a sweep looks at every ready
-// unit, and is to take no noticeable part of the time.
-func (s *Schedule) pause() int64 {
-	return int64(100*time.Millisecond) + int64(s.readyUnits())*int64(20*time.Microsecond)
-}
-
-// sweep dooms the ready units whose lifetime is over.
+// sweep dooms the ready units whose lifetime is over, or many of them. It looks
+// at every ready unit, and is to take no noticeable part of the time.
 func (s *Schedule) sweep(now int64) {
-	if s.sweepAt > now || s.readyUnits() == 0 || now-s.sweptAt < s.pause() && s.sweptAt != 0 {
+	if s.nextSweep() > now {
 		return
 	}
-	s.sweptAt, s.sweepAt = now, math.MaxInt64
+	looked, next := 0, int64(math.MaxInt64)
 	var over []*Unit
-	for _, d := range s.domains {
-		if d.ready == 0 {
-			continue
+	all := s.walkReady(func(u *Unit) bool {
+		looked++
+		if end := u.end(); end <= now {
+			over = append(over, u)
+		} else {
+			next = min(next, end)
 		}
-		for c := range classes {
-			d.lists[c].walk(func(u *Unit) bool {
-				if end := u.end(); end <= now {
-					over = append(over, u)
-				} else {
-					s.sweepAt = min(s.sweepAt, end)
-				}
-				return true
-			})
-		}
+		return len(over) < maxAtOnce
+	})
+	if !all {
+		next = now
 	}
+	s.sweepAt = next
+	s.restAt = now + int64(100*time.Millisecond) + int64(looked)*int64(20*time.Microsecond)
 	slices.SortFunc(over, func(a, b *Unit) int { return cmp.Compare(a.received, b.received) })
 	for _, u := range over {
 		s.unready(u)
@@ -558,19 +559,44 @@ func (s *Schedule) Walk(fn func(*Unit) bool) {
 			}
 		}
 	}
-	if !s.doomed.walk(fn) {
-		return
+	if s.doomed.walk(fn) {
+		s.walkReady(fn)
 	}
+}
+
+// WalkOf is Walk for the units of some messages. It looks at all units too, but
+// makes no text of their ids, which takes most of the time.
+func (s *Schedule) WalkOf(fn func(*Unit) bool, messages ...mail.ID) {
+	keys, others := map[mail.Key]bool{}, map[mail.ID]bool{}
+	for _, id := range messages {
+		if k, ok := id.Key(); ok {
+			keys[k] = true
+		} else {
+			others[id] = true
+		}
+	}
+	s.Walk(func(u *Unit) bool {
+		wanted := keys[u.id]
+		if u.more != nil && u.more.id != "" {
+			wanted = others[u.more.id]
+		}
+		return !wanted || fn(u)
+	})
+}
+
+// walkReady calls fn for each ready unit until it returns false.
+func (s *Schedule) walkReady(fn func(*Unit) bool) bool {
 	for _, d := range s.domains {
 		if d.ready == 0 {
 			continue
 		}
 		for c := range classes {
 			if !d.lists[c].walk(fn) {
-				return
+				return false
 			}
 		}
 	}
+	return true
 }
 
 // Why says in a few words what a unit waits for.
@@ -774,11 +800,11 @@ func (s *Schedule) place(u *Unit, now time.Time) {
 // shrink drops what a domain has only while mail of it is due: with many
 // domains nearly all wait.
 func (s *Schedule) shrink(d *domain, now int64) {
-	if d.ready > 0 || d.active > 0 {
+	if d.ready > 0 {
 		return
 	}
 	d.lists = nil
-	if t := d.site; t != nil && !t.shared && t.plain(now) {
+	if t := d.site; t != nil && t.plain(now) {
 		d.lastError = t.lastError
 		s.leaveSite(d)
 	}

@@ -243,15 +243,16 @@ func (t *site) leave(u *Unit) {
 	}
 }
 
-// plain reports whether a new site would be just the same.
+// plain reports whether a new site of the same domain would be just the same.
 func (t *site) plain(now int64) bool {
-	return t.running == 0 && t.until == 0 && t.fails == 0 && t.tat <= now && t.limit == t.start() && !t.braked
+	return !t.shared && t.running == 0 && t.until == 0 && t.fails == 0 && t.tat <= now && t.limit == t.start() && !t.braked
 }
 
 // Outcome is what an attempt tells about its destination.
 type Outcome struct {
 	Reached   bool   // a server let us speak of the mail; false: there is none that does
 	Throttled bool   // it said that this was too much, or did not answer in time
+	Local     bool   // it failed on this host: only Err is to be noted
 	Err       string // the last reply or error, unless all went well
 }
 
@@ -264,6 +265,9 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) {
 	}
 	if o.Err != "" {
 		t.lastError = o.Err
+	}
+	if o.Local {
+		return
 	}
 	t.trusted = o.Reached && !o.Throttled
 	switch {
@@ -321,9 +325,7 @@ func (s *Schedule) suspend(t *site, now int64) {
 		t.since = now
 	}
 	t.until = now + int64(max(wait, time.Millisecond))
-	if t.limits.Patience > 0 {
-		s.sweepAt = min(s.sweepAt, now) // some may be past it
-	}
+	s.sweepAt = min(s.sweepAt, now) // some may be past their patience
 }
 
 // Locate says to which site a running unit's domain belongs: a name for those
@@ -336,7 +338,6 @@ func (s *Schedule) Locate(u *Unit, name string, l *Limits, now time.Time) bool {
 	if l == nil {
 		l = d.limits
 	}
-	d.limits = l // its lifetime may depend on where it goes
 	from := d.site
 	to := from
 	switch {
@@ -349,8 +350,13 @@ func (s *Schedule) Locate(u *Unit, name string, l *Limits, now time.Time) bool {
 			s.sites[name] = to
 		}
 	}
+	if d.ready > 0 && (d.limits != l || to != from) { // they may be given up earlier there
+		s.sweepAt = min(s.sweepAt, at)
+	}
+	d.limits = l
 	to.obey(l)
 	if to == from && u.state != displaced && from.running <= from.places() {
+		s.offer(to, at) // it may bear more now
 		return true
 	}
 	from.leave(u)
@@ -438,7 +444,6 @@ func (s *Schedule) leaveSite(d *domain) {
 	if t.domains--; t.domains > 0 {
 		return
 	}
-	s.alarms.remove(t)
 	if t.shared {
 		delete(s.sites, t.name)
 	}

@@ -65,6 +65,7 @@ func TestJoiningABlockedSite(t *testing.T) {
 	if s.Locate(expect(t, s, 0, 10, "b0")[0], "mx", rate, start) {
 		t.Fatal("beyond the rate")
 	}
+	s.Expire(start, 10)
 	if next, ok := s.Next(start); !ok || !next.Equal(start.Add(time.Minute)) {
 		t.Fatalf("next %v, %v", next.Sub(start), ok)
 	}
@@ -197,6 +198,9 @@ func sites(t *testing.T, r *rand.Rand) {
 		if len(runs) != s.Stat().Running {
 			t.Fatalf("%d run, not %d", len(runs), s.Stat().Running)
 		}
+		if u := s.Expire(now, 10); len(u) > 0 {
+			t.Fatalf("%v is given up, and has no lifetime", ids(u))
+		}
 		next, ok := s.Next(now)
 		switch {
 		case ok && !next.After(now):
@@ -304,14 +308,14 @@ func TestPatienceBeginsWithTheSuspension(t *testing.T) {
 // that all of it is.
 func TestManyDue(t *testing.T) {
 	s := New(Options{Concurrency: 100})
-	const all = 2*maxPromoted + 10
+	const all = 2*maxAtOnce + 10
 	for i := range all {
 		add(s, fmt.Sprint(i), fmt.Sprint("d", i%50), 1, time.Hour)
 	}
 	if n := s.Flush("", start); n != all {
 		t.Fatal(n)
 	}
-	if w := s.Stat().Waiting; w != all-maxPromoted {
+	if w := s.Stat().Waiting; w != all-maxAtOnce {
 		t.Errorf("%d wait after the flush", w)
 	}
 	n := 0

@@ -44,6 +44,7 @@ func TestSuspension(t *testing.T) {
 		end(s, u, nobody, start)
 	}
 	expect(t, s, 59*time.Second, 10)
+	s.Expire(start, 10)
 	if next, ok := s.Next(start); !ok || next.Sub(start) != time.Minute {
 		t.Fatalf("next %v %v", next.Sub(start), ok)
 	}
@@ -88,6 +89,7 @@ func TestSuspensionIsJittered(t *testing.T) {
 		add(s, "a", "a", 0, 0)
 		add(s, "b", "a", 0, 0)
 		end(s, expect(t, s, 0, 1, "a")[0], nobody, start)
+		s.Expire(start, 10)
 		if next, _ := s.Next(start); next.Sub(start).Round(time.Second) != want {
 			t.Errorf("%v: %v", random, next.Sub(start))
 		}
@@ -315,9 +317,13 @@ func TestOverdue(t *testing.T) {
 	if u := s.Expire(start.Add(time.Minute), 10); len(u) > 0 {
 		t.Fatal("given up without an attempt")
 	}
-	expect(t, s, time.Minute, 10, "a")
+	tried := expect(t, s, time.Minute, 10, "a")[0]
 	if u := s.Expire(start.Add(lastTry), 10); len(u) != 1 || u[0].ID() != "b" {
 		t.Fatal(ids(u))
+	}
+	s.Defer(tried, start.Add(lastTry), []int{0}, 4, start.Add(lastTry))
+	if u := s.Expire(start.Add(lastTry+time.Minute), 10); len(u) != 1 || u[0] != tried {
+		t.Fatalf("%v: it has had its attempt", ids(u))
 	}
 }
 

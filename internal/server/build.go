@@ -35,6 +35,7 @@ import (
 	"tarishi/internal/plugin/all"
 	"tarishi/internal/pool"
 	"tarishi/internal/queue"
+	"tarishi/internal/reply"
 	"tarishi/internal/session"
 	"tarishi/internal/tlsconf"
 	"tarishi/internal/vfs"
@@ -59,19 +60,20 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 
 	// First what lives in memory only, so that a bad configuration ends the
 	// start before anything is opened.
-	certificates, err := serverTLS(cfg)
+	s.files = tlsconf.New(log.Named("tls"))
+	certificates, err := serverTLS(cfg, s.files)
 	if err != nil {
 		return nil, err
 	}
-	out := cfg.TLS.Outbound
-	nextHops, err := tlsconf.Client(out)
+	nextHops, err := s.files.Client(cfg.TLS.Outbound)
 	if err != nil {
 		return nil, err
 	}
-	backends, err := tlsconf.Client(cfg.Forward.TLS)
+	relay, err := s.files.Client(cfg.Forward.TLS)
 	if err != nil {
 		return nil, err
 	}
+	backends := func() *tls.Config { return relay.Config(true) }
 	resolver, err := dns.New(dns.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, Tries: cfg.DNS.Tries, DNSSEC: cfg.DNS.DNSSEC})
 	if err != nil {
 		return nil, err
@@ -113,7 +115,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		s.http.Close()
 		return nil, err
 	}
-	if err := s.assemble(events, certificates, nextHops, backends, resolver); err != nil {
+	if err := s.assemble(events, certificates, nextHops.Config, backends, resolver); err != nil {
 		s.listener.Close()
 		s.http.Close()
 		s.queue.Close()
@@ -124,7 +126,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 }
 
 // assemble builds what works on the open queue.
-func (s *Server) assemble(events *maillog.Log, certificates, nextHops, backends *tls.Config, resolver *dns.Resolver) (err error) {
+func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHops func(bool) *tls.Config, backends func() *tls.Config, resolver *dns.Resolver) (err error) {
 	cfg, log, chain := s.cfg, s.log, s.chain
 	s.outbound = outbound.New(outbound.Options{
 		Me: cfg.Me, ConcurrencyMax: cfg.Outbound.ConcurrencyMax, AlwaysSplit: cfg.Outbound.AlwaysSplit,
@@ -159,7 +161,7 @@ func (s *Server) assemble(events *maillog.Log, certificates, nextHops, backends 
 	s.control.Handle("GET /metrics", s.metrics.Handler())
 	s.control.Handle("GET /health", metrics.Health(s.healthy))
 	s.metrics.Watch(metrics.Sources{
-		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Listener: s.listener, Destinations: cfg.HTTP.Destinations,
+		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Sessions: s.sessions, Listener: s.listener, Destinations: cfg.HTTP.Destinations,
 		Free: func() (vfs.Space, error) { return vfs.OS{}.Free(cfg.QueueDir) }, Now: time.Now,
 	})
 	return nil
@@ -208,11 +210,15 @@ type leftover struct {
 }
 
 // Requeue implements forward.Requeuer.
-func (l *leftover) Requeue(_ context.Context, env *mail.Envelope, c mail.Content) error {
+func (l *leftover) Requeue(_ context.Context, env *mail.Envelope, c mail.Content, why []*reply.Reply) error {
 	if err := l.queue.Put(env, c); err != nil {
 		return err
 	}
-	l.outbound.Enqueue(mail.NewPending(env, c.Size()))
+	if p := mail.NewPending(env, c.Size()); why == nil {
+		l.outbound.Enqueue(p)
+	} else {
+		l.outbound.EnqueueDeferred(p, why)
+	}
 	return nil
 }
 
@@ -240,7 +246,7 @@ func grace(cfg *conf.Config) time.Duration {
 }
 
 // serverTLS loads the certificates; nil when there are none.
-func serverTLS(cfg *conf.Config) (*tls.Config, error) {
+func serverTLS(cfg *conf.Config, files *tlsconf.Files) (*tls.Config, error) {
 	if len(cfg.TLS.Key) == 0 || len(cfg.TLS.Cert) == 0 {
 		for _, a := range cfg.SMTP.Listen {
 			if _, port, _ := net.SplitHostPort(a); port == strconv.Itoa(cfg.SMTP.SMTPSPort) {
@@ -249,7 +255,7 @@ func serverTLS(cfg *conf.Config) (*tls.Config, error) {
 		}
 		return nil, nil
 	}
-	return tlsconf.Server(cfg.TLS.Key, cfg.TLS.Cert, cfg.TLS.MinVersion)
+	return files.Server(cfg.TLS.Key, cfg.TLS.Cert, cfg.TLS.MinVersion)
 }
 
 // hooks builds the plugins of the configuration and their chain.
@@ -263,21 +269,23 @@ func hooks(cfg *conf.Config, services plugin.Services, log *zap.Logger) (*hook.C
 	return hook.NewChain(regs, log.Named("plugins")), nil
 }
 
-// Check builds what can be built without touching queue or network and returns
-// what New would fail with: plugins and certificates.
-func Check(cfg *conf.Config) error {
+// Check builds what can be built without touching queue or network: plugins and
+// certificates. The error is what New would fail with; the warnings are of
+// certificates that expire.
+func Check(cfg *conf.Config) (conf.Problems, error) {
 	if _, err := hooks(cfg, plugin.Services{Config: cfg, Log: zap.NewNop()}, zap.NewNop()); err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := serverTLS(cfg); err != nil && !errors.Is(err, fs.ErrNotExist) { // conf tells of missing files, with their lines
-		return err
+	files := tlsconf.New(nil)
+	if _, err := serverTLS(cfg, files); err != nil && !errors.Is(err, fs.ErrNotExist) { // conf tells of missing files, with their lines
+		return nil, err
 	}
 	for _, out := range []conf.TLSOutbound{cfg.TLS.Outbound, cfg.Forward.TLS} {
-		if _, err := tlsconf.Client(out); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if _, err := files.Client(out); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
 	}
-	return nil
+	return files.Expiring(time.Now()), nil
 }
 
 // PrintHooks writes for each hook the handlers that run, in order.

@@ -35,7 +35,7 @@ func TestCheckCertificates(t *testing.T) {
 			if errs := problems.Errors(); len(errs) > 0 {
 				t.Fatal(errs)
 			}
-			if err := Check(cfg); err == nil || !strings.Contains(err.Error(), "bad.pem") {
+			if _, err := Check(cfg); err == nil || !strings.Contains(err.Error(), "bad.pem") {
 				t.Error(err)
 			}
 		})

@@ -73,7 +73,7 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 	var locked *vfs.LockedError
 	switch {
 	case errors.As(err, &locked):
-		return nil, fmt.Errorf("export needs a queue that no daemon works on: spool %s is in use by another tarishi (pid %d)", cfg.QueueDir, locked.PID)
+		return nil, fmt.Errorf("export needs a queue that no daemon works on: spool %s is in use by another tarishi%s", cfg.QueueDir, locked.Holder())
 	case err == nil:
 		defer lock.Close() // a queue on a read-only disk goes without
 	}

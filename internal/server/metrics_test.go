@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/smtp"
-	"path/filepath"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -32,12 +32,17 @@ func TestMetrics(t *testing.T) {
 	})
 	stop, s := launch(t, cfg)
 	defer stop()
+	folder, err := os.Open(cfg.QueueDir) // its name may be too long for a socket's address
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
 	overHTTP := &http.Client{Timeout: time.Minute}
 	onSocket := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, "unix", filepath.Join(cfg.QueueDir, "control.sock"))
+			return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/control.sock", folder.Fd()))
 		},
 	}}
 	defer overHTTP.CloseIdleConnections()

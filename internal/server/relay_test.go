@@ -208,7 +208,11 @@ func TestQueuedOnFailure(t *testing.T) {
 	c := r.dial("127.0.0.1")
 	r.send(c, "451 4.4.1 No backend can be reached", "x@b.test", "250")
 	r.send(c, "250 2.0.0 Message Queued", "x@a.test", "250")
+	begin := time.Now()
 	m := s.WaitMessages(1)[0]
+	if took := time.Since(begin); took < 1500*time.Millisecond { // 1 s for each of two refusals, one of which was in session
+		t.Errorf("the queue sent it after %s", took)
+	}
 	if !m.TLS || m.User != "u" || !slices.Equal(m.Accepted(), []string{"x@a.test"}) {
 		t.Errorf("%+v", m)
 	}
@@ -257,9 +261,10 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// auth_type=forward: the backend sees the user who logged in here.
+// auth_type=forward: the backend sees the user who logged in here, and
+// forward_client=xforward the name of the host.
 func TestClientsOwnCredentials(t *testing.T) {
-	s := smtptest.New(t, smtptest.Credentials("joe", "secret"))
+	s := smtptest.New(t, smtptest.Credentials("joe", "secret"), smtptest.With("XFORWARD NAME ADDR"))
 	r := startRelay(t, s.Port(), map[string]string{
 		"plugins":            "auth/flat_file\nrcpt_to.in_host_list\nqueue/smtp_forward\n",
 		"host_list":          "a.test\n",
@@ -273,7 +278,7 @@ func TestClientsOwnCredentials(t *testing.T) {
 	c = r.dial("127.0.0.1")
 	r.say(c, "AUTH PLAIN AGFubgBoZXJz", "235")
 	r.send(c, "451 4.7.0 No authentication at the backend", "x@a.test", "250")
-	if m := s.WaitMessages(1); len(m) != 1 || m[0].User != "joe" {
+	if m := s.WaitMessages(1); len(m) != 1 || m[0].User != "joe" || m[0].XForward["NAME"] != "localhost" {
 		t.Errorf("%+v", m)
 	}
 }

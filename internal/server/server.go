@@ -31,6 +31,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/queue"
 	"tarishi/internal/session"
+	"tarishi/internal/tlsconf"
 )
 
 // Options is what does not stand in the configuration.
@@ -48,6 +49,7 @@ type Server struct {
 	pool     *pool.Pool
 	sts      *mtasts.Cache // nil: not used
 	relay    *forward.Forwarder
+	files    *tlsconf.Files
 	chain    *hook.Chain
 	outbound *outbound.Outbound
 	sessions *session.Server
@@ -80,6 +82,7 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	http := start(s.http.Run)
 	pool := start(s.pool.Run)
 	relay := start(s.relay.Run)
+	files := start(s.files.Run)
 	s.adopt(ctx) // before outbound
 	outbound := start(s.outbound.Run)
 	serving, drop := context.WithCancel(context.Background())
@@ -111,6 +114,8 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 			failed = unexpected("relay", relay.err)
 		case <-pool.done:
 			failed = unexpected("pool", pool.err)
+		case <-files.done:
+			failed = unexpected("certificates", files.err)
 		}
 		break
 	}
@@ -132,7 +137,7 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 		errs = append(errs, s.sts.Close())
 	}
 	s.chain.Wait(end)
-	errs = append(errs, relay.stop(), pool.stop(), queue.stop(), s.queue.Close())
+	errs = append(errs, files.stop(), relay.stop(), pool.stop(), queue.stop(), s.queue.Close())
 	s.log.Info("stopped")
 	return errors.Join(errs...)
 }

@@ -1,9 +1,12 @@
 package session
 
 import (
+	"context"
+	"net/netip"
 	"strings"
 	"testing"
 
+	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 )
@@ -112,9 +115,16 @@ func TestAddressOptions(t *testing.T) {
 	c.cmd("MAIL FROM:<a@b.test> SMTPUTF8", "504")
 }
 
+// credulous is a Resolver that has the address of a client for every name.
+type credulous struct{ dns.Memory }
+
+func (*credulous) Host(context.Context, string) ([]netip.Addr, error) {
+	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+}
+
 // TestTraceInjection: nothing a client or resolver says makes a line of ours.
 func TestTraceInjection(t *testing.T) {
-	r := newRig(t, false)
+	r := newRig(t, false, func(o *Options) { o.Resolver = &credulous{} })
 	r.hooks.answer(hook.OnLookupRDNS, hook.Answer(hook.OK, "evil\r\nX-Evil: 1 (\x00"))
 	c := r.dial()
 	c.want("220")

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/emersion/go-sasl"
+
 	"tarishi/internal/hook"
 	"tarishi/internal/reply"
 )
@@ -31,14 +33,27 @@ const secret = "********"
 func shown(verb, arg string, line []byte) string {
 	switch verb {
 	case "AUTH":
-		if f := strings.Fields(arg); len(f) > 1 {
-			return "AUTH " + f[0] + " " + secret
+		mech, _, response := strings.Cut(arg, " ")
+		if !isMechanism(mech) {
+			return "AUTH " + secret
+		}
+		if response {
+			return "AUTH " + mech + " " + secret
 		}
 	case "HELO", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "VRFY", "NOOP", "EXPN", "HELP":
 	default:
 		return secret
 	}
 	return string(line)
+}
+
+// isMechanism reports whether s looks like the name of a SASL mechanism (RFC 4422
+// section 3.1), and not like a response in base64 with no mechanism before it.
+func isMechanism(s string) bool {
+	if strings.EqualFold(s, sasl.Plain) || strings.EqualFold(s, sasl.Login) {
+		return true
+	}
+	return len(s) <= 20 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
 }
 
 var requestLines = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE ", "PRI "}

@@ -110,6 +110,21 @@ func TestBDAT(t *testing.T) {
 	if r.hooks.count(hook.OnResetTransaction) != 4 || r.intake.held() != 0 {
 		t.Error("transactions are left")
 	}
+	c = r.hello()
+	// A last line without its end gets one, and a header without body no empty line of a body.
+	for data, want := range map[string]string{
+		"Subject: x": "Subject: x\r\n\r\n", "Subject: x\r\n": "Subject: x\r\n\r\n", "Subject: x\r\n folded": "Subject: x\r\n folded\r\n\r\n",
+		"Subject: x\r\n\r\n": "Subject: x\r\n\r\n", "Subject: x\r\n\r\n\r\n": "Subject: x\r\n\r\n\r\n", "Subject: x\r\n\r\ny": "Subject: x\r\n\r\ny\r\n", "y": "\r\ny\r\n",
+	} {
+		c.envelope()
+		chunk(data, " LAST", "250 2.0.0 Message Queued")
+		all := r.intake.messages()
+		raw := all[len(all)-1].raw
+		_, rest, _ := strings.Cut(raw, ";\r\n\t") // the date ends our trace field
+		if _, got, _ := strings.Cut(rest, "\r\n"); got != want {
+			t.Errorf("%q is %q, want %q", data, got, want)
+		}
+	}
 	// Pipelined: everything is answered in order.
 	c.send("MAIL FROM:<a@b.test>\r\nRCPT TO:<a@b.test>\r\nBDAT 3\r\na\r\nBDAT 2 LAST\r\n\r\nMAIL FROM:<c@b.test>\r\nQUIT\r\n")
 	for _, want := range []string{"250 2.1.0", "250 2.1.5", "250 2.0.0 Continue", "250 2.0.0 Message", "250 2.1.0", "221"} {

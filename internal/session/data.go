@@ -68,6 +68,7 @@ func (s *session) mayTransfer() bool {
 }
 
 func (s *session) open(dots bool) *receiver {
+	s.tx.Origin.Name = s.named.name()
 	return newReceiver(s.o.Intake.NewBody(), s.received(time.Now()), s.o.MaxBytes, dots)
 }
 
@@ -176,7 +177,6 @@ func (s *session) deliver(recv *receiver) {
 	s.message(r, mid, time.Since(began))
 	s.decline(v, r)
 	if r.Positive() {
-		s.srv.messages.Add(1)
 		_ = s.io.flush() // the promise is not kept back for what is pipelined behind it
 	}
 	s.reset()

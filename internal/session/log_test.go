@@ -2,6 +2,7 @@ package session
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -18,15 +19,26 @@ import (
 	"tarishi/internal/maillog"
 )
 
+// TestReverseName: hooks and the client see what the PTR record says; the trace
+// field and next hops only a name that has the client's address.
 func TestReverseName(t *testing.T) {
 	for name, tc := range map[string]struct {
-		set  func(m *dns.Memory)
-		want string
+		set         func(m *dns.Memory)
+		host, trace string
 	}{
-		"name":     {func(m *dns.Memory) { m.AddPTR("127.0.0.1", "client.test") }, "client.test"},
-		"nxdomain": {func(*dns.Memory) {}, nxDomain},
-		"failure":  {func(m *dns.Memory) { m.Fail("127.0.0.1", "PTR", dns.Temporary) }, dnsError},
-		"no data":  {func(m *dns.Memory) { m.Fail("127.0.0.1", "PTR", dns.NoData) }, unknown},
+		"name": {func(m *dns.Memory) {
+			m.AddPTR("127.0.0.1", "client.test")
+			m.AddAddr("client.test", "2001:db8::1")
+			m.AddAddr("client.test", "127.0.0.1")
+		}, "client.test", "client.test"},
+		"forged": {func(m *dns.Memory) {
+			m.AddPTR("127.0.0.1", "bank.test")
+			m.AddAddr("bank.test", "192.0.2.1")
+		}, "bank.test", unknown},
+		"no host":  {func(m *dns.Memory) { m.AddPTR("127.0.0.1", "gone.test") }, "gone.test", unknown},
+		"nxdomain": {func(*dns.Memory) {}, nxDomain, nxDomain},
+		"failure":  {func(m *dns.Memory) { m.Fail("127.0.0.1", "PTR", dns.Temporary) }, dnsError, dnsError},
+		"no data":  {func(m *dns.Memory) { m.Fail("127.0.0.1", "PTR", dns.NoData) }, unknown, unknown},
 	} {
 		var m dns.Memory
 		tc.set(&m)
@@ -34,13 +46,17 @@ func TestReverseName(t *testing.T) {
 		c := r.dial()
 		c.want("220")
 		want := "250-mx.test Hello [127.0.0.1], "
-		if tc.want != nxDomain && tc.want != dnsError {
-			want = "250-mx.test Hello " + tc.want + " [127.0.0.1], "
+		if tc.host != nxDomain && tc.host != dnsError {
+			want = "250-mx.test Hello " + tc.host + " [127.0.0.1], "
 		}
 		c.cmd("EHLO x", want)
 		c.message("\r\n.\r\n", "250")
-		if raw := r.intake.messages()[0].raw; !strings.Contains(raw, "from x ("+tc.want+" [127.0.0.1])") {
-			t.Errorf("%s: %q", name, raw)
+		got := r.intake.messages()[0]
+		if !strings.Contains(got.raw, "from x ("+tc.trace+" [127.0.0.1])") {
+			t.Errorf("%s: %q", name, got.raw)
+		}
+		if o := got.tx.Origin.Name; (o != "") != (tc.trace == "client.test") || o != "" && o != tc.trace {
+			t.Errorf("%s: next hops are told of %q", name, o)
 		}
 	}
 	r := newRig(t, false)
@@ -48,6 +64,34 @@ func TestReverseName(t *testing.T) {
 	c := r.dial()
 	c.want("220")
 	c.cmd("EHLO x", "250-mx.test Hello plugin.test [127.0.0.1], ")
+}
+
+// mute is a Resolver that does not answer when it is asked for addresses.
+type mute struct{ dns.Memory }
+
+func (*mute) Host(ctx context.Context, _ string) ([]netip.Addr, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestUnconfirmed: a name that nobody answers for costs no more time than
+// RDNSTimeout, and a session that ends does not wait for it.
+func TestUnconfirmed(t *testing.T) {
+	var m mute
+	m.AddPTR("127.0.0.1", "client.test")
+	r := newRig(t, false, func(o *Options) { o.Resolver, o.RDNSTimeout = &m, 50*time.Millisecond })
+	c := r.hello()
+	c.message("\r\n.\r\n", "250")
+	if raw := r.intake.messages()[0].raw; !strings.Contains(raw, "(Unknown [127.0.0.1])") {
+		t.Errorf("%q", raw)
+	}
+	r = newRig(t, false, func(o *Options) { o.Resolver, o.RDNSTimeout = &m, time.Hour })
+	c = r.hello()
+	c.cmd("QUIT", "221")
+	c.closed()
+	for r.srv.open() != 0 {
+		pause()
+	}
 }
 
 // elsewhere is a connection from an address.
@@ -94,6 +138,7 @@ func TestMailLog(t *testing.T) {
 	c.cmd("AUTH PLAIN "+b64("\x00user\x00guess"), "535")
 	c.cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
 	c.cmd("MAIL FROM:<a@b..test>", "501")
+	c.cmd("MAIL FROM:<big@b.test> SIZE=2000000", "552 5.3.4 Message too big!")
 	c.envelope()
 	c.cmd("RCPT TO:<x@-y>", "501")
 	c.cmd("DATA", "354")
@@ -112,7 +157,7 @@ func TestMailLog(t *testing.T) {
 	c.want("554 5.7.1 blocked")
 	c.conn.Close()
 	ended(2)
-	want := map[string]int{"connect": 2, "auth": 2, "sender": 2, "recipient": 2, "message": 1, "disconnect": 2, "refused": 1}
+	want := map[string]int{"connect": 2, "auth": 2, "sender": 3, "recipient": 2, "message": 1, "disconnect": 2, "refused": 1}
 	for event, n := range want {
 		if got := seen.FilterMessage(event).Len(); got != n {
 			t.Errorf("%d times %s, want %d", got, event, n)
@@ -124,6 +169,9 @@ func TestMailLog(t *testing.T) {
 				t.Errorf("%s: %s=%q", e.Message, k, s)
 			}
 		}
+	}
+	if s := seen.FilterMessage("sender").All()[1].ContextMap(); s["from"] != "big@b.test" || s["code"] != int64(552) {
+		t.Errorf("%v", s)
 	}
 	end := seen.FilterMessage("disconnect").All()[0].ContextMap()
 	if end["txns"] != int64(1) || end["relay"] != true || end["esmtp"] != true || end["helo"] != "client.test" || end["lr"] == "" {
@@ -152,6 +200,7 @@ func TestTrace(t *testing.T) {
 		secrets := []string{b64("\x00user\x00guess"), b64("user"), b64("secret")}
 		c.cmd(secrets[2], "500")
 		c.cmd("AUTH  PLAIN "+secrets[0], "535")
+		c.cmd("AUTH "+secrets[2], "504")
 		c.cmd("AUTH LOGIN", "334")
 		c.cmd(secrets[1], "334")
 		c.cmd(secrets[2], "235")
@@ -172,7 +221,7 @@ func TestTrace(t *testing.T) {
 			}
 		}
 		const want = "C: EHLO client.test\nS: 250-mx.test Hello "
-		const auth = "C: ********\nS: 500 5.5.1 Unrecognized command\nC: AUTH PLAIN ********\nS: 535 5.7.8 Authentication failed\nC: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: ********\n"
+		const auth = "C: ********\nS: 500 5.5.1 Unrecognized command\nC: AUTH PLAIN ********\nS: 535 5.7.8 Authentication failed\nC: AUTH ********\nS: 504 5.5.4 Unrecognized authentication type\nC: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: ********\n"
 		for _, part := range []string{want, auth, "\nC: RCPT TO:<b@here.test>\nS: 250 2.1.5 ", "\nC: QUIT\nS: 221 "} {
 			if strings.Contains(log, part) != (level == maillog.ProtocolLevel) {
 				t.Errorf("level %d: %q is missing, or there, in\n%s", level, part, log)

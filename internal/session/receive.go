@@ -139,9 +139,10 @@ func (r *receiver) parse() {
 	r.header, r.headLen = h, int64(n)
 	r.put(section)
 	if !complete {
-		if n > 0 && section[n-1] != '\n' {
+		if n > 0 && section[n-1] != '\n' { // the last line of all
 			r.put(crlf)
 			r.headLen += 2
+			r.last = '\n'
 		}
 		r.put(crlf)
 		r.headLen += 2

@@ -50,9 +50,11 @@ type Chain interface {
 	Has(p hook.Point) bool
 }
 
-// Resolver finds the names of an address, without trailing dots.
+// Resolver finds the names of an address, without trailing dots, and the
+// addresses of a name. The end of ctx ends what it does.
 type Resolver interface {
 	PTR(ctx context.Context, addr netip.Addr) ([]string, error)
+	Host(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // Body takes the bytes of one message. Content ends the writing. Discard drops
@@ -91,7 +93,7 @@ type Options struct {
 	InactivityTimeout time.Duration // for a whole command, and between bytes of content; 0: 5 min
 	MinRate           int64         // of content, bytes a second; 0: none
 	MinRateWindow     time.Duration // over which MinRate is averaged; 0: 30 s
-	RDNSTimeout       time.Duration // of the PTR lookup; 0: 5 s
+	RDNSTimeout       time.Duration // of the lookups for the client's name, all in all; 0: 5 s
 
 	ShowVersion      bool
 	AddReceived      bool
@@ -109,7 +111,7 @@ type Options struct {
 
 	Chain    Chain
 	Intake   Intake
-	Resolver Resolver     // nil: no PTR lookup
+	Resolver Resolver     // nil: clients have no names
 	Mail     *maillog.Log // nil: none
 	Log      *zap.Logger  // nil: none
 }
@@ -139,7 +141,6 @@ type Server struct {
 	own       []netip.Addr // this host's addresses, as they were at the start
 	authDelay time.Duration
 	panics    atomic.Int64
-	messages  atomic.Int64
 
 	closing chan struct{} // closed by Shutdown
 	served  sync.WaitGroup
@@ -275,19 +276,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Open returns how many sessions there are.
-func (s *Server) Open() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.sessions)
-}
-
 // Panics returns how many panics were caught since the start. Anything but 0 is
 // a defect.
 func (s *Server) Panics() int64 { return s.panics.Load() }
-
-// Messages returns how many messages were accepted since the start.
-func (s *Server) Messages() int64 { return s.messages.Load() }
 
 // isOwn reports whether addr is an address of this host.
 func (s *Server) isOwn(addr netip.Addr) bool { return slices.Contains(s.own, addr) }

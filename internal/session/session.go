@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,18 +14,10 @@ import (
 	"github.com/emersion/go-smtp"
 	"go.uber.org/zap"
 
-	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
-)
-
-// Values of hook.Remote.Host that are not names, as in Haraka.
-const (
-	nxDomain = "NXDOMAIN"
-	dnsError = "DNSERROR"
-	unknown  = "Unknown"
 )
 
 // Bounds of the conversation with a client that the hooks do not want: it is
@@ -62,6 +55,7 @@ type session struct {
 	begun   bool         // a first command line was read
 	traced  bool         // the log shows the conversation
 	met     bool         // hooks know of the connection
+	named   confirmation // of the client's name
 }
 
 func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
@@ -151,6 +145,7 @@ func (s *session) end() {
 		defer s.caught("reset")
 		s.reset()
 	}()
+	s.named.end()
 	if s.linger {
 		s.io.half()
 		defer s.io.drain()
@@ -224,41 +219,22 @@ func (s *session) welcome() bool {
 	s.met = true
 	s.run(hook.OnConnectInit, hook.Event{})
 	v := s.run(hook.OnLookupRDNS, hook.Event{})
-	if v.Code == hook.OK {
-		if s.c.Remote.Host = v.Text; v.Text == "" {
-			s.c.Remote.Host = unknown
-		}
-	} else {
-		if v.Code.Denies() || v.Code == hook.Drop {
-			return s.unwelcome(v, fault{554, "5.7.1", "rDNS Lookup Failed"}, fault{421, "4.7.1", "rDNS Temporary Failure"})
-		}
-		s.c.Remote.Host = s.lookup()
+	if v.Code.Denies() || v.Code == hook.Drop {
+		return s.unwelcome(v, fault{554, "5.7.1", "rDNS Lookup Failed"}, fault{421, "4.7.1", "rDNS Temporary Failure"})
 	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.o.RDNSTimeout)
+	if v.Code == hook.OK {
+		s.c.Remote.Host = cmp.Or(v.Text, unknown)
+	} else {
+		s.c.Remote.Host = s.lookup(ctx)
+	}
+	s.confirm(ctx, cancel)
 	v = s.run(hook.OnConnect, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
 		return s.unwelcome(v, fault{554, "5.7.1", "Your mail is not welcome here"}, fault{421, "4.7.1", "Come back later"})
 	}
 	s.io.say(220, "", s.banner(v))
 	return true
-}
-
-// lookup returns the client's name, or what stands for it.
-func (s *session) lookup() string {
-	if s.o.Resolver == nil {
-		return unknown
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, s.o.RDNSTimeout)
-	defer cancel()
-	names, err := s.o.Resolver.PTR(ctx, s.c.Remote.Addr.Addr())
-	switch {
-	case dns.IsNXDomain(err):
-		return nxDomain
-	case err != nil && !dns.IsNoData(err):
-		return dnsError
-	case len(names) == 0 || names[0] == "":
-		return unknown
-	}
-	return names[0]
 }
 
 // unwelcome refuses a new connection. Without DISCONNECT the client gets the

@@ -45,3 +45,10 @@ func TestMessage(t *testing.T) {
 		}
 	}
 }
+
+// open returns how many sessions there are.
+func (s *Server) open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}

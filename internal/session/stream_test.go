@@ -333,7 +333,7 @@ func TestShutdownCut(t *testing.T) {
 		t.Error(err)
 	}
 	c.closed()
-	if r.srv.Open() != 0 || r.hooks.count(hook.OnResetTransaction) != 1 {
+	if r.srv.open() != 0 || r.hooks.count(hook.OnResetTransaction) != 1 {
 		t.Error("the session lives on")
 	}
 }

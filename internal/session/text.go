@@ -195,7 +195,7 @@ func (s *session) received(now time.Time) string {
 		by += "/" + word(s.o.Version)
 	}
 	var b strings.Builder
-	b.WriteString("Received: from " + word(s.c.Hello.Host) + " (" + word(s.c.Remote.Host) + " " + literal(s.c.Remote.Addr.Addr()) + ")")
+	b.WriteString("Received: from " + word(s.c.Hello.Host) + " (" + word(s.fromName()) + " " + literal(s.c.Remote.Addr.Addr()) + ")")
 	b.WriteString("\r\n\tby " + s.o.Me + " (" + by + ") with " + s.with() + " id " + string(s.tx.ID))
 	b.WriteString("\r\n\tenvelope-from " + s.tx.From.Path())
 	if s.c.TLS.Enabled {

@@ -1,7 +1,7 @@
 package session
 
 import (
-	"math"
+	"errors"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -49,23 +49,32 @@ func (s *session) checkMail(line []byte) []byte {
 	case s.recv != nil:
 		s.refuse(503, "5.5.1", "MAIL not allowed during message transfer")
 	case !s.c.Relaying && slices.Contains(s.o.SubmissionPorts, int(s.c.Local.Port())):
-		s.refuse(550, "5.7.1", "Authentication required")
+		s.refuseSender(reply.New(550, "5.7.1", "Authentication required"))
 	case s.o.StrictRFC1869 && !s.c.Relaying && !isStrict(s.command, "FROM:<"):
 		s.refuse(501, "5.5.2", "Invalid MAIL FROM parameters")
-	case s.o.MaxBytes > 0 && isHuge(parameters(s.path())["SIZE"]):
-		s.refuse(552, "5.3.4", errTooBig.Text)
+	case s.o.MaxBytes > 0 && exceeds(parameters(s.path())["SIZE"], s.o.MaxBytes):
+		s.refuseSender(errTooBig)
 	default:
 		return line
 	}
 	return nil
 }
 
-// isHuge reports whether a SIZE value (RFC 1870: up to 20 digits) is beyond what
-// go-smtp can read.
-func isHuge(size string) bool {
-	digits := strings.TrimLeft(size, "0")
-	return len(digits) >= 10 && len(digits) <= 20 && strings.Trim(digits, "0123456789") == "" &&
-		(len(digits) > 10 || digits > strconv.Itoa(math.MaxUint32))
+// refuseSender refuses MAIL before a transaction has begun.
+func (s *session) refuseSender(r *reply.Reply) {
+	from, _, _ := strings.Cut(strings.TrimSpace(s.path()), " ")
+	s.o.Mail.Sender(s.c.ID, clean(strings.Trim(from, "<>")), r.Code, r.Text)
+	s.io.send(s.denied(r))
+}
+
+// exceeds reports whether a SIZE value, which has up to 20 digits (RFC 1870) and
+// may be more than go-smtp can read, is above limit.
+func exceeds(size string, limit int64) bool {
+	if len(size) > 20 || strings.Trim(size, "0123456789") != "" {
+		return false // go-smtp says what is wrong
+	}
+	n, err := strconv.ParseUint(size, 10, 64)
+	return errors.Is(err, strconv.ErrRange) || err == nil && n > uint64(limit)
 }
 
 // checkRcpt is checkMail for RCPT. The bare postmaster (RFC 5321 section 4.5.1)
@@ -158,8 +167,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 	return nil
 }
 
-// origin tells next hops of the client. Its name is left out: what the PTR
-// record says is not verified.
+// origin tells next hops of the client. Its name follows with the content, when
+// there has been time to confirm it.
 func (s *session) origin() *mail.Origin {
 	o := &mail.Origin{Addr: s.c.Remote.Addr.Addr().Unmap(), Port: int(s.c.Remote.Addr.Port()), Helo: s.c.Hello.Host, Protocol: "SMTP", Login: s.c.AuthUser}
 	if s.c.Hello.Verb == "EHLO" {

@@ -24,13 +24,14 @@ type dotWriter struct {
 	buf   []byte // cap is fixed
 	plain bool
 	err   error // the first of w; sticky
+	begun bool  // something has been written to w
 	mid   bool  // in the middle of a line
 	crs   int   // CRs held back: what they mean depends on the next byte
 }
 
 // reset prepares d for another message to w.
 func (d *dotWriter) reset(w io.Writer) {
-	d.w, d.buf, d.err, d.mid, d.crs = w, d.buf[:0], nil, false, 0
+	d.w, d.buf, d.err, d.begun, d.mid, d.crs = w, d.buf[:0], nil, false, false, 0
 }
 
 // lastPart is how much of a long span is kept back when plain, so that there is
@@ -138,21 +139,27 @@ func (d *dotWriter) emit(p []byte) {
 	for len(p) > 0 && d.err == nil {
 		if len(d.buf) == 0 && len(p) >= cap(d.buf) {
 			if !d.plain {
-				_, d.err = d.w.Write(p)
+				d.pass(p)
 				return
 			}
 			if n := len(p) - lastPart; n > 0 {
-				_, d.err = d.w.Write(p[:n])
+				d.pass(p[:n])
 				p = p[n:]
 			}
 		}
 		n := min(len(p), cap(d.buf)-len(d.buf))
 		d.buf = append(d.buf, p[:n]...)
 		if p = p[n:]; len(d.buf) == cap(d.buf) {
-			_, d.err = d.w.Write(d.buf)
+			d.pass(d.buf)
 			d.buf = d.buf[:0]
 		}
 	}
+}
+
+// pass writes p.
+func (d *dotWriter) pass(p []byte) {
+	d.begun = true
+	_, d.err = d.w.Write(p)
 }
 
 // rest ends the last line and returns what was collected and not written.
@@ -171,7 +178,7 @@ func (d *dotWriter) rest() ([]byte, error) {
 func (d *dotWriter) finish() (dotted bool, err error) {
 	d.rest()
 	if len(d.buf)+3 > cap(d.buf) && d.err == nil { // the dot stays in one piece
-		_, d.err = d.w.Write(d.buf)
+		d.pass(d.buf)
 		d.buf = d.buf[:0]
 	}
 	if d.err != nil {

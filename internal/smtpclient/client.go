@@ -307,30 +307,12 @@ func (c *Client) unasked(s Stage) *Failure {
 	return c.wire(s, garbled("reply before the command"))
 }
 
-// Extensions returns what the server offered last.
-func (c *Client) Extensions() Extensions { return c.ext }
-
-// Transactions returns how many transactions were begun.
-func (c *Client) Transactions() int { return c.transactions }
-
 // Reusable reports whether another transaction can be sent: the connection was
 // neither lost nor shut by a 421, and replies match commands. If the last
-// transaction stopped half-way the next Send begins with Reset by itself.
+// transaction stopped half-way the next Send begins with RSET.
 func (c *Client) Reusable() bool { return !c.broken && c.in.buffered() == 0 }
 
-// Reset sends RSET if the last transaction stopped half-way, and nothing
-// otherwise. The error is a *Failure.
-func (c *Client) Reset(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return c.aborted(StageReset, err)
-	}
-	defer c.watch(ctx)()
-	if f := c.reset(); f != nil {
-		return f
-	}
-	return nil
-}
-
+// reset sends RSET if the last transaction stopped half-way.
 func (c *Client) reset() *Failure {
 	if !c.dirty {
 		return nil

@@ -619,7 +619,7 @@ func TestLMTP(t *testing.T) {
 }
 
 func TestUnixSocket(t *testing.T) {
-	s := smtptest.New(t, smtptest.Listen("unix", t.TempDir()+"/lmtp"), smtptest.LMTP())
+	s := smtptest.New(t, smtptest.Listen("unix", smtptest.Socket(t)), smtptest.LMTP())
 	c := dial(t, smtpclient.Options{Network: "unix", Addr: s.Addr(), Protocol: mail.LMTP})
 	if got := outcome(c.Send(t.Context(), envelope(t, "s@y.test", "a@x.test"), text(message))); got != "250 2.0.0" {
 		t.Error(got)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -203,5 +204,40 @@ func TestReplyHeldByTLS(t *testing.T) {
 	var f *smtpclient.Failure
 	if !errors.As(err, &f) || !f.Stale() {
 		t.Error(err)
+	}
+}
+
+// watched counts how often somebody looks at the socket itself.
+type watched struct {
+	*net.TCPConn
+	looks int
+}
+
+func (w *watched) SyscallConn() (syscall.RawConn, error) {
+	w.looks++
+	return w.TCPConn.SyscallConn()
+}
+
+// TestLooks: to look whether something has arrived costs a system call. A message
+// that goes out in one piece with its dot pays for one, before a connection is used
+// again; the others for one more.
+func TestLooks(t *testing.T) {
+	s := smtptest.New(t, smtptest.Without("CHUNKING"))
+	raw, err := net.Dial("tcp", s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watched{TCPConn: raw.(*net.TCPConn)}
+	c, err := smtpclient.Open(t.Context(), w, options(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	env := envelope(t, "s@y.test", "a@x.test", "b@x.test")
+	for _, m := range []struct{ size, looks int }{{100, 0}, {100, 1}, {30 << 10, 1}, {100 << 10, 2}, {2 << 20, 2}} {
+		w.looks = 0
+		if got := outcome(c.Send(t.Context(), env, text(lines(m.size)))); !strings.HasPrefix(got, "250") || w.looks != m.looks {
+			t.Errorf("%d bytes: %s, looked %d times, want %d", m.size, got, w.looks, m.looks)
+		}
 	}
 }

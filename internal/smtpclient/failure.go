@@ -158,6 +158,13 @@ func (f *Failure) Unreachable() bool {
 	return f.Stage == StageConnect && f.Reply == nil || f.Stage == StageGreeting && f.lost || f.mute
 }
 
+// LacksTLS reports whether the server does not offer the STARTTLS that the policy
+// asks for, or REQUIRETLS (RFC 8689) to a message with it. That there is no
+// STARTTLS anybody on the way can make us believe.
+func (f *Failure) LacksTLS() bool {
+	return f.Err == errNoSTARTTLS || f.Stage == StageMail && f.Reply != nil && f.Reply.Status() == errRequireTLS.Enhanced
+}
+
 // errGarbled is the reason of every reply that is none.
 var errGarbled = errors.New("not an SMTP reply")
 

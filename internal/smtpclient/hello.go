@@ -77,7 +77,7 @@ func (c *Client) startTLS() *Failure {
 		if c.o.TLS == TLSMay {
 			return nil
 		}
-		return c.failure(StageTLS, nil, errors.New("STARTTLS is required and not offered"))
+		return c.failure(StageTLS, nil, errNoSTARTTLS)
 	}
 	if f := c.command(StageTLS, "STARTTLS"); f != nil {
 		return f
@@ -103,6 +103,8 @@ func (c *Client) startTLS() *Failure {
 	}
 	return f
 }
+
+var errNoSTARTTLS = errors.New("STARTTLS is required and not offered")
 
 func (c *Client) handshake() *Failure {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}

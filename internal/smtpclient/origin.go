@@ -44,6 +44,29 @@ func addressAttribute(a netip.Addr) attribute {
 	}
 }
 
+// nameAttribute is unavailable for what is no host name, as anybody can have for
+// the name of an address: a server that is told of one by XCLIENT refuses it, and
+// with it every message of that client.
+func nameAttribute(name string) attribute {
+	if !isHostname(name) {
+		name = ""
+	}
+	return encoded("NAME", name)
+}
+
+func isHostname(name string) bool {
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, notHostname) {
+			return false
+		}
+	}
+	return strings.Trim(name, ".0123456789") != ""
+}
+
+func notHostname(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != '-' && r != '_'
+}
+
 func portAttribute(port int) attribute {
 	if port <= 0 || port > 65535 {
 		return attribute{"PORT", unavailable}
@@ -62,7 +85,7 @@ func (x *Extensions) xforward(o *mail.Origin) []string {
 	var lines []string
 	line := ""
 	for _, a := range [...]attribute{
-		encoded("NAME", o.Name), addressAttribute(o.Addr), portAttribute(o.Port), encoded("PROTO", o.Protocol),
+		nameAttribute(o.Name), addressAttribute(o.Addr), portAttribute(o.Port), encoded("PROTO", o.Protocol),
 		encoded("HELO", o.Helo),
 		{"SOURCE", source},
 	} {
@@ -92,7 +115,7 @@ func (x *Extensions) xclient(o *mail.Origin) []string {
 			words = append(words, a.String())
 		}
 	}
-	add(encoded("NAME", o.Name))
+	add(nameAttribute(o.Name))
 	add(addressAttribute(o.Addr))
 	add(portAttribute(o.Port))
 	add(encoded("HELO", o.Helo))

@@ -27,9 +27,45 @@ func verbs(dialog []string) string {
 	return strings.Join(all, " ")
 }
 
+// TestOddNames: what a client calls itself in the DNS, and no server takes for a
+// host name, is not told.
+func TestOddNames(t *testing.T) {
+	label := strings.Repeat("x", 63)
+	for _, way := range []mail.ForwardsOrigin{mail.XForward, mail.XClient} {
+		s := smtptest.New(t, smtptest.With("XFORWARD NAME", "XCLIENT NAME"))
+		o := options(s)
+		o.Forwards = way
+		c := dial(t, o)
+		e := envelope(t, "s@y.test", "a@x.test")
+		for name, told := range map[string]bool{
+			"mail.far.test": true, "A_b-c.far.test": true, "localhost": true, "4.far.test": true, label + ".test": true,
+			"": false, ".": false, "far.test.": false, "a..test": false, "a*.test": false, "a\\032b.test": false, "b\u00fccher.test": false, "a b": false,
+			"-a.test": false, "a-.test": false, "192.0.2.1": false, "[192.0.2.1]": false, "far:test": false, label + "x.test": false,
+			label + strings.Repeat("."+label, 4): false,
+		} {
+			e.Origin = &mail.Origin{Name: name}
+			if got := outcome(c.Send(t.Context(), e, text(message))); got != "250 2.0.0" {
+				t.Fatal(got)
+			}
+			m := s.Messages()
+			got := m[len(m)-1].XForward
+			if way == mail.XClient {
+				got = m[len(m)-1].XClient
+			}
+			want := "[UNAVAILABLE]"
+			if told {
+				want = name
+			}
+			if got["NAME"] != want {
+				t.Errorf("%q: told %q", name, got)
+			}
+		}
+	}
+}
+
 func TestXForward(t *testing.T) {
 	full := smtptest.With("XFORWARD NAME ADDR PORT PROTO HELO SOURCE IDENT")
-	long := &mail.Origin{Name: strings.Repeat("n", 255), Helo: strings.Repeat("h", 250), Protocol: "SMTP", Addr: netip.MustParseAddr("::ffff:192.0.2.7")}
+	long := &mail.Origin{Name: strings.Repeat("n", 63) + strings.Repeat("."+strings.Repeat("m", 63), 3), Helo: strings.Repeat("h", 250), Protocol: "SMTP", Addr: netip.MustParseAddr("::ffff:192.0.2.7")}
 	for _, tt := range []struct {
 		name   string
 		opts   []smtptest.Option

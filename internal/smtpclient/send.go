@@ -479,8 +479,10 @@ func (t *transaction) sendContent() (ended bool, f *Failure) {
 	if err != nil {
 		return false, t.cutShort(err)
 	}
-	if stop, f := t.interrupted(); stop {
-		return false, f
+	if b.dots.begun { // else it goes out at once, dot and all
+		if stop, f := t.interrupted(); stop {
+			return false, f
+		}
 	}
 	dotted, err := b.dots.finish()
 	if err == nil {

@@ -12,7 +12,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -210,6 +212,18 @@ func Mechanisms(list ...string) Option { return func(s *Server) { s.mechanisms =
 // Listen sets where the server listens instead of "tcp" and "127.0.0.1:0".
 func Listen(network, address string) Option {
 	return func(s *Server) { s.network, s.address = network, address }
+}
+
+// Socket is a path for Listen on "unix" and for a client in the same process. It
+// fits into a socket's address, however long the name of the temporary folder is.
+func Socket(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	return fmt.Sprintf("/proc/self/fd/%d/socket", dir.Fd())
 }
 
 // Server is a running server.

@@ -1,5 +1,5 @@
-// Package tlsconf makes TLS configurations out of certificate files. It keeps
-// nothing: whoever wants the files read again calls Server again. Every error
+// Package tlsconf makes TLS configurations out of certificate files and follows
+// the files: what replaces them is in use for the next handshake. Every error
 // names the file that is at fault.
 package tlsconf
 
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 )
 
 // ErrNoCertificate is returned by Server when no file is given.
@@ -23,25 +24,39 @@ var ErrNoCertificate = errors.New("tls: no certificate is configured")
 //
 // A client that offers application protocols and not "smtp" is refused, so that
 // a request meant for another protocol cannot end up in a mail session.
-func Server(keys, certs []string, minVersion uint16) (*tls.Config, error) {
+func (f *Files) Server(keys, certs []string, minVersion uint16) (*tls.Config, error) {
 	if len(keys) == 0 && len(certs) == 0 {
 		return nil, ErrNoCertificate
 	}
 	if len(keys) != len(certs) {
 		return nil, fmt.Errorf("tls: %d key files for %d certificate files: they go in pairs", len(keys), len(certs))
 	}
-	if minVersion == 0 {
-		minVersion = tls.VersionTLS12
-	}
-	c := &tls.Config{MinVersion: minVersion, NextProtos: []string{"smtp"}}
+	pairs := make([]*source, len(keys))
 	for i := range keys {
-		pair, err := load(keys[i], certs[i])
-		if err != nil {
-			return nil, err
-		}
-		c.Certificates = append(c.Certificates, pair)
+		pairs[i] = f.source(keys[i], certs[i], "")
 	}
-	return c, nil
+	config := &tls.Config{MinVersion: lowest(minVersion), NextProtos: []string{"smtp"}}
+	current := &atomic.Pointer[tls.Config]{}
+	err := f.use(func() {
+		c := config.Clone()
+		c.GetConfigForClient = nil // this is its answer
+		for _, s := range pairs {
+			c.Certificates = append(c.Certificates, s.pair)
+		}
+		current.Store(c)
+	}, pairs...)
+	if err != nil {
+		return nil, err
+	}
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return current.Load(), nil }
+	return config, nil
+}
+
+func lowest(version uint16) uint16 {
+	if version == 0 {
+		return tls.VersionTLS12
+	}
+	return version
 }
 
 // load reads one pair. The parts are checked one after the other so that the
@@ -73,6 +88,18 @@ func load(key, cert string) (tls.Certificate, error) {
 		}
 	}
 	return pair, nil
+}
+
+func authorities(file string) (*x509.CertPool, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("tls ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("tls ca: %s holds no certificate", file)
+	}
+	return roots, nil
 }
 
 func hasBlock(b []byte, is func(blockType string) bool) bool {

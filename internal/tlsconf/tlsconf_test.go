@@ -22,11 +22,22 @@ import (
 // pair writes a self-signed certificate for name and its key.
 func pair(t *testing.T, dir, name string) (key, cert string) {
 	t.Helper()
+	key, cert = filepath.Join(dir, name+".key"), filepath.Join(dir, name+".crt")
+	keyPEM, certPEM := made(t, name, 0, time.Hour)
+	write(t, key, keyPEM)
+	write(t, cert, certPEM)
+	return key, cert
+}
+
+// made makes a self-signed certificate for name, of this age and with that much of
+// its life left, and its key.
+func made(t *testing.T, name string, age, left time.Duration) (key, cert []byte) {
+	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name}}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-age), NotAfter: time.Now().Add(left), DNSNames: []string{name}}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, k.Public(), k)
 	if err != nil {
 		t.Fatal(err)
@@ -35,10 +46,7 @@ func pair(t *testing.T, dir, name string) (key, cert string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, cert = filepath.Join(dir, name+".key"), filepath.Join(dir, name+".crt")
-	write(t, key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
-	write(t, cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	return key, cert
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 func write(t *testing.T, path string, b []byte) {
@@ -68,7 +76,7 @@ func TestServer(t *testing.T) {
 	dir := t.TempDir()
 	keyA, certA := pair(t, dir, "a.test")
 	keyB, certB := pair(t, dir, "b.test")
-	c, err := Server([]string{keyA, keyB}, []string{certA, certB}, 0)
+	c, err := New(nil).Server([]string{keyA, keyB}, []string{certA, certB}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +94,7 @@ func TestServer(t *testing.T) {
 	if _, err := shown(t, c, &tls.Config{NextProtos: []string{"h2"}}); err == nil {
 		t.Error("a client of another protocol came in")
 	}
-	strict, err := Server([]string{keyA}, []string{certA}, tls.VersionTLS13)
+	strict, err := New(nil).Server([]string{keyA}, []string{certA}, tls.VersionTLS13)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +124,7 @@ func TestServerSaysWhichFile(t *testing.T) {
 		"broken cert":  {[]string{keyA}, []string{broken}, []string{broken}},
 		"odd":          {[]string{keyA, keyB}, []string{certA}, []string{"2 key files for 1"}},
 	} {
-		_, err := Server(tc.keys, tc.certs, 0)
+		_, err := New(nil).Server(tc.keys, tc.certs, 0)
 		if err == nil {
 			t.Errorf("%s: no error", name)
 			continue
@@ -127,7 +135,7 @@ func TestServerSaysWhichFile(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Server(nil, nil, 0); !errors.Is(err, ErrNoCertificate) {
+	if _, err := New(nil).Server(nil, nil, 0); !errors.Is(err, ErrNoCertificate) {
 		t.Error(err)
 	}
 }
@@ -135,19 +143,23 @@ func TestServerSaysWhichFile(t *testing.T) {
 func TestClient(t *testing.T) {
 	dir := t.TempDir()
 	key, cert := pair(t, dir, "a.test")
-	server, err := Server([]string{key}, []string{cert}, 0)
+	server, err := New(nil).Server([]string{key}, []string{cert}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.ClientAuth = tls.RequestClientCert
+	if server, err = server.GetConfigForClient(nil); err != nil {
+		t.Fatal(err)
+	}
 	talk := func(o conf.TLSOutbound, most uint16) (tls.ConnectionState, int, error) {
 		t.Helper()
-		c, err := Client(o)
+		client, err := New(nil).Client(o)
 		if err != nil {
 			t.Fatal(err)
 		}
+		c := client.Config(true).Clone()
 		c.ServerName = "a.test"
 		s := server.Clone()
+		s.ClientAuth = tls.RequestClientCert
 		s.MaxVersion = most
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -191,7 +203,7 @@ func TestClient(t *testing.T) {
 		t.Error("an unknown certificate verifies")
 	}
 	for _, o := range []conf.TLSOutbound{{CA: key}, {CA: dir + "/none"}, {Key: key}, {Cert: cert}} {
-		if _, err := Client(o); err == nil {
+		if _, err := New(nil).Client(o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
 	}
