@@ -260,7 +260,7 @@ func TestDovecotLMTP(t *testing.T) {
 			}
 			d := Start(t, map[string]string{
 				"plugins": "relay\nqueue/smtp_forward\n", "relay_acl_allow": "127.0.0.0/8\n", "smtp_forward.ini": ini,
-				"outbound.ini": "temp_fail_intervals=1h\n",
+				"outbound.ini": "temp_fail_intervals=1s,1h\n",
 			})
 			mustSend(t, d.Addr(), "anna@box.test", awkward)
 			mustSend(t, d.Addr(), "bert@box.test", awkward)

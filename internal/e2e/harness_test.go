@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ const patience = 2 * time.Minute
 var buildDir string
 
 func TestMain(m *testing.M) {
+	syscall.Umask(0o022) // servers that change to users of their own read what tests write
 	var err error
 	if buildDir, err = os.MkdirTemp("", "tarishi-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -226,7 +228,7 @@ func freePort(t *testing.T) int {
 	t.Helper()
 	var last error
 	for range 100 {
-		port := 20_000 + rand.N(12_000)
+		port := 13_000 + rand.N(3000)
 		if _, taken := given.LoadOrStore(port, true); taken {
 			continue
 		}

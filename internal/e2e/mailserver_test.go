@@ -20,10 +20,10 @@ import (
 
 // publicDir is a temporary folder that other users may enter, unlike those of
 // t.TempDir: the servers below change to users of their own. Its path is short
-// enough for Unix sockets.
+// enough for Unix sockets, so it is not in TMPDIR.
 func publicDir(t *testing.T, owner string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "e2e-")
+	dir, err := os.MkdirTemp("/tmp", "e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}

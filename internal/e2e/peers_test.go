@@ -52,14 +52,7 @@ func startPostfix(t *testing.T, settings map[string]string, files ...string) *in
 	if !instance.HasPostfix() {
 		missing(t, "postfix is not installed, or the test does not run as root")
 	}
-	dir, err := os.MkdirTemp("", "tarishi-e2e-postfix-") // t.TempDir lets no other user through
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := publicDir(t, "")
 	for i := 0; i < len(files); i += 2 {
 		path := filepath.Join(dir, files[i])
 		if err := os.WriteFile(path, []byte(files[i+1]), 0o600); err != nil {

@@ -74,7 +74,7 @@ func TestPostfix(t *testing.T) {
 		}
 		t.Skip("postfix is not installed, or the test does not run as root")
 	}
-	dir, err := os.MkdirTemp("", "postfix")
+	dir, err := os.MkdirTemp("/tmp", "postfix") // TMPDIR may be too long for the names of its sockets
 	if err != nil {
 		t.Fatal(err)
 	}
