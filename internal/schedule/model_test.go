@@ -15,12 +15,12 @@ import (
 // model: what is scheduled and what runs. After each step the structures are
 // counted anew, see audit, and in the end all that is left comes out.
 func FuzzModel(f *testing.F) {
-	for seed := range uint64(30) {
+	for seed := range uint64(60) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		m := newModel(t, rand.New(rand.NewPCG(seed, 5)))
-		for range 1000 {
+		for range 300 {
 			m.step()
 			m.audit()
 		}
