@@ -11,6 +11,11 @@ import (
 	"tarishi/internal/schedule"
 )
 
+// strangers is with how many attempts at a time a site begins for which nothing
+// else is configured: if it is dead it does not hold more places until that is
+// known, and if it is not each success dares one more.
+const strangers = 2
+
 // policy is what holds for the deliveries of one destination.
 type policy struct {
 	conf.Destination
@@ -38,7 +43,7 @@ func (o *Outbound) newPolicy(d conf.Destination) *policy {
 	p := &policy{Destination: d}
 	p.backoff = schedule.Backoff{Intervals: d.TempFailIntervals, MaxLifetime: d.MaxLifetime, Jitter: o.o.Jitter}
 	p.limits = &schedule.Limits{
-		Low: 1, High: o.o.PoolConcurrencyMax,
+		Low: 1, High: o.o.PoolConcurrencyMax, Start: strangers,
 		Rate:     schedule.Rate{Count: d.Rate.Count, Per: d.Rate.Per},
 		Lifetime: d.MaxLifetime, Patience: p.backoff.Patience(), Warning: max(0, d.DelayWarning), Probes: d.TempFailIntervals,
 	}

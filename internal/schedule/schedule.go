@@ -154,9 +154,12 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 		u.flags |= marked
 	}
 	u.set(v.Recipients, v.Attempts, v.Next)
-	if at := now.UnixNano(); d.limits.Lifetime > 0 && u.received <= at-int64(d.limits.Lifetime) {
+	at, l := now.UnixNano(), d.limits
+	if l.Lifetime > 0 && u.received <= at-int64(l.Lifetime) {
 		u.flags |= overdue
-		u.next = max(u.next, at)
+	}
+	if u.flags&overdue != 0 || l.Warning > 0 && u.received <= at-int64(l.Warning) {
+		u.next = max(u.next, at) // lastTry counts from now
 	}
 	s.place(u, now)
 	return u
@@ -518,7 +521,7 @@ func (u *Unit) ends() (end, warning int64) {
 	end, warning = math.MaxInt64, math.MaxInt64
 	l := u.dest.limits
 	if l.Warning > 0 && u.flags&(marked|fromNull) == 0 && u.received < math.MaxInt64-int64(l.Warning) {
-		warning = u.received + int64(l.Warning)
+		warning = max(u.received+int64(l.Warning), u.next+int64(lastTry))
 	}
 	if l.Lifetime > 0 && u.received <= math.MaxInt64-int64(l.Lifetime) {
 		end = u.received + int64(l.Lifetime)

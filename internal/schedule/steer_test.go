@@ -327,6 +327,22 @@ func TestOverdue(t *testing.T) {
 	}
 }
 
+// TestLateWhenItCameIn: mail that is old when it comes in, after the daemon was
+// stopped for long, is tried before anybody is warned.
+func TestLateWhenItCameIn(t *testing.T) {
+	s := under(Limits{High: 1, Lifetime: 48 * time.Hour, Warning: 4 * time.Hour}, 0)
+	for _, id := range []string{"a", "b"} {
+		s.Add(start, Delivery{ID: mail.ID(id), Domain: "a", Recipients: []int{0}, Next: start.Add(-time.Hour), Received: start.Add(-5 * time.Hour)})
+	}
+	expect(t, s, 0, 10, "a")
+	if u := s.Expire(start.Add(lastTry-time.Second), 10); len(u) > 0 {
+		t.Fatalf("%v: there was no time for an attempt", ids(u))
+	}
+	if u := s.Expire(start.Add(lastTry), 10); len(u) != 1 || !u[0].Late() || u[0].ID() != "b" {
+		t.Fatal(ids(u))
+	}
+}
+
 func TestNullSenderHasItsShare(t *testing.T) {
 	s := under(Limits{}, 20)
 	for i := range 100 {
