@@ -19,8 +19,8 @@ type Limits struct {
 	// earlier, from the message's arrival or the suspension's begin, whichever is
 	// later; 0: none.
 	Patience time.Duration
-	// Warning is after how long Expire also hands out what is ready and neither
-	// marked nor from the null sender; 0: never.
+	// Warning is after how long Expire also hands out what is ready, has been due
+	// for lastTry, and is neither marked nor from the null sender; 0: never.
 	Warning time.Duration
 	// Probes: the k-th probe of a suspended destination comes after half of the
 	// k-th of these, so that a unit's own back-off is never longer than it would

@@ -25,22 +25,15 @@ func haraka(t *testing.T, to *smtptest.Server, folder string) (cfg *conf.Config,
 	names.SetDefault("mx.test", "127.0.0.1")
 	root := t.TempDir()
 	dir = filepath.Join(root, folder)
-	for name, text := range map[string]string{
-		"config/me":           "me.test\n",
-		"config/plugins":      "",
-		"config/smtp.ini":     "listen=127.0.0.1:0\n",
-		"config/dns.ini":      "servers[]=" + names.Addr() + "\n",
-		"config/outbound.ini": fmt.Sprintf("port=%d\nlocal_mx_ok=true\n", to.Port()),
-		filepath.Join(folder, "1_1_0_1_aaaaaa_1_h"): "no place for it",
-	} {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	files := map[string]string{
+		"me":           "me.test\n",
+		"plugins":      "",
+		"smtp.ini":     "listen=127.0.0.1:0\n",
+		"dns.ini":      "servers[]=" + names.Addr() + "\n",
+		"outbound.ini": fmt.Sprintf("port=%d\nlocal_mx_ok=true\n", to.Port()),
 	}
+	place := filepath.Join("..", folder)
+	files[filepath.Join(place, "1_1_0_1_aaaaaa_1_h")] = "no place for it"
 	list, err := os.ReadDir("../qfile/testdata")
 	if err != nil {
 		t.Fatal(err)
@@ -50,15 +43,9 @@ func haraka(t *testing.T, to *smtptest.Server, folder string) (cfg *conf.Config,
 		if err != nil {
 			continue // a folder
 		}
-		if err := os.WriteFile(filepath.Join(dir, e.Name()), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		files[filepath.Join(place, e.Name())] = string(b)
 	}
-	cfg, problems := conf.Load(root)
-	if errs := problems.Errors(); len(errs) > 0 {
-		t.Fatal(errs)
-	}
-	return cfg, dir
+	return instanceIn(t, root, files), dir
 }
 
 // run starts the daemon; the function that it returns stops it.

@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/dnstest"
 	"tarishi/internal/smtptest"
 )
@@ -30,7 +27,6 @@ type relaying struct {
 func startRelay(t *testing.T, port int, files map[string]string) *relaying {
 	t.Helper()
 	r := &relaying{t: t, dns: dnstest.New(t)}
-	root := t.TempDir()
 	all := map[string]string{
 		"me": "me.test\n", "smtp.ini": "listen=127.0.0.1:0\n", "dns.ini": "servers[]=" + r.dns.Addr() + "\n",
 		"outbound.ini": fmt.Sprintf("port=%d\nlocal_mx_ok=true\ntemp_fail_intervals=1s*30\n", port),
@@ -39,20 +35,7 @@ func startRelay(t *testing.T, port int, files map[string]string) *relaying {
 	for name, text := range files {
 		all[name] = text
 	}
-	for name, text := range all {
-		path := filepath.Join(root, "config", name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg, problems := conf.Load(root)
-	if errs := problems.Errors(); len(errs) > 0 {
-		t.Fatal(errs)
-	}
-	stop, s := launch(t, cfg)
+	stop, s := launch(t, instance(t, all))
 	t.Cleanup(stop)
 	r.addr = s.listener.Addrs()[0].String()
 	return r

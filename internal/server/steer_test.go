@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/dnstest"
 	"tarishi/internal/mail"
 	"tarishi/internal/smtptest"
@@ -22,22 +21,10 @@ func TestSteering(t *testing.T) {
 	root := t.TempDir()
 	ini := fmt.Sprintf("port=%d\nlocal_mx_ok=true\n[smart.test]\nhost=127.0.0.1:%d\nbind=127.0.0.3\nhelo=out.test\n[mx:mx.test]\nhelo=mx-out.test\n", mx.Port(), smart.Port())
 	file := filepath.Join(root, "config", "outbound.ini")
-	for name, text := range map[string]string{
+	cfg := instanceIn(t, root, map[string]string{
 		"me": "me.test\n", "plugins": "", "smtp.ini": "listen=127.0.0.1:0\n", "dns.ini": "servers[]=" + names.Addr() + "\n",
 		"outbound.ini": "disabled=true\n" + ini,
-	} {
-		path := filepath.Join(root, "config", name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg, problems := conf.Load(root)
-	if len(problems.Errors()) > 0 {
-		t.Fatal(problems)
-	}
+	})
 	stop, s := launch(t, cfg)
 	defer stop()
 	for _, to := range []string{"one@smart.test", "two@else.test"} {

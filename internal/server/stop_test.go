@@ -3,12 +3,10 @@ package server
 import (
 	"fmt"
 	"net/textproto"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/control"
 	"tarishi/internal/mail"
 	"tarishi/internal/smtptest"
@@ -25,23 +23,11 @@ func TestStopIsBounded(t *testing.T) {
 		return smtptest.Silence()
 	}))
 	root := t.TempDir()
-	for name, text := range map[string]string{
+	cfg := instanceIn(t, root, map[string]string{
 		"me": "me.test\n", "plugins": "relay\n", "relay_acl_allow": "127.0.0.1\n", "dns.ini": "servers[]=127.0.0.1:9\n",
 		"smtp.ini":     fmt.Sprintf("listen=127.0.0.1:0\nforce_shutdown_timeout=%s\n", grace),
 		"outbound.ini": fmt.Sprintf("[default]\nhost=127.0.0.1:%d\n", to.Port()),
-	} {
-		path := filepath.Join(root, "config", name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg, problems := conf.Load(root)
-	if errs := problems.Errors(); len(errs) > 0 {
-		t.Fatal(errs)
-	}
+	})
 	stop, s := launch(t, cfg)
 	env := &mail.Envelope{
 		ID: mail.NewID(mail.NewConnectionID(), 1), From: mail.Address{Local: "s", Domain: "from.test"},

@@ -61,21 +61,28 @@ func TestPluginSubmits(t *testing.T) {
 	}
 }
 
-// instance writes the files of a configuration and loads it.
+// instance loads a new instance with these files, whose names are relative to
+// its folder config.
 func instance(t *testing.T, files map[string]string) *conf.Config {
 	t.Helper()
-	root := t.TempDir()
-	if err := os.Mkdir(filepath.Join(root, "config"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	return instanceIn(t, t.TempDir(), files)
+}
+
+// instanceIn is instance in a folder of the caller's.
+func instanceIn(t *testing.T, root string, files map[string]string) *conf.Config {
+	t.Helper()
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(root, "config", name), []byte(text), 0o600); err != nil {
+		path := filepath.Join(root, "config", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	cfg, problems := conf.Load(root)
-	if len(problems.Errors()) > 0 {
-		t.Fatal(problems)
+	if errs := problems.Errors(); len(errs) > 0 {
+		t.Fatal(errs)
 	}
 	return cfg
 }

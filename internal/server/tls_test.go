@@ -6,14 +6,11 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/dnstest"
 	"tarishi/internal/mail"
 	"tarishi/internal/smtptest"
@@ -76,29 +73,17 @@ func TestPolicies(t *testing.T) {
 			domain, time.Now().Add(-time.Hour).Format(time.RFC3339), mx)
 	}
 	root := t.TempDir()
-	for name, text := range map[string]string{
-		"config/me":                  "me.test\n",
-		"config/plugins":             "",
-		"config/smtp.ini":            "listen=127.0.0.1:0\n",
-		"config/dns.ini":             "servers[]=" + names.Addr() + "\ndnssec=true\n",
-		"config/outbound.ini":        fmt.Sprintf("port=%d\nlocal_mx_ok=true\n", to.Port()),
-		"config/tls.ini":             "[outbound]\nca=roots.pem\n",
-		"config/roots.pem":           string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})),
-		"queue/sts/sts.test.json":    kept("sts.test", "mx.test"),
-		"queue/sts/stsbad.test.json": kept("stsbad.test", "other.test"),
-	} {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg, problems := conf.Load(root)
-	if errs := problems.Errors(); len(errs) > 0 {
-		t.Fatal(errs)
-	}
+	cfg := instanceIn(t, root, map[string]string{
+		"me":                            "me.test\n",
+		"plugins":                       "",
+		"smtp.ini":                      "listen=127.0.0.1:0\n",
+		"dns.ini":                       "servers[]=" + names.Addr() + "\ndnssec=true\n",
+		"outbound.ini":                  fmt.Sprintf("port=%d\nlocal_mx_ok=true\n", to.Port()),
+		"tls.ini":                       "[outbound]\nca=roots.pem\n",
+		"roots.pem":                     string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})),
+		"../queue/sts/sts.test.json":    kept("sts.test", "mx.test"),
+		"../queue/sts/stsbad.test.json": kept("stsbad.test", "other.test"),
+	})
 	var log lines
 	stop, s := launchTo(t, cfg, &log)
 	defer stop()
