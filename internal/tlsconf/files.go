@@ -121,6 +121,11 @@ func (f *Files) look() {
 		}
 		news, err := s.read()
 		if err != nil {
+			// Files that are being written while they are read say nothing yet.
+			if again := s.look(); !again.same(at) {
+				s.seen = again
+				continue
+			}
 			if err.Error() != s.failed {
 				s.failed = err.Error()
 				f.log.Error("new certificate files are not used, the old ones stay", zap.Error(err))

@@ -80,11 +80,15 @@ func (r *rig) server(pairs ...string) *tls.Config {
 	return c
 }
 
-// looks waits for two looks at the files.
-func looks() {
-	time.Sleep(2*lookEvery + time.Second)
+// pass waits for d and then until the looks of that time are over: what a test
+// does next comes between two looks, never beside one.
+func pass(d time.Duration) {
+	time.Sleep(d)
 	synctest.Wait()
 }
+
+// looks waits for two looks at the files.
+func looks() { pass(2*lookEvery + time.Second) }
 
 // told returns the lines that were logged since the last call, with their fields.
 func (r *rig) told() []string {
@@ -154,15 +158,15 @@ func TestRenewal(t *testing.T) {
 		"removed and made": func(r *rig) {
 			os.Remove(r.path("a.key"))
 			os.Remove(r.path("a.crt"))
-			time.Sleep(lookEvery)
+			pass(lookEvery)
 			r.renew("a", "new.test")
 		},
 		"key long before the certificate's chain": func(r *rig) {
 			key, cert := made(r.t, "new.test", 0, 90*day)
 			r.write("a.key", key)
-			time.Sleep(lookEvery)
+			pass(lookEvery)
 			r.write("a.crt", nil)
-			time.Sleep(lookEvery)
+			pass(lookEvery)
 			r.write("a.crt", cert)
 		},
 	} {
@@ -178,7 +182,7 @@ func TestRenewal(t *testing.T) {
 				looks()
 				r.shows(c, "", "new.test")
 				r.wants(used + " " + r.path("a.crt") + " new.test 2000-03-31")
-				time.Sleep(time.Hour)
+				pass(time.Hour)
 				r.wants()
 			})
 		})
@@ -250,7 +254,7 @@ func TestWrongFiles(t *testing.T) {
 				c := r.server("a")
 				r.run()
 				spoil(r)
-				time.Sleep(time.Hour)
+				pass(time.Hour)
 				r.shows(c, "", "old.test")
 				r.wants(notUsed)
 				r.renew("a", "new.test")
@@ -383,7 +387,7 @@ func TestClientFollows(t *testing.T) {
 			}
 		}
 		r.write("ca.crt", nil)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		r.wants(notUsed)
 		if one.Config(true).RootCAs == nil {
 			t.Error("without authorities")
@@ -410,17 +414,17 @@ func TestExpiry(t *testing.T) {
 					t.Fatal(err)
 				}
 				r.run()
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 				r.wants()
 				if p := r.Expiring(time.Now()); len(p) != 0 {
 					t.Error(p)
 				}
-				time.Sleep(time.Hour)
+				pass(time.Hour)
 				r.wants(soonLine + " " + r.path("a.crt") + " a.test")
 				if p := r.Expiring(time.Now()); len(p) != 1 || !p[0].Warning || !strings.Contains(p[0].String(), "a.crt: warning: the certificate expires at 2000-") {
 					t.Error(p)
 				}
-				time.Sleep(day)
+				pass(day)
 				r.wants(soonLine)
 
 				key, cert = made(t, "a.test", tc.life-time.Hour, time.Hour)
@@ -428,17 +432,17 @@ func TestExpiry(t *testing.T) {
 				r.write("a.crt", cert)
 				looks()
 				r.wants(used, soonLine)
-				time.Sleep(time.Hour)
+				pass(time.Hour)
 				r.wants(expiredLine)
 				if p := r.Expiring(time.Now()); len(p) != 1 || !strings.Contains(p[0].Text, "the certificate has expired at 2000-") {
 					t.Error(p)
 				}
-				time.Sleep(day)
+				pass(day)
 				r.wants(expiredLine)
 				r.renew("a", "a.test")
 				looks()
 				r.wants(used)
-				time.Sleep(2 * day)
+				pass(2 * day)
 				r.wants()
 			})
 		})
