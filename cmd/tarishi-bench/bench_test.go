@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -143,6 +145,9 @@ func TestParts(t *testing.T) {
 		r := make(results)
 		for _, l := range p.loads {
 			for _, s := range l.systems {
+				if l.certificate != "" && s != tarishiRelay && s != harakaRelay && s != postfixTuned {
+					t.Errorf("%s: %s: %s is not given a certificate", p.name, l.name, s)
+				}
 				if !slices.Contains(known, s) {
 					t.Errorf("%s: %s: no system %q", p.name, l.name, s)
 				}
@@ -159,6 +164,52 @@ func TestParts(t *testing.T) {
 				t.Errorf("%s: %s compares what is not measured", p.name, x.name)
 			}
 		}
+	}
+}
+
+// The older binary runs next to the newer one wherever there is one, and is
+// compared in rate and CPU.
+func TestBaseline(t *testing.T) {
+	o := options{only: regexp.MustCompile(hundred), runs: 1, baseline: "older", parts: []string{"relay", "durable"}}
+	chosen, err := choose(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{tarishiRelay, tarishiRelay + before, harakaRelay, postfixTuned, postfixDefault, noServer}; !slices.Equal(chosen[0].loads[0].systems, want) {
+		t.Errorf("systems of relay: %q", chosen[0].loads[0].systems)
+	}
+	if want := []string{tarishiQueue, tarishiQueue + before, tarishiNoSync, oneFile}; !slices.Equal(chosen[1].loads[0].systems, want) {
+		t.Errorf("systems of durable: %q", chosen[1].loads[0].systems)
+	}
+	var out bytes.Buffer
+	b := &bench{out: &out, part: "relay"}
+	b.compareBaseline(chosen[0], results{
+		{hundred, tarishiRelay}:          {{delivered: 90, cpu: 0.5}, {delivered: 120, cpu: 0.5}, {delivered: 200, cpu: 0.5}},
+		{hundred, tarishiRelay + before}: {{delivered: 100, cpu: 1}, {delivered: 100, cpu: 1}, {delivered: 100, cpu: 1}},
+	})
+	b.printRatios()
+	want := "\n### Ratios\n\n- relay: " + hundred + ", Tarishi relay, rate, new : before: 1.20\n- relay: " + hundred + ", Tarishi relay, CPU a message, new : before: 0.50\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+	o.tarishi, o.baseline, o.total = "main.go", t.TempDir()+"/absent", time.Second
+	if err := run(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "-baseline") {
+		t.Errorf("an older binary that is absent: %v", err)
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	for _, kind := range []keyKind{ecdsaKey, rsaKey} {
+		dir := t.TempDir()
+		if err := kind.write(dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tls.LoadX509KeyPair(filepath.Join(dir, certificateFile), filepath.Join(dir, keyFile)); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	if err := keyKind("dsa").write(t.TempDir()); err == nil {
+		t.Error("a key of no kind")
 	}
 }
 
@@ -197,7 +248,11 @@ nonsense
 	if _, ok := findMount("", "/x"); ok {
 		t.Error("a mount was found in nothing")
 	}
+	// A chroot may be on a disk that the kernel does not show.
 	if m, err := mountOf(t.TempDir()); err != nil || m.kind == "" {
 		t.Errorf("%+v, %v", m, err)
+	}
+	if unknown.has("discard") || !strings.Contains(unknown.String(), "unknown") {
+		t.Errorf("unknown is %s", unknown)
 	}
 }

@@ -24,7 +24,11 @@ func (m mount) String() string {
 	return fmt.Sprintf("%s (%s, %s)", m.source, m.kind, discard)
 }
 
-// mountOf finds the mount of a folder.
+// unknown is what a folder is on whose mount the kernel does not show, as in a
+// chroot.
+var unknown = mount{kind: "kind unknown", source: "a disk that cannot be told"}
+
+// mountOf finds the mount of a folder, or unknown.
 func mountOf(dir string) (mount, error) {
 	dir, err := filepath.Abs(dir)
 	if err == nil {
@@ -39,7 +43,7 @@ func mountOf(dir string) (mount, error) {
 	}
 	m, ok := findMount(string(table), dir)
 	if !ok {
-		return mount{}, fmt.Errorf("/proc/self/mountinfo does not say what %s is on", dir)
+		return unknown, nil
 	}
 	return m, nil
 }

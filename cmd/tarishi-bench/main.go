@@ -10,7 +10,13 @@
 //	outbound  from the client through the queue to one destination and to 1,000
 //	syncs     fsyncs a message, counted by strace in runs of their own
 //	memory    20 messages of 50 MB at once
-//	shapes    1 client, 20 clients, 10 recipients; only if -part asks for it
+//	shapes    1 client, 20 clients, 10 recipients
+//	starttls  one message a connection, in clear and with STARTTLS
+//	idle      memory of sessions that have said EHLO and wait
+//
+// The last three run only if -part asks for them. With -baseline BINARY an older
+// Tarishi runs beside the new one in every part, in turn within each round, and
+// the ratios of rate and of CPU a message are printed.
 //
 // Load generator, servers, DNS and sink share the machine, so that the numbers
 // are for comparing systems within one run and for nothing else. Runs of the
@@ -44,6 +50,7 @@ import (
 // options are the command line.
 type options struct {
 	tarishi    string
+	baseline   string
 	dir        string
 	cache      string
 	total      time.Duration
@@ -74,6 +81,7 @@ func main() {
 func parse() options {
 	o := options{}
 	flag.StringVar(&o.tarishi, "tarishi", "bin/tarishi", "the `binary` to measure")
+	flag.StringVar(&o.baseline, "baseline", "", "an older `binary` to measure beside it")
 	flag.StringVar(&o.dir, "dir", "", "where the servers' folders and queues are made: a `folder` on the disk to measure; default: the system's temporary one")
 	flag.StringVar(&o.cache, "cache", "", "where Haraka is installed: a `folder`; default: tarishi-bench in the user's cache folder")
 	flag.DurationVar(&o.total, "time", 5*time.Minute, "about how long everything may take")
@@ -122,6 +130,7 @@ func serveFiles(ctx context.Context, args []string) error {
 type bench struct {
 	options
 	binary   string
+	older    string // the binary of -baseline; "": none
 	self     string // this program
 	program  string // Haraka; "": absent
 	missing  map[string]string
@@ -148,6 +157,14 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if b.binary, err = filepath.Abs(o.tarishi); err != nil {
 		return err
 	}
+	if o.baseline != "" {
+		if _, err := os.Stat(o.baseline); err != nil {
+			return fmt.Errorf("-baseline: %w", err)
+		}
+		if b.older, err = filepath.Abs(o.baseline); err != nil {
+			return err
+		}
+	}
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
@@ -163,7 +180,11 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	}
 	b.findPeers(ctx)
 	b.each = b.duration(chosen)
-	ctx, cancel := context.WithTimeout(ctx, o.total+o.total/2)
+	most := o.total + o.total/2
+	for _, p := range chosen {
+		most += p.fixed
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	fmt.Fprintf(out, "%s, %d CPUs, %s per run, %d rounds, pipelining %v, queues on %s\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), b.each.Round(time.Millisecond), o.runs, o.pipelining, b.disk)
@@ -194,6 +215,9 @@ func choose(o options) ([]part, error) {
 		p.loads = nil
 		for _, l := range parts[i].loads {
 			if o.only.MatchString(p.name + ": " + l.name) {
+				if o.baseline != "" {
+					l.systems = withBaseline(l.systems)
+				}
 				p.loads = append(p.loads, l)
 			}
 		}

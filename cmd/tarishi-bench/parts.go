@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -22,6 +23,29 @@ const (
 	noServer       = "(no server)"
 )
 
+// before is behind the name of a system that runs the binary of -baseline.
+const before = ", before"
+
+// ours reports whether a system is a Tarishi that both binaries can be.
+func ours(system string) bool {
+	switch system {
+	case tarishiRelay, tarishiQueue, tarishiMany:
+		return true
+	}
+	return false
+}
+
+// withBaseline puts the older Tarishi next to each newer one.
+func withBaseline(systems []string) []string {
+	var all []string
+	for _, s := range systems {
+		if all = append(all, s); ours(s) {
+			all = append(all, s+before)
+		}
+	}
+	return all
+}
+
 // load is what the generator sends to each of some systems.
 type load struct {
 	name         string
@@ -29,9 +53,11 @@ type load struct {
 	clients      int
 	size         int
 	recipients   int
-	destinations int  // 0: one
-	messages     int  // 0: as many as fit into a run
-	slow         bool // some of the systems deliver later than they accept
+	destinations int     // 0: one
+	messages     int     // 0: as many as fit into a run
+	slow         bool    // some of the systems deliver later than they accept
+	perSession   int     // messages; 0: sessions stay open
+	certificate  keyKind // of the servers; with one, clients use STARTTLS
 }
 
 // weight is how many runs' time one run with this load takes, on average.
@@ -125,7 +151,7 @@ var parts = []part{
 	{
 		name: "memory", fixed: 25 * time.Second, measure: measureMemory,
 		about: "20 messages of 50 MB at once, through the queue to the sink.",
-		loads: []load{{name: "20 clients, 50 MB", clients: 20, size: 50_000_000, messages: 20}},
+		loads: []load{{name: "20 clients, 50 MB", clients: 20, size: 50_000_000, messages: 20, systems: []string{tarishiQueue}}},
 	},
 	{
 		name: "shapes", fixed: 8 * time.Second, extra: true, measure: compare,
@@ -134,7 +160,37 @@ var parts = []part{
 			shape("1 client, 4 KiB", 1, 1), shape("20 clients, 4 KiB", 20, 1), shape("20 clients, 4 KiB, 10 recipients", 20, 10),
 		},
 	},
+	{
+		name: "starttls", fixed: 20 * time.Second, extra: true, measure: compare,
+		about: "One message a connection, in clear and behind STARTTLS. No handshake is shortened by an earlier one.",
+		loads: []load{single("in clear", ""), single("STARTTLS, ECDSA P-256", ecdsaKey), single("STARTTLS, RSA 2048", rsaKey)},
+		judge: func(b *bench, r results) {
+			for _, kind := range []string{"in clear", "STARTTLS, ECDSA P-256", "STARTTLS, RSA 2048"} {
+				for _, peer := range []string{postfixTuned, harakaRelay} {
+					b.note(r.ratio("one message a connection, "+kind+", Tarishi : "+peer, acceptedRate, singleName(kind), tarishiRelay, peer))
+				}
+			}
+		},
+	},
+	{
+		name: "idle", fixed: 4 * time.Minute, once: true, extra: true, measure: measureIdle,
+		about: "Memory of sessions that have said EHLO and wait, in a server of its own each time.",
+		loads: []load{
+			{name: "5,000 sessions", clients: 5000, systems: []string{tarishiRelay, harakaRelay}},
+			{name: "5,000 sessions, STARTTLS", clients: 5000, systems: []string{tarishiRelay, harakaRelay}, certificate: ecdsaKey},
+		},
+	},
 }
+
+// single is a load of 20 clients that connect for each message.
+func single(kind string, certificate keyKind) load {
+	return load{
+		name: singleName(kind), clients: 20, size: small, perSession: 1, certificate: certificate,
+		systems: []string{tarishiRelay, harakaRelay, postfixTuned},
+	}
+}
+
+func singleName(kind string) string { return "20 clients, 4 KiB, one message a connection, " + kind }
 
 func shape(name string, clients, recipients int) load {
 	return load{
@@ -170,7 +226,7 @@ func compare(ctx context.Context, b *bench, p part) error {
 	}
 	for _, l := range p.loads {
 		for _, name := range l.systems {
-			if sys := f.systems[name]; sys != nil && !sys.warm {
+			if sys := f.systems[l.place(name)]; sys != nil && !sys.warm {
 				sys.warm = true
 				b.warmUp(ctx, sys, l)
 			}
@@ -182,7 +238,7 @@ func compare(ctx context.Context, b *bench, p part) error {
 		for _, l := range p.loads {
 			for i := range l.systems {
 				name := l.systems[(i+k)%len(l.systems)] // nobody is always first
-				sys := f.systems[name]
+				sys := f.systems[l.place(name)]
 				if sys == nil || ctx.Err() != nil {
 					continue
 				}
@@ -198,13 +254,27 @@ func compare(ctx context.Context, b *bench, p part) error {
 	if p.judge != nil {
 		p.judge(b, r)
 	}
+	b.compareBaseline(p, r)
 	return nil
+}
+
+// compareBaseline notes how the newer binary does beside the older one.
+func (b *bench) compareBaseline(p part, r results) {
+	for _, l := range p.loads {
+		for _, s := range l.systems {
+			if len(r[key{l.name, s + before}]) == 0 {
+				continue
+			}
+			b.note(r.ratio(l.name+", "+s+", rate, new : before", deliveredRate, l.name, s, s+before))
+			b.note(r.ratio(l.name+", "+s+", CPU a message, new : before", cpuTime, l.name, s, s+before))
+		}
+	}
 }
 
 // check notes mail that was lost or doubled. That another server is too slow
 // to be waited for is no fault.
 func (b *bench) check(part, load, system string, x result) {
-	if ours := system == tarishiRelay || system == tarishiQueue || system == tarishiMany; ours && !x.drained {
+	if ours(strings.TrimSuffix(system, before)) && !x.drained {
 		b.faults = append(b.faults, fmt.Errorf("%s, %s, %s: %d recipients had not arrived when the waiting ended", part, load, system, x.tally.Lost))
 	}
 	if lost := x.tally.Lost; x.drained && lost+x.tally.Duplicates > 0 {

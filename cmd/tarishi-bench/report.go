@@ -18,6 +18,7 @@ type results map[key][]result
 // metrics of a result.
 func acceptedRate(r result) float64  { return r.accepted }
 func deliveredRate(r result) float64 { return r.delivered }
+func cpuTime(r result) float64       { return r.cpu }
 
 func medianOf(rs []result, f func(result) float64) float64 {
 	values := make([]float64, len(rs))
@@ -71,7 +72,7 @@ func latencies(rs []result) string {
 		ms(func(l loadtest.Latency) time.Duration { return l.P99 }), ms(func(l loadtest.Latency) time.Duration { return l.Max }))
 }
 
-// ratio is a figure that has a bound. runs is of how many rounds; 0: it could
+// ratio is a figure, with a bound or without. runs is of how many rounds; 0: it could
 // not be measured.
 type ratio struct {
 	name  string
@@ -79,7 +80,7 @@ type ratio struct {
 	runs  int
 
 	part  string
-	bound string // "≥ 8"
+	bound string // "≥ 8"; "": none
 	ok    bool
 }
 
@@ -130,6 +131,9 @@ func (b *bench) below(bound float64, r ratio) {
 	b.keep(r, fmt.Sprintf("< %.4g", bound), r.value < bound)
 }
 
+// note keeps a ratio for which nothing is wanted.
+func (b *bench) note(r ratio) { b.keep(r, "", true) }
+
 func (b *bench) keep(r ratio, bound string, ok bool) {
 	r.part, r.bound, r.ok = b.part, bound, ok
 	b.ratios = append(b.ratios, r)
@@ -137,6 +141,9 @@ func (b *bench) keep(r ratio, bound string, ok bool) {
 
 // String is the ratio's line.
 func (r ratio) String() string {
+	if r.runs == 0 && r.bound == "" {
+		return fmt.Sprintf("%s: %s: not measured", r.part, r.name)
+	}
 	if r.runs == 0 {
 		return fmt.Sprintf("%s: %s: not measured (wanted %s)", r.part, r.name, r.bound)
 	}
@@ -147,6 +154,9 @@ func (r ratio) String() string {
 	value := fmt.Sprintf("%.2f", r.value)
 	if r.value >= 20 {
 		value = fmt.Sprintf("%.0f", r.value)
+	}
+	if r.bound == "" {
+		return fmt.Sprintf("%s: %s: %s", r.part, r.name, value)
 	}
 	return fmt.Sprintf("%s: %s: %s (wanted %s) %s", r.part, r.name, value, r.bound, verdict)
 }

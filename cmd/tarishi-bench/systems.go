@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"tarishi/internal/dnstest"
@@ -99,10 +101,10 @@ func (b *bench) start(ctx context.Context, p part, prefix func(system string) []
 	}
 	for _, l := range p.loads {
 		for _, name := range l.systems {
-			if f.systems[name] != nil || b.missing[name] != "" {
+			if f.systems[l.place(name)] != nil || b.missing[name] != "" {
 				continue
 			}
-			if err := f.start(name); err != nil {
+			if err := f.start(name, l); err != nil {
 				return f, fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -118,21 +120,30 @@ func (f *fleet) stop() {
 	f.stops = nil
 }
 
-// start starts one system in a folder of its own.
-func (f *fleet) start(name string) error {
+// place is the key of a system in a fleet: servers with a certificate and
+// without are different ones.
+func (l load) place(system string) string { return system + string(l.certificate) }
+
+// start starts one system in a folder of its own, for a load.
+func (f *fleet) start(name string, l load) error {
 	sink, err := f.sink(loadtest.SinkOptions{NoPipelining: name == unpipelined})
 	if err != nil {
 		return err
 	}
 	if name == noServer {
-		f.systems[name] = &system{addr: sink.Addr(), sink: sink}
+		f.systems[l.place(name)] = &system{addr: sink.Addr(), sink: sink}
 		return nil
 	}
 	dir := filepath.Join(f.dir, fmt.Sprint(len(f.systems)))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	server, err := f.serve(name, dir, sink.Port())
+	if l.certificate != "" {
+		if err := l.certificate.write(dir); err != nil {
+			return err
+		}
+	}
+	server, err := f.serve(name, dir, sink.Port(), l.certificate != "")
 	if err != nil {
 		return err
 	}
@@ -141,26 +152,30 @@ func (f *fleet) start(name string) error {
 		defer cancel()
 		server.Stop(ctx)
 	})
-	f.systems[name] = &system{addr: server.Addr(), sink: sink, server: server}
+	f.systems[l.place(name)] = &system{addr: server.Addr(), sink: sink, server: server}
 	return nil
 }
 
-// serve starts the server of a system with port as its next hop.
-func (f *fleet) serve(name, dir string, port int) (*instance.Server, error) {
-	prefix := f.prefix(name)
+// serve starts the server of a system with port as its next hop. secure: dir has
+// a certificate for it.
+func (f *fleet) serve(name, dir string, port int, secure bool) (*instance.Server, error) {
+	prefix, binary := f.prefix(name), f.b.binary
+	if plain, older := strings.CutSuffix(name, before); older {
+		name, binary = plain, f.b.older
+	}
 	switch name {
 	case tarishiRelay:
-		return f.relay(dir, port, prefix)
+		return f.relay(binary, dir, port, secure, prefix)
 	case pipelined, unpipelined:
 		far, err := f.distant(port)
 		if err != nil {
 			return nil, err
 		}
-		return f.relay(dir, far, prefix)
+		return f.relay(binary, dir, far, secure, prefix)
 	case tarishiQueue, tarishiMany:
-		return f.queue(dir, port, prefix)
+		return f.queue(binary, dir, port, prefix)
 	case tarishiNoSync:
-		return f.queue(dir, port, append([]string{"env", "TARISHI_UNSAFE_NOSYNC=1"}, prefix...))
+		return f.queue(binary, dir, port, append([]string{"env", "TARISHI_UNSAFE_NOSYNC=1"}, prefix...))
 	case oneFile:
 		files := filepath.Join(dir, "queue")
 		if err := os.Mkdir(files, 0o755); err != nil {
@@ -169,32 +184,45 @@ func (f *fleet) serve(name, dir string, port int) (*instance.Server, error) {
 		argv := append(prefix, f.b.self, fileServerCommand, files, fmt.Sprintf("127.0.0.1:%d", port))
 		return instance.Listening(f.ctx, exec.Command(argv[0], argv[1:]...), dir, 1)
 	case harakaRelay:
-		return instance.HarakaRelay(f.ctx, f.b.program, dir, port, prefix...)
+		return instance.HarakaRelay(f.ctx, f.b.program, dir, port, secure, prefix...)
 	case harakaQueue:
 		return instance.HarakaQueue(f.ctx, f.b.program, dir, port, prefix...)
 	case postfixDefault, postfixTuned:
-		return instance.Postfix(f.ctx, filepath.Join(dir, "instance"), postfixSettings(name, port), prefix...)
+		settings := postfixSettings(name, port)
+		if secure {
+			maps.Copy(settings, map[string]string{
+				"smtpd_tls_security_level": "may",
+				"smtpd_tls_chain_files":    filepath.Join(dir, keyFile) + ", " + filepath.Join(dir, certificateFile),
+			})
+		}
+		return instance.Postfix(f.ctx, filepath.Join(dir, "instance"), settings, prefix...)
 	}
 	return nil, fmt.Errorf("no system %q", name)
 }
 
-func (f *fleet) relay(dir string, port int, prefix []string) (*instance.Server, error) {
+// relay starts a relay. Idle sessions may be many, all from one address.
+func (f *fleet) relay(binary, dir string, port int, secure bool, prefix []string) (*instance.Server, error) {
+	plugins := "rcpt_to.in_host_list\nqueue/smtp_forward\n"
+	if secure {
+		plugins = "tls\n" + plugins
+	}
 	err := instance.WriteFiles(dir, map[string]string{
 		"config/smtp.ini":         "listen=127.0.0.1:0\n",
 		"config/log.ini":          "level=warn\n",
-		"config/plugins":          "rcpt_to.in_host_list\nqueue/smtp_forward\n",
+		"config/connection.ini":   "[max]\nconnections=20000\nconnections_per_ip=0\n",
+		"config/plugins":          plugins,
 		"config/host_list":        domain + "\n",
 		"config/smtp_forward.ini": fmt.Sprintf("host=127.0.0.1\nport=%d\n", port),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return instance.Tarishi(f.ctx, f.b.binary, dir, 1, prefix...)
+	return instance.Tarishi(f.ctx, binary, dir, 1, prefix...)
 }
 
 // queue starts a queue that looks its next hops up: a host of its own for each
 // destination, all of which are the sink.
-func (f *fleet) queue(dir string, port int, prefix []string) (*instance.Server, error) {
+func (f *fleet) queue(binary, dir string, port int, prefix []string) (*instance.Server, error) {
 	dns, err := dnstest.Start()
 	if err != nil {
 		return nil, err
@@ -220,7 +248,7 @@ func (f *fleet) queue(dir string, port int, prefix []string) (*instance.Server, 
 	if err != nil {
 		return nil, err
 	}
-	return instance.Tarishi(f.ctx, f.b.binary, dir, 1, prefix...)
+	return instance.Tarishi(f.ctx, binary, dir, 1, prefix...)
 }
 
 // postfixSettings are those of the two Postfixes: with the process limit and

@@ -80,10 +80,15 @@ func install(ctx context.Context, cache, dir string, progress io.Writer) error {
 
 // HarakaRelay starts program in dir as a relay to port of 127.0.0.1: every
 // recipient is taken and queue/smtp_forward passes the message on. Prefix is as
-// in Tarishi.
-func HarakaRelay(ctx context.Context, program, dir string, port int, prefix ...string) (*Server, error) {
+// in Tarishi. secure: dir/config holds tls_key.pem and tls_cert.pem, and clients
+// may use STARTTLS.
+func HarakaRelay(ctx context.Context, program, dir string, port int, secure bool, prefix ...string) (*Server, error) {
+	plugins := "take_all\nqueue/smtp_forward\n"
+	if secure {
+		plugins = "tls\n" + plugins
+	}
 	return haraka(ctx, program, dir, prefix, map[string]string{
-		"config/plugins":          "take_all\nqueue/smtp_forward\n",
+		"config/plugins":          plugins,
 		"config/smtp_forward.ini": fmt.Sprintf("host=127.0.0.1\nport=%d\n", port),
 		"plugins/take_all.js":     "exports.hook_rcpt = (next) => next(OK)\n",
 	})

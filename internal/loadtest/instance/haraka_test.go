@@ -91,8 +91,11 @@ func TestHaraka(t *testing.T) {
 	if runs, _ := os.ReadFile(cache + "/runs"); string(runs) != "ran\n" || strings.Count(said.String(), "\n") != 1 {
 		t.Errorf("npm ran %q, and it was told %q", runs, &said)
 	}
+	secureRelay := func(ctx context.Context, program, dir string, port int, prefix ...string) (*Server, error) {
+		return HarakaRelay(ctx, program, dir, port, true, prefix...)
+	}
 	for name, start := range map[string]func(context.Context, string, string, int, ...string) (*Server, error){
-		"config/smtp_forward.ini": HarakaRelay, "plugins/one_mx.js": HarakaQueue,
+		"config/smtp_forward.ini": secureRelay, "plugins/one_mx.js": HarakaQueue,
 	} {
 		dir := t.TempDir()
 		s, err := start(ctx, program, dir, 4711, "env")
