@@ -5,9 +5,63 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"tarishi/internal/loadtest"
 )
+
+// With the shipped configuration a user who logs in sends to the world: the
+// message is queued and leaves by MX.
+func TestShippedConfigurationSendsOut(t *testing.T) {
+	t.Parallel()
+	need(t, "swaks")
+	dir := filepath.Join(t.TempDir(), "instance")
+	if o := execute(t, binary(t), "init", dir); o.exit != 0 {
+		t.Fatalf("init: exit %d, %s", o.exit, o.out)
+	}
+	s := sink(t, loadtest.SinkOptions{Keep: true})
+	dns := nameServer(t)
+	dns.MX("sink.test", 10, "mx.sink.test")
+	dns.A("mx.sink.test", "127.0.0.1")
+	edit(t, dir, "smtp.ini", "(?m)^listen *=.*", "listen=127.0.0.1:0")
+	edit(t, dir, "outbound.ini", "(?m)^port *=.*", "port="+strconv.Itoa(s.Port()))
+	edit(t, dir, "outbound.ini", "(?m)^local_mx_ok *=.*", "local_mx_ok=true") // the world is this host
+	edit(t, dir, "auth_flat_file.ini", "(?m)^;user@example.com=secret", "user@example.com=secret")
+	writeFile(t, filepath.Join(dir, "config", "dns.ini"), dnsINI(dns))
+
+	written := t.TempDir()
+	d := startIn(t, dir, "env", "TMPDIR="+written)
+	host, port, _ := net.SplitHostPort(d.Addr())
+	o := execute(t, "swaks", "--server", host, "--port", port, "--auth", "PLAIN", "--auth-user", "user@example.com", "--auth-password", "secret",
+		"--from", "user@example.com", "--to", "friend@sink.test")
+	if o.exit != 0 {
+		t.Fatalf("swaks: exit %d\n%s", o.exit, o.out)
+	}
+	eventually(t, "the message at its MX", func() bool { return len(s.Messages()) == 1 })
+	if m := s.Messages()[0]; !slices.Equal(m.Recipients, []string{"friend@sink.test"}) {
+		t.Errorf("delivered %+v", m)
+	}
+	if files, _ := filepath.Glob(written + "/mail_*"); len(files) != 0 {
+		t.Errorf("files of queue/test: %q", files)
+	}
+}
+
+// edit replaces the one place of a file in config/ that pattern matches.
+func edit(t *testing.T, dir, name, pattern, text string) {
+	t.Helper()
+	path, re := filepath.Join(dir, "config", name), regexp.MustCompile(pattern)
+	old, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(re.FindAll(old, -1)); n != 1 {
+		t.Fatalf("%s has %d places that match %s", name, n, pattern)
+	}
+	writeFile(t, path, re.ReplaceAllLiteralString(string(old), text))
+}
 
 // A first message on the shipped configuration, as README tells it.
 func TestFirstMessage(t *testing.T) {

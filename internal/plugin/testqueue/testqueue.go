@@ -1,5 +1,6 @@
-// Package testqueue is the plugin queue/test: it writes each message to a file
-// in the temporary folder and accepts it. See README.md.
+// Package testqueue is the plugin queue/test: it writes each message that comes
+// in for our domains to a file in the temporary folder and accepts it. See
+// README.md.
 package testqueue
 
 import (
@@ -22,7 +23,7 @@ const Name = "queue/test"
 
 // New is the plugin's factory.
 func New(s plugin.Services, h plugin.Host) error {
-	s.Log.Warn("for trying out only: accepted messages become files and are delivered to nobody", zap.String("folder", os.TempDir()))
+	s.Log.Warn("for trying out only: accepted messages for our domains become files and are delivered to nobody", zap.String("folder", os.TempDir()))
 	queue := func(_ context.Context, e *hook.Event) hook.Verdict {
 		path, err := write(os.TempDir(), e.Tx.ID, e.Tx.Final())
 		if err != nil {
@@ -35,7 +36,6 @@ func New(s plugin.Services, h plugin.Host) error {
 	}
 	h.Timeout(0)
 	h.On(hook.OnQueue, "queue", 0, queue)
-	h.On(hook.OnQueueOutbound, "queue", 0, queue)
 	return nil
 }
 

@@ -33,21 +33,24 @@ func files(t *testing.T, dir string) []string {
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
-	for i, p := range []hook.Point{hook.OnQueue, hook.OnQueueOutbound} {
-		c, tx := plugintest.Session(t, "a@b.c", "d@e.f")
-		tx.ID = mail.NewID("ABC", i+1)
-		tx.Content = mail.Memory{[]byte("A: b\r\n\r\n.dot\r\n"), []byte("end\r\n")}
-		v := plugintest.Chain(t, New, plugin.Services{}).Run(t.Context(), p, &hook.Event{Conn: c, Tx: tx})
-		path := filepath.Join(dir, "mail_"+string(tx.ID)+".eml")
-		if v.Code != hook.OK || v.Text != "Queued to "+path {
-			t.Errorf("verdict %+v", v)
-		}
-		if got, err := os.ReadFile(path); string(got) != "A: b\r\n\r\n.dot\r\nend\r\n" {
-			t.Errorf("%q, %v", got, err)
-		}
+	chain := plugintest.Chain(t, New, plugin.Services{})
+	c, tx := plugintest.Session(t, "a@b.c", "d@e.f")
+	tx.ID = mail.NewID("ABC", 1)
+	tx.Content = mail.Memory{[]byte("A: b\r\n\r\n.dot\r\n"), []byte("end\r\n")}
+	v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c, Tx: tx})
+	path := filepath.Join(dir, "mail_"+string(tx.ID)+".eml")
+	if v.Code != hook.OK || v.Text != "Queued to "+path {
+		t.Errorf("verdict %+v", v)
 	}
-	if names := files(t, dir); len(names) != 2 {
+	if got, err := os.ReadFile(path); string(got) != "A: b\r\n\r\n.dot\r\nend\r\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if names := files(t, dir); len(names) != 1 {
 		t.Errorf("left behind: %q", names)
+	}
+	// What a client sends out is for the outbound queue.
+	if chain.Has(hook.OnQueueOutbound) {
+		t.Error("outgoing mail becomes a file")
 	}
 }
 
