@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -56,8 +55,8 @@ type bound struct {
 	implicitTLS bool
 }
 
-// Listen binds every address of o. If one cannot be bound none stays bound and
-// the error names it.
+// Listen binds every address of o, as Bind does. If one cannot be bound none stays
+// bound and the error names it.
 func Listen(o Options) (*Listener, error) {
 	if len(o.Addrs) == 0 {
 		return nil, errors.New("listen: no address is configured")
@@ -75,13 +74,11 @@ func Listen(o Options) (*Listener, error) {
 	if l.most < o.MaxConnections {
 		o.Log.Warn("the descriptor limit allows fewer connections than are configured", zap.Int("connections", l.most), zap.Int("configured", o.MaxConnections))
 	}
-	lc := net.ListenConfig{KeepAlive: keepAlive}
-	for _, addr := range o.Addrs {
-		ln, err := lc.Listen(context.Background(), "tcp", wildcard(addr))
-		if err != nil {
-			l.Close()
-			return nil, fmt.Errorf("listen on %s: %w", addr, cause(err))
-		}
+	sockets, err := Bind(o.Addrs, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	for _, ln := range sockets {
 		b := bound{Listener: ln}
 		if a, ok := ln.Addr().(*net.TCPAddr); ok && o.SMTPSPort != 0 {
 			b.implicitTLS = a.Port == o.SMTPSPort
@@ -89,15 +86,6 @@ func Listen(o Options) (*Listener, error) {
 		l.ls = append(l.ls, b)
 	}
 	return l, nil
-}
-
-// wildcard is addr, but ":port" for every address of both families, which works
-// on a host without IPv6 too.
-func wildcard(addr string) string {
-	if port, ok := strings.CutPrefix(addr, "[::]"); ok {
-		return port
-	}
-	return addr
 }
 
 // cause takes the address out of a net.OpError, which would repeat it.
@@ -124,8 +112,8 @@ func ceiling(o Options) int {
 	return most
 }
 
-// Addrs returns the addresses in the order of Options.Addrs, with the ports
-// that the system chose where it was asked to.
+// Addrs returns the addresses that are bound in the order of Options.Addrs, with
+// the ports that the system chose where it was asked to.
 func (l *Listener) Addrs() []net.Addr {
 	all := make([]net.Addr, len(l.ls))
 	for i, b := range l.ls {

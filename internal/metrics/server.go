@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,6 +9,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
+
+	"tarishi/internal/listener"
 )
 
 // Limits of the server.
@@ -30,8 +31,8 @@ type Server struct {
 	http      http.Server
 }
 
-// Listen binds addresses, "host:port" each. If one cannot be bound none stays
-// bound, and the error names it.
+// Listen binds addresses, "host:port" each, as listener.Bind does. If one cannot be
+// bound none stays bound, and the error names it.
 func Listen(addrs []string, metrics, health http.Handler, log *zap.Logger) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
@@ -40,16 +41,11 @@ func Listen(addrs []string, metrics, health http.Handler, log *zap.Logger) (*Ser
 		Handler: mux, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: answerTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxRequest, ErrorLog: zap.NewStdLog(log),
 	}}
-	for _, addr := range addrs {
-		ln, err := net.Listen("tcp", addr)
-		if err != nil {
-			s.Close()
-			var op *net.OpError
-			if errors.As(err, &op) {
-				err = op.Err
-			}
-			return nil, fmt.Errorf("config/http.ini: cannot listen on %s: %w", addr, err)
-		}
+	sockets, err := listener.Bind(addrs, log)
+	if err != nil {
+		return nil, fmt.Errorf("config/http.ini: cannot %w", err)
+	}
+	for _, ln := range sockets {
 		s.listeners = append(s.listeners, netutil.LimitListener(ln, maxConnections))
 	}
 	return s, nil
