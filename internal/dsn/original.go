@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"unicode/utf8"
 
 	"tarishi/internal/mail"
@@ -37,6 +38,11 @@ func (c *composer) returned() (*part, error) {
 	}
 	header, n, complete := mail.ParseHeader(head)
 	c.original, c.section = header, head[:n]
+	if header.Changed() && (complete || n < len(head)) { // a mailbox line would end the section for others
+		c.section = header.Bytes()
+		b = slices.Concat(c.section, b[n:])
+		complete = true
+	}
 	if complete {
 		c.section = bytes.TrimSuffix(bytes.TrimSuffix(c.section, []byte("\n")), []byte("\r"))
 	}

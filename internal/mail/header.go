@@ -2,6 +2,7 @@ package mail
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -16,36 +17,73 @@ type Header struct {
 // the empty line. size is how many bytes of b belong to the header section with
 // that line. A message may lack the empty line: the section then ends before
 // the first line that is neither a field nor a fold (complete is false), and
-// whoever writes the message adds the line. b is kept, not copied.
+// whoever writes the message adds the line. The "From " lines of a mailbox file
+// become fields, see mailboxRun, and Changed reports true. b is kept, not copied.
 func ParseHeader(b []byte) (h *Header, size int, complete bool) {
+	h, size, complete, mailbox := parseHeader(b)
+	for _, i := range mailbox {
+		h.fields[i] = slices.Concat([]byte(mailboxField), h.fields[i])
+		h.changed = true
+	}
+	return h, size, complete
+}
+
+// parseHeader is ParseHeader, but leaves the mailbox lines as they are and returns
+// which of the fields they are.
+func parseHeader(b []byte) (h *Header, size int, complete bool, mailbox []int) {
 	h = &Header{}
+	seen := 0 // fields that mailboxRun has looked at
 	for size < len(b) {
-		end := bytes.IndexByte(b[size:], '\n')
-		if end < 0 {
-			end = len(b)
-		} else {
-			end += size + 1
-		}
-		line := b[size:end]
+		line, rest := cutLine(b[size:])
 		switch {
-		case len(bytes.TrimRight(line, "\r\n")) == 0:
-			return h, end, true
-		case line[0] == ' ' || line[0] == '\t':
-			if n := len(h.fields); n > 0 {
-				last := h.fields[n-1]
-				h.fields[n-1] = b[size-len(last) : end]
-				break
+		case isEmpty(line):
+			return h, size + len(line), true, mailbox
+		case isFold(line):
+			n := len(h.fields)
+			if n == 0 {
+				return h, size, false, mailbox
 			}
-			return h, size, false
+			last := h.fields[n-1]
+			h.fields[n-1] = b[size-len(last) : len(b)-len(rest)]
 		case isField(line):
 			h.fields = append(h.fields, line[:len(line):len(line)])
 		default:
-			return h, size, false
+			run := mailboxRun(h.fields[seen:], b[size:])
+			if run == 0 {
+				return h, size, false, mailbox
+			}
+			seen = len(h.fields)
+			for end := size + run; size < end; {
+				line, _ := cutLine(b[size:end])
+				size += len(line)
+				if isFold(line) {
+					last := &h.fields[len(h.fields)-1]
+					*last = b[size-len(line)-len(*last) : size]
+					continue
+				}
+				mailbox = append(mailbox, len(h.fields))
+				h.fields = append(h.fields, line[:len(line):len(line)])
+			}
+			continue
 		}
-		size = end
+		size += len(line)
 	}
-	return h, size, false
+	return h, size, false, mailbox
 }
+
+// cutLine returns the first line of b with its line end, and what follows.
+func cutLine(b []byte) (line, rest []byte) {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		return b[:i+1], b[i+1:]
+	}
+	return b, nil
+}
+
+// isEmpty reports whether nothing stands in a line.
+func isEmpty(line []byte) bool { return len(bytes.TrimRight(line, "\r\n")) == 0 }
+
+// isFold reports whether a line, which is not empty, continues the one before.
+func isFold(line []byte) bool { return line[0] == ' ' || line[0] == '\t' }
 
 // isField reports whether line begins with a field name and a colon (RFC 5322
 // section 2.2; blanks before the colon are the obsolete form of 4.5).

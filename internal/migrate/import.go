@@ -241,7 +241,11 @@ func (i *importer) put(f *file) error {
 	}
 	env.ID = f.id
 	if !f.known {
-		if err := i.q.Put(env, m.Content); err != nil {
+		content, err := mail.MoveMailboxLines(m.Content)
+		if err != nil {
+			return err
+		}
+		if err := i.q.Put(env, content); err != nil {
 			return err
 		}
 	}

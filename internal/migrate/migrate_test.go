@@ -370,6 +370,22 @@ func TestIDs(t *testing.T) {
 }
 
 // TestTakenName imports a file whose name is in imported/ already.
+// A mailbox line would end the header section of what is imported at the next hop.
+func TestMailboxLine(t *testing.T) {
+	const name = "1700000000123_1700000000123_0_12_abcdef_1_mx"
+	for in, want := range map[string]string{
+		"Received: by haraka\r\nFrom x y\r\nSubject: s\r\n\r\n..b\r\n": "Received: by haraka\r\nX-Mailbox-Line: From x y\r\nSubject: s\r\n\r\n.b\r\n",
+		">From x y\r\nSubject: s\r\n\r\nFrom b\r\n":                     "X-Mailbox-Line: >From x y\r\nSubject: s\r\n\r\nFrom b\r\n",
+		"Subject: s\r\n\r\nFrom b\r\n":                                  "Subject: s\r\n\r\nFrom b\r\n",
+	} {
+		q := openQueue(t)
+		mustImport(t, q, folder{name: harakaFile("U.1", `"<a@d.test>"`, `{}`, in)}.in(t), ImportOptions{})
+		if got := text(t, all(t, q)[name].content); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestTakenName(t *testing.T) {
 	const name = "1_1_0_1_aaaaaa_1_h"
 	q := openQueue(t)

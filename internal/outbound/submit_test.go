@@ -127,6 +127,29 @@ func TestSubmitOptions(t *testing.T) {
 	})
 }
 
+// A mailbox line on top of a submission does not end its header section.
+func TestSubmitMailboxLine(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.o.NewBody = newMemoryBody
+		r.o.Config = &conf.Outbound{ReceivedHeader: "disabled", TempFailIntervals: interval, DelayWarning: -1}
+		r.o.Disabled = func() bool { return true }
+		r.start()
+		long := strings.Repeat(">From x\r\n", 2000) // more than is read at first
+		for _, top := range []string{"From ann Mon\n", ">From ann Mon\n", long} {
+			id, err := r.out.Submit(r.t.Context(), hook.Submission{
+				From: "s@from.test", To: []string{"one@a.test"}, Contents: strings.NewReader(top + "Date: d\nMessage-Id: <m@x>\n\nbody\n"),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, got := r.submitted(id)
+			if h, n, _ := mail.ParseHeader([]byte(got)); got[n:] != "body\r\n" || h.Get("Message-Id") != "<m@x>" || h.Count("Date") != 1 || !h.Has("X-Mailbox-Line") {
+				t.Errorf("%.300q", got)
+			}
+		}
+	})
+}
+
 // TestSubmitChanged: what a plugin does at pre_send_trans_email goes out.
 func TestSubmitChanged(t *testing.T) {
 	inBubble(t, func(r *rig) {

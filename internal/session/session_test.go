@@ -1,10 +1,12 @@
 package session
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/mail"
 )
 
 func TestMessage(t *testing.T) {
@@ -51,4 +53,35 @@ func (s *Server) open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sessions)
+}
+
+// The separator line of a mailbox file on top of a message becomes a field, by
+// DATA and by BDAT, with our trace field or without: it ended the header section
+// once, and all of it was text then.
+func TestMailboxLine(t *testing.T) {
+	for _, trace := range []bool{true, false} {
+		r := newRig(t, false, func(o *Options) { o.AddReceived = trace })
+		c := r.hello()
+		for _, top := range []string{"From ann@a.test Mon Jan  1 12:34:56 2024\r\n", ">From ann Mon\r\n", "From ann\r\n>From bob\r\n"} {
+			content := top + "Subject: s\r\nMessage-Id: <1@a.test>\r\n\r\nFrom here\r\n"
+			c.message(content+".\r\n", "250 ")
+			c.envelope()
+			c.cmd("BDAT "+strconv.Itoa(len(content))+" LAST\r\n"+strings.TrimSuffix(content, "\r\n"), "250 ")
+		}
+		for _, m := range r.intake.messages() {
+			h, size, complete := mail.ParseHeader([]byte(m.raw))
+			if !complete || m.raw[size:] != "From here\r\n" || h.Get("Subject") != "s" || h.Count("Message-Id") != 1 || h.Has("Received") != trace {
+				t.Errorf("%q", m.raw)
+			}
+			if got := h.All("X-Mailbox-Line"); len(got) == 0 || !strings.Contains(got[0], "From ann") || h.Changed() {
+				t.Errorf("%q", m.raw)
+			}
+			if tx := m.tx; tx.Header.Get("Subject") != "s" {
+				t.Errorf("plugins saw %q", tx.Header.Bytes())
+			}
+		}
+		if n := len(r.intake.messages()); n != 6 {
+			t.Errorf("%d messages", n)
+		}
+	}
 }
