@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -36,7 +37,9 @@ var ErrAddress = errors.New("invalid address")
 // the local part quoted or not. "" and "<>" give the null Address. The last @
 // separates the parts. A source route is dropped (RFC 5321 appendix C). Control
 // characters, invalid UTF-8, empty labels, and a domain that is neither a
-// hostname nor an address literal are errors that wrap ErrAddress.
+// hostname nor an address literal are errors that wrap ErrAddress. A hostname may
+// have underscores; see IsHostName. Characters of IsHidden beyond ASCII pass: the
+// envelopes of messages that are in a queue may have them.
 func ParseAddress(s string) (Address, error) {
 	if len(s) > 1 && s[0] == '<' && s[len(s)-1] == '>' {
 		s = s[1 : len(s)-1]
@@ -112,27 +115,55 @@ func checkDomain(d string) error {
 		}
 		return nil
 	}
+	if !isASCII(d) {
+		_, err := toASCII(d)
+		return err
+	}
+	return checkLabels(d)
+}
+
+// checkLabels checks a domain in ASCII. The underscore is no character of a host
+// name (RFC 952, RFC 1123), but containers and old hosts are called so.
+func checkLabels(d string) error {
 	for label := range strings.SplitSeq(d, ".") {
 		switch {
 		case label == "":
 			return fmt.Errorf("%w: empty label in domain", ErrAddress)
-		case len(label) > maxLabel && isASCII(label):
+		case len(label) > maxLabel:
 			return fmt.Errorf("%w: label longer than %d octets", ErrAddress, maxLabel)
 		case label[0] == '-' || label[len(label)-1] == '-':
 			return fmt.Errorf("%w: label begins or ends with a hyphen", ErrAddress)
 		}
 		for i := 0; i < len(label); i++ {
-			if c := label[i]; c < utf8.RuneSelf && !isLetDig(c) && c != '-' {
+			if c := label[i]; !isLetDig(c) && c != '-' && c != '_' {
 				return fmt.Errorf("%w: character %q in domain", ErrAddress, c)
 			}
 		}
 	}
-	if !isASCII(d) {
-		if _, err := idna.Lookup.ToASCII(d); err != nil {
-			return fmt.Errorf("%w: %v", ErrAddress, err)
-		}
-	}
 	return nil
+}
+
+// lookup is idna.Lookup, but with underscores. What else of ASCII it lets pass
+// checkLabels refuses.
+var lookup = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(false))
+
+// toASCII returns a domain in lower case with A-labels (RFC 5890).
+func toASCII(d string) (string, error) {
+	ascii, err := lookup.ToASCII(d)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrAddress, err)
+	}
+	if len(ascii) > maxDomain {
+		return "", fmt.Errorf("%w: domain longer than %d octets", ErrAddress, maxDomain)
+	}
+	return ascii, checkLabels(ascii)
+}
+
+// IsHostName reports whether a domain keeps to letters, digits and hyphens
+// (RFC 1123 section 2.1), in its A-labels where it is not ASCII.
+func IsHostName(domain string) bool {
+	d := CanonicalDomain(domain)
+	return d != "" && len(d) <= maxDomain && checkLabels(d) == nil && !strings.Contains(d, "_")
 }
 
 func literal(d string) (netip.Addr, bool) {
@@ -160,7 +191,7 @@ func (a Address) Host() string { return CanonicalDomain(a.Domain) }
 func CanonicalDomain(d string) string {
 	d = strings.TrimSuffix(d, ".")
 	if !isASCII(d) {
-		if ascii, err := idna.Lookup.ToASCII(d); err == nil {
+		if ascii, err := toASCII(d); err == nil {
 			return ascii
 		}
 	}
@@ -197,6 +228,30 @@ func (a Address) String() string {
 		return local
 	}
 	return local + "@" + a.Domain
+}
+
+// HasHidden reports whether a has a character of IsHidden. The joiners of some
+// scripts may stand in a domain, where IDNA looks after them.
+func (a Address) HasHidden() bool {
+	return strings.ContainsFunc(a.Local, IsHidden) || strings.ContainsFunc(a.Domain, func(r rune) bool {
+		return IsHidden(r) && r != '\u200c' && r != '\u200d'
+	})
+}
+
+// IsHidden reports whether r cannot be seen, or changes how others are shown:
+// control characters, line and paragraph separators, blanks but the one of ASCII,
+// format characters with those that turn the direction of text, what is ignored
+// by default, and code points that are no characters.
+func IsHidden(r rune) bool {
+	if r < utf8.RuneSelf {
+		return r < ' ' || r == 0x7f
+	}
+	return r == '\u2800' || unicode.In(r, hidden...) // BRAILLE PATTERN BLANK
+}
+
+var hidden = []*unicode.RangeTable{
+	unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Zs, unicode.Variation_Selector,
+	unicode.Other_Default_Ignorable_Code_Point, unicode.Noncharacter_Code_Point,
 }
 
 // Path returns String in angle brackets: "<>" for the null path.

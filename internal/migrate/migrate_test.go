@@ -375,8 +375,8 @@ func TestMailboxLine(t *testing.T) {
 	const name = "1700000000123_1700000000123_0_12_abcdef_1_mx"
 	for in, want := range map[string]string{
 		"Received: by haraka\r\nFrom x y\r\nSubject: s\r\n\r\n..b\r\n": "Received: by haraka\r\nX-Mailbox-Line: From x y\r\nSubject: s\r\n\r\n.b\r\n",
-		">From x y\r\nSubject: s\r\n\r\nFrom b\r\n":                     "X-Mailbox-Line: >From x y\r\nSubject: s\r\n\r\nFrom b\r\n",
-		"Subject: s\r\n\r\nFrom b\r\n":                                  "Subject: s\r\n\r\nFrom b\r\n",
+		">From x y\r\nSubject: s\r\n\r\nFrom b\r\n":                    "X-Mailbox-Line: >From x y\r\nSubject: s\r\n\r\nFrom b\r\n",
+		"Subject: s\r\n\r\nFrom b\r\n":                                 "Subject: s\r\n\r\nFrom b\r\n",
 	} {
 		q := openQueue(t)
 		mustImport(t, q, folder{name: harakaFile("U.1", `"<a@d.test>"`, `{}`, in)}.in(t), ImportOptions{})
