@@ -55,7 +55,7 @@ var packages = map[string]entry{
 	"internal/conf":        {nouns, []string{"internal/mail"}},
 	"internal/vfs":         {nouns, nil},
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
-	"internal/maillog":     {nouns, nil},
+	"internal/maillog":     {nouns, []string{"internal/mail"}},
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
 
 	"internal/journal":    {mechanisms, nil},

@@ -805,6 +805,35 @@ func TestInjection(t *testing.T) {
 	}
 }
 
+// What cannot be seen, or turns text around, does not get into a report from an
+// address or a reply. Messages that came in before such addresses were refused may
+// have them.
+func TestHidden(t *testing.T) {
+	for _, hidden := range "\u0085\u009b\u200b\u200f\u2028\u2029\u202e\u2066\u2069\ufeff\U000e0041" {
+		for _, sender := range []string{"alice@src.example", "jürgen@src.example"} {
+			h := string(hidden)
+			r := sample()
+			r.Original.From = address(sender)
+			r.Original.From.Local += h + "x"
+			r.Original.EnvelopeID = "e" + h
+			r.Recipients[0].Address = mail.Address{Local: "b" + h + "b", Domain: "d" + h + ".example"}
+			r.Recipients[0].ORCPT = "utf-8;b" + h + "b@dst.example"
+			r.Recipients[0].Reply = &reply.Reply{Code: 550, Enhanced: reply.Enhanced{5, 1, 1}, Text: "no " + h + " such"}
+			r.Recipients[0].RemoteMTA = "mx" + h + ".example"
+			d := mustCompose(t, r, Templates{})
+			parts := []string{d.parts[0].body, d.parts[1].body}
+			for _, values := range d.header {
+				parts = append(parts, values...)
+			}
+			for _, p := range parts {
+				if strings.Contains(p, h) {
+					t.Errorf("%U: %q", hidden, p)
+				}
+			}
+		}
+	}
+}
+
 func TestHostNames(t *testing.T) {
 	for me, want := range map[string]string{
 		"mx.example": "mx.example", "MX.Example.": "mx.example", "": "localhost", "a b": "localhost", "x\r\nBcc: y": "localhost",

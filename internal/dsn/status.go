@@ -130,10 +130,10 @@ func (c *composer) finalRecipient(a mail.Address) string {
 // with an atom as type (RFC 3461 section 4.2).
 func (c *composer) originalRecipient(orcpt string) (string, bool) {
 	kind, addr, found := strings.Cut(orcpt, ";")
-	if !found || kind == "" || len(kind) > 64 || strings.Trim(strings.ToLower(kind), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+	if !found || !mail.IsAddressType(kind) {
 		return "", false
 	}
-	addr = clean(addr, maxAddress)
+	addr = clean(visible(addr, all), maxAddress)
 	if addr == "" {
 		return "", false
 	}

@@ -36,22 +36,29 @@ func clean(s string, limit int) string {
 	return strings.TrimSpace(s[:limit]) + "..."
 }
 
-// printable returns s as valid UTF-8, with blanks for line breaks, control and
-// bidirectional formatting characters.
+// printable returns s as valid UTF-8, with blanks for line breaks and what else
+// cannot be seen. Joiners and variation selectors are part of some scripts.
 func printable(s string) string {
+	return visible(s, func(r rune) bool { return r != '\u200c' && r != '\u200d' && !unicode.Is(unicode.Variation_Selector, r) })
+}
+
+// visible is printable for those that hides reports, of what mail.IsHidden does.
+func visible(s string, hides func(rune) bool) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
+		if mail.IsHidden(r) && hides(r) {
 			return ' '
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// cleanAddress is printable for addresses: before they are quoted, since a blank
-// needs quotes that what it replaces did not.
+// cleanAddress is printable for addresses, of which nothing stays hidden: before
+// they are quoted, since a blank needs quotes that what it replaces did not.
 func cleanAddress(a mail.Address) mail.Address {
-	return mail.Address{Local: printable(a.Local), Domain: printable(a.Domain)}
+	return mail.Address{Local: visible(a.Local, all), Domain: visible(a.Domain, all)}
 }
+
+func all(rune) bool { return true }
 
 // field is one header field of the report, its value unfolded.
 type field struct{ name, value string }

@@ -58,7 +58,19 @@ const (
 type Recipient struct {
 	Address Address `json:"address"`
 	Notify  Notify  `json:"notify,omitempty"`
-	ORCPT   string  `json:"orcpt,omitempty"` // "rfc822;user@domain", decoded; "": absent
+	ORCPT   string  `json:"orcpt,omitempty"` // "rfc822;user@domain", or of another type, decoded; "": absent
+}
+
+// IsAddressType reports whether s can be the type of an ORCPT or of a recipient in
+// a DSN: an atom (RFC 3461 section 4.2, RFC 3464 section 2.1.2) of at most 64
+// octets, without what xtext would have to encode.
+func IsAddressType(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; !isLetDig(c) && strings.IndexByte("!#$%&'*-/?^_`{|}~", c) < 0 {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
 }
 
 // WantsFailure reports whether a DSN is due when the recipient fails.

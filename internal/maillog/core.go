@@ -72,7 +72,8 @@ func levelName(level zapcore.Level) string {
 // UUID ("-" if there is none), the logger's name is the origin ("core" if it has
 // none). With timestamps a line begins with the time, ISO 8601 in UTC with
 // milliseconds; logfmt and json have it as their first key, timestamp. Nothing
-// in an entry can begin a new line: control characters are written as escapes.
+// in an entry can begin a new line or change how it is shown: the characters of
+// mail.IsHidden are written as escapes.
 func NewCore(format string, timestamps bool, level zapcore.LevelEnabler, w io.Writer) zapcore.Core {
 	return &core{LevelEnabler: level, format: format, timestamps: timestamps, out: &output{w: w}}
 }

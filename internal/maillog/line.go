@@ -6,9 +6,12 @@ import (
 	"math"
 	"strconv"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"go.uber.org/zap/zapcore"
+
+	"tarishi/internal/mail"
 )
 
 // line is one entry in the making: key=value pairs, or the members of a JSON
@@ -100,10 +103,10 @@ func (l *line) quote(s string) {
 	l.b = append(l.b, '"')
 }
 
-// breaks reports whether a rune must not stand in a line as it is: control
-// characters, Unicode's line ends, and what is not UTF-8.
+// breaks reports whether a rune must not stand in a line as it is: what cannot be
+// seen or changes how the rest of the line is shown, and what is not UTF-8.
 func breaks(r rune, size int) bool {
-	return r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || r == utf8.RuneError && size == 1
+	return mail.IsHidden(r) || r == utf8.RuneError && size == 1
 }
 
 // escaped writes a rune for which breaks is true, as JSON does.
@@ -116,6 +119,11 @@ func (l *line) escaped(r rune) {
 	case '\t':
 		l.b = append(l.b, '\\', 't')
 	default:
+		if r > 0xffff {
+			high, low := utf16.EncodeRune(r)
+			l.escaped(high)
+			r = low
+		}
 		const hex = "0123456789abcdef"
 		l.b = append(l.b, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
 	}

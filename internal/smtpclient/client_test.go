@@ -271,6 +271,26 @@ func TestParameters(t *testing.T) {
 			t.Errorf("dialog %q", got)
 		}
 	})
+	t.Run("other types, and too long", func(t *testing.T) {
+		s := smtptest.New(t)
+		c := dial(t, options(s))
+		e := full()
+		e.From, e.UTF8, e.Return, e.Body = mail.Address{}, false, "", ""
+		e.EnvelopeID = strings.Repeat("=", 34)
+		e.Recipients = nil
+		for _, orcpt := range []string{"x400;/S=a b/", "x-my_type;a", "rfc 822;a", "rfc822;" + strings.Repeat("x", 493), "rfc822;" + strings.Repeat("x", 494), "utf-8;" + strings.Repeat("é", 90)} {
+			e.Recipients = append(e.Recipients, mail.Recipient{Address: mail.Address{Local: "b", Domain: "x.test"}, ORCPT: orcpt})
+		}
+		c.Send(t.Context(), e, text("x\r\n"))
+		to := "RCPT TO:<b@x.test>"
+		want := []string{
+			"EHLO client.test", "MAIL FROM:<> SIZE=3", to + " ORCPT=x400;/S+3Da+20b/", to + " ORCPT=x-my_type;a", to,
+			to + " ORCPT=rfc822;" + strings.Repeat("x", 493), to, to, "DATA",
+		}
+		if got := s.Dialog(1); !reflect.DeepEqual(got, want) {
+			t.Errorf("dialog %q", got)
+		}
+	})
 	t.Run("none offered", func(t *testing.T) {
 		s := smtptest.New(t, smtptest.Extensions())
 		c := dial(t, options(s))

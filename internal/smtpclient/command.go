@@ -77,7 +77,11 @@ func (t *transaction) appendMail(b []byte) []byte {
 			b = append(append(b, " RET="...), env.Return...)
 		}
 		if env.EnvelopeID != "" {
+			without := len(b)
 			b = appendXtext(append(b, " ENVID="...), env.EnvelopeID)
+			if len(b)-without > len(" ENVID=")+maxENVID { // of a message that came in before there was a limit
+				b = b[:without]
+			}
 		}
 	}
 	return append(b, "\r\n"...)
@@ -119,27 +123,45 @@ func appendNotify(b []byte, n mail.Notify) []byte {
 	return b
 }
 
+// Limits of parameter values in octets (RFC 3461 sections 4.2 and 4.4).
+const (
+	maxORCPT = 500
+	maxENVID = 100
+)
+
 // appendORCPT adds the parameter (RFC 3461 section 4.2). An address beyond
 // ASCII has the type utf-8 and its encoding (RFC 6533 section 3). A type that
-// is no atom is left out with its address.
+// is no atom is left out with its address, and so is what is too long once it is
+// encoded: it is for reports only, and servers refuse the recipient for it.
 func appendORCPT(b []byte, orcpt string) []byte {
 	kind, addr, found := strings.Cut(orcpt, ";")
 	if !found {
 		kind, addr = "rfc822", orcpt
 	}
-	if kind == "" || strings.Trim(strings.ToLower(kind), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+	if !mail.IsAddressType(kind) {
 		return b
 	}
 	utf := strings.EqualFold(kind, "utf-8")
 	if !utf && strings.EqualFold(kind, "rfc822") && strings.ContainsFunc(addr, func(r rune) bool { return r >= utf8.RuneSelf }) {
 		kind, utf = "utf-8", true
 	}
+	without := len(b)
 	b = append(append(b, " ORCPT="...), kind...)
 	b = append(b, ';')
-	if !utf {
-		return appendXtext(b, addr)
+	if utf {
+		b = appendUTF8Address(b, addr)
+	} else {
+		b = appendXtext(b, addr)
 	}
-	for _, r := range addr {
+	if len(b)-without > len(" ORCPT=")+maxORCPT {
+		return b[:without]
+	}
+	return b
+}
+
+// appendUTF8Address encodes s (RFC 6533 section 3).
+func appendUTF8Address(b []byte, s string) []byte {
+	for _, r := range s {
 		if r > ' ' && r < 0x7f && r != '+' && r != '=' && r != '\\' {
 			b = append(b, byte(r))
 			continue

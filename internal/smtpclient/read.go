@@ -6,9 +6,9 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
+	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
 
@@ -181,7 +181,9 @@ func (p *response) appendText(text []byte, first bool) {
 		switch {
 		case r == '\t':
 			r = ' '
-		case r == utf8.RuneError && n == 1, unicode.IsControl(r), r == '\u2028', r == '\u2029':
+		case r == '\u00a0' || r == '\u3000': // the blanks that people type
+			r = ' '
+		case r == utf8.RuneError && n == 1, mail.IsHidden(r):
 			r = '?'
 		}
 		p.text = utf8.AppendRune(p.text, r)
