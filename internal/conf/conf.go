@@ -83,6 +83,7 @@ type SMTP struct {
 type Connection struct {
 	SpoolAfter    int64 // bytes of a message that are kept in memory, at most 16 MiB
 	StrictRFC1869 bool
+	StrictDomains bool // no underscores in the domains of addresses
 	Postel        bool // relaxed address sizes
 	SMTPUTF8      bool
 	AuthInsecure  bool // offer AUTH also to public addresses without TLS
@@ -97,6 +98,8 @@ type Connection struct {
 	MaxRecipients       int   // of one transaction
 	MaxConnections      int   // in all
 	MaxConnectionsPerIP int   // 0: no limit
+	MaxRefusals         int   // replies 5yz in a session since the last message; 0: no limit
+	MaxAuthFailures     int   // wrong passwords from one address before it has to wait; 0: no limit
 	MinRate             int64 // bytes a second during DATA; 0: no limit
 
 	Greeting    []string // lines of the banner, instead of the standard one
@@ -267,6 +270,7 @@ func defaults() *Config {
 			// extensions that are advertised may need (RFC 3461, RFC 4954).
 			MaxBytes: 26214400, MaxLineLength: 2048,
 			MaxRecipients: 1000, MaxConnections: 10000, MaxConnectionsPerIP: 1000, MinRate: 100,
+			MaxRefusals: 100, MaxAuthFailures: 10,
 			Helo: "Tarishi is at your service.", Close: "closing connection. Have a jolly good day.",
 			BannerChars: 6,
 		},
@@ -386,7 +390,7 @@ func place(name string) string { return path.Join("config", name) }
 
 // hostname is the system's, or "localhost" where that is no host name.
 func hostname() string {
-	if name, err := os.Hostname(); err == nil && isHost(name) {
+	if name, err := os.Hostname(); err == nil && ownName(name) == nil {
 		return name
 	}
 	return "localhost"

@@ -165,6 +165,34 @@ func TestInitKeeps(t *testing.T) {
 	}
 }
 
+// TestUnderscores: hosts and domains of others may have underscores, in every place
+// that names one. Names of this host may not.
+func TestUnderscores(t *testing.T) {
+	c, texts := load(t, files{
+		"host_list": "web_01.test\n", "outbound.ini": "[web_01.test]\nhost=mx_1.test\n[*._dmarc.test]\nrate=1/s\n[mx:mx_1.test]\nconcurrency=1",
+		"smtp_forward.ini": "host=back_end:2525\n[web_01.test]\nhost=smtp://a_b.test:25\n[*.web_02.test]\nhost=c_\n", "plugins": "queue/smtp_forward\n",
+		"tls.ini": "force_tls_hosts[]=web_01.test\n[outbound]\nno_tls_hosts[]=mx_1.test\n", "smtp.ini": "listen=web_01:25",
+	})
+	if len(texts) > 0 {
+		t.Error(strings.Join(texts, "\n"))
+	}
+	if len(c.HostList) != 1 || c.HostList[0] != "web_01.test" || c.Forward.Routes["web_01.test"] == nil || c.Outbound.Destinations["web_01.test"] == nil {
+		t.Errorf("%v %v %v", c.HostList, c.Forward.Routes, c.Outbound.Destinations)
+	}
+	_, texts = load(t, files{
+		"me": "web_01.test\n", "outbound.ini": "[a.test]\nhelo=my_host.test", "smtp_forward.ini": "host=a\nbind_helo=my_host",
+	})
+	for i, want := range []string{
+		`config/me:1: "web_01.test" has an underscore, which is not allowed in a name of this host`,
+		`config/outbound.ini:2: [a.test] key helo: "my_host.test" has an underscore, which is not allowed in a name of this host`,
+		`config/smtp_forward.ini:2: key bind_helo: "my_host" has an underscore, which is not allowed in a name of this host`,
+	} {
+		if i >= len(texts) || texts[i] != want {
+			t.Errorf("%q, want %s", texts, want)
+		}
+	}
+}
+
 // TestKeys sets every key of every file to something else than its default.
 func TestKeys(t *testing.T) {
 	c, texts := load(t, files{
@@ -172,9 +200,9 @@ func TestKeys(t *testing.T) {
 		"plugins": "# order\n tls\nqueue/smtp_forward\nmine\n", "queue/smtp_forward.timeout": "0\n", "mine.timeout": "2m",
 		"smtp.ini": "listen=25, [::1]:587,mail.example.com,192.0.2.1:0,2001:db8::1\nsmtps_port=4465\ninactivity_timeout=1m\ngraceful_shutdown=yes\n" +
 			"force_shutdown_timeout=0\npublic_ip=192.0.2.9",
-		"connection.ini": "spool_after=4096\nstrict_rfc1869=ON\npostel=1\nauth_insecure=on\nsmtputf8=false\n[headers]\nadd_received=no\nclean_auth_results=off\n" +
+		"connection.ini": "spool_after=4096\nstrict_rfc1869=ON\nstrict_domains=yes\npostel=1\nauth_insecure=on\nsmtputf8=false\n[headers]\nadd_received=no\nclean_auth_results=off\n" +
 			"show_version=0\nmax_received=6\n[max]\nbytes=0\nline_length=512\nrecipients=8\nconnections=9\n" +
-			"connections_per_ip=0\nmin_rate=0\n[message]\ngreeting[]=one\ngreeting[]=two\nhelo=hi\nclose=bye\n[uuid]\nbanner_chars=0\ndeny_chars=1",
+			"connections_per_ip=0\nrefusals=0\nauth_failures=7\nmin_rate=0\n[message]\ngreeting[]=one\ngreeting[]=two\nhelo=hi\nclose=bye\n[uuid]\nbanner_chars=0\ndeny_chars=1",
 		"log.ini": "level=DEBUG\ntimestamps=false\nformat=json",
 		"tls.ini": "key[]=a.pem\nkey[]=/dev/null/b.pem\ncert[]=c.pem\ncert[]=d.pem\nminVersion=TLSv1.3\nno_starttls_ports[]=2525\nno_starttls_ports[]=26\n" +
 			"mutual_tls=true\nforce_tls_hosts[]=f.example\n[no_tls_hosts]\n192.0.2.1\n2001:db8::1/32\n[outbound]\nca=ca.pem\nno_tls_hosts[]=n.example\nkey=a.pem\ncert=c.pem\n" +
@@ -202,8 +230,9 @@ func TestKeys(t *testing.T) {
 	want.PluginTimeouts = map[string]time.Duration{"queue/smtp_forward": 0, "mine": 2 * time.Minute}
 	want.SMTP = SMTP{[]string{"[::]:25", "[::1]:587", "mail.example.com:25", "192.0.2.1:0", "[2001:db8::1]:25"}, 4465, time.Minute, true, 0, "192.0.2.9"}
 	want.Connection = Connection{
-		SpoolAfter: 4096, StrictRFC1869: true, Postel: true, AuthInsecure: true, MaxReceived: 6, MaxLineLength: 512,
-		MaxRecipients: 8, MaxConnections: 9, Greeting: []string{"one", "two"}, Helo: "hi", Close: "bye", DenyChars: 1,
+		SpoolAfter: 4096, StrictRFC1869: true, StrictDomains: true, Postel: true, AuthInsecure: true, MaxReceived: 6, MaxLineLength: 512,
+		MaxAuthFailures: 7,
+		MaxRecipients:   8, MaxConnections: 9, Greeting: []string{"one", "two"}, Helo: "hi", Close: "bye", DenyChars: 1,
 	}
 	want.Log = Log{"debug", "json", false}
 	want.TLS = TLS{

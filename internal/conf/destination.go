@@ -183,7 +183,7 @@ func (d *Destination) entries() []entry {
 		{key: "max_lifetime", field: duration(&d.MaxLifetime, time.Second)},
 		{key: "delay_warning", field: delayWarning(&d.DelayWarning)},
 		{key: "bind", field: weights(&d.bind, checkBind)},
-		{key: "helo", field: weights(&d.helo, checkHelo)},
+		{key: "helo", field: weights(&d.helo, ownName)},
 		{key: "tls", field: tlsLevel(&d.TLS)},
 		{key: "host", field: text(&d.host)},
 		{key: "auth_type", field: choice(&d.authType, "plain", "login", "cram-md5")},
@@ -454,13 +454,6 @@ func weights(p *[]weighted, check func(string) error) field {
 func checkBind(s string) error {
 	if a, err := netip.ParseAddr(s); err != nil || a.Zone() != "" {
 		return fmt.Errorf("%s is no IP address", excerpt(s))
-	}
-	return nil
-}
-
-func checkHelo(s string) error {
-	if !isHost(s) {
-		return fmt.Errorf("%s is no host name", excerpt(s))
 	}
 	return nil
 }

@@ -373,6 +373,18 @@ func isHost(s string) bool {
 	return strings.Trim(last, "0123456789") != ""
 }
 
+// ownName checks a name that we give ourselves. Underscores are for the names of
+// others: many servers refuse a greeting with one.
+func ownName(s string) error {
+	switch {
+	case !isHost(s):
+		return fmt.Errorf("%s is no host name", excerpt(s))
+	case strings.Contains(s, "_"):
+		return fmt.Errorf("%s has an underscore, which is not allowed in a name of this host", excerpt(s))
+	}
+	return nil
+}
+
 // dnsServer is one of dns.ini's servers, with port 53 if it says none.
 func dnsServer(s string) (string, error) {
 	host, port, err := splitEndpoint(s, 53)

@@ -78,8 +78,11 @@ func ipAddress(p *netip.Addr) field {
 // heloName takes the argument of EHLO: a host name or an address literal.
 func heloName(p *string) field {
 	return scalar(func(s string) error {
-		if a, err := mail.ParseAddress("postmaster@" + s); err != nil || a.Domain != s {
-			return fmt.Errorf("%s is no host name", excerpt(s))
+		a, err := mail.ParseAddress("postmaster@" + s)
+		if _, literal := a.Literal(); err != nil || a.Domain != s || !literal {
+			if err := ownName(s); err != nil {
+				return err
+			}
 		}
 		*p = s
 		return nil

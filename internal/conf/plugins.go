@@ -106,11 +106,11 @@ func (l *loader) value(name string, f field) bool {
 func (l *loader) lists() {
 	c := l.c
 	l.value("me", scalar(func(s string) error {
-		if !isHost(s) {
-			return fmt.Errorf("%s is no host name", excerpt(s))
+		err := ownName(s)
+		if err == nil {
+			c.Me = s
 		}
-		c.Me = s
-		return nil
+		return err
 	}, nil))
 	l.value("queue_dir", scalar(func(s string) error {
 		if !path.IsAbs(s) {

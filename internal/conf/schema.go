@@ -135,6 +135,7 @@ func connectionINI(c *Config) *schema {
 			{key: "spool_dir", note: ownSpool},
 			{key: "spool_after", field: spoolAfter(&s.SpoolAfter), was: []string{"smtp.ini::spool_after", "spool_after"}},
 			{key: "strict_rfc1869", field: boolean(&s.StrictRFC1869), was: []string{"smtp.ini::strict_rfc1869", "strict_rfc1869"}},
+			{key: "strict_domains", field: boolean(&s.StrictDomains)},
 			{key: "postel", field: boolean(&s.Postel)},
 			{key: "auth_insecure", field: boolean(&s.AuthInsecure)},
 			{key: "smtputf8", field: boolean(&s.SMTPUTF8), was: []string{"smtp.ini::smtputf8", "smtputf8"}},
@@ -152,6 +153,8 @@ func connectionINI(c *Config) *schema {
 			{section: "max", key: "recipients", field: number(&s.MaxRecipients, 1, 1<<20)},
 			{section: "max", key: "connections", field: atLeast(&s.MaxConnections, 1)},
 			{section: "max", key: "connections_per_ip", field: atLeast(&s.MaxConnectionsPerIP, 0)},
+			{section: "max", key: "refusals", field: atLeast(&s.MaxRefusals, 0)},
+			{section: "max", key: "auth_failures", field: atLeast(&s.MaxAuthFailures, 0)},
 			{section: "max", key: "min_rate", field: atLeast(&s.MinRate, 0)},
 
 			{section: "message", key: "greeting", field: texts(&s.Greeting), was: []string{"smtpgreeting"}},

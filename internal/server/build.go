@@ -150,6 +150,7 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		MaxBytes: c.MaxBytes, MaxLine: c.MaxLineLength, MaxReceived: c.MaxReceived, MaxRecipients: c.MaxRecipients,
 		InactivityTimeout: cfg.SMTP.InactivityTimeout, MinRate: c.MinRate, ShowVersion: c.ShowVersion,
 		AddReceived: c.AddReceived, CleanAuthResults: c.CleanAuthResults, SMTPUTF8: c.SMTPUTF8, Postel: c.Postel,
+		StrictDomains: c.StrictDomains, MaxRefusals: c.MaxRefusals, MaxAuthFailures: c.MaxAuthFailures,
 		StrictRFC1869: c.StrictRFC1869, TLSConfig: certificates, SubmissionPorts: []int{587, 465},
 		AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
 		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),

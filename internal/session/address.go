@@ -45,28 +45,3 @@ func mailbox(path, flat string) (mail.Address, error) {
 	}
 	return a, nil
 }
-
-// parameters returns the ESMTP parameters behind a path, with upper-case keys.
-func parameters(path string) map[string]string {
-	path = strings.TrimSpace(path)
-	i, quoted := 0, false
-	for ; i < len(path); i++ {
-		switch c := path[i]; {
-		case c == '\\' && quoted:
-			i++
-			continue
-		case c == '"':
-			quoted = !quoted
-			continue
-		case c != ' ' && c != '\t' || quoted:
-			continue
-		}
-		break
-	}
-	m := map[string]string{}
-	for _, f := range strings.Fields(path[min(i, len(path)):]) {
-		k, v, _ := strings.Cut(f, "=")
-		m[strings.ToUpper(k)] = v
-	}
-	return m
-}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
@@ -42,7 +43,7 @@ func TestAddresses(t *testing.T) {
 		{"MAIL FROM:<a@b@c.test>", "501 5.1.7", "", ""},
 		{`MAIL FROM:<"a"@b@c.test>`, "501 5.1.7", "", ""},
 		{"MAIL FROM:<a@b..test>", "501 5.1.7", "", ""},
-		{"MAIL FROM:<a@b_c.test>", "501 5.1.7", "", ""},
+		{"MAIL FROM:<a@b_c.test>", "250", "a", "b_c.test"},
 		{"MAIL FROM:<a\x01@b.test>", "501 5.1.7", "", ""},
 		{"MAIL FROM:<\"a\t\"@b.test>", "501 5.1.7", "", ""},
 		{"MAIL FROM:<\xff@b.test>", "501 5.1.7", "", ""},
@@ -54,7 +55,7 @@ func TestAddresses(t *testing.T) {
 		{"MAIL TO:<a@b.test>", "501", "", ""},
 		{"MAIL FROM:<a@b.test> BODY=BINARYMIME", "504", "", ""},
 		{"MAIL FROM:<a@b.test> REQUIRETLS", "504", "", ""},
-		{"MAIL FROM:<a@b.test> X=y", "500", "", ""},
+		{"MAIL FROM:<a@b.test> X=y", "555", "", ""},
 		{"MAIL FROM:<a@b.test> BODY=8BITMIME RET=HDRS ENVID=q+2Bq SIZE=10", "250 2.1.0", "a", "b.test"},
 	} {
 		c := r.hello()
@@ -150,6 +151,125 @@ func FuzzMailbox(f *testing.F) {
 		if err == nil && strings.ContainsAny(a.Path(), "\r\n\x00") {
 			t.Fatalf("%q passes", a.Path())
 		}
-		_ = parameters(path)
+		arg := "FROM:" + path
+		kept, list, ok := cutPath(arg)
+		if ok && kept+list != arg {
+			t.Fatalf("%q became %q and %q", arg, kept, list)
+		}
+		p, bad := rcptParameters(list, true)
+		if bad == nil && p.orcpt != "" && (strings.ContainsAny(p.orcpt, "\r\n\x00") || !utf8.ValidString(p.orcpt)) {
+			t.Fatalf("%q: ORCPT %q", list, p.orcpt)
+		}
 	})
+}
+
+// wireReplies runs MAIL or RCPT commands, each on a fresh transaction of one session.
+func wireReplies(t *testing.T, c *client, lines map[string]string) {
+	t.Helper()
+	for line, want := range lines {
+		c.cmd("RSET", "250")
+		if strings.HasPrefix(line, "RCPT") {
+			c.cmd("MAIL FROM:<a@b.test> SMTPUTF8", "250")
+		}
+		c.send(line + "\r\n")
+		if got := c.read(); !strings.HasPrefix(got, want) {
+			t.Errorf("%.120q: %s, want %s", line, got, want)
+		}
+	}
+}
+
+// Every parameter is checked for its value, or for having none, for its length,
+// for a second time, and for the blank before it.
+func TestParameters(t *testing.T) {
+	r := newRig(t, false)
+	c := r.dial()
+	c.want("220")
+	c.cmd("EHLO x.test", "250")
+	c.cmd("STARTTLS", "220")
+	c.startTLS(r.pool)
+	c.cmd("EHLO x.test", "250")
+	const from, to = "MAIL FROM:<a@b.test>", "RCPT TO:<a@b.test>"
+	long := strings.Repeat("x", 600)
+	wireReplies(t, c, map[string]string{
+		from + " SIZE=1": "250", from + " SIZE=00000000000000000001": "250", from + "\tsize=1": "250", from + "  BODY=7bit  ": "250",
+		from + " BODY=8bitmime RET=full ENVID=a+2Bb AUTH=<> REQUIRETLS SMTPUTF8 SIZE=9": "250",
+		from + " AUTH=a+2Bc@d.test": "250", from + " AUTH=" + long[:493] + "@d.test": "250", from + " ENVID=" + long[:100]: "250",
+		"MAIL FROM:<\"a> SIZE=x\"@b.test> SIZE=1": "250", "MAIL FROM:<> RET=HDRS": "250", "MAIL FROM: a@b.test SIZE=1": "250",
+
+		from + " SIZE": "501 5.5.4", from + " SIZE=": "501 5.5.4", from + " SIZE=-1": "501 5.5.4", from + " SIZE=+1": "501 5.5.4", from + " SIZE=1k": "501 5.5.4",
+		from + " SIZE=0x1": "501 5.5.4", from + " SIZE=000000000000000000001": "501 5.5.4", from + " SIZE=1=2": "501 5.5.4",
+		from + " SIZE=99999999999999999999": "552 5.3.4", from + " SIZE=5000000000": "552 5.3.4",
+		from + " BODY": "501 5.5.4", from + " BODY=": "501 5.5.4", from + " BODY=9BIT": "501 5.5.4", from + " BODY=BINARYMIME": "504 5.5.4",
+		from + " SMTPUTF8=1": "501 5.5.4", from + " SMTPUTF8=": "501 5.5.4", from + " SMTPUTF8=yes": "501 5.5.4",
+		from + " REQUIRETLS=1": "501 5.5.4", from + " REQUIRETLS=": "501 5.5.4",
+		from + " RET": "501 5.5.4", from + " RET=": "501 5.5.4", from + " RET=BODY": "501 5.5.4",
+		from + " ENVID": "501 5.5.4", from + " ENVID=": "501 5.5.4", from + " ENVID=" + long[:101]: "501 5.5.4", from + " ENVID=a+0D": "501 5.5.4",
+		from + " ENVID=" + strings.Repeat("+2B", 34): "501 5.5.4", from + " ENVID=a+2": "501 5.5.4", from + " ENVID=a+2b": "501 5.5.4", from + " ENVID=\u00e9": "501 5.5.4",
+		from + " AUTH": "501 5.5.4", from + " AUTH=": "501 5.5.4", from + " AUTH=nobody": "501 5.5.4", from + " AUTH=<a@b.test>": "501 5.5.4", from + " AUTH=a+00@b.test": "501 5.5.4",
+		from + " AUTH=" + long[:494] + "@d.test": "501 5.5.4",
+		from + " SIZE=1 SIZE=1":                  "501 5.5.4", from + " SMTPUTF8 smtputf8": "501 5.5.4", from + " BODY=7BIT Body=8BITMIME": "501 5.5.4", from + " REQUIRETLS REQUIRETLS": "501 5.5.4",
+		from + " RET=FULL RET=HDRS": "501 5.5.4", from + " ENVID=a ENVID=b": "501 5.5.4", from + " AUTH=<> AUTH=<>": "501 5.5.4",
+		from + "SIZE=1": "501 5.5.2", "MAIL FROM:<>SIZE=1": "501 5.5.2", from + "BODY=7BIT SIZE=1": "501 5.5.2", from + ">": "501 5.5.2", "MAIL FROM:<a@b.test": "501",
+		from + " X=y": "555 5.5.4", from + " X": "555 5.5.4", from + " NOTIFY=NEVER": "555 5.5.4", from + " =1": "501 5.5.4", from + " -X=1": "501 5.5.4", from + " \u00e9=1": "501 5.5.4",
+		from + " SIZE=1\u00a0BODY=7BIT": "501 5.5.4",
+
+		to + " NOTIFY=NEVER": "250", to + " notify=success,DELAY,Failure": "250",
+		to + " NOTIFY": "501 5.5.4", to + " NOTIFY=": "501 5.5.4", to + " NOTIFY=NEVER,DELAY": "501 5.5.4", to + " NOTIFY=DELAY,DELAY": "501 5.5.4", to + " NOTIFY=DELAY,": "501 5.5.4",
+		to + " NOTIFY=ALWAYS": "501 5.5.4", to + " NOTIFY=DELAY NOTIFY=DELAY": "501 5.5.4", to + "NOTIFY=NEVER": "501 5.5.2", to + " SIZE=1": "555 5.5.4",
+
+		to + " ORCPT=rfc822;a+2Bb@c.test": "250", to + " ORCPT=x400;/S=a/O=b/": "501 5.5.4", to + " ORCPT=X400;/S+3Da/O+3Db/": "250", to + " ORCPT=unknown;a": "250",
+		to + " ORCPT=x-my_type;+20a": "250", to + " ORCPT=utf-8;\\x{E9}\\x{5C}\\x{1F44B}@c.test": "250", to + " ORCPT=utf-8;\u00e9@c.test": "250",
+		to + " ORCPT=rfc822;" + long[:493]: "250", to + " ORCPT=rfc822;" + long[:494]: "501 5.5.4", to + " ORCPT=x;" + long: "501 5.5.4",
+		to + " ORCPT": "501 5.5.4", to + " ORCPT=": "501 5.5.4", to + " ORCPT=a@b.test": "501 5.5.4", to + " ORCPT=;a@b.test": "501 5.5.4", to + " ORCPT=rfc822;": "501 5.5.4",
+		to + " ORCPT=rfc 822;a": "501 5.5.4", to + " ORCPT=rfc(822);a": "501 5.5.4", to + " ORCPT=" + long[:65] + ";a": "501 5.5.4", to + " ORCPT=x400;a+0Ab": "501 5.5.4",
+		to + " ORCPT=rfc822;\u00e9@c.test": "501 5.5.4", to + " ORCPT=x400;\u00e9": "501 5.5.4", to + " ORCPT=rfc822;a+C3+A9": "501 5.5.4",
+		to + " ORCPT=utf-8;\\x{41}": "501 5.5.4", to + " ORCPT=utf-8;\\x{0E9}": "501 5.5.4", to + " ORCPT=utf-8;\\x{e9}": "501 5.5.4", to + " ORCPT=utf-8;\\x{D800}": "501 5.5.4",
+		to + " ORCPT=utf-8;\\x{110000}": "501 5.5.4", to + " ORCPT=utf-8;\\x{E9": "501 5.5.4", to + " ORCPT=utf-8;\\a": "501 5.5.4", to + " ORCPT=utf-8;\\x{}": "501 5.5.4",
+		to + " ORCPT=utf-8;a\\x{85}": "501 5.5.4", to + " ORCPT=utf-8;a\\x{202E}": "501 5.5.4", to + " ORCPT=utf-8;a\u202e": "501 5.5.4", to + " ORCPT=utf-8;a\xff": "501 5.5.4",
+		"RCPT :a X=y": "555", "RCPT a": "501", "RCPT :": "501", "MAIL :a X=y": "555", "MAIL": "501",
+		to + " ORCPT=rfc822;a ORCPT=rfc822;a": "501 5.5.4", to + "ORCPT=rfc822;a": "501 5.5.2",
+	})
+}
+
+// What an ORCPT of any type says reaches the envelope decoded.
+func TestOtherORCPT(t *testing.T) {
+	r := newRig(t, false)
+	c := r.hello()
+	c.cmd("MAIL FROM:<a@b.test>", "250")
+	c.cmd("RCPT TO:<a@b.test> ORCPT=X400;/S+3Da/O+3Db/ NOTIFY=SUCCESS", "250")
+	c.cmd("RCPT TO:<b@b.test> ORCPT=utf-8;\u00e9@c.test", "501 5.5.4") // raw UTF-8 is for SMTPUTF8
+	c.cmd("DATA", "354")
+	c.send("\r\n.\r\n")
+	c.want("250")
+	if to := r.intake.messages()[0].tx.Recipients; len(to) != 1 || to[0].ORCPT != "x400;/S=a/O=b/" || to[0].Notify != mail.NotifySuccess {
+		t.Errorf("%+v", to)
+	}
+}
+
+// Addresses with what cannot be seen, or turns text around, are refused; ordinary
+// ones beyond ASCII are not.
+func TestHiddenCharacters(t *testing.T) {
+	r := newRig(t, false)
+	c := r.hello()
+	lines := map[string]string{"MAIL FROM:<\u7528\u6237@\u4f8b\u5b50.test> SMTPUTF8": "250", "RCPT TO:<jos\u00e9@b.test>": "250"}
+	for _, hidden := range "\u0080\u0085\u009b\u00a0\u00ad\u061c\u200b\u200d\u200f\u2028\u2029\u202a\u202e\u2060\u2066\u2069\ufe0f\ufeff\U000e0041" {
+		h := string(hidden)
+		lines["MAIL FROM:<a"+h+"b@c.test> SMTPUTF8"] = "501 5.1.7"
+		lines["MAIL FROM:<\"a"+h+"b\"@c.test> SMTPUTF8"] = "501 5.1.7"
+		lines["MAIL FROM:<a@c"+h+"d.test> SMTPUTF8"] = "501 5.1.7"
+		lines["RCPT TO:<a"+h+"b@c.test>"] = "501 5.1.3"
+		lines["RCPT TO:<a@c"+h+"d.test>"] = "501 5.1.3"
+		lines["RCPT TO:<a@c"+h+".test>"] = "501 5.1.3"
+	}
+	wireReplies(t, c, lines)
+}
+
+func TestUnderscores(t *testing.T) {
+	for strict, want := range map[bool]string{false: "250", true: "501 5.1."} {
+		r := newRig(t, false, func(o *Options) { o.StrictDomains = strict })
+		wireReplies(t, r.hello(), map[string]string{
+			"MAIL FROM:<root@web_01.test>": want, "RCPT TO:<root@web_01.test>": want, "MAIL FROM:<a@_x.\u00e9.test> SMTPUTF8": want,
+			"MAIL FROM:<a_b@c.test>": "250", "RCPT TO:<a_b@[192.0.2.1]>": "250", "MAIL FROM:<>": "250", "RCPT TO:<postmaster>": "250", "RCPT TO:<a@\u00e9.test>": "250",
+		})
+	}
 }

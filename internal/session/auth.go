@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -27,6 +28,7 @@ var (
 	errBadAuth     = reply.New(501, "5.5.2", "Invalid AUTH string")
 	errWrongAuth   = reply.New(535, "5.7.8", "Authentication failed")
 	errManyAuth    = reply.New(421, "4.7.0", "Too many failed attempts to authenticate")
+	errWaitAuth    = reply.New(421, "4.7.0", "Too many failed attempts to authenticate from your address, try again later")
 	errNoMechanism = reply.New(504, "5.5.4", "Unrecognized authentication type")
 	errNeedsTLS    = reply.New(538, "5.7.11", "Encryption required for requested authentication mechanism")
 	errAuthBackend = reply.New(454, "4.7.0", "Temporary authentication failure")
@@ -75,25 +77,53 @@ func (s *session) Auth(mech string) (server sasl.Server, err error) {
 		return nil, wire(errNoMechanism)
 	case !s.mayAuth():
 		return nil, wire(errNeedsTLS)
+	case s.srv.guesses.waits(s.c.Remote.Addr.Addr()):
+		return nil, s.mustWait(mech, "")
 	}
-	check := func(user, pass string) error { return s.verify(mech, user, pass) }
+	check := func(user, pass string) error { return s.verify(mech, user, user, pass) }
 	if mech == sasl.Login {
 		return &exchange{Server: &login{verify: check}, s: s}, nil
 	}
 	return &exchange{s: s, Server: sasl.NewPlainServer(func(identity, user, pass string) error {
-		if identity != "" && identity != user {
-			return s.failed(mech, user, errWrongAuth)
-		}
-		return check(user, pass)
+		return s.verify(mech, cmp.Or(identity, user), user, pass)
 	})}, nil
 }
 
-// verify asks each plugin that speaks the mechanism until one says yes. A plugin
-// in trouble makes the answer temporary, unless another one says yes.
-func (s *session) verify(mech, user, pass string) error {
-	var trouble error
+// mustWait answers a client that offered too many wrong passwords, and closes: none
+// is verified until the wait is over.
+func (s *session) mustWait(mech, user string) error {
+	s.logAuth(mech, user, errWaitAuth.Code)
+	s.over, s.linger = true, true
+	return wire(s.denied(errWaitAuth))
+}
+
+// verify answers a password.
+func (s *session) verify(mech, identity, user, pass string) error {
+	if !s.srv.guesses.begin(s.c.Remote.Addr.Addr()) {
+		return s.mustWait(mech, user)
+	}
+	right, trouble := s.try(mech, identity, user, pass)
+	switch {
+	case right:
+		s.c.Relaying = true
+		s.c.AuthUser, s.c.AuthPass, s.c.AuthMech = user, pass, mech
+		s.logAuth(mech, user, 235)
+		return nil
+	case trouble != nil:
+		s.logAuth(mech, user, errAuthBackend.Code)
+		return wire(errAuthBackend)
+	}
+	return s.failed(mech, user, errWrongAuth)
+}
+
+// try asks each plugin that speaks the mechanism until one says yes. A plugin in
+// trouble makes the answer temporary, unless another one says yes. Nobody may act
+// for somebody else. It gives back the place that guesses gave.
+func (s *session) try(mech, identity, user, pass string) (right bool, trouble error) {
+	wrong := false // also after a panic
+	defer func() { s.srv.guesses.end(s.c.Remote.Addr.Addr(), user, pass, wrong) }()
 	for _, a := range s.c.Auth {
-		if !slices.Contains(a.Mechanisms(), mech) {
+		if identity != user || !slices.Contains(a.Mechanisms(), mech) {
 			continue
 		}
 		ok, err := a.Authenticate(s.ctx, s.c, user, pass)
@@ -103,17 +133,11 @@ func (s *session) verify(mech, user, pass string) error {
 			continue
 		}
 		if ok {
-			s.c.Relaying = true
-			s.c.AuthUser, s.c.AuthPass, s.c.AuthMech = user, pass, mech
-			s.logAuth(mech, user, 235)
-			return nil
+			return true, nil
 		}
 	}
-	if trouble != nil {
-		s.logAuth(mech, user, errAuthBackend.Code)
-		return wire(errAuthBackend)
-	}
-	return s.failed(mech, user, errWrongAuth)
+	wrong = trouble == nil
+	return false, trouble
 }
 
 // logAuth logs the answer with the client's address, for those who look for

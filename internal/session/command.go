@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 
 	"github.com/emersion/go-sasl"
@@ -56,8 +55,6 @@ func isMechanism(s string) bool {
 	return len(s) <= 20 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
 }
 
-var requestLines = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE ", "PRI "}
-
 // dispatch does what one command line asks for, or returns what go-smtp is to
 // read of it.
 func (s *session) dispatch(line []byte) []byte {
@@ -69,14 +66,12 @@ func (s *session) dispatch(line []byte) []byte {
 		s.instead = authenticated
 		return line
 	}
-	first := !s.begun
-	s.begun = true
 	verb, arg := split(line)
 	s.command = arg
 	if s.traced {
 		s.trace("C: " + shown(verb, arg, line))
 	}
-	if first && slices.ContainsFunc(requestLines, func(m string) bool { return strings.HasPrefix(string(line), m) }) {
+	if s.c.Hello.Verb == "" && verb != "EHLO" && verb != "HELO" && isRequestLine(line) {
 		s.hangUp(reply.New(521, "5.5.1", "This is a mail server"))
 		return nil
 	}
@@ -91,9 +86,9 @@ func (s *session) dispatch(line []byte) []byte {
 		s.secure(arg)
 		return nil
 	case "MAIL":
-		return s.checkMail(line)
+		return s.checkMail()
 	case "RCPT":
-		return s.checkRcpt(line)
+		return s.checkRcpt()
 	case "DATA":
 		s.data(arg)
 		return nil

@@ -177,6 +177,7 @@ func (s *session) deliver(recv *receiver) {
 	s.message(r, mid, time.Since(began))
 	s.decline(v, r)
 	if r.Positive() {
+		s.refused = 0
 		_ = s.io.flush() // the promise is not kept back for what is pipelined behind it
 	}
 	s.reset()

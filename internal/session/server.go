@@ -91,6 +91,8 @@ type Options struct {
 	MaxReceived       int           // Received fields, ours included; 0: none
 	MaxRecipients     int           // of a transaction; 0: none
 	InactivityTimeout time.Duration // for a whole command, and between bytes of content; 0: 5 min
+	MaxRefusals       int           // replies 5yz in a session since a message was accepted; 0: no limit
+	MaxAuthFailures   int           // wrong passwords from one IPv4 address or IPv6 /64 before it has to wait; 0: no limit
 	MinRate           int64         // of content, bytes a second; 0: none
 	MinRateWindow     time.Duration // over which MinRate is averaged; 0: 30 s
 	RDNSTimeout       time.Duration // of the lookups for the client's name, all in all; 0: 5 s
@@ -100,6 +102,7 @@ type Options struct {
 	CleanAuthResults bool // rename Authentication-Results that clients send
 	SMTPUTF8         bool // announce and accept RFC 6531
 	Postel           bool // addresses up to mail.MaxPathRelaxed
+	StrictDomains    bool // refuse addresses with an underscore in their domain
 	StrictRFC1869    bool // FROM:<…> and TO:<…> without blanks, from clients that may not relay
 
 	TLSConfig       *tls.Config // nil: no TLS; with it hook.Connection.OfferTLS decides
@@ -114,6 +117,8 @@ type Options struct {
 	Resolver Resolver     // nil: clients have no names
 	Mail     *maillog.Log // nil: none
 	Log      *zap.Logger  // nil: none
+
+	Now func() time.Time // for the wait after wrong passwords; nil: time.Now
 }
 
 const (
@@ -140,6 +145,7 @@ type Server struct {
 	o         Options
 	own       []netip.Addr // this host's addresses, as they were at the start
 	authDelay time.Duration
+	guesses   *guesses
 	panics    atomic.Int64
 
 	closing chan struct{} // closed by Shutdown
@@ -177,7 +183,10 @@ func NewServer(o Options) *Server {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	s := &Server{o: o, authDelay: authDelay, closing: make(chan struct{}), sessions: map[*session]struct{}{}}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{o: o, authDelay: authDelay, guesses: newGuesses(o.MaxAuthFailures, o.Now), closing: make(chan struct{}), sessions: map[*session]struct{}{}}
 	if addrs, err := net.InterfaceAddrs(); err == nil {
 		for _, a := range addrs {
 			if n, ok := a.(*net.IPNet); ok {

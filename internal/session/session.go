@@ -44,7 +44,8 @@ type session struct {
 
 	smtp    *smtp.Server // of the current conversation: in clear or under TLS
 	feed    []byte       // what go-smtp has still to read of the current command
-	command string       // the current command line without its line end
+	command string       // the current command line without its verb and line end
+	params  parameters   // of the current MAIL or RCPT
 	instead *reply.Reply // replaces go-smtp's next positive reply; see Write
 	mute    bool         // drops what go-smtp says
 	over    bool         // no more commands
@@ -52,7 +53,7 @@ type session struct {
 	upgrade bool         // STARTTLS was answered
 	asking  bool         // go-smtp waits for a line of an AUTH exchange
 	unknown int          // unrecognized commands so far
-	begun   bool         // a first command line was read
+	refused int          // replies 5yz since a message was accepted
 	traced  bool         // the log shows the conversation
 	met     bool         // hooks know of the connection
 	named   confirmation // of the client's name
@@ -99,7 +100,10 @@ func (s *session) replied(code int, line []byte) {
 		return
 	}
 	s.rejects = strings.TrimSpace(string(line))
-	if code >= 500 && code <= 504 {
+	if code >= 500 && line[3] == ' ' {
+		s.refused++
+	}
+	if code >= 500 && code <= 504 || code == 555 {
 		s.c.Errors++
 	}
 }
@@ -210,7 +214,6 @@ func (s *session) startTLS() bool {
 		Enabled: true, Version: strings.Replace(tls.VersionName(state.Version), " ", "v", 1),
 		Cipher: tls.CipherSuiteName(state.CipherSuite), Verified: len(state.VerifiedChains) > 0,
 	}
-	s.begun = false
 	return true
 }
 

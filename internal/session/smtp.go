@@ -111,6 +111,10 @@ func (s *session) read(p []byte) (n int, err error) {
 		if s.over || s.upgrade {
 			return 0, io.EOF
 		}
+		if most := s.o.MaxRefusals; most > 0 && s.refused > most {
+			s.hangUp(reply.New(421, "4.7.0", "Too many refused commands"))
+			return 0, io.EOF
+		}
 		line, err := s.io.line()
 		if err != nil {
 			s.lost(err)

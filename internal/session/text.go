@@ -4,12 +4,12 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/emersion/go-smtp"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
 
@@ -32,7 +32,7 @@ func clean(text string) string {
 	}
 	for i, line := range lines {
 		line = strings.Map(func(r rune) rune {
-			if r == utf8.RuneError || unicode.IsControl(r) {
+			if r == utf8.RuneError || mail.IsHidden(r) {
 				return '?'
 			}
 			return r

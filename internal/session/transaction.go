@@ -1,13 +1,10 @@
 package session
 
 import (
-	"errors"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/emersion/go-smtp"
 	"go.uber.org/zap"
@@ -41,23 +38,38 @@ func (s *session) reset() {
 	s.run(hook.OnResetTransaction, hook.Event{})
 }
 
-// checkMail answers what go-smtp would answer wrongly, or not at all.
-func (s *session) checkMail(line []byte) []byte {
+// checkMail answers what go-smtp would answer wrongly, or not at all. go-smtp gets
+// the path; parameters are read here.
+func (s *session) checkMail() []byte {
 	switch {
 	case s.c.Hello.Verb == "":
 		s.refuse(503, "5.5.1", "Use EHLO/HELO before MAIL")
+		return nil
 	case s.recv != nil:
 		s.refuse(503, "5.5.1", "MAIL not allowed during message transfer")
+		return nil
 	case !s.c.Relaying && slices.Contains(s.o.SubmissionPorts, int(s.c.Local.Port())):
 		s.refuseSender(reply.New(550, "5.7.1", "Authentication required"))
+		return nil
 	case s.o.StrictRFC1869 && !s.c.Relaying && !isStrict(s.command, "FROM:<"):
 		s.refuse(501, "5.5.2", "Invalid MAIL FROM parameters")
-	case s.o.MaxBytes > 0 && exceeds(parameters(s.path())["SIZE"], s.o.MaxBytes):
-		s.refuseSender(errTooBig)
-	default:
-		return line
+		return nil
 	}
-	return nil
+	path, list, ok := cutPath(s.command)
+	if !ok {
+		s.refuse(501, "5.5.2", "Was expecting MAIL arg syntax of FROM:<address>")
+		return nil
+	}
+	p, bad := s.mailParameters(list)
+	if bad == nil && s.o.MaxBytes > 0 && p.size > s.o.MaxBytes {
+		bad = errTooBig
+	}
+	if bad != nil {
+		s.refuseSender(bad)
+		return nil
+	}
+	s.params = p
+	return []byte("MAIL " + path + "\r\n")
 }
 
 // refuseSender refuses MAIL before a transaction has begun.
@@ -67,35 +79,39 @@ func (s *session) refuseSender(r *reply.Reply) {
 	s.io.send(s.denied(r))
 }
 
-// exceeds reports whether a SIZE value, which has up to 20 digits (RFC 1870) and
-// may be more than go-smtp can read, is above limit.
-func exceeds(size string, limit int64) bool {
-	if len(size) > 20 || strings.Trim(size, "0123456789") != "" {
-		return false // go-smtp says what is wrong
-	}
-	n, err := strconv.ParseUint(size, 10, 64)
-	return errors.Is(err, strconv.ErrRange) || err == nil && n > uint64(limit)
-}
-
 // checkRcpt is checkMail for RCPT. The bare postmaster (RFC 5321 section 4.5.1)
 // becomes the one of this host.
-func (s *session) checkRcpt(line []byte) []byte {
+func (s *session) checkRcpt() []byte {
 	switch {
 	case s.tx == nil:
 		s.refuse(503, "5.5.1", "Use MAIL before RCPT")
+		return nil
 	case s.recv != nil:
 		s.refuse(503, "5.5.1", "RCPT not allowed during message transfer")
+		return nil
 	case s.o.StrictRFC1869 && !s.tx.Relaying && !isStrict(s.command, "TO:<"):
 		s.refuse(501, "5.5.2", "Invalid RCPT TO parameters")
-	default:
-		const bare = "TO:<postmaster>"
-		if len(s.command) < len(bare) || !strings.EqualFold(s.command[:len(bare)], bare) {
-			return line
-		}
-		s.command = "TO:<postmaster@" + s.o.Me + ">" + s.command[len(bare):]
-		return []byte("RCPT " + s.command + "\r\n")
+		return nil
 	}
-	return nil
+	const bare = "TO:<postmaster>"
+	if len(s.command) >= len(bare) && strings.EqualFold(s.command[:len(bare)], bare) {
+		s.command = "TO:<postmaster@" + s.o.Me + ">" + s.command[len(bare):]
+	}
+	path, list, ok := cutPath(s.command)
+	if !ok {
+		s.refuse(501, "5.5.2", "Was expecting RCPT arg syntax of TO:<address>")
+		return nil
+	}
+	p, bad := rcptParameters(list, s.tx.UTF8)
+	if bad != nil {
+		counts(bad, &s.tx.Rcpts, &s.c.Rcpts)
+		_, to, _ := strings.Cut(path, ":")
+		s.o.Mail.Recipient(string(s.tx.ID), s.tx.From.String(), clean(strings.Trim(to, " \t<>")), bad.Code, bad.Text)
+		s.io.send(s.denied(bad))
+		return nil
+	}
+	s.params = p
+	return []byte("RCPT " + path + "\r\n")
 }
 
 func isStrict(arg, prefix string) bool {
@@ -122,24 +138,29 @@ func (s *session) address(flat string, utf8 bool, enhanced, what string) (mail.A
 		return a, reply.New(501, enhanced, "Invalid "+what+" address: too long")
 	case a.IsUTF8() && !utf8:
 		return a, reply.New(553, "5.6.7", "A non-ASCII address needs SMTPUTF8")
+	case a.HasHidden():
+		return a, reply.New(501, enhanced, "Invalid "+what+" address: characters that cannot be seen")
+	case s.o.StrictDomains && a.Domain != "" && a.Domain[0] != '[' && !mail.IsHostName(a.Domain):
+		return a, reply.New(501, enhanced, "Invalid "+what+" address: underscore in domain")
 	}
 	return a, nil
 }
 
 // Mail implements smtp.Session. It begins a transaction; one that is open is
 // reset first.
-func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
+func (s *session) Mail(from string, _ *smtp.MailOptions) (err error) {
 	defer s.guard("mail", &err)
 	if s.c.Hello.Verb == "" { // go-smtp remembers a greeting that was refused later
 		return wire(reply.New(503, "5.5.1", "Use EHLO/HELO before MAIL"))
 	}
 	s.reset()
-	if unwell := s.o.Intake.Room(opts.Size); unwell != nil {
+	p := s.params
+	if unwell := s.o.Intake.Room(p.size); unwell != nil {
 		r := reply.From(unwell)
 		s.o.Mail.Sender(s.c.ID, from, r.Code, r.Text)
 		return wire(s.denied(r))
 	}
-	a, bad := s.address(from, opts.UTF8, "5.1.7", "MAIL FROM")
+	a, bad := s.address(from, p.utf8, "5.1.7", "MAIL FROM")
 	if bad != nil {
 		s.o.Mail.Sender(s.c.ID, clean(from), bad.Code, bad.Text)
 		return wire(s.denied(bad))
@@ -147,13 +168,13 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 	s.c.Transactions++
 	s.tx = &hook.Transaction{
 		Envelope: mail.Envelope{
-			ID: mail.NewID(s.c.ID, s.c.Transactions), From: a, Received: time.Now(), Body: string(opts.Body), UTF8: opts.UTF8,
-			RequireTLS: opts.RequireTLS, Return: string(opts.Return), EnvelopeID: opts.EnvelopeID, Notes: mail.Notes{},
+			ID: mail.NewID(s.c.ID, s.c.Transactions), From: a, Received: time.Now(), Body: p.body, UTF8: p.utf8,
+			RequireTLS: p.requireTLS, Return: p.ret, EnvelopeID: p.envid, Notes: mail.Notes{},
 			Origin: s.origin(),
 		},
 		Relaying: s.c.Relaying, Results: hook.NewResults(),
 	}
-	v := s.run(hook.OnMail, hook.Event{Sender: a, Params: parameters(s.path())})
+	v := s.run(hook.OnMail, hook.Event{Sender: a, Params: p.raw})
 	if v.Code.Denies() {
 		text := "sender " + a.Path() + " denied"
 		r := refusal(v, fault{550, "5.7.1", text}, fault{450, "4.7.1", text})
@@ -186,7 +207,7 @@ func (s *session) fails(v hook.Verdict, r *reply.Reply) error {
 
 // Rcpt implements smtp.Session. It answers also what it accepts as an error:
 // go-smtp would keep a list of recipients of its own.
-func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
+func (s *session) Rcpt(to string, _ *smtp.RcptOptions) (err error) {
 	defer s.guard("rcpt", &err)
 	tx := s.tx
 	if tx == nil {
@@ -196,16 +217,9 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
 	if r == nil && s.o.MaxRecipients > 0 && len(tx.Recipients) >= s.o.MaxRecipients {
 		r = reply.New(452, "4.5.3", "Too many recipients")
 	}
-	rcpt := mail.Recipient{Address: a, Notify: notify(opts.Notify)}
-	if r == nil && opts.OriginalRecipient != "" {
-		rcpt.ORCPT = strings.ToLower(string(opts.OriginalRecipientType)) + ";" + opts.OriginalRecipient
-		if strings.ContainsFunc(rcpt.ORCPT, unicode.IsControl) {
-			r = reply.New(501, "5.5.4", "Malformed ORCPT parameter value")
-		}
-	}
 	var v hook.Verdict
 	if r == nil {
-		v, r = s.recipient(rcpt)
+		v, r = s.recipient(mail.Recipient{Address: a, Notify: s.params.notify, ORCPT: s.params.orcpt})
 	}
 	counts(r, &tx.Rcpts, &s.c.Rcpts)
 	s.o.Mail.Recipient(string(tx.ID), tx.From.String(), addressOr(a, to), r.Code, r.Text)
@@ -217,7 +231,7 @@ func (s *session) recipient(rcpt mail.Recipient) (hook.Verdict, *reply.Reply) {
 	path := rcpt.Address.Path()
 	text := "recipient " + path + " denied"
 	hard, soft := fault{550, "5.7.1", text}, fault{450, "4.7.1", text}
-	v := s.run(hook.OnRcpt, hook.Event{Recipient: rcpt, Params: parameters(s.path())})
+	v := s.run(hook.OnRcpt, hook.Event{Recipient: rcpt, Params: s.params.raw})
 	if v.Code.Denies() {
 		return v, refusal(v, hard, soft)
 	}
@@ -258,20 +272,4 @@ func counts(r *reply.Reply, all ...*hook.Counts) {
 			c.Rejected++
 		}
 	}
-}
-
-func notify(list []smtp.DSNNotify) (n mail.Notify) {
-	for _, k := range list {
-		switch k {
-		case smtp.DSNNotifyNever:
-			n |= mail.NotifyNever
-		case smtp.DSNNotifyDelayed:
-			n |= mail.NotifyDelay
-		case smtp.DSNNotifyFailure:
-			n |= mail.NotifyFailure
-		case smtp.DSNNotifySuccess:
-			n |= mail.NotifySuccess
-		}
-	}
-	return n
 }

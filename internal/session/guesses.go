@@ -1,0 +1,180 @@
+package session
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	// guessWait is how long a client waits after its last free guess. It doubles
+	// with each further one up to maxGuessWait.
+	guessWait    = 30 * time.Second
+	maxGuessWait = time.Hour
+	// forgetGuess is the time after which one wrong password is forgotten.
+	forgetGuess = 10 * time.Minute
+	// sameGuess is how long after it the same wrong password counts again: a
+	// program with an old password, which asks every few minutes, guesses nothing
+	// and must not lock out who is behind the same address.
+	sameGuess = 30 * time.Second
+	// maxGuessers is how many clients are remembered; beyond it one is forgotten for
+	// each that comes.
+	maxGuessers = 1 << 14
+)
+
+// guesses counts wrong passwords by client: an IPv4 address, or the /64 of an IPv6
+// address. Its methods may be called from any goroutine.
+type guesses struct {
+	free int // wrong passwords before a client has to wait; 0: as many as it likes
+	now  func() time.Time
+	seed maphash.Seed
+
+	mu      sync.Mutex
+	clients map[netip.Addr]*guesser
+}
+
+// guesser is what is known of one client.
+type guesser struct {
+	pending int       // passwords that are being verified
+	wrong   int       // that were not, and are not forgotten
+	last    time.Time // the latest of wrong, or when one was forgotten since
+	until   time.Time // before then nothing is verified
+	tried   [4]guess  // the latest wrong ones
+	next    int       // in tried
+}
+
+// guess is a name and a password.
+type guess struct {
+	hash uint64
+	at   time.Time
+}
+
+func newGuesses(free int, now func() time.Time) *guesses {
+	return &guesses{free: free, now: now, seed: maphash.MakeSeed(), clients: map[netip.Addr]*guesser{}}
+}
+
+// network returns what ip is counted under: hosts choose among the addresses of an
+// IPv6 network as they like (RFC 8981).
+func network(ip netip.Addr) netip.Addr {
+	ip = ip.Unmap().WithZone("")
+	if ip.Is6() && !ip.IsLinkLocalUnicast() {
+		net, _ := ip.Prefix(64)
+		return net.Addr()
+	}
+	return ip
+}
+
+// waits reports whether the client at ip has to wait before its next password.
+func (g *guesses) waits(ip netip.Addr) bool {
+	if g.free == 0 {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.clients[network(ip)]
+	return c != nil && g.now().Before(c.until)
+}
+
+// begin takes a place for the verification of one password, which end gives back,
+// or reports that the client has to wait. Passwords offered in parallel get no
+// more places than wrong ones are free.
+func (g *guesses) begin(ip netip.Addr) bool {
+	if g.free == 0 {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ip, now := network(ip), g.now()
+	c := g.clients[ip]
+	if c == nil {
+		g.makeRoom(now)
+		c = &guesser{}
+		g.clients[ip] = c
+	}
+	c.forget(now)
+	if now.Before(c.until) || c.pending >= max(1, g.free-c.wrong) {
+		return false
+	}
+	c.pending++
+	return true
+}
+
+// end gives the place back. wrong says that the password was.
+func (g *guesses) end(ip netip.Addr, user, pass string, wrong bool) {
+	if g.free == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ip, now := network(ip), g.now()
+	c := g.clients[ip]
+	c.pending--
+	if wrong && c.counts(maphash.String(g.seed, user+"\x00"+pass), now) {
+		c.wrong++
+		c.last = now
+		if over := c.wrong - g.free; over >= 0 {
+			wait := min(guessWait<<min(over, 16), maxGuessWait)
+			c.until = now.Add(wait)
+			if wait == maxGuessWait {
+				c.wrong-- // what would make no difference is not counted
+			}
+		}
+	}
+	if c.idle() {
+		delete(g.clients, ip)
+	}
+}
+
+// counts notes a wrong password and reports whether it is a guess.
+func (c *guesser) counts(hash uint64, now time.Time) bool {
+	for i := range c.tried {
+		if t := &c.tried[i]; t.hash == hash && !t.at.IsZero() {
+			again := now.Sub(t.at) >= sameGuess
+			t.at = now
+			return !again
+		}
+	}
+	c.tried[c.next] = guess{hash, now}
+	c.next = (c.next + 1) % len(c.tried)
+	return true
+}
+
+// forget takes off what is old enough.
+func (c *guesser) forget(now time.Time) {
+	n := min(int(now.Sub(c.last)/forgetGuess), c.wrong)
+	if n > 0 {
+		c.wrong -= n
+		c.last = c.last.Add(time.Duration(n) * forgetGuess)
+	}
+}
+
+// idle reports whether there is nothing to remember of c.
+func (c *guesser) idle() bool { return c.pending == 0 && c.wrong == 0 }
+
+// makeRoom forgets one client if there are too many: one that is done with, if
+// there is one among the first few, else the one of them that waits least.
+func (g *guesses) makeRoom(now time.Time) {
+	if len(g.clients) < maxGuessers {
+		return
+	}
+	var victim netip.Addr
+	var least time.Time
+	seen := 0
+	for ip, c := range g.clients { // in no particular order
+		if c.pending > 0 {
+			continue
+		}
+		if c.forget(now); c.idle() {
+			victim = ip
+			break
+		}
+		if !victim.IsValid() || c.until.Before(least) {
+			victim, least = ip, c.until
+		}
+		if seen++; seen == 16 {
+			break
+		}
+	}
+	delete(g.clients, victim)
+}

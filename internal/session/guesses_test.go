@@ -1,0 +1,222 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tarishi/internal/hook"
+)
+
+// clock is a time that a test sets.
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func newClock() *clock { return &clock{t: time.Unix(1e9, 0)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+// try offers one wrong password that was not offered before.
+func (g *guesses) try(t *testing.T, ip string, pass string) bool {
+	t.Helper()
+	a := netip.MustParseAddr(ip)
+	ok := !g.waits(a) && g.begin(a)
+	if ok {
+		g.end(a, "user", pass, true)
+	}
+	return ok
+}
+
+func TestGuesses(t *testing.T) {
+	c := newClock()
+	g := newGuesses(3, c.now)
+	n := 0
+	wrong := func(ip string) bool { n++; return g.try(t, ip, fmt.Sprint(n)) }
+	for range 3 {
+		if !wrong("192.0.2.1") {
+			t.Fatal("no free guess")
+		}
+	}
+	// Each wait is twice as long as the one before.
+	for _, wait := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute} {
+		if c.advance(wait - time.Second); wrong("192.0.2.1") {
+			t.Errorf("a guess within %v", wait)
+		}
+		if c.advance(time.Second); !wrong("192.0.2.1") || wrong("192.0.2.1") {
+			t.Errorf("not one guess after %v", wait)
+		}
+	}
+	if !wrong("192.0.2.2") {
+		t.Error("another client waits too")
+	}
+	// In the long run a client has no more than the time that forgets.
+	tries := 0
+	for range 24 * 60 {
+		if c.advance(time.Minute); wrong("192.0.2.1") {
+			tries++
+		}
+	}
+	if tries < 24 || tries > 24*6 {
+		t.Errorf("%d guesses in a day", tries)
+	}
+	c.advance(48 * time.Hour)
+	for range 3 {
+		if !wrong("192.0.2.1") {
+			t.Error("nothing is forgotten")
+		}
+	}
+}
+
+// An IPv6 client has a whole /64, and an IPv4 client one address however it is
+// written.
+func TestGuessesNetwork(t *testing.T) {
+	for _, tc := range []struct {
+		first, second string
+		same          bool
+	}{
+		{"2001:db8::1", "2001:db8::ffff:1:2:3", true},
+		{"2001:db8::1", "2001:db8:0:1::1", false},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"fe80::1", "fe80::2", false},
+	} {
+		g := newGuesses(1, newClock().now)
+		g.try(t, tc.first, "a")
+		if g.try(t, tc.second, "b") == tc.same {
+			t.Errorf("%s and %s are one: %v", tc.first, tc.second, !tc.same)
+		}
+	}
+}
+
+// A right password takes nothing back and costs nothing; a program with an old one
+// does not make others wait, but a flood of the same one does.
+func TestGuessesSame(t *testing.T) {
+	c := newClock()
+	g := newGuesses(3, c.now)
+	for range 100 {
+		if !g.try(t, "192.0.2.1", "old") {
+			t.Fatal("the same password counts each time")
+		}
+		c.advance(sameGuess)
+	}
+	ip := netip.MustParseAddr("192.0.2.1")
+	if !g.begin(ip) {
+		t.Fatal("waits")
+	}
+	g.end(ip, "other", "right", false)
+	flood := 0
+	for g.try(t, "192.0.2.9", "same") {
+		flood++
+	}
+	if flood != 3 {
+		t.Errorf("%d of a flood", flood)
+	}
+}
+
+// Places in parallel are as many as guesses are free.
+func TestGuessesParallel(t *testing.T) {
+	g := newGuesses(10, newClock().now)
+	ip := netip.MustParseAddr("192.0.2.1")
+	n := 0
+	for g.begin(ip) {
+		n++
+	}
+	if n != 10 {
+		t.Errorf("%d places", n)
+	}
+	for i := range n {
+		g.end(ip, "u", fmt.Sprint(i), true)
+	}
+	if g.begin(ip) || !g.waits(ip) {
+		t.Error("an eleventh")
+	}
+}
+
+func TestGuessesMemory(t *testing.T) {
+	c := newClock()
+	g := newGuesses(1, c.now)
+	busy := netip.MustParseAddr("192.0.2.1")
+	g.begin(busy)
+	for i := range 3 * maxGuessers {
+		g.try(t, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String(), "x")
+	}
+	if n := len(g.clients); n > maxGuessers {
+		t.Errorf("%d clients", n)
+	}
+	g.end(busy, "u", "right", false) // it was not forgotten
+	if g.clients[busy] != nil {
+		t.Error("a client without a wrong password is remembered")
+	}
+	if off := newGuesses(0, c.now); !off.try(t, "192.0.2.1", "x") || len(off.clients) > 0 {
+		t.Error("0 is a limit")
+	}
+}
+
+// A hundred connections with a wrong password each: ten are verified, and then no
+// password from there until the wait is over, not even a right one.
+func TestAuthFlood(t *testing.T) {
+	c := newClock()
+	var asked atomic.Int32
+	r := newRig(t, false, func(o *Options) { o.MaxAuthFailures, o.Now = 10, c.now })
+	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
+		e.Conn.Auth = append(e.Conn.Auth, &counted{users{mechs: []string{"PLAIN", "LOGIN"}}, &asked})
+		return hook.Proceed()
+	})
+	var wg sync.WaitGroup
+	replies := make(chan string, 100)
+	for i := range 100 {
+		client := r.hello()
+		wg.Go(func() {
+			client.send("AUTH PLAIN " + b64(fmt.Sprintf("\x00user\x00wrong%d", i)) + "\r\n")
+			line, _ := client.r.ReadString('\n')
+			replies <- line
+		})
+	}
+	wg.Wait()
+	close(replies)
+	wrong := 0
+	for line := range replies {
+		switch {
+		case strings.HasPrefix(line, "535 5.7.8"):
+			wrong++
+		case !strings.HasPrefix(line, "421 4.7.0"):
+			t.Errorf("%q", line)
+		}
+	}
+	if wrong != 10 || asked.Load() != 10 {
+		t.Errorf("%d were answered, %d verified", wrong, asked.Load())
+	}
+	late := r.hello()
+	late.cmd("AUTH LOGIN", "421 4.7.0")
+	late.closed()
+	c.advance(guessWait)
+	r.hello().cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
+}
+
+// counted is an Authenticator that counts passwords.
+type counted struct {
+	users
+	n *atomic.Int32
+}
+
+func (c *counted) Authenticate(ctx context.Context, conn *hook.Connection, user, pass string) (bool, error) {
+	c.n.Add(1)
+	return c.users.Authenticate(ctx, conn, user, pass)
+}
