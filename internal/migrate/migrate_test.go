@@ -266,7 +266,7 @@ func TestProblems(t *testing.T) {
 		"3_1_0_1_aaaaaa_1_h": cut(100),
 		"4_1_0_1_aaaaaa_1_h": append([]byte{0, 0, 1, 0}, good[4:]...),
 		"5_1_0_1_aaaaaa_1_h": harakaFile("U", `"<nobody>"`, `{}`, "x\r\n"),
-		"6_1_0_1_aaaaaa_1_h": harakaFile("U", `"<a@under_score.test>"`, `{}`, "x\r\n"),
+		"6_1_0_1_aaaaaa_1_h": harakaFile("U", `"<a@empty..label.test>"`, `{}`, "x\r\n"),
 		"7_1_0_1_aaaaaa_1_h": harakaFile("U", ``, `{}`, "x\r\n"),
 	}
 	other := folder{
@@ -370,6 +370,21 @@ func TestIDs(t *testing.T) {
 }
 
 // TestTakenName imports a file whose name is in imported/ already.
+// Containers and old hosts have an underscore in their names.
+func TestUnderscore(t *testing.T) {
+	q := openQueue(t)
+	mustImport(t, q, folder{"1_1_0_1_aaaaaa_1_h": harakaFile("U.1", `"<a@web_01.test>"`, `{}`, "x\r\n")}.in(t), ImportOptions{})
+	q.Walk(func(p mail.Pending) bool {
+		if got := p.Recipients[0].Address.String(); got != "a@web_01.test" {
+			t.Error(got)
+		}
+		return true
+	})
+	if n := len(all(t, q)); n != 1 {
+		t.Errorf("%d messages", n)
+	}
+}
+
 // A mailbox line would end the header section of what is imported at the next hop.
 func TestMailboxLine(t *testing.T) {
 	const name = "1700000000123_1700000000123_0_12_abcdef_1_mx"
