@@ -47,7 +47,6 @@ func cutPath(arg string) (path, rest string, ok bool) {
 	}
 	bracketed := from < len(arg) && arg[from] == '<'
 	quoted := false
-	end := len(arg)
 	for i := from; i < len(arg); i++ {
 		switch c := arg[i]; {
 		case c == '\\' && quoted:
@@ -56,7 +55,7 @@ func cutPath(arg string) (path, rest string, ok bool) {
 			quoted = !quoted
 		case quoted:
 		case bracketed && c == '>':
-			end = i + 1
+			end := i + 1
 			if end < len(arg) && !isBlank(arg[end]) {
 				return "", "", false
 			}
