@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
@@ -64,18 +65,21 @@ func levelName(level zapcore.Level) string {
 // NewCore returns a core that writes each entry as one line, with one call of
 // w.Write at a time. format is
 //
-//	default  [LEVEL] [UUID] [origin] message k=v k="v v"
-//	logfmt   level=… uuid=… origin=… message=… k=v
-//	json     {"level":…,"uuid":…,"origin":…,"message":…,"k":v}
+//	default  [LEVEL] [ID] [origin] message id=ID k=v k="v v"
+//	logfmt   level=… uuid=ID origin=… message=… id=ID k=v
+//	json     {"level":…,"uuid":"ID","origin":…,"message":…,"id":"ID","k":v}
 //
-// and anything else is taken for default. The field "uuid" is what stands as
-// UUID ("-" if there is none), the logger's name is the origin ("core" if it has
-// none). With timestamps a line begins with the time, ISO 8601 in UTC with
-// milliseconds; logfmt and json have it as their first key, timestamp. Nothing
-// in an entry can begin a new line or change how it is shown: the characters of
-// mail.IsHidden are written as escapes.
+// and anything else is taken for default. ID is the field "uuid" of the entry
+// ("-" if there is none): it stands first where Haraka has it, and as the field
+// id of every line so that grep can look for it as a whole. The logger's name is
+// the origin ("core" if it has none). With timestamps a line begins with the time,
+// ISO 8601 in UTC with milliseconds; logfmt and json have it as their first key,
+// timestamp. Nothing in an entry can begin a new line or change how it is shown:
+// the characters of mail.IsHidden are written as escapes.
 func NewCore(format string, timestamps bool, level zapcore.LevelEnabler, w io.Writer) zapcore.Core {
-	return &core{LevelEnabler: level, format: format, timestamps: timestamps, out: &output{w: w}}
+	out := &output{w: w}
+	out.buffer, _ = w.(*Writer)
+	return &core{LevelEnabler: level, format: format, timestamps: timestamps, out: out}
 }
 
 type core struct {
@@ -88,8 +92,22 @@ type core struct {
 
 // output is where the lines of a core and of all its children go.
 type output struct {
+	buffer *Writer // what w is, if it is one
+
 	mu sync.Mutex
 	w  io.Writer
+}
+
+// write hands over one line. lost is how many are missing before it, if it is
+// time to say so.
+func (o *output) write(line []byte, important bool) (lost int64, err error) {
+	if o.buffer != nil {
+		return o.buffer.write(line, important), nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, err = o.w.Write(line)
+	return 0, err
 }
 
 // lines are the buffers in which entries are composed.
@@ -115,22 +133,11 @@ func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checked
 
 // Write implements zapcore.Core.
 func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	l := lines.Get().(*line)
-	l.b = l.b[:0]
-	switch c.format {
-	case "json":
-		c.json(l, &e, fields)
-	case "logfmt":
-		c.logfmt(l, &e, fields)
-	default:
-		c.plain(l, &e, fields)
-	}
-	l.b = append(l.b, '\n')
-	c.out.mu.Lock()
-	_, err := c.out.w.Write(l.b)
-	c.out.mu.Unlock()
-	if cap(l.b) <= maxKeptLine {
-		lines.Put(l)
+	lost, err := c.line(&e, fields)
+	if lost > 0 {
+		gap := zapcore.Entry{Level: zapcore.WarnLevel, Time: e.Time, LoggerName: "log", Message: "log lines were lost"}
+		own := core{format: c.format, timestamps: c.timestamps, out: c.out}
+		own.line(&gap, []zapcore.Field{zap.Int64("lines", lost)})
 	}
 	if e.Level > zapcore.ErrorLevel {
 		c.Sync() // the process may end with this entry
@@ -138,9 +145,33 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return err
 }
 
+// line composes an entry and hands it over.
+func (c *core) line(e *zapcore.Entry, fields []zapcore.Field) (lost int64, err error) {
+	l := lines.Get().(*line)
+	l.b = l.b[:0]
+	switch c.format {
+	case "json":
+		c.json(l, e, fields)
+	case "logfmt":
+		c.logfmt(l, e, fields)
+	default:
+		c.plain(l, e, fields)
+	}
+	l.b = append(l.b, '\n')
+	lost, err = c.out.write(l.b, e.Level >= zapcore.ErrorLevel)
+	if cap(l.b) <= maxKeptLine {
+		lines.Put(l)
+	}
+	return lost, err
+}
+
 // Sync implements zapcore.Core. A terminal or a pipe cannot be synced, so there
 // is no error to speak of.
 func (c *core) Sync() error {
+	if c.out.buffer != nil {
+		_ = c.out.buffer.Sync() // without the lock, which is for direct writes
+		return nil
+	}
 	if s, ok := c.out.w.(interface{ Sync() error }); ok {
 		c.out.mu.Lock()
 		defer c.out.mu.Unlock()
@@ -178,11 +209,13 @@ func (c *core) plain(l *line, e *zapcore.Entry, fields []zapcore.Field) {
 	l.b = append(l.b, '[')
 	l.b = append(l.b, strings.ToUpper(levelName(e.Level))...)
 	l.b = append(l.b, "] ["...)
-	l.escape(c.uuid(fields), true)
+	id := c.uuid(fields)
+	l.escape(id, true)
 	l.b = append(l.b, "] ["...)
 	l.escape(origin(e), true)
 	l.b = append(l.b, "] "...)
 	l.escape(e.Message, false)
+	l.text("id", id)
 	c.fields(l, fields, e.Stack)
 }
 
@@ -191,10 +224,12 @@ func (c *core) logfmt(l *line, e *zapcore.Entry, fields []zapcore.Field) {
 		l.key("timestamp")
 		l.time(e.Time)
 	}
+	id := c.uuid(fields)
 	l.text("level", levelName(e.Level))
-	l.text("uuid", c.uuid(fields))
+	l.text("uuid", id)
 	l.text("origin", origin(e))
 	l.text("message", e.Message)
+	l.text("id", id)
 	c.fields(l, fields, e.Stack)
 }
 
@@ -208,10 +243,12 @@ func (c *core) json(l *line, e *zapcore.Entry, fields []zapcore.Field) {
 		l.time(e.Time)
 		l.b = append(l.b, '"')
 	}
+	id := c.uuid(fields)
 	l.text("level", levelName(e.Level))
-	l.text("uuid", c.uuid(fields))
+	l.text("uuid", id)
 	l.text("origin", origin(e))
 	l.text("message", e.Message)
+	l.text("id", id)
 	c.fields(l, fields, e.Stack)
 	l.b = append(l.b, '}')
 }

@@ -47,15 +47,15 @@ func TestFormats(t *testing.T) {
 	}{
 		{
 			name: "bare", entry: entry("hello there"),
-			plain:  `[INFO] [-] [core] hello there`,
-			logfmt: `level=info uuid=- origin=core message="hello there"`,
-			json:   `{"level":"info","uuid":"-","origin":"core","message":"hello there"}`,
+			plain:  `[INFO] [-] [core] hello there id=-`,
+			logfmt: `level=info uuid=- origin=core message="hello there" id=-`,
+			json:   `{"level":"info","uuid":"-","origin":"core","message":"hello there","id":"-"}`,
 		},
 		{
 			name: "time", timestamps: true, entry: named, fields: []zapcore.Field{uuid, zap.Int("port", 25)},
-			plain:  `2026-11-22T03:05:06.007Z [INFO] [ABC.1] [session] connect port=25`,
-			logfmt: `timestamp=2026-11-22T03:05:06.007Z level=info uuid=ABC.1 origin=session message=connect port=25`,
-			json:   `{"timestamp":"2026-11-22T03:05:06.007Z","level":"info","uuid":"ABC.1","origin":"session","message":"connect","port":25}`,
+			plain:  `2026-11-22T03:05:06.007Z [INFO] [ABC.1] [session] connect id=ABC.1 port=25`,
+			logfmt: `timestamp=2026-11-22T03:05:06.007Z level=info uuid=ABC.1 origin=session message=connect id=ABC.1 port=25`,
+			json:   `{"timestamp":"2026-11-22T03:05:06.007Z","level":"info","uuid":"ABC.1","origin":"session","message":"connect","id":"ABC.1","port":25}`,
 		},
 		{
 			name: "types", entry: entry("m"), fields: []zapcore.Field{
@@ -65,28 +65,28 @@ func TestFormats(t *testing.T) {
 				zap.Float32("f32", 0.5), zap.ByteString("raw", []byte("x")), zap.Any("map", map[string]int{"a": 1}), zap.Strings("none", nil),
 				zap.Durations("ds", []time.Duration{time.Second}), zap.Bools("bs", []bool{true, false}),
 			},
-			plain: `[INFO] [-] [core] m s="v v" empty="" b=true f=0.25 nan=NaN u=18446744073709551615 i8=-1 d=1.5 error="bad \"x\"" ` +
+			plain: `[INFO] [-] [core] m id=- s="v v" empty="" b=true f=0.25 nan=NaN u=18446744073709551615 i8=-1 d=1.5 error="bad \"x\"" ` +
 				`n=1/0/2 to=a@b,c@d next=2026-11-22T03:05:06.007Z f32=0.5 raw=x map="{\"a\":1}" none="" ds=1 bs=true,false`,
-			json: `{"level":"info","uuid":"-","origin":"core","message":"m","s":"v v","empty":"","b":true,"f":0.25,"nan":"NaN","u":18446744073709551615,` +
+			json: `{"level":"info","uuid":"-","origin":"core","message":"m","id":"-","s":"v v","empty":"","b":true,"f":0.25,"nan":"NaN","u":18446744073709551615,` +
 				`"i8":-1,"d":1.5,"error":"bad \"x\"","n":[1,0,2],"to":["a@b","c@d"],"next":"2026-11-22T03:05:06.007Z","f32":0.5,"raw":"x","map":{"a":1},"none":[],"ds":[1],"bs":[true,false]}`,
 		},
 		{
 			name: "injection", entry: entry("a\r\nb\x1b\u2028"),
 			fields: []zapcore.Field{zap.String("uuid", "X] [y\n"), zap.String("k\n=", "1\r\n[INFO] \x00\x7f\xff\\"), zap.Strings("l", []string{"a\nb"})},
-			plain:  `[INFO] [X_ [y\n] [core] a\r\nb\u001b\u2028 k__="1\r\n[INFO] \u0000\u007f\ufffd\\" l="a\nb"`,
-			logfmt: `level=info uuid="X] [y\n" origin=core message="a\r\nb\u001b\u2028" k__="1\r\n[INFO] \u0000\u007f\ufffd\\" l="a\nb"`,
-			json:   `{"level":"info","uuid":"X] [y\n","origin":"core","message":"a\r\nb\u001b\u2028","k\n=":"1\r\n[INFO] \u0000\u007f\ufffd\\","l":["a\nb"]}`,
+			plain:  `[INFO] [X_ [y\n] [core] a\r\nb\u001b\u2028 id="X] [y\n" k__="1\r\n[INFO] \u0000\u007f\ufffd\\" l="a\nb"`,
+			logfmt: `level=info uuid="X] [y\n" origin=core message="a\r\nb\u001b\u2028" id="X] [y\n" k__="1\r\n[INFO] \u0000\u007f\ufffd\\" l="a\nb"`,
+			json:   `{"level":"info","uuid":"X] [y\n","origin":"core","message":"a\r\nb\u001b\u2028","id":"X] [y\n","k\n=":"1\r\n[INFO] \u0000\u007f\ufffd\\","l":["a\nb"]}`,
 		},
 		{
 			name: "hidden", entry: entry("a\u202eb\u200bü"), fields: []zapcore.Field{zap.String("uuid", "\u2066"), zap.String("from", "a\u0085b\U000e0041c👋"), zap.Any("m", []string{"\u061c"})},
-			plain:  `[INFO] [\u2066] [core] a\u202eb\u200bü from="a\u0085b\udb40\udc41c👋" m="\u061c"`,
-			logfmt: `level=info uuid="\u2066" origin=core message="a\u202eb\u200bü" from="a\u0085b\udb40\udc41c👋" m="\u061c"`,
-			json:   `{"level":"info","uuid":"\u2066","origin":"core","message":"a\u202eb\u200bü","from":"a\u0085b\udb40\udc41c👋","m":["\u061c"]}`,
+			plain:  `[INFO] [\u2066] [core] a\u202eb\u200bü id="\u2066" from="a\u0085b\udb40\udc41c👋" m="\u061c"`,
+			logfmt: `level=info uuid="\u2066" origin=core message="a\u202eb\u200bü" id="\u2066" from="a\u0085b\udb40\udc41c👋" m="\u061c"`,
+			json:   `{"level":"info","uuid":"\u2066","origin":"core","message":"a\u202eb\u200bü","id":"\u2066","from":"a\u0085b\udb40\udc41c👋","m":["\u061c"]}`,
 		},
 		{
-			name: "own names", entry: stack, fields: []zapcore.Field{zap.String("level", "x"), zap.Int("uuid", 3)},
-			plain: `[ERROR] [-] [core] panic level_=x uuid_=3 stack="a\n\tb"`,
-			json:  `{"level":"error","uuid":"-","origin":"core","message":"panic","level_":"x","uuid_":3,"stack":"a\n\tb"}`,
+			name: "own names", entry: stack, fields: []zapcore.Field{zap.String("level", "x"), zap.Int("uuid", 3), zap.Int("id", 7)},
+			plain: `[ERROR] [-] [core] panic id=- level_=x uuid_=3 id_=7 stack="a\n\tb"`,
+			json:  `{"level":"error","uuid":"-","origin":"core","message":"panic","id":"-","level_":"x","uuid_":3,"id_":7,"stack":"a\n\tb"}`,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestContext(t *testing.T) {
 	z.Named("tls").Info("m", zap.Int("b", 2))
 	z.Info("n", zap.String("uuid", "C.1"))
 	z.With(zap.Int("x", 1)).Debug("not written")
-	if want := "[INFO] [C] [tls] m a=1 b=2\n[INFO] [C.1] [core] n a=1\n"; b.String() != want {
+	if want := "[INFO] [C] [tls] m id=C a=1 b=2\n[INFO] [C.1] [core] n id=C.1 a=1\n"; b.String() != want {
 		t.Errorf("got %q", b.String())
 	}
 }
@@ -182,7 +182,7 @@ func TestConcurrent(t *testing.T) {
 func TestEvents(t *testing.T) {
 	var b bytes.Buffer
 	New(zap.New(NewCore("default", false, zapcore.InfoLevel, &b))).Message("U.1", "<x@y>", 12, [3]int{1, 0, 0}, 15*time.Millisecond, 250, "Message Queued (U.1)")
-	if want := `[INFO] [U.1] [core] message mid=<x@y> size=12 rcpts=1/0/0 delay=0.015 code=250 msg="Message Queued (U.1)"` + "\n"; b.String() != want {
+	if want := `[INFO] [U.1] [core] message id=U.1 mid=<x@y> size=12 rcpts=1/0/0 delay=0.015 code=250 msg="Message Queued (U.1)"` + "\n"; b.String() != want {
 		t.Error(b.String())
 	}
 }

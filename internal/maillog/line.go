@@ -151,7 +151,7 @@ func (l *line) escape(s string, bracketed bool) {
 func (l *line) field(f *zapcore.Field) {
 	key := f.Key
 	switch key {
-	case "level", "uuid", "origin", "message", "timestamp":
+	case "level", "uuid", "id", "origin", "message", "timestamp":
 		key += "_"
 	}
 	switch f.Type {

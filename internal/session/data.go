@@ -164,7 +164,7 @@ func (s *session) deliver(recv *receiver) {
 	case err != nil:
 		r = reply.From(err)
 		if r.Cause != nil {
-			s.log().Error("message not taken", zap.String("id", string(tx.ID)), zap.Error(r))
+			s.o.Log.Error("message not taken", zap.String("uuid", string(tx.ID)), zap.Error(r))
 		}
 	default:
 		v, r = s.settle(tx)
