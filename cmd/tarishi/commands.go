@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -16,6 +17,7 @@ import (
 	"tarishi/config"
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
+	"tarishi/internal/maillog"
 	"tarishi/internal/server"
 )
 
@@ -29,8 +31,12 @@ const (
 // errReported is returned by a command that has said itself what went wrong.
 var errReported = errors.New("reported")
 
-// streams is where commands write: results to out, everything else to err.
-type streams struct{ out, err io.Writer }
+// streams is where commands write, results to out, everything else to err, and
+// where SIGHUP arrives; nil: nowhere.
+type streams struct {
+	out, err io.Writer
+	hangup   chan os.Signal
+}
 
 type instance struct {
 	Configs string `short:"c" placeholder:"DIR" help:"The instance: a folder with config/, queue/ and plugins/. Without it: the current folder if it has config/, else the shipped configuration with the queue in ./queue."`
@@ -50,7 +56,8 @@ type cli struct {
 }
 
 // run executes one command line and returns its exit code.
-func run(args []string, stdout, stderr io.Writer) int {
+func run(args []string, s streams) int {
+	stdout, stderr := s.out, s.err
 	exit := -1
 	parser, err := kong.New(&cli{},
 		kong.Name("tarishi"),
@@ -59,7 +66,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exit = code }),
-		kong.Bind(streams{stdout, stderr}),
+		kong.Bind(s),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "tarishi:", err)
@@ -72,6 +79,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintf(stderr, "tarishi: %v\nTry 'tarishi --help'.\n", err)
 		return exitUsage
+	}
+	if s.hangup != nil && ctx.Command() != "serve" {
+		signal.Stop(s.hangup) // it ends all other commands
 	}
 	switch err := ctx.Run(); {
 	case err == nil:
@@ -107,29 +117,50 @@ type serveCmd struct {
 	instance
 }
 
-// Run starts the daemon and returns when it has stopped.
+// Run starts the daemon and returns when it has stopped. From here on everything
+// goes through the log's buffer: nobody waits for the reader of standard error, and
+// a reader that goes away ends nothing.
 func (c *serveCmd) Run(s streams) error {
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE) // else it is fatal for standard error; see os/signal
+	defer signal.Stop(broken)
 	cfg, problems, err := c.load()
 	if err != nil {
 		return err
 	}
+	w := maillog.NewWriter(s.err)
+	defer w.Close()
+	if err := c.serve(cfg, problems, s.hangup, w); err != nil {
+		log := server.Notices(cfg, w)
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			log.Error(line)
+		}
+		return errReported
+	}
+	return nil
+}
+
+// serve is Run once there is a log.
+func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, hangup <-chan os.Signal, w *maillog.Writer) error {
+	log := server.Notices(cfg, w).Named("config")
 	for _, p := range problems {
-		fmt.Fprintln(s.err, p)
+		if p.Warning {
+			log.Warn(p.String())
+		} else {
+			log.Error(p.String())
+		}
 	}
 	if n := len(problems.Errors()); n > 0 {
 		return fmt.Errorf("%d error(s) in the configuration, not started", n)
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP) // before New: a large queue takes its time
-	defer signal.Stop(hup)
-	srv, err := server.New(cfg, server.Options{Version: version, Stderr: s.err})
+	srv, err := server.New(cfg, server.Options{Version: version, Log: w})
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	return srv.Run(ctx, hup)
+	return srv.Run(ctx, hangup)
 }
 
 type initCmd struct {

@@ -203,7 +203,14 @@ func (c *queueStatCmd) Run(s streams) error {
 	out := bufio.NewWriter(s.out)
 	now := time.Now()
 	if st.Deliveries != nil {
-		fmt.Fprintf(out, "daemon      running\nhealth      %s\n", printable(st.Health))
+		state := "running"
+		if st.Stopping {
+			state = "stopping"
+		}
+		fmt.Fprintf(out, "daemon      %s\nhealth      %s\n", state, printable(st.Health))
+		for _, n := range st.Notes {
+			fmt.Fprintf(out, "note        %s\n", printable(n))
+		}
 	} else {
 		fmt.Fprintln(out, "daemon      not running")
 	}

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func tarishi(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = run(args, &out, &err)
+	code = run(args, streams{out: &out, err: &err})
 	return code, out.String(), err.String()
 }
 
@@ -281,7 +281,7 @@ func TestQueueOfDaemon(t *testing.T) {
 	})
 	addr := await(t, "its address", func() (string, bool) {
 		text, _ := os.ReadFile(log.Name())
-		if m := regexp.MustCompile(`listening on (127\S+)\n`).FindSubmatch(text); m != nil {
+		if m := regexp.MustCompile(`listening on (127\S+)`).FindSubmatch(text); m != nil {
 			return string(m[1]), true
 		}
 		return "", false

@@ -76,7 +76,8 @@ type SMTP struct {
 	InactivityTimeout    time.Duration // without a command
 	GracefulShutdown     bool
 	ForceShutdownTimeout time.Duration
-	PublicIP             string // "": not known
+	ShutdownReplyTimeout time.Duration // of it, for next hops to answer to whole messages
+	PublicIP             string        // "": not known
 }
 
 // Connection is connection.ini.
@@ -262,6 +263,7 @@ func defaults() *Config {
 		SMTP: SMTP{
 			Listen: []string{"127.0.0.1:2525"}, SMTPSPort: 465,
 			InactivityTimeout: 300 * time.Second, GracefulShutdown: true, ForceShutdownTimeout: 30 * time.Second,
+			ShutdownReplyTimeout: 5 * time.Second,
 		},
 		Connection: Connection{
 			SpoolAfter: 1 << 20, SMTPUTF8: true,

@@ -67,6 +67,7 @@ func smtpINI(c *Config) *schema {
 		{key: "inactivity_timeout", field: duration(&s.InactivityTimeout, time.Second)},
 		{key: "graceful_shutdown", field: boolean(&s.GracefulShutdown)},
 		{key: "force_shutdown_timeout", field: duration(&s.ForceShutdownTimeout, 0)},
+		{key: "shutdown_reply_timeout", field: duration(&s.ShutdownReplyTimeout, 0)},
 		{key: "public_ip", field: publicIP(&s.PublicIP)},
 		{key: "port"}, // read by finishSMTP, as listen_host is
 		{key: "listen_host"},

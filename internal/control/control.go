@@ -73,7 +73,8 @@ type Commands interface {
 // Stat is what Commands.Stat tells. Without a running daemon Deliveries and
 // DSNs are nil and Health empty.
 type Stat struct {
-	Running    bool  `json:"running"` // the daemon
+	Running    bool  `json:"running"`            // the daemon
+	Stopping   bool  `json:"stopping,omitempty"` // it ends, and accepts nothing any more
 	Messages   int   `json:"messages"`
 	Recipients int   `json:"recipients"`     // pending
 	Held       int   `json:"held,omitempty"` // of them; counted with the destinations
@@ -82,6 +83,7 @@ type Stat struct {
 	Deliveries *Deliveries `json:"deliveries,omitempty"`
 	DSNs       *DSNs       `json:"dsn,omitempty"`
 	Health     string      `json:"health,omitempty"` // "ok", or why no mail can be accepted
+	Notes      []string    `json:"notes,omitempty"`  // what is amiss besides, or going on
 
 	Oldest       time.Time     `json:"oldest,omitzero"`        // when it was received
 	Destinations []Destination `json:"destinations,omitempty"` // those with the most messages

@@ -38,6 +38,14 @@ type Outbound interface {
 	Stat() schedule.Stat
 }
 
+// Daemon is the process that works on the queue; *server.Server is one.
+type Daemon interface {
+	Stopping() bool
+	// Notes says what an administrator should know and Healthy does not: one
+	// sentence each.
+	Notes() []string
+}
+
 // Caps on the memory that a request takes.
 const (
 	maxWalks   = 4       // at a time: the queue takes a snapshot of its index for each
@@ -50,6 +58,7 @@ const (
 type Local struct {
 	queue    Queue
 	outbound Outbound
+	daemon   Daemon // nil: nothing is known of it
 	log      *zap.Logger
 	walks    chan struct{}
 	close    func() error
@@ -65,6 +74,9 @@ func NewLocal(q Queue, o Outbound, log *zap.Logger) *Local {
 	}
 	return &Local{queue: q, outbound: o, log: log, walks: make(chan struct{}, maxWalks)}
 }
+
+// Watch has Stat tell of d. It is for before the first request.
+func (l *Local) Watch(d Daemon) { l.daemon = d }
 
 // Close implements Commands.
 func (l *Local) Close() error {
@@ -103,6 +115,12 @@ func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
 		s.Deliveries, s.DSNs, s.Health = &d, &DSNs{Queued: n.DSN, Failed: n.DSNFailed, Double: n.Double}, "ok"
 		if err := l.queue.Healthy(); err != nil {
 			s.Health = err.Error()
+		}
+	}
+	if l.daemon != nil {
+		s.Stopping, s.Notes = l.daemon.Stopping(), l.daemon.Notes()
+		if s.Stopping {
+			s.Health = "stopping"
 		}
 	}
 	return s, nil

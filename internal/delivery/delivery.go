@@ -144,6 +144,9 @@ type Result struct {
 	Replies []*reply.Reply
 	// Interrupted is set when ctx ended first: then Replies is nil.
 	Interrupted bool
+	// Uncertain is set when the last server was sent the whole message and did not
+	// answer: it may have been taken.
+	Uncertain bool
 
 	// The last address that was tried; empty if it never came to that. Host is
 	// the MX's name, or the path of a socket.
@@ -255,6 +258,7 @@ func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.
 			return last
 		}
 		if f.Uncertain {
+			res.Uncertain = true
 			return reply.New(451, "4.4.2", "Connection lost before the reply to the message, which may have been taken").Because(err)
 		}
 	}

@@ -13,9 +13,9 @@ import (
 
 // Bounds of a Writer.
 const (
-	maxBuffered = 4 << 20  // bytes that wait for the reader, before lines are lost
-	reserved    = 64 << 10 // bytes beyond that for errors and worse
-	maxChunk    = 64 << 10 // bytes handed over with one call, unless one line is longer
+	maxBuffered = 4 << 20   // bytes that wait for the reader, before lines are lost
+	reserved    = 64 << 10  // bytes beyond that for errors and worse
+	maxChunk    = 64 << 10  // bytes handed over with one call, unless one line is longer
 	keptBuffer  = 256 << 10 // capacity above which an empty buffer is given up
 
 	// gather is the least time between two calls while there is much to write, so

@@ -33,6 +33,7 @@ type Sources struct {
 	}
 	Sessions interface{ Panics() int64 }
 	Listener interface{ Open() int }
+	Log      interface{ Lost() int64 }
 
 	Free         func() (vfs.Space, error) // of the queue's file system
 	Destinations int                       // so many have series of their own
@@ -55,7 +56,7 @@ type gauges struct {
 type descs struct {
 	all []*prometheus.Desc
 
-	accepting, open, hooks, panics,
+	accepting, open, hooks, panics, logLost,
 	messages, recipients, bytes, deliveries,
 	reportErrors, doubles,
 	destinations, suspendedDestinations, oldest, waiting, suspended, limit,
@@ -75,6 +76,7 @@ func describe() descs {
 		open:       desc("connections_open", "Connections that are being served."),
 		hooks:      desc("hook_failures_total", "Handlers of plugins that outlived their timeout or panicked.", "reason"),
 		panics:     desc("session_panics_total", "Panics that cost a connection: defects of this program."),
+		logLost:    desc("log_lines_lost_total", "Lines of the log that its reader did not take in time, or at all."),
 		messages:   desc("queue_messages", "Messages in the queue."),
 		recipients: desc("queue_recipients", "Recipients in the queue that are not settled."),
 		bytes:      desc("queue_bytes", "Bytes of content in the queue."),
@@ -125,6 +127,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	counter(g.hooks, timeouts, "timeout")
 	counter(g.hooks, panics, "panic")
 	counter(g.panics, g.Sessions.Panics())
+	counter(g.logLost, g.Log.Lost())
 
 	q := g.Queue.Stat()
 	gauge(g.messages, float64(q.Messages))

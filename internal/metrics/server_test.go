@@ -40,6 +40,11 @@ func TestServer(t *testing.T) {
 			return errors.New("452 4.3.1 no space")
 		}
 		return nil
+	}, func() []string {
+		if ill.Load() {
+			return []string{"something is amiss"}
+		}
+		return nil
 	})
 	s, err := Listen([]string{"127.0.0.1:0", "[::1]:0"}, watch(some(), space).Handler(), health, zap.NewNop())
 	if err != nil && strings.Contains(err.Error(), "[::1]") { // a host without IPv6
@@ -58,7 +63,7 @@ func TestServer(t *testing.T) {
 			t.Error(status, body)
 		}
 		ill.Store(true)
-		if status, body := ask(t, "GET", at+"/health"); status != 503 || body != "452 4.3.1 no space\n" {
+		if status, body := ask(t, "GET", at+"/health"); status != 503 || body != "452 4.3.1 no space\nsomething is amiss\n" {
 			t.Error(status, body)
 		}
 		if status, body := ask(t, "GET", at+"/metrics"); status != 200 || !strings.Contains(body, "\ntarishi_accepting 1\n") || !strings.Contains(body, "\ngo_goroutines ") {
@@ -86,7 +91,7 @@ func TestServer(t *testing.T) {
 // TestServerEnds: a client that never ends its request, and one that reads
 // nothing, do not keep Run.
 func TestServerEnds(t *testing.T) {
-	s, err := Listen([]string{"127.0.0.1:0"}, New("").Handler(), Health(func() error { return nil }), zap.NewNop())
+	s, err := Listen([]string{"127.0.0.1:0"}, New("").Handler(), Health(func() error { return nil }, nil), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +137,7 @@ func TestNotBound(t *testing.T) {
 
 // TestManyConnections: clients that say nothing take only so many descriptors.
 func TestManyConnections(t *testing.T) {
-	s, err := Listen([]string{"127.0.0.1:0"}, New("").Handler(), Health(func() error { return nil }), zap.NewNop())
+	s, err := Listen([]string{"127.0.0.1:0"}, New("").Handler(), Health(func() error { return nil }, nil), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

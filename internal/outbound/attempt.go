@@ -185,26 +185,41 @@ func (a *attempt) run(ctx context.Context) {
 		return
 	}
 	a.ran = true
+	if a.try(ctx) {
+		a.record(ctx)
+	}
+}
+
+// try finds out what becomes of each recipient, and reports whether it did. It is
+// the part that a stop cuts short.
+func (a *attempt) try(ctx context.Context) bool {
+	ctx, leave := a.o.sends.begin(ctx)
+	defer leave()
 	var refusal *reply.Reply
 	if !a.was.asked {
 		var postponed bool
 		if a.hops, refusal, postponed = a.ask(ctx); postponed {
-			return
+			return false
 		}
 	}
 	if refusal == nil {
 		refusal = a.send(ctx)
+		if a.res.Interrupted && a.res.Uncertain {
+			a.o.sends.doubt()
+			a.o.o.Log.Warn("cut off before the reply to the message, which may have been taken",
+				zap.String("uuid", string(a.unit.ID())), zap.String("domain", a.unit.Domain()), zap.String("host", a.res.Host))
+		}
 		if a.moved || a.res.Interrupted {
-			return
+			return false
 		}
 	}
 	if refusal != nil {
 		if ctx.Err() != nil { // what a hook or the resolver says then is not its own
-			return
+			return false
 		}
 		a.res.Replies = a.all(refusal)
 	}
-	a.record(ctx)
+	return true
 }
 
 // send finds the way to the destination and makes the attempt. It returns the
@@ -323,6 +338,9 @@ func (a *attempt) expire(ctx context.Context) {
 	}
 	if a.lives(ctx) {
 		a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: a.now().Add(localWait)})
+		return
+	}
+	if ctx.Err() != nil { // then its mail exchangers may not be known
 		return
 	}
 	a.res.Replies = a.all(a.unattempted("4.4.7"))

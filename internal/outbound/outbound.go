@@ -97,11 +97,14 @@ type Options struct {
 	Disabled           func() bool // asked before every round; nil: never
 	// Config has the sections of outbound.ini; its main section's back-off and
 	// lifetime hold instead of those above. nil: there are none.
-	Config    *conf.Outbound
-	Jitter    float64        // by how much of itself a wait may vary: 0 to 1
-	Random    func() float64 // in [0,1), for choices and probes; nil: the system's
-	Grace     time.Duration  // for attempts that run when Run's context ends
-	Templates dsn.Templates
+	Config *conf.Outbound
+	Jitter float64        // by how much of itself a wait may vary: 0 to 1
+	Random func() float64 // in [0,1), for choices and probes; nil: the system's
+	Grace  time.Duration  // for attempts that run when Run's context ends
+	// ReplyGrace is for those of them, of Grace, that wait for the reply to a whole
+	// message.
+	ReplyGrace time.Duration
+	Templates  dsn.Templates
 
 	Queue    Queue
 	NewBody  func() Body // for Submit, which fails without
@@ -129,6 +132,7 @@ type Outbound struct {
 	delivery *delivery.Delivery
 	pid      int
 	wake     chan struct{} // holds one token when there may be work
+	sends    sends
 
 	counts   struct{ dsn, dsnFailed, double atomic.Int64 }
 	policyMu sync.Mutex // may be taken while mu is held
@@ -243,9 +247,10 @@ func (o *Outbound) Counts() Counts {
 	return Counts{o.counts.dsn.Load(), o.counts.dsnFailed.Load(), o.counts.double.Load()}
 }
 
-// Run delivers until ctx ends. Then no attempt begins; those that run have
-// Options.Grace to finish before they are cut off. Deliveries do not wait until
-// all that was in the queue before is loaded.
+// Run delivers until ctx ends. Then no attempt begins, and those that have not
+// sent their message to its end are given up. The others have Options.ReplyGrace
+// to hear whether it was taken, and all of them Options.Grace to record what they
+// heard. Deliveries do not wait until all that was in the queue before is loaded.
 func (o *Outbound) Run(ctx context.Context) error {
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -271,17 +276,12 @@ func (o *Outbound) Run(ctx context.Context) error {
 		running.Wait()
 		close(idle)
 	}()
-	grace := time.NewTimer(o.o.Grace)
-	defer grace.Stop()
-	select {
-	case <-idle:
-	case <-grace.C:
-		if n := o.Stat().Running; n > 0 {
-			o.o.Log.Warn("attempts are cut off", zap.Int("running", n))
-		}
-	}
+	o.finish(idle)
 	cut()
 	<-idle
+	if n := o.sends.doubtful; n > 0 {
+		o.o.Log.Warn("next hops did not answer in time to messages that they may have taken, which are sent again after the next start", zap.Int("deliveries", n))
+	}
 	o.mu.Lock()
 	debts := o.debts
 	o.debts = nil

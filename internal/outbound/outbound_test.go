@@ -737,38 +737,57 @@ func TestConcurrency(t *testing.T) {
 	})
 }
 
-// TestShutdown: what runs may finish within the grace; what does not is cut off
-// and does not count as an attempt.
+// TestShutdown: what has not sent its message to the end is given up at once, and
+// the rest has a while to hear whether it was taken. What is cut off does not
+// count as an attempt.
 func TestShutdown(t *testing.T) {
 	inBubble(t, func(r *rig) {
+		r.o.ReplyGrace = 7 * time.Second
 		r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
-			wait := 5 * time.Second
-			if s.to == "slow" {
+			wait, f := 5*time.Second, &smtpclient.Failure{Stage: smtpclient.StageMail}
+			if s.to == "mute" || s.to == "x" {
+				if !smtpclient.MayEnd(ctx) {
+					t.Error("not before the stop")
+				}
+				f.Stage, f.Uncertain = smtpclient.StageDot, true
+			}
+			if s.to != "x" {
 				wait = time.Hour
 			}
 			select {
 			case <-time.After(wait):
 				return []*reply.Reply{ok}, nil
 			case <-ctx.Done():
-				return nil, &smtpclient.Failure{Stage: smtpclient.StageMail, Err: ctx.Err()}
+				if f.Err = ctx.Err(); smtpclient.MayEnd(ctx) {
+					t.Error("a message may be ended during the stop")
+				}
+				return nil, f
 			}
 		})
 		r.start()
 		r.send("x@a.test")
-		r.send("slow@a.test")
+		r.send("slow@b.test")
+		r.send("mute@c.test")
 		r.stop()
 		synctest.Wait()
+		if got := r.out.Stat(); got.Running != 2 {
+			t.Fatalf("%+v", got)
+		}
 		r.send("late@a.test")
-		r.wantSent("0s sender@from.test>slow 192.0.2.1:25", "0s sender@from.test>x 192.0.2.1:25")
+		r.wantSent("0s sender@from.test>mute 192.0.2.3:25", "0s sender@from.test>slow 192.0.2.2:25", "0s sender@from.test>x 192.0.2.1:25")
 		before := time.Now()
 		<-r.ended
-		if got := time.Since(before); got != 10*time.Second {
+		if got := time.Since(before); got != 7*time.Second {
 			t.Fatalf("ended after %v", got)
 		}
 		r.wantOps("settle [0]")
 		r.wantSent()
-		if r.queue.left() != 2 {
+		if r.queue.left() != 3 {
 			t.Fatal(r.queue.left())
+		}
+		doubtful := r.logs.FilterLevelExact(zap.WarnLevel)
+		if doubtful.Len() != 2 || doubtful.FilterField(zap.String("domain", "c.test")).Len() != 1 || doubtful.FilterField(zap.Int("deliveries", 1)).Len() != 1 {
+			t.Error(doubtful.All())
 		}
 	})
 }

@@ -53,10 +53,10 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := zap.New(maillog.NewCore(cfg.Log.Format, cfg.Log.Timestamps, level, o.Stderr))
+	log := zap.New(maillog.NewCore(cfg.Log.Format, cfg.Log.Timestamps, level, o.Log))
 	counts := metrics.New(o.Version)
 	events := maillog.New(log, counts)
-	s := &Server{cfg: cfg, o: o, log: log, metrics: counts}
+	s := &Server{cfg: cfg, o: o, log: log, notice: Notices(cfg, o.Log), metrics: counts}
 
 	// First what lives in memory only, so that a bad configuration ends the
 	// start before anything is opened.
@@ -97,7 +97,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.http, err = metrics.Listen(cfg.HTTP.Listen, counts.Handler(), metrics.Health(s.healthy), log.Named("http"))
+	s.http, err = metrics.Listen(cfg.HTTP.Listen, counts.Handler(), metrics.Health(s.healthy, s.Notes), log.Named("http"))
 	if err != nil {
 		s.listener.Close()
 		return nil, err
@@ -135,7 +135,7 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		NoIPv6: !cfg.Outbound.IPv6, DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(resolver),
 		ConnectTimeout: cfg.Outbound.ConnectTimeout, PoolTimeout: cfg.Outbound.PoolTimeout,
 		PoolConcurrencyMax: cfg.Outbound.PoolConcurrencyMax, PublicIP: cfg.SMTP.PublicIP,
-		Config: &cfg.Outbound, Jitter: float64(cfg.Outbound.Jitter) / 100, Disabled: s.disabled(), Grace: grace(cfg),
+		Config: &cfg.Outbound, Jitter: float64(cfg.Outbound.Jitter) / 100, Disabled: s.disabled(), Grace: grace(cfg), ReplyGrace: cfg.SMTP.ShutdownReplyTimeout,
 		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
 		NewBody:   func() outbound.Body { return s.queue.NewBody() },
 		Queue:     s.queue, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
@@ -155,21 +155,35 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
 		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
 	})
-	s.control, err = control.Listen(cfg.QueueDir, control.NewLocal(s.queue, s.outbound, log.Named("queue")), log.Named("control"))
+	commands := control.NewLocal(s.queue, s.outbound, log.Named("queue"))
+	commands.Watch(s)
+	s.control, err = control.Listen(cfg.QueueDir, commands, log.Named("control"))
 	if err != nil {
 		return err
 	}
 	s.control.Handle("GET /metrics", s.metrics.Handler())
-	s.control.Handle("GET /health", metrics.Health(s.healthy))
+	s.control.Handle("GET /health", metrics.Health(s.healthy, s.Notes))
 	s.metrics.Watch(metrics.Sources{
-		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Sessions: s.sessions, Listener: s.listener, Destinations: cfg.HTTP.Destinations,
+		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Sessions: s.sessions, Listener: s.listener, Log: s.o.Log, Destinations: cfg.HTTP.Destinations,
 		Free: func() (vfs.Space, error) { return vfs.OS{}.Free(cfg.QueueDir) }, Now: time.Now,
 	})
 	return nil
 }
 
+// Notices returns a logger in the format of the configuration for what an
+// administrator is to see whatever the level of the log is: the problems of the
+// configuration, where the daemon listens, and why it ended.
+func Notices(cfg *conf.Config, w *maillog.Writer) *zap.Logger {
+	return zap.New(maillog.NewCore(cfg.Log.Format, cfg.Log.Timestamps, zap.InfoLevel, w))
+}
+
 // healthy tells why no message can be accepted. It is for after New.
-func (s *Server) healthy() error { return s.queue.Healthy() }
+func (s *Server) healthy() error {
+	if s.Stopping() {
+		return errors.New("stopping")
+	}
+	return s.queue.Healthy()
+}
 
 // policies returns the MTA-STS policies of domains, nil if they are not wanted.
 func (s *Server) policies(resolver *dns.Resolver) delivery.Policies {

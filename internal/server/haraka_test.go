@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tarishi/internal/conf"
+	"tarishi/internal/maillog"
 	"tarishi/internal/dnstest"
 	"tarishi/internal/qfile"
 	"tarishi/internal/smtptest"
@@ -71,7 +72,8 @@ func launch(t *testing.T, cfg *conf.Config) (stop func(), s *Server) {
 // launchTo is launch with the log in the caller's hands.
 func launchTo(t *testing.T, cfg *conf.Config, log io.Writer) (stop func(), s *Server) {
 	t.Helper()
-	s, err := New(cfg, Options{Version: "test", Stderr: log})
+	w := maillog.NewWriter(log)
+	s, err := New(cfg, Options{Version: "test", Log: w})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +85,7 @@ func launchTo(t *testing.T, cfg *conf.Config, log io.Writer) (stop func(), s *Se
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+		w.Close()
 	}, s
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tarishi/internal/dnstest"
+	"tarishi/internal/maillog"
 	"tarishi/internal/queue"
 	"tarishi/internal/smtptest"
 )
@@ -157,7 +158,7 @@ func TestMetricsNowhere(t *testing.T) {
 	files["http.ini"] = "listen=" + taken.Addr().String() + "\n"
 	cfg := instance(t, files)
 	for range 2 { // nothing is left of the first
-		if _, err := New(cfg, Options{Stderr: io.Discard}); err == nil || !strings.Contains(err.Error(), "config/http.ini: cannot listen on "+taken.Addr().String()) {
+		if _, err := New(cfg, Options{Log: maillog.NewWriter(io.Discard)}); err == nil || !strings.Contains(err.Error(), "config/http.ini: cannot listen on "+taken.Addr().String()) {
 			t.Fatal(err)
 		}
 	}
@@ -171,7 +172,7 @@ func TestMetricsNowhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if _, err := New(cfg, Options{Stderr: io.Discard}); err == nil || !strings.Contains(err.Error(), "in use by another") {
+	if _, err := New(cfg, Options{Log: maillog.NewWriter(io.Discard)}); err == nil || !strings.Contains(err.Error(), "in use by another") {
 		t.Fatal(err)
 	}
 	free, err := net.Listen("tcp", addr)

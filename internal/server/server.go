@@ -7,16 +7,18 @@
 // are accepted. Stop: HTTP, listener, then sessions (421 to idle ones) beside
 // outbound (no new attempts), the control socket, hooks that outlived their
 // timeout, pool, queue. What waits for others waits for smtp.ini
-// force_shutdown_timeout in all.
+// force_shutdown_timeout in all; a part that does not end even then is left
+// behind.
 package server
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -25,6 +27,7 @@ import (
 	"tarishi/internal/forward"
 	"tarishi/internal/hook"
 	"tarishi/internal/listener"
+	"tarishi/internal/maillog"
 	"tarishi/internal/metrics"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
@@ -37,7 +40,7 @@ import (
 // Options is what does not stand in the configuration.
 type Options struct {
 	Version string
-	Stderr  io.Writer // both logs, and where the daemon listens; from several goroutines at a time
+	Log     *maillog.Writer // where both logs go, and where the daemon listens
 }
 
 // Server is one daemon. It is used once: New, then Run.
@@ -45,6 +48,7 @@ type Server struct {
 	cfg      *conf.Config
 	o        Options
 	log      *zap.Logger
+	notice   *zap.Logger // see Notices
 	queue    *queue.Queue
 	pool     *pool.Pool
 	sts      *mtasts.Cache // nil: not used
@@ -57,17 +61,30 @@ type Server struct {
 	control  *control.Server
 	metrics  *metrics.Metrics
 	http     *metrics.Server // metrics and health, where http.ini says
+
+	stopping atomic.Pointer[time.Time] // since when; nil: it serves
+}
+
+// unwind is what a stop may take beyond force_shutdown_timeout: sessions that were
+// cut off end, next hops are said goodbye to, the journal is closed.
+const unwind = 10 * time.Second
+
+// parts are the components that Run has started.
+type parts struct {
+	queue, control, http, pool, relay, files, outbound, accepting *part
+	drop                                                          context.CancelFunc // cuts sessions off
 }
 
 // Run serves until ctx ends, then stops everything in order. A value from
 // flush makes every deferred message due. The error is nil after an orderly
-// stop.
+// stop. If a part does not end in time Run returns without it: then the process
+// is to end, which costs nothing that was promised.
 func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	for _, a := range s.listener.Addrs() {
-		fmt.Fprintf(s.o.Stderr, "listening on %s\n", a)
+		s.notice.Info("listening on " + a.String())
 	}
 	for _, a := range s.http.Addrs() {
-		fmt.Fprintf(s.o.Stderr, "metrics and health on http://%s\n", a)
+		s.notice.Info("metrics and health on http://" + a.String())
 	}
 	if v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit}); v.Code.Denies() {
 		s.listener.Close()
@@ -75,71 +92,129 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 		s.control.Close()
 		return errors.Join(fmt.Errorf("plugin %s, hook init_master: %s %s", v.Plugin, v.Code, v.Text), s.queue.Close())
 	}
+	p := s.startParts(ctx)
+	failed := s.serve(ctx, flush, p)
 
-	// Each part lives on its own context, so that they can stop one by one.
-	queue := start(s.queue.Run)
-	control := start(s.control.Run) // the queue can be looked at while adopt fills it
-	http := start(s.http.Run)
-	pool := start(s.pool.Run)
-	relay := start(s.relay.Run)
-	files := start(s.files.Run)
+	now := time.Now()
+	s.stopping.Store(&now)
+	s.log.Info("stopping")
+	ended := make(chan error, 1)
+	var at atomic.Value // the name of what is being waited for
+	go func() { ended <- s.stop(p, func(name string) { at.Store(name) }) }()
+	limit := time.NewTimer(grace(s.cfg) + unwind)
+	defer limit.Stop()
+	select {
+	case err := <-ended:
+		return errors.Join(failed, err)
+	case <-limit.C:
+		return errors.Join(failed, fmt.Errorf("the stop is cut short after %s: %v does not end", time.Since(now).Round(time.Second), at.Load()))
+	}
+}
+
+// startParts starts each part on a context of its own, so that they can stop one
+// by one.
+func (s *Server) startParts(ctx context.Context) *parts {
+	p := &parts{
+		queue:   s.start(s.queue.Run),
+		control: s.start(s.control.Run), // the queue can be looked at while adopt fills it
+		http:    s.start(s.http.Run),
+		pool:    s.start(s.pool.Run),
+		relay:   s.start(s.relay.Run),
+		files:   s.start(s.files.Run),
+	}
 	s.adopt(ctx) // before outbound
-	outbound := start(s.outbound.Run)
-	serving, drop := context.WithCancel(context.Background())
-	defer drop()
-	accepting := start(func(ctx context.Context) error {
+	p.outbound = s.start(s.outbound.Run)
+	var serving context.Context
+	serving, p.drop = context.WithCancel(context.Background())
+	p.accepting = s.start(func(ctx context.Context) error {
 		return s.listener.Run(ctx, func(_ context.Context, c net.Conn, implicitTLS bool) {
 			s.sessions.Serve(serving, c, implicitTLS)
 		})
 	})
+	return p
+}
 
-	var failed error
-	for failed == nil {
+// serve returns when ctx ends, or with an error when a part ends by itself.
+func (s *Server) serve(ctx context.Context, flush <-chan os.Signal, p *parts) error {
+	for {
 		select {
 		case <-flush:
 			s.outbound.Flush("")
-			continue
 		case <-ctx.Done():
-		case <-accepting.done:
-			failed = unexpected("listener", accepting.err)
-		case <-outbound.done:
-			failed = unexpected("outbound", outbound.err)
-		case <-queue.done:
-			failed = unexpected("queue", queue.err)
-		case <-control.done:
-			failed = unexpected("control", control.err)
-		case <-http.done:
-			failed = unexpected("http", http.err)
-		case <-relay.done:
-			failed = unexpected("relay", relay.err)
-		case <-pool.done:
-			failed = unexpected("pool", pool.err)
-		case <-files.done:
-			failed = unexpected("certificates", files.err)
+			return nil
+		case <-p.accepting.done:
+			return unexpected("listener", p.accepting.err)
+		case <-p.outbound.done:
+			return unexpected("outbound", p.outbound.err)
+		case <-p.queue.done:
+			return unexpected("queue", p.queue.err)
+		case <-p.control.done:
+			return unexpected("control", p.control.err)
+		case <-p.http.done:
+			return unexpected("http", p.http.err)
+		case <-p.relay.done:
+			return unexpected("relay", p.relay.err)
+		case <-p.pool.done:
+			return unexpected("pool", p.pool.err)
+		case <-p.files.done:
+			return unexpected("certificates", p.files.err)
 		}
-		break
 	}
+}
 
-	s.log.Info("stopping")
-	errs := []error{failed, http.stop(), accepting.stop()}
+// stop ends the parts in order; at is called with the name of the next.
+func (s *Server) stop(p *parts, at func(name string)) error {
+	at("http")
+	errs := []error{p.http.stop()}
+	at("listener")
+	errs = append(errs, p.accepting.stop())
 	end, cancel := context.WithTimeout(context.Background(), grace(s.cfg))
 	defer cancel()
 	// Attempts have the time that sessions have, not as much again behind it. What
 	// a session still accepts waits in the queue.
 	delivered := make(chan error, 1)
-	go func() { delivered <- outbound.stop() }()
+	go func() { delivered <- p.outbound.stop() }()
+	at("sessions")
 	if err := s.sessions.Shutdown(end); err != nil {
 		s.log.Warn("sessions were cut off", zap.Error(err))
 	}
-	drop()
-	errs = append(errs, <-delivered, control.stop()) // until now one could see what the stop waits for
+	p.drop()
+	at("outbound")
+	errs = append(errs, <-delivered)
+	at("control")
+	errs = append(errs, p.control.stop()) // until now one could see what the stop waits for
 	if s.sts != nil {
+		at("mtasts")
 		errs = append(errs, s.sts.Close())
 	}
+	at("plugins")
 	s.chain.Wait(end)
-	errs = append(errs, files.stop(), relay.stop(), pool.stop(), queue.stop(), s.queue.Close())
+	for _, one := range []struct {
+		name string
+		*part
+	}{{"certificates", p.files}, {"relay", p.relay}, {"pool", p.pool}, {"queue", p.queue}} {
+		at(one.name)
+		errs = append(errs, one.stop())
+	}
+	errs = append(errs, s.queue.Close())
 	s.log.Info("stopped")
 	return errors.Join(errs...)
+}
+
+// Stopping implements control.Daemon.
+func (s *Server) Stopping() bool { return s.stopping.Load() != nil }
+
+// Notes implements control.Daemon.
+func (s *Server) Notes() []string {
+	var notes []string
+	if since := s.stopping.Load(); since != nil {
+		d := s.outbound.Stat()
+		notes = append(notes, fmt.Sprintf("stopping for %s: %d sessions and %d deliveries have not ended", time.Since(*since).Round(time.Second), s.listener.Open(), d.Running))
+	}
+	if trouble := s.o.Log.Trouble(); trouble != "" {
+		notes = append(notes, trouble)
+	}
+	return notes
 }
 
 // part is one running component.
@@ -147,6 +222,22 @@ type part struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error // valid after done is closed
+}
+
+// start runs a part of the daemon. A panic, which ends the process, comes behind
+// the log lines that were before it.
+func (s *Server) start(run func(context.Context) error) *part {
+	return start(func(ctx context.Context) error {
+		returned := false
+		defer func() {
+			if !returned {
+				s.o.Log.Sync()
+			}
+		}()
+		err := run(ctx)
+		returned = true
+		return err
+	})
 }
 
 func start(run func(context.Context) error) *part {

@@ -179,6 +179,9 @@ func (t *transaction) sendChunks() *Failure {
 		if stop, f := t.interrupted(); stop {
 			return f
 		}
+		if f := c.mayEnd(); f != nil {
+			return f
+		}
 		err = k.send(rest, true)
 	}
 	if err == nil {

@@ -484,6 +484,9 @@ func (t *transaction) sendContent() (ended bool, f *Failure) {
 			return false, f
 		}
 	}
+	if f := c.mayEnd(); f != nil {
+		return false, f
+	}
 	dotted, err := b.dots.finish()
 	if err == nil {
 		return true, nil

@@ -265,7 +265,7 @@ func newRelay(t *testing.T, w *world, dir string) *relay {
 	p := pool.New(pool.Options{Connect: w.connect, Log: log.Named("pool")})
 	r.out = outbound.New(outbound.Options{
 		Me: me, ConcurrencyMax: 100, EnableTLS: true, STS: w, PublicIP: publicIP, ConnectTimeout: 3 * time.Second,
-		PoolTimeout: 10 * time.Second, PoolConcurrencyMax: 5, Grace: 20 * time.Second, Jitter: 0.2,
+		PoolTimeout: 10 * time.Second, PoolConcurrencyMax: 5, Grace: 20 * time.Second, ReplyGrace: 20 * time.Second, Jitter: 0.2,
 		Config: &conf.Outbound{
 			TempFailIntervals: []time.Duration{500 * time.Millisecond, time.Second}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
 			Destinations: w.sections,
