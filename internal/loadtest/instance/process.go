@@ -36,14 +36,25 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{cmd: cmd, done: make(chan struct{}), grown: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p, p
 	cmd.WaitDelay = 5 * time.Second // grandchildren may hold the pipes
-	if err := cmd.Start(); err != nil {
-		return nil, err
+	return p, p.start()
+}
+
+// StartTo runs cmd with its standard error in the caller's hands: Log stays empty.
+func StartTo(cmd *exec.Cmd, stderr *os.File) (*Process, error) {
+	p := &Process{cmd: cmd, done: make(chan struct{}), grown: make(chan struct{})}
+	cmd.Stderr = stderr
+	return p, p.start()
+}
+
+func (p *Process) start() error {
+	if err := p.cmd.Start(); err != nil {
+		return err
 	}
 	go func() {
-		p.err = cmd.Wait()
+		p.err = p.cmd.Wait()
 		close(p.done)
 	}()
-	return p, nil
+	return nil
 }
 
 // Write collects output; it implements io.Writer for the child.
