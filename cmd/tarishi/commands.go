@@ -17,6 +17,7 @@ import (
 	"tarishi/config"
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
+	"tarishi/internal/hangup"
 	"tarishi/internal/maillog"
 	"tarishi/internal/server"
 )
@@ -31,12 +32,8 @@ const (
 // errReported is returned by a command that has said itself what went wrong.
 var errReported = errors.New("reported")
 
-// streams is where commands write, results to out, everything else to err, and
-// where SIGHUP arrives; nil: nowhere.
-type streams struct {
-	out, err io.Writer
-	hangup   chan os.Signal
-}
+// streams is where commands write: results to out, everything else to err.
+type streams struct{ out, err io.Writer }
 
 type instance struct {
 	Configs string `short:"c" placeholder:"DIR" help:"The instance: a folder with config/, queue/ and plugins/. Without it: the current folder if it has config/, else the shipped configuration with the queue in ./queue."`
@@ -56,8 +53,7 @@ type cli struct {
 }
 
 // run executes one command line and returns its exit code.
-func run(args []string, s streams) int {
-	stdout, stderr := s.out, s.err
+func run(args []string, stdout, stderr io.Writer) int {
 	exit := -1
 	parser, err := kong.New(&cli{},
 		kong.Name("tarishi"),
@@ -66,7 +62,7 @@ func run(args []string, s streams) int {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exit = code }),
-		kong.Bind(s),
+		kong.Bind(streams{stdout, stderr}),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "tarishi:", err)
@@ -80,8 +76,8 @@ func run(args []string, s streams) int {
 		fmt.Fprintf(stderr, "tarishi: %v\nTry 'tarishi --help'.\n", err)
 		return exitUsage
 	}
-	if s.hangup != nil && ctx.Command() != "serve" {
-		signal.Stop(s.hangup) // it ends all other commands
+	if ctx.Command() != "serve" {
+		hangup.Release()
 	}
 	switch err := ctx.Run(); {
 	case err == nil:
@@ -130,7 +126,7 @@ func (c *serveCmd) Run(s streams) error {
 	}
 	w := maillog.NewWriter(s.err)
 	defer w.Close()
-	if err := c.serve(cfg, problems, s.hangup, w); err != nil {
+	if err := c.serve(cfg, problems, w); err != nil {
 		log := server.Notices(cfg, w)
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			log.Error(line)
@@ -141,7 +137,7 @@ func (c *serveCmd) Run(s streams) error {
 }
 
 // serve is Run once there is a log.
-func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, hangup <-chan os.Signal, w *maillog.Writer) error {
+func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, w *maillog.Writer) error {
 	log := server.Notices(cfg, w).Named("config")
 	for _, p := range problems {
 		if p.Warning {
@@ -160,7 +156,7 @@ func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, hangup <-chan
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	return srv.Run(ctx, hangup)
+	return srv.Run(ctx, hangup.Signals())
 }
 
 type initCmd struct {

@@ -44,3 +44,38 @@ func TestHangUpWhileStarting(t *testing.T) {
 		t.Errorf("%v, log: %s", daemon.ProcessState, &log)
 	}
 }
+
+// TestHangUpBeforeMain: SIGHUP is caught before most packages are initialised, none
+// of other modules among them.
+func TestHangUpBeforeMain(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(exe, "version")
+	command.Env = append(os.Environ(), "TARISHI_TEST_MAIN=1", "GODEBUG=inittrace=1")
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	before, after := 0, 0
+	for line := range strings.Lines(string(out)) {
+		name, ok := strings.CutPrefix(line, "init ")
+		name, _, _ = strings.Cut(name, " ")
+		switch {
+		case !ok:
+		case name == "tarishi/internal/hangup":
+			after = 1
+		case after > 0:
+			after++
+		default:
+			before++
+			if name == "net" || strings.HasPrefix(name, "google") || strings.HasPrefix(name, "tarishi/") {
+				t.Errorf("%s is initialised before", name)
+			}
+		}
+	}
+	if after < before {
+		t.Errorf("%d packages are initialised before SIGHUP is caught, %d after:\n%s", before, max(after-1, 0), out)
+	}
+}

@@ -56,6 +56,7 @@ var packages = map[string]entry{
 	"internal/vfs":         {nouns, nil},
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
 	"internal/maillog":     {nouns, []string{"internal/mail"}},
+	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
 
 	"internal/journal":    {mechanisms, nil},
@@ -108,6 +109,7 @@ var packages = map[string]entry{
 var only = map[string][]string{
 	"config":           {"cmd/tarishi"},
 	"internal/server":  {"cmd/tarishi"},
+	"internal/hangup":  {"cmd/tarishi"},
 	"internal/journal": {"internal/queue"},
 	"internal/spool":   {"internal/queue"},
 }
