@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -179,11 +180,25 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
+// TestEvents: only the line of a refusal has the client's address.
 func TestEvents(t *testing.T) {
 	var b bytes.Buffer
-	New(zap.New(NewCore("default", false, zapcore.InfoLevel, &b))).Message("U.1", "<x@y>", 12, [3]int{1, 0, 0}, 15*time.Millisecond, 250, "Message Queued (U.1)")
-	if want := `[INFO] [U.1] [core] message id=U.1 mid=<x@y> size=12 rcpts=1/0/0 delay=0.015 code=250 msg="Message Queued (U.1)"` + "\n"; b.String() != want {
-		t.Error(b.String())
+	l, ip := New(zap.New(NewCore("default", false, zapcore.InfoLevel, &b))), netip.MustParseAddr("2001:db8::1")
+	l.Message("U.1", ip, "<x@y>", 12, [3]int{1, 0, 0}, 15*time.Millisecond, 250, "Message Queued (U.1)")
+	l.Message("U.2", ip, "<x@y>", 12, [3]int{1, 0, 0}, 0, 550, "no")
+	l.Sender("U.3", ip, "a@b", 250, "OK")
+	l.Sender("U.3", ip, "a@b", 421, "no")
+	l.Recipient("U.4", ip, "a@b", "c@d", 250, "OK")
+	l.Recipient("U.4", ip, "a@b", "c@d", 550, "no")
+	want := `[INFO] [U.1] [core] message id=U.1 mid=<x@y> size=12 rcpts=1/0/0 delay=0.015 code=250 msg="Message Queued (U.1)"
+[INFO] [U.2] [core] message id=U.2 ip=2001:db8::1 mid=<x@y> size=12 rcpts=1/0/0 delay=0 code=550 msg=no
+[INFO] [U.3] [core] sender id=U.3 from=a@b code=250 msg=OK
+[INFO] [U.3] [core] sender id=U.3 ip=2001:db8::1 from=a@b code=421 msg=no
+[INFO] [U.4] [core] recipient id=U.4 to=c@d sender=a@b code=250 msg=OK
+[INFO] [U.4] [core] recipient id=U.4 ip=2001:db8::1 to=c@d sender=a@b code=550 msg=no
+`
+	if b.String() != want {
+		t.Errorf("\n%s\nwant\n%s", b.String(), want)
 	}
 }
 

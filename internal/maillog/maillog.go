@@ -1,13 +1,15 @@
 // Package maillog is the mail log: one method for each thing that can happen
 // to a message or a connection, one line for each event. Every line carries
-// the id of its connection or transaction, so that one grep follows one
-// message. No line carries a password or a message.
+// the id of its connection or transaction as the field id, so that one grep follows
+// one message. No line carries a password or a message. Between the log and its
+// reader stands a Writer, so that nothing ever waits for the log.
 //
 // The developers' log is a plain *zap.Logger that is passed to those who need
 // it; both usually share one core (see NewCore).
 package maillog
 
 import (
+	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,21 +45,30 @@ func (l *Log) Refused(id, ip, reason string) {
 	l.z.Info("refused", zap.String("uuid", id), zap.String("ip", ip), zap.String("reason", reason))
 }
 
-// Sender logs the answer to MAIL.
-func (l *Log) Sender(id, from string, code int, msg string) {
+// Sender logs the answer to MAIL of a client at ip.
+func (l *Log) Sender(id string, ip netip.Addr, from string, code int, msg string) {
 	for _, o := range l.to {
 		o.Replied(Mail, code)
 	}
-	l.z.Info("sender", zap.String("uuid", id), zap.String("from", from), zap.Int("code", code), zap.String("msg", msg))
+	l.z.Info("sender", zap.String("uuid", id), refusedClient(ip, code), zap.String("from", from), zap.Int("code", code), zap.String("msg", msg))
 }
 
-// Recipient logs the answer to one RCPT.
-func (l *Log) Recipient(id, from, to string, code int, msg string) {
+// Recipient logs the answer to one RCPT of a client at ip.
+func (l *Log) Recipient(id string, ip netip.Addr, from, to string, code int, msg string) {
 	for _, o := range l.to {
 		o.Replied(Rcpt, code)
 	}
-	l.z.Info("recipient", zap.String("uuid", id), zap.String("to", to), zap.String("sender", from),
+	l.z.Info("recipient", zap.String("uuid", id), refusedClient(ip, code), zap.String("to", to), zap.String("sender", from),
 		zap.Int("code", code), zap.String("msg", msg))
+}
+
+// refusedClient is the address of a client that was refused something: programs
+// that block addresses look for it in that very line. Else the line connect has it.
+func refusedClient(ip netip.Addr, code int) zap.Field {
+	if code < 400 {
+		return zap.Skip()
+	}
+	return zap.String("ip", ip.String())
 }
 
 // Auth logs an AUTH exchange of a client at ip; code is the reply's.
@@ -68,14 +79,14 @@ func (l *Log) Auth(id, ip, mech, user string, code int) {
 	l.z.Info("auth", zap.String("uuid", id), zap.String("ip", ip), zap.String("mech", mech), zap.String("user", user), zap.Int("code", code))
 }
 
-// Message logs the answer to the final dot. rcpts counts accepted, deferred
+// Message logs the answer to the final dot of a client at ip. rcpts counts accepted, deferred
 // and rejected RCPTs; delay is how long hooks, relay or queue took.
-func (l *Log) Message(id, messageID string, size int64, rcpts [3]int, delay time.Duration, code int, msg string) {
+func (l *Log) Message(id string, ip netip.Addr, messageID string, size int64, rcpts [3]int, delay time.Duration, code int, msg string) {
 	for _, o := range l.to {
 		o.Replied(Message, code)
 		o.Received(size, delay, code)
 	}
-	l.z.Info("message", zap.String("uuid", id), zap.String("mid", messageID), zap.Int64("size", size),
+	l.z.Info("message", zap.String("uuid", id), refusedClient(ip, code), zap.String("mid", messageID), zap.Int64("size", size),
 		zap.Ints("rcpts", rcpts[:]), seconds("delay", delay), zap.Int("code", code), zap.String("msg", msg))
 }
 

@@ -2,6 +2,7 @@ package maillog
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -30,13 +31,14 @@ func (n *notes) Settled(by Role, r Result, recipients int, delay time.Duration) 
 func TestObserver(t *testing.T) {
 	var got, second notes
 	l := New(zap.NewNop(), &got, &second)
+	ip := netip.MustParseAddr("192.0.2.1")
 	d, to := Delivery{Delay: time.Second}, []string{"a@b.c", "d@e.f"}
 	l.Connect("id", "192.0.2.1", 1, "192.0.2.2", 25)
 	l.Refused("", "192.0.2.1", "too many")
-	l.Sender("id", "a@b.c", 250, "OK")
-	l.Recipient("id", "a@b.c", "d@e.f", 550, "no")
+	l.Sender("id", ip, "a@b.c", 250, "OK")
+	l.Recipient("id", ip, "a@b.c", "d@e.f", 550, "no")
 	l.Auth("id", "192.0.2.1", "PLAIN", "u", 535)
-	l.Message("id", "", 7, [3]int{1, 0, 0}, time.Minute, 451, "later")
+	l.Message("id", ip, "", 7, [3]int{1, 0, 0}, time.Minute, 451, "later")
 	l.Queued("id", "a@b.c", 1, 7)
 	l.Forwarded(d, to, "250 OK")
 	l.ForwardFailed(d, to[:1], 451, "451 later")

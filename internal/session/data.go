@@ -206,7 +206,7 @@ func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
 // message logs the answer to a message.
 func (s *session) message(r *reply.Reply, messageID string, delay time.Duration) {
 	t := s.tx
-	s.o.Mail.Message(string(t.ID), messageID, t.Size, [3]int{t.Rcpts.Accepted, t.Rcpts.Deferred, t.Rcpts.Rejected},
+	s.o.Mail.Message(string(t.ID), s.c.Remote.Addr.Addr(), messageID, t.Size, [3]int{t.Rcpts.Accepted, t.Rcpts.Deferred, t.Rcpts.Rejected},
 		delay, r.Code, r.Text)
 }
 

@@ -75,7 +75,7 @@ func (s *session) checkMail() []byte {
 // refuseSender refuses MAIL before a transaction has begun.
 func (s *session) refuseSender(r *reply.Reply) {
 	from, _, _ := strings.Cut(strings.TrimSpace(s.path()), " ")
-	s.o.Mail.Sender(s.c.ID, clean(strings.Trim(from, "<>")), r.Code, r.Text)
+	s.o.Mail.Sender(s.c.ID, s.c.Remote.Addr.Addr(), clean(strings.Trim(from, "<>")), r.Code, r.Text)
 	s.io.send(s.denied(r))
 }
 
@@ -106,7 +106,7 @@ func (s *session) checkRcpt() []byte {
 	if bad != nil {
 		counts(bad, &s.tx.Rcpts, &s.c.Rcpts)
 		_, to, _ := strings.Cut(path, ":")
-		s.o.Mail.Recipient(string(s.tx.ID), s.tx.From.String(), clean(strings.Trim(to, " \t<>")), bad.Code, bad.Text)
+		s.o.Mail.Recipient(string(s.tx.ID), s.c.Remote.Addr.Addr(), s.tx.From.String(), clean(strings.Trim(to, " \t<>")), bad.Code, bad.Text)
 		s.io.send(s.denied(bad))
 		return nil
 	}
@@ -157,12 +157,12 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) (err error) {
 	p := s.params
 	if unwell := s.o.Intake.Room(p.size); unwell != nil {
 		r := reply.From(unwell)
-		s.o.Mail.Sender(s.c.ID, from, r.Code, r.Text)
+		s.o.Mail.Sender(s.c.ID, s.c.Remote.Addr.Addr(), from, r.Code, r.Text)
 		return wire(s.denied(r))
 	}
 	a, bad := s.address(from, p.utf8, "5.1.7", "MAIL FROM")
 	if bad != nil {
-		s.o.Mail.Sender(s.c.ID, clean(from), bad.Code, bad.Text)
+		s.o.Mail.Sender(s.c.ID, s.c.Remote.Addr.Addr(), clean(from), bad.Code, bad.Text)
 		return wire(s.denied(bad))
 	}
 	s.c.Transactions++
@@ -178,12 +178,12 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) (err error) {
 	if v.Code.Denies() {
 		text := "sender " + a.Path() + " denied"
 		r := refusal(v, fault{550, "5.7.1", text}, fault{450, "4.7.1", text})
-		s.o.Mail.Sender(string(s.tx.ID), a.String(), r.Code, r.Text)
+		s.o.Mail.Sender(string(s.tx.ID), s.c.Remote.Addr.Addr(), a.String(), r.Code, r.Text)
 		s.reset()
 		return s.fails(v, r)
 	}
 	r := assent(v, 250, "2.1.0", "sender "+a.Path()+" OK")
-	s.o.Mail.Sender(string(s.tx.ID), a.String(), r.Code, r.Text)
+	s.o.Mail.Sender(string(s.tx.ID), s.c.Remote.Addr.Addr(), a.String(), r.Code, r.Text)
 	s.instead = r
 	return nil
 }
@@ -222,7 +222,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) (err error) {
 		v, r = s.recipient(mail.Recipient{Address: a, Notify: s.params.notify, ORCPT: s.params.orcpt})
 	}
 	counts(r, &tx.Rcpts, &s.c.Rcpts)
-	s.o.Mail.Recipient(string(tx.ID), tx.From.String(), addressOr(a, to), r.Code, r.Text)
+	s.o.Mail.Recipient(string(tx.ID), s.c.Remote.Addr.Addr(), tx.From.String(), addressOr(a, to), r.Code, r.Text)
 	return s.fails(v, r)
 }
 
