@@ -291,7 +291,7 @@ func defaults() *Config {
 			Main: ForwardRoute{
 				Name: "main", EnableOutbound: true, OnFailure: "reply", ForwardClient: "none", DeadRetry: 10 * time.Second,
 				ConnectTimeout: 30 * time.Second, Timeout: 300 * time.Second,
-				CommandTimeout: 5 * time.Minute, SubmissionTimeout: 10 * time.Minute,
+				CommandTimeout: 5 * time.Minute, SubmissionTimeout: 12 * time.Minute,
 				MaxConnections: 1000, MaxMessages: 100, MaxAge: 15 * time.Minute,
 			},
 			Routes: map[string]*ForwardRoute{}, DomainSelector: "rcpt_to", Split: SplitDefer, ReplyCodes: "flatten",

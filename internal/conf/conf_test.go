@@ -129,7 +129,7 @@ func TestShipped(t *testing.T) {
 		}
 		if _, texts := load(t, files{name: strings.Join(lines, "\n"), "client_key.pem": "", "client_cert.pem": "", "ca.pem": ""}); len(texts) > 0 && name != "smtp.ini" && name != "smtp_forward.ini" {
 			t.Error(texts)
-		} else if name == "smtp_forward.ini" && (len(texts) != 2 || !strings.Contains(texts[0], "beside forwarding_host_pool") || !strings.Contains(texts[1], "not its credentials")) {
+		} else if name == "smtp_forward.ini" && (len(texts) != 3 || !strings.Contains(texts[0], "beside forwarding_host_pool") || !strings.Contains(texts[1], "many clients wait") || !strings.Contains(texts[2], "not its credentials")) {
 			t.Error(texts)
 		}
 	}

@@ -406,6 +406,32 @@ func (l *loader) checkForward() {
 		if k, text := s.key("auth_type"), c.Forward.exposure(r); k != nil && text != "" {
 			l.add(Problem{File: place(forwardFile), Line: k.line, Section: shown(s.name), Key: k.name, Text: text, Warning: true})
 		}
+		l.checkPatience(r, s)
+	}
+}
+
+// clientPatience is how long a client waits for the reply to its message (RFC 5321
+// section 4.5.3.2.6); many wait no longer.
+const clientPatience = 10 * time.Minute
+
+// checkPatience warns of a route that waits for a backend's reply to a message for
+// longer than the client, or than the plugin may: they give up what the backend
+// may have taken, and it comes twice.
+func (l *loader) checkPatience(r *ForwardRoute, s *iniSection) {
+	const plugin = "queue/smtp_forward"
+	k := s.key("submission_timeout")
+	if k != nil && r.SubmissionTimeout > clientPatience {
+		l.add(Problem{
+			File: place(forwardFile), Line: k.line, Section: shown(s.name), Key: k.name, Warning: true,
+			Text: fmt.Sprintf("is more than the %s seconds that many clients wait for this reply: such a client sends again what the backend may have taken", formatDuration(clientPatience)),
+		})
+	}
+	limit := l.c.PluginTimeouts[plugin]
+	if limit > 0 && limit < r.SubmissionTimeout && len(r.Hosts) > 0 && (k != nil || r == &l.c.Forward.Main) {
+		l.add(Problem{
+			File: place(plugin + ".timeout"), Warning: true,
+			Text: fmt.Sprintf("ends the plugin after %s seconds, while submission_timeout of [%s] allows %s: the client is told to send again what the backend may have taken", formatDuration(limit), r.Name, formatDuration(r.SubmissionTimeout)),
+		})
 	}
 }
 

@@ -140,6 +140,42 @@ rejectUnauthorized=true
 	}
 }
 
+// TestPatience: a submission_timeout holds as it is, and a warning says who may give
+// up before.
+func TestPatience(t *testing.T) {
+	const forward = "config/smtp_forward.ini:"
+	for _, test := range []struct {
+		ini, plugin string
+		main, a     time.Duration
+		want        []string
+	}{
+		{"host=h\n[a.example]\nhost=a\n", "", 12 * time.Minute, 12 * time.Minute, nil},
+		{"host=h\nsubmission_timeout=10m\n[a.example]\nhost=a\n", "0", 10 * time.Minute, 10 * time.Minute, nil},
+		{"host=h\nsubmission_timeout=12m\n[a.example]\nhost=a\nsubmission_timeout=1m\n", "", 12 * time.Minute, time.Minute, []string{
+			forward + "2: warning: key submission_timeout: is more than the 600 seconds that many clients wait for this reply: such a client sends again what the backend may have taken",
+		}},
+		{"host=h\nsubmission_timeout=1m\n[a.example]\nhost=a\nsubmission_timeout=2h\n", "90", time.Minute, 2 * time.Hour, []string{
+			"config/queue/smtp_forward.timeout: warning: ends the plugin after 90 seconds, while submission_timeout of [a.example] allows 7200: the client is told to send again what the backend may have taken",
+			forward + "5: warning: [a.example] key submission_timeout: is more than the 600 seconds that many clients wait for this reply: such a client sends again what the backend may have taken",
+		}},
+	} {
+		given := files{"plugins": "queue/smtp_forward\n", "smtp_forward.ini": test.ini}
+		if test.plugin != "" {
+			given["queue/smtp_forward.timeout"] = test.plugin
+		}
+		c, texts := load(t, given)
+		if got := c.Forward.Main.SubmissionTimeout; got != test.main {
+			t.Errorf("%q: %v", test.ini, got)
+		}
+		if got := c.Forward.Routes["a.example"].SubmissionTimeout; got != test.a {
+			t.Errorf("%q: %v", test.ini, got)
+		}
+		if !slices.Equal(texts, test.want) {
+			t.Errorf("%q:\n got %q\nwant %q", test.ini, texts, test.want)
+		}
+	}
+}
+
 func TestNextHop(t *testing.T) {
 	for _, test := range []struct {
 		main, section string // before and in [d.example]

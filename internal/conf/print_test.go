@@ -3,6 +3,7 @@ package conf
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,7 +37,7 @@ func TestPrintRoundTrip(t *testing.T) {
 	for name, in := range map[string]files{
 		"defaults": {},
 		"much": {
-			"me": "mx.example.com", "plugins": "haraka-plugin-relay\nqueue/smtp_forward\n", "queue/smtp_forward.timeout": "90", "plugin_timeout": "0",
+			"me": "mx.example.com", "plugins": "haraka-plugin-relay\nqueue/smtp_forward\n", "queue/smtp_forward.timeout": "900", "plugin_timeout": "0",
 			"smtp.ini":       "listen=25,[::1]:587\npublic_ip=192.0.2.1\ngraceful_shutdown=on",
 			"connection.ini": "[message]\ngreeting[]=one ; two\ngreeting[]=\"q\"\n[max]\nbytes=1", "log.ini": "level=3",
 			"tls.ini": "key[]=a.pem\ncert[]=a.pem\nminVersion=TLSv1.3\nno_starttls_ports[]=25\n[no_tls_hosts]\n::1\n10.0.0.0/8\n[outbound]\nforce_tls_hosts[]=a\nforce_tls_hosts[]=b\ndane=false\nciphers=ECDHE-RSA-AES128-GCM-SHA256\n[mutual_auth_hosts]\na.example\n[mutual_auth_hosts_exclude]\nb.example\nc.example",
@@ -59,6 +60,7 @@ func TestPrintRoundTrip(t *testing.T) {
 				t.Error("a secret is printed")
 			}
 			again, texts := load(t, unprint(text))
+			texts = slices.DeleteFunc(texts, func(s string) bool { return strings.Contains(s, "many clients wait") }) // it stands there now
 			if len(texts) > 0 {
 				t.Error(texts)
 			}

@@ -240,3 +240,51 @@ func TestBusy(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowAnswer: what a backend has whole it may answer as late as the route's
+// submission_timeout allows, however long that is and however long it took to get
+// there; all that comes before has the patience of a client.
+func TestSlowAnswer(t *testing.T) {
+	for name, tc := range map[string]struct {
+		before, after time.Duration
+		want          string
+	}{
+		"late":             {time.Minute, 12 * time.Minute, "250 2.0.0 ok"},
+		"later":            {9 * time.Minute, 2 * time.Hour, "250 2.0.0 ok"},
+		"never ended":      {time.Hour, 0, "451 4.4.1"},
+		"ended in the end": {10*time.Minute - 15*time.Second - 1, time.Minute, "250 2.0.0 ok"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &backend{answer: func(ctx context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+				f := &smtpclient.Failure{Stage: smtpclient.StageMail}
+				for _, wait := range []time.Duration{tc.before, tc.after} {
+					select {
+					case <-time.After(wait):
+					case <-ctx.Done():
+						f.Err = ctx.Err()
+						return smtpclient.Result{}, f
+					}
+					if f.Stage == smtpclient.StageMail && !smtpclient.MayEnd(ctx) {
+						t.Errorf("%s: not to be ended after %v", name, tc.before)
+					}
+					f.Stage = smtpclient.StageDot
+				}
+				return replies(env, "250 ok", nil), nil
+			}}
+			began := time.Now()
+			v := New(options(b)).Forward(t.Context(), nil, message("a@b.c"), routeTo("10.0.0.1"))
+			if !strings.HasPrefix(v.Reply.String(), tc.want) {
+				t.Errorf("%s: %v", name, v.Reply)
+			}
+			if took := time.Since(began); tc.want[0] != '2' && took != patience || tc.want[0] == '2' && took != tc.before+tc.after {
+				t.Errorf("%s: after %v", name, took)
+			}
+			// The client that goes away ends it all.
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(min(tc.before, patience)+tc.after/2, cancel)
+			if v := New(options(b)).Forward(ctx, nil, message("a@b.c"), routeTo("10.0.0.1")); v.Reply.Code != 451 {
+				t.Errorf("%s: %v without a client", name, v.Reply)
+			}
+		})
+	}
+}

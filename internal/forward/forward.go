@@ -93,9 +93,29 @@ func New(o Options) *Forwarder {
 	return &Forwarder{o: o, backends: backends{turns: map[string]uint{}, slots: map[string]chan struct{}{}, dead: map[spot]*loss{}, wake: make(chan struct{}, 1)}}
 }
 
-// patience bounds one Forward: clients wait ten minutes for the reply to the
-// final dot (RFC 5321 section 4.5.3.2.6).
+// patience bounds one Forward, up to the end of the message: clients wait ten
+// minutes for the reply to the final dot (RFC 5321 section 4.5.3.2.6). What a
+// backend has whole it may take or refuse for as long as submission_timeout says:
+// by then no other answer is better.
 const patience = 10*time.Minute - 15*time.Second
+
+// patient is a context that ends when the patience does, and keeps the one that
+// does not.
+type patient struct {
+	context.Context
+	whole context.Context
+}
+
+// carry is Sender.Send with a context that ends with ctx, or when the message has
+// been sent to its end before with the whole of it.
+func (f *Forwarder) carry(ctx patient, t pool.Target, env *mail.Envelope, content mail.Content) (smtpclient.Result, error) {
+	sending, cancel := context.WithCancelCause(ctx.whole)
+	defer cancel(nil)
+	impatient := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	defer impatient()
+	mayEnd := func() bool { return impatient() || ctx.Err() == nil }
+	return f.o.Sender.Send(smtpclient.WithEnding(sending, mayEnd), t, env, content)
+}
 
 // credentials are what a client has shown.
 type credentials struct{ user, pass string }
@@ -113,9 +133,10 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 	}
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	waits := patient{limited, ctx}
 	env, content := t.Envelope, t.Final()
 	var silent successes
-	taken, refused, deferred := sortOut(f.relay(limited, &env, content, r, own, &silent))
+	taken, refused, deferred := sortOut(f.relay(waits, &env, content, r, own, &silent))
 	if len(taken) == 0 && !(f.queues(r, deferred) && ctx.Err() == nil) {
 		return f.refusal(refused, deferred)
 	}
@@ -183,7 +204,7 @@ var errUnreported = reply.New(451, "4.3.0", "Temporary local problem, please try
 
 // relay sends the message in one transaction, or in one for each recipient, and
 // returns what became of each.
-func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) []hook.RecipientResult {
+func (f *Forwarder) relay(ctx patient, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) []hook.RecipientResult {
 	if !r.OneMessagePerRcpt {
 		results, _ := f.send(ctx, env, content, r, own, silent)
 		return results

@@ -95,7 +95,7 @@ func isDown(err error) bool {
 
 // send carries one transaction to the first host that answers and returns the
 // reply for each recipient. reached is false when there was none.
-func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) (results []hook.RecipientResult, reached bool) {
+func (f *Forwarder) send(ctx patient, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) (results []hook.RecipientResult, reached bool) {
 	began := time.Now()
 	leave, ok := f.backends.enter(ctx, r)
 	if !ok {
@@ -106,7 +106,7 @@ func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.C
 }
 
 // try is send, once it has a connection to spare.
-func (f *Forwarder) try(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes, began time.Time) (results []hook.RecipientResult, reached bool) {
+func (f *Forwarder) try(ctx patient, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes, began time.Time) (results []hook.RecipientResult, reached bool) {
 	var causes []error
 	var at mail.NextHop
 	var policy string
@@ -124,7 +124,7 @@ func (f *Forwarder) try(ctx context.Context, env *mail.Envelope, content mail.Co
 		down := err == nil || ctx.Err() == nil
 		for _, t := range targets {
 			policy = wanted(t)
-			res, err := f.o.Sender.Send(ctx, t, env, content)
+			res, err := f.carry(ctx, t, env, content)
 			if err == nil && len(res.Replies) == len(env.Recipients) {
 				f.revived(r, hop)
 				f.logResult(env, r, hop, policy, res, time.Since(began))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"tarishi/internal/mail"
 	"tarishi/internal/smtpclient"
@@ -27,6 +28,8 @@ type key struct {
 	authType, authUser, authPass string
 	authInsecure, authRequired   bool
 
+	submission time.Duration // a connection has its own, and is not to wait longer or shorter than the route says
+
 	single uint64 // set when the connection must not be shared
 }
 
@@ -38,6 +41,7 @@ func (p *Pool) key(t *Target) key {
 		bind: t.Bind, helo: t.Helo, forwards: t.Forwards,
 		authType: t.AuthType, authUser: t.AuthUser, authPass: t.AuthPass,
 		authInsecure: t.AuthInsecure, authRequired: t.AuthRequired,
+		submission: t.SubmissionTimeout,
 	}
 	if len(t.Addrs) > 0 {
 		k.port = t.Addrs[0].Port()

@@ -14,7 +14,6 @@ import (
 func TestKeyHasEveryOption(t *testing.T) {
 	same := map[string]bool{
 		"ConnectTimeout": true, "GreetingTimeout": true, "CommandTimeout": true, "DataTimeout": true, "BlockTimeout": true,
-		"SubmissionTimeout": true,
 	}
 	p := New(Options{})
 	base := Target{}

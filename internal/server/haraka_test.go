@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"tarishi/internal/conf"
-	"tarishi/internal/maillog"
 	"tarishi/internal/dnstest"
+	"tarishi/internal/maillog"
 	"tarishi/internal/qfile"
 	"tarishi/internal/smtptest"
 )
