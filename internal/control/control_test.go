@@ -426,3 +426,19 @@ func TestBusy(t *testing.T) {
 		}
 	}
 }
+
+// ending is a Daemon that stops.
+type ending struct{}
+
+func (ending) Stopping() bool  { return true }
+func (ending) Notes() []string { return []string{"one thing", "another"} }
+
+// TestStopping: a daemon that stops is not told of as one that runs well.
+func TestStopping(t *testing.T) {
+	l := NewLocal(three(t), &flushes{}, nil)
+	l.Watch(ending{})
+	got, err := l.Stat(t.Context(), 0)
+	if err != nil || !got.Running || !got.Stopping || got.Health != "stopping" || !reflect.DeepEqual(got.Notes, []string{"one thing", "another"}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

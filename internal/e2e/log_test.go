@@ -169,3 +169,54 @@ func TestWholeLogIsJSON(t *testing.T) {
 		}
 	}
 }
+
+// All lines of one message, and no others, are found as the documentation says,
+// and the line of a refusal has the client's address.
+func TestOneGrep(t *testing.T) {
+	t.Parallel()
+	need(t, "grep")
+	for format, grep := range map[string]string{"default": "-wF id=%s", "logfmt": "-wF id=%s", "json": `-F "id":"%s"`} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			config := with(queueTo(t, sink(t, loadtest.SinkOptions{}).Port(), ""), "log.ini", "format="+format+"\n", "connection.ini", "[max]\nrecipients=1\n")
+			d := Start(t, config)
+			c := dial(t, d.Addr())
+			ids := make([]string, 12)
+			for i := range ids {
+				c.say("MAIL FROM:<from@client.test>", "250")
+				c.say("RCPT TO:<to@sink.test>", "250")
+				c.say("RCPT TO:<more@sink.test>", "452")
+				c.say("DATA", "354")
+				c.send(oneMessage)
+				ids[i] = regexp.MustCompile(`\(([0-9A-F-]{36}\.\d+)\)`).FindStringSubmatch(c.say(".", "250"))[1]
+			}
+			c.say("QUIT", "221")
+			for _, id := range ids {
+				d.awaitLog(regexp.QuoteMeta(id) + `[" ].*delivered|delivered.*` + regexp.QuoteMeta(id) + `[" ]`)
+			}
+			d.awaitLog("disconnect")
+			log := filepath.Join(t.TempDir(), "log")
+			writeFile(t, log, d.Log())
+			for _, id := range ids {
+				found := execute(t, "grep", append(strings.Fields(strings.ReplaceAll(grep, "%s", id)), log)...).out
+				var events []string
+				for line := range strings.Lines(found) {
+					events = append(events, regexp.MustCompile(`\b(sender|recipient|queued|message|delivered)(" |"?,"?| )id\b`).FindString(line))
+					if strings.Contains(line, "code=452") || strings.Contains(line, `"code":452`) {
+						if !regexp.MustCompile(`\bip"?[=:]"?127\.0\.0\.1\b`).MatchString(line) {
+							t.Errorf("no address of the client: %s", line)
+						}
+					}
+				}
+				if len(events) != 6 || strings.Count(found, id) < 12 {
+					t.Errorf("%s: %q in\n%s", id, events, found)
+				}
+			}
+			connection, _, _ := strings.Cut(ids[0], ".")
+			whole := execute(t, "grep", append(strings.Fields(strings.ReplaceAll(grep, "%s", connection)), log)...).out
+			if n, want := strings.Count(whole, "\n"), 2+6*len(ids); n != want && format != "json" || n != 2 && format == "json" {
+				t.Errorf("%d lines of the connection", n)
+			}
+		})
+	}
+}

@@ -98,16 +98,22 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	now := time.Now()
 	s.stopping.Store(&now)
 	s.log.Info("stopping")
+	return errors.Join(failed, bounded(grace(s.cfg)+unwind, func(at func(string)) error { return s.stop(p, at) }))
+}
+
+// bounded returns what stop does, or after limit an error that names what it waits
+// for: the last name that it has called at with.
+func bounded(limit time.Duration, stop func(at func(name string)) error) error {
 	ended := make(chan error, 1)
-	var at atomic.Value // the name of what is being waited for
-	go func() { ended <- s.stop(p, func(name string) { at.Store(name) }) }()
-	limit := time.NewTimer(grace(s.cfg) + unwind)
-	defer limit.Stop()
+	var at atomic.Value
+	go func() { ended <- stop(func(name string) { at.Store(name) }) }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
 	select {
 	case err := <-ended:
-		return errors.Join(failed, err)
-	case <-limit.C:
-		return errors.Join(failed, fmt.Errorf("the stop is cut short after %s: %v does not end", time.Since(now).Round(time.Second), at.Load()))
+		return err
+	case <-timer.C:
+		return fmt.Errorf("the stop is cut short after %s: %v does not end", limit, at.Load())
 	}
 }
 

@@ -1,10 +1,13 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/textproto"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tarishi/internal/control"
@@ -75,7 +78,7 @@ func TestStopIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stat, err := commands.Stat(t.Context(), 0); err != nil || !stat.Running || stat.Messages != 1 {
+	if stat, err := commands.Stat(t.Context(), 0); err != nil || !stat.Running || !stat.Stopping || stat.Health != "stopping" || len(stat.Notes) != 1 || stat.Messages != 1 {
 		t.Errorf("while it stops: %+v, %v", stat, err)
 	}
 	if err := commands.Close(); err != nil {
@@ -85,4 +88,26 @@ func TestStopIsBounded(t *testing.T) {
 	if took := time.Since(began); took >= 2*grace {
 		t.Errorf("stopping took %v", took)
 	}
+}
+
+// TestStopIsCutShort: a part that never ends does not keep the process, which says
+// what it was.
+func TestStopIsCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		never := make(chan struct{})
+		began := time.Now()
+		err := bounded(time.Minute, func(at func(string)) error {
+			at("sessions")
+			at("pool")
+			<-never
+			return nil
+		})
+		if took := time.Since(began); took != time.Minute || err == nil || err.Error() != "the stop is cut short after 1m0s: pool does not end" {
+			t.Errorf("%v after %v", err, took)
+		}
+		close(never)
+		if err := bounded(time.Minute, func(func(string)) error { return io.EOF }); !errors.Is(err, io.EOF) {
+			t.Error(err)
+		}
+	})
 }
