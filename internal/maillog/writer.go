@@ -20,7 +20,7 @@ const (
 
 	// gather is the least time between two calls while there is much to write, so
 	// that one call takes many lines. A line after a pause is written at once.
-	gather = time.Millisecond
+	gather = 5 * time.Millisecond
 	// again is how long a Writer that failed waits before it tries again.
 	again = time.Second
 	// patience bounds Sync, and with it what a line that may be the last waits for.
