@@ -113,7 +113,7 @@ func TestRenewedCertificates(t *testing.T) {
 	certify(t, files, "client", "client-new.test", 80*days)
 	writeFile(t, filepath.Join(files, "one.crt"), "half a certif")
 	for _, pair := range []string{"two", "relay", "client"} {
-		d.awaitLog(`\[INFO\].*\[tls\] new certificate files are used file=\S+/config/` + pair + `\.crt names=\S*` + pair + `-new\.test\S* not_after=\d{4}-`)
+		d.awaitLog(`\[INFO\].*\[tls\] new certificate files are used id=- file=\S+/config/` + pair + `\.crt names=\S*` + pair + `-new\.test\S* not_after=\d{4}-`)
 	}
 	d.awaitLog(`\[ERROR\].*\[tls\] new certificate files are not used, the old ones stay .*/config/one\.crt`)
 	shown("two-new.test", "two-new.test")
@@ -122,7 +122,7 @@ func TestRenewedCertificates(t *testing.T) {
 	took(mx, "a@sink.test", 3, "client-new.test")
 
 	certify(t, files, "one", "one-new.test", 5*days)
-	d.awaitLog(`\[WARN\].*\[tls\] certificate expires soon file=\S+/config/one\.crt names=\S*one-new\.test`)
+	d.awaitLog(`\[WARN\].*\[tls\] certificate expires soon id=- file=\S+/config/one\.crt names=\S*one-new\.test`)
 	shown("", "one-new.test")
 	session.say("NOOP", "250")
 	if n := len(regexp.MustCompile(`files are not used`).FindAllString(d.Log(), -1)); n != 1 {
@@ -146,5 +146,5 @@ func TestExpiringCertificate(t *testing.T) {
 		t.Errorf("exit %d, %s", o.exit, o.out)
 	}
 	d := startIn(t, dir)
-	d.awaitLog(`\[WARN\].*certificate expires soon file=\S+tls_cert\.pem names=\S*mx\.test`)
+	d.awaitLog(`\[WARN\].*certificate expires soon id=- file=\S+tls_cert\.pem names=\S*mx\.test`)
 }
