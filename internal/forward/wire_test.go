@@ -333,3 +333,24 @@ func TestOnWireChangedHeader(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A backend that takes one message a connection refuses no client for that.
+func TestOnWireOneMessageAConnection(t *testing.T) {
+	for _, reply := range []string{"503 5.5.1 one message a connection", "554 5.7.1 no more", "450 4.7.0 enough", "452 4.3.1 enough"} {
+		s := smtptest.New(t, smtptest.On(smtptest.Mail, func(e smtptest.Event) smtptest.Action {
+			if e.Transaction > 1 {
+				return smtptest.Reply(reply)
+			}
+			return smtptest.Action{}
+		}))
+		f := New(onWire(t))
+		for i := range 6 {
+			if v := f.Forward(t.Context(), nil, message("a@b.c"), via(hopTo(s))); v.Code != hook.OK {
+				t.Errorf("%s: client %d: %v", reply, i, v.Reply)
+			}
+		}
+		if n := len(s.Messages()); n != 6 {
+			t.Errorf("%s: %d messages", reply, n)
+		}
+	}
+}

@@ -7,8 +7,12 @@
 //     come first served, until its context ends. The connection used last is
 //     used first, so that those not needed grow old.
 //   - A kept connection that proves dead before any content was sent costs one
-//     repetition on a new connection. Nothing else is repeated, so that no
-//     message is sent twice by this package.
+//     repetition on a new connection, and so does one on which MAIL is refused, or
+//     all recipients in a way that may be the connection's fault (Result.Repeatable):
+//     what counts is the answer on the new one. Nothing else is repeated, so that no
+//     message is sent twice by this package. A server that took there what it had
+//     refused gets no more messages on one connection than before the refusal, for
+//     ten minutes.
 //   - The addresses of one host are tried as RFC 8305 says: families in turn, the
 //     next one a quarter of a second after the one before, until one answers, and
 //     all within one ConnectTimeout. When the server there does not let us as far
@@ -32,12 +36,10 @@
 package pool
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,25 +95,13 @@ type Pool struct {
 	sites    map[site]*reach
 	clear    map[suite]time.Time // handshakes not to be tried before then
 	refusals map[key]*refusal    // of credentials
+	rations  map[server]ration   // of servers that take only some messages a connection
 	stats    Stats
 	serial   atomic.Uint64
 	ctx      context.Context // of Run
 	running  bool            // Run is there to own goroutines
 	stopped  bool            // Run has ended: nothing is kept any more
 	quits    sync.WaitGroup  // added to only while running
-}
-
-// Stats counts since the start (Dials, Reuses, Retries) and tells the present
-// (Open, Idle, Waiting).
-type Stats struct {
-	Dials   int // connections tried, also in vain
-	Reuses  int // transactions on kept connections
-	Retries int // repetitions after a kept connection proved dead
-	Refused int // times that nothing was tried because of the back-off of an address or of credentials
-
-	Open    int // connections, with those being made or said goodbye to
-	Idle    int // of them, unused
-	Waiting int // Sends that wait for a connection
 }
 
 // host is the connections of one key. It exists while it has any.
@@ -139,6 +129,7 @@ func New(o Options) *Pool {
 	p := &Pool{
 		log: o.Log, dialTCP: o.Connect, open: o.Open,
 		hosts: map[key]*host{}, sites: map[site]*reach{}, clear: map[suite]time.Time{}, refusals: map[key]*refusal{},
+		rations: map[server]ration{},
 	}
 	if p.log == nil {
 		p.log = zap.NewNop()
@@ -165,7 +156,7 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 	if err != nil {
 		return nothing(err), err
 	}
-	reused := k != nil
+	reused, refusedAfter := k != nil, 0
 	for {
 		// With XCLIENT a kept connection authenticates anew.
 		if k == nil || t.Forwards == mail.XClient {
@@ -187,18 +178,36 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 		if errors.As(err, &f) && f.Stage == smtpclient.StageAuth {
 			p.answered(h.key, start, err)
 		}
-		if reused && errors.As(err, &f) && f.Stale() && ctx.Err() == nil {
+		switch {
+		case !reused || ctx.Err() != nil:
+		case errors.As(err, &f) && f.Stale():
 			p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(err))
 			k.Close()
 			k, reused = nil, false
-			p.mu.Lock()
-			p.stats.Retries++
-			p.mu.Unlock()
+			p.retried()
 			continue
+		case err == nil && res.Repeatable:
+			p.log.Debug("refused on a kept connection", zap.String("addr", res.Addr), zap.Int("messages", k.messages-1), zap.Stringer("reply", res.Replies[0]))
+			if k.Reusable() { // a server that hangs up says itself when it has enough
+				refusedAfter = k.messages - 1
+			}
+			k.Quit() // before the next one: the server may take one connection at a time
+			k, reused = nil, false
+			p.retried()
+			continue
+		}
+		if refusedAfter > 0 && err == nil && res.Begun {
+			p.ration(h.key.server(), refusedAfter)
 		}
 		p.release(h, &t, k)
 		return res, err
 	}
+}
+
+func (p *Pool) retried() {
+	p.mu.Lock()
+	p.stats.Retries++
+	p.mu.Unlock()
 }
 
 // nothing is the Result of a Send that ended before it had a connection.
@@ -228,7 +237,7 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		h.idle[n-1] = nil
 		h.idle = h.idle[:n-1]
 		p.stats.Idle--
-		if now := time.Now(); worn(t, k, now) || !now.Before(k.until) {
+		if now := time.Now(); p.worn(h.key, t, k, now) || !now.Before(k.until) {
 			p.retire(h, k)
 			continue
 		}
@@ -298,7 +307,7 @@ func (p *Pool) release(h *host, t *Target, k *kept) {
 	case !k.Reusable():
 		k.Close()
 		p.free(h)
-	case t.IdleTimeout > 0 && !p.stopped && h.key.single == 0 && !worn(t, k, now):
+	case t.IdleTimeout > 0 && !p.stopped && h.key.single == 0 && !p.worn(h.key, t, k, now):
 		p.keep(h, k, now.Add(t.IdleTimeout))
 	case p.running:
 		p.retire(h, k)
@@ -346,9 +355,10 @@ func (p *Pool) next(h *host) *waiter {
 	return w
 }
 
-// worn reports whether k has done enough.
-func worn(t *Target, k *kept, now time.Time) bool {
-	return t.MaxMessages > 0 && k.messages >= t.MaxMessages || t.MaxAge > 0 && now.Sub(k.born) >= t.MaxAge
+// worn reports whether k, a connection of that key, has done enough. p.mu is held.
+func (p *Pool) worn(of key, t *Target, k *kept, now time.Time) bool {
+	return t.MaxMessages > 0 && k.messages >= t.MaxMessages || t.MaxAge > 0 && now.Sub(k.born) >= t.MaxAge ||
+		len(p.rations) > 0 && p.rations[of.server()].spent(k.messages, now)
 }
 
 // forget drops a host that has nothing. p.mu is held.
@@ -373,68 +383,6 @@ func (p *Pool) retire(h *host, k *kept) {
 		defer p.mu.Unlock()
 		p.free(h)
 	})
-}
-
-// Stats returns the counters.
-func (p *Pool) Stats() Stats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stats
-}
-
-// HostStat tells of the connections of one key. It has no credentials.
-type HostStat struct {
-	Host     string // the server's name; "": none was given
-	Addr     string // address or socket; "" where one of several serves
-	Port     int    // where Addr is ""
-	Protocol mail.Protocol
-	TLS      smtpclient.TLSPolicy
-	AuthUser string
-	Open     int // as in Stats
-	Idle     int
-	Waiting  int
-}
-
-// Hosts returns the keys that have a connection or somebody who waits for one,
-// in order of Host and Addr.
-func (p *Pool) Hosts() []HostStat {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	all := make([]HostStat, 0, len(p.hosts))
-	for k, h := range p.hosts {
-		all = append(all, HostStat{
-			Host: k.host, Addr: k.addr, Port: int(k.port), Protocol: k.protocol, TLS: k.tls, AuthUser: k.authUser,
-			Open: h.open, Idle: len(h.idle), Waiting: len(h.waiters),
-		})
-	}
-	slices.SortFunc(all, func(a, b HostStat) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Addr, b.Addr), cmp.Compare(a.Port, b.Port),
-			cmp.Compare(a.AuthUser, b.AuthUser), cmp.Compare(a.TLS, b.TLS))
-	})
-	return all
-}
-
-// AddrStat tells of an address that could not be reached lately.
-type AddrStat struct {
-	Addr     string     // address or socket
-	Bind     netip.Addr // as in smtpclient.Options
-	Failures int        // in a row
-	Until    time.Time  // left alone until then
-	Last     string     // the last failure
-}
-
-// Unreachable returns the addresses whose last connection failed, in order.
-func (p *Pool) Unreachable() []AddrStat {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var all []AddrStat
-	for s, r := range p.sites {
-		if r.failures > 0 {
-			all = append(all, AddrStat{Addr: s.addr, Bind: s.bind, Failures: r.failures, Until: r.until, Last: r.last.Error()})
-		}
-	}
-	slices.SortFunc(all, func(a, b AddrStat) int { return cmp.Or(cmp.Compare(a.Addr, b.Addr), a.Bind.Compare(b.Bind)) })
-	return all
 }
 
 // Run closes connections that were idle for too long. When ctx ends it says
@@ -499,6 +447,11 @@ func (p *Pool) reap(now time.Time) {
 	for s, until := range p.clear {
 		if !now.Before(until) {
 			delete(p.clear, s)
+		}
+	}
+	for s, r := range p.rations {
+		if !now.Before(r.until) {
+			delete(p.rations, s)
 		}
 	}
 }

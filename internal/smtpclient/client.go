@@ -138,6 +138,8 @@ type Client struct {
 	origin string // the attributes of the last XCLIENT, as they were sent
 	bound  bool   // the server takes no other XCLIENT
 
+	unwelcome sender // of the first transaction, if its MAIL was refused
+
 	abort        func() // ends every wait on raw
 	ctx          context.Context
 	transactions int

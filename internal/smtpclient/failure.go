@@ -144,10 +144,12 @@ func (c circumstances) Unwrap() error { return c.f }
 // transaction can be repeated on a new connection without risk.
 func (f *Failure) Stale() bool {
 	switch {
-	case f.Fresh || f.aborted || f.Stage > StageMail:
+	case f.Fresh || f.aborted || f.Stage > StageData:
 		return false
 	case f.Stage == StageReset:
 		return true
+	case f.Stage > StageMail && errors.Is(f.Err, errTimeout): // it lives, and is slow: so it will be again
+		return false
 	}
 	return f.lost || f.Reply != nil && f.Reply.Code == 421
 }

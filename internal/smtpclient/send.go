@@ -28,6 +28,11 @@ type Result struct {
 	Reused        bool   // not the connection's first transaction
 	DSN           bool   // the server offers DSN, and has been told what is wanted
 	Addr          string // as in Options
+
+	// Begun is set when the server let us begin the content. Repeatable is set when
+	// it did not, and what it refused with may be about this connection, which had
+	// carried another transaction before: on a new one it may take the same.
+	Begun, Repeatable bool
 }
 
 // window is how many bytes of commands may be under way without a reply to
@@ -74,6 +79,7 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 	}
 	defer t.close()
 	f := t.run()
+	res.Begun, res.Repeatable = t.begun, f == nil && t.outworn()
 	c.transactions++
 	return res, asError(f)
 }
@@ -102,6 +108,7 @@ type transaction struct {
 	mail     *reply.Reply
 	accepted int
 	data     bool // the server waits for content
+	begun    bool // it gets some
 
 	chunked  bool     // BDAT, not DATA
 	xforward []string // commands
@@ -240,6 +247,7 @@ func (t *transaction) run() *Failure {
 	if c.in.buffered() > 0 {
 		return c.wire(StageData, errTooMany)
 	}
+	t.begun = true
 	if t.chunked {
 		return t.sendChunks()
 	}

@@ -115,6 +115,14 @@ var kinds = []kind{
 			return smtptest.Action{}
 		})}
 	})},
+	{name: "onemessage", fates: "T", prepare: one(func(w *world) []smtptest.Option {
+		return []smtptest.Option{w.sickly(smtptest.Mail, func(e smtptest.Event) smtptest.Action {
+			if e.Transaction > 1 {
+				return smtptest.Reply("554 5.5.0 one message a connection")
+			}
+			return smtptest.Action{}
+		})}
+	})},
 	{name: "mail4", fates: "DW", prepare: at(smtptest.Mail, smtptest.Reply("451 4.7.1 not now"))},
 	{name: "mail5", fates: "D", prepare: at(smtptest.Mail, smtptest.Reply("553 5.7.1 not you"))},
 	{name: "grey", fates: "T", prepare: one(func(w *world) []smtptest.Option {

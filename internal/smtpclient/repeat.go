@@ -1,0 +1,54 @@
+package smtpclient
+
+import (
+	"strings"
+
+	"tarishi/internal/reply"
+)
+
+// sender is a reverse-path that was refused, and the code of the reply.
+type sender struct {
+	from string
+	code int
+}
+
+// outworn reports whether the transaction, which was refused before any content
+// was sent, may have been refused only because of those before it on the
+// connection: servers that take one message a connection, or some, say so in any
+// code to MAIL, and those that count recipients in a session to RCPT. A sender
+// whom this server has refused in the same way on a new connection is refused for
+// his own sake.
+func (t *transaction) outworn() bool {
+	c := t.c
+	if t.begun {
+		return false
+	}
+	if t.mail != nil {
+		refused := sender{t.from, t.mail.Code}
+		if c.transactions == 0 {
+			c.unwelcome = refused
+			return false
+		}
+		return c.unwelcome != refused
+	}
+	if c.transactions == 0 {
+		return false
+	}
+	for _, r := range t.replies {
+		if r != nil && r.Cause == nil && blamesConnection(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// blamesConnection reports whether a refusal of RCPT or DATA may be about what a
+// connection has carried before: the server closes it, finds the command out of
+// order, takes no more recipients (RFC 5321 section 4.5.3.1.10), or names it.
+func blamesConnection(r *reply.Reply) bool {
+	if r.Code == 421 || r.Code == 503 || r.Surplus() {
+		return true
+	}
+	text := strings.ToLower(r.Text)
+	return strings.Contains(text, "session") || strings.Contains(text, "connection")
+}
