@@ -37,6 +37,9 @@ func (c *Client) authenticate() *Failure {
 	if err != nil {
 		return c.failure(StageAuth, nil, err)
 	}
+	c.res.login = true
+	defer func() { c.res.login = false }()
+	c.res.hides.answered(name, initial)
 	// The prompts of LOGIN are asked for one at a time: not every server takes
 	// an initial response. PLAIN keeps within the length of a command line. An
 	// empty response that is sent at once is "=".
@@ -64,6 +67,7 @@ func (c *Client) authenticate() *Failure {
 			if answer, err = next(client, name, c.res.text); err != nil {
 				return c.failure(StageAuth, nil, err)
 			}
+			c.res.hides.answered(name, answer)
 		}
 		words, held = []string{base64.StdEncoding.EncodeToString(answer)}, false
 	}
@@ -114,7 +118,7 @@ func (c *Client) mechanism() (sasl.Client, error) {
 	case name == "" && len(c.ext.Auth) == 0:
 		return nil, errNotOffered
 	case name == "":
-		return nil, fmt.Errorf("%w by a common mechanism, but by: %s", errNotOffered, strings.Join(c.ext.Auth, " "))
+		return nil, fmt.Errorf("%w by a common mechanism, but by: %s", errNotOffered, c.res.hides.mask([]byte(strings.Join(c.ext.Auth, " ")), true))
 	case name == sasl.External && c.tls == "none":
 		return nil, errors.New("EXTERNAL needs TLS")
 	case name != sasl.External && !c.trusted():

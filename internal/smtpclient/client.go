@@ -177,6 +177,7 @@ func Connect(ctx context.Context, o Options) (net.Conn, error) {
 func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 	o.setDefaults()
 	c := &Client{o: o, tls: "none", raw: raw, conn: raw, in: newReader(raw)}
+	c.res.hides = newSecrets(o.AuthUser, o.AuthPass)
 	c.abort = func() { raw.SetDeadline(time.Unix(1, 0)) }
 	if strings.ContainsFunc(o.Helo, notHelo) {
 		return nil, c.failure(StageHello, nil, errors.New("invalid EHLO name"))

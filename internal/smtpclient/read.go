@@ -80,13 +80,17 @@ type response struct {
 	code     int
 	enhanced reply.Enhanced
 	text     []byte // clean UTF-8, lines joined by \n
+
+	hides *secrets // what reply and errors must not tell
+	login bool     // it is to AUTH
 }
 
 func (p *response) class() int { return p.code / 100 }
 
-// reply copies p into a Reply of its own.
+// reply copies p into a Reply of its own, which tells no secrets. Nothing else
+// that the server says is kept anywhere, but by read's errors.
 func (p *response) reply() *reply.Reply {
-	return &reply.Reply{Code: p.code, Enhanced: p.enhanced, Text: string(p.text)}
+	return &reply.Reply{Code: p.code, Enhanced: p.enhanced, Text: string(p.hides.mask(p.text, p.login))}
 }
 
 // read reads one reply, of one or more lines, into p. What is not a reply of
@@ -103,7 +107,7 @@ func (p *response) read(r *reader) error {
 		}
 		code, last, text, ok := splitLine(line)
 		if !ok {
-			return garbled("%q", clip(line))
+			return garbled("%q", clip(p.hides.mask(line, p.login)))
 		}
 		if lines == 1 {
 			p.code = code

@@ -1,0 +1,174 @@
+package smtpclient
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"net/url"
+	"strings"
+)
+
+// masked stands for a secret in what a server said.
+const masked = "********"
+
+const (
+	piece    = 8 // so many bytes of a secret in a row are a part of it
+	shortest = 4 // what is shorter counts only as a word of its own
+)
+
+// secrets finds the credentials of a connection in what its server says: many
+// quote the command that they do not understand, and a reply goes into DSNs, logs
+// and the queue. Letters count in either case, since servers change it.
+type secrets struct {
+	user   []byte              // counts while we authenticate, as a word: it is an address elsewhere
+	short  [][]byte            // forms of less than piece bytes, in lower case
+	pieces map[uint64]struct{} // every piece of the longer ones
+}
+
+// newSecrets returns what hides a user's credentials; nil: there are none.
+func newSecrets(user, pass string) *secrets {
+	if user == "" && pass == "" {
+		return nil
+	}
+	s := &secrets{user: lower(cleaned(user)), pieces: map[uint64]struct{}{}}
+	s.add(pass)
+	s.encoded(user)
+	s.encoded(user + "\x00" + pass)
+	s.encoded("\x00" + user + "\x00" + pass)
+	s.encoded(user + "\x00" + user + "\x00" + pass)
+	return s
+}
+
+// answered adds what was sent in an exchange of AUTH.
+func (s *secrets) answered(mechanism string, answer []byte) {
+	if s == nil {
+		return
+	}
+	s.encoded(string(answer))
+	if i := bytes.LastIndexByte(answer, ' '); mechanism == cramMD5 && i >= 0 {
+		s.add(string(answer[i+1:]))
+	}
+}
+
+// add adds a secret in all forms: as it is, in hexadecimal, as in a URL, and in
+// base64 by itself and within something longer.
+func (s *secrets) add(secret string) {
+	if secret == "" {
+		return
+	}
+	s.form(string(cleaned(secret)))
+	s.form(hex.EncodeToString([]byte(secret)))
+	s.form(url.QueryEscape(secret))
+	s.form(url.PathEscape(secret))
+	for before := range 3 { // bytes modulo 3 in front
+		text := strings.Repeat("\x00", before) + secret
+		// A digit of base64 has six bits: those that share some with a neighbour are left out.
+		from, to := (before*8+5)/6, len(text)*8/6
+		if from >= to {
+			continue
+		}
+		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			s.form(e.EncodeToString([]byte(text))[from:to])
+		}
+	}
+	s.encoded(secret)
+}
+
+// encoded adds the base64 of something that holds a secret.
+func (s *secrets) encoded(text string) {
+	s.form(base64.RawStdEncoding.EncodeToString([]byte(text)))
+	s.form(base64.RawURLEncoding.EncodeToString([]byte(text)))
+}
+
+func (s *secrets) form(text string) {
+	low := lower([]byte(text))
+	switch {
+	case text == "":
+	case len(low) < piece:
+		s.short = append(s.short, low)
+	default:
+		for i := 0; i+piece <= len(low); i++ {
+			s.pieces[binary.LittleEndian.Uint64(low[i:])] = struct{}{}
+		}
+	}
+}
+
+// mask returns text without the secrets: text itself when it has none. login is
+// set for the replies to AUTH.
+func (s *secrets) mask(text []byte, login bool) []byte {
+	if s == nil || len(text) == 0 {
+		return text
+	}
+	low := lower(text)
+	var out []byte
+	copied := 0
+	for i := 0; i < len(low); {
+		n := s.at(low, i, login)
+		if n == 0 {
+			i++
+			continue
+		}
+		if !bytes.HasSuffix(out, []byte(masked)) || copied < i {
+			out = append(append(out, text[copied:i]...), masked...)
+		}
+		i += n
+		for i < len(low) && low[i] == '=' { // the end of base64
+			i++
+		}
+		copied = i
+	}
+	if out == nil {
+		return text
+	}
+	return append(out, text[copied:]...)
+}
+
+// at returns the length of the secret that begins at low[i:]; 0: none does.
+func (s *secrets) at(low []byte, i int, login bool) int {
+	n := 0
+	for i+n+piece <= len(low) {
+		if _, found := s.pieces[binary.LittleEndian.Uint64(low[i+n:])]; !found {
+			break
+		}
+		n++
+	}
+	if n > 0 {
+		return n + piece - 1
+	}
+	for _, f := range s.short {
+		if bytes.HasPrefix(low[i:], f) && (len(f) >= shortest || isWord(low, i, len(f))) {
+			return len(f)
+		}
+	}
+	if login && len(s.user) > 0 && bytes.HasPrefix(low[i:], s.user) && isWord(low, i, len(s.user)) {
+		return len(s.user)
+	}
+	return 0
+}
+
+// isWord reports whether no letter or digit is before or behind n bytes at i.
+func isWord(text []byte, i, n int) bool {
+	alphanumeric := func(i int) bool {
+		return i >= 0 && i < len(text) && (isDigit(text[i]) || 'a' <= text[i] && text[i] <= 'z' || text[i] >= 0x80)
+	}
+	return !alphanumeric(i-1) && !alphanumeric(i+n)
+}
+
+// lower returns a copy of text with the letters of ASCII in lower case.
+func lower(text []byte) []byte {
+	low := bytes.Clone(text)
+	for i, c := range low {
+		if 'A' <= c && c <= 'Z' {
+			low[i] = c + 'a' - 'A'
+		}
+	}
+	return low
+}
+
+// cleaned is s as the text of a reply has it.
+func cleaned(s string) []byte {
+	var p response
+	p.appendText([]byte(s), false)
+	return p.text
+}
