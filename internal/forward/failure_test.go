@@ -81,6 +81,8 @@ func TestSurplus(t *testing.T) {
 	for said, want := range map[string]string{
 		"452 4.5.3 too many":     "OK 250 2.0.0 taken [more@b.c] []",
 		"552 5.5.3 too many":     "OK 250 2.0.0 taken [more@b.c] []",
+		"552 too many recipients": "OK 250 2.0.0 taken [more@b.c] []",
+		"550 5.5.3 too many":     "OK 250 2.0.0 taken [more@b.c] []",
 		"452 4.2.2 mailbox full": "OK 250 2.0.0 taken [more@b.c] [452 4.2.2 mailbox full]",
 		"552 5.2.2 mailbox full": "OK 250 2.0.0 taken; refused: <more@b.c> 552 5.2.2 mailbox full [] []",
 	} {

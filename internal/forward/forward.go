@@ -315,12 +315,12 @@ func (f *Forwarder) confirm(ctx context.Context, env *mail.Envelope, content mai
 
 // sortOut divides recipients by their replies.
 func sortOut(all []hook.RecipientResult) (taken, refused, deferred []hook.RecipientResult) {
-	took := slices.ContainsFunc(all, func(x hook.RecipientResult) bool { return x.Reply.Positive() })
+	others := slices.ContainsFunc(all, func(x hook.RecipientResult) bool { return !x.Reply.Surplus() })
 	for _, x := range all {
 		switch {
 		case x.Reply.Positive():
 			taken = append(taken, x)
-		case x.Reply.Permanent() && !(took && x.Reply.Surplus()):
+		case x.Reply.Permanent() && !(others && x.Reply.Surplus()):
 			refused = append(refused, x)
 		default:
 			deferred = append(deferred, x)

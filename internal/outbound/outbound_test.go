@@ -134,11 +134,57 @@ func TestEachRecipientItsOutcome(t *testing.T) {
 	})
 }
 
+// TestTooManyAndNothingElse: what was too much for a transaction waits with those
+// that were in it, goes again when these have failed, and is refused when it is all
+// that there was.
+func TestTooManyAndNothingElse(t *testing.T) {
+	tooMany := reply.New(552, "", "too many recipients")
+	for _, tt := range []struct {
+		first *reply.Reply // of a and b
+		sent  []string
+		ops   []string
+	}{
+		{
+			reply.New(451, "4.3.0", "not now"), []string{"0s sender@from.test>a,b,c,d 192.0.2.1:25"},
+			[]string{"defer [0 1] attempts 1 in 1m4s: 451 4.3.0 not now", "defer [2 3] attempts 1 in 1m4s: 552 too many recipients"},
+		},
+		{reply.New(550, "5.1.1", "unknown"), []string{"0s sender@from.test>a,b,c,d 192.0.2.1:25", "0s sender@from.test>c,d 192.0.2.1:25"}, nil},
+		{tooMany, []string{"0s sender@from.test>a,b,c,d 192.0.2.1:25"}, nil},
+	} {
+		inBubble(t, func(r *rig) {
+			r.wire.set(func(_ context.Context, s attemptSeen) ([]*reply.Reply, error) {
+				if s.env.From.IsNull() {
+					return []*reply.Reply{ok}, nil
+				}
+				if len(s.env.Recipients) == 2 {
+					return []*reply.Reply{ok, ok}, nil
+				}
+				return []*reply.Reply{tt.first, tt.first, tooMany, tooMany}, nil
+			})
+			r.start()
+			r.send("a@a.test", "b@a.test", "c@a.test", "d@a.test")
+			var sent []string
+			for _, s := range r.wire.take() {
+				if !s.env.From.IsNull() {
+					sent = append(sent, fmt.Sprintf("%v %s>%s %s", s.after, s.from, s.to, s.addr))
+				}
+			}
+			if !slices.Equal(sent, tt.sent) {
+				t.Errorf("%s: sent %q", tt.first, sent)
+			}
+			if tt.ops != nil {
+				r.wantOps(tt.ops...)
+			}
+		})
+	}
+}
+
 // TestTooManyRecipients has servers that take only so many recipients at a time:
 // the others go in further transactions, and that is no failure of theirs.
 func TestTooManyRecipients(t *testing.T) {
 	for name, refusal := range map[string]*reply.Reply{
 		"said so": reply.New(452, "4.5.3", "too many recipients"), "no enhanced code": reply.New(452, "", "too many"), "as of old": reply.New(552, "5.5.3", "too many"),
+		"as of very old": reply.New(552, "", "too many recipients"), "in another code": reply.New(554, "5.5.3", "too many"), "in words": reply.New(550, "5.7.1", "Too many recipients"),
 	} {
 		inBubble(t, func(r *rig) {
 			most := 2

@@ -19,14 +19,16 @@ import (
 // record does with each recipient what its reply asks for.
 func (a *attempt) record(ctx context.Context) {
 	var delivered, deferred, failed, more []int
-	took := slices.ContainsFunc(a.res.Replies, (*reply.Reply).Positive)
+	// Surplus recipients go again at once, as long as each time fewer are left.
+	others := slices.ContainsFunc(a.res.Replies, func(r *reply.Reply) bool { return !r.Surplus() })
+	fewer := slices.ContainsFunc(a.res.Replies, func(r *reply.Reply) bool { return r.Positive() || r.Permanent() && !r.Surplus() })
 	for i, r := range a.res.Replies {
 		switch {
 		case r.Positive():
 			delivered = append(delivered, i)
-		case took && r.Surplus():
+		case fewer && r.Surplus():
 			more = append(more, i)
-		case r.Permanent():
+		case r.Permanent() && !(others && r.Surplus()):
 			failed = append(failed, i)
 		default:
 			deferred = append(deferred, i)

@@ -107,17 +107,24 @@ func (r *Reply) Temporary() bool { return r.Code/100 == 4 }
 // Permanent reports whether the reply is of class 5.
 func (r *Reply) Permanent() bool { return r.Code/100 == 5 }
 
-// Surplus reports whether a server that took other recipients of a transaction
-// says only that it takes no more of them in this one: these are due at once
-// (RFC 5321 section 4.5.3.1.10, also about 552).
+// Surplus reports whether a server that did something else with other recipients
+// of a transaction says only that it takes no more of them in this one, and will
+// take these in another (RFC 5321 section 4.5.3.1.10, also about 552, which old
+// servers send without an enhanced code). Where it says so of every recipient it is
+// a refusal like others.
 func (r *Reply) Surplus() bool {
-	switch e := r.Enhanced; r.Code {
-	case 452:
-		return e == Enhanced{} || e == Enhanced{4, 5, 3}
-	case 552:
-		return e == Enhanced{5, 5, 3}
+	switch e := r.Enhanced; {
+	case r.Code/100 != 4 && r.Code/100 != 5:
+		return false
+	case e[1] == 5 && e[2] == 3:
+		return true
+	case r.Code == 452 || r.Code == 552:
+		if e == (Enhanced{}) {
+			return true
+		}
 	}
-	return false
+	text := strings.ToLower(r.Text)
+	return strings.Contains(text, "too many recipients") || strings.Contains(text, "too many rcpt")
 }
 
 // Status returns the enhanced code, or class.0.0 made from the reply code.

@@ -38,3 +38,16 @@ func TestFrom(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestSurplus(t *testing.T) {
+	for r, want := range map[*Reply]bool{
+		New(452, "", "x"): true, New(452, "4.5.3", "x"): true, New(552, "", "too many recipients"): true, New(552, "5.5.3", "x"): true,
+		New(450, "4.5.3", "x"): true, New(550, "5.5.3", "x"): true, New(550, "5.7.1", "Too many recipients for this message"): true,
+		New(552, "5.2.2", "mailbox full"): false, New(452, "4.2.2", "mailbox full"): false, New(552, "5.3.4", "too big"): false,
+		New(250, "2.5.3", "x"): false, New(550, "5.1.1", "unknown"): false, New(451, "", "x"): false,
+	} {
+		if r.Surplus() != want {
+			t.Errorf("%s: %v", r, !want)
+		}
+	}
+}
