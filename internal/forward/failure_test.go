@@ -79,12 +79,12 @@ func TestOnFailure(t *testing.T) {
 // Without any that was taken it is a refusal like others.
 func TestSurplus(t *testing.T) {
 	for said, want := range map[string]string{
-		"452 4.5.3 too many":     "OK 250 2.0.0 taken [more@b.c] []",
-		"552 5.5.3 too many":     "OK 250 2.0.0 taken [more@b.c] []",
+		"452 4.5.3 too many":      "OK 250 2.0.0 taken [more@b.c] []",
+		"552 5.5.3 too many":      "OK 250 2.0.0 taken [more@b.c] []",
 		"552 too many recipients": "OK 250 2.0.0 taken [more@b.c] []",
-		"550 5.5.3 too many":     "OK 250 2.0.0 taken [more@b.c] []",
-		"452 4.2.2 mailbox full": "OK 250 2.0.0 taken [more@b.c] [452 4.2.2 mailbox full]",
-		"552 5.2.2 mailbox full": "OK 250 2.0.0 taken; refused: <more@b.c> 552 5.2.2 mailbox full [] []",
+		"550 5.5.3 too many":      "OK 250 2.0.0 taken [more@b.c] []",
+		"452 4.2.2 mailbox full":  "OK 250 2.0.0 taken [more@b.c] [452 4.2.2 mailbox full]",
+		"552 5.2.2 mailbox full":  "OK 250 2.0.0 taken; refused: <more@b.c> 552 5.2.2 mailbox full [] []",
 	} {
 		var desk office
 		o := options(&backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {

@@ -145,7 +145,8 @@ func TestTooManyAndNothingElse(t *testing.T) {
 		ops   []string
 	}{
 		{
-			reply.New(451, "4.3.0", "not now"), []string{"0s sender@from.test>a,b,c,d 192.0.2.1:25"},
+			reply.New(451, "4.3.0", "not now"),
+			[]string{"0s sender@from.test>a,b,c,d 192.0.2.1:25"},
 			[]string{"defer [0 1] attempts 1 in 1m4s: 451 4.3.0 not now", "defer [2 3] attempts 1 in 1m4s: 552 too many recipients"},
 		},
 		{reply.New(550, "5.1.1", "unknown"), []string{"0s sender@from.test>a,b,c,d 192.0.2.1:25", "0s sender@from.test>c,d 192.0.2.1:25"}, nil},
