@@ -215,6 +215,27 @@ func TestOnWireProbe(t *testing.T) {
 	}
 }
 
+// A probe goes on in clear where messages do.
+func TestOnWireProbeInClear(t *testing.T) {
+	back := smtptest.New(t, smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Close())),
+		smtptest.On(smtptest.Connect, smtptest.First(1, smtptest.Reply("421 4.3.2 closing"))))
+	good := smtptest.New(t)
+	f := New(onWire(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	r := via(hopTo(back), hopTo(good))
+	r.DeadRetry, r.EnableTLS = 10*time.Millisecond, true
+	f.Forward(t.Context(), nil, message("a@b.c"), r)
+	back.Wait(func() bool { return back.Connections() > 2 && back.Open() == 0 }, "a probe in clear")
+	for len(back.Messages()) == 0 {
+		if v := f.Forward(t.Context(), nil, message("a@b.c"), r); v.Code != hook.OK {
+			t.Fatalf("%v", v.Reply)
+		}
+	}
+}
+
 // All mechanisms, and two clients of auth_type=forward on connections of their
 // own.
 func TestOnWireAuth(t *testing.T) {

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -220,7 +221,13 @@ func dial(ctx context.Context, t pool.Target) error {
 			o.Addr = a.String()
 		}
 		var c *smtpclient.Client
-		if c, err = smtpclient.Dial(ctx, o); err == nil {
+		c, err = smtpclient.Dial(ctx, o)
+		var f *smtpclient.Failure
+		if errors.As(err, &f) && f.Handshake && o.TLS == smtpclient.TLSMay && !o.ImplicitTLS { // as messages go there
+			o.TLS = smtpclient.TLSNone
+			c, err = smtpclient.Dial(ctx, o)
+		}
+		if err == nil {
 			c.Quit()
 			return nil
 		}

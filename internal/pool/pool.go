@@ -17,7 +17,8 @@
 //     next one a quarter of a second after the one before, until one answers, and
 //     all within one ConnectTimeout. When the server there does not let us as far
 //     as MAIL the others are tried in the same Send.
-//   - With TLSMay a handshake that fails is followed by one connection in clear.
+//   - With TLSMay a handshake that fails, or a server that hangs up at STARTTLS, is
+//     followed by one connection in clear.
 //     If that works, that address is spoken to in clear for an hour.
 //   - An address that cannot be reached is left alone for a time that grows from
 //     one second to a minute; meanwhile it is passed over, or Send fails at once

@@ -304,6 +304,40 @@ func TestTLSFallsBack(t *testing.T) {
 	}
 }
 
+// TestTLSHangsUp: a server that ends the connection at STARTTLS, in whatever way,
+// gets mail in clear where that is allowed, and the next one without asking again.
+func TestTLSHangsUp(t *testing.T) {
+	for name, a := range map[string]smtptest.Action{
+		"closed": smtptest.Close(), "reset": smtptest.Reset(), "421": smtptest.Reply("421 4.7.0 no TLS today").ThenClose(),
+		"421, open": smtptest.Reply("421 4.7.0 no TLS today"), "refused, then closed": smtptest.Reply("454 4.7.0 no").ThenClose(),
+		"refused, then reset": smtptest.Reply("502 5.5.1 no").ThenReset(), "garbage": smtptest.Garbage(),
+		"220, then closed": smtptest.Reply("220 go ahead").ThenClose(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := smtptest.New(t, smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(a)))
+			p := pool.New(pool.Options{})
+			run(t, p)
+			to := target(s)
+			to.TLS, to.IdleTimeout = smtpclient.TLSMay, 0
+			for range 2 {
+				res, err := p.Send(t.Context(), to, envelope(1), content())
+				if err != nil || !res.Replies[0].Positive() || res.TLS != "none" {
+					t.Fatal(res, err)
+				}
+			}
+			if s.Connections() != 3 || len(s.Messages()) != 2 {
+				t.Errorf("%d connections, %d messages", s.Connections(), len(s.Messages()))
+			}
+			for _, policy := range []smtpclient.TLSPolicy{smtpclient.TLSEncrypt, smtpclient.TLSVerify} {
+				to.TLS = policy
+				if _, err := p.Send(t.Context(), to, envelope(1), content()); err == nil || len(s.Messages()) != 2 {
+					t.Error("sent in clear though TLS is required")
+				}
+			}
+		})
+	}
+}
+
 // TestSlots: never more connections than MaxConnections, all get their turn,
 // and the connections are shared.
 func TestSlots(t *testing.T) {

@@ -44,7 +44,8 @@ type TLSPolicy uint8
 
 // The policies. Only TLSVerify asks for a valid certificate. With TLSMay a
 // server that does not offer STARTTLS, or refuses it, is spoken to in clear; a
-// handshake that fails ends the connection (Failure.Handshake).
+// handshake that fails, or a server that hangs up at STARTTLS, ends the connection
+// (Failure.Handshake).
 const (
 	TLSNone TLSPolicy = iota
 	TLSMay

@@ -417,8 +417,24 @@ func TestTLS(t *testing.T) {
 			})},
 		},
 		{
-			name: "may, 421", policy: smtpclient.TLSMay, want: "failure at STARTTLS 421 4.0.0",
+			name: "may, broken by a 421", policy: smtpclient.TLSMay, want: "failure at STARTTLS 421 4.0.0",
 			server: []smtptest.Option{smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Reply("421 no")))},
+		},
+		{
+			name: "may, broken: closed", policy: smtpclient.TLSMay, want: "failure at STARTTLS lost",
+			server: []smtptest.Option{smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Close()))},
+		},
+		{
+			name: "may, broken: reset", policy: smtpclient.TLSMay, want: "failure at STARTTLS lost",
+			server: []smtptest.Option{smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Reset()))},
+		},
+		{
+			name: "may, broken: refused and closed", policy: smtpclient.TLSMay, want: "failure at STARTTLS lost",
+			server: []smtptest.Option{smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Reply("454 4.7.0 no").ThenClose()))},
+		},
+		{
+			name: "may, broken: no reply", policy: smtpclient.TLSMay, want: "failure at STARTTLS 451 4.5.0",
+			server: []smtptest.Option{smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Garbage()))},
 		},
 		{
 			name: "injection", policy: smtpclient.TLSMay, want: "failure at STARTTLS lost",

@@ -57,9 +57,9 @@ type Failure struct {
 	Uncertain bool
 	// Fresh is set unless the connection had carried a transaction before.
 	Fresh bool
-	// Handshake is set when the TLS handshake itself failed, or the connection was
-	// lost before the first reply after it: with TLSMay the caller may try again in
-	// clear on a new connection.
+	// Handshake is set when STARTTLS or the TLS handshake failed, or the connection was
+	// lost, closed by a 421 or answered with garbage in between or before the first
+	// reply after it: with TLSMay the caller may try again in clear on a new connection.
 	Handshake bool
 	Addr      string // as in Options
 
@@ -172,6 +172,12 @@ var errGarbled = errors.New("not an SMTP reply")
 
 func garbled(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errGarbled, fmt.Sprintf(format, args...))
+}
+
+// inHandshake marks f as one that may not come without STARTTLS.
+func (f *Failure) inHandshake() *Failure {
+	f.Handshake = !f.aborted
+	return f
 }
 
 // wire breaks the connection off because reading from it or writing to it

@@ -80,16 +80,23 @@ func (c *Client) startTLS() *Failure {
 		return c.failure(StageTLS, nil, errNoSTARTTLS)
 	}
 	if f := c.command(StageTLS, "STARTTLS"); f != nil {
-		return f
+		return f.inHandshake()
 	}
 	switch {
 	case c.res.code == 220:
 	case c.o.TLS == TLSMay && c.res.code != 421 && c.res.class() >= 4:
+		// Some close the connection then. NOOP finds out before mail is at stake.
+		if f := c.command(StageTLS, "NOOP"); f != nil {
+			return f.inHandshake()
+		}
+		if c.res.code == 421 {
+			return c.refused(StageTLS).inHandshake()
+		}
 		return nil
 	case c.res.class() >= 4:
-		return c.refused(StageTLS)
+		return c.refused(StageTLS).inHandshake()
 	default:
-		return c.unexpected(StageTLS)
+		return c.unexpected(StageTLS).inHandshake()
 	}
 	if c.in.buffered() > 0 { // CVE-2011-0411, from the other side
 		return c.failure(StageTLS, nil, errors.New("plaintext behind STARTTLS"))
@@ -98,8 +105,9 @@ func (c *Client) startTLS() *Failure {
 		return f
 	}
 	f := c.hello(c.o.Helo)
-	if f != nil && f.lost && !f.aborted { // only now does a server of TLS 1.3 say that it refuses the handshake
-		f.Stage, f.Handshake = StageTLS, true
+	if f != nil && f.lost { // only now does a server of TLS 1.3 say that it refuses the handshake
+		f.Stage = StageTLS
+		return f.inHandshake()
 	}
 	return f
 }
