@@ -128,6 +128,10 @@ func world() *dns.Memory {
 	m.AddMX("backupghost.test", 10, "ghost.mx.test")
 	m.AddMX("backupghost.test", 20, "self.mx.test")
 	m.AddMX("bücher.test", 10, "hop.test")
+	m.AddMX("address.test", 10, "192.0.2.50")
+	m.AddMX("address6.test", 10, "2001:db8::50")
+	m.AddMX("address6.test", 20, "192.0.2.51")
+	m.AddMX("ouraddress.test", 10, "198.51.100.7")
 	m.AddAddr("dup.test", "192.0.2.1")
 	m.AddMX("dups.test", 10, "dup.test")
 	m.AddMX("dups.test", 20, "dup.test")
@@ -307,6 +311,10 @@ func TestAttempt(t *testing.T) {
 			answers: map[string]any{all(v6, 1): unreachable(), all(v6, 2): unreachable()},
 			want:    "250", tried: []string{all(v6, 1), all(v6, 2), all(v4, 1)},
 		},
+		{name: "address as MX", domain: "address.test", want: "250", tried: []string{"192.0.2.50:25"}},
+		{name: "IPv6 address as MX", domain: "address6.test", want: "250", tried: []string{"[2001:db8::50]:25"}},
+		{name: "IPv6 address as MX left out", domain: "address6.test", change: func(o *Options) { o.NoIPv6 = true }, want: "250", tried: []string{"192.0.2.51:25"}},
+		{name: "our address as MX", domain: "ouraddress.test", want: "550 5.4.6", tried: []string{}},
 		{name: "port", domain: "two.test", change: func(o *Options) { o.Port = 2525 }, want: "250", tried: []string{"[2001:db8::1]:2525"}},
 		{
 			name: "hops in the order given", domain: "nowhere.test",

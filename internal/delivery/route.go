@@ -324,13 +324,16 @@ func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
 // find resolves one host. It may run for several at a time.
 func (w *walk) find(ctx context.Context, h *host) {
 	name := strings.Trim(h.hop.Host, "[]")
-	if a, err := netip.ParseAddr(name); err == nil {
+	a, err := netip.ParseAddr(name)
+	switch {
+	case err == nil:
 		h.addrs = dns.Addresses{List: []netip.Addr{a.Unmap()}, Name: name}
-		return
-	}
-	if w.plan.ours {
+		if !w.plan.named { // by a person, not by the DNS
+			return
+		}
+	case w.plan.ours:
 		h.addrs.List, h.err = w.d.o.Resolver.Host(ctx, h.hop.Host)
-	} else {
+	default:
 		h.addrs, h.err = w.d.o.Resolver.Addresses(ctx, h.hop.Host)
 	}
 	for i, a := range h.addrs.List {

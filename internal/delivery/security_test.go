@@ -434,6 +434,16 @@ func (r *rig) alias(host string, aliasSecure, hostSecure bool) {
 	r.dns.Secure(r.tlsa(host))
 }
 
+// An address in place of an MX's name has no TLSA records, whatever is published.
+func TestDANEOfAddress(t *testing.T) {
+	r := newRig(t)
+	r.dns.MX("d.test", 5, "127.0.0.1")
+	name := r.tlsa("127.0.0.1")
+	r.dns.TLSA(name, 3, 1, 1, make([]byte, 32))
+	r.dns.Secure(name)
+	r.check("an address", r.attempt(), outcome{reply: "250", wanted: "may", got: "no", one: 1, encryptedOnly: true})
+}
+
 func TestMTASTS(t *testing.T) {
 	foreign := []smtptest.Option{smtptest.TLS("other.d.test")}
 	plain := []smtptest.Option{smtptest.Without("STARTTLS")}
@@ -484,6 +494,25 @@ func TestMTASTS(t *testing.T) {
 			name: "hops of a hook have no policy", options: foreign, policy: enforce("other.d.test"),
 			change: func(r *rig) { r.job.Hops = []mail.NextHop{{Host: "127.0.0.1", Port: r.o.Port}} },
 			want:   outcome{reply: "250", wanted: "may", got: "no", one: 1},
+		},
+
+		{
+			name: "enforce, an address as MX", policy: enforce("127.0.0.1", "*.0.0.1", "127.0.0.*"),
+			change: func(r *rig) { r.dns.MX("d.test", 5, "127.0.0.1") },
+			want:   outcome{reply: "451 4.7.5", wanted: "sts"},
+		},
+		{
+			name: "testing, an address as MX", policy: testingOnly("127.0.0.1"), change: func(r *rig) { r.dns.MX("d.test", 5, "127.0.0.1") },
+			want: outcome{reply: "250", wanted: "may", got: "no", one: 1, mistrusted: 1},
+		},
+		{
+			name: "REQUIRETLS, an address as MX", options: []smtptest.Option{smtptest.TLS("127.0.0.1"), smtptest.With("REQUIRETLS")}, policy: enforce("127.0.0.1"),
+			change: func(r *rig) {
+				r.job.Envelope.RequireTLS = true
+				r.resolver(false)
+				r.dns.MX("d.test", 5, "127.0.0.1")
+			},
+			want: outcome{reply: "451 4.7.10", wanted: "verify"},
 		},
 
 		{name: "testing", policy: testingOnly("mx.d.test"), want: outcome{reply: "250", wanted: "may", got: "no", one: 1}},

@@ -147,14 +147,15 @@ func (r *Resolver) readSystem(path string) {
 
 // MX is one mail exchanger.
 type MX struct {
-	Host       string // lower case, A-labels, no trailing dot; "" is the null MX (RFC 7505)
+	Host       string // lower case, A-labels, no trailing dot; an address; "" is the null MX (RFC 7505)
 	Preference int
 	Secure     bool   // the answer that named it was
 	Domain     string // where the aliases of the domain that was asked for end, in the form of Host
 }
 
 // MX returns the mail exchangers of a domain, lowest preference first, each
-// host once. Targets that are no host names (IP addresses above all) are left
+// host once. Where an address stands in place of a name, against RFC 1035 section
+// 3.3.9, the host is that address. Other targets that are no host names are left
 // out; if none remains the error is temporary. A null MX is the only element.
 // An address literal is not a domain: the error is temporary.
 func (r *Resolver) MX(ctx context.Context, domain string) ([]MX, error) {

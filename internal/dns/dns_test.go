@@ -64,8 +64,18 @@ func TestMX(t *testing.T) {
 	s.MX("literal.example", 5, "192.0.2.1")
 	s.MX("literal.example", 7, "-bad.example")
 	s.MX("literal.example", 10, "good.example")
-	s.MX("unusable.example", 5, "192.0.2.1")
-	s.MX("unusable.example", 6, "a b.example")
+	s.MX("unusable.example", 5, "a b.example")
+	s.MX("unusable.example", 7, "0.0.0.0")
+	s.MX("unusable.example", 8, "224.0.0.1")
+	s.MX("unusable.example", 9, "[::]")
+	s.MX("unusable.example", 10, "fe80::1%eth0")
+	s.MX("addresses.example", 1, "192.0.2.1")
+	s.MX("addresses.example", 2, "2001:DB8::1")
+	s.MX("addresses.example", 3, "[192.0.2.2]")
+	s.MX("addresses.example", 4, "[2001:db8::2]")
+	s.MX("addresses.example", 5, "[IPv6:2001:db8:0::3]")
+	s.MX("addresses.example", 6, "::ffff:192.0.2.3")
+	s.MX("addresses.example", 7, "[192.0.2.1]")
 	s.MX("xn--bcher-kva.example", 5, "mx.example")
 	s.A("address-only.example", "192.0.2.1")
 	s.CNAME("alias.example", "sorted.example")
@@ -89,7 +99,17 @@ func TestMX(t *testing.T) {
 		{"alias.example", sorted, "ok"},
 		{"null.example", []MX{{Host: "", Preference: 0, Domain: "null.example"}}, "ok"},
 		{"null-beside.example", []MX{{Host: "mx.example", Preference: 5, Domain: "null-beside.example"}}, "ok"},
-		{"literal.example", []MX{{Host: "good.example", Preference: 10, Domain: "literal.example"}}, "ok"},
+		{"literal.example", []MX{
+			{Host: "192.0.2.1", Preference: 5, Domain: "literal.example"}, {Host: "good.example", Preference: 10, Domain: "literal.example"},
+		}, "ok"},
+		{"addresses.example", []MX{
+			{Host: "192.0.2.1", Preference: 1, Domain: "addresses.example"},
+			{Host: "2001:db8::1", Preference: 2, Domain: "addresses.example"},
+			{Host: "192.0.2.2", Preference: 3, Domain: "addresses.example"},
+			{Host: "2001:db8::2", Preference: 4, Domain: "addresses.example"},
+			{Host: "2001:db8::3", Preference: 5, Domain: "addresses.example"},
+			{Host: "192.0.2.3", Preference: 6, Domain: "addresses.example"},
+		}, "ok"},
 		{"bücher.example", []MX{{Host: "mx.example", Preference: 5, Domain: "xn--bcher-kva.example"}}, "ok"},
 		{"unusable.example", nil, "temporary failure"},
 		{"address-only.example", nil, "NODATA"},

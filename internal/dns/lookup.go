@@ -308,12 +308,31 @@ func exchangers(raw []MX) []MX {
 	seen := map[string]bool{}
 	for _, m := range raw {
 		host, ok := hostName(m.Host)
+		if !ok {
+			host, ok = hostAddress(m.Host)
+		}
 		if ok && !seen[host] && len(all) < maxMX {
 			seen[host] = true
 			all = append(all, MX{Host: host, Preference: m.Preference})
 		}
 	}
 	return all
+}
+
+// hostAddress returns the address that stands where the name of a mail exchanger
+// should: "192.0.2.1.", an IPv6 address as one label, or either in the forms of an
+// address literal (RFC 5321 section 4.1.3).
+func hostAddress(target string) (string, bool) {
+	text := strings.ToLower(strings.TrimSuffix(unescape(target), "."))
+	if n := len(text); n > 2 && text[0] == '[' && text[n-1] == ']' {
+		text = text[1 : n-1]
+	}
+	a, err := netip.ParseAddr(strings.TrimPrefix(text, "ipv6:"))
+	a = a.Unmap()
+	if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+		return "", false
+	}
+	return a.String(), true
 }
 
 // unescape undoes the presentation form (RFC 1035 section 5.1) in which the

@@ -111,6 +111,9 @@ func isHost(name string) bool {
 // Allows reports whether the policy names a mail exchanger. A wildcard stands
 // for exactly one label (RFC 8461 section 4.1).
 func (p *Policy) Allows(mx string) bool {
+	if _, err := netip.ParseAddr(mx); err == nil { // whatever patterns say, it has no name to be certified
+		return false
+	}
 	mx = mail.CanonicalDomain(mx)
 	_, parent, _ := strings.Cut(mx, ".")
 	for _, pattern := range p.MX {

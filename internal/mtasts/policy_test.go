@@ -51,11 +51,12 @@ func TestParse(t *testing.T) {
 }
 
 func TestAllows(t *testing.T) {
-	p := &Policy{MX: []string{"mail.example.com", "*.example.net", "xn--bcher-kva.example"}}
+	p := &Policy{MX: []string{"mail.example.com", "*.example.net", "xn--bcher-kva.example", "192.0.2.1", "*.0.2.2", "2001:db8::1"}}
 	for mx, want := range map[string]bool{
 		"mail.example.com": true, "MAIL.example.com.": true, "a.example.net": true, "bücher.example": true,
 		"xn--bcher-kva.example": true,
 		"other.example.com":     false, "a.mail.example.com": false, "example.net": false, "a.b.example.net": false,
+		"192.0.2.1": false, "192.0.2.2": false, "2001:db8::1": false,
 		"aexample.net": false, "net": false, "": false, "mail.example.com.evil.example": false,
 	} {
 		if got := p.Allows(mx); got != want {

@@ -79,6 +79,7 @@ var kinds = []kind{
 		w.dns.Delay(d, 300*time.Millisecond)
 	}},
 	{name: "mxwithout", fates: "DW", prepare: records(func(s *dnstest.Server, d, mx string) { s.MX(d, 10, mx) })},
+	{name: "mxaddress", fates: "T", prepare: func(w *world, d string) { w.mx(d, 10, w.server(), "") }},
 	{name: "mxservfail", fates: "DW", prepare: records(func(s *dnstest.Server, d, mx string) {
 		s.MX(d, 10, mx)
 		s.Fail(mx, dnstest.ServFail)
@@ -138,6 +139,22 @@ var kinds = []kind{
 	})},
 	{name: "dot4", fates: "DW", prepare: at(smtptest.Dot, smtptest.Reply("452 4.3.1 disk full"))},
 	{name: "dot5", fates: "D", prepare: at(smtptest.Dot, smtptest.Reply("554 5.6.0 spam"))},
+
+	{name: "hangsup", fates: "T", prepare: one(func(w *world) []smtptest.Option {
+		return []smtptest.Option{smtptest.TLS(), w.sickly(smtptest.StartTLS, smtptest.Always(smtptest.Close()))}
+	})},
+	{name: "toomany", fates: "T", prepare: one(func(w *world) []smtptest.Option {
+		var mu sync.Mutex
+		taken := map[[2]int]int{} // recipients of a transaction
+		return []smtptest.Option{w.sickly(smtptest.Rcpt, func(e smtptest.Event) smtptest.Action {
+			mu.Lock()
+			defer mu.Unlock()
+			if taken[[2]int{e.Conn, e.Transaction}]++; taken[[2]int{e.Conn, e.Transaction}] > 1 {
+				return smtptest.Reply("552 too many recipients")
+			}
+			return smtptest.Action{}
+		})}
+	})},
 
 	// Broken protocol.
 	{name: "garbage", fates: "DW", prepare: at(smtptest.Hello, smtptest.Garbage())},
