@@ -169,6 +169,7 @@ type Outbound struct {
 	PoolConcurrencyMax int           // connections to one host
 	LocalMXOK          bool
 	InetPrefer         string // default, v4, v6
+	NextMXOnDeferral   bool   // recipients that an MX defers are offered to the next one
 	MaxTempFailures    int
 	TempFailIntervals  []time.Duration // never nil; empty: no retries
 	Port               int
@@ -283,7 +284,7 @@ func defaults() *Config {
 		Outbound: Outbound{
 			ConcurrencyMax: 100, EnableTLS: true, ReceivedHeader: "Tarishi outbound",
 			ConnectTimeout: 30 * time.Second, PoolTimeout: 50 * time.Second, PoolConcurrencyMax: 10,
-			InetPrefer: "default", MaxTempFailures: 13, TempFailIntervals: backOff(13), Port: 25,
+			InetPrefer: "default", NextMXOnDeferral: true, MaxTempFailures: 13, TempFailIntervals: backOff(13), Port: 25,
 			MaxLifetime: 5 * day, MinFree: MinFree{Bytes: 256 << 20, Percent: 1},
 			DelayWarning: 4 * time.Hour, Jitter: 20, Destinations: map[string]*Destination{}, IPv6: true,
 		},

@@ -291,6 +291,7 @@ func outboundINI(c *Config) *schema {
 		{key: "pool_concurrency_max", field: atLeast(&s.PoolConcurrencyMax, 1)},
 		{key: "local_mx_ok", field: boolean(&s.LocalMXOK)},
 		{key: "inet_prefer", field: choice(&s.InetPrefer, "default", "v4", "v6")},
+		{key: "next_mx_on_deferral", field: boolean(&s.NextMXOnDeferral)},
 		{key: "maxTempFailures", field: number(&s.MaxTempFailures, 1, 1000), was: []string{"outbound.maxTempFailures"}},
 		{key: "temp_fail_intervals", field: intervals(&s.TempFailIntervals), was: []string{"outbound.temp_fail_intervals"}},
 		{key: "port", field: port(&s.Port)},

@@ -8,7 +8,9 @@
 // MX nor address, the null MX, a domain whose best MX is this host, and one of
 // which no MX has REQUIRETLS that the message asks for. All that
 // goes wrong before MAIL, refusals included, moves on to the next address or MX,
-// and the last of these failures is the deferral when none is left. Once the
+// and the last of these failures is the deferral when none is left. So do, with
+// NextAfterDeferral, the recipients that a host answers with a 4yz (RFC 5321 section
+// 5.1), but for the hosts of smtp_forward.ini. Once the
 // final dot was sent and no reply to it came, nothing else is tried: the message
 // may have been taken.
 //
@@ -78,6 +80,7 @@ type Options struct {
 	PoolTimeout        time.Duration    // how long a connection is kept idle; 0: not at all
 	PoolConcurrencyMax int              // connections per host; 0: no cap
 	PublicIP           netip.Addr       // ours behind NAT; zero: none
+	NextAfterDeferral  bool             // recipients that a host defers are offered to the next one
 
 	// TLSConfig returns the configuration of a new connection to a next hop, that
 	// shows our certificate or does not; nil: the default. BackendTLS does for hops
@@ -148,15 +151,10 @@ type Result struct {
 	// answer: it may have been taken.
 	Uncertain bool
 
-	// The last address that was tried; empty if it never came to that. Host is
-	// the MX's name, or the path of a socket.
-	Host, IP      string
-	Port          int
-	Mode          mail.Protocol
-	TLS           string // "none", or version and cipher; "": not known
-	Authenticated bool
-	Reused        bool
-	DSN           bool // the next hop has been told what NOTIFY asks for
+	// Via is the last address that was tried; empty if it never came to that. By has
+	// for each recipient the one that Replies is from, where a server answered.
+	Via
+	By []*Via
 
 	Tried []mail.NextHop // every hop that was tried, each once
 
@@ -170,12 +168,24 @@ type Result struct {
 	// Local is set when nothing failed but this host: it has no such outbound
 	// address, or no socket. The outcome says nothing about the destination.
 	Local bool
+}
 
-	// PolicyWanted is the TLS policy of the last address that was tried:
-	// "none", "may", "encrypt", "verify", "dane" or "sts". When none was, it is the
-	// policy that kept us from a host, or "".
-	// PolicyGot is what authenticated the server there: "dane", "pkix" or "no";
-	// "" when it was not reached.
+// Via is an address that was tried.
+type Via struct {
+	Host          string // the MX's name, or the path of a socket
+	IP            string
+	Port          int
+	Mode          mail.Protocol
+	TLS           string // "none", or version and cipher; "": not known
+	Authenticated bool
+	Reused        bool
+	DSN           bool // the next hop has been told what NOTIFY asks for
+
+	// PolicyWanted is the TLS policy there: "none", "may", "encrypt", "verify",
+	// "dane" or "sts". When no address was tried, it is the policy that kept us from a
+	// host, or "".
+	// PolicyGot is what authenticated the server: "dane", "pkix" or "no"; "" when it
+	// was not reached.
 	PolicyWanted, PolicyGot string
 }
 
@@ -203,76 +213,6 @@ func (d *Delivery) Attempt(ctx context.Context, j Job, p *Plan) Result {
 	return res
 }
 
-// try goes through the places until one answers for the recipients, which sets
-// res.Replies. Otherwise it returns the reply for all of them.
-func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.Reply {
-	w := &walk{d: d, job: j, plan: p, bind: d.bind(j)}
-	var last *reply.Reply
-	lacking, tried := 0, 0 // REQUIRETLS
-	for c := range w.places(ctx) {
-		if ctx.Err() != nil {
-			break
-		}
-		tried++
-		res.at(c)
-		sent, err := d.o.Sender.Send(ctx, d.target(j, c), j.Envelope, j.Content)
-		res.TLS, res.Authenticated, res.Reused, res.DSN = sent.TLS, sent.Authenticated, sent.Reused, sent.DSN
-		if err == nil {
-			res.Local = false
-			res.from(sent.Addr)
-			res.PolicyGot = c.security.got(sent)
-			d.told(j, c, sent)
-			replies := classify(sent.Replies, len(j.Envelope.Recipients))
-			res.Throttled = res.Throttled || throttled(replies)
-			if !closing(replies) {
-				res.Reached, res.Replies = true, replies
-				return nil
-			}
-			last = replies[0]
-			continue
-		}
-		last = temporary(reply.From(err))
-		if j.Envelope.RequireTLS && last.Status() == lacksRequireTLS {
-			lacking++
-		}
-		var f *smtpclient.Failure
-		known := errors.As(err, &f)
-		if known {
-			res.from(f.Addr)
-		}
-		d.log.Debug("next hop failed", zap.String("uuid", string(j.Envelope.ID)), zap.String("domain", j.Domain),
-			zap.Stringer("hop", c.hop), zap.String("ip", res.IP), zap.String("policy", c.security.wanted), zap.Error(err))
-		fault := ownFault(f, c.hop.Bind)
-		res.Local = (!known || fault != nil) && (tried == 1 || res.Local)
-		if !known {
-			return last // a local problem: another address has it too
-		}
-		if fault != nil {
-			last = fault
-			continue // with another local address, maybe
-		}
-		res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || unauthenticated(f) ||
-			f.Stage == smtpclient.StageTLS && c.security.policy > smtpclient.TLSMay
-		res.Throttled = res.Throttled || !f.Unreachable() && slows(f)
-		if unreadable(f) {
-			return last
-		}
-		if f.Uncertain {
-			res.Uncertain = true
-			return reply.New(451, "4.4.2", "Connection lost before the reply to the message, which may have been taken").Because(err)
-		}
-	}
-	res.Reached = res.Reached || w.refused != nil
-	switch {
-	case last == nil:
-		res.PolicyWanted = w.wanted
-		return w.unusable()
-	case lacking == tried && w.refused == nil && w.failed == nil && ctx.Err() == nil: // RFC 8689 section 4.2.1
-		return reply.Newf(550, "5.7.30", "REQUIRETLS support required, and no MX of %s has it", j.Domain)
-	}
-	return last
-}
-
 // lacksRequireTLS is the status of a server that was verified and does not offer
 // REQUIRETLS.
 var lacksRequireTLS = reply.Enhanced{4, 7, 30}
@@ -291,27 +231,6 @@ func (d *Delivery) told(j Job, c place, sent smtpclient.Result) {
 // unreadable reports whether the content, not the connection, was at fault.
 func unreadable(f *smtpclient.Failure) bool {
 	return f.Stage == smtpclient.StageContent && f.Reply == nil && f.Deferral().Status() == reply.Enhanced{4, 3, 0}
-}
-
-// at notes which place is being tried.
-func (res *Result) at(c place) {
-	res.Host, res.IP, res.Port, res.Mode = c.hop.Host, "", 0, c.hop.Protocol
-	if c.hop.Path != "" {
-		res.Host = c.hop.Path
-	} else {
-		res.IP, res.Port = c.addrs[0].String(), port(c.hop)
-	}
-	res.PolicyWanted, res.PolicyGot = c.security.wanted, ""
-	if n := len(res.Tried); n == 0 || res.Tried[n-1].String() != c.hop.String() {
-		res.Tried = append(res.Tried, c.hop)
-	}
-}
-
-// from notes which of a host's addresses it was in the end.
-func (res *Result) from(addr string) {
-	if a, err := netip.ParseAddrPort(addr); err == nil {
-		res.IP = a.Addr().String()
-	}
 }
 
 func port(h mail.NextHop) int {

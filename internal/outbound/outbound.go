@@ -189,6 +189,7 @@ func New(o Options) *Outbound {
 			Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig, BackendTLS: o.BackendTLS,
 			ConnectTimeout: o.ConnectTimeout, PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
 			PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: o.NoIPv6,
+			NextAfterDeferral: o.Config.NextMXOnDeferral,
 		}),
 		pid:      os.Getpid(),
 		wake:     make(chan struct{}, 1),

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/delivery"
 	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
 	"tarishi/internal/maillog"
@@ -50,6 +51,42 @@ func (a *attempt) deliver(ctx context.Context, recipients []int) {
 		return
 	}
 	a.settle(recipients)
+	for _, some := range a.byHost(recipients) {
+		a.announce(ctx, some)
+	}
+}
+
+// byHost puts recipients with replies of the same host together, in order of
+// appearance.
+func (a *attempt) byHost(recipients []int) [][]int {
+	if len(a.res.By) == 0 {
+		return [][]int{recipients}
+	}
+	var all [][]int
+	place := map[*delivery.Via]int{}
+	for _, i := range recipients {
+		via := a.res.By[i]
+		at, ok := place[via]
+		if !ok {
+			at = len(all)
+			place[via] = at
+			all = append(all, nil)
+		}
+		all[at] = append(all[at], i)
+	}
+	return all
+}
+
+// turnTo makes a.res tell of the host that replied about a recipient.
+func (a *attempt) turnTo(i int) {
+	if i < len(a.res.By) && a.res.By[i] != nil {
+		a.res.Via = *a.res.By[i]
+	}
+}
+
+// announce tells of recipients that one host took.
+func (a *attempt) announce(ctx context.Context, recipients []int) {
+	a.turnTo(recipients[0])
 	line := a.line(a.made())
 	for _, same := range groups(recipients, a.res.Replies) {
 		a.o.o.Mail.Delivered(line, a.addresses(same), clip(a.res.Replies[same[0]].String()))
@@ -115,8 +152,9 @@ func (a *attempt) warn(ctx context.Context, recipients []int) {
 
 // putOff records that recipients wait until next, as one delivery.
 func (a *attempt) putOff(recipients []int, replies []*reply.Reply, attempts int, next time.Time) {
-	line := a.line(attempts)
 	for _, same := range groups(recipients, replies) {
+		a.turnTo(same[0])
+		line := a.line(attempts)
 		index := make([]int, len(same))
 		for n, i := range same {
 			index[n] = a.index[i]
@@ -172,9 +210,9 @@ func (a *attempt) fail(ctx context.Context, recipients []int) {
 // is no DSN, if there is none.
 func (a *attempt) give(recipients []int, reason string) {
 	a.settle(recipients)
-	line := a.line(a.made())
 	for _, same := range groups(recipients, a.res.Replies) {
-		a.o.o.Mail.Failed(line, a.addresses(same), clip(a.reason(same[0])))
+		a.turnTo(same[0])
+		a.o.o.Mail.Failed(a.line(a.made()), a.addresses(same), clip(a.reason(same[0])))
 	}
 	if reason != "" {
 		a.o.o.Mail.NoDSN(string(a.env.ID), reason)
@@ -199,6 +237,7 @@ func (a *attempt) reason(i int) string {
 func (a *attempt) results(recipients []int) []hook.RecipientResult {
 	all := make([]hook.RecipientResult, len(recipients))
 	for n, i := range recipients {
+		a.turnTo(i)
 		all[n] = hook.RecipientResult{Recipient: a.env.Recipients[i], Reply: a.res.Replies[i], Host: a.remote()}
 	}
 	return all

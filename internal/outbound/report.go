@@ -99,10 +99,10 @@ func (o *Outbound) shown(ctx context.Context, env *mail.Envelope, c mail.Content
 // enqueues it.
 func (a *attempt) tell(ctx context.Context, recipients []int, action string) (mail.Pending, error) {
 	r := a.o.newReport(&a.env, a.content)
-	remote := a.remote()
 	for _, i := range recipients {
+		a.turnTo(i)
 		r.Recipients = append(r.Recipients, dsn.Recipient{
-			Recipient: a.env.Recipients[i], Action: action, Reply: a.res.Replies[i], RemoteMTA: remote,
+			Recipient: a.env.Recipients[i], Action: action, Reply: a.res.Replies[i], RemoteMTA: a.remote(),
 			Expired: action == dsn.Failed && a.res.Replies[i].Temporary(), LastAttempt: r.Date,
 		})
 		if action == dsn.Delayed && a.policy.MaxLifetime > 0 {

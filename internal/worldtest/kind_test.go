@@ -116,6 +116,10 @@ var kinds = []kind{
 			return smtptest.Action{}
 		})}
 	})},
+	{name: "firstdefers", fates: "T", prepare: func(w *world, d string) {
+		w.mx(d, 10, "mx1."+d, w.server(w.sickly(smtptest.Dot, smtptest.Always(smtptest.Reply("452 4.3.1 disk full")))))
+		w.mx(d, 20, "mx2."+d, w.server())
+	}},
 	{name: "onemessage", fates: "T", prepare: one(func(w *world) []smtptest.Option {
 		return []smtptest.Option{w.sickly(smtptest.Mail, func(e smtptest.Event) smtptest.Action {
 			if e.Transaction > 1 {

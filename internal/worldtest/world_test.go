@@ -268,7 +268,7 @@ func newRelay(t *testing.T, w *world, dir string) *relay {
 		PoolTimeout: 10 * time.Second, PoolConcurrencyMax: 5, Grace: 20 * time.Second, ReplyGrace: 20 * time.Second, Jitter: 0.2,
 		Config: &conf.Outbound{
 			TempFailIntervals: []time.Duration{500 * time.Millisecond, time.Second}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
-			Destinations: w.sections,
+			Destinations: w.sections, NextMXOnDeferral: true,
 		},
 		Queue: q, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: impatient{p, w.silent, &w.healed, &r.served}, Mail: maillog.New(log), Log: log,
 	})
