@@ -43,12 +43,16 @@ func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.
 			continue
 		}
 		if done, final := o.at(ctx, c); done {
-			return final
+			if res.Replies == nil {
+				return final
+			}
+			break
 		}
 	}
 	res.Reached = res.Reached || w.refused != nil
 	switch {
-	case res.Replies != nil:
+	case res.Replies != nil: // what another host took in the end is no reason to slow down
+		res.Throttled = res.Throttled || throttled(res.Replies)
 		return nil
 	case o.last == nil:
 		res.PolicyWanted = w.wanted
@@ -84,7 +88,7 @@ func (o *offer) at(ctx context.Context, c place) (done bool, final *reply.Reply)
 	res.PolicyGot = c.security.got(sent)
 	o.d.told(o.job, c, sent)
 	replies := classify(sent.Replies, len(o.open))
-	res.Throttled = res.Throttled || throttled(replies)
+	res.Throttled = res.Throttled || slices.ContainsFunc(replies, func(r *reply.Reply) bool { return r.Code == 421 })
 	if closing(replies) {
 		o.last = replies[0]
 		return false, nil

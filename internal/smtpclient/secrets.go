@@ -121,7 +121,7 @@ func (s *secrets) mask(text []byte, login bool) []byte {
 	if out == nil {
 		return text
 	}
-	return append(out, text[copied:]...)
+	return bytes.ToValidUTF8(append(out, text[copied:]...), []byte("?")) // a piece may begin within a character
 }
 
 // at returns the length of the secret that begins at low[i:]; 0: none does.
