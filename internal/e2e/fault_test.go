@@ -119,7 +119,11 @@ func faultTable() []faultRow {
 			}
 		}
 		for _, f := range breaks {
-			add(string(stage)+": "+f.name, section, stages[stage], append(peer, once(stage, f.action))...)
+			r := add(string(stage)+": "+f.name, section, stages[stage], append(peer, once(stage, f.action))...)
+			if stage == smtptest.StartTLS { // as a handshake that fails
+				r.want = "250 "
+				add("starttls required: "+f.name, encrypt, `451 4\.[57]\.[05] `, append(peer, once(stage, f.action))...)
+			}
 		}
 	}
 	add("handshake fails", tls, "250 ", smtptest.TLS(), once(smtptest.StartTLS, smtptest.BreakTLS()))
@@ -227,6 +231,9 @@ func faultTable() []faultRow {
 		add("second mail: "+f.name, "", "250 ", secondMail(f.action)).atOnce = true
 	}
 	for _, f := range breaks[10:12] {
+		add("second mail: "+f.name, "", "250 ", secondMail(f.action)).atOnce = true
+	}
+	for _, f := range refusals { // the first message's fault, maybe
 		add("second mail: "+f.name, "", "250 ", secondMail(f.action)).atOnce = true
 	}
 	return rows
