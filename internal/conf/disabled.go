@@ -1,35 +1,59 @@
 package conf
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 )
 
-// lookAgain is how often outbound.ini is looked at for a change of disabled.
+// lookAgain is how often the places of disabled are looked at for a change.
 const lookAgain = 2 * time.Second
 
-// Disabled follows outbound.ini's key disabled in the file while the daemon
-// runs. Its methods may be called from any goroutine.
+// disabledFile is Haraka's old place of outbound.ini's key disabled.
+const disabledFile = "outbound.disabled"
+
+// Disabled follows outbound.ini's key disabled, and the flat file of old, while
+// the daemon runs: delivery is disabled if either says so. Its methods may be
+// called from any goroutine.
 type Disabled struct {
-	path     string
 	now      func() time.Time
 	complain func(Problem)
 
-	mu      sync.Mutex
-	on      bool
-	looked  time.Time
-	changed time.Time // of the file as it was read last; zero: there is none
-	size    int64
+	mu     sync.Mutex
+	looked time.Time
+	places [2]disabledPlace // outbound.ini, outbound.disabled
 }
 
-// FollowDisabled returns what c says, until the file says something else.
+// disabledPlace is one file that may say that delivery is disabled.
+type disabledPlace struct {
+	path string
+	// read returns what a file that is there says.
+	read func(data []byte) (on bool, p Problem, ok bool)
+	// removable says that removing the file means false. It must be missing twice
+	// in a row: a file that is being replaced is not there for a moment.
+	removable bool
+	missing   bool // at the last look
+
+	on       bool      // what it said last
+	modified time.Time // of the file as it was read last; zero: there was none
+	size     int64
+}
+
+// FollowDisabled returns what c says, until the files say something else.
 // complain is told of a value that cannot be read, which changes nothing.
 func (c *Config) FollowDisabled(now func() time.Time, complain func(Problem)) *Disabled {
-	d := &Disabled{path: filepath.Join(c.ConfigDir, outboundFile), now: now, complain: complain, on: c.Outbound.Disabled}
-	if info, err := os.Stat(d.path); err == nil {
-		d.changed, d.size = info.ModTime(), info.Size()
+	d := &Disabled{now: now, complain: complain, places: [2]disabledPlace{
+		{path: filepath.Join(c.ConfigDir, outboundFile), read: disabledKey},
+		{path: filepath.Join(c.ConfigDir, disabledFile), read: disabledLine, removable: true, missing: true},
+	}}
+	for i := range d.places {
+		d.places[i].look(func(Problem) {}) // Load has complained
+	}
+	if d.places[0].modified.IsZero() { // c was read from elsewhere
+		d.places[0].on = c.Outbound.Disabled && !d.places[1].on
 	}
 	d.looked = now()
 	return d
@@ -39,30 +63,58 @@ func (c *Config) FollowDisabled(now func() time.Time, complain func(Problem)) *D
 func (d *Disabled) On() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := d.now()
-	if now.Sub(d.looked) < lookAgain {
-		return d.on
-	}
-	d.looked = now
-	info, err := os.Stat(d.path)
-	if err != nil || info.ModTime().Equal(d.changed) && info.Size() == d.size {
-		return d.on // a file that is being replaced is not there for a moment
-	}
-	data, err := os.ReadFile(d.path)
-	if err != nil {
-		return d.on
-	}
-	d.changed, d.size = info.ModTime(), info.Size()
-	k := parseINI(data).section("main").key("disabled")
-	on := false
-	if k != nil {
-		p := Problem{File: place(outboundFile), Line: k.line, Key: k.name}
-		if p, ok := assign(p, boolean(&on), k); !ok {
-			if d.complain(p); !p.Warning {
-				return d.on
-			}
+	if now := d.now(); now.Sub(d.looked) >= lookAgain {
+		d.looked = now
+		for i := range d.places {
+			d.places[i].look(d.complain)
 		}
 	}
-	d.on = on
-	return d.on
+	return d.places[0].on || d.places[1].on
+}
+
+// look reads the file again if it changed.
+func (f *disabledPlace) look(complain func(Problem)) {
+	info, err := os.Stat(f.path)
+	was := f.missing
+	f.missing = errors.Is(err, fs.ErrNotExist)
+	switch {
+	case f.missing && was && f.removable:
+		f.on, f.modified, f.size = false, time.Time{}, 0
+		return
+	case err != nil || info.ModTime().Equal(f.modified) && info.Size() == f.size:
+		return
+	}
+	data, err := os.ReadFile(f.path)
+	if err != nil {
+		return
+	}
+	f.modified, f.size = info.ModTime(), info.Size()
+	on, p, ok := f.read(data)
+	if !ok {
+		complain(p)
+	}
+	if ok || p.Warning {
+		f.on = on
+	}
+}
+
+// disabledKey reads outbound.ini.
+func disabledKey(data []byte) (on bool, p Problem, ok bool) {
+	k := parseINI(data).section("main").key("disabled")
+	if k == nil {
+		return false, p, true
+	}
+	p, ok = assign(Problem{File: place(outboundFile), Line: k.line, Key: k.name}, boolean(&on), k)
+	return on, p, ok
+}
+
+// disabledLine reads the flat file.
+func disabledLine(data []byte) (on bool, p Problem, ok bool) {
+	lines := parseList(data)
+	if len(lines) == 0 {
+		return false, p, true
+	}
+	k := &iniKey{name: "disabled", line: lines[0].line, values: []string{lines[0].text}}
+	p, ok = assign(Problem{File: place(disabledFile), Line: k.line}, boolean(&on), k)
+	return on, p, ok
 }

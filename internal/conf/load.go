@@ -213,7 +213,7 @@ func (l *loader) old(file string, e *entry) {
 		switch {
 		case !e.active():
 			note.Text = e.note
-		case set:
+		case set && !(e.either && isTrue(k.values[0])):
 			note.Text = "is not read: " + newer + " sets " + target
 		default:
 			set = true

@@ -40,6 +40,20 @@ func TestOldFiles(t *testing.T) {
 		t.Errorf("\n got %s\nwant %s", got, w)
 	}
 
+	// What the shipped outbound.ini sets is not looked for elsewhere; a flat file
+	// that disables delivery counts beside it.
+	c, texts = load(t, files{
+		"outbound.disabled": "true", "outbound.concurrency_max": "9\r\n", "outbound.temp_fail_intervals": "1m, 5m*2", "outbound.ipv6_enabled": "false",
+		"outbound.ini": "disabled=false\nconcurrency_max=3",
+	})
+	if o := c.Outbound; !o.Disabled || o.ConcurrencyMax != 3 || len(o.TempFailIntervals) != 3 || o.IPv6 || len(texts) != 4 {
+		t.Error(o, texts)
+	}
+	c, texts = load(t, files{"outbound.disabled": "false", "outbound.ini": "disabled=true"})
+	if !c.Outbound.Disabled || len(texts) != 1 || !strings.Contains(texts[0], "is not read: config/outbound.ini sets disabled") {
+		t.Error(c.Outbound.Disabled, texts)
+	}
+
 	c, texts = load(t, files{"databytes": "1000", "connection.ini": "[max]\nbytes=5", "outbound.temp_fail_intervals": "1m", "smtp.ini": "spool_after=7", "spool_after": "8"})
 	if c.Connection.MaxBytes != 5 || len(c.Outbound.TempFailIntervals) != 1 || c.Connection.SpoolAfter != 7 || len(texts) != 4 {
 		t.Error(c.Connection, texts)

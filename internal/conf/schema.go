@@ -36,6 +36,7 @@ type entry struct {
 	// was names the older places of the setting, the newest first: a flat
 	// file, or FILE.ini:SECTION:KEY.
 	was    []string
+	either bool   // a true in an older place counts even where the file itself says false
 	hidden bool   // not printed: another key shows its effect
 	once   string // a second one is an error, and was probably meant to be this
 }
@@ -281,7 +282,7 @@ func dnsINI(c *Config) *schema {
 func outboundINI(c *Config) *schema {
 	s := &c.Outbound
 	return &schema{file: outboundFile, named: true, entries: []entry{
-		{key: "disabled", field: boolean(&s.Disabled), was: []string{"outbound.disabled"}},
+		{key: "disabled", field: boolean(&s.Disabled), was: []string{disabledFile}, either: true},
 		{key: "concurrency_max", field: atLeast(&s.ConcurrencyMax, 1), was: []string{"outbound.concurrency_max"}},
 		{key: "enable_tls", field: boolean(&s.EnableTLS), was: []string{"outbound.enable_tls"}},
 		{key: "always_split", field: boolean(&s.AlwaysSplit), was: []string{"outbound.always_split"}},
