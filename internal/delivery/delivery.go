@@ -240,10 +240,10 @@ func port(h mail.NextHop) int {
 	return h.Port
 }
 
-// target says how to talk to a place. A hop's own settings win over the
-// transaction's notes, and those over the job's settings.
+// target says how to talk to a place, whose hop has what the transaction's notes
+// say already: its own settings win over those, and they over the job's settings.
 func (d *Delivery) target(j Job, c place) pool.Target {
-	env, h, sec := j.Envelope, c.hop, c.security
+	h, sec := c.hop, c.security
 	o := smtpclient.Options{
 		Network:        "tcp",
 		Host:           cmp.Or(sec.name, h.Host),
@@ -253,7 +253,7 @@ func (d *Delivery) target(j Job, c place) pool.Target {
 		Verify:         sec.verify,
 		VerifyKey:      sec.key,
 		Bind:           h.Bind,
-		Helo:           cmp.Or(h.Helo, env.Notes.String("outbound_helo"), j.Settings.Helo, d.o.Me),
+		Helo:           cmp.Or(h.Helo, j.Settings.Helo, d.o.Me),
 		Forwards:       h.Forwards,
 		AuthType:       h.AuthType,
 		AuthUser:       h.AuthUser,

@@ -457,7 +457,7 @@ func TestTarget(t *testing.T) {
 			},
 		},
 		{
-			name: "a bad note is ignored", hop: mail.NextHop{Host: public.String()}, notes: mail.Notes{"outbound_ip": "x"},
+			name: "bad notes are passed over", hop: mail.NextHop{Host: public.String()}, notes: mail.Notes{"outbound_ip": "x", "outbound_helo": "no name"},
 			want: smtpclient.Options{Addr: "192.0.2.1:25", Host: "192.0.2.1", TLS: smtpclient.TLSMay, Helo: "me.test"},
 		},
 		{

@@ -30,7 +30,8 @@ type offer struct {
 // try goes through the places until every recipient has the reply that counts.
 // Without any from a server it returns the reply for all of them.
 func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.Reply {
-	w := &walk{d: d, job: j, plan: p, bind: d.bind(j)}
+	w := &walk{d: d, job: j, plan: p}
+	w.bind, w.helo = d.source(j)
 	o := &offer{walk: w, res: res, answered: map[mail.NextHop]bool{}, grey: map[int]int{}}
 	for i := range j.Envelope.Recipients {
 		o.open = append(o.open, i)

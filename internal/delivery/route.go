@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -72,6 +74,7 @@ type walk struct {
 	job  Job
 	plan *Plan
 	bind netip.Addr // of hops that have none
+	helo string     // likewise; "": the job's
 
 	failed  error        // a temporary failure of the DNS
 	refused *reply.Reply // a host that a policy keeps us from
@@ -298,6 +301,7 @@ func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
 		if !hop.Bind.IsValid() {
 			hop.Bind = w.bind
 		}
+		hop.Helo = cmp.Or(hop.Helo, w.helo)
 		hosts[i].hop = hop
 		if hop.Path != "" {
 			continue
@@ -385,17 +389,52 @@ func (w *walk) unusable() *reply.Reply {
 	return reply.Newf(451, "4.4.4", "No %s has an address%s", what, reach).Because(errors.New("looked for " + strings.Join(w.plan.Hosts(), ", ")))
 }
 
-// bind returns the local address that the transaction's notes ask for, or else
-// the settings.
-func (d *Delivery) bind(j Job) netip.Addr {
-	s := j.Envelope.Notes.String("outbound_ip")
-	if s == "" {
-		return j.Settings.Bind
+// source returns the local address and the EHLO name that the transaction's notes
+// ask for, or else the settings' address. A note that is neither is passed over,
+// with a line that says so.
+func (d *Delivery) source(j Job) (bind netip.Addr, helo string) {
+	passOver := func(note string, value any, why string) {
+		d.log.Warn("notes."+note+" is passed over: it is no "+why, zap.String("uuid", string(j.Envelope.ID)), zap.String("value", fmt.Sprintf("%.200v", value)))
 	}
-	a, err := netip.ParseAddr(s)
-	if err != nil {
-		d.log.Warn("notes.outbound_ip is no IP address", zap.String("uuid", string(j.Envelope.ID)), zap.String("value", s))
-		return j.Settings.Bind
+	bind = j.Settings.Bind
+	if v := j.Envelope.Notes.Get(NoteIP); v != nil && v != "" {
+		s, _ := v.(string)
+		if a, err := netip.ParseAddr(s); err == nil {
+			bind = a
+		} else {
+			passOver(NoteIP, v, "IP address")
+		}
 	}
-	return a
+	if v := j.Envelope.Notes.Get(NoteHelo); v != nil && v != "" {
+		s, _ := v.(string)
+		var ok bool
+		if helo, ok = HeloName(s); !ok {
+			passOver(NoteHelo, v, "host name or address literal")
+		}
+	}
+	return bind, helo
+}
+
+// The notes of a transaction that choose the local address and the EHLO name, as
+// Haraka has them.
+const (
+	NoteIP   = "outbound_ip"
+	NoteHelo = "outbound_helo"
+)
+
+// HeloName returns a name as it may be said in EHLO (RFC 5321 section 4.1.1.1), a
+// host name with A-labels or an address literal; "" and false if it is neither.
+func HeloName(name string) (string, bool) {
+	if _, ok := (mail.Address{Domain: name}).Literal(); ok {
+		return name, true
+	}
+	ascii := strings.TrimSuffix(name, ".")
+	if strings.ContainsFunc(ascii, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		ascii = mail.CanonicalDomain(ascii)
+	}
+	if ascii == "" || len(ascii) > 255 || strings.Contains(ascii, "..") || ascii[0] == '.' ||
+		strings.Trim(ascii, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
+		return "", false
+	}
+	return ascii, true
 }

@@ -160,10 +160,13 @@ type Event struct {
 	Argument  string            // vrfy, noop, unrecognized_command: what stands behind the verb
 	Text      string            // queue_ok: the reply's text; deferred, bounce: the reason
 
-	Delay   time.Duration     // deferred: until the next attempt
-	Failed  []RecipientResult // deferred, bounce: these recipients and why
-	Success *DeliveredParams  // delivered
-	Denied  *DeniedParams     // deny
+	Delay  time.Duration     // deferred: until the next attempt
+	Failed []RecipientResult // deferred, bounce: these recipients and why
+	// Of Failed, at bounce: Haraka's deferred_rcpt, which were deferred once too
+	// often or for too long, and bounced_rcpt, which were refused for good.
+	Deferred, Bounced []RecipientResult
+	Success           *DeliveredParams // delivered
+	Denied            *DeniedParams    // deny
 }
 
 // RecipientResult is what became of one recipient in an attempt.

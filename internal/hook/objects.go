@@ -126,7 +126,9 @@ func (t *Transaction) SkipsPlugin(name string) bool {
 type Delivery struct {
 	mail.Envelope        // Recipients: only those of this delivery; see Notes for its own
 	Domain        string // the destination: lower case, A-labels
-	Attempts      int    // earlier attempts that ended in a deferral
+	// Attempts are those that ended in a deferral: earlier ones, and at deferred, or
+	// at bounce after a deferral too many, the one that the hook is about.
+	Attempts int
 	// Notes are for plugins. They, ForceTLS and what is changed in the Envelope's
 	// Notes last until the delivery is done with: the queue keeps them with each
 	// deferral, as JSON, so a number is a float64 after a restart. What is no JSON,

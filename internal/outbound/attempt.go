@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -466,13 +467,30 @@ func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 			a.log("get_mx gave no next hop", zap.String("plugin", v.Plugin), zap.String("domain", domain), zap.Error(err))
 			return nil, reply.Newf(451, "4.3.5", "No MX for %s", domain).Because(err), false
 		}
-		return hops, nil, false
+		return a.inOrder(hops), nil, false
 	case hook.Deny, hook.DenyDisconnect:
 		return nil, answer(v, reply.Newf(550, "5.1.2", "No MX for %s", domain)), false
 	case hook.DenySoft, hook.DenySoftDisconnect:
 		return nil, answer(v, reply.Newf(451, "4.1.2", "Temporary MX lookup error for %s", domain)), false
 	}
 	return nil, nil, false
+}
+
+// inOrder returns the next hops of get_mx by their priority, the lowest first, and
+// otherwise as they were given. A name that cannot be said in EHLO is left out.
+func (a *attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
+	hops = slices.Clone(hops)
+	for i := range hops {
+		h := &hops[i]
+		name, ok := delivery.HeloName(h.Helo)
+		if h.Helo != "" && !ok {
+			a.o.o.Log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
+				zap.String("uuid", string(a.unit.ID())), zap.Stringer("hop", *h), zap.String("value", clip(h.Helo)))
+		}
+		h.Helo = name
+	}
+	slices.SortStableFunc(hops, func(x, y mail.NextHop) int { return cmp.Compare(x.Priority, y.Priority) })
+	return hops
 }
 
 // checkHops complains of next hops that no connection can be made to.
@@ -541,7 +559,7 @@ func (a *attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipien
 		return hook.Proceed()
 	}
 	d := &hook.Delivery{
-		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.unit.Attempts(), Notes: a.notes, Content: a.content,
+		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.failures(p, e), Notes: a.notes, Content: a.content,
 		MX: a.res.Tried, ForceTLS: &a.force,
 		Path: func() (string, error) { return a.o.o.Queue.Path(a.unit.ID()) },
 	}
@@ -551,6 +569,15 @@ func (a *attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipien
 	}
 	e.Point, e.Delivery = p, d
 	return c.Run(ctx, p, &e)
+}
+
+// failures is Haraka's num_failures: it counts the deferral that hook deferred is
+// about, and the one too many that hook bounce is about.
+func (a *attempt) failures(p hook.Point, e hook.Event) int {
+	if p == hook.OnDeferred || p == hook.OnBounce && len(e.Deferred) > 0 && !a.unit.Expired() {
+		return a.unit.Attempts() + 1
+	}
+	return a.unit.Attempts()
 }
 
 // open returns the recipients that are not accounted for.

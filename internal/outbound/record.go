@@ -179,7 +179,7 @@ func (a *attempt) fail(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
 	}
-	v := a.hook(ctx, hook.OnBounce, hook.Event{Text: a.reason(recipients[0]), Failed: a.results(recipients)}, recipients)
+	v := a.bounce(ctx, recipients)
 	var told []int
 	for _, i := range recipients {
 		if dsn.Wanted(a.env.Recipients[i], dsn.Failed) {
@@ -204,6 +204,19 @@ func (a *attempt) fail(ctx context.Context, recipients []int) {
 		defer a.o.Enqueue(p)
 		a.give(recipients, "")
 	}
+}
+
+// bounce runs the hook of that name.
+func (a *attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
+	e := hook.Event{Text: a.reason(recipients[0]), Failed: a.results(recipients)}
+	for _, r := range e.Failed {
+		if r.Reply.Permanent() {
+			e.Bounced = append(e.Bounced, r)
+		} else {
+			e.Deferred = append(e.Deferred, r)
+		}
+	}
+	return a.hook(ctx, hook.OnBounce, e, recipients)
 }
 
 // give gives recipients up: whoever is to be told has been. reason is why there
