@@ -12,6 +12,10 @@ type Notes map[string]any
 // is remembered of its deliveries. Plugins do not see it.
 const DeliveryNotes = "outbound_deliveries"
 
+// ImportedNotes is the key below which the notes of a message that was imported
+// from Haraka's queue say which one it was.
+const ImportedNotes = "haraka_queue"
+
 // Get returns the value at a dotted path such as "queue.wants", or nil.
 func (n Notes) Get(path string) any {
 	var v any = n

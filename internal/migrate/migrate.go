@@ -51,7 +51,7 @@ func (p Problem) Unwrap() error { return p.Err }
 
 // origin is where the notes keep which file a message was.
 const (
-	origin     = "haraka_queue"
+	origin     = mail.ImportedNotes
 	originFile = origin + ".file"
 	originUUID = origin + ".uuid"
 )

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/delivery"
+	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
@@ -39,6 +40,7 @@ type attempt struct {
 	loaded  bool
 	ran     bool // there was an attempt
 	force   atomic.Bool
+	spared  bool // see spare
 	policy  *policy
 	hops    []mail.NextHop // that get_mx gave
 	res     delivery.Result
@@ -61,20 +63,21 @@ type kept struct {
 	notes   mail.Notes     // hook.Delivery.Notes
 	message mail.Notes     // the message's, if they were changed
 	force   bool           // hook.Delivery.ForceTLS
+	spared  bool           // attempt.spared
 	asked   bool           // send_email and get_mx have been asked about this attempt
 	hops    []mail.NextHop // what they gave then
 	stored  string         // what of it the queue remembers
 }
 
-func (k kept) remembered() remembered { return remembered{k.notes, k.message, k.force} }
+func (k kept) remembered() remembered { return remembered{k.notes, k.message, k.force, k.spared} }
 
 func (k kept) nothing() bool {
-	return len(k.notes) == 0 && k.message == nil && !k.force && !k.asked && k.stored == ""
+	return len(k.notes) == 0 && k.message == nil && !k.force && !k.spared && !k.asked && k.stored == ""
 }
 
 // keeps returns what is to be kept; asked: the attempt is still to be made.
 func (a *attempt) keeps(asked bool) kept {
-	k := kept{notes: a.notes, force: a.force.Load(), message: a.was.message, asked: asked, stored: a.was.stored}
+	k := kept{notes: a.notes, force: a.force.Load(), spared: a.spared, message: a.was.message, asked: asked, stored: a.was.stored}
 	if asked {
 		k.hops = a.hops
 	}
@@ -105,6 +108,7 @@ func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
 		a.notes = mail.Notes{}
 	}
 	a.force.Store(a.was.force)
+	a.spared = a.was.spared
 	switch {
 	case u.Expired():
 		a.expire(ctx)
@@ -218,6 +222,10 @@ func (a *attempt) try(ctx context.Context) bool {
 		if ctx.Err() != nil { // what a hook or the resolver says then is not its own
 			return false
 		}
+		if a.spare(refusal) {
+			a.deferImported(ctx, refusal)
+			return
+		}
 		a.res.Replies = a.all(refusal)
 	}
 	return true
@@ -287,6 +295,25 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 	}
 	a.report(out)
 	return nil
+}
+
+// spare reports whether an imported message is to be deferred although its domain
+// does not exist: once, since the site may have routed its mail with a plugin that
+// is not here yet.
+func (a *attempt) spare(refusal *reply.Reply) bool {
+	return !a.spared && refusal.Permanent() && (dns.IsNXDomain(refusal) || dns.IsNoData(refusal)) && a.queued.Get(mail.ImportedNotes) != nil
+}
+
+// deferImported defers what spare spares, for long enough to see to the route. It
+// may be one deferral more than there are waits for.
+func (a *attempt) deferImported(ctx context.Context, refusal *reply.Reply) {
+	r := *refusal
+	r.Code, r.Enhanced = 451, reply.Enhanced{4, 1, 2}
+	a.spared, a.res.Replies = true, a.all(&r)
+	wait, _ := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
+	a.o.o.Log.Warn("imported message goes to a domain that does not exist, it fails at the next attempt: is a route of get_mx missing?",
+		zap.String("uuid", string(a.unit.ID())), zap.String("domain", a.unit.Domain()))
+	a.deferAll(ctx, a.open(), max(wait, importedWait))
 }
 
 // secure reports whether a reply is about anything but TLS that cannot be had.

@@ -3,6 +3,7 @@ package outbound
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -108,6 +109,41 @@ func TestBadHeloOfHop(t *testing.T) {
 			lines := r.logs.FilterMessage("get_mx: bind_helo is passed over: it is no host name or address literal").Len()
 			if got := seen[0].target.Helo; got != want && want != "" || want == "" && got != "me.test" || lines != map[bool]int{true: 1}[want == ""] {
 				t.Errorf("%q: %q, %d lines", helo, got, lines)
+			}
+			r.wantIdle()
+		})
+	}
+}
+
+// TestImportedToNowhere: a message from Haraka's queue whose domain does not exist
+// is deferred once, also if it has been deferred as often as may be and across a
+// restart; another message fails at once.
+func TestImportedToNowhere(t *testing.T) {
+	for _, attempts := range []int{0, len(interval)} {
+		inBubble(t, func(r *rig) {
+			r.start()
+			r.send("x@nowhere.test")
+			if ops := r.queue.takeOps(); len(ops) != 3 || ops[0] != "put <>" {
+				t.Fatal(ops)
+			}
+			env := r.envelope("x@nowhere.test")
+			env.Notes = mail.Notes{mail.ImportedNotes: map[string]any{"file": "1_2_0_3_a"}}
+			p := r.put(env)
+			p.Recipients[0].Attempts = attempts
+			r.queue.takeOps()
+			r.out.Enqueue(p)
+			r.pass(0)
+			ops := r.queue.takeOps()
+			want := fmt.Sprintf("defer [0] attempts %d in 1h0m0s: 451 4.1.2 Nowhere to deliver mail to for domain: nowhere.test", attempts+1)
+			if len(ops) != 1 || !strings.HasPrefix(ops[0], want) {
+				t.Fatal(ops)
+			}
+			r.stop()
+			<-r.ended
+			r.start()
+			r.pass(time.Hour)
+			if ops := r.queue.takeOps(); len(ops) != 3 || ops[0] != "put <>" || ops[1] != "settle [0]" {
+				t.Fatal(ops)
 			}
 			r.wantIdle()
 		})

@@ -17,6 +17,7 @@ type remembered struct {
 	Notes    mail.Notes `json:"notes,omitempty"`  // hook.Delivery.Notes
 	Message  mail.Notes `json:"message,omitzero"` // the message's, if they were changed
 	ForceTLS bool       `json:"force_tls,omitempty"`
+	Spared   bool       `json:"spared,omitempty"` // see attempt.spare
 }
 
 // record is a remembered as it stands in a message's notes, below
@@ -65,6 +66,8 @@ func (a *attempt) recall(notes mail.Notes) mail.Notes {
 		a.notes = a.was.notes
 	}
 	a.force.Store(a.was.force)
+	a.was.spared = was.Spared
+	a.spared = was.Spared
 	if a.was.stored, err = a.was.remembered().text(); err != nil {
 		a.log("notes of a delivery cannot be compared", zap.Error(err))
 	}
@@ -104,7 +107,7 @@ type records map[string]record
 // is enough. one is false if the recipients' records differ.
 func (all records) of(recipients []int) (was remembered, one bool) {
 	var last record
-	force, keys := false, map[string]bool{}
+	force, spared, keys := false, false, map[string]bool{}
 	for _, i := range recipients {
 		var newest record
 		from := ""
@@ -114,12 +117,12 @@ func (all records) of(recipients []int) (was remembered, one bool) {
 			}
 		}
 		keys[from] = true
-		force = force || newest.ForceTLS
+		force, spared = force || newest.ForceTLS, spared || newest.Spared
 		if newest.Version > last.Version {
 			last = newest
 		}
 	}
-	last.ForceTLS = force
+	last.ForceTLS, last.Spared = force, spared
 	return last.remembered, len(keys) <= 1
 }
 

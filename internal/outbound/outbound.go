@@ -124,6 +124,7 @@ const (
 	longestSleep = time.Minute      // the clock may be set, and timers stand still while the machine sleeps
 	localWait    = 5 * time.Minute  // after trouble of our own: a DSN or a settlement that cannot be written
 	unreadable   = 15 * time.Minute // for messages that cannot be loaded
+	importedWait = time.Hour        // at least, see attempt.spare
 )
 
 // Outbound delivers a queue. Use New, then Run.
