@@ -177,6 +177,9 @@ type Outbound struct {
 	MinFree            MinFree // below it no mail is accepted
 
 	DelayWarning time.Duration // after which the sender is told; negative: never
+	DSNWait      time.Duration // for other failures of the same message; 0: none
+	DSNRate      Rate          // reports of failures to one sender, further ones are collected; zero: no bound
+	DSNReturn    string        // without RET: hdrs, full
 	Jitter       int           // percent by which a wait may be longer or shorter
 	// Destinations are the sections, by canonical domain, "*." and one, "mx:"
 	// and a host or "*." and one, or "default". For joins them.
@@ -286,7 +289,7 @@ func defaults() *Config {
 			ConnectTimeout: 30 * time.Second, PoolTimeout: 50 * time.Second, PoolConcurrencyMax: 10,
 			InetPrefer: "default", NextMXOnDeferral: true, MaxTempFailures: 13, TempFailIntervals: backOff(13), Port: 25,
 			MaxLifetime: 5 * day, MinFree: MinFree{Bytes: 256 << 20, Percent: 1},
-			DelayWarning: 4 * time.Hour, Jitter: 20, Destinations: map[string]*Destination{}, IPv6: true,
+			DelayWarning: 4 * time.Hour, DSNWait: 10 * time.Second, DSNRate: Rate{100, time.Hour}, DSNReturn: "hdrs", Jitter: 20, Destinations: map[string]*Destination{}, IPv6: true,
 		},
 		Forward: Forward{
 			Main: ForwardRoute{

@@ -372,6 +372,23 @@ func rate(p *Rate) field {
 	})
 }
 
+// rateOrNone reads a rate or none, which is zero.
+func rateOrNone(p *Rate) field {
+	limit := rate(p)
+	return scalar(func(s string) error {
+		if strings.EqualFold(s, "none") {
+			*p = Rate{}
+			return nil
+		}
+		return limit.set([]string{s})
+	}, func() string {
+		if *p == (Rate{}) {
+			return "none"
+		}
+		return limit.text()[0]
+	})
+}
+
 // delayWarning reads a duration or none, which is negative.
 func delayWarning(p *time.Duration) field {
 	after := duration(p, time.Second)

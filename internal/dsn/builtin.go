@@ -59,17 +59,23 @@ var wordings = map[string]wording{
 // builtIn returns the template for the action that leads.
 func (c *composer) builtIn() []string {
 	w := wordings[c.lead]
+	subject := w.subject
+	if c.several() {
+		subject = c.severalSubject()
+	}
 	t := []string{
 		"From: Mail Delivery System <MAILER-DAEMON@{me}>",
 		"To: {from}",
-		"Subject: " + w.subject,
+		"Subject: " + subject,
 		"Date: {date}",
 		"Message-Id: {msgid}",
 		"Auto-Submitted: auto-replied",
 		"",
-		"This is the mail system at {me}.",
-		"",
 	}
+	if c.several() {
+		return append(t, c.severalText()...)
+	}
+	t = append(t, "This is the mail system at {me}.", "")
 	t = append(append(t, w.intro...), "", "    {extended_reason}")
 	if until := c.retryUntil(); until != "" {
 		t = append(t, "", "If it goes on like this, it will be given up on", until+".")

@@ -37,6 +37,13 @@
 // 1 MiB and was not sent with REQUIRETLS; everything else returns the header
 // section, of which at most 64 KiB are read.
 //
+// # Several messages
+//
+// A report about failures of several messages of one sender, whose recipients have
+// an Of, has a text of its own that lists them by message, and says with each
+// recipient's fields which message it was. Nothing is returned with it. Original
+// then has the sender, and RequireTLS if one of the messages has it.
+//
 // # Non-ASCII
 //
 // A report needs SMTPUTF8 only if the address of the original sender does; it
@@ -80,6 +87,7 @@ type Report struct {
 	Original        *mail.Envelope // of the message that the report is about
 	OriginalContent mail.Content   // nil: nothing is returned
 	Recipients      []Recipient    // whom it tells of; at least one
+	Full            bool           // without RET a failure returns the whole message
 }
 
 // Recipient is one recipient of the original and what became of it.
@@ -91,6 +99,7 @@ type Recipient struct {
 	Expired     bool         // failed because the lifetime of the message is over
 	LastAttempt time.Time    // zero: not told
 	RetryUntil  time.Time    // with Delayed: when it will be given up; zero: not told
+	Of          *Message     // in a report about several messages: which one it is; nil: Report.Original
 }
 
 // Templates are the lines of config/outbound.bounce_message, _html and _image,
@@ -142,6 +151,9 @@ func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
 	returned, err := c.returned()
 	if err != nil {
 		return nil, nil, fmt.Errorf("dsn: original content: %w", err)
+	}
+	if c.several() {
+		t = Templates{}
 	}
 	fields, text := c.template(t)
 	parts := []part{c.explanation(t, text), c.status()}

@@ -62,6 +62,9 @@ func (c *composer) recipient(b *strings.Builder, r *Recipient) {
 		}
 		field("Diagnostic-Code", kind+"; "+c.diagnostic(r.Reply))
 	}
+	if r.Of != nil {
+		r.Of.of(c, field)
+	}
 	if !r.LastAttempt.IsZero() {
 		field("Last-Attempt-Date", rfc5322Date(r.LastAttempt))
 	}

@@ -38,6 +38,7 @@ type attempt struct {
 	known   bool    // this process has kept something
 	records records // what the queue remembers
 	loaded  bool
+	total   int  // recipients of the message
 	ran     bool // there was an attempt
 	force   atomic.Bool
 	spared  bool // see spare
@@ -153,6 +154,9 @@ func (a *attempt) end() {
 	for _, d := range a.debts {
 		o.owe(d)
 	}
+	if o.gathering.messages[a.unit.ID()] != nil {
+		o.gathering.decide(a.unit.ID(), a.decided())
+	}
 	if len(o.held) > 0 {
 		o.unmark(a.unit.ID(), slices.DeleteFunc(slices.Clone(a.index), func(i int) bool {
 			return slices.ContainsFunc(a.later, func(r rest) bool { return slices.Contains(r.index, i) })
@@ -197,8 +201,8 @@ func (a *attempt) run(ctx context.Context) {
 
 // try finds out what becomes of each recipient, and reports whether it did. It is
 // the part that a stop cuts short.
-func (a *attempt) try(ctx context.Context) bool {
-	ctx, leave := a.o.sends.begin(ctx)
+func (a *attempt) try(whole context.Context) bool {
+	ctx, leave := a.o.sends.begin(whole)
 	defer leave()
 	var refusal *reply.Reply
 	if !a.was.asked {
@@ -223,8 +227,8 @@ func (a *attempt) try(ctx context.Context) bool {
 			return false
 		}
 		if a.spare(refusal) {
-			a.deferImported(ctx, refusal)
-			return
+			a.deferImported(whole, refusal)
+			return false
 		}
 		a.res.Replies = a.all(refusal)
 	}
@@ -451,7 +455,7 @@ func (a *attempt) load() bool {
 	for n, i := range a.index {
 		a.env.Recipients[n] = env.Recipients[i]
 	}
-	a.loaded = true
+	a.loaded, a.total = true, len(env.Recipients)
 	// Other deliveries of the message may run at the same time.
 	if a.queued = a.recall(env.Notes); a.queued == nil {
 		a.queued = mail.Notes{}

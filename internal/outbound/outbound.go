@@ -148,6 +148,8 @@ type Outbound struct {
 	debts   []debt
 	repayAt time.Time // the earliest of them
 	kept    map[*schedule.Unit]kept
+	// gathering has the recipients that failed and whose report waits.
+	gathering gathering
 	// held are recipients that Hold was asked for, by message and index: with
 	// what is needed to schedule them again, or nil while their unit has not
 	// come up.
@@ -260,7 +262,10 @@ func (o *Outbound) Run(ctx context.Context) error {
 	running.Go(func() { o.load(ctx) })
 	next := make(chan *schedule.Unit) // to a worker that has nothing to do
 	for ctx.Err() == nil {
-		units, debts, wait := o.due()
+		units, debts, reports, wait := o.due()
+		if len(reports) > 0 {
+			running.Go(func() { o.tellGathered(ctx, attempts, reports) })
+		}
 		if len(debts) > 0 {
 			running.Go(func() { o.repay(debts) })
 		}
@@ -370,14 +375,14 @@ func (o *Outbound) sleep(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// due hands out what is to be attempted and recorded now, and says how long there
+// due hands out what is to be attempted, recorded and reported now, and says how long there
 // will be nothing more.
-func (o *Outbound) due() (units []*schedule.Unit, debts []debt, wait time.Duration) {
+func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*gathered, wait time.Duration) {
 	disabled := o.o.Disabled()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
-	debts = o.payable(now)
+	debts, reports = o.payable(now), o.gathering.take(now)
 	if !disabled {
 		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
 	}
@@ -394,7 +399,10 @@ func (o *Outbound) due() (units []*schedule.Unit, debts []debt, wait time.Durati
 	if repay := o.repayAt.Sub(now); len(o.debts) > 0 && (wait == never || repay < wait) {
 		wait = max(0, repay)
 	}
-	return units, debts, wait
+	if next := o.gathering.next.Sub(now); !o.gathering.next.IsZero() && (wait == never || next < wait) {
+		wait = max(0, next)
+	}
+	return units, debts, reports, wait
 }
 
 // add schedules the deliveries of a message: recipients of one domain that are
@@ -406,6 +414,7 @@ func (o *Outbound) add(p mail.Pending) {
 		next     int64
 	}
 	now := o.o.Now()
+	p.Recipients = o.gatherFailed(&p)
 	delivery := func(domain string, r mail.PendingRecipient) *schedule.Delivery {
 		return &schedule.Delivery{
 			ID: p.ID, Domain: domain, Attempts: r.Attempts, Next: r.Next, Received: p.Received, Null: p.From.IsNull(),

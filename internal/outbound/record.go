@@ -194,6 +194,11 @@ func (a *attempt) fail(ctx context.Context, recipients []int) {
 		a.give(recipients, nullSender)
 	case len(told) == 0:
 		a.give(recipients, notWanted)
+	case a.gather(told):
+		a.logFailed(told)
+		if rest := without(recipients, told); len(rest) > 0 {
+			a.give(rest, notWanted)
+		}
 	default:
 		p, err := a.tell(ctx, told, dsn.Failed)
 		if err != nil {
@@ -223,13 +228,22 @@ func (a *attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
 // is no DSN, if there is none.
 func (a *attempt) give(recipients []int, reason string) {
 	a.settle(recipients)
+	a.logFailed(recipients)
+	if reason != "" {
+		a.o.o.Mail.NoDSN(string(a.env.ID), reason)
+	}
+}
+
+func (a *attempt) logFailed(recipients []int) {
 	for _, same := range groups(recipients, a.res.Replies) {
 		a.turnTo(same[0])
 		a.o.o.Mail.Failed(a.line(a.made()), a.addresses(same), clip(a.reason(same[0])))
 	}
-	if reason != "" {
-		a.o.o.Mail.NoDSN(string(a.env.ID), reason)
-	}
+}
+
+// without returns all but some.
+func without(all, some []int) []int {
+	return slices.DeleteFunc(slices.Clone(all), func(i int) bool { return slices.Contains(some, i) })
 }
 
 // reason says in one line why a recipient was not served.

@@ -59,6 +59,7 @@ const (
 func (o *Outbound) newReport(env *mail.Envelope, c mail.Content) dsn.Report {
 	return dsn.Report{
 		ID: mail.NewID(mail.NewConnectionID(), 1), Me: o.o.Me, PID: o.pid, Date: o.o.Now(), Original: env, OriginalContent: c,
+		Full: o.o.Config.DSNReturn == "full",
 	}
 }
 
@@ -75,8 +76,22 @@ func (o *Outbound) put(ctx context.Context, r dsn.Report) (mail.Pending, error) 
 		return mail.Pending{}, err
 	}
 	o.counts.dsn.Add(1)
-	o.o.Mail.DSN(string(env.ID), string(r.Original.ID), r.Original.From.String(), r.Recipients[0].Action)
+	last := r.Original.ID
+	o.logDSN(env, last, r)
+	for i := range r.Recipients { // of several messages each has its line
+		if of := r.Recipients[i].Of; of != nil && of.ID() != last {
+			last = of.ID()
+			o.logDSN(env, last, r)
+		}
+	}
 	return mail.NewPending(env, content.Size()), nil
+}
+
+// logDSN logs which report tells of a message; "": of none alone.
+func (o *Outbound) logDSN(env *mail.Envelope, about mail.ID, r dsn.Report) {
+	if about != "" {
+		o.o.Mail.DSN(string(env.ID), string(about), r.Original.From.String(), r.Recipients[0].Action)
+	}
 }
 
 // shown returns a DSN with the header fields that plugins gave it, a signature

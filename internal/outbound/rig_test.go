@@ -230,8 +230,11 @@ func (q *memoryQueue) Find(id mail.ID) (p mail.Pending, ok bool) {
 	if m == nil {
 		return p, false
 	}
-	for _, r := range m.pending {
-		p.Recipients = append(p.Recipients, r)
+	p.ID = id
+	for i := range m.env.Recipients {
+		if r, ok := m.pending[i]; ok {
+			p.Recipients = append(p.Recipients, r)
+		}
 	}
 	return p, true
 }

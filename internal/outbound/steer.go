@@ -182,6 +182,7 @@ func (o *Outbound) Forget(ids ...mail.ID) {
 		delete(o.kept, u)
 		o.schedule.Drop(u)
 	}
+	o.gathering.forget(gone)
 	o.debts = slices.DeleteFunc(o.debts, func(d debt) bool { return gone[d.id] })
 	for _, id := range ids {
 		delete(o.held, id)
@@ -201,6 +202,7 @@ type Waiting struct {
 // is returned for a message that is not scheduled.
 func (o *Outbound) Explain(id mail.ID) []Waiting {
 	disabled := o.o.Disabled()
+	p, _ := o.o.Queue.Find(id)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
@@ -225,6 +227,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 		all = append(all, w)
 		return true
 	}, id)
+	all = append(all, o.gathering.explain(&p)...)
 	for _, d := range o.debts {
 		if d.id == id {
 			all = append(all, Waiting{Domain: d.domain, Recipients: d.recipients, Next: d.next, Reason: "done with, but the queue could not record it yet"})

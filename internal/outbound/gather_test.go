@@ -1,0 +1,410 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+)
+
+// gathers makes reports wait, for others of the message and beyond a rate.
+func (r *rig) gathers(wait time.Duration, rate conf.Rate) {
+	r.o.Config = &conf.Outbound{TempFailIntervals: interval, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1, DSNWait: wait, DSNRate: rate}
+}
+
+// reports returns the reports that the next hop of from.test took: when, and what
+// was in them.
+func (r *rig) reports() (texts []string, after []time.Duration) {
+	r.t.Helper()
+	for _, s := range r.wire.take() {
+		if s.from == "" {
+			texts, after = append(texts, read(r.t, s.body)), append(after, s.after)
+		}
+	}
+	return texts, after
+}
+
+// wantPutFirst expects that a report was put before anything was settled, delivered
+// recipients apart.
+func (r *rig) wantPutFirst(delivered ...string) {
+	r.t.Helper()
+	for _, op := range r.queue.takeOps() {
+		if slices.Contains(delivered, op) {
+			continue
+		}
+		if strings.HasPrefix(op, "put <>") {
+			return
+		}
+		if strings.HasPrefix(op, "settle") {
+			r.t.Fatal("settled before the report was in the queue")
+		}
+	}
+	r.t.Fatal("no report")
+}
+
+// manyDomains returns addresses at so many domains, which exist.
+func (r *rig) manyDomains(local string, n int) (to []string) {
+	for i := range n {
+		domain := fmt.Sprintf("d%d.test", i)
+		r.dns.AddAddr(domain, fmt.Sprintf("198.51.100.%d", i%250+1))
+		to = append(to, fmt.Sprintf("%s%d@%s", local, i, domain))
+	}
+	return to
+}
+
+// TestOneReportForOneMessage: recipients of one message that are refused at about
+// the same time are in one report, which goes when nothing of the message is under
+// way.
+func TestOneReportForOneMessage(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		const n = 300
+		r.gathers(10*time.Second, conf.Rate{})
+		r.start()
+		r.send(append(r.manyDomains("no", n), "x@a.test", "later@b.test")...)
+		r.wantPutFirst("settle [300]")
+		texts, after := r.reports()
+		if len(texts) != 1 || after[0] != 0 {
+			t.Fatalf("%d reports, %v", len(texts), after)
+		}
+		for i := range n {
+			if !strings.Contains(texts[0], fmt.Sprintf("Final-Recipient: rfc822;no%d@d%d.test\r\n", i, i)) {
+				t.Fatalf("no%d is not in the report", i)
+			}
+		}
+		if got := r.logs.FilterMessage("failed").Len(); got != n {
+			t.Errorf("%d log lines about %d failures", got, n)
+		}
+		r.pass(64*time.Second + 128*time.Second) // later@b.test
+		if texts, _ := r.reports(); len(texts) != 1 {
+			t.Fatalf("%d reports", len(texts))
+		}
+		r.wantIdle()
+	})
+}
+
+// TestReportDoesNotWaitForLong: a slow destination delays the report for a bounded
+// time, or for as long as it takes if that is less.
+func TestReportDoesNotWaitForLong(t *testing.T) {
+	for _, tt := range []struct {
+		slow time.Duration
+		want []time.Duration
+	}{
+		{3 * time.Second, []time.Duration{3 * time.Second}},
+		{9 * time.Second, []time.Duration{9 * time.Second}},
+		{time.Minute, []time.Duration{10 * time.Second, time.Minute}},
+	} {
+		inBubble(t, func(r *rig) {
+			r.gathers(10*time.Second, conf.Rate{})
+			r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
+				if s.to == "no-slow" {
+					time.Sleep(tt.slow)
+				}
+				return byName(ctx, s)
+			})
+			r.start()
+			r.send("no1@a.test", "no2@b.test", "no-slow@c.test")
+			r.pass(2 * time.Minute)
+			texts, after := r.reports()
+			if !slices.Equal(after, tt.want) {
+				t.Fatal(after)
+			}
+			for i, want := range []string{"no1@a.test", "no2@b.test", "no-slow@c.test"} {
+				if text := texts[min(i/2, len(texts)-1)]; !strings.Contains(text, want) {
+					t.Errorf("no %s in\n%s", want, text)
+				}
+			}
+			r.wantIdle()
+		})
+	}
+}
+
+// TestReportWaitsWhileMoreFail: one report for a message whose recipients fail one
+// after the other, unless that takes too long.
+func TestReportWaitsWhileMoreFail(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.gathers(10*time.Second, conf.Rate{})
+		r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
+			var n int
+			fmt.Sscanf(s.to, "no%d", &n)
+			time.Sleep(time.Duration(n) * 8 * time.Second)
+			return byName(ctx, s)
+		})
+		r.start()
+		r.send(r.manyDomains("no", 12)...)
+		r.pass(5 * time.Minute)
+		if _, after := r.reports(); !slices.Equal(after, []time.Duration{time.Minute, 88 * time.Second}) {
+			t.Fatal(after)
+		}
+		r.wantIdle()
+	})
+}
+
+// TestTooManyReports: beyond the rate a sender's failures are in one report at the
+// end of the period, which names them all; other senders do not feel it.
+func TestTooManyReports(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.gathers(10*time.Second, conf.Rate{Count: 5, Per: time.Hour})
+		r.start()
+		r.pass(7 * time.Minute)
+		began := 7 * time.Minute
+		var ids []string
+		for i := range 20 {
+			if i == 10 {
+				r.pass(time.Minute)
+			}
+			ids = append(ids, string(r.send(fmt.Sprintf("no%d@a.test", i), fmt.Sprintf("no-too%d@b.test", i)).ID))
+		}
+		other := r.envelope("no@a.test")
+		other.From = mail.Address{Local: "other", Domain: "from.test"}
+		r.sendEnvelope(other)
+		if texts, _ := r.reports(); len(texts) != 6 {
+			t.Fatalf("%d reports", len(texts))
+		}
+		if n := r.queue.left(); n != 15 {
+			t.Fatalf("%d messages wait", n)
+		}
+		if w := r.out.Explain(mail.ID(ids[19])); len(w) != 2 || len(w[0].Recipients) != 1 || w[0].Domain != "a.test" || w[0].Attempts != 1 || !strings.Contains(w[0].Reason, "its report waits") {
+			t.Fatalf("%+v", w)
+		}
+		r.queue.takeOps()
+		r.pass(59*time.Minute - 1)
+		r.wantOps()
+		r.pass(1)
+		r.wantPutFirst()
+		texts, after := r.reports()
+		if len(texts) != 1 || after[0] != began+time.Hour {
+			t.Fatalf("%d reports, %v", len(texts), after)
+		}
+		for i := 5; i < 20; i++ {
+			for _, want := range []string{fmt.Sprintf("Final-Recipient: rfc822;no%d@a.test\r\n", i), fmt.Sprintf("Final-Recipient: rfc822;no-too%d@b.test\r\n", i), "X-Tarishi-Queue-Id: " + ids[i] + "\r\n"} {
+				if !strings.Contains(texts[0], want) {
+					t.Errorf("no %q in\n%s", want, texts[0])
+				}
+			}
+			if n := r.logs.FilterMessage("dsn").FilterFieldKey("about").Len(); n != 21 {
+				t.Fatalf("%d lines", n)
+			}
+		}
+		r.wantIdle()
+		r.send("no@a.test") // another period
+		if texts, _ := r.reports(); len(texts) != 1 {
+			t.Fatalf("%d reports", len(texts))
+		}
+	})
+}
+
+// TestRestartWhileReportsWait: what failed before a restart is reported when it
+// would have been, without another attempt.
+func TestRestartWhileReportsWait(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.gathers(10*time.Second, conf.Rate{Count: 2, Per: time.Hour})
+		r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
+			if s.to == "slow" {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return byName(ctx, s)
+		})
+		r.start()
+		r.send("no1@a.test")
+		r.send("no2@a.test")
+		for i := range 10 {
+			r.send(fmt.Sprintf("no-collected%d@a.test", i))
+		}
+		other := r.envelope("no3@a.test", "no4@b.test", "slow@c.test")
+		other.From = mail.Address{Local: "other", Domain: "from.test"}
+		r.sendEnvelope(other)
+		if texts, _ := r.reports(); len(texts) != 2 {
+			t.Fatalf("%d reports", len(texts))
+		}
+		for range 2 {
+			r.stop()
+			<-r.ended
+			r.queue.takeOps()
+			r.start()
+		}
+		// The first stop waited for the slow attempt until the first report was due.
+		r.wire.mu.Lock()
+		for _, s := range r.wire.seen {
+			if strings.HasPrefix(s.to, "no") {
+				t.Error("another attempt at", s.to)
+			}
+		}
+		r.wire.mu.Unlock()
+		texts, after := r.reports()
+		if len(texts) != 1 || after[0] != 10*time.Second || !strings.Contains(texts[0], "no3@a.test") || !strings.Contains(texts[0], "no4@b.test") {
+			t.Fatal(len(texts), after)
+		}
+		r.pass(time.Hour - 20*time.Second)
+		texts, after = r.reports()
+		if len(texts) != 1 || after[0] != time.Hour {
+			t.Fatal(len(texts), after)
+		}
+		for i := range 10 {
+			if !strings.Contains(texts[0], fmt.Sprintf("rfc822;no-collected%d@a.test", i)) {
+				t.Errorf("no-collected%d is not in the report", i)
+			}
+		}
+	})
+}
+
+// TestReportsThatCannotBeQueued wait, with what they are about, and are not
+// answered with other attempts.
+func TestReportsThatCannotBeQueued(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Minute})
+		r.start()
+		r.send("no1@a.test", "no2@b.test")
+		r.send("no3@a.test")
+		r.send("no4@a.test", "no5@b.test")
+		r.wire.take()
+		r.queue.set("put", errDisk)
+		r.pass(30 * time.Minute)
+		if n := r.queue.left(); n != 2 {
+			t.Fatalf("%d messages", n)
+		}
+		if seen := r.wire.take(); len(seen) != 0 {
+			t.Fatal(seen)
+		}
+		r.queue.set("put", nil)
+		r.queue.takeOps()
+		r.pass(localWait)
+		r.wantPutFirst()
+		if texts, _ := r.reports(); len(texts) != 1 || !strings.Contains(texts[0], "no3@") || !strings.Contains(texts[0], "no4@") || !strings.Contains(texts[0], "no5@") {
+			t.Fatal(texts)
+		}
+		r.wantIdle()
+	})
+}
+
+// TestUnmarkedFailuresDoNotWait: without a durable mark a failure is reported at
+// once, as it was.
+func TestUnmarkedFailuresDoNotWait(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Minute})
+		r.start()
+		r.queue.set("defer", errors.New("no"))
+		r.send("no1@a.test", "no2@b.test")
+		r.send("no3@a.test")
+		if texts, _ := r.reports(); len(texts) != 3 {
+			t.Fatalf("%d reports", len(texts))
+		}
+		r.wantIdle()
+	})
+}
+
+// TestSettlementsThatCannotBeRecorded are repeated by themselves, as everywhere.
+func TestSettlementsThatCannotBeRecorded(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.gathers(10*time.Second, conf.Rate{})
+		r.start()
+		r.queue.set("settle", errDisk)
+		r.send("no1@a.test", "no2@b.test")
+		if texts, _ := r.reports(); len(texts) != 1 {
+			t.Fatalf("%d reports", len(texts))
+		}
+		r.queue.set("settle", nil)
+		r.pass(localWait)
+		if texts, _ := r.reports(); len(texts) != 0 {
+			t.Fatalf("%d reports", len(texts))
+		}
+		r.wantIdle()
+	})
+}
+
+// TestForgetWhatWaits: a message that was removed is not reported.
+func TestForgetWhatWaits(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.o.Unknown = io.EOF
+		r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Minute})
+		r.start()
+		r.send("no1@a.test")
+		gone, kept := r.send("no2@a.test"), r.send("no3@a.test")
+		r.wire.take()
+		r.queue.mu.Lock()
+		delete(r.queue.messages, gone.ID)
+		r.queue.mu.Unlock()
+		r.out.Forget(gone.ID)
+		r.pass(time.Minute)
+		texts, _ := r.reports()
+		if len(texts) != 1 || strings.Contains(texts[0], "no2@") || !strings.Contains(texts[0], "no3@") || !strings.Contains(texts[0], "X-Tarishi-Queue-Id: "+string(kept.ID)) {
+			t.Fatal(texts)
+		}
+		r.wantIdle()
+	})
+}
+
+// TestGatheringIsBounded: neither one sender nor all together make it grow without
+// end, and all that came comes out.
+func TestGatheringIsBounded(t *testing.T) {
+	var g gathering
+	now := time.Unix(1e9, 0)
+	rate := conf.Rate{Count: 1, Per: time.Hour}
+	total, taken, most := 0, 0, 0
+	take := func() {
+		for _, r := range g.take(now) {
+			taken += r.n
+			if r.n > maxTogether {
+				t.Fatal(r.n)
+			}
+		}
+	}
+	for i := range 3 * maxTogether {
+		g.hold(mail.ID(fmt.Sprintf("A%d", i)), "one", []int{0}, now.Add(time.Hour), true, rate)
+		total++
+		take()
+	}
+	if taken != total {
+		t.Fatal(taken, total)
+	}
+	for i := range 2*maxWaiting + 10 {
+		g.hold(mail.ID(fmt.Sprintf("B%d", i)), fmt.Sprint("s", i%200), []int{0}, now.Add(time.Hour), i%2 == 0, rate)
+		total++
+		most = max(most, g.waiting)
+		take()
+	}
+	if most > maxWaiting {
+		t.Fatal(most)
+	}
+	now = now.Add(time.Hour)
+	if take(); taken != total || g.waiting != 0 || !g.next.IsZero() {
+		t.Fatal(taken, total, g.waiting)
+	}
+	for i := range maxSenders + 100 {
+		if ok, _ := g.admit(now, fmt.Sprint("t", i), rate); !ok {
+			t.Fatal(i)
+		}
+	}
+	if len(g.senders) > maxSenders {
+		t.Fatal(len(g.senders))
+	}
+}
+
+func TestFailureText(t *testing.T) {
+	at := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
+	for _, f := range []failure{
+		{at: at, reply: no, host: "mx.a.test"},
+		{at: at, reply: later, collected: true},
+		{at: at, reply: reply.New(550, "", "at x: 5.1.1, collected"), host: "2001:db8::1", collected: true},
+		{at: at, reply: no.Because(errDisk), host: "mx.a.test"},
+		{at: at, reply: reply.New(554, "5.7.26", "")},
+	} {
+		got, ok := parseFailure(f.String())
+		if !ok || !got.at.Equal(at) || got.host != f.host || got.collected != f.collected || got.reply.String() != f.reply.String() || (got.reply.Cause == nil) != (f.reply.Cause == nil) {
+			t.Errorf("%q: %+v", f.String(), got)
+		}
+	}
+	for _, s := range []string{"", "550 5.1.1 no", "failed", "failed x: 550 no", "failed 2031-05-06T07:08:09Z", "failed 2031-05-06T07:08:09Z: 250 ok", "failed 2031-05-06T07:08:09Z: no"} {
+		if f, ok := parseFailure(s); ok {
+			t.Errorf("%q: %+v", s, f)
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package outbound
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/dsn"
+	"tarishi/internal/mail"
+)
+
+// reporters is how many gathered reports are made at a time.
+const reporters = 8
+
+// tellGathered makes reports that are due, and returns when they are in the queue,
+// or are gathered again. When ctx ends those that are not begun wait for the next
+// start, the queue has them; attempts is for those that are.
+func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*gathered) {
+	next := make(chan *gathered)
+	var running sync.WaitGroup
+	for range min(reporters, len(due)) {
+		running.Go(func() {
+			for r := range next {
+				o.tellOne(attempts, r)
+			}
+		})
+	}
+	for _, r := range due {
+		if ctx.Err() == nil {
+			next <- r
+		}
+	}
+	close(next)
+	running.Wait()
+}
+
+// tellOne makes one report. A report about one message may be one too many for
+// its sender: it then becomes part of the one about several.
+func (o *Outbound) tellOne(ctx context.Context, r *gathered) {
+	if !r.several {
+		o.mu.Lock()
+		ok, until := o.gathering.admit(o.o.Now(), r.sender, o.o.Config.DSNRate)
+		o.mu.Unlock()
+		if !ok {
+			o.collect(r, until)
+			return
+		}
+	}
+	report, told := o.composeGathered(r)
+	if len(told) == 0 {
+		return
+	}
+	p, err := o.put(ctx, report)
+	if err != nil {
+		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.sender), zap.Int("recipients", len(report.Recipients)), zap.Error(err))
+		o.gatherAgain(r, told, o.o.Now().Add(localWait))
+		return
+	}
+
+	// The report is durable: only now may the queue forget what it is about.
+	for id, recipients := range told {
+		err := o.o.Queue.Settle(id, recipients)
+		o.mu.Lock()
+		if err == nil || o.unknown(err) {
+			o.unmark(id, recipients)
+		} else {
+			o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
+			o.owe(debt{id: id, recipients: recipients, next: o.o.Now().Add(localWait)})
+		}
+		o.mu.Unlock()
+	}
+	o.Enqueue(p)
+}
+
+// collect makes what was gathered of one message wait with others of its sender.
+func (o *Outbound) collect(r *gathered, until time.Time) {
+	for id, recipients := range r.recipients {
+		p, _ := o.o.Queue.Find(id)
+		for _, one := range p.Recipients {
+			f, ok := parseFailure(one.Last)
+			if !ok || !slices.Contains(recipients, one.Index) {
+				continue
+			}
+			f.collected = true
+			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !o.unknown(err) { // after a restart it has a report of its own
+				o.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
+			}
+		}
+		o.mu.Lock()
+		_, begun := o.gathering.hold(id, r.sender, recipients, until, true, o.o.Config.DSNRate)
+		o.mu.Unlock()
+		if begun {
+			o.logCollecting(r.sender, until)
+		}
+	}
+	o.signal()
+}
+
+// gatherAgain keeps recipients of r for another report at due.
+func (o *Outbound) gatherAgain(r *gathered, recipients map[mail.ID][]int, due time.Time) {
+	o.mu.Lock()
+	for id, list := range recipients {
+		o.gathering.hold(id, r.sender, list, due, r.several, o.o.Config.DSNRate)
+	}
+	o.mu.Unlock()
+	o.signal()
+}
+
+// composeGathered looks up what was gathered in the queue, and returns the report
+// and which recipients it tells of. What is not in the queue any more is left out,
+// and what cannot be read now is gathered again.
+func (o *Outbound) composeGathered(r *gathered) (report dsn.Report, told map[mail.ID][]int) {
+	told = map[mail.ID][]int{}
+	sender := &mail.Envelope{}
+	report = o.newReport(sender, nil)
+	var last *mail.Envelope
+	for _, id := range r.order {
+		list := r.recipients[id]
+		if len(list) == 0 || told[id] != nil {
+			continue
+		}
+		env, content, err := o.o.Queue.Load(id)
+		if o.unknown(err) {
+			continue
+		}
+		var of *dsn.Message
+		if err == nil {
+			of, err = dsn.NewMessage(env, content)
+		}
+		p, there := o.o.Queue.Find(id)
+		if err != nil || !there {
+			o.o.Log.Error("failed message cannot be loaded, its report waits", zap.String("uuid", string(id)), zap.Error(err))
+			o.gatherAgain(r, map[mail.ID][]int{id: list}, o.o.Now().Add(unreadable))
+			continue
+		}
+		last, report.OriginalContent = env, content
+		sender.From, sender.RequireTLS = env.From, sender.RequireTLS || env.RequireTLS
+		p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return !slices.Contains(list, one.Index) })
+		for _, one := range p.Recipients {
+			if f, ok := parseFailure(one.Last); ok {
+				told[id] = append(told[id], one.Index)
+				report.Recipients = append(report.Recipients, dsn.Recipient{
+					Recipient: env.Recipients[one.Index], Action: dsn.Failed, Reply: f.reply, RemoteMTA: f.host,
+					Expired: f.reply.Temporary(), LastAttempt: f.at, Of: of,
+				})
+			}
+		}
+		if len(told[id]) < len(p.Recipients) { // somebody wrote over the mark
+			p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return slices.Contains(told[id], one.Index) })
+			o.Enqueue(p)
+		}
+	}
+	if len(told) > 1 {
+		report.OriginalContent = nil
+		return report, told
+	}
+	report.Original = last
+	for i := range report.Recipients {
+		report.Recipients[i].Of = nil
+	}
+	return report, told
+}
