@@ -33,9 +33,12 @@
 //
 // # What is returned
 //
-// RET=FULL returns the whole message in a report of a failure if it has at most
-// 1 MiB and was not sent with REQUIRETLS; everything else returns the header
-// section, of which at most 64 KiB are read.
+// RET=FULL, or Report.Full without RET, returns the whole message in a report of a
+// failure if it has at most 1 MiB and was not sent with REQUIRETLS. What not every
+// mail system carries (8-bit data, NUL, lines of more than 998 octets) is encoded
+// in its leaves; a message where that cannot be done, or would break a signature,
+// is not returned as a whole. Everything else returns the header section, of which
+// at most 64 KiB are read. If that is less than was asked for the text says why.
 //
 // # Several messages
 //
@@ -198,7 +201,10 @@ type composer struct {
 	date     string       // RFC 5322
 	msgid    string       // with angle brackets
 	subject  string       // of the original, decoded; "": it has none
-	values   map[string]value
+	// headerOnly is why the original is not returned as a whole although that was
+	// asked for; "": it is, or was not.
+	headerOnly string
+	values     map[string]value
 }
 
 // value is what a template variable stands for: one element per line.

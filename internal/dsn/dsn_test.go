@@ -135,7 +135,9 @@ func compose(r Report, t Templates) (composed, error) {
 		return d, fmt.Errorf("envelope %+v", env)
 	case env.ID != r.ID || !env.Received.Equal(r.Date) || env.Notes != nil:
 		return d, fmt.Errorf("envelope %+v", env)
-	case env.Body == "" && !isASCII(b):
+	case !env.UTF8 && (!isPlain(b) || env.Body != ""):
+		return d, errors.New("not every mail system can carry it")
+	case env.Body == "" && !isASCII(b) || !isLines(b):
 		return d, errors.New("8-bit data without 8BITMIME")
 	}
 	head, _, found := bytes.Cut(b, []byte("\r\n\r\n"))
@@ -205,7 +207,7 @@ var known = [2][]string{
 	{"Original-Envelope-Id", "Reporting-Mta", "Received-From-Mta", "Arrival-Date", "X-Tarishi-Queue-Id"},
 	{
 		"Original-Recipient", "Final-Recipient", "Action", "Status", "Remote-Mta", "Diagnostic-Code", "Last-Attempt-Date",
-		"Will-Retry-Until",
+		"Will-Retry-Until", "X-Tarishi-Queue-Id", "X-Tarishi-Original-Envelope-Id", "X-Tarishi-Original-Message-Id", "X-Tarishi-Arrival-Date",
 	},
 }
 
@@ -677,7 +679,13 @@ func TestReturned(t *testing.T) {
 		{"unset", "", full, nil, "text/rfc822-headers", "", head},
 		{"HDRS", "HDRS", full, nil, "text/rfc822-headers", "", head},
 		{"FULL", "FULL", full, nil, "message/rfc822", "", full},
-		{"FULL 8-bit", "FULL", full + "Grüße\r\n", nil, "message/rfc822", "8bit", full + "Grüße\r\n"},
+		{"FULL 8-bit", "FULL", full + "Viele schöne Grüße aus dem Norden\r\n", nil, "message/rfc822", "", strings.Replace(full, "\r\n\r\n", "\r\nContent-Transfer-Encoding: quoted-printable\r\n"+
+			"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n\r\n", 1) + "Viele sch=C3=B6ne Gr=C3=BC=C3=9Fe aus dem Norden\r\n"},
+		{"full by default", "", full, func(r *Report) { r.Full = true }, "message/rfc822", "", full},
+		{"HDRS wins over the default", "HDRS", full, func(r *Report) { r.Full = true }, "text/rfc822-headers", "", head},
+		{"full by default, not of a delay", "", full, func(r *Report) { r.Full, r.Recipients[0].Action = true, Delayed }, "text/rfc822-headers", "", head},
+		{"FULL Latin-1 header", "FULL", "Subject: \xff\r\n\r\nx\r\n", nil, "text/rfc822-headers", "quoted-printable", "Subject: \xff\r\n"},
+		{"FULL UTF-8 sender, NUL", "FULL", utf8Message + "\x00", func(r *Report) { r.Original.From = address("jürgen@src.example") }, "message/global", "base64", utf8Message + "\x00"},
 		{"FULL too large", "FULL", full + strings.Repeat("z", maxFull), nil, "text/rfc822-headers", "", head},
 		{"FULL with REQUIRETLS", "FULL", full, func(r *Report) { r.Original.RequireTLS = true }, "text/rfc822-headers", "", head},
 		{"UTF-8 header", "", utf8Message, nil, "text/rfc822-headers", "quoted-printable", "From: jürgen@src.example\r\nSubject: Grüße\r\n"},
@@ -713,6 +721,10 @@ func TestReturned(t *testing.T) {
 				}
 			} else if p.body != tt.want {
 				t.Errorf("returned %.200q, want %.200q", p.body, tt.want)
+			}
+			asked := (tt.ret == "FULL" || tt.ret == "" && r.Full) && r.Recipients[0].Action != Delayed
+			if said := strings.Contains(d.parts[0].body, "Only the header of your message is returned:"); said != (asked && tt.kind == "text/rfc822-headers") {
+				t.Errorf("the text says so: %v\n%s", said, d.parts[0].body)
 			}
 			if d.env.RequireTLS != r.Original.RequireTLS {
 				t.Error("REQUIRETLS lost")
@@ -968,7 +980,7 @@ func FuzzPeer(f *testing.F) {
 		if len(related.parts) != 2 || len(related.parts[0].parts) != 2 {
 			t.Fatalf("parts\n%q", d.raw)
 		}
-		made := related.parts[0].parts[1].body
+		made, _, _ := strings.Cut(related.parts[0].parts[1].body, "<p>Only the header of your message is returned: ")
 		for _, c := range []string{"<", ">", "\"", "'"} {
 			if n, want := strings.Count(made, c), strings.Count(strings.Join(page, ""), c); n != want {
 				t.Errorf("%d %s in the page, %d in its template:\n%s", n, c, want, made)

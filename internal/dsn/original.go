@@ -17,21 +17,32 @@ const (
 )
 
 // returned reads the original and makes the part that returns it: nil if there
-// is none.
+// is none. If only the header is returned although the whole message was asked
+// for, c.headerOnly says why.
 func (c *composer) returned() (*part, error) {
 	if c.OriginalContent == nil {
 		return nil, nil
 	}
 	size := c.OriginalContent.Size()
-	full := c.Original.Return == "FULL" && c.lead == Failed && size <= maxFull && !c.Original.RequireTLS
-	limit := int64(maxSection)
+	full := c.lead == Failed && (c.Original.Return == "FULL" || c.Original.Return == "" && c.Full)
 	if full {
+		switch {
+		case size > maxFull:
+			c.headerOnly = "it is larger than 1 MiB"
+		case c.Original.RequireTLS:
+			c.headerOnly = "it was sent with REQUIRETLS"
+		}
+	}
+	limit := int64(maxSection)
+	if full && c.headerOnly == "" {
 		limit = maxFull
 	}
 	b, err := read(c.OriginalContent, min(limit, size))
 	if err != nil {
 		return nil, err
 	}
+
+	// The fields of the original are of use whatever is returned.
 	head := b[:min(len(b), maxSection)]
 	if len(head) == maxSection { // cut: whole lines only
 		head = head[:bytes.LastIndexByte(head, '\n')+1]
@@ -46,12 +57,13 @@ func (c *composer) returned() (*part, error) {
 	if complete {
 		c.section = bytes.TrimSuffix(bytes.TrimSuffix(c.section, []byte("\n")), []byte("\r"))
 	}
-	var p part
-	if full {
-		p = c.wholeMessage(b)
-	} else {
-		p = c.headers()
+	if full && c.headerOnly == "" {
+		if p, ok := c.wholeMessage(b); ok {
+			return &p, nil
+		}
+		c.headerOnly = "parts of it cannot be carried by every mail system"
 	}
+	p := c.headers()
 	return &p, nil
 }
 
@@ -92,19 +104,33 @@ func (c *composer) headers() part {
 }
 
 // wholeMessage makes a message/rfc822 part, or message/global if the header is
-// not ASCII. Only the latter may be encoded (RFC 2046 section 5.2.1, RFC 6532
-// section 3.7), and is where the way back may not know SMTPUTF8.
-func (c *composer) wholeMessage(b []byte) part {
-	p := part{head: "Content-Type: message/rfc822\r\n", body: [][]byte{b}, eightBit: !isASCII(b)}
-	if c.utf8 || !isASCII(c.section) && utf8.Valid(c.section) {
-		p.head = "Content-Type: message/global\r\n"
-		if p.eightBit && !c.utf8 {
-			p.head += "Content-Transfer-Encoding: base64\r\n"
-			p.body, p.eightBit = [][]byte{base64Lines(b)}, false
-		}
+// UTF-8. Only the latter may be encoded (RFC 2046 section 5.2.1, RFC 6532 section
+// 3.7); of the former the leaves are, where any mail system must be able to carry
+// it. ok is false where that cannot be done.
+func (c *composer) wholeMessage(b []byte) (p part, ok bool) {
+	if !c.utf8 && isASCII(c.section) {
+		b, ok = sevenBit(b)
+		return part{head: "Content-Type: message/rfc822\r\n", body: [][]byte{b}}, ok
 	}
-	if p.eightBit {
+	if !c.utf8 && !utf8.Valid(c.section) {
+		return part{}, false
+	}
+	p = part{head: "Content-Type: message/global\r\n", body: [][]byte{b}, eightBit: !isASCII(b)}
+	switch {
+	case p.eightBit && !c.utf8, !isLines(b):
+		p.head += "Content-Transfer-Encoding: base64\r\n"
+		p.body, p.eightBit = [][]byte{base64Lines(b)}, false
+	case p.eightBit:
 		p.head += "Content-Transfer-Encoding: 8bit\r\n"
 	}
-	return p
+	return p, true
+}
+
+// omission is the text that says that only the header is returned, and why; nil:
+// there is nothing to say.
+func (c *composer) omission() []string {
+	if c.headerOnly == "" {
+		return nil
+	}
+	return []string{"", "Only the header of your message is returned:", c.headerOnly + "."}
 }

@@ -53,7 +53,7 @@ func (c *composer) severalText() []string {
 		"",
 		"Many messages that you sent lately could not be delivered. The reports about",
 		"the following ones were collected into this one. This is final: no further",
-		"attempt will be made.",
+		"attempt will be made. The messages are not returned with it.",
 	}
 	room := min(max((1<<20)/len(c.Recipients), 100), maxValue)
 	var of *Message

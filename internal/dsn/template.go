@@ -1,6 +1,7 @@
 package dsn
 
 import (
+	"bytes"
 	"fmt"
 	"html"
 	"mime"
@@ -79,7 +80,8 @@ func (c *composer) template(t Templates) ([]field, []byte) {
 	if blank(text) {
 		_, text = separate(builtIn)
 	}
-	return header, append(fillText(text, c.values, asIs), c.others()...)
+	all := append(fillText(text, c.values, asIs), c.others()...)
+	return header, append(all, fillText(c.omission(), nil, asIs)...)
 }
 
 // others is the text about recipients whose action does not lead.
@@ -402,12 +404,27 @@ func (c *composer) explanation(t Templates, text []byte) part {
 	if c.lead != Failed || blank(t.HTML) || c.mixed() {
 		return plain
 	}
-	page := textPart("text/html; charset=utf-8", fillText(split(t.HTML), c.values, html.EscapeString))
+	page := textPart("text/html; charset=utf-8", c.page(t.HTML))
 	p := newMultipart("alternative", "", "", []part{plain, page})
 	if image, ok := imagePart(t.Image); ok {
 		return newMultipart("related", `type="multipart/alternative"`, "", []part{p, image})
 	}
 	return p
+}
+
+// page fills the HTML template in. What the text says of the original is put at
+// the end of its body.
+func (c *composer) page(lines []string) []byte {
+	page := fillText(split(lines), c.values, html.EscapeString)
+	if c.headerOnly == "" {
+		return page
+	}
+	note := "<p>" + html.EscapeString(strings.Join(c.omission()[1:], " ")) + "</p>\r\n"
+	at := bytes.LastIndex(bytes.ToLower(page), []byte("</body>"))
+	if at < 0 {
+		return append(page, note...)
+	}
+	return slices.Concat(page[:at], []byte(note), page[at:])
 }
 
 // imagePart takes a MIME part as the template has it.

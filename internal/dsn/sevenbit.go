@@ -1,0 +1,159 @@
+package dsn
+
+import (
+	"bytes"
+	"mime"
+	"mime/quotedprintable"
+	"strings"
+
+	"tarishi/internal/mail"
+)
+
+// maxDepth is how deep MIME parts may be nested for sevenBit to look into them.
+const maxDepth = 20
+
+// sevenBit returns a message as 7bit data (RFC 2045 section 2.7), which any mail
+// system carries: as it is, or with its leaves encoded, as RFC 6152 section 3 has
+// it. message/rfc822 and multipart must not be encoded themselves (RFC 2046
+// sections 5.1 and 5.2.1). ok is false if that cannot be done, or would break a
+// signature.
+func sevenBit(message []byte) (encoded []byte, ok bool) {
+	encoded, ok = recode(message, "", 0)
+	return encoded, ok && isPlain(encoded)
+}
+
+// recode is sevenBit for an entity, whose parent has some type: "" is none, the
+// entity is a message.
+func recode(b []byte, parent string, depth int) ([]byte, bool) {
+	if isPlain(b) {
+		return b, true
+	}
+	header, n, _ := mail.ParseHeader(b)
+	if depth > maxDepth || !isPlain(b[:n]) {
+		return nil, false
+	}
+	kind, params := "text/plain", map[string]string(nil)
+	switch t := header.Get("Content-Type"); {
+	case t == "" && parent == "multipart/digest":
+		kind = "message/rfc822"
+	case t != "":
+		var err error
+		if kind, params, err = mime.ParseMediaType(t); err != nil {
+			return nil, false
+		}
+	}
+	switch strings.ToLower(header.Get("Content-Transfer-Encoding")) {
+	case "", "7bit", "8bit", "binary":
+	default:
+		return nil, false // encoded, and yet not plain
+	}
+
+	var body []byte
+	ok, encoding := true, ""
+	switch {
+	case kind == "multipart/signed" || kind == "multipart/encrypted":
+		return nil, false
+	case strings.HasPrefix(kind, "multipart/"):
+		body, ok = recodeParts(b[n:], params["boundary"], kind, depth)
+	case kind == "message/rfc822":
+		body, ok = recode(b[n:], "", depth+1)
+	case strings.HasPrefix(kind, "message/"):
+		return nil, false
+	default:
+		body, encoding = encodeLeaf(b[n:], strings.HasPrefix(kind, "text/"))
+	}
+	if !ok {
+		return nil, false
+	}
+	header.Remove("Content-Transfer-Encoding")
+	if encoding != "" {
+		header.Add("Content-Transfer-Encoding", encoding)
+		if message := parent == "" || parent == "message/rfc822"; message && !header.Has("MIME-Version") {
+			header.Add("MIME-Version", "1.0")
+			if !header.Has("Content-Type") { // RFC 1428 section 3
+				header.Add("Content-Type", "text/plain; charset=unknown-8bit")
+			}
+		}
+	}
+	return append(header.Bytes(), body...), true
+}
+
+// recodeParts recodes each part of a multipart; what stands around them must be
+// plain as it is.
+func recodeParts(b []byte, boundary, kind string, depth int) ([]byte, bool) {
+	if boundary == "" {
+		return nil, false
+	}
+	var all []byte
+	start, parts, ended := 0, 0, false // of what stands before the next delimiter
+	flush := func(end int) bool {
+		piece := b[start:end]
+		switch {
+		case parts == 0 || ended:
+			all = append(all, piece...)
+			return isPlain(piece)
+		case len(piece) < 2: // an empty part
+			all = append(all, piece...)
+			return true
+		}
+		inner, ok := recode(piece[:len(piece)-2], kind, depth+1) // the line end belongs to the delimiter
+		all = append(append(all, inner...), "\r\n"...)
+		return ok
+	}
+	for at := 0; at < len(b); {
+		end := bytes.IndexByte(b[at:], '\n') + at + 1
+		if end == at {
+			end = len(b)
+		}
+		if closes, ok := delimiter(b[at:end], boundary); ok && !ended {
+			if !flush(at) {
+				return nil, false
+			}
+			all = append(all, b[at:end]...)
+			start, ended = end, closes
+			parts++
+		}
+		at = end
+	}
+	if parts > 0 && !ended { // cut off
+		return nil, false
+	}
+	return all, parts > 0 && flush(len(b))
+}
+
+// delimiter reports whether a line is a boundary's, and whether it is the closing
+// one (RFC 2046 section 5.1.1).
+func delimiter(line []byte, boundary string) (closes, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte("--"+boundary))
+	if !ok {
+		return false, false
+	}
+	rest, closes = bytes.CutPrefix(rest, []byte("--"))
+	return closes, len(bytes.Trim(rest, " \t\r\n")) == 0
+}
+
+// encodeLeaf encodes a body: text that is mostly ASCII as quoted-printable, which
+// people can read, all else as base64.
+func encodeLeaf(b []byte, text bool) (encoded []byte, encoding string) {
+	if text && mostlyASCII(b) {
+		var q bytes.Buffer
+		w := quotedprintable.NewWriter(&q)
+		w.Write(b)
+		w.Close()
+		// A line must not look like a delimiter only because of where it was broken.
+		if !bytes.Contains(q.Bytes(), []byte("=\r\n--")) {
+			return q.Bytes(), "quoted-printable"
+		}
+	}
+	return base64Lines(b), "base64"
+}
+
+func mostlyASCII(b []byte) bool {
+	n := 0
+	for _, c := range b {
+		if c >= 0x80 || c == 0 {
+			n++
+		}
+	}
+	return n <= len(b)/6
+}
