@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tarishi/internal/conf"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
@@ -132,16 +133,29 @@ type world struct {
 	refuses   bool // those of later.test
 	arrived   map[string]int
 	deferred  int
+
+	cut     bool            // it cannot be reached
+	named   map[string]bool // by reports, if not nil
+	refused int
 }
 
-func (w *world) Send(_ context.Context, t pool.Target, env *mail.Envelope, _ mail.Content) (smtpclient.Result, error) {
+func (w *world) Send(_ context.Context, t pool.Target, env *mail.Envelope, c mail.Content) (smtpclient.Result, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.cut {
+		return smtpclient.Result{}, &smtpclient.Failure{Stage: smtpclient.StageConnect, Fresh: true, Err: errors.New("cut")}
+	}
+	if w.named != nil && env.From.IsNull() {
+		if err := w.read(c); err != nil {
+			return smtpclient.Result{}, err
+		}
+	}
 	var all []*reply.Reply
 	for _, r := range env.Recipients {
 		switch domain := r.Address.Domain; {
 		case domain == "no.test", domain == "later.test" && w.refuses:
 			all = append(all, reply.New(550, "5.1.1", "nobody has that name here"))
+			w.refused++
 		case domain == "later.test" && w.hesitates:
 			all = append(all, reply.New(451, "4.7.1", "come back later"))
 			w.deferred++
@@ -175,6 +189,8 @@ type plant struct {
 	stop  func()
 	n     int
 	owed  map[string]bool // addresses that something must reach
+
+	config *conf.Outbound // nil: the usual
 }
 
 func (p *plant) start(fs vfs.FS, how fullness) {
@@ -192,7 +208,7 @@ func (p *plant) start(fs vfs.FS, how fullness) {
 	}
 	p.out = outbound.New(outbound.Options{
 		Me: "me.test", Intervals: []time.Duration{time.Minute, time.Minute, time.Hour, time.Hour, time.Hour}, MaxLifetime: 5 * 24 * time.Hour,
-		LocalMXOK: true, Queue: p.queue, Unknown: queue.ErrUnknown, Resolver: names, Pool: p.world,
+		LocalMXOK: true, Config: p.config, Queue: p.queue, Unknown: queue.ErrUnknown, Resolver: names, Pool: p.world,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
