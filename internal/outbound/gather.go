@@ -48,6 +48,7 @@ type gathered struct {
 	order      []mail.ID    // as they came; some may have been forgotten
 	n          int          // recipients
 	several    bool         // it may be about several messages
+	stuck      bool         // it could not be made, or queued, when it was due
 	open       map[int]bool // of the one message: recipients that may still fail; nil: not known
 }
 
@@ -179,6 +180,16 @@ func (g *gathering) each(fn func(*gathered)) {
 			fn(s.collected)
 		}
 	}
+}
+
+// flush makes reports that could not be queued due now.
+func (g *gathering) flush() {
+	g.each(func(r *gathered) {
+		if r.stuck {
+			r.due = time.Time{}
+			g.expect(r.due)
+		}
+	})
 }
 
 // take returns the reports that are due, which are not gathered any more.

@@ -259,6 +259,12 @@ func TestRestartWhileReportsWait(t *testing.T) {
 // TestReportsThatCannotBeQueued wait, with what they are about, and are not
 // answered with other attempts.
 func TestReportsThatCannotBeQueued(t *testing.T) {
+	for _, flush := range []bool{false, true} {
+		reportsThatCannotBeQueued(t, flush)
+	}
+}
+
+func reportsThatCannotBeQueued(t *testing.T, flush bool) {
 	inBubble(t, func(r *rig) {
 		r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Minute})
 		r.start()
@@ -274,9 +280,17 @@ func TestReportsThatCannotBeQueued(t *testing.T) {
 		if seen := r.wire.take(); len(seen) != 0 {
 			t.Fatal(seen)
 		}
-		r.queue.set("put", nil)
 		r.queue.takeOps()
-		r.pass(localWait)
+		r.out.Flush("")
+		r.pass(0)
+		r.wantOps("put fails")
+		r.queue.set("put", nil)
+		if flush {
+			r.out.Flush("other.test")
+			r.pass(0)
+		} else {
+			r.pass(localWait)
+		}
 		r.wantPutFirst()
 		if texts, _ := r.reports(); len(texts) != 1 || !strings.Contains(texts[0], "no3@") || !strings.Contains(texts[0], "no4@") || !strings.Contains(texts[0], "no5@") {
 			t.Fatal(texts)

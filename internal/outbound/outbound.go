@@ -217,12 +217,13 @@ func (o *Outbound) Enqueue(p mail.Pending) {
 	o.signal()
 }
 
-// Flush makes every waiting delivery to domain due now; "" means all. It
-// returns how many there are; while the queue is still being loaded, more may
+// Flush makes every waiting delivery to domain due now; "" means all. Reports that
+// could not be queued are tried again too. It returns how many there are; while the queue is still being loaded, more may
 // follow.
 func (o *Outbound) Flush(domain string) int {
 	o.mu.Lock()
 	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
+	o.gathering.flush()
 	if o.flushed != nil {
 		o.flushed[mail.CanonicalDomain(domain)] = true
 	}

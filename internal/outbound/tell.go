@@ -103,7 +103,8 @@ func (o *Outbound) collect(r *gathered, until time.Time) {
 func (o *Outbound) gatherAgain(r *gathered, recipients map[mail.ID][]int, due time.Time) {
 	o.mu.Lock()
 	for id, list := range recipients {
-		o.gathering.hold(id, r.sender, list, due, r.several, o.o.Config.DSNRate)
+		again, _ := o.gathering.hold(id, r.sender, list, due, r.several, o.o.Config.DSNRate)
+		again.stuck = true
 	}
 	o.mu.Unlock()
 	o.signal()
