@@ -38,8 +38,8 @@ type attempt struct {
 	known   bool    // this process has kept something
 	records records // what the queue remembers
 	loaded  bool
-	total   int  // recipients of the message
-	ran     bool // there was an attempt
+	whole   []mail.Recipient // all of the message
+	ran     bool             // there was an attempt
 	force   atomic.Bool
 	spared  bool // see spare
 	policy  *policy
@@ -455,7 +455,7 @@ func (a *attempt) load() bool {
 	for n, i := range a.index {
 		a.env.Recipients[n] = env.Recipients[i]
 	}
-	a.loaded, a.total = true, len(env.Recipients)
+	a.loaded, a.whole = true, env.Recipients
 	// Other deliveries of the message may run at the same time.
 	if a.queued = a.recall(env.Notes); a.queued == nil {
 		a.queued = mail.Notes{}
@@ -633,10 +633,17 @@ func (a *attempt) keep(recipients []int, r rest) {
 
 // account marks recipients as accounted for and returns their indices.
 func (a *attempt) account(recipients []int) []int {
+	for _, i := range recipients {
+		a.accounted[i] = true
+	}
+	return a.indices(recipients)
+}
+
+// indices returns recipients by their indices in the queue's envelope.
+func (a *attempt) indices(recipients []int) []int {
 	index := make([]int, len(recipients))
 	for n, i := range recipients {
 		index[n] = a.index[i]
-		a.accounted[i] = true
 	}
 	return index
 }

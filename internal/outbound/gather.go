@@ -263,7 +263,7 @@ func (a *attempt) gather(recipients []int) bool {
 	sender := a.env.From.String()
 	due, collected := now.Add(wait), false
 	var open map[int]bool
-	if wait > 0 && (a.total > len(a.index) || len(a.later) > 0) {
+	if wait > 0 && (len(a.whole) > len(a.index) || len(a.later) > 0) {
 		open = a.undecided(due)
 	}
 
@@ -359,10 +359,7 @@ func (a *attempt) mark(recipients []int, due time.Time, collected bool) bool {
 	for _, same := range groups(recipients, a.res.Replies) {
 		a.turnTo(same[0])
 		f := failure{at: a.now(), reply: a.res.Replies[same[0]], host: a.remote(), collected: collected}
-		index := make([]int, len(same))
-		for n, i := range same {
-			index[n] = a.index[i]
-		}
+		index := a.indices(same)
 		if err := a.o.o.Queue.Defer(a.unit.ID(), index, a.made(), due, f.String()); err != nil {
 			if !a.o.unknown(err) {
 				a.log("failure not recorded, it is reported at once", zap.Ints("recipients", index), zap.Error(err))

@@ -150,6 +150,7 @@ type Outbound struct {
 	kept    map[*schedule.Unit]kept
 	// gathering has the recipients that failed and whose report waits.
 	gathering gathering
+	warnings  warnings
 	// held are recipients that Hold was asked for, by message and index: with
 	// what is needed to schedule them again, or nil while their unit has not
 	// come up.

@@ -130,35 +130,12 @@ func (a *attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 	}
 }
 
-// warn tells the sender once that recipients are not served yet, where NOTIFY
-// does not forbid it. What cannot be told now is told after the next attempt.
-func (a *attempt) warn(ctx context.Context, recipients []int) {
-	var told []int
-	for _, i := range recipients {
-		if dsn.Wanted(a.env.Recipients[i], dsn.Delayed) {
-			told = append(told, i)
-		}
-	}
-	if len(told) > 0 && !a.env.From.IsNull() {
-		p, err := a.tell(ctx, told, dsn.Delayed)
-		if err != nil {
-			a.log("DSN of delay cannot be queued", zap.Error(err))
-			return
-		}
-		defer a.o.Enqueue(p)
-	}
-	a.unit.Mark()
-}
-
 // putOff records that recipients wait until next, as one delivery.
 func (a *attempt) putOff(recipients []int, replies []*reply.Reply, attempts int, next time.Time) {
 	for _, same := range groups(recipients, replies) {
 		a.turnTo(same[0])
 		line := a.line(attempts)
-		index := make([]int, len(same))
-		for n, i := range same {
-			index[n] = a.index[i]
-		}
+		index := a.indices(same)
 		last := clip(replies[same[0]].Error())
 		switch err := a.o.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
 		case a.o.unknown(err):

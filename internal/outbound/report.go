@@ -113,6 +113,11 @@ func (o *Outbound) shown(ctx context.Context, env *mail.Envelope, c mail.Content
 // tell puts a DSN about what became of recipients in the queue. The caller
 // enqueues it.
 func (a *attempt) tell(ctx context.Context, recipients []int, action string) (mail.Pending, error) {
+	return a.o.put(ctx, a.describe(recipients, action))
+}
+
+// describe makes a report about what became of recipients.
+func (a *attempt) describe(recipients []int, action string) dsn.Report {
 	r := a.o.newReport(&a.env, a.content)
 	for _, i := range recipients {
 		a.turnTo(i)
@@ -124,7 +129,7 @@ func (a *attempt) tell(ctx context.Context, recipients []int, action string) (ma
 			r.Recipients[len(r.Recipients)-1].RetryUntil = a.env.Received.Add(a.policy.MaxLifetime)
 		}
 	}
-	return a.o.put(ctx, r)
+	return r
 }
 
 // remote is who decided in this attempt: what listens on a socket of this host

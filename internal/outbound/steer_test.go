@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -163,6 +164,69 @@ func TestDelayWarning(t *testing.T) {
 		}
 		r.wire.set(byName)
 	})
+}
+
+// TestOneDelayWarningForOneMessage: the first delivery of a message that is late
+// warns of all of them.
+func TestOneDelayWarningForOneMessage(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		const n = 50
+		r.o.Intervals = slices.Repeat([]time.Duration{time.Hour}, 20)
+		r.o.Jitter = 0.2
+		r.sections(map[string]*conf.Destination{"b.test": {DelayWarning: -1}})
+		r.o.Config.DelayWarning = 4 * time.Hour
+		r.start()
+		to := append(r.manyDomains("later", n), "later-quiet@a.test", "later@b.test", "x@c.test")
+		env := r.envelope(to...)
+		env.Recipients[n].Notify = mail.NotifyFailure
+		r.sendEnvelope(env)
+		r.pass(4*time.Hour - time.Second)
+		if texts, _ := r.reports(); len(texts) != 0 {
+			t.Fatal("early")
+		}
+		r.pass(4 * time.Hour)
+		texts, _ := r.reports()
+		if len(texts) != 1 {
+			t.Fatalf("%d warnings", len(texts))
+		}
+		for i, one := range to {
+			if named := strings.Contains(texts[0], "rfc822;"+one+"\r\n"); named != (i < n) {
+				t.Errorf("%s is in the warning: %v", one, named)
+			}
+		}
+		if got := strings.Count(texts[0], "450 4.2.0 greylisted"); got < n {
+			t.Errorf("%d replies", got)
+		}
+	})
+	// Also when none of them can be tried, and all are late at the same moment.
+	inBubble(t, func(r *rig) {
+		r.sections(nil)
+		r.o.Config.DelayWarning = time.Hour
+		r.o.Disabled = func() bool { return true }
+		r.start()
+		r.send(r.manyDomains("x", 50)...)
+		r.queue.set("put", errDisk)
+		r.pass(time.Hour)
+		if n := r.logs.FilterMessage("dsn").Len(); n != 0 {
+			t.Fatal(n)
+		}
+		r.queue.set("put", nil)
+		r.pass(time.Hour)
+		if n := r.logs.FilterMessage("dsn").Len(); n != 1 {
+			t.Fatalf("%d warnings", n)
+		}
+	})
+	var w warnings
+	for i := range maxWarnings {
+		w.claim(mail.ID(fmt.Sprint(i)), []int{0}, []int{1})
+	}
+	if len(w.recipients) != maxWarnings/2 || len(w.order) != maxWarnings/2 || w.n != maxWarnings || w.recipients["0"] != nil || w.recipients[mail.ID(fmt.Sprint(maxWarnings-1))] == nil {
+		t.Error(len(w.recipients), len(w.order), w.n)
+	}
+	w.disclaim(mail.ID(fmt.Sprint(maxWarnings-1)), []int{0, 1})
+	if fresh, more := w.claim(mail.ID(fmt.Sprint(maxWarnings-1)), []int{1}, []int{0}); len(fresh) != 1 || len(more) != 1 || w.n != maxWarnings {
+		t.Error(fresh, more, w.n)
+	}
 }
 
 func TestDelayWarningWhileNothingIsTried(t *testing.T) {
