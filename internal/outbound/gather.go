@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"container/heap"
 	"maps"
 	"slices"
 	"time"
@@ -28,8 +29,33 @@ const (
 type gathering struct {
 	messages map[mail.ID]*gathered // by message, which is the only one
 	senders  map[string]*allowance
-	waiting  int       // recipients in all
-	next     time.Time // no report is due before; zero: there is none
+	due      dueHeap // all of it
+	waiting  int     // recipients in all
+}
+
+// dueHeap has what is due first in front, see container/heap.
+type dueHeap []*gathered
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+
+// Push and Pop are for container/heap alone.
+func (h *dueHeap) Push(r any) {
+	r.(*gathered).at = len(*h)
+	*h = append(*h, r.(*gathered))
+}
+
+func (h *dueHeap) Pop() any {
+	last := len(*h) - 1
+	r := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return r
 }
 
 // allowance is what one sender got in the current period.
@@ -41,6 +67,7 @@ type allowance struct {
 
 // gathered is a report in the making.
 type gathered struct {
+	at         int // in gathering.due
 	sender     string
 	due        time.Time // zero: now
 	end        time.Time // due is never later; zero: it stays as it is
@@ -90,6 +117,7 @@ func (g *gathering) put(sender string, s *allowance) {
 // alone, unless they are collected. begun says that nothing of the sender was
 // collected before.
 func (g *gathering) hold(id mail.ID, sender string, recipients []int, due time.Time, collected bool, rate conf.Rate) (r *gathered, begun bool) {
+	fresh := false
 	if collected {
 		s := g.senders[sender]
 		if s == nil { // from before a restart
@@ -97,18 +125,20 @@ func (g *gathering) hold(id mail.ID, sender string, recipients []int, due time.T
 			g.put(sender, s)
 		}
 		if begun = s.collected == nil; begun {
-			s.collected = &gathered{sender: sender, due: due, several: true, recipients: map[mail.ID][]int{}}
+			s.collected, fresh = &gathered{sender: sender, due: due, several: true, recipients: map[mail.ID][]int{}}, true
 		}
 		r = s.collected
 	} else if r = g.messages[id]; r == nil {
-		r = &gathered{sender: sender, due: due, recipients: map[mail.ID][]int{}}
+		r, fresh = &gathered{sender: sender, due: due, recipients: map[mail.ID][]int{}}, true
 		if g.messages == nil {
 			g.messages = map[mail.ID]*gathered{}
 		}
 		g.messages[id] = r
 	}
-	if due.Before(r.due) {
-		r.due = due
+	if fresh {
+		heap.Push(&g.due, r)
+	} else if due.Before(r.due) {
+		g.move(r, due)
 	}
 	if len(r.recipients[id]) == 0 {
 		r.order = append(r.order, id)
@@ -117,19 +147,20 @@ func (g *gathering) hold(id mail.ID, sender string, recipients []int, due time.T
 	r.n += len(recipients)
 	g.waiting += len(recipients)
 	if r.n >= maxTogether {
-		r.due = time.Time{}
+		g.move(r, time.Time{})
 	}
 	if g.waiting >= maxWaiting {
-		g.each(func(r *gathered) { r.due = time.Time{} })
+		for _, r := range g.due {
+			r.due = time.Time{}
+		}
 	}
-	g.expect(r.due)
 	return r, begun
 }
 
 // await has a report about one message wait until due, if that is later than it
 // would have been, but never past the end that the first failure set. open are the
 // recipients that may fail until then, as far as they were not known.
-func (r *gathered) await(open map[int]bool, due, end time.Time) {
+func (g *gathering) await(r *gathered, open map[int]bool, due, end time.Time) {
 	if r.end.IsZero() {
 		r.end = end
 	}
@@ -140,18 +171,22 @@ func (r *gathered) await(open map[int]bool, due, end time.Time) {
 		due = r.end
 	}
 	if !r.due.IsZero() && due.After(r.due) {
-		r.due = due
+		g.move(r, due)
 	}
 }
 
-// expect notes that a report is due at some time.
-func (g *gathering) expect(due time.Time) {
-	if due.IsZero() {
-		due = time.Unix(0, 1) // now, whatever that is
+// move makes a report due at another time; zero: now.
+func (g *gathering) move(r *gathered, due time.Time) {
+	r.due = due
+	heap.Fix(&g.due, r.at)
+}
+
+// next returns when the first report is due.
+func (g *gathering) next() (due time.Time, ok bool) {
+	if len(g.due) == 0 {
+		return due, false
 	}
-	if g.next.IsZero() || due.Before(g.next) {
-		g.next = due
-	}
+	return g.due[0].due, true
 }
 
 // decide notes that recipients of a message are delivered, or failed. When that
@@ -165,74 +200,51 @@ func (g *gathering) decide(id mail.ID, recipients []int) {
 		delete(r.open, i)
 	}
 	if len(r.open) == 0 {
-		r.due = time.Time{}
-		g.expect(r.due)
-	}
-}
-
-// each calls fn for all that is gathered.
-func (g *gathering) each(fn func(*gathered)) {
-	for _, r := range g.messages {
-		fn(r)
-	}
-	for _, s := range g.senders {
-		if s.collected != nil {
-			fn(s.collected)
-		}
+		g.move(r, time.Time{})
 	}
 }
 
 // flush makes reports that could not be queued due now.
 func (g *gathering) flush() {
-	g.each(func(r *gathered) {
+	for _, r := range g.due {
 		if r.stuck {
 			r.due = time.Time{}
-			g.expect(r.due)
 		}
-	})
+	}
+	heap.Init(&g.due)
 }
 
 // take returns the reports that are due, which are not gathered any more.
 func (g *gathering) take(now time.Time) (due []*gathered) {
-	if g.next.IsZero() || g.next.After(now) {
-		return nil
-	}
-	for id, r := range g.messages {
-		if !r.due.After(now) {
-			due = append(due, r)
-			delete(g.messages, id)
+	for len(g.due) > 0 && !g.due[0].due.After(now) {
+		r := heap.Pop(&g.due).(*gathered)
+		if r.several {
+			g.senders[r.sender].collected = nil
+		} else {
+			delete(g.messages, r.order[0])
 		}
-	}
-	for _, s := range g.senders {
-		if r := s.collected; r != nil && !r.due.After(now) {
-			due = append(due, r)
-			s.collected = nil
-		}
-	}
-	g.next = time.Time{}
-	g.each(func(r *gathered) { g.expect(r.due) })
-	for _, r := range due {
 		g.waiting -= r.n
+		due = append(due, r)
 	}
 	return due
 }
 
 // forget drops what waits of messages that are gone.
 func (g *gathering) forget(gone map[mail.ID]bool) {
-	g.each(func(r *gathered) {
+	for _, r := range g.due {
 		for id := range gone {
 			n := len(r.recipients[id])
 			r.n -= n
 			g.waiting -= n
 			delete(r.recipients, id)
 		}
-	})
+	}
 }
 
 // explain returns what of a message waits to be reported, by domain, and until
 // when.
 func (g *gathering) explain(p *mail.Pending) (all []Waiting) {
-	g.each(func(r *gathered) {
+	for _, r := range g.due {
 		list := r.recipients[p.ID]
 		reason := "failed, its report waits for other recipients of the message"
 		if r.several {
@@ -250,7 +262,7 @@ func (g *gathering) explain(p *mail.Pending) (all []Waiting) {
 			}
 			all[i].Recipients = append(all[i].Recipients, one.Index)
 		}
-	})
+	}
 	return all
 }
 
@@ -291,7 +303,7 @@ func (a *attempt) gather(recipients []int) bool {
 	o.mu.Lock()
 	r, begun := o.gathering.hold(a.unit.ID(), sender, a.account(recipients), due, collected, rate)
 	if !collected {
-		r.await(open, due, now.Add(maxWaits*wait))
+		o.gathering.await(r, open, due, now.Add(maxWaits*wait))
 	}
 	o.mu.Unlock()
 	if begun {

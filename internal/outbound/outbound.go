@@ -401,8 +401,8 @@ func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*gathe
 	if repay := o.repayAt.Sub(now); len(o.debts) > 0 && (wait == never || repay < wait) {
 		wait = max(0, repay)
 	}
-	if next := o.gathering.next.Sub(now); !o.gathering.next.IsZero() && (wait == never || next < wait) {
-		wait = max(0, next)
+	if next, ok := o.gathering.next(); ok && (wait == never || next.Sub(now) < wait) {
+		wait = max(0, next.Sub(now))
 	}
 	return units, debts, reports, wait
 }
