@@ -24,6 +24,9 @@ const (
 	// is still read from, so that the reply is not lost to a reset.
 	lingering  = 2 * time.Second
 	lingerMost = 1 << 20
+	// farewell bounds the sending of the last replies: a client that does not read
+	// has had its time already.
+	farewell = 10 * time.Second
 )
 
 // The ways in which reading ends, besides the errors of the socket.
@@ -78,6 +81,9 @@ func newStream(conn net.Conn, o *Options) *stream {
 // that sends a byte now and then does not live for ever.
 func (s *stream) line() ([]byte, error) {
 	scanned, limit := 0, s.inactivity
+	if s.gone { // nor is what it pipelined done any more: nobody would learn of it
+		return nil, net.ErrClosed
+	}
 	if s.isEnding() {
 		return nil, errShutdown
 	}
@@ -163,6 +169,9 @@ func (s *stream) isEnding() bool {
 // a window of waiting; our own slowness does not count.
 func (s *stream) content(f func(b []byte) (n int, done bool, err error)) error {
 	s.waited, s.got = 0, 0
+	if s.gone {
+		return net.ErrClosed
+	}
 	for {
 		if s.r < s.w {
 			n, done, err := f(s.buf[s.r:s.w])
@@ -297,16 +306,19 @@ func (s *stream) send(r *reply.Reply) {
 	}
 }
 
-// flush sends the replies that are kept.
-func (s *stream) flush() error {
-	if len(s.out) == 0 {
-		return nil
-	}
+// flush sends the replies that are kept. The client has the inactivity timeout
+// to take them; net.ErrClosed says that it did not, or is gone.
+func (s *stream) flush() error { return s.flushWithin(s.inactivity) }
+
+func (s *stream) flushWithin(limit time.Duration) error {
 	if s.gone {
 		s.out = nil
 		return net.ErrClosed
 	}
-	err := s.raw.SetWriteDeadline(time.Now().Add(s.inactivity))
+	if len(s.out) == 0 {
+		return nil
+	}
+	err := s.raw.SetWriteDeadline(time.Now().Add(limit))
 	if err == nil {
 		_, err = s.conn.Write(s.out)
 	}
@@ -337,7 +349,7 @@ func (s *stream) startTLS(c *tls.Config) (tls.ConnectionState, error) {
 
 // close sends what is kept and closes.
 func (s *stream) close() {
-	_ = s.flush()
+	_ = s.flushWithin(min(s.inactivity, farewell))
 	s.gone = true
 	s.conn.Close()
 	if s.big != nil {
@@ -349,7 +361,7 @@ func (s *stream) close() {
 // still sending, what nobody reads, the kernel would answer a close with a reset
 // that can destroy the last reply on its way.
 func (s *stream) half() {
-	_ = s.flush()
+	_ = s.flushWithin(min(s.inactivity, farewell))
 	c, ok := s.raw.(interface{ CloseWrite() error })
 	if !ok || s.gone {
 		s.close()

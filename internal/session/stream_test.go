@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -236,6 +237,41 @@ func TestTimeouts(t *testing.T) {
 		late(c)
 		r.finish()
 	})
+}
+
+// TestNeverReads: a client that reads no replies is left when its time for them is
+// over, whatever it goes on to send, and what it had pipelined is not done.
+func TestNeverReads(t *testing.T) {
+	const limit = time.Minute
+	for name, what := range map[string]string{
+		"EHLO": "EHLO x\r\n", "NOOP": "NOOP\r\n", "nonsense": "RCPT\r\n", "empty chunks": "BDAT 0\r\n",
+		"messages": "MAIL FROM:<a@b.test>\r\nRCPT TO:<b@c.test>\r\nDATA\r\n\r\nx\r\n.\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := prepare(t, func(o *Options) { o.InactivityTimeout = limit })
+				c := r.pipe()
+				c.want("220")
+				c.cmd("EHLO x", "250")
+				began := time.Now()
+				for flood := strings.Repeat(what, 1+1000/len(what)); ; time.Sleep(time.Second) {
+					_ = c.conn.SetWriteDeadline(time.Now().Add(time.Second))
+					if _, err := io.WriteString(c.conn, flood); errors.Is(err, io.ErrClosedPipe) {
+						break
+					}
+					if time.Since(began) > time.Hour {
+						t.Error("served for an hour")
+						_ = c.conn.Close()
+						break
+					}
+				}
+				if d := time.Since(began); d > limit+time.Minute {
+					t.Errorf("left after %v", d)
+				}
+				r.finish()
+			})
+		})
+	}
 }
 
 // TestMinRate: a slow trickle is cut off, a slow link that makes progress is not.
