@@ -43,13 +43,14 @@ type Registration struct {
 // may be used from any goroutine and never changes.
 //
 // A handler with a timeout runs in a goroutine of its own. One that outlives
-// its timeout runs on there, its verdict is ignored, and Wait waits for it;
-// what it does to the Event's objects from then on it does unguarded. A handler
-// whose timeout is 0 runs in the caller's goroutine, for as long as it likes.
+// its timeout runs on there, its verdict is ignored, and Wait waits for it. The
+// objects of its Event are left to it: see Verdict.Fresh. A handler whose timeout
+// is 0 runs in the caller's goroutine, for as long as it likes.
 type Chain struct {
 	points map[Point][]Registration
 	log    *zap.Logger
 	late   stragglers
+	lent   sync.Pool // of *lent
 
 	timeouts, panics atomic.Int64
 }
@@ -57,7 +58,7 @@ type Chain struct {
 // NewChain sorts the handlers of each point by priority and then by their place
 // in regs, which is the order of config/plugins.
 func NewChain(regs []Registration, log *zap.Logger) *Chain {
-	c := &Chain{points: make(map[Point][]Registration), log: log}
+	c := &Chain{points: make(map[Point][]Registration), log: log, lent: sync.Pool{New: func() any { return new(lent) }}}
 	for _, r := range regs {
 		r.Priority = min(max(r.Priority, MinPriority), MaxPriority)
 		c.points[r.Point] = append(c.points[r.Point], r)
@@ -92,6 +93,12 @@ func (c *Chain) Wait(ctx context.Context) { c.late.wait(ctx) }
 // at deferred and bounce, whose default is the one that loses nothing, the
 // chain goes on without it.
 //
+// After a timeout the caller must not touch the Event or its objects any more, but
+// go on with those of Verdict.Fresh. A connection has to be closed: where p
+// decides the verdict is DenySoftDisconnect with the reply 421, where it observes
+// the caller sees to that, and the handlers behind the late one are skipped, but
+// for those of reset_transaction and disconnect. No deny handler can drop it.
+//
 // When ctx, the connection's, has ended, handlers that have not begun are
 // skipped and a point that decides answers DenySoft, so that nothing is taken
 // on that was not looked at. Handlers of reset_transaction and disconnect
@@ -107,6 +114,17 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 	if p == OnResetTransaction || p == OnDisconnect {
 		ctx = context.WithoutCancel(ctx)
 	}
+	current := e
+	v := c.run(ctx, p, list, &current)
+	if current != e {
+		v.Fresh = current
+	}
+	return v
+}
+
+// run is Run without the bookkeeping. It replaces *e when that belongs to a late
+// handler.
+func (c *Chain) run(ctx context.Context, p Point, list []Registration, e **Event) Verdict {
 	last := Proceed()
 	for i := range list {
 		r := &list[i]
@@ -116,10 +134,17 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 			}
 			return Answer(DenySoft, textGone)
 		}
-		if e.Tx != nil && e.Tx.SkipsPlugin(r.Plugin) {
+		if tx := (*e).Tx; tx != nil && tx.SkipsPlugin(r.Plugin) {
 			continue
 		}
-		v, failed := c.call(ctx, r, e)
+		v, failed, fresh := c.call(ctx, r, *e)
+		if fresh != nil {
+			*e = fresh
+			if !p.outlasts() {
+				v.Plugin = r.Plugin
+				return v
+			}
+		}
 		if failed && p.failsOpen() {
 			continue
 		}
@@ -128,9 +153,16 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 			continue
 		}
 		v.Plugin = r.Plugin
-		c.logVerdict(r, e, v)
+		c.logVerdict(r, *e, v)
 		if v.Code.Denies() {
-			if dropped, pardon := c.pardoned(ctx, e, v); dropped {
+			pardon := c.pardon(ctx, *e, v)
+			switch {
+			case pardon.Fresh != nil:
+				*e = pardon.Fresh
+				if !p.outlasts() {
+					return lateVerdict(p, *e)
+				}
+			case pardon.Code == OK:
 				last = Verdict{Code: Cont, Text: pardon.Text, Reply: pardon.Reply}
 				continue
 			}
@@ -149,23 +181,34 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 // that observe, and where any answer but Cont would drop a message or its DSN.
 func (p Point) failsOpen() bool { return p.Observes() || p == OnDeferred || p == OnBounce }
 
-// pardoned runs the deny handlers over a refusal.
-func (c *Chain) pardoned(ctx context.Context, e *Event, refusal Verdict) (bool, Verdict) {
+// pardon runs the deny handlers over a refusal: OK drops it. Fresh is an Event of
+// the point that refused.
+func (c *Chain) pardon(ctx context.Context, e *Event, refusal Verdict) Verdict {
 	if e.Point == OnInit || e.Point == OnDeny || !c.Has(OnDeny) {
-		return false, Verdict{}
+		return Proceed()
 	}
 	about := *e
 	about.Point, about.Denied = OnDeny, &DeniedParams{Verdict: refusal, Point: e.Point}
 	v := c.Run(ctx, OnDeny, &about)
-	return v.Code == OK, v
+	if v.Fresh != nil {
+		v.Fresh.Point, v.Fresh.Denied = e.Point, nil
+	}
+	return v
 }
 
 // call runs one handler within its timeout. failed tells that the verdict is
-// not the handler's own.
-func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool) {
+// not the handler's own; fresh, that the handler is late and e is its own now.
+func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool, fresh *Event) {
 	if r.Timeout <= 0 {
-		return c.guarded(ctx, r, e)
+		v, failed = c.guarded(ctx, r, e)
+		return v, failed, nil
 	}
+	before := c.lent.Get().(*lent)
+	before.copy(e)
+	defer func() {
+		*before = lent{} // it must not keep a connection alive
+		c.lent.Put(before)
+	}()
 	deadline := time.Now().Add(r.Timeout)
 	limited, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
@@ -179,7 +222,7 @@ func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict,
 	}()
 	select {
 	case o := <-done:
-		return o.verdict, o.failed
+		return o.verdict, o.failed, nil
 	case <-limited.Done():
 	}
 	// At the deadline, or the client is gone: then the handler knows it by its
@@ -189,12 +232,13 @@ func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict,
 	defer rest.Stop()
 	select {
 	case o := <-done:
-		return o.verdict, o.failed
+		return o.verdict, o.failed, nil
 	case <-rest.C:
 	}
+	fresh = before.fresh()
 	c.timeouts.Add(1)
-	c.log.Error("plugin timed out", append(about(r, e), zap.Duration("timeout", r.Timeout))...)
-	return Answer(DenySoft, textTimeout), true
+	c.log.Error("plugin timed out", append(about(r, fresh), zap.Duration("timeout", r.Timeout))...)
+	return lateVerdict(r.Point, fresh), true, fresh
 }
 
 type outcome struct {

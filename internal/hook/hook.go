@@ -5,7 +5,9 @@
 // Deciding points can change what happens; a handler that panics or outlives
 // its timeout there answers DENYSOFT, it is never skipped. Observing points
 // (see Point.Observes) cannot change the outcome: a failure there is logged.
-// A Connection, Transaction or Delivery is handed to one handler at a time.
+// A Connection, Transaction or Delivery is handed to one handler at a time. One
+// that a late handler still has is given up: the connection ends, and what runs for
+// it yet gets fresh objects.
 package hook
 
 import (
@@ -129,6 +131,12 @@ type Verdict struct {
 	Delay time.Duration // send_email with Delay, deferred with DenySoft
 
 	Plugin string // set by the chain: who answered; "" if the chain ran through
+	// Fresh is set by the chain when a handler outlived its timeout. The handler
+	// still has the Event and its objects and may change them at any time: they must
+	// not be touched any more. Those of Fresh take their place. A Connection and a
+	// Transaction know what the server said, nothing that plugins noted; a Delivery,
+	// which goes on, has copies of the notes.
+	Fresh *Event
 }
 
 // Proceed is the Cont verdict.
@@ -139,6 +147,7 @@ func Answer(c Code, text string) Verdict { return Verdict{Code: c, Text: text} }
 
 // Handler is one plugin's code at one point. ctx ends when the handler's
 // timeout is over or the server stops hard; a handler must return soon after.
+// What it does to the Event's objects later has no effect on anybody else.
 type Handler func(ctx context.Context, e *Event) Verdict
 
 // Event is what a handler sees. Conn is nil at the outbound points and Init, and

@@ -58,30 +58,32 @@ func New(o Options) *Intake { return &Intake{o: o} }
 func (in *Intake) Room(size int64) error { return in.o.Queue.Room(size) }
 
 // Accept settles what becomes of the message of t, after data_post. A positive
-// reply means that someone took responsibility for it. disconnect asks the
-// session to close the connection after the reply.
-func (in *Intake) Accept(ctx context.Context, c *hook.Connection, t *hook.Transaction) (r *reply.Reply, disconnect bool) {
+// reply means that someone took responsibility for it. The verdict is that of the
+// hooks: a refusal may ask the session to close the connection behind the reply,
+// and if Fresh is set c and t belong to a handler that outlived its timeout.
+func (in *Intake) Accept(ctx context.Context, c *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict) {
 	point := hook.OnQueue
 	if t.Relaying {
 		point = hook.OnQueueOutbound
 	}
+	id := t.ID // a late handler may have t afterwards
 	v := in.o.Chain.Run(ctx, point, &hook.Event{Point: point, Conn: c, Tx: t})
 	switch {
 	case v.Code == hook.OK:
-		return in.answer(t, v, 250, "2.0.0", "Message Queued"), false
+		return in.answer(id, v, 250, "2.0.0", "Message Queued"), v
 	case v.Code == hook.Deny || v.Code == hook.DenyDisconnect:
-		return in.answer(t, v, 550, "5.7.1", "Message denied"), v.Code.Disconnects()
+		return in.answer(id, v, 550, "5.7.1", "Message denied"), v
 	case v.Code == hook.DenySoft || v.Code == hook.DenySoftDisconnect:
-		return in.answer(t, v, 450, "4.7.1", "Message denied temporarily"), v.Code.Disconnects()
+		return in.answer(id, v, 450, "4.7.1", "Message denied temporarily"), v
 	case t.Relaying:
-		return in.outbound(ctx, c, t), false
+		return in.outbound(ctx, c, t)
 	}
-	return in.answer(t, v, 451, "4.3.5", "No queue plugin took the message, please try again later"), false
+	return in.answer(id, v, 451, "4.3.5", "No queue plugin took the message, please try again later"), hook.Verdict{}
 }
 
 // answer makes the final reply: the verdict's own or the default, with the
 // transaction's id behind it, as Haraka writes it.
-func (in *Intake) answer(t *hook.Transaction, v hook.Verdict, code int, enhanced, text string) *reply.Reply {
+func (in *Intake) answer(id mail.ID, v hook.Verdict, code int, enhanced, text string) *reply.Reply {
 	r := reply.New(code, enhanced, text)
 	if v.Text != "" {
 		r.Text = v.Text
@@ -90,24 +92,30 @@ func (in *Intake) answer(t *hook.Transaction, v hook.Verdict, code int, enhanced
 		r = v.Reply
 	}
 	withID := *r
-	withID.Text = fmt.Sprintf("%s (%s)", r.Text, t.ID)
+	withID.Text = fmt.Sprintf("%s (%s)", r.Text, id)
 	return &withID
 }
 
-// outbound puts the message into the queue.
-func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Transaction) *reply.Reply {
-	t.Header.Complete(t.ID, in.o.Me, in.o.ReceivedHeader, in.o.Now())
-	in.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Conn: c, Tx: t})
+// outbound puts the message into the queue. One that a late handler may be changing
+// is not taken.
+func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict) {
+	id := t.ID
+	t.Header.Complete(id, in.o.Me, in.o.ReceivedHeader, in.o.Now())
+	v := in.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Conn: c, Tx: t})
+	if v.Fresh != nil {
+		v.Code = hook.DenySoftDisconnect
+		return in.answer(id, v, 421, "4.3.0", "plugin timeout"), v
+	}
 	content := t.Final()
 	if err := in.o.Queue.Put(&t.Envelope, content); err != nil {
 		r := reply.From(err)
-		in.o.Log.Error("queueing failed", zap.String("uuid", string(t.ID)), zap.Error(r))
+		in.o.Log.Error("queueing failed", zap.String("uuid", string(id)), zap.Error(r))
 		if r.Permanent() { // a queue that cannot store is our trouble, not the sender's
 			r = reply.New(451, "4.3.0", "Queueing failed, please try again later").Because(r)
 		}
-		return in.answer(t, hook.Verdict{}, r.Code, r.Enhanced.String(), r.Text)
+		return in.answer(id, hook.Verdict{}, r.Code, r.Enhanced.String(), r.Text), hook.Verdict{}
 	}
-	in.o.Mail.Queued(string(t.ID), t.From.String(), len(t.Recipients), content.Size())
+	in.o.Mail.Queued(string(id), t.From.String(), len(t.Recipients), content.Size())
 	in.o.Dispatcher.Enqueue(mail.NewPending(&t.Envelope, content.Size()))
-	return in.answer(t, hook.Verdict{}, 250, "2.0.0", "Message Queued")
+	return in.answer(id, hook.Verdict{}, 250, "2.0.0", "Message Queued"), hook.Verdict{}
 }

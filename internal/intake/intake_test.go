@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -54,7 +55,8 @@ func accept(relaying bool, ch chain, s *store, message string) (*reply.Reply, bo
 		Me: "mx.test", ReceivedHeader: "Tarishi outbound", Queue: s, Dispatcher: s, Chain: ch, Mail: maillog.Nop(), Log: zap.NewNop(),
 		Now: func() time.Time { return time.Date(2026, 11, 22, 2, 6, 51, 0, time.UTC) },
 	})
-	return in.Accept(context.Background(), &hook.Connection{}, transaction(relaying, message))
+	r, v := in.Accept(context.Background(), &hook.Connection{}, transaction(relaying, message))
+	return r, v.Code.Denies() && v.Code.Disconnects()
 }
 
 func TestVerdicts(t *testing.T) {
@@ -102,6 +104,35 @@ func TestOutbound(t *testing.T) {
 		"Date: Sun, 22 Nov 2026 02:06:51 +0000\r\nX-Seen: yes\r\n\r\nbody\r\n"
 	if s.content != want {
 		t.Errorf("got  %q\nwant %q", s.content, want)
+	}
+}
+
+// TestLateHandler: a message that a handler may still be changing is not taken.
+func TestLateHandler(t *testing.T) {
+	for _, p := range []hook.Point{hook.OnQueueOutbound, hook.OnPreSendTransEmail} {
+		synctest.Test(t, func(t *testing.T) {
+			s, release := &store{}, make(chan struct{})
+			late := hook.NewChain([]hook.Registration{{Point: p, Plugin: "late", Timeout: time.Second, Handler: func(ctx context.Context, e *hook.Event) hook.Verdict {
+				<-ctx.Done()
+				for n := 0; ; n++ {
+					select {
+					case <-release:
+						return hook.Answer(hook.OK, "")
+					case <-time.After(time.Millisecond):
+						e.Tx.ID, e.Tx.Recipients = "", nil
+						e.Tx.Notes.Set("n", n)
+						e.Tx.Header.Remove("Subject")
+					}
+				}
+			}}}, zap.NewNop())
+			in := New(Options{Me: "mx.test", Queue: s, Dispatcher: s, Chain: late, Mail: maillog.Nop(), Log: zap.NewNop(), Now: time.Now})
+			r, v := in.Accept(t.Context(), &hook.Connection{Notes: mail.Notes{}}, transaction(true, "Subject: x\r\n\r\n"))
+			if r.String() != "421 4.3.0 plugin timeout (ABC.1)" || v.Fresh == nil || !v.Code.Disconnects() || len(s.events) != 0 {
+				t.Errorf("%s: %s %+v %v", p, r, v, s.events)
+			}
+			close(release)
+			late.Wait(t.Context())
+		})
 	}
 }
 

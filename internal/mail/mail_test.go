@@ -3,6 +3,7 @@ package mail
 import (
 	"bytes"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -140,5 +141,27 @@ func TestWithHead(t *testing.T) {
 	r, _ := Memory{[]byte("a"), nil, []byte("b")}.Open()
 	if _, err := io.Copy(&b, r); err != nil || b.String() != "ab" {
 		t.Errorf("%q %v", b.String(), err)
+	}
+}
+
+func TestPlainNotes(t *testing.T) {
+	n := Notes{"s": "x", "n": 1.0, "list": []any{1.0, map[string]any{"a": "b"}}, "strings": []string{"x"}, "sub": Notes{"deep": map[string]any{"d": 1}}, "nil": nil}
+	c := n.Plain()
+	if !reflect.DeepEqual(c, n) {
+		t.Errorf("%v", c)
+	}
+	c.Set("sub.deep.d", 2)
+	c["list"].([]any)[1].(map[string]any)["a"] = "changed"
+	c["strings"].([]string)[0] = "changed"
+	if n.Get("sub.deep.d") != 1 || n["list"].([]any)[1].(map[string]any)["a"] != "b" || n["strings"].([]string)[0] != "x" {
+		t.Errorf("the copy shares something: %v", n)
+	}
+	for name, v := range map[string]any{"pointer": &struct{}{}, "list": []any{func() {}}, "channel": make(chan int)} {
+		if c := (Notes{"x": v, "y": 1}).Plain(); len(c) != 1 {
+			t.Errorf("%s: %v", name, c)
+		}
+	}
+	if Notes(nil).Plain() != nil {
+		t.Error("nil")
 	}
 }

@@ -1,6 +1,11 @@
 package mail
 
-import "strings"
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Notes is what plugins remember along a connection or a transaction: a tree
 // of JSON-like values with dotted paths, as Haraka's notes. The notes of a
@@ -74,6 +79,53 @@ func cloneMap(m map[string]any) map[string]any {
 		c[k] = v
 	}
 	return c
+}
+
+// Plain returns a copy that shares nothing with n. It has the values that JSON
+// knows, and what is made of them; others are left out, for nobody here knows how
+// to copy them.
+func (n Notes) Plain() Notes {
+	if n == nil {
+		return nil
+	}
+	return Notes(plainMap(n))
+}
+
+func plainMap(m map[string]any) map[string]any {
+	c := make(map[string]any, len(m))
+	for k, v := range m {
+		if v, ok := plain(v); ok {
+			c[k] = v
+		}
+	}
+	return c
+}
+
+func plain(v any) (any, bool) {
+	switch v := v.(type) {
+	case nil, string, bool, float64, float32, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, json.Number, time.Time, time.Duration:
+		return v, true
+	case []string:
+		return slices.Clone(v), true
+	case []any:
+		c := make([]any, 0, len(v))
+		for _, x := range v {
+			x, ok := plain(x)
+			if !ok {
+				return nil, false // it would not be the same list
+			}
+			c = append(c, x)
+		}
+		return c, true
+	case Notes:
+		return v.Plain(), true
+	case map[string]any:
+		if v == nil {
+			return v, true
+		}
+		return plainMap(v), true
+	}
+	return nil, false
 }
 
 func asMap(v any) (map[string]any, bool) {

@@ -15,6 +15,7 @@ import (
 
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
 	"tarishi/internal/smtptest"
 )
@@ -314,6 +315,89 @@ func TestForeignDeliveryNotes(t *testing.T) {
 				t.Errorf("%v: %d attempts", foreign, n)
 			}
 			r.wantIdle()
+		})
+	}
+}
+
+// TestLateHandler: notes that a handler still has after its timeout are not touched
+// any more, here or in a later attempt (the race detector watches); the delivery
+// goes on with those it had, and what the others note is kept.
+func TestLateHandler(t *testing.T) {
+	for _, p := range []hook.Point{hook.OnSendEmail, hook.OnGetMX, hook.OnDeferred, hook.OnBounce, hook.OnDelivered} {
+		t.Run(string(p), func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				release, calls, runs := make(chan struct{}), 0, []string{}
+				late := func(ctx context.Context, e *hook.Event) hook.Verdict {
+					d := e.Delivery
+					if calls++; calls != 2 {
+						d.Notes.Set("first", calls)
+						d.Envelope.Notes.Set("first", map[string]any{"list": []any{1, 2}})
+						return hook.Proceed()
+					}
+					<-ctx.Done()
+					for n := 0; ; n++ {
+						d.Notes.Set("late", n)
+						d.Envelope.Notes.Set("first.late", n)
+						d.Envelope.Notes.Get("first.list").([]any)[0] = n
+						d.Envelope.Notes.Get("given").([]any)[0] = n
+						d.Recipients[0], d.ID = mail.Recipient{}, "late"
+						select {
+						case <-release:
+							return hook.Answer(hook.OK, "")
+						case <-time.After(time.Second):
+						}
+					}
+				}
+				next := func(_ context.Context, e *hook.Event) hook.Verdict {
+					d := e.Delivery
+					if d.From.IsNull() { // the DSN of a bounce
+						return hook.Proceed()
+					}
+					runs = append(runs, fmt.Sprint(d.Notes, d.Envelope.Notes))
+					d.Notes.Set("next", len(runs))
+					return hook.Proceed()
+				}
+				r.regs = append(r.regs,
+					hook.Registration{Point: p, Plugin: "late", Timeout: time.Second, Handler: late},
+					hook.Registration{Point: hook.OnDeferred, Plugin: "warm", Priority: -1, Handler: func(ctx context.Context, e *hook.Event) hook.Verdict {
+						if p == hook.OnBounce || p == hook.OnDelivered {
+							return late(ctx, e) // a first attempt, that is in time
+						}
+						return hook.Proceed()
+					}},
+					hook.Registration{Point: hook.OnSendEmail, Plugin: "next", Priority: 1, Handler: next})
+				r.o.Intervals = slices.Repeat(interval, 3)
+				r.start()
+				first := true
+				r.wire.set(func(_ context.Context, s attemptSeen) ([]*reply.Reply, error) {
+					switch {
+					case s.from == "": // a DSN
+						return []*reply.Reply{ok}, nil
+					case first || p == hook.OnDeferred && calls < 3:
+						first = false
+						return []*reply.Reply{later}, nil
+					case p == hook.OnBounce:
+						return []*reply.Reply{no}, nil
+					}
+					return []*reply.Reply{ok}, nil
+				})
+				env := r.envelope("x@a.test")
+				env.Notes = mail.Notes{"given": []any{1.0}}
+				r.sendEnvelope(env)
+				r.pass(time.Hour)
+				close(release)
+				synctest.Wait()
+				if calls < 2 || len(runs) < 2 {
+					t.Fatalf("%d calls, %q", calls, runs)
+				}
+				for n, seen := range runs[1:] {
+					if strings.Contains(seen, "late") || !strings.Contains(seen, "first:") || !strings.Contains(seen, "next:"+strconv.Itoa(n+1)) ||
+						!strings.Contains(seen, "list:[1 2]") || !strings.Contains(seen, "given:[1]") {
+						t.Errorf("attempt %d began with %s", n+2, seen)
+					}
+				}
+				r.wantIdle()
+			})
 		})
 	}
 }

@@ -71,7 +71,10 @@ func (o *Outbound) Submit(ctx context.Context, s hook.Submission) (mail.ID, erro
 	}
 	t.Header.Complete(t.ID, o.o.Me, o.o.Config.ReceivedHeader, t.Received)
 	if c := o.o.Chain; c != nil {
-		c.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t})
+		v := c.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t})
+		if v.Fresh != nil { // the handler may be changing what would go out
+			return "", o.refuse(v.Fresh.Tx, reply.New(451, "4.3.0", "plugin timeout"))
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return "", o.refuse(t, err)

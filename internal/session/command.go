@@ -97,6 +97,9 @@ func (s *session) dispatch(line []byte) []byte {
 		return nil
 	case "RSET":
 		s.run(hook.OnRset, hook.Event{})
+		if s.leaveLate() {
+			return nil
+		}
 		s.instead = reply.New(250, "2.0.0", "OK")
 	case "AUTH":
 		s.instead = authenticated
@@ -135,6 +138,9 @@ func (s *session) vrfy(arg string) {
 // noop answers NOOP, which only a permanent refusal can change.
 func (s *session) noop(arg string) {
 	v := s.run(hook.OnNoop, hook.Event{Argument: arg})
+	if s.leaveLate() {
+		return
+	}
 	if v.Code == hook.Deny || v.Code == hook.DenyDisconnect {
 		s.decline(v, refusal(v, fault{500, "5.7.1", "Stop wasting my time"}, fault{}))
 		return
@@ -206,7 +212,9 @@ func (s *session) greeted(verb, host string, line []byte) []byte {
 		s.refuse(501, "5.5.4", "Syntax error (control characters not allowed)")
 		return nil
 	}
-	s.reset()
+	if s.reset(); s.leaveLate() {
+		return nil
+	}
 	s.c.Hello = hook.Hello{Verb: verb, Host: host}
 	p := hook.OnHelo
 	if verb == "EHLO" {
@@ -220,7 +228,9 @@ func (s *session) greeted(verb, host string, line []byte) []byte {
 	}
 	if verb == "EHLO" {
 		s.c.Auth = nil
-		s.run(hook.OnCapabilities, hook.Event{})
+		if s.run(hook.OnCapabilities, hook.Event{}); s.leaveLate() {
+			return nil
+		}
 	}
 	if s.offersTLS() {
 		s.smtp.TLSConfig = s.o.TLSConfig // makes go-smtp announce STARTTLS
@@ -248,7 +258,9 @@ func (s *session) secure(arg string) {
 	case s.io.pending():
 		s.hangUp(reply.New(503, "5.5.0", "Commands pipelined behind STARTTLS"))
 	default:
-		s.reset()
+		if s.reset(); s.leaveLate() {
+			return
+		}
 		s.io.say(220, "2.0.0", "Go ahead")
 		if s.io.flush() != nil {
 			s.over = true

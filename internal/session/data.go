@@ -158,7 +158,11 @@ func (s *session) deliver(recv *receiver) {
 	switch {
 	case errors.Is(err, errTooBig):
 		r = errTooBig
-		if code := s.run(hook.OnMaxDataExceeded, hook.Event{}).Code; code == hook.DenySoft || code == hook.DenySoftDisconnect {
+		over := s.run(hook.OnMaxDataExceeded, hook.Event{})
+		switch {
+		case over.Fresh != nil:
+			v, r = over, errLate
+		case over.Code == hook.DenySoft || over.Code == hook.DenySoftDisconnect:
 			r = reply.New(452, "4.3.4", errTooBig.Text)
 		}
 	case err != nil:
@@ -169,6 +173,7 @@ func (s *session) deliver(recv *receiver) {
 	default:
 		v, r = s.settle(tx)
 	}
+	tx = s.tx // not the one that a late handler has
 	counts(r, &s.c.Messages)
 	mid := ""
 	if tx.Header != nil {
@@ -189,16 +194,13 @@ func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
 	if v.Code.Denies() {
 		return v, refusal(v, fault{550, "5.7.1", "Message denied"}, fault{450, "4.7.1", "Message denied temporarily"})
 	}
-	r, disconnect := s.o.Intake.Accept(s.ctx, s.c, tx)
+	r, v := s.o.Intake.Accept(s.ctx, s.c, tx)
+	s.renew(v)
 	if r == nil {
 		r = reply.From(errNoContent)
 	}
 	if r.Positive() {
 		s.run(hook.OnQueueOK, hook.Event{Text: r.Text})
-	}
-	v = hook.Verdict{}
-	if disconnect {
-		v.Code = hook.DenyDisconnect
 	}
 	return v, r
 }

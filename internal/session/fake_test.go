@@ -133,15 +133,17 @@ func (in *intake) Room(size int64) error {
 	return in.healthy
 }
 
-func (in *intake) Accept(_ context.Context, _ *hook.Connection, t *hook.Transaction) (*reply.Reply, bool) {
+func (in *intake) Accept(_ context.Context, _ *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict) {
 	if in.drop {
-		return reply.New(250, "2.0.0", "Message Queued"), false
+		return reply.New(250, "2.0.0", "Message Queued"), hook.Verdict{}
 	}
 	r, _ := t.Final().Open()
 	raw, _ := io.ReadAll(r)
 	if f := in.accept; f != nil {
-		if r, dc := f(t); r != nil {
-			return r, dc
+		if r, dc := f(t); r != nil && dc {
+			return r, hook.Verdict{Code: hook.DenyDisconnect}
+		} else if r != nil {
+			return r, hook.Verdict{}
 		}
 	}
 	in.mu.Lock()
@@ -149,7 +151,7 @@ func (in *intake) Accept(_ context.Context, _ *hook.Connection, t *hook.Transact
 	whole, _ := t.Content.Open()
 	content, _ := io.ReadAll(whole)
 	in.got = append(in.got, message{*t, string(raw), string(content[:t.HeaderSize])})
-	return reply.New(250, "2.0.0", "Message Queued ("+string(t.ID)+")"), false
+	return reply.New(250, "2.0.0", "Message Queued ("+string(t.ID)+")"), hook.Verdict{}
 }
 
 func (in *intake) messages() []message {

@@ -49,6 +49,7 @@ type session struct {
 	instead *reply.Reply // replaces go-smtp's next positive reply; see Write
 	mute    bool         // drops what go-smtp says
 	over    bool         // no more commands
+	late    bool         // a hook outlived its timeout: 421 is due
 	linger  bool         // the client may be sending still: see stream.half
 	upgrade bool         // STARTTLS was answered
 	asking  bool         // go-smtp waits for a line of an AUTH exchange
@@ -108,14 +109,35 @@ func (s *session) replied(code int, line []byte) {
 	}
 }
 
-// run runs a hook in the current state.
+// run runs a hook in the current state. If a handler was late s.c and s.tx are new
+// when it returns: nobody may hold on to the old ones.
 func (s *session) run(p hook.Point, e hook.Event) hook.Verdict {
 	if !s.o.Chain.Has(p) {
 		return hook.Proceed()
 	}
 	event := e
 	event.Point, event.Conn, event.Tx = p, s.c, s.tx
-	return s.o.Chain.Run(s.ctx, p, &event)
+	v := s.o.Chain.Run(s.ctx, p, &event)
+	s.renew(v)
+	return v
+}
+
+// renew leaves the connection's and the transaction's state to a handler that was
+// late, and goes on with what the chain gives for it.
+func (s *session) renew(v hook.Verdict) {
+	if v.Fresh == nil {
+		return
+	}
+	s.c, s.tx, s.late = v.Fresh.Conn, v.Fresh.Tx, true
+}
+
+// leaveLate says 421 if a handler was late, and reports whether that is so: the
+// connection ends, whatever the hook was for.
+func (s *session) leaveLate() bool {
+	if s.late && !s.over {
+		s.hangUp(errLate)
+	}
+	return s.late
 }
 
 // serve holds the conversation from connect to disconnect.
@@ -221,6 +243,9 @@ func (s *session) startTLS() bool {
 func (s *session) welcome() bool {
 	s.met = true
 	s.run(hook.OnConnectInit, hook.Event{})
+	if s.leaveLate() {
+		return false
+	}
 	v := s.run(hook.OnLookupRDNS, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
 		return s.unwelcome(v, fault{554, "5.7.1", "rDNS Lookup Failed"}, fault{421, "4.7.1", "rDNS Temporary Failure"})

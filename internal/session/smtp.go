@@ -108,7 +108,7 @@ func (s *session) read(p []byte) (n int, err error) {
 		}
 	}()
 	for len(s.feed) == 0 {
-		if s.over || s.upgrade {
+		if s.leaveLate() || s.over || s.upgrade {
 			return 0, io.EOF
 		}
 		if most := s.o.MaxRefusals; most > 0 && s.refused > most {

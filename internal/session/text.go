@@ -71,6 +71,9 @@ func word(s string) string {
 	}, s)
 }
 
+// errLate is what a client gets when a plugin outlived its timeout.
+var errLate = reply.New(421, "4.3.0", "plugin timeout")
+
 // fault is a point's default refusal.
 type fault struct {
 	code     int

@@ -153,7 +153,9 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) (err error) {
 	if s.c.Hello.Verb == "" { // go-smtp remembers a greeting that was refused later
 		return wire(reply.New(503, "5.5.1", "Use EHLO/HELO before MAIL"))
 	}
-	s.reset()
+	if s.reset(); s.late {
+		return s.fails(hook.Verdict{Code: hook.DenySoftDisconnect}, errLate)
+	}
 	p := s.params
 	if unwell := s.o.Intake.Room(p.size); unwell != nil {
 		r := reply.From(unwell)
@@ -220,6 +222,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) (err error) {
 	var v hook.Verdict
 	if r == nil {
 		v, r = s.recipient(mail.Recipient{Address: a, Notify: s.params.notify, ORCPT: s.params.orcpt})
+		tx = s.tx // not the one that a late handler has
 	}
 	counts(r, &tx.Rcpts, &s.c.Rcpts)
 	s.o.Mail.Recipient(string(tx.ID), s.c.Remote.Addr.Addr(), tx.From.String(), addressOr(a, to), r.Code, r.Text)
