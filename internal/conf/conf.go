@@ -102,6 +102,11 @@ type Connection struct {
 	MaxRefusals         int   // replies 5yz in a session since the last message; 0: no limit
 	MaxAuthFailures     int   // wrong passwords from one address before it has to wait; 0: no limit
 	MinRate             int64 // bytes a second during DATA; 0: no limit
+	// TransactionTime is how long after MAIL a client may be waited for; 0: no limit.
+	TransactionTime time.Duration
+	// Memory is how many bytes all connections together may hold of mail that is
+	// arriving, beside 16 KiB each; 0: no limit.
+	Memory int64
 
 	Greeting    []string // lines of the banner, instead of the standard one
 	Helo, Close string   // tails of the replies to HELO and QUIT
@@ -277,6 +282,7 @@ func defaults() *Config {
 			MaxBytes: 26214400, MaxLineLength: 2048,
 			MaxRecipients: 1000, MaxConnections: 10000, MaxConnectionsPerIP: 1000, MinRate: 100,
 			MaxRefusals: 100, MaxAuthFailures: 10,
+			TransactionTime: time.Hour, Memory: 24 << 20,
 			Helo: "Tarishi is at your service.", Close: "closing connection. Have a jolly good day.",
 			BannerChars: 6,
 		},

@@ -202,7 +202,7 @@ func TestKeys(t *testing.T) {
 			"force_shutdown_timeout=0\nshutdown_reply_timeout=3\npublic_ip=192.0.2.9",
 		"connection.ini": "spool_after=4096\nstrict_rfc1869=ON\nstrict_domains=yes\npostel=1\nauth_insecure=on\nsmtputf8=false\n[headers]\nadd_received=no\nclean_auth_results=off\n" +
 			"show_version=0\nmax_received=6\n[max]\nbytes=0\nline_length=512\nrecipients=8\nconnections=9\n" +
-			"connections_per_ip=0\nrefusals=0\nauth_failures=7\nmin_rate=0\n[message]\ngreeting[]=one\ngreeting[]=two\nhelo=hi\nclose=bye\n[uuid]\nbanner_chars=0\ndeny_chars=1",
+			"connections_per_ip=0\nrefusals=0\nauth_failures=7\nmin_rate=0\ntransaction_time=90m\nmemory=5\n[message]\ngreeting[]=one\ngreeting[]=two\nhelo=hi\nclose=bye\n[uuid]\nbanner_chars=0\ndeny_chars=1",
 		"log.ini": "level=DEBUG\ntimestamps=false\nformat=json",
 		"tls.ini": "key[]=a.pem\nkey[]=/dev/null/b.pem\ncert[]=c.pem\ncert[]=d.pem\nminVersion=TLSv1.3\nno_starttls_ports[]=2525\nno_starttls_ports[]=26\n" +
 			"mutual_tls=true\nforce_tls_hosts[]=f.example\n[no_tls_hosts]\n192.0.2.1\n2001:db8::1/32\n[outbound]\nca=ca.pem\nno_tls_hosts[]=n.example\nkey=a.pem\ncert=c.pem\n" +
@@ -232,7 +232,7 @@ func TestKeys(t *testing.T) {
 	want.Connection = Connection{
 		SpoolAfter: 4096, StrictRFC1869: true, StrictDomains: true, Postel: true, AuthInsecure: true, MaxReceived: 6, MaxLineLength: 512,
 		MaxAuthFailures: 7,
-		MaxRecipients:   8, MaxConnections: 9, Greeting: []string{"one", "two"}, Helo: "hi", Close: "bye", DenyChars: 1,
+		MaxRecipients:   8, MaxConnections: 9, TransactionTime: 90 * time.Minute, Memory: 5, Greeting: []string{"one", "two"}, Helo: "hi", Close: "bye", DenyChars: 1,
 	}
 	want.Log = Log{"debug", "json", false}
 	want.TLS = TLS{

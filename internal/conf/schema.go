@@ -158,6 +158,8 @@ func connectionINI(c *Config) *schema {
 			{section: "max", key: "refusals", field: atLeast(&s.MaxRefusals, 0)},
 			{section: "max", key: "auth_failures", field: atLeast(&s.MaxAuthFailures, 0)},
 			{section: "max", key: "min_rate", field: atLeast(&s.MinRate, 0)},
+			{section: "max", key: "transaction_time", field: duration(&s.TransactionTime, 0)},
+			{section: "max", key: "memory", field: atLeast(&s.Memory, 0)},
 
 			{section: "message", key: "greeting", field: texts(&s.Greeting), was: []string{"smtpgreeting"}},
 			{section: "message", key: "helo", field: text(&s.Helo), was: []string{"ehlo_hello_message"}},

@@ -17,6 +17,7 @@ import (
 type Body struct {
 	q      *Queue
 	chunks mail.Memory
+	held   int64 // bytes that the chunks take
 	size   int64
 	file   *bodyFile // nil: in memory
 	look   int64     // size at which to see whether there is still space
@@ -75,6 +76,7 @@ func (b *Body) keep(p []byte) {
 				size = min(2*cap(b.chunks[i]), lastChunk)
 			}
 			b.chunks = append(b.chunks, make([]byte, 0, size))
+			b.held += int64(size)
 			i++
 		}
 		c := b.chunks[i]
@@ -82,6 +84,23 @@ func (b *Body) keep(p []byte) {
 		b.chunks[i] = append(c, p[:n]...)
 		p = p[n:]
 	}
+}
+
+// Held is how many bytes of memory the body takes.
+func (b *Body) Held() int64 { return b.held }
+
+// Spill moves what was written to a file, as Write does above Options.LargeBody:
+// the rest goes there too. Its errors are as Write's.
+func (b *Body) Spill() error {
+	if b.err == nil && b.file == nil && !b.sealed {
+		if b.err = b.q.tight(); b.err == nil {
+			b.err = b.spill()
+		}
+		if b.err != nil {
+			b.err = refuse(b.err)
+		}
+	}
+	return b.err
 }
 
 // spill moves what there is to a file.
@@ -96,7 +115,7 @@ func (b *Body) spill() error {
 			return err
 		}
 	}
-	b.chunks = nil
+	b.chunks, b.held = nil, 0
 	return nil
 }
 
@@ -119,7 +138,7 @@ func (b *Body) Discard() {
 	if b.err == nil {
 		b.err = refuse(errors.New("body was discarded"))
 	}
-	b.chunks = nil
+	b.chunks, b.held = nil, 0
 	if f := b.file; f != nil {
 		b.file = nil
 		if temp, ok := f.take(); ok {

@@ -149,6 +149,7 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		Me: cfg.Me, Version: s.o.Version, Greeting: c.Greeting, Helo: c.Helo, Close: c.Close,
 		MaxBytes: c.MaxBytes, MaxLine: c.MaxLineLength, MaxReceived: c.MaxReceived, MaxRecipients: c.MaxRecipients,
 		InactivityTimeout: cfg.SMTP.InactivityTimeout, MinRate: c.MinRate, ShowVersion: c.ShowVersion,
+		TransactionTimeout: c.TransactionTime, Memory: c.Memory,
 		AddReceived: c.AddReceived, CleanAuthResults: c.CleanAuthResults, SMTPUTF8: c.SMTPUTF8, Postel: c.Postel,
 		StrictDomains: c.StrictDomains, MaxRefusals: c.MaxRefusals, MaxAuthFailures: c.MaxAuthFailures,
 		StrictRFC1869: c.StrictRFC1869, TLSConfig: certificates, SubmissionPorts: []int{587, 465},

@@ -37,7 +37,7 @@ func (s *session) data(arg string) {
 			err = errTooBig
 		}
 		return n, done, err
-	})
+	}, recv.spare)
 	if err != nil {
 		recv.discard()
 		s.broken(err)
@@ -69,7 +69,10 @@ func (s *session) mayTransfer() bool {
 
 func (s *session) open(dots bool) *receiver {
 	s.tx.Origin.Name = s.named.name()
-	return newReceiver(s.o.Intake.NewBody(), s.received(time.Now()), s.o.MaxBytes, dots)
+	r := newReceiver(s.o.Intake.NewBody(), s.received(time.Now()), s.o.MaxBytes, dots)
+	r.mem, r.pace = &s.mem, &s.io.pace
+	r.pace.receive()
+	return r
 }
 
 // broken ends a session in the middle of content: no one can tell any more what
@@ -109,7 +112,7 @@ func (s *session) bdat(arg string) {
 	err := s.octets(size, func(b []byte) error {
 		_, _, err := recv.scanner.scan(b, recv)
 		return err
-	})
+	}, recv.spare)
 	if err == nil && last {
 		err = recv.scanner.finish()
 	}
@@ -129,13 +132,13 @@ func (s *session) bdat(arg string) {
 
 // skip drops a chunk that is not wanted.
 func (s *session) skip(size int64) {
-	if err := s.octets(size, func([]byte) error { return nil }); err != nil {
+	if err := s.octets(size, func([]byte) error { return nil }, nil); err != nil {
 		s.broken(err)
 	}
 }
 
 // octets hands the next left octets to f, piece by piece.
-func (s *session) octets(left int64, f func([]byte) error) error {
+func (s *session) octets(left int64, f func([]byte) error, pause func()) error {
 	if left == 0 {
 		return nil
 	}
@@ -143,7 +146,7 @@ func (s *session) octets(left int64, f func([]byte) error) error {
 		n := min(int64(len(b)), left)
 		left -= n
 		return int(n), left == 0, f(b[:n])
-	})
+	}, pause)
 }
 
 // deliver is what follows the end of data: it answers, and ends the transaction.

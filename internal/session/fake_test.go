@@ -73,9 +73,10 @@ func (h *hooks) trail() []hook.Point {
 
 // body is a Body in memory.
 type body struct {
-	in  *intake
-	b   bytes.Buffer
-	err error
+	in    *intake
+	b     bytes.Buffer
+	err   error
+	spilt bool
 }
 
 func (b *body) Write(p []byte) (int, error) {
@@ -89,6 +90,21 @@ func (b *body) Write(p []byte) (int, error) {
 }
 
 func (b *body) Content() (mail.Content, error) { return mail.Memory{b.b.Bytes()}, nil }
+
+func (b *body) Held() int64 {
+	if b.spilt {
+		return 0
+	}
+	return int64(b.b.Cap())
+}
+
+func (b *body) Spill() error {
+	if b.in.spillErr != nil {
+		return b.in.spillErr
+	}
+	b.spilt = true
+	return nil
+}
 
 func (b *body) Discard() {
 	b.in.mu.Lock()
@@ -110,6 +126,7 @@ type intake struct {
 	bodies   map[*body]bool // not discarded yet
 	drop     bool           // keep nothing
 	writeErr error
+	spillErr error
 	healthy  error
 	room     int64 // bytes; 0: any
 	accept   func(t *hook.Transaction) (*reply.Reply, bool)

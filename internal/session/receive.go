@@ -14,11 +14,14 @@ const (
 	// maxExcess is how much beyond the size limit is read and dropped before the
 	// connection is closed instead.
 	maxExcess = 1 << 30
+	// fieldCost is about what a field of the parsed header takes beside its bytes.
+	fieldCost = 32
 )
 
 var (
 	errTooBig         = reply.New(552, "5.3.4", "Message too big!")
 	errHeaderTooBig   = reply.New(552, "5.3.4", "Header section too big")
+	errNoMemory       = reply.New(452, "4.3.1", "Too much mail is arriving, please try again later")
 	errReceivedFields = reply.New(550, "5.4.6", "Too many received headers - possible mail loop")
 )
 
@@ -36,6 +39,10 @@ type receiver struct {
 	size    int64 // of content as received
 	last    byte
 	failed  error
+
+	mem  *share // nil: nobody counts
+	pace *pace
+	kept int64 // bytes of memory that header takes
 }
 
 func newReceiver(body Body, received string, limit int64, dots bool) *receiver {
@@ -65,14 +72,51 @@ func (r *receiver) Write(b []byte) (int, error) {
 	if len(b) > 0 && r.failed == nil {
 		r.put(b)
 	}
+	r.account()
 	return n, nil
+}
+
+// account sees that the message has the memory that it holds. A body that finds none
+// goes to a file, as that of a slow message does when memory gets short. A header
+// section has to be in memory: slower clients give way to it, or it fails.
+func (r *receiver) account() {
+	if r.mem == nil || r.failed != nil {
+		return
+	}
+	if r.spare(); !r.mem.holdMessage(r.held()) {
+		r.spill()
+		if r.failed == nil && !r.mem.holdMessage(r.held()) && !r.mem.push() {
+			r.fail(errNoMemory)
+		}
+	}
+}
+
+// held is how many bytes of memory the message takes.
+func (r *receiver) held() int64 { return int64(cap(r.head)) + r.kept + r.body.Held() }
+
+// spare lets the body of a slow message leave the memory when that gets short.
+func (r *receiver) spare() {
+	if r.mem == nil || r.pace.total < paceWindow || r.body.Held() <= freeShare || !r.mem.budget.short() {
+		return
+	}
+	r.spill()
+	r.mem.holdMessage(r.held())
+}
+
+func (r *receiver) spill() {
+	if err := r.body.Spill(); err != nil {
+		r.fail(err)
+	}
 }
 
 func (r *receiver) fail(err error) {
 	if r.failed == nil {
 		r.failed = err
-		r.head = nil
+		r.head, r.header, r.kept = nil, nil, 0
 		r.body.Discard()
+		if r.mem != nil {
+			r.mem.holdMessage(0)
+		}
 	}
 }
 
@@ -135,6 +179,7 @@ func (r *receiver) parse() {
 		}
 	}
 	section, rest := r.head[:n:n], r.head[n:]
+	r.kept = int64(cap(r.head)) + fieldCost*int64(bytes.Count(section, crlf))
 	r.head = nil
 	r.header, r.headLen = h, int64(n)
 	r.put(section)

@@ -21,7 +21,8 @@
 // MAIL to its reset and is gone after every end of data, good or bad;
 // reset_transaction runs once for each, disconnect once for each connection.
 // Nothing is passed to the Intake that did not end with a whole end-of-data.
-// Memory does not grow with the size of a message. A panic in a hook or here
+// Memory does not grow with the size of a message, and what all sessions hold of
+// mail that is arriving is bounded: see budget. A panic in a hook or here
 // costs its own connection only, which is told 421.
 package session
 
@@ -65,6 +66,10 @@ type Body interface {
 	io.Writer
 	Content() (mail.Content, error)
 	Discard()
+	// Held is how many bytes of memory the body takes. Spill has it take none, from
+	// then on; the error is as Write's.
+	Held() int64
+	Spill() error
 }
 
 // Intake takes responsibility for received messages.
@@ -98,7 +103,13 @@ type Options struct {
 	MaxAuthFailures   int           // wrong passwords from one IPv4 address or IPv6 /64 before it has to wait; 0: no limit
 	MinRate           int64         // of content, bytes a second; 0: none
 	MinRateWindow     time.Duration // over which MinRate is averaged; 0: 30 s
-	RDNSTimeout       time.Duration // of the lookups for the client's name, all in all; 0: 5 s
+	// TransactionTimeout is how long after MAIL the client may still be waited for
+	// until its message is whole; 0: no limit.
+	TransactionTimeout time.Duration
+	// Memory is how many bytes all sessions together may hold of mail that is
+	// arriving, beside 16 KiB each; 0: no limit.
+	Memory      int64
+	RDNSTimeout time.Duration // of the lookups for the client's name, all in all; 0: 5 s
 
 	ShowVersion      bool
 	AddReceived      bool
@@ -150,6 +161,7 @@ type Server struct {
 	authDelay time.Duration
 	guesses   *guesses
 	panics    atomic.Int64
+	memory    budget
 
 	closing chan struct{} // closed by Shutdown
 	served  sync.WaitGroup
@@ -190,6 +202,7 @@ func NewServer(o Options) *Server {
 		o.Now = time.Now
 	}
 	s := &Server{o: o, authDelay: authDelay, guesses: newGuesses(o.MaxAuthFailures, o.Now), closing: make(chan struct{}), sessions: map[*session]struct{}{}}
+	s.memory = budget{limit: o.Memory, shares: map[*share]struct{}{}}
 	if addrs, err := net.InterfaceAddrs(); err == nil {
 		for _, a := range addrs {
 			if n, ok := a.(*net.IPNet); ok {

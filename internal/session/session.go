@@ -39,6 +39,7 @@ type session struct {
 	c       *hook.Connection
 	tx      *hook.Transaction // nil: none
 	recv    *receiver         // between the chunks of BDAT
+	mem     share             // of the memory for mail that is arriving
 	auth    attempts
 	rejects string // the last refusal that was sent
 
@@ -71,6 +72,7 @@ func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
 		},
 	}
 	s.io.onReply = s.replied
+	s.mem = share{budget: &srv.memory, yield: s.io.yield, pace: s.io.pace.lately}
 	s.traced = s.o.Log.Core().Enabled(maillog.ProtocolLevel)
 	return s
 }
@@ -306,6 +308,11 @@ func (s *session) lost(err error) {
 		s.io.say(421, "4.4.2", s.o.Me+" timeout")
 	case errors.Is(err, errTooSlow):
 		s.hangUp(reply.New(421, "4.4.2", "Too slow"))
+	case errors.Is(err, errTooLong):
+		s.hangUp(reply.New(421, "4.4.2", "The transaction takes too long"))
+	case errors.Is(err, errGiveWay):
+		s.log().Warn("session gave way, memory for mail that is arriving is short")
+		s.hangUp(reply.New(421, "4.3.1", "Too slow while memory is short, please try again later"))
 	case errors.Is(err, errBare):
 		s.hangUp(reply.New(554, "5.6.11", "Bare CR or LF is not allowed in a message (RFC 5321 section 2.3.8)"))
 	default:

@@ -121,6 +121,10 @@ func (s *session) read(p []byte) (n int, err error) {
 			return 0, io.EOF
 		}
 		s.feed = s.dispatch(line)
+		if s.recv != nil && s.io.pace.tooSlow() { // whatever it says between the chunks
+			s.broken(errTooSlow)
+			return 0, io.EOF
+		}
 	}
 	n = copy(p, s.feed)
 	s.feed = s.feed[n:]

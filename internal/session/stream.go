@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -36,6 +37,8 @@ var (
 	errShutdown    = errors.New("shutting down")
 	errTimeout     = errors.New("timeout")
 	errTooSlow     = errors.New("below the minimum data rate")
+	errTooLong     = errors.New("the transaction takes too long")
+	errGiveWay     = errors.New("memory is needed for faster clients")
 )
 
 var contentBuffers = sync.Pool{New: func() any { b := make([]byte, contentBuffer); return &b }}
@@ -58,21 +61,21 @@ type stream struct {
 
 	maxLine    int
 	inactivity time.Duration
-	minRate    int64
-	window     time.Duration
-	waited     time.Duration // spent on waiting for content in this window
-	got        int64         // bytes of content in this window
+	pace       pace
+	trickles   bool // content comes in small pieces, for which no large buffer is held
 	onReply    func(code int, line []byte)
 
 	mu      sync.Mutex
-	waiting bool // blocked in a read that may be ended at any time
+	waiting bool // blocked in a read that Shutdown may end at any time
+	blocked bool // in any read but a handshake
 	ending  bool // Shutdown wants no more commands
+	yielded bool // the session has to give way
 }
 
 func newStream(conn net.Conn, o *Options) *stream {
 	return &stream{
-		raw: conn, conn: conn, maxLine: o.MaxLine, inactivity: o.InactivityTimeout, minRate: o.MinRate,
-		window: o.MinRateWindow, buf: make([]byte, commandBuffer),
+		raw: conn, conn: conn, maxLine: o.MaxLine, inactivity: o.InactivityTimeout, buf: make([]byte, commandBuffer),
+		pace: pace{minRate: o.MinRate, window: o.MinRateWindow},
 	}
 }
 
@@ -80,7 +83,7 @@ func newStream(conn net.Conn, o *Options) *stream {
 // next read. A client gets the inactivity timeout for a whole line, so that one
 // that sends a byte now and then does not live for ever.
 func (s *stream) line() ([]byte, error) {
-	scanned, limit := 0, s.inactivity
+	scanned, first, overdue := 0, true, errTimeout
 	if s.gone { // nor is what it pipelined done any more: nobody would learn of it
 		return nil, net.ErrClosed
 	}
@@ -103,16 +106,23 @@ func (s *stream) line() ([]byte, error) {
 		if err := s.flush(); err != nil {
 			return nil, err
 		}
+		began, limit := time.Now(), time.Duration(0)
+		if first {
+			limit, overdue = s.pace.limit(began, s.inactivity)
+			limit, first = max(limit, 1), false
+		}
 		if err := s.wait(limit); err != nil {
 			return nil, err
 		}
-		limit = 0
+		s.pace.wait(began)
 		err := s.fill(false)
-		if ending := s.awake(); err != nil {
-			if ending && errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil, errShutdown
-			}
-			return nil, timeout(err)
+		why := s.awake()
+		s.pace.waitedSince(began)
+		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, cmp.Or(why, overdue)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 }
@@ -125,21 +135,41 @@ func (s *stream) wait(limit time.Duration) error {
 	if s.ending {
 		return errShutdown
 	}
-	if limit > 0 {
-		if err := s.raw.SetReadDeadline(time.Now().Add(limit)); err != nil {
-			return err
-		}
+	if err := s.block(limit); err != nil {
+		return err
 	}
 	s.waiting = true
 	return nil
 }
 
-// awake takes back what wait announced.
-func (s *stream) awake() (ending bool) {
+// block announces a read. The caller holds s.mu.
+func (s *stream) block(limit time.Duration) error {
+	if s.yielded {
+		return errGiveWay
+	}
+	if limit > 0 {
+		if err := s.raw.SetReadDeadline(time.Now().Add(limit)); err != nil {
+			return err
+		}
+	}
+	s.blocked = true
+	return nil
+}
+
+// awake takes back what wait or block announced. It returns why the read was
+// ended, if somebody did that: errShutdown or errGiveWay.
+func (s *stream) awake() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting = false
-	return s.ending
+	ended := s.waiting && s.ending
+	s.waiting, s.blocked = false, false
+	switch {
+	case ended:
+		return errShutdown
+	case s.yielded:
+		return errGiveWay
+	}
+	return nil
 }
 
 // wake makes a session that waits for a command return with errShutdown, now or
@@ -151,6 +181,24 @@ func (s *stream) wake() {
 	if s.waiting {
 		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
 	}
+}
+
+// yield makes the session return with errGiveWay from the read that it is in, or
+// from the next. It may be called from any goroutine.
+func (s *stream) yield() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.yielded = true
+	if s.blocked {
+		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// stay takes yield back.
+func (s *stream) stay() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.yielded = false
 }
 
 // kill cuts the connection. It may be called from any goroutine.
@@ -165,62 +213,85 @@ func (s *stream) isEnding() bool {
 
 // content hands what arrives to f until f is done or fails. f says how many
 // bytes it used; it must use all but a few when it wants more. The client has
-// to send something within the inactivity timeout, and minRate on average over
-// a window of waiting; our own slowness does not count.
-func (s *stream) content(f func(b []byte) (n int, done bool, err error)) error {
-	s.waited, s.got = 0, 0
+// to send something within the inactivity timeout, and the minimum rate on average
+// over a window of waiting; our own slowness does not count. pause, unless nil, is
+// called now and then while nothing comes.
+func (s *stream) content(f func(b []byte) (n int, done bool, err error), pause func()) error {
 	if s.gone {
 		return net.ErrClosed
 	}
+	s.trickles = false
 	for {
 		if s.r < s.w {
 			n, done, err := f(s.buf[s.r:s.w])
 			s.r += n
+			s.pace.content(n)
 			if done || err != nil {
 				return err
+			}
+			if s.pace.tooSlow() {
+				return errTooSlow
 			}
 		}
 		if err := s.flush(); err != nil {
 			return err
 		}
-		began := time.Now()
-		if err := s.raw.SetReadDeadline(began.Add(s.inactivity)); err != nil {
-			return err
-		}
-		before := s.w - s.r
-		if err := s.fill(true); err != nil {
+		if err := s.receive(pause); err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
-			return timeout(err)
-		}
-		if s.minRate <= 0 {
-			continue
-		}
-		s.got += int64(s.w - s.r - before)
-		if s.waited += time.Since(began); s.waited >= s.window {
-			if float64(s.got) < float64(s.minRate)*s.waited.Seconds() {
-				return errTooSlow
-			}
-			s.waited, s.got = 0, 0
+			return err
 		}
 	}
 }
 
-func timeout(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return errTimeout
+// smallPiece and longWait tell a trickle from a client that is worth a large
+// buffer.
+const (
+	smallPiece = commandBuffer / 2
+	longWait   = 100 * time.Millisecond
+)
+
+// receive reads content behind what is there.
+func (s *stream) receive(pause func()) error {
+	for {
+		began := time.Now()
+		limit, overdue := s.pace.limit(began, s.inactivity)
+		look := pause != nil && limit > paceWindow
+		if look {
+			limit = paceWindow
+		}
+		s.mu.Lock()
+		err := s.block(max(limit, 1))
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		s.pace.wait(began)
+		before := s.w - s.r
+		err = s.fill(!s.trickles)
+		why := s.awake()
+		s.pace.waitedSince(began)
+		s.trickles = s.w-s.r-before < smallPiece && time.Since(began) >= longWait
+		switch {
+		case err == nil || !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case why != nil:
+			return why
+		case !look:
+			return overdue
+		}
+		pause()
 	}
-	return err
 }
 
 // fill reads at least one byte behind what is there.
 func (s *stream) fill(content bool) error {
 	if s.r == s.w {
 		s.r, s.w = 0, 0
-		if s.big != nil && !content {
-			s.release()
-		}
+	}
+	if s.big != nil && !content && s.w-s.r < fewBytes {
+		s.release()
 	}
 	if content && s.big == nil {
 		s.enlarge()
@@ -253,11 +324,15 @@ func (s *stream) enlarge() {
 	s.r, s.buf = 0, *s.big
 }
 
-// release gives a content buffer back; nothing may be in it.
+// fewBytes is more than content can leave unused.
+const fewBytes = 8
+
+// release gives a content buffer back, in which only a few bytes may be left.
 func (s *stream) release() {
+	small := make([]byte, commandBuffer)
+	s.w = copy(small, s.buf[s.r:s.w])
 	contentBuffers.Put(s.big)
-	s.big, s.r, s.w = nil, 0, 0
-	s.buf = make([]byte, commandBuffer)
+	s.r, s.buf, s.big = 0, small, nil
 }
 
 // pending reports whether the client sent more than was used.
@@ -353,6 +428,7 @@ func (s *stream) close() {
 	s.gone = true
 	s.conn.Close()
 	if s.big != nil {
+		s.r, s.w = 0, 0
 		s.release()
 	}
 }

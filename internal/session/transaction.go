@@ -34,7 +34,13 @@ func (s *session) reset() {
 	if tx == nil {
 		return
 	}
-	defer func() { s.tx = nil }() // also after a panic: once for each transaction
+	defer func() { // also after a panic: once for each transaction
+		s.tx = nil
+		s.io.pace.end()
+		if s.mem.drop() {
+			s.io.stay()
+		}
+	}()
 	s.run(hook.OnResetTransaction, hook.Event{})
 }
 
@@ -168,6 +174,11 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) (err error) {
 		return wire(s.denied(bad))
 	}
 	s.c.Transactions++
+	until := time.Time{}
+	if s.o.TransactionTimeout > 0 {
+		until = time.Now().Add(s.o.TransactionTimeout)
+	}
+	s.io.pace.begin(until)
 	s.tx = &hook.Transaction{
 		Envelope: mail.Envelope{
 			ID: mail.NewID(s.c.ID, s.c.Transactions), From: a, Received: time.Now(), Body: p.body, UTF8: p.utf8,
@@ -219,14 +230,27 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) (err error) {
 	if r == nil && s.o.MaxRecipients > 0 && len(tx.Recipients) >= s.o.MaxRecipients {
 		r = reply.New(452, "4.5.3", "Too many recipients")
 	}
+	rcpt := mail.Recipient{Address: a, Notify: s.params.notify, ORCPT: s.params.orcpt}
+	held := s.mem.envelope
+	if r == nil && !s.mem.holdEnvelope(held+cost(rcpt)) {
+		r = errNoMemory
+	}
 	var v hook.Verdict
 	if r == nil {
-		v, r = s.recipient(mail.Recipient{Address: a, Notify: s.params.notify, ORCPT: s.params.orcpt})
+		v, r = s.recipient(rcpt)
 		tx = s.tx // not the one that a late handler has
+	}
+	if !r.Positive() {
+		s.mem.holdEnvelope(held)
 	}
 	counts(r, &tx.Rcpts, &s.c.Rcpts)
 	s.o.Mail.Recipient(string(tx.ID), s.c.Remote.Addr.Addr(), tx.From.String(), addressOr(a, to), r.Code, r.Text)
 	return s.fails(v, r)
+}
+
+// cost is about how many bytes a recipient takes in memory.
+func cost(r mail.Recipient) int64 {
+	return int64(256 + len(r.Address.Local) + len(r.Address.Domain) + len(r.ORCPT))
 }
 
 // recipient runs rcpt and rcpt_ok and takes the recipient in if they allow it.

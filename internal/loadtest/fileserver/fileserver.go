@@ -117,6 +117,8 @@ func (b *body) Write(p []byte) (int, error) {
 
 func (b *body) Content() (mail.Content, error) { return mail.Memory{b.bytes}, nil }
 func (b *body) Discard()                       {}
+func (b *body) Held() int64                    { return int64(cap(b.bytes)) }
+func (b *body) Spill() error                   { return nil }
 
 // store holds messages as files and those to send in a list.
 type store struct {

@@ -1,0 +1,165 @@
+package session
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// freeShare is what the mail of one session may hold without being counted: as
+	// with all else that each session holds, the number of connections bounds it.
+	freeShare = 16 << 10
+	// shareStep is how much is taken from the budget at a time.
+	shareStep = 64 << 10
+	// paceWindow is how long a client is watched before it is compared with others.
+	// A message that has been waited for so long leaves the memory when half of the
+	// budget is in use.
+	paceWindow = 5 * time.Second
+)
+
+// budget bounds the memory that all sessions together hold for mail that is still
+// arriving: recipients, header sections, and bodies as far as they are not in a
+// file. Only what needs more than freeShare is counted and can be refused. Bodies go
+// to a file when there is no more; what cannot makes the slowest give way.
+type budget struct {
+	limit int64 // bytes; 0: none
+
+	mu     sync.Mutex
+	used   int64
+	shares map[*share]struct{} // that hold something
+}
+
+// share is what one session holds of the budget. Its methods are for the session's
+// goroutine.
+type share struct {
+	budget *budget
+	yield  func()                                 // cuts the session off; from any goroutine
+	pace   func() (bytes int64, in time.Duration) // of the client's content lately; from any goroutine
+
+	envelope, message int64 // bytes held
+	counted           bool  // something was taken in this transaction
+
+	taken   int64 // from the budget; guarded by budget.mu
+	leaving bool  // was told to give way; guarded by budget.mu
+}
+
+// holdEnvelope notes that recipients need n bytes in all. It returns false if there
+// is no memory for them.
+func (s *share) holdEnvelope(n int64) bool {
+	was := s.envelope
+	if s.envelope = n; s.fits() || s.push() {
+		return true
+	}
+	s.envelope = was
+	return false
+}
+
+// holdMessage notes that the message needs n bytes. It returns false if there is no
+// memory for them: then the message has to leave it.
+func (s *share) holdMessage(n int64) bool {
+	s.message = n
+	return s.fits()
+}
+
+// fits takes from the budget what is needed, or gives back what is not.
+func (s *share) fits() bool {
+	b := s.budget
+	if b.limit <= 0 {
+		return true
+	}
+	need := s.envelope + s.message - freeShare
+	if need <= 0 && !s.counted {
+		return true
+	}
+	need = (max(0, need) + shareStep - 1) / shareStep * shareStep
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	more := need - s.taken
+	if more > 0 && (s.leaving || b.used+more > b.limit) {
+		return false
+	}
+	if more == 0 {
+		return true
+	}
+	b.used += more
+	if s.taken = need; need == 0 {
+		delete(b.shares, s)
+	} else {
+		b.shares[s], s.counted = struct{}{}, true
+	}
+	return true
+}
+
+// push makes room for what is needed: slower sessions, the slowest first, have to
+// give way. It returns false if that is not enough.
+func (s *share) push() bool {
+	for !s.fits() {
+		if !s.budget.evict(s) {
+			return false
+		}
+	}
+	return true
+}
+
+// evict tells the slowest session, if it is slower than s, to give way. What it
+// holds counts as free from then on.
+func (b *budget) evict(s *share) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s.leaving {
+		return false
+	}
+	var slowest *share
+	least, watched := s.speed()
+	for o := range b.shares {
+		if o == s || o.leaving {
+			continue
+		}
+		if v, ok := o.speed(); ok && (!watched || v < least) {
+			slowest, least, watched = o, v, true
+		}
+	}
+	if slowest == nil {
+		return false
+	}
+	b.used -= slowest.taken
+	slowest.taken, slowest.leaving = 0, true
+	delete(b.shares, slowest)
+	slowest.yield()
+	return true
+}
+
+// speed is the client's pace in bytes a second. One that has not been waited for
+// long enough has none yet, and is no slower than anybody.
+func (s *share) speed() (float64, bool) {
+	n, d := s.pace()
+	return float64(n) / max(d.Seconds(), 1e-9), d >= paceWindow
+}
+
+// short reports whether memory is so short that slow messages should leave it.
+func (b *budget) short() bool {
+	if b.limit <= 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used > b.limit/2
+}
+
+// drop gives everything back at the end of a transaction. It returns true if the
+// session was told to give way meanwhile, which is done with now.
+func (s *share) drop() (told bool) {
+	s.envelope, s.message = 0, 0
+	if !s.counted {
+		return false
+	}
+	s.counted = false
+	b := s.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= s.taken
+	told = s.leaving
+	s.taken, s.leaving = 0, false
+	delete(b.shares, s)
+	return told
+}
