@@ -105,7 +105,7 @@ type Connection struct {
 	// TransactionTime is how long after MAIL a client may be waited for; 0: no limit.
 	TransactionTime time.Duration
 	// Memory is how many bytes all connections together may hold of mail that is
-	// arriving, beside 16 KiB each; 0: no limit.
+	// arriving, beside the first 16 KiB of each message; 0: no limit.
 	Memory int64
 
 	Greeting    []string // lines of the banner, instead of the standard one
@@ -282,7 +282,7 @@ func defaults() *Config {
 			MaxBytes: 26214400, MaxLineLength: 2048,
 			MaxRecipients: 1000, MaxConnections: 10000, MaxConnectionsPerIP: 1000, MinRate: 100,
 			MaxRefusals: 100, MaxAuthFailures: 10,
-			TransactionTime: time.Hour, Memory: 24 << 20,
+			TransactionTime: time.Hour, Memory: 16 << 20,
 			Helo: "Tarishi is at your service.", Close: "closing connection. Have a jolly good day.",
 			BannerChars: 6,
 		},

@@ -95,7 +95,7 @@ func (b *body) Held() int64 {
 	if b.spilt {
 		return 0
 	}
-	return int64(b.b.Cap())
+	return int64(b.b.Len())
 }
 
 func (b *body) Spill() error {

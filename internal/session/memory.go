@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	// freeShare is what the mail of one session may hold without being counted: as
-	// with all else that each session holds, the number of connections bounds it.
+	// freeShare is what the recipients of one session, and its message, may hold
+	// without being counted: as with all else that each session holds, the number of
+	// connections bounds it.
 	freeShare = 16 << 10
 	// shareStep is how much is taken from the budget at a time.
 	shareStep = 64 << 10
@@ -67,11 +68,11 @@ func (s *share) fits() bool {
 	if b.limit <= 0 {
 		return true
 	}
-	need := s.envelope + s.message - freeShare
-	if need <= 0 && !s.counted {
+	need := max(0, s.envelope-freeShare) + max(0, s.message-freeShare)
+	if need == 0 && !s.counted {
 		return true
 	}
-	need = (max(0, need) + shareStep - 1) / shareStep * shareStep
+	need = (need + shareStep - 1) / shareStep * shareStep
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	more := need - s.taken
