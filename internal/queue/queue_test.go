@@ -318,11 +318,21 @@ func TestOddIDs(t *testing.T) {
 func TestBody(t *testing.T) {
 	q := open(t, Options{Dir: t.TempDir(), LargeBody: 50_000})
 	for _, size := range []int{0, 1, 8192, 49_999, 50_000, 50_001, 400_000} {
-		for _, changed := range []bool{false, true} {
+		for how := range 4 {
+			changed, early := how&1 == 1, how&2 == 2
 			b := q.NewBody()
 			content := text(size)
 			for rest := content; len(rest) > 0; {
 				n := min(len(rest), 1+rand.IntN(9000))
+				if early && len(rest) < size {
+					if held := b.Held(); held > 0 && held < int64(size-len(rest)) {
+						t.Fatalf("%d bytes held of %d", held, size-len(rest))
+					}
+					must(t, b.Spill())
+					if b.Held() != 0 {
+						t.Fatalf("%d bytes held after Spill", b.Held())
+					}
+				}
 				if k, err := b.Write(rest[:n]); k != n || err != nil {
 					t.Fatal(k, err)
 				}

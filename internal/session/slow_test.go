@@ -384,14 +384,14 @@ func TestTrickleHoldsNoBuffer(t *testing.T) {
 					large = append(large, s.io.big != nil)
 				}
 			}
-			c.send("\r\n" + strings.Repeat(field, 2000))
+			c.send("z\r\n" + strings.Repeat(field, 2000))
 			look()
 			for range 8 {
 				time.Sleep(2 * time.Second)
 				c.send(piece)
 			}
 			look()
-			c.send("\r\n" + strings.Repeat(field, 2000))
+			c.send("z\r\n" + strings.Repeat(field, 2000))
 			look()
 			if !slices.Equal(large, []bool{true, false, true}) {
 				t.Errorf("%q: large buffers %v", piece, large)
