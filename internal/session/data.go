@@ -70,7 +70,7 @@ func (s *session) mayTransfer() bool {
 func (s *session) open(dots bool) *receiver {
 	s.tx.Origin.Name = s.named.name()
 	r := newReceiver(s.o.Intake.NewBody(), s.received(time.Now()), s.o.MaxBytes, dots)
-	r.mem, r.pace = &s.mem, &s.io.pace
+	r.mem, r.pace = s.mem, s.io.pace
 	r.pace.receive()
 	return r
 }

@@ -35,7 +35,7 @@ type budget struct {
 type share struct {
 	budget *budget
 	yield  func()                                 // cuts the session off; from any goroutine
-	pace   func() (bytes int64, in time.Duration) // of the client's content lately; from any goroutine
+	pace   func() (bytes int64, in time.Duration) // what came lately, and how long that was waited for; from any goroutine
 
 	envelope, message int64 // bytes held
 	counted           bool  // something was taken in this transaction

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// pace measures how long a client lets us wait during a transaction, and what
+// pace measures how long a client lets us wait during one transaction, and what
 // content comes of it. Our own slowness does not count. The session's goroutine
-// writes; lately may be called from any.
+// writes; lately may be called from any. Outside transactions it is nil, which
+// measures nothing.
 type pace struct {
 	minRate int64         // bytes a second; 0: none
 	window  time.Duration // over which minRate is averaged
 
-	on        bool      // a transaction is open
+	until     time.Time // when the transaction has to be over; zero: never
 	receiving bool      // its message has begun
-	until     time.Time // when it has to be over; zero: never
 
 	waited time.Duration // for the message, in this window
 	got    int64         // content, in this window
@@ -32,27 +32,16 @@ type span struct {
 	waited time.Duration
 }
 
-// begin opens a transaction that has to be over at until.
-func (p *pace) begin(until time.Time) {
-	p.end()
-	p.on, p.until = true, until
-}
-
 // receive begins its message.
 func (p *pace) receive() { p.receiving, p.waited, p.got, p.total, p.quiet = true, 0, 0, 0, 0 }
-
-// end closes the transaction.
-func (p *pace) end() {
-	p.on, p.receiving, p.until = false, false, time.Time{}
-	p.mu.Lock()
-	p.now, p.last = span{}, span{}
-	p.mu.Unlock()
-}
 
 // limit is how long the client may be waited for now: at most most, and less when
 // the message has made no progress or the transaction must end. overdue says which.
 func (p *pace) limit(now time.Time, most time.Duration) (d time.Duration, overdue error) {
 	d, overdue = most, errTimeout
+	if p == nil {
+		return d, overdue
+	}
 	if p.receiving {
 		d -= p.quiet
 	}
@@ -64,7 +53,7 @@ func (p *pace) limit(now time.Time, most time.Duration) (d time.Duration, overdu
 
 // wait and waitedSince enclose a wait for the client.
 func (p *pace) wait(now time.Time) {
-	if !p.on {
+	if p == nil {
 		return
 	}
 	p.mu.Lock()
@@ -73,7 +62,7 @@ func (p *pace) wait(now time.Time) {
 }
 
 func (p *pace) waitedSince(began time.Time) {
-	if !p.on {
+	if p == nil {
 		return
 	}
 	d := time.Since(began)
@@ -90,7 +79,7 @@ func (p *pace) waitedSince(began time.Time) {
 
 // content counts n bytes of it.
 func (p *pace) content(n int) {
-	if n == 0 {
+	if p == nil || n == 0 {
 		return
 	}
 	p.quiet = 0
@@ -102,7 +91,7 @@ func (p *pace) content(n int) {
 
 // tooSlow reports, at the end of a window, whether the message came too slowly.
 func (p *pace) tooSlow() bool {
-	if !p.receiving || p.minRate <= 0 || p.waited < p.window {
+	if p == nil || !p.receiving || p.minRate <= 0 || p.waited < p.window {
 		return false
 	}
 	slow := float64(p.got) < float64(p.minRate)*p.waited.Seconds()

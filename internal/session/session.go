@@ -39,7 +39,7 @@ type session struct {
 	c       *hook.Connection
 	tx      *hook.Transaction // nil: none
 	recv    *receiver         // between the chunks of BDAT
-	mem     share             // of the memory for mail that is arriving
+	mem     *share            // of the memory for mail that is arriving; with tx
 	auth    attempts
 	rejects string // the last refusal that was sent
 
@@ -72,7 +72,6 @@ func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
 		},
 	}
 	s.io.onReply = s.replied
-	s.mem = share{budget: &srv.memory, yield: s.io.yield, pace: s.io.pace.lately}
 	s.traced = s.o.Log.Core().Enabled(maillog.ProtocolLevel)
 	return s
 }

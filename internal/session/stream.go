@@ -61,7 +61,7 @@ type stream struct {
 
 	maxLine    int
 	inactivity time.Duration
-	pace       pace
+	pace       *pace // of the transaction; nil: there is none
 	trickles   bool // content comes in small pieces, for which no large buffer is held
 	onReply    func(code int, line []byte)
 
@@ -75,7 +75,6 @@ type stream struct {
 func newStream(conn net.Conn, o *Options) *stream {
 	return &stream{
 		raw: conn, conn: conn, maxLine: o.MaxLine, inactivity: o.InactivityTimeout, buf: make([]byte, commandBuffer),
-		pace: pace{minRate: o.MinRate, window: o.MinRateWindow},
 	}
 }
 

@@ -35,11 +35,10 @@ func (s *session) reset() {
 		return
 	}
 	defer func() { // also after a panic: once for each transaction
-		s.tx = nil
-		s.io.pace.end()
 		if s.mem.drop() {
 			s.io.stay()
 		}
+		s.tx, s.mem, s.io.pace = nil, nil, nil
 	}()
 	s.run(hook.OnResetTransaction, hook.Event{})
 }
@@ -174,11 +173,7 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) (err error) {
 		return wire(s.denied(bad))
 	}
 	s.c.Transactions++
-	until := time.Time{}
-	if s.o.TransactionTimeout > 0 {
-		until = time.Now().Add(s.o.TransactionTimeout)
-	}
-	s.io.pace.begin(until)
+	s.measure()
 	s.tx = &hook.Transaction{
 		Envelope: mail.Envelope{
 			ID: mail.NewID(s.c.ID, s.c.Transactions), From: a, Received: time.Now(), Body: p.body, UTF8: p.utf8,
@@ -199,6 +194,16 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) (err error) {
 	s.o.Mail.Sender(string(s.tx.ID), s.c.Remote.Addr.Addr(), a.String(), r.Code, r.Text)
 	s.instead = r
 	return nil
+}
+
+// measure begins to watch what a transaction takes of time and memory.
+func (s *session) measure() {
+	p := &pace{minRate: s.o.MinRate, window: s.o.MinRateWindow}
+	if s.o.TransactionTimeout > 0 {
+		p.until = time.Now().Add(s.o.TransactionTimeout)
+	}
+	s.io.pace = p
+	s.mem = &share{budget: &s.srv.memory, yield: s.io.yield, pace: p.lately}
 }
 
 // origin tells next hops of the client. Its name follows with the content, when
