@@ -103,7 +103,7 @@ func patient(addr string) error {
 // printed.
 func TestSlowClients(t *testing.T) {
 	s := sink(t, loadtest.SinkOptions{})
-	d := Start(t, with(relayTo(s.Port()), "smtp.ini", "listen=127.0.0.1:0\ninactivity_timeout=10\n", "log.ini", "level=error\n"))
+	d := Start(t, with(relayTo(s.Port()), "smtp.ini", "listen=127.0.0.1:0\ninactivity_timeout=60\n", "log.ini", "level=error\n"))
 	content := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("z", 78)+"\r\n", honestSize/80)
 	others := func() time.Duration {
 		began := time.Now()

@@ -37,7 +37,7 @@ func (s *session) data(arg string) {
 			err = errTooBig
 		}
 		return n, done, err
-	}, recv.spare)
+	}, recv)
 	if err != nil {
 		recv.discard()
 		s.broken(err)
@@ -112,7 +112,7 @@ func (s *session) bdat(arg string) {
 	err := s.octets(size, func(b []byte) error {
 		_, _, err := recv.scanner.scan(b, recv)
 		return err
-	}, recv.spare)
+	}, recv)
 	if err == nil && last {
 		err = recv.scanner.finish()
 	}
@@ -138,7 +138,7 @@ func (s *session) skip(size int64) {
 }
 
 // octets hands the next left octets to f, piece by piece.
-func (s *session) octets(left int64, f func([]byte) error, pause func()) error {
+func (s *session) octets(left int64, f func([]byte) error, w waiter) error {
 	if left == 0 {
 		return nil
 	}
@@ -146,7 +146,7 @@ func (s *session) octets(left int64, f func([]byte) error, pause func()) error {
 		n := min(int64(len(b)), left)
 		left -= n
 		return int(n), left == 0, f(b[:n])
-	}, pause)
+	}, w)
 }
 
 // deliver is what follows the end of data: it answers, and ends the transaction.

@@ -34,7 +34,7 @@ type budget struct {
 // goroutine.
 type share struct {
 	budget *budget
-	yield  func()                                 // cuts the session off; from any goroutine
+	yield  func()                                 // tells the session to give way; from any goroutine
 	pace   func() (bytes int64, in time.Duration) // what came lately, and how long that was waited for; from any goroutine
 
 	envelope, message int64 // bytes held
@@ -145,6 +145,18 @@ func (b *budget) short() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.used > b.limit/2
+}
+
+// stay takes back that the session has to give way if it holds nothing that is
+// counted any more.
+func (s *share) stay() bool {
+	if s.envelope > freeShare || s.message > freeShare {
+		return false
+	}
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	s.leaving = false
+	return true
 }
 
 // drop gives everything back at the end of a transaction. It returns true if the

@@ -103,6 +103,18 @@ func (r *receiver) spare() {
 	r.mem.holdMessage(r.held())
 }
 
+// giveWay frees what it can of the memory for a faster client. It returns false if
+// that is not enough, and the session has to end.
+func (r *receiver) giveWay() bool {
+	if r.failed == nil {
+		r.spill()
+	}
+	if r.failed == nil {
+		r.mem.holdMessage(r.held())
+	}
+	return r.mem.stay()
+}
+
 func (r *receiver) spill() {
 	if err := r.body.Spill(); err != nil {
 		r.fail(err)

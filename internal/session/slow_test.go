@@ -276,6 +276,42 @@ func TestSlowestGivesWay(t *testing.T) {
 	}
 }
 
+// TestBodyGivesWay: a slow message whose body is in memory gives that back when a
+// faster client needs it, and goes on.
+func TestBodyGivesWay(t *testing.T) {
+	text := "A: b\r\n\r\n" + strings.Repeat(field, 1000)
+	for name, tc := range map[string]struct{ begin, end string }{
+		"DATA":           {"DATA\r\n" + text, "x\r\n.\r\n"},
+		"a chunk":        {fmt.Sprintf("BDAT %d LAST\r\n", len(text)+3) + text, "x\r\n"},
+		"between chunks": {fmt.Sprintf("BDAT %d\r\n", len(text)) + text, "BDAT 3 LAST\r\nx\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := prepare(t, func(o *Options) { o.InactivityTimeout, o.Memory = time.Hour, 3*shareStep })
+				slow := crowd{r, t}.client(false)
+				ended := make(chan string)
+				go func() {
+					last := ""
+					for got := slow.read(); got != ""; got = slow.read() {
+						last += got[:4]
+					}
+					ended <- last
+				}()
+				slow.send(tc.begin)
+				time.Sleep(time.Minute)
+				other := crowd{r, t}.client(false)
+				other.message(strings.Repeat(field, 2000)+"\r\nbody\r\n.\r\n", "250")
+				slow.send(tc.end)
+				slow.send("QUIT\r\n")
+				if got := <-ended; !strings.HasSuffix(got, "250 221 ") {
+					t.Errorf("the slow one got %q", got)
+				}
+				r.finish()
+			})
+		})
+	}
+}
+
 // TestNoMemory: where nobody is slower, what needs memory is refused for now, and
 // the session goes on.
 func TestNoMemory(t *testing.T) {

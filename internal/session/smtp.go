@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -116,6 +117,10 @@ func (s *session) read(p []byte) (n int, err error) {
 			return 0, io.EOF
 		}
 		line, err := s.io.line()
+		if errors.Is(err, errGiveWay) && s.recv != nil && s.recv.giveWay() {
+			s.io.stay()
+			continue
+		}
 		if err != nil {
 			s.lost(err)
 			return 0, io.EOF

@@ -62,7 +62,7 @@ type stream struct {
 	maxLine    int
 	inactivity time.Duration
 	pace       *pace // of the transaction; nil: there is none
-	trickles   bool // content comes in small pieces, for which no large buffer is held
+	trickles   bool  // content comes in small pieces, for which no large buffer is held
 	onReply    func(code int, line []byte)
 
 	mu      sync.Mutex
@@ -213,9 +213,9 @@ func (s *stream) isEnding() bool {
 // content hands what arrives to f until f is done or fails. f says how many
 // bytes it used; it must use all but a few when it wants more. The client has
 // to send something within the inactivity timeout, and the minimum rate on average
-// over a window of waiting; our own slowness does not count. pause, unless nil, is
-// called now and then while nothing comes.
-func (s *stream) content(f func(b []byte) (n int, done bool, err error), pause func()) error {
+// over a window of waiting; our own slowness does not count. w, unless nil, may free
+// memory meanwhile.
+func (s *stream) content(f func(b []byte) (n int, done bool, err error), w waiter) error {
 	if s.gone {
 		return net.ErrClosed
 	}
@@ -235,13 +235,25 @@ func (s *stream) content(f func(b []byte) (n int, done bool, err error), pause f
 		if err := s.flush(); err != nil {
 			return err
 		}
-		if err := s.receive(pause); err != nil {
+		err := s.receive(w)
+		if err == errGiveWay && w != nil && w.giveWay() {
+			s.stay()
+			continue
+		}
+		if err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
 			return err
 		}
 	}
+}
+
+// waiter is what content waits for. spare is called now and then while nothing
+// comes; giveWay when a faster client needs memory: true lets the session stay.
+type waiter interface {
+	spare()
+	giveWay() bool
 }
 
 // smallPiece and longWait tell a trickle from a client that is worth a large
@@ -252,11 +264,11 @@ const (
 )
 
 // receive reads content behind what is there.
-func (s *stream) receive(pause func()) error {
+func (s *stream) receive(w waiter) error {
 	for {
 		began := time.Now()
 		limit, overdue := s.pace.limit(began, s.inactivity)
-		look := pause != nil && limit > paceWindow
+		look := w != nil && limit > paceWindow
 		if look {
 			limit = paceWindow
 		}
@@ -280,7 +292,7 @@ func (s *stream) receive(pause func()) error {
 		case !look:
 			return overdue
 		}
-		pause()
+		w.spare()
 	}
 }
 
