@@ -35,6 +35,7 @@ type model struct {
 	s      *Schedule
 	now    time.Time
 	places int // in all; 0: no cap
+	more   int // Options.Outside
 	made   int
 	limits []*Limits       // of a site by its number, 0: of a domain by itself
 	idle   map[*Unit]int64 // scheduled, and when due
@@ -58,7 +59,13 @@ func newModel(t *testing.T, r *rand.Rand) *model {
 		}
 		m.limits = append(m.limits, l)
 	}
-	m.s = New(Options{Concurrency: m.places, Random: r.Float64, Limits: func(string) *Limits { return m.limits[0] }})
+	o := Options{Concurrency: m.places, Random: r.Float64, Limits: func(string) *Limits { return m.limits[0] }}
+	if r.IntN(3) > 0 {
+		o.Outside = []int{0, 1, 10, 100}[r.IntN(4)]
+		o.Deadline = time.Duration(r.IntN(3)) * time.Minute
+	}
+	m.more = o.Outside
+	m.s = New(o)
 	return m
 }
 
@@ -75,7 +82,7 @@ func (m *model) domain() string { return fmt.Sprint("d", m.r.IntN(5)) }
 
 func (m *model) step() {
 	t, r, s := m.t, m.r, m.s
-	switch r.IntN(20) {
+	switch r.IntN(22) {
 	case 0, 1, 2, 3:
 		n, domain := 1, m.domain()
 		if r.IntN(300) == 0 {
@@ -164,8 +171,25 @@ func (m *model) step() {
 	case 17:
 		s.Overview(m.now, r.IntN(4))
 		s.Destinations(m.now, r.IntN(4))
+	case 18:
+		m.recall()
 	default:
 		m.pass()
+	}
+}
+
+// recall ends some of the attempts that are to be ended.
+func (m *model) recall() {
+	for _, c := range m.s.Recall(m.now) {
+		if _, runs := m.run[c.Unit]; !runs {
+			m.t.Fatalf("%s is to be ended, and does not run", c.Unit.ID())
+		}
+		if m.r.IntN(3) > 0 {
+			if c.Overdue {
+				m.s.Report(c.Unit, nobody, m.now)
+			}
+			m.end(c.Unit)
+		}
 	}
 }
 
@@ -238,7 +262,8 @@ func (m *model) skip() {
 		if len(m.s.alarms) > 0 {
 			first = m.s.alarms[0].alarmAt
 		}
-		return fmt.Sprint(len(m.run), len(m.given), len(m.s.waiting), m.s.doomed.n, len(m.s.alarms), first, m.s.nextSweep())
+		d := m.s.delays
+		return fmt.Sprint(len(m.run), len(m.given), len(m.s.waiting), m.s.doomed.n, len(m.s.alarms), first, m.s.nextSweep(), d.outside, d.reviewAt, d.lateAt)
 	}
 	was := state()
 	m.all()
@@ -250,6 +275,7 @@ func (m *model) skip() {
 // all has all handed out that may be, and returns when there is more.
 func (m *model) all() (next time.Time, ok bool) {
 	for range 5 { // what is given up may make room for others
+		m.recall()
 		m.due(1000)
 		m.expire(1000)
 		if next, ok = m.s.Next(m.now); !ok || next.After(m.now) {
@@ -280,7 +306,7 @@ func (m *model) due(limit int) {
 		delete(m.idle, u)
 		m.run[u], m.at[u] = false, u.dest.site
 	}
-	if m.places > 0 && len(m.run) > m.places {
+	if m.places > 0 && (s.running > m.places || s.outside > m.more || len(m.run) > s.running+s.outside) {
 		m.t.Fatalf("%d run", len(m.run))
 	}
 	if m.places >= 4 && (s.byClass[retry] > m.places-m.places/4 || s.byClass[null] > m.places/4) {
@@ -350,7 +376,9 @@ func (m *model) audit() {
 		}
 	}
 	active, byClass, dooming := map[*domain]int32{}, [classes]int{}, 0
+	outside, slow, late := 0, 0, map[*domain]int32{}
 	for i, u := range s.runs {
+		r := s.spans[i]
 		found(u, running, displaced)
 		if int(u.index) != i || m.run[u] && m.given[u] {
 			t.Fatalf("%s is in a wrong place", u.ID())
@@ -363,14 +391,25 @@ func (m *model) audit() {
 			t.Fatalf("%s runs nowhere", u.ID())
 		}
 		active[u.dest]++
+		if r.slow {
+			slow++
+		}
+		if r.outside {
+			outside++
+			late[u.dest]++
+			continue
+		}
 		byClass[u.class()]++
 	}
-	if s.running != len(m.run) || s.dooming != len(m.given) || s.dooming != dooming || s.byClass != byClass || s.dooming > maxDoomed {
+	if s.outside != outside || s.slow != slow || m.more == 0 && slow+outside > 0 {
+		t.Fatalf("%d are slow and %d outside, the Schedule says %d and %d", slow, outside, s.slow, s.outside)
+	}
+	if s.running+s.outside != len(m.run) || s.dooming != len(m.given) || s.dooming != dooming || s.byClass != byClass || s.dooming > maxDoomed {
 		t.Fatalf("%d and %d run, the Schedule says %d and %d, %v not %v", len(m.run), len(m.given), s.running, s.dooming, byClass, s.byClass)
 	}
 	s.doomed.walk(func(u *Unit) bool { found(u, doomed); return true })
 
-	units, domains, at := map[*domain]int32{}, map[*site]int32{}, map[*site]int32{}
+	units, domains, at, atLate := map[*domain]int32{}, map[*site]int32{}, map[*site]int32{}, map[*site]int32{}
 	end := int64(1<<63 - 1)
 	for key, d := range s.domains {
 		due := int32(0)
@@ -393,7 +432,7 @@ func (m *model) audit() {
 			}
 			due += int32(n)
 		}
-		if d.key() != key || d.ready != due || d.active != active[d] || d.units == 0 && !d.listed || d.listed != slices.Contains(s.idle, d) {
+		if d.key() != key || d.ready != due || d.active != active[d] || d.late != late[d] || d.units == 0 && !d.listed || d.listed != slices.Contains(s.idle, d) {
 			t.Fatalf("%s: %d are ready, and %d run: %+v", key, due, active[d], d)
 		}
 		if due+d.active > 0 && d.site == nil {
@@ -402,6 +441,12 @@ func (m *model) audit() {
 		if d.site != nil {
 			domains[d.site]++
 			at[d.site] += d.active
+			atLate[d.site] += d.late
+		}
+	}
+	for x, n := range atLate {
+		if x.late != n {
+			t.Fatalf("%s: %d run without a place, not %d", x.name, n, x.late)
 		}
 	}
 	if now := m.now.UnixNano(); s.sweepAt > max(end, now) || s.restAt > now+int64(backward+time.Second) {
@@ -459,6 +504,9 @@ func (m *model) auditSites(domains, running map[*site]int32) {
 		if p := x.probe; p != nil && (!p.Running() || p.dest.site != x) {
 			t.Fatalf("%s is probed by who left: %+v", x.name, p)
 		}
+		if x.queued != slices.Contains(s.slowWait, x) {
+			t.Fatalf("%s waits with the slow ones: %v", x.name, x.queued)
+		}
 		if x.leftOut != slices.Contains(s.leftOut, x) || (x.alarm > 0) != slices.Contains(s.alarms, x) {
 			t.Fatalf("%s: %+v", x.name, x)
 		}
@@ -487,12 +535,15 @@ func (m *model) auditSites(domains, running map[*site]int32) {
 			if x.leftOut && x.running > 0 && int(x.running) >= share*(s.left()-1) {
 				continue // others waited lately; the end of its attempts offers it again
 			}
+			if x.queued {
+				continue // Due offers it when there is room for slow ones
+			}
 			switch {
 			case why == open && x.alarm == 0:
 				t.Fatalf("%s has no turn", x.name)
 			case (why == rated || why == suspended) && (x.alarm == 0 || x.alarmAt > until):
 				t.Fatalf("%s has no alarm", x.name)
-			case (why == full || why == probed) && x.running == 0, why == crowded && s.running == 0:
+			case (why == full || why == stuck || why == probed) && x.running == 0, why == crowded && s.running == 0, why == slowed && !x.queued && !x.leftOut && x.alarm == 0 && x.running == 0:
 				t.Fatalf("%s waits for nothing: %d", x.name, why)
 			}
 		}

@@ -30,8 +30,13 @@
 // quarters; a tenth is kept for the null sender, which never gets more than a
 // quarter. (Below ten and four places there is nothing to share out.)
 //
-// Invariants: a unit is in exactly one state; the running units are at most
-// Options.Concurrency in all and those of a site at most its limit, but for
+// Destinations that keep an attempt waiting cannot hold all places, see slow.go:
+// an attempt without an outcome gives its place over to those who wait, and one
+// that takes long is recalled when too many do.
+//
+// Invariants: a unit is in exactly one state; the running units with a place are
+// at most Options.Concurrency, those without one at most Options.Outside, and
+// those of a site at most its limit, but for
 // domains that joined it while they ran; every unit that does not run has a due
 // time, or Why tells what it waits for; each is handed out at the latest when
 // its lifetime is over; domains and sites are forgotten a while after their
@@ -68,6 +73,13 @@ type Options struct {
 
 	Limits func(domain string) *Limits // of a domain and of the site of its own
 	Random func() float64              // in [0,1), for the jitter of probes; nil: none
+
+	// Outside is how many units may go on without a place, beside those of
+	// Concurrency; 0: none, and no destination is slow.
+	Outside int
+	// Deadline is after how long Recall hands out a running unit, a second more
+	// for each recipient beyond the first; 0: never.
+	Deadline time.Duration
 }
 
 // Schedule is the units of one queue. Use New.
@@ -87,9 +99,11 @@ type Schedule struct {
 	leftOut []*site // with something ready and no place but for share
 	doomed  list
 	runs    []*Unit
+	spans   []span // of each of runs
+	delays
 
 	units   int
-	running int // of Due
+	running int // of Due, with a place
 	dooming int // running of Expire
 	byClass [classes]int
 	turn    int
@@ -109,6 +123,7 @@ func New(o Options) *Schedule {
 		o: o, fallback: &Limits{Low: max(o.PerDestination, 0), High: max(o.PerDestination, 0)},
 		domains: map[string]*domain{}, sites: map[string]*site{}, sweepAt: math.MaxInt64,
 	}
+	s.delays.init(o)
 	c := o.Concurrency
 	s.caps = [classes]int{c, c, c}
 	if c >= 4 && c < math.MaxInt32 {
@@ -170,15 +185,14 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 func (s *Schedule) Due(now time.Time, limit int) []*Unit {
 	at := now.UnixNano()
 	s.promote(at)
+	s.admitSlow(at)
 	var due []*Unit
 	for len(due) < limit && s.running < s.o.Concurrency {
 		u := s.pick(at)
 		if u == nil {
 			break
 		}
-		s.run(u)
-		s.running++
-		s.byClass[u.class()]++
+		s.begin(u, at)
 		due = append(due, u)
 	}
 	s.forget(at)
@@ -204,17 +218,18 @@ func (s *Schedule) Expire(now time.Time, limit int) []*Unit {
 			s.makeReady(u, at, true)
 			continue
 		}
-		s.run(u)
+		s.list(u, span{})
 		s.dooming++
 		out = append(out, u)
 	}
 	return out
 }
 
-func (s *Schedule) run(u *Unit) {
+// list puts a unit among those that run.
+func (s *Schedule) list(u *Unit, r span) {
 	u.state = running
 	u.index = int32(len(s.runs))
-	s.runs = append(s.runs, u)
+	s.runs, s.spans = append(s.runs, u), append(s.spans, r)
 }
 
 // promote makes ready what is due, or the first of it, and gives sites their
@@ -238,6 +253,7 @@ func (s *Schedule) follow(now int64) {
 		return
 	}
 	s.seen, s.sweepAt, s.restAt, s.dated = now, 0, 0, 0
+	s.rewind(by)
 	for _, u := range s.waiting {
 		u.next -= by
 	}
@@ -307,12 +323,7 @@ func (s *Schedule) front(c class, now int64) *site {
 			if why == open {
 				return t
 			}
-			switch {
-			case until > 0:
-				s.alarms.set(t, until)
-			case why == crowded:
-				s.leaveOut(t)
-			}
+			s.await(t, why, until)
 		}
 		s.rings[c].pop(c)
 	}
@@ -450,15 +461,20 @@ func (s *Schedule) Flush(domain string, now time.Time) int {
 // end of a running unit or an Add can change anything.
 func (s *Schedule) Next(now time.Time) (next time.Time, ok bool) {
 	at := now.UnixNano()
+	wanted := false
 	for c := range classes {
-		if s.room(c) && s.front(c, at) != nil {
-			return now, true
+		if s.front(c, at) != nil {
+			if s.room(c) {
+				return now, true
+			}
+			wanted = true
 		}
 	}
 	if s.doomed.n > 0 && s.dooming < maxDoomed {
 		return now, true
 	}
 	earliest := s.nextSweep()
+	earliest = min(earliest, s.nextReview(wanted))
 	if len(s.waiting) > 0 {
 		earliest = min(earliest, s.waiting[0].next)
 	}
@@ -628,6 +644,10 @@ func (s *Schedule) Why(u *Unit, now time.Time) string {
 		return fmt.Sprintf("the rate of %s, next attempt %s", name, stamp(until))
 	case crowded:
 		return fmt.Sprintf("%s has its share of all attempts at a time, %d", name, t.running)
+	case stuck:
+		return fmt.Sprintf("%s keeps %d attempts waiting", name, t.late)
+	case slowed:
+		return fmt.Sprintf("%s is slow, and %d attempts at slow destinations run", name, s.slow)
 	case full:
 		return fmt.Sprintf("%s has its %d attempts at a time", name, t.running)
 	}
@@ -857,13 +877,14 @@ func (s *Schedule) unready(u *Unit) {
 }
 
 // unlist takes a unit out of those that run.
-func (s *Schedule) unlist(u *Unit) {
+func (s *Schedule) unlist(u *Unit) span {
 	end := len(s.runs) - 1
-	last := s.runs[end]
-	s.runs[u.index] = last
+	last, r := s.runs[end], s.spans[u.index]
+	s.runs[u.index], s.spans[u.index] = last, s.spans[end]
 	last.index = u.index
 	s.runs[end] = nil
-	s.runs = s.runs[:end]
+	s.runs, s.spans = s.runs[:end], s.spans[:end]
+	return r
 }
 
 // release takes a running unit's places away from the counts; its site gets its
@@ -877,9 +898,9 @@ func (s *Schedule) release(u *Unit, now int64) {
 		s.dooming--
 		return
 	}
-	s.free(u)
 	t := u.dest.site
-	t.leave(u)
+	s.leave(t, u)
+	s.free(u)
 	if t.pending() {
 		s.offer(t, now)
 	}
@@ -888,7 +909,14 @@ func (s *Schedule) release(u *Unit, now int64) {
 
 // free takes a unit that Due handed out away from the counts of those that run.
 func (s *Schedule) free(u *Unit) {
-	s.unlist(u)
+	r := s.unlist(u)
+	if r.slow {
+		s.slow--
+	}
+	if r.outside {
+		s.outside--
+		return
+	}
 	s.running--
-	s.byClass[u.class()]--
+	s.byClass[r.class]--
 }

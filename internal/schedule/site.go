@@ -71,6 +71,7 @@ type domain struct {
 	units  int32                // in any state
 	ready  int32
 	active int32 // running, in its site's count
+	late   int32 // of them, without a place
 	stale  bool  // oldest is too low
 	oldest int64 // arrival of the oldest unit
 	idle   int64 // when there was a unit last
@@ -118,6 +119,10 @@ type site struct {
 	probe     *Unit // that runs
 	trusted   bool  // the last attempt was not in vain, nor too much
 	leftOut   bool  // in Schedule.leftOut
+	slow      bool  // the last attempt took longer than slowAfter
+	queued    bool  // in Schedule.slowWait
+	late      int32 // running without a place
+	pace      int32 // how long attempts that reach it take: milliseconds, at least 1; 0: not known
 	alarm     int32 // place in Schedule.alarms, from 1; 0: none
 	alarmAt   int64
 	lastError string
@@ -180,6 +185,8 @@ const (
 	rated
 	suspended
 	probed // a probe is running
+	stuck  // attempts at it run without a place
+	slowed // it is slow, and others are too
 )
 
 // blocked says what keeps the site's ready units, and until when if time alone
@@ -193,8 +200,13 @@ func (s *Schedule) blocked(t *site, now int64) (why obstacle, until int64) {
 	case t.until != 0: // the one place of a probe
 	case t.running >= t.places():
 		return full, 0
+	case t.stuck():
+		return stuck, 0
 	case s.sharing && t.running > 0 && int(t.running) >= share*(s.left()-1) && !(t.trusted && s.alone(t)):
 		return crowded, 0
+	}
+	if t.slow && !s.slowRoom() {
+		return slowed, 0
 	}
 	if i := t.limits.Rate.interval(); i > 0 {
 		if at := t.tat - t.limits.Rate.slack(); at > now {
@@ -234,18 +246,25 @@ func (t *site) take(u *Unit, now int64) {
 	}
 }
 
-// leave is the opposite, but for the rate.
-func (t *site) leave(u *Unit) {
+// leave is the opposite, but for the rate. A unit without a place is counted as
+// such elsewhere then.
+func (s *Schedule) leave(t *site, u *Unit) (outside bool) {
 	t.running--
 	u.dest.active--
 	if t.probe == u {
 		t.probe = nil
 	}
+	outside = s.spans[u.index].outside
+	if outside {
+		t.late--
+		u.dest.late--
+	}
+	return outside
 }
 
 // plain reports whether a new site of the same domain would be just the same.
 func (t *site) plain(now int64) bool {
-	return !t.shared && t.running == 0 && t.until == 0 && t.fails == 0 && t.tat <= now && t.limit == t.start() && !t.braked
+	return !t.shared && t.running == 0 && t.until == 0 && t.fails == 0 && t.tat <= now && t.limit == t.start() && !t.braked && !t.slow
 }
 
 // Outcome is what an attempt tells about its destination.
@@ -266,10 +285,12 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) {
 	if o.Err != "" {
 		t.lastError = o.Err
 	}
+	s.spans[u.index].answered = true
 	if o.Local {
 		return
 	}
 	t.trusted = o.Reached && !o.Throttled
+	s.learn(t, u, at)
 	switch {
 	case t.settle > 0:
 		t.settle--
@@ -359,7 +380,8 @@ func (s *Schedule) Locate(u *Unit, name string, l *Limits, now time.Time) bool {
 		s.offer(to, at) // it may bear more now
 		return true
 	}
-	from.leave(u)
+	outside := s.leave(from, u)
+	s.unslow(u)
 	if to != from {
 		s.move(d, to)
 		s.offer(from, at)
@@ -372,6 +394,11 @@ func (s *Schedule) Locate(u *Unit, name string, l *Limits, now time.Time) bool {
 		return false
 	}
 	to.take(u, at)
+	if outside {
+		to.late++
+		d.late++
+	}
+	s.reslow(to, u, at)
 	s.offer(to, at)
 	return true
 }
@@ -393,13 +420,17 @@ func (s *Schedule) Reroute(u *Unit, route string, now time.Time) {
 	}
 	to.settle()
 	from := old.site
-	from.leave(u)
+	outside := s.leave(from, u)
 	s.offer(from, at)
 	s.dismiss(u)
 	to.admit(u)
 	u.state = displaced
 	to.active++
 	to.site.running++
+	if outside {
+		to.late++
+		to.site.late++
+	}
 }
 
 // move makes d, of which one running unit is not counted any more, part of
@@ -424,6 +455,8 @@ func (s *Schedule) move(d *domain, to *site) {
 	}
 	from.running -= d.active
 	to.running += d.active
+	from.late -= d.late
+	to.late += d.late
 	s.leaveSite(d)
 	d.site = to
 	to.domains++
@@ -467,11 +500,22 @@ func (s *Schedule) offer(t *site, now int64) {
 		}
 	case until > 0:
 		s.alarms.set(t, until)
+	default:
+		s.alarms.remove(t)
+		s.await(t, why, until)
+	}
+}
+
+// await keeps a site that has something ready and no place until there may be
+// one: the end of one of its own attempts offers it again in any case.
+func (s *Schedule) await(t *site, why obstacle, until int64) {
+	switch {
+	case until > 0:
+		s.alarms.set(t, until)
 	case why == crowded:
-		s.alarms.remove(t)
 		s.leaveOut(t)
-	default: // the end of an attempt will offer it again
-		s.alarms.remove(t)
+	case why == slowed:
+		s.queueSlow(t)
 	}
 }
 
