@@ -29,6 +29,7 @@ type key struct {
 	authInsecure, authRequired   bool
 
 	submission time.Duration // a connection has its own, and is not to wait longer or shorter than the route says
+	minRate    int64
 
 	single uint64 // set when the connection must not be shared
 }
@@ -40,7 +41,7 @@ func (p *Pool) key(t *Target) key {
 		implicitTLS: t.ImplicitTLS, tls: t.TLS, tlsConfig: t.TLSConfig, verify: t.VerifyKey,
 		bind: t.Bind, helo: t.Helo, forwards: t.Forwards,
 		authType: t.AuthType, authUser: t.AuthUser, authPass: t.AuthPass,
-		authInsecure: t.AuthInsecure, authRequired: t.AuthRequired,
+		authInsecure: t.AuthInsecure, authRequired: t.AuthRequired, minRate: t.MinRate,
 		submission: t.SubmissionTimeout,
 	}
 	if len(t.Addrs) > 0 {

@@ -110,10 +110,11 @@ func (k *chunks) send(p []byte, last bool) error {
 	first := min(len(p), block)
 	k.spans = [2][]byte{k.head, p[:first]}
 	spans := net.Buffers(k.spans[:])
-	c.writeBy(c.o.BlockTimeout)
+	c.writeBy(c.contentTime(c.o.BlockTimeout))
 	if _, err := spans.WriteTo(c.conn); err != nil {
 		return err
 	}
+	c.wrote(first)
 	if _, err := (*blocks)(c).Write(p[first:]); err != nil {
 		return err
 	}
@@ -124,7 +125,7 @@ func (k *chunks) send(p []byte, last bool) error {
 // answer reads the reply to one chunk that is not the last.
 func (k *chunks) answer() *Failure {
 	c := k.c
-	if err := c.await(c.o.SubmissionTimeout); err != nil {
+	if err := c.await(c.contentTime(c.o.SubmissionTimeout)); err != nil {
 		return c.wire(StageContent, err)
 	}
 	k.pending--

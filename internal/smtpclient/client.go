@@ -13,8 +13,9 @@
 //     cannot be read to its end is never ended by one.
 //   - Replies are matched to commands in order; what does not fit, comes unasked
 //     or is no reply ends the connection.
-//   - Every wait has a deadline (RFC 5321 section 4.5.3.2), and the caller's
-//     context ends all of them.
+//   - Every wait has a deadline (RFC 5321 section 4.5.3.2), content goes at
+//     Options.MinRate or faster, and the caller's context ends all of it. A Recall
+//     ends what comes before the content.
 //   - Credentials are sent only where Options allow it, and mail is never sent
 //     without the authentication or the TLS that Options require.
 //
@@ -96,6 +97,10 @@ type Options struct {
 	DataTimeout       time.Duration // reply to DATA [2 min]
 	BlockTimeout      time.Duration // each block of content [3 min]
 	SubmissionTimeout time.Duration // reply to the final dot [10 min]
+
+	// MinRate is how many bytes of content a second the server must take on the
+	// average, beyond a first BlockTimeout [2048]; negative: any.
+	MinRate int64
 }
 
 func (o *Options) setDefaults() {
@@ -110,6 +115,9 @@ func (o *Options) setDefaults() {
 	set(&o.DataTimeout, 2*time.Minute)
 	set(&o.BlockTimeout, 3*time.Minute)
 	set(&o.SubmissionTimeout, 10*time.Minute)
+	if o.MinRate == 0 {
+		o.MinRate = 2048
+	}
 	if o.Network == "" {
 		o.Network = "tcp"
 	}
@@ -143,6 +151,7 @@ type Client struct {
 
 	abort        func() // ends every wait on raw
 	ctx          context.Context
+	contentBy    time.Time // what is still to be written must be, see wrote
 	transactions int
 	dirty        bool // the last transaction was not finished: RSET first
 	broken       bool

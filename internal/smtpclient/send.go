@@ -248,6 +248,19 @@ func (t *transaction) run() *Failure {
 		return c.wire(StageData, errTooMany)
 	}
 	t.begun = true
+	recall := recallOf(c.ctx)
+	if !recall.proceed(c.ctx) {
+		return c.wire(StageData, c.ctxErr())
+	}
+	if f = t.transfer(); f == nil || !f.Uncertain {
+		recall.resume()
+	}
+	return f
+}
+
+// transfer sends the content and reads what the server says to it.
+func (t *transaction) transfer() *Failure {
+	t.c.contentBy = time.Now().Add(t.c.o.BlockTimeout)
 	if t.chunked {
 		return t.sendChunks()
 	}
@@ -453,6 +466,23 @@ type body struct {
 	read []byte // made when needed
 }
 
+// wrote notes that the server has taken n bytes of content, which gives it time
+// for more.
+func (c *Client) wrote(n int) {
+	if c.o.MinRate > 0 {
+		c.contentBy = c.contentBy.Add(time.Duration(float64(n) / float64(c.o.MinRate) * float64(time.Second)))
+	}
+}
+
+// contentTime is how long a step of sending content may take that has most by
+// itself.
+func (c *Client) contentTime(most time.Duration) time.Duration {
+	if c.o.MinRate < 0 {
+		return most
+	}
+	return min(most, time.Until(c.contentBy))
+}
+
 // blocks writes content to the connection with a deadline for each block.
 type blocks Client
 
@@ -462,8 +492,9 @@ func (b *blocks) Write(p []byte) (n int, err error) {
 	c := (*Client)(b)
 	for n < len(p) && err == nil {
 		var m int
-		c.writeBy(c.o.BlockTimeout)
+		c.writeBy(c.contentTime(c.o.BlockTimeout))
 		m, err = c.conn.Write(p[n:min(len(p), n+block)])
+		c.wrote(m)
 		n += m
 	}
 	return n, err
