@@ -55,9 +55,10 @@ type Resolver interface {
 	TLSA(ctx context.Context, name string) ([]dns.TLSA, error)
 }
 
-// Policies knows the MTA-STS policies of domains; *mtasts.Cache does.
+// Policies knows the MTA-STS policies of domains; *mtasts.Cache does. With a Fetch
+// the policy is not known before that has ended.
 type Policies interface {
-	Policy(ctx context.Context, domain string) *mtasts.Policy
+	Policy(ctx context.Context, domain string) (*mtasts.Policy, *mtasts.Fetch)
 }
 
 // Sender carries one transaction to one host; *pool.Pool does.
@@ -77,6 +78,7 @@ type Options struct {
 	DANE               bool             // RFC 7672; Resolver knows what is secure
 	STS                Policies         // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration    // 0: smtpclient's
+	MinRate            int64            // as smtpclient's
 	PoolTimeout        time.Duration    // how long a connection is kept idle; 0: not at all
 	PoolConcurrencyMax int              // connections per host; 0: no cap
 	PublicIP           netip.Addr       // ours behind NAT; zero: none
@@ -196,7 +198,11 @@ func (d *Delivery) Attempt(ctx context.Context, j Job, p *Plan) Result {
 	if p == nil {
 		p, final = d.Plan(ctx, j)
 	}
-	if final == nil {
+	switch {
+	case final != nil:
+	case p.fetch != nil:
+		final = reply.Newf(451, "4.7.5", "MTA-STS policy of %s is not known yet", j.Domain)
+	default:
 		final = d.try(ctx, j, p, &res)
 	}
 	if res.Replies != nil {
@@ -261,6 +267,7 @@ func (d *Delivery) target(j Job, c place) pool.Target {
 		AuthRequired:   h.AuthRequired,
 		AuthInsecure:   h.AuthInsecure,
 		ConnectTimeout: d.o.ConnectTimeout,
+		MinRate:        d.o.MinRate,
 	}
 	t := pool.Target{
 		MaxConnections: cmp.Or(j.Settings.MaxConnections, d.o.PoolConcurrencyMax),

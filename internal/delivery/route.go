@@ -41,7 +41,15 @@ type Plan struct {
 	secure bool           // that these are the hosts
 	alias  string         // where the aliases of domain ended when MX records were found
 	sts    *mtasts.Policy // of the domain; nil: none
+	fetch  *mtasts.Fetch  // of that, which is not known yet
 }
+
+// Pending reports whether the MTA-STS policy of the domain is still to be fetched:
+// nothing can be sent by this Plan.
+func (p *Plan) Pending() bool { return p.fetch != nil }
+
+// WhenReady calls fn when the Plan of a job is not Pending any more.
+func (p *Plan) WhenReady(fn func()) { p.fetch.Then(fn) }
 
 // Site names what the destination shares with every other one that has the same
 // mail exchangers: their names, sorted and joined by commas. It is the domain
@@ -110,10 +118,13 @@ func (d *Delivery) Plan(ctx context.Context, j Job) (*Plan, *reply.Reply) {
 		p.hops = []mail.NextHop{{Host: ip.String(), Port: d.o.Port}}
 		return p, nil
 	}
-	sts := make(chan *mtasts.Policy, 1)
 	if d.o.STS != nil && d.o.EnableTLS {
-		go func() { sts <- d.o.STS.Policy(ctx, j.Domain) }()
-		defer func() { p.sts = <-sts }()
+		looked := make(chan struct{})
+		go func() {
+			defer close(looked)
+			p.sts, p.fetch = d.o.STS.Policy(ctx, j.Domain)
+		}()
+		defer func() { <-looked }()
 	}
 	mxs, err := d.o.Resolver.MX(ctx, j.Domain)
 	switch {

@@ -26,7 +26,9 @@ import (
 // published is the MTA-STS policies of domains.
 type published map[string]*mtasts.Policy
 
-func (p published) Policy(_ context.Context, domain string) *mtasts.Policy { return p[domain] }
+func (p published) Policy(_ context.Context, domain string) (*mtasts.Policy, *mtasts.Fetch) {
+	return p[domain], nil
+}
 
 func enforce(mx ...string) *mtasts.Policy { return &mtasts.Policy{Mode: mtasts.Enforce, MX: mx} }
 func testingOnly(mx ...string) *mtasts.Policy {

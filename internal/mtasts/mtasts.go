@@ -8,7 +8,7 @@
 //
 //   - An id that differs from the known one makes it be fetched before it is
 //     used. While that fails the old one counts until it expires; it is tried
-//     again after five minutes at the earliest.
+//     again after five minutes, and after twice as long each time, up to an hour.
 //   - A policy counts for five minutes at least, also if it says less: a domain
 //     cannot make every delivery fetch it.
 //   - A policy that is used is fetched again in the background once a day, or
@@ -17,8 +17,10 @@
 //     no policy but the one that is kept. An answer of the DNS is waited for eight
 //     seconds, and if there is none not asked for again for a minute.
 //
-// One fetch serves all who wait for it; at most 64 run at a time, each for a
-// minute at most. Only a verified server, the status 200 without a redirect, the
+// Nobody who asks for a policy is kept waiting by a fetch, see Fetch: hosts that
+// hang are many, and what a caller holds is not for them. One fetch serves all who
+// want it; at most 20 run at a time, for ten seconds each, and those that failed
+// before come last. Only a verified server, the status 200 without a redirect, the
 // type text/plain and at most 64 KiB make a policy.
 //
 // On disk each domain has the file DOMAIN.json below Options.Dir. What cannot be
@@ -34,6 +36,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,10 +49,12 @@ import (
 
 const (
 	maxBody      = 64 << 10
-	maxFetches   = 64
+	maxFetches   = 20   // at a time
+	maxFlights   = 2048 // with those that wait for their turn
 	maxEntries   = 4096 // in memory
-	fetchTimeout = time.Minute
+	fetchTimeout = 10 * time.Second
 	retryAfter   = 5 * time.Minute // a fetch that failed
+	longestRetry = time.Hour
 	minAge       = 5 * time.Minute // a policy counts for so long, whatever it says
 	maxLogged    = 10              // patterns
 	refreshAfter = 24 * time.Hour
@@ -77,13 +82,14 @@ type Options struct {
 type Cache struct {
 	o      Options
 	client http.Client
-	slots  chan struct{}
 	ctx    context.Context // of fetches
 	cancel context.CancelFunc
 
 	mu      sync.Mutex
 	entries map[string]*entry
-	flights map[string]chan struct{} // closed when the fetch has ended
+	flights map[string]*Fetch
+	turns   [2][]*Fetch // that wait for their turn; those of hosts that failed before are the second
+	active  int         // that run
 	swept   time.Time
 	closed  bool
 	running sync.WaitGroup // added to only under mu while not closed
@@ -96,6 +102,7 @@ type entry struct {
 	fetched time.Time
 
 	failedID string // of the record when a fetch failed last
+	failures int    // in a row
 	retry    time.Time
 	silent   time.Time // until then the record is not looked up
 }
@@ -108,7 +115,7 @@ func New(o Options) *Cache {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Cache{o: o, slots: make(chan struct{}, maxFetches), entries: map[string]*entry{}, flights: map[string]chan struct{}{}}
+	c := &Cache{o: o, entries: map[string]*entry{}, flights: map[string]*Fetch{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if o.Client != nil {
 		c.client = *o.Client
@@ -127,23 +134,32 @@ func New(o Options) *Cache {
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	c.closed = true
+	waiting := slices.Concat(c.turns[0], c.turns[1])
+	c.turns = [2][]*Fetch{}
+	for _, f := range waiting {
+		delete(c.flights, f.domain)
+	}
 	c.mu.Unlock()
 	c.cancel()
 	c.running.Wait()
+	for _, f := range waiting {
+		f.end()
+	}
 	return nil
 }
 
-// Policy returns the policy for mail to a domain, of mode Enforce or Testing,
-// or nil when there is none. It waits for a fetch that is needed; when ctx ends
-// first it tells what is known without.
-func (c *Cache) Policy(ctx context.Context, domain string) *Policy {
+// Policy returns the policy for mail to a domain, of mode Enforce or Testing, or
+// nil when there is none. With a Fetch it is not known yet: it is to be asked for
+// again when that has ended. ctx is for the look at the DNS; when it ends first
+// the answer is what is known without.
+func (c *Cache) Policy(ctx context.Context, domain string) (*Policy, *Fetch) {
 	domain = mail.CanonicalDomain(domain)
 	if !isHost(domain) {
-		return nil
+		return nil, nil
 	}
 	e := c.entry(domain)
 	if now := c.o.Now(); now.Before(e.silent) {
-		return e.binding(now)
+		return e.binding(now), nil
 	}
 	texts, err := c.record(ctx, domain)
 	now := c.o.Now()
@@ -160,7 +176,7 @@ func (c *Cache) Policy(ctx context.Context, domain string) *Policy {
 	}
 	id, announced := recordID(texts)
 	if err != nil || !announced {
-		return e.binding(now)
+		return e.binding(now), nil
 	}
 	current := e.valid(now)
 	switch {
@@ -170,15 +186,12 @@ func (c *Cache) Policy(ctx context.Context, domain string) *Policy {
 			c.fetch(domain, id, e)
 		}
 	default:
-		if done := c.fetch(domain, id, e); done != nil {
-			select {
-			case <-done:
-			case <-ctx.Done():
-			}
-			e = c.entry(domain)
+		if f := c.fetch(domain, id, e); f != nil {
+			return nil, f
 		}
+		e = c.entry(domain) // it has ended meanwhile
 	}
-	return e.binding(c.o.Now())
+	return e.binding(c.o.Now()), nil
 }
 
 // record looks up the TXT record of a domain. Servers that drop such queries must
@@ -236,27 +249,89 @@ func (c *Cache) keep(domain string, e *entry) {
 	}
 }
 
-// fetch starts a fetch unless one is under way, or has ended since the caller
-// saw e: looking up the record takes a while. What it returns is closed when that
-// has ended; nil after Close.
-func (c *Cache) fetch(domain, id string, e *entry) <-chan struct{} {
+// Fetch is a policy on its way.
+type Fetch struct {
+	domain, id string
+
+	mu    sync.Mutex
+	ended bool
+	then  []func()
+}
+
+// Then calls fn when the fetch has ended, at once if it has. fn must not block.
+func (f *Fetch) Then(fn func()) {
+	f.mu.Lock()
+	ended := f.ended
+	if !ended {
+		f.then = append(f.then, fn)
+	}
+	f.mu.Unlock()
+	if ended {
+		fn()
+	}
+}
+
+// end calls those who wait.
+func (f *Fetch) end() {
+	f.mu.Lock()
+	then := f.then
+	f.ended, f.then = true, nil
+	f.mu.Unlock()
+	for _, fn := range then {
+		fn()
+	}
+}
+
+// fetch starts a fetch, or returns that which is under way. It returns nil after
+// Close, and if one has ended since the caller saw e: looking up the record takes
+// a while. When too many wait already, what it returns never ends.
+func (c *Cache) fetch(domain, id string, e *entry) *Fetch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if done := c.flights[domain]; done != nil || c.closed {
-		return done
+	if f := c.flights[domain]; f != nil || c.closed {
+		return f
 	}
-	done := make(chan struct{})
 	if known := c.entries[domain]; known != nil && !(known.fetched.Equal(e.fetched) && known.retry.Equal(e.retry)) {
-		close(done)
-		return done
+		return nil
 	}
-	c.flights[domain] = done
-	c.running.Go(func() {
-		defer close(done)
-		p, err := c.get(domain)
-		c.landed(domain, id, p, err)
-	})
-	return done
+	f := &Fetch{domain: domain, id: id}
+	if len(c.flights) >= maxFlights {
+		return f
+	}
+	c.flights[domain] = f
+	turn := 0
+	if e.failures > 0 {
+		turn = 1
+	}
+	c.turns[turn] = append(c.turns[turn], f)
+	if c.active < maxFetches {
+		c.active++
+		c.running.Go(c.work)
+	}
+	return f
+}
+
+// work fetches what waits for its turn, until there is nothing more.
+func (c *Cache) work() {
+	for {
+		c.mu.Lock()
+		turn := 0
+		if len(c.turns[0]) == 0 {
+			turn = 1
+		}
+		if len(c.turns[turn]) == 0 {
+			c.active--
+			c.mu.Unlock()
+			return
+		}
+		f := c.turns[turn][0]
+		c.turns[turn][0] = nil
+		c.turns[turn] = c.turns[turn][1:]
+		c.mu.Unlock()
+		p, err := c.get(f.domain)
+		c.landed(f.domain, f.id, p, err)
+		f.end()
+	}
 }
 
 // landed records what came of a fetch.
@@ -272,7 +347,8 @@ func (c *Cache) landed(domain, id string, p *Policy, err error) {
 	e := &entry{policy: p, id: id, fetched: now}
 	if err != nil {
 		*e = *old
-		e.failedID, e.retry = id, now.Add(retryAfter)
+		e.failures++
+		e.failedID, e.retry = id, now.Add(min(retryAfter<<min(e.failures-1, 8), longestRetry))
 	}
 	c.mu.Lock()
 	delete(c.flights, domain)
@@ -299,12 +375,6 @@ func (c *Cache) landed(domain, id string, p *Policy, err error) {
 func (c *Cache) get(domain string) (*Policy, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
 	defer cancel()
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 	url := "https://mta-sts." + domain + "/.well-known/mta-sts.txt"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -117,11 +117,28 @@ func (s *site) announce(id string) {
 	}
 }
 
+// policy asks as deliveries do: again, when a fetch has ended.
+func policy(ctx context.Context, c *Cache, domain string) *Policy {
+	for {
+		p, f := c.Policy(ctx, domain)
+		if f == nil {
+			return p
+		}
+		ended := make(chan struct{})
+		f.Then(func() { close(ended) })
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 // want checks what is known of d.example, "" for no policy, and how often it was
 // fetched so far.
 func (s *site) want(c *Cache, step, mx string, fetches int32) {
 	s.t.Helper()
-	p := c.Policy(s.t.Context(), "D.example")
+	p := policy(s.t.Context(), c, "D.example")
 	got := ""
 	if p != nil {
 		got = strings.Join(p.MX, ",")
@@ -173,7 +190,7 @@ func TestPolicy(t *testing.T) {
 	s.announce("4")
 	s.want(c, "mode none", "", 6)
 	s.want(c, "mode none is known", "", 6)
-	if p := c.Policy(t.Context(), "[192.0.2.1]"); p != nil {
+	if p := policy(t.Context(), c, "[192.0.2.1]"); p != nil {
 		t.Error("a literal has a policy")
 	}
 }
@@ -186,7 +203,7 @@ func TestSlowDNS(t *testing.T) {
 		c := New(Options{Resolver: slow})
 		begin := time.Now()
 		for range 3 {
-			if c.Policy(t.Context(), "d.example") != nil {
+			if policy(t.Context(), c, "d.example") != nil {
 				t.Error("a policy")
 			}
 		}
@@ -196,8 +213,8 @@ func TestSlowDNS(t *testing.T) {
 		// One whose caller left says nothing about the domain.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		c.Policy(ctx, "e.example")
-		c.Policy(t.Context(), "e.example")
+		policy(ctx, c, "e.example")
+		policy(t.Context(), c, "e.example")
 		if slow.asked != 3 {
 			t.Errorf("%d lookups", slow.asked)
 		}
@@ -233,9 +250,9 @@ func TestFetchedMeanwhile(t *testing.T) {
 		c := New(Options{Resolver: held, Client: s.client, Now: s.clock})
 		t.Cleanup(func() { c.Close() })
 		first := make(chan *Policy)
-		go func() { first <- c.Policy(context.Background(), "d.example") }()
+		go func() { first <- policy(context.Background(), c, "d.example") }()
 		<-held.asked
-		second := c.Policy(t.Context(), "d.example")
+		second := policy(t.Context(), c, "d.example")
 		close(held.answer)
 		if p := <-first; (p == nil) != broken || (second == nil) != broken || s.fetches.Load() != 1 {
 			t.Errorf("broken %v: %v and %v with %d fetches", broken, p, second, s.fetches.Load())
@@ -292,7 +309,7 @@ func TestRefresh(t *testing.T) {
 	s.want(c, "not yet", "mx.d.example", 1)
 	s.pass(time.Second)
 	s.serve(strings.Replace(text, "mx.d", "two.d", 1))
-	if p := c.Policy(t.Context(), "d.example"); p == nil {
+	if p := policy(t.Context(), c, "d.example"); p == nil {
 		t.Fatal("no policy while it is refreshed")
 	}
 	c.running.Wait()
@@ -314,7 +331,7 @@ func TestRefreshHalfway(t *testing.T) {
 	s.pass(time.Hour - time.Second)
 	s.want(c, "not yet", "mx.d.example", 1)
 	s.pass(time.Second)
-	c.Policy(t.Context(), "d.example")
+	policy(t.Context(), c, "d.example")
 	c.running.Wait()
 	s.want(c, "half its time", "mx.d.example", 2)
 }
@@ -363,7 +380,7 @@ func TestFetch(t *testing.T) {
 		if tt.change != nil {
 			tt.change(s.client)
 		}
-		if p := s.cache().Policy(t.Context(), "d.example"); (p != nil) != tt.want {
+		if p := policy(t.Context(), s.cache(), "d.example"); (p != nil) != tt.want {
 			t.Errorf("%s: %+v", tt.name, p)
 		}
 		if n := s.fetches.Load(); n > 1 {
@@ -392,7 +409,7 @@ func TestShared(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if c.Policy(t.Context(), "d.example") == nil {
+			if policy(t.Context(), c, "d.example") == nil {
 				t.Error("no policy")
 			}
 		})
@@ -400,7 +417,7 @@ func TestShared(t *testing.T) {
 	<-asked
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if c.Policy(ctx, "d.example") != nil {
+	if policy(ctx, c, "d.example") != nil {
 		t.Error("a policy out of nothing")
 	}
 	close(answer)
@@ -412,13 +429,13 @@ func TestShared(t *testing.T) {
 	s.announce("2")
 	answer = make(chan struct{})
 	done := make(chan *Policy)
-	go func() { done <- c.Policy(context.Background(), "d.example") }()
+	go func() { done <- policy(context.Background(), c, "d.example") }()
 	<-asked
 	c.Close()
 	if p := <-done; p == nil {
 		t.Error("the known policy is lost by Close")
 	}
-	if c.Policy(t.Context(), "d.example") == nil || s.fetches.Load() != 2 {
+	if policy(t.Context(), c, "d.example") == nil || s.fetches.Load() != 2 {
 		t.Error("fetches after Close")
 	}
 }
@@ -547,7 +564,7 @@ func TestManyPatterns(t *testing.T) {
 	s.announce("1")
 	c := New(Options{Resolver: &s.dns, Client: s.client, Now: s.clock, Log: zap.New(core)})
 	defer c.Close()
-	p := c.Policy(t.Context(), "d.example")
+	p := policy(t.Context(), c, "d.example")
 	if p == nil || !p.Allows("last.d.example") {
 		t.Fatalf("%v, %v", p, logs.All())
 	}

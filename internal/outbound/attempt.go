@@ -137,6 +137,7 @@ func (a *attempt) end() {
 	a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: now}) // interrupted
 	left := a.remember(a.keeps(a.was.asked && !a.ran))
 	o.mu.Lock()
+	delete(o.recalls, a.unit)
 	domain := a.unit.Domain()
 	for i, r := range a.later {
 		u := a.unit
@@ -200,9 +201,11 @@ func (a *attempt) run(ctx context.Context) {
 }
 
 // try finds out what becomes of each recipient, and reports whether it did. It is
-// the part that a stop cuts short.
+// the part that a stop cuts short, and that the schedule can have ended.
 func (a *attempt) try(whole context.Context) bool {
-	ctx, leave := a.o.sends.begin(whole)
+	ctx, done := a.recallable(whole)
+	defer done()
+	ctx, leave := a.o.sends.begin(ctx)
 	defer leave()
 	var refusal *reply.Reply
 	if !a.was.asked {
@@ -218,14 +221,16 @@ func (a *attempt) try(whole context.Context) bool {
 			a.o.o.Log.Warn("cut off before the reply to the message, which may have been taken",
 				zap.String("uuid", string(a.unit.ID())), zap.String("domain", a.unit.Domain()), zap.String("host", a.res.Host))
 		}
-		if a.moved || a.res.Interrupted {
+		if a.moved {
+			return false
+		}
+	}
+	if a.res.Replies == nil && ctx.Err() != nil { // what a hook or the resolver says then is not its own
+		if refusal = a.recalled(context.Cause(ctx)); refusal == nil {
 			return false
 		}
 	}
 	if refusal != nil {
-		if ctx.Err() != nil { // what a hook or the resolver says then is not its own
-			return false
-		}
 		if a.spare(refusal) {
 			a.deferImported(whole, refusal)
 			return false
@@ -254,8 +259,11 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 		a.res.Interrupted = true
 		return nil
 	}
+	if plan != nil && plan.Pending() {
+		a.postpone(plan)
+		return nil
+	}
 	if !a.locate(plan) {
-		a.moved = true
 		o.signal()
 		return nil
 	}
@@ -352,8 +360,16 @@ func (a *attempt) locate(plan *delivery.Plan) bool {
 	if o.schedule.Locate(a.unit, site, limits, now) {
 		return true
 	}
-	o.keepFor(a.unit, a.keeps(true))
+	a.put()
 	return false
+}
+
+// put leaves what the delivery's next attempt needs, for one that has not been
+// made. The caller holds o.mu, and the schedule has the unit.
+func (a *attempt) put() {
+	a.moved = true
+	delete(a.o.recalls, a.unit)
+	a.o.keepFor(a.unit, a.keeps(true))
 }
 
 // report tells the schedule how the destination fared.

@@ -44,6 +44,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/schedule"
+	"tarishi/internal/smtpclient"
 )
 
 // Queue is where messages live; *queue.Queue is one.
@@ -91,6 +92,8 @@ type Options struct {
 	DANE               bool                        // RFC 7672
 	STS                delivery.Policies           // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration
+	EnvelopeTimeout    time.Duration // for an attempt up to DATA, see schedule.Options.Deadline; 0: none
+	MinRate            int64         // of content, see smtpclient.Options
 	PoolTimeout        time.Duration // 0: connections are not kept
 	PoolConcurrencyMax int           // connections per host, attempts per domain; 0: no cap
 	PublicIP           string
@@ -116,6 +119,13 @@ type Options struct {
 	Log      *zap.Logger  // nil: none
 	Now      func() time.Time
 }
+
+// How many attempts may go on without a place, see schedule.Options.Outside: each
+// costs a connection and a goroutine.
+const (
+	outside    = 4 // for each place
+	maxOutside = 2000
+)
 
 // Waits that no setting covers.
 const (
@@ -151,6 +161,7 @@ type Outbound struct {
 	// gathering has the recipients that failed and whose report waits.
 	gathering gathering
 	warnings  warnings
+	recalls map[*schedule.Unit]*smtpclient.Recall // of the attempts that run
 	// held are recipients that Hold was asked for, by message and index: with
 	// what is needed to schedule them again, or nil while their unit has not
 	// come up.
@@ -191,7 +202,7 @@ func New(o Options) *Outbound {
 		o: o,
 		delivery: delivery.New(delivery.Options{
 			Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig, BackendTLS: o.BackendTLS,
-			ConnectTimeout: o.ConnectTimeout, PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
+			ConnectTimeout: o.ConnectTimeout, MinRate: o.MinRate, PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
 			PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: o.NoIPv6,
 			NextAfterDeferral: o.Config.NextMXOnDeferral,
 		}),
@@ -199,11 +210,12 @@ func New(o Options) *Outbound {
 		wake:     make(chan struct{}, 1),
 		policies: map[[2]string]*policy{},
 		kept:     map[*schedule.Unit]kept{},
+		recalls:  map[*schedule.Unit]*smtpclient.Recall{},
 		held:     map[mail.ID]map[int]*parked{},
 		flushed:  map[string]bool{},
 	}
 	out.schedule = schedule.New(schedule.Options{
-		Concurrency: o.ConcurrencyMax, Random: o.Random,
+		Concurrency: o.ConcurrencyMax, Outside: min(outside*o.ConcurrencyMax, maxOutside), Deadline: o.EnvelopeTimeout, Random: o.Random,
 		Limits: func(domain string) *schedule.Limits { return out.policy(domain, nil).limits },
 	})
 	return out
@@ -385,6 +397,7 @@ func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*gathe
 	defer o.mu.Unlock()
 	now := o.o.Now()
 	debts, reports = o.payable(now), o.gathering.take(now)
+	o.recall(now)
 	if !disabled {
 		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
 	}

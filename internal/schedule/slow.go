@@ -394,3 +394,13 @@ func mix(mean, value int32) int32 {
 	}
 	return max(1, mean+(value-mean)/4)
 }
+
+// Hasten makes a unit that waits due now, as Flush does.
+func (s *Schedule) Hasten(u *Unit, now time.Time) {
+	if u.state != waiting {
+		return
+	}
+	s.waiting.remove(int(u.index))
+	u.next = min(u.next, now.UnixNano())
+	s.makeReady(u, now.UnixNano(), true)
+}

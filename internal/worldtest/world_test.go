@@ -191,7 +191,9 @@ func (w *world) connect(ctx context.Context, o smtpclient.Options) (net.Conn, er
 }
 
 // Policy implements delivery.Policies.
-func (w *world) Policy(_ context.Context, domain string) *mtasts.Policy { return w.policies[domain] }
+func (w *world) Policy(_ context.Context, domain string) (*mtasts.Policy, *mtasts.Fetch) {
+	return w.policies[domain], nil
+}
 
 // impatient is a pool that soon gives up servers that are silent by nature, and
 // that notes when healthy domains were served.
