@@ -191,6 +191,9 @@ type Outbound struct {
 	Destinations map[string]*Destination
 
 	IPv6 bool // addresses of that family are used
+
+	EnvelopeTimeout time.Duration // of an attempt up to DATA
+	MinRate         int64         // bytes a second of content; 0: no limit
 }
 
 // Forward is smtp_forward.ini.
@@ -292,7 +295,7 @@ func defaults() *Config {
 		HTTP: HTTP{Destinations: 50},
 		Outbound: Outbound{
 			ConcurrencyMax: 100, EnableTLS: true, ReceivedHeader: "Tarishi outbound",
-			ConnectTimeout: 30 * time.Second, PoolTimeout: 50 * time.Second, PoolConcurrencyMax: 10,
+			ConnectTimeout: 30 * time.Second, EnvelopeTimeout: 10 * time.Minute, MinRate: 2048, PoolTimeout: 50 * time.Second, PoolConcurrencyMax: 10,
 			InetPrefer: "default", NextMXOnDeferral: true, MaxTempFailures: 13, TempFailIntervals: backOff(13), Port: 25,
 			MaxLifetime: 5 * day, MinFree: MinFree{Bytes: 256 << 20, Percent: 1},
 			DelayWarning: 4 * time.Hour, DSNWait: 10 * time.Second, DSNRate: Rate{100, time.Hour}, DSNReturn: "hdrs", Jitter: 20, Destinations: map[string]*Destination{}, IPv6: true,

@@ -210,7 +210,7 @@ func TestKeys(t *testing.T) {
 		"a.pem": "", "c.pem": "", "d.pem": "", "ca.pem": "",
 		"dns.ini": "servers[]=192.0.2.53\nservers[]=[::1]:5353\ntimeout=250ms\ntries=3\ndnssec=true",
 		"outbound.ini": "disabled=true\nconcurrency_max=1\nenable_tls=false\nalways_split=true\nreceived_header=disabled\nconnect_timeout=1\npool_timeout=0\n" +
-			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nnext_mx_on_deferral=false\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h\nmin_free=2% 1G\ndelay_warning=none\ndsn_wait=0\ndsn_rate=none\ndsn_return=full\njitter=5%\nipv6_enabled=false",
+			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nnext_mx_on_deferral=false\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h\nmin_free=2% 1G\ndelay_warning=none\ndsn_wait=0\ndsn_rate=none\ndsn_return=full\njitter=5%\nipv6_enabled=false\nenvelope_timeout=2m\nmin_rate=0",
 		"http.ini":        "listen=9000,[::1],127.0.0.1:0\ndestinations=7",
 		"relay.ini":       "[relay]\nacl=false\nall=true",
 		"relay_acl_allow": "192.0.2.1\n192.0.2.77/24 # net\n::1\n2001:db8::/32\n",
@@ -252,7 +252,7 @@ func TestKeys(t *testing.T) {
 		Rate{},
 		"full", 5,
 		map[string]*Destination{},
-		false,
+		false, 2 * time.Minute, 0,
 	}
 	want.Relay = Relay{false, true, []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("2001:db8::/32"),

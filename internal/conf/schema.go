@@ -290,6 +290,8 @@ func outboundINI(c *Config) *schema {
 		{key: "always_split", field: boolean(&s.AlwaysSplit), was: []string{"outbound.always_split"}},
 		{key: "received_header", field: text(&s.ReceivedHeader), was: []string{"outbound.received_header"}},
 		{key: "connect_timeout", field: duration(&s.ConnectTimeout, time.Second)},
+		{key: "envelope_timeout", field: duration(&s.EnvelopeTimeout, time.Second)},
+		{key: "min_rate", field: atLeast(&s.MinRate, 0)},
 		{key: "pool_timeout", field: duration(&s.PoolTimeout, 0)},
 		{key: "pool_concurrency_max", field: atLeast(&s.PoolConcurrencyMax, 1)},
 		{key: "local_mx_ok", field: boolean(&s.LocalMXOK)},

@@ -133,7 +133,7 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		Intervals: cfg.Outbound.TempFailIntervals, MaxLifetime: cfg.Outbound.MaxLifetime, Port: cfg.Outbound.Port,
 		LocalMXOK: cfg.Outbound.LocalMXOK, InetPrefer: cfg.Outbound.InetPrefer, EnableTLS: cfg.Outbound.EnableTLS, TLS: cfg.TLS.Outbound, TLSConfig: nextHops, BackendTLS: backends,
 		NoIPv6: !cfg.Outbound.IPv6, DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(resolver),
-		ConnectTimeout: cfg.Outbound.ConnectTimeout, PoolTimeout: cfg.Outbound.PoolTimeout,
+		ConnectTimeout: cfg.Outbound.ConnectTimeout, EnvelopeTimeout: cfg.Outbound.EnvelopeTimeout, MinRate: minRate(cfg), PoolTimeout: cfg.Outbound.PoolTimeout,
 		PoolConcurrencyMax: cfg.Outbound.PoolConcurrencyMax, PublicIP: cfg.SMTP.PublicIP,
 		Config: &cfg.Outbound, Jitter: float64(cfg.Outbound.Jitter) / 100, Disabled: s.disabled(), Grace: grace(cfg), ReplyGrace: cfg.SMTP.ShutdownReplyTimeout,
 		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
@@ -169,6 +169,14 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		Free: func() (vfs.Space, error) { return vfs.OS{}.Free(cfg.QueueDir) }, Now: time.Now,
 	})
 	return nil
+}
+
+// minRate is outbound.ini's min_rate as smtpclient has it.
+func minRate(cfg *conf.Config) int64 {
+	if cfg.Outbound.MinRate == 0 {
+		return -1
+	}
+	return cfg.Outbound.MinRate
 }
 
 // Notices returns a logger in the format of the configuration for what an
