@@ -119,7 +119,7 @@ type site struct {
 	probe     *Unit // that runs
 	trusted   bool  // the last attempt was not in vain, nor too much
 	leftOut   bool  // in Schedule.leftOut
-	slow      bool  // the last attempt took longer than slowAfter
+	slow      bool  // the last attempt had no success within slowAfter
 	queued    bool  // in Schedule.slowWait
 	late      int32 // running without a place
 	pace      int32 // how long attempts that reach it take: milliseconds, at least 1; 0: not known
@@ -205,8 +205,11 @@ func (s *Schedule) blocked(t *site, now int64) (why obstacle, until int64) {
 	case s.sharing && t.running > 0 && int(t.running) >= share*(s.left()-1) && !(t.trusted && s.alone(t)):
 		return crowded, 0
 	}
-	if t.slow && !s.slowRoom() {
+	switch {
+	case t.slow && !s.slowRoom():
 		return slowed, 0
+	case t.steady() && t.running > 0 && s.left() <= s.o.Concurrency/4 && s.o.Outside > 0:
+		return crowded, 0
 	}
 	if i := t.limits.Rate.interval(); i > 0 {
 		if at := t.tat - t.limits.Rate.slack(); at > now {

@@ -16,13 +16,14 @@ import (
 //     where the destination is known) gives its place over when others wait for
 //     one, and goes on outside: at most Options.Outside do. Meanwhile its site
 //     gets no further place.
-//   - A site is slow when its last attempt took longer than slowAfter. The
+//   - A site is slow when its last attempt had no success within slowAfter. The
 //     attempts at slow sites, and all that take longer than that, are one group
-//     that gets new places only while it has less than a quarter of all, or while
-//     half of all are free.
-//   - What is outside after slowAfter, and makes that group larger than a quarter,
-//     is recalled. While slow sites wait, one that has had slowTurn is too. If
-//     there is no room outside, the oldest are recalled earlier.
+//     that gets new places only while it has less than a quarter of all. Sites
+//     that take mail, and need that long, are no part of it: they leave a quarter
+//     free.
+//   - What makes that group larger than a quarter is recalled after slowAfter, if it
+//     is outside or others wait. While slow sites wait, one that has had slowTurn is
+//     too. If there is no room outside, the oldest are recalled earlier.
 //
 // So strangers cost time only when they prove slow, a server that takes its time
 // gets its mail with a later attempt, in the slow group, and everybody else waits
@@ -126,13 +127,13 @@ func (s *Schedule) Recall(now time.Time) []Recall {
 	}
 	var over []Recall
 	next, lateAt := int64(math.MaxInt64), at+int64(strangerPatience)
-	var leaving, outside []delayed
+	var leaving, outside, slow []delayed
 	for i, u := range s.runs {
 		r := &s.spans[i]
 		if r.began == 0 || r.answered {
 			continue
 		}
-		if s.o.Outside > 0 && at-r.began >= int64(slowAfter) && !r.slow {
+		if s.o.Outside > 0 && at-r.began >= int64(slowAfter) && !r.slow && !u.dest.site.steady() {
 			u.dest.site.slow, r.slow = true, true
 			s.slow++
 		}
@@ -140,6 +141,9 @@ func (s *Schedule) Recall(now time.Time) []Recall {
 		if end <= at && !r.overdue {
 			r.recalled, r.overdue = true, true
 			over = append(over, Recall{u, true})
+		}
+		if r.slow {
+			slow = append(slow, delayed{r, u})
 		}
 		next = min(next, r.bound(at, end))
 		switch patience := r.began + int64(s.patience(u.dest.site)); {
@@ -157,10 +161,12 @@ func (s *Schedule) Recall(now time.Time) []Recall {
 		return over
 	}
 	slices.SortFunc(outside, byBegin)
-	if s.wanted(at) {
+	slices.SortFunc(slow, byBegin)
+	wanted := s.wanted(at)
+	if wanted {
 		over = append(over, s.giveOver(at, leaving, outside)...)
 	}
-	return append(over, s.thinOut(at, outside)...)
+	return append(over, s.thinOut(at, slow, wanted || len(s.slowWait) > 0)...)
 }
 
 // delayed is a unit that runs for longer than it should, or without a place.
@@ -242,37 +248,34 @@ func (s *Schedule) giveOver(now int64, leaving, outside []delayed) (over []Recal
 	return over
 }
 
-// thinOut returns the slow attempts outside that are too many, the youngest
-// first, and those that have had their turn while others wait for one.
-func (s *Schedule) thinOut(now int64, outside []delayed) (over []Recall) {
-	slow := s.slow
-	for _, r := range outside {
-		if r.slow && r.recalled {
-			slow--
+// thinOut returns the slow attempts that are too many, the youngest first, and
+// those that have had their turn while others wait for one. slow are in the order
+// in which they began; waiting: others are.
+func (s *Schedule) thinOut(now int64, slow []delayed, waiting bool) (over []Recall) {
+	n := len(slow)
+	for _, r := range slow {
+		if r.recalled {
+			n--
 		}
 	}
-	for _, r := range slices.Backward(outside) {
-		if slow <= s.slowShare() {
+	for _, r := range slices.Backward(slow) {
+		if n <= s.slowShare() {
 			break
 		}
-		if r.slow && !r.recalled && now-r.began >= int64(slowAfter) {
+		if !r.recalled && now-r.began >= int64(slowAfter) && (r.outside || waiting) {
 			over = append(over, s.recall(r))
-			slow--
+			n--
 		}
 	}
-	if slow < s.slowShare() {
-		return over
-	}
-	waiting := len(s.slowWait)
-	for i, u := range s.runs {
-		r := &s.spans[i]
-		if waiting == 0 {
+	turns := len(s.slowWait) - (s.slowShare() - n)
+	for _, r := range slow {
+		if turns <= 0 || now-r.began < int64(slowTurn) {
 			break
 		}
-		if r.slow && !r.recalled && !r.answered && now-r.began >= int64(slowTurn) {
+		if !r.recalled {
 			r.recalled, r.overdue = true, true
-			over = append(over, Recall{u, true})
-			waiting--
+			over = append(over, Recall{r.u, true})
+			turns--
 		}
 	}
 	return over
@@ -316,14 +319,14 @@ func (t *site) stuck() bool {
 	return t.late > 0
 }
 
-// slowShare is how many attempts at slow sites may run in any case.
+// slowShare is how many attempts at slow sites may run.
 func (s *Schedule) slowShare() int { return max(1, s.o.Concurrency/4) }
 
-// slowRoom reports whether one more attempt may begin at a slow site.
-func (s *Schedule) slowRoom() bool { return s.slowPlaces() > 0 }
+func (s *Schedule) slowRoom() bool { return s.slow < s.slowShare() }
 
-func (s *Schedule) slowPlaces() int {
-	return max(s.slowShare()-s.slow, s.left()-s.o.Concurrency/2)
+// steady reports whether a site takes mail though it needs long for it.
+func (t *site) steady() bool {
+	return t.trusted && time.Duration(t.pace)*time.Millisecond >= slowAfter/2
 }
 
 // queueSlow keeps a slow site until there is room for it.
@@ -338,7 +341,7 @@ func (s *Schedule) queueSlow(t *site) {
 
 // admitSlow offers as many of the slow sites that wait as there is room for.
 func (s *Schedule) admitSlow(now int64) {
-	for n := min(s.slowPlaces(), len(s.slowWait)); n > 0; n-- {
+	for n := min(s.slowShare()-s.slow, len(s.slowWait)); n > 0; n-- {
 		t := s.slowWait[0]
 		s.slowWait[0] = nil
 		s.slowWait = s.slowWait[1:]
@@ -361,7 +364,7 @@ func (s *Schedule) unslow(u *Unit) {
 
 func (s *Schedule) reslow(t *site, u *Unit, now int64) {
 	r := &s.spans[u.index]
-	if s.o.Outside > 0 && !r.slow && (t.slow || now-r.began >= int64(slowAfter)) {
+	if s.o.Outside > 0 && !r.slow && (t.slow || now-r.began >= int64(slowAfter) && !t.steady()) {
 		r.slow, t.slow = true, true
 		s.slow++
 	}
@@ -374,15 +377,11 @@ func (s *Schedule) learn(t *site, u *Unit, now int64) {
 	}
 	r := &s.spans[u.index]
 	took := max(now-r.began, 0)
-	if took >= int64(slowAfter) {
-		t.slow = true
-	}
 	if !t.trusted {
+		t.slow = t.slow || took >= int64(slowAfter)
 		return
 	}
-	if took < int64(slowAfter) {
-		t.slow = false
-	}
+	t.slow = false
 	ms := int32(min(took/int64(time.Millisecond)+1, math.MaxInt32/8))
 	t.pace, s.pace = mix(t.pace, ms), mix(s.pace, ms)
 }
