@@ -14,8 +14,9 @@
 // led to it, along all aliases. What fails validation comes as SERVFAIL, a
 // temporary failure.
 //
-// What a server may make us hold is bounded: 100 MX, 64 addresses, 64 names,
-// 64 TLSA and 64 KiB of text per answer, and 8 MiB of cache. Answers, negative ones
+// What a server may make us hold is bounded: 100 MX, 64 addresses, 64 names
+// and 64 KiB of text per answer, and 8 MiB of cache. More than 64 TLSA records are a
+// temporary failure. Answers, negative ones
 // too (RFC 2308), are cached for their TTL, at least 5 s and at most an hour;
 // temporary failures are not. Concurrent identical queries share one flight: a
 // goroutine that ends with its answer, with its time-outs, or when nobody waits

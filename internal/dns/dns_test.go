@@ -3,6 +3,7 @@ package dns
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -501,10 +502,16 @@ func TestCache(t *testing.T) {
 	s.Handle("no-soa.example", func(w dns.ResponseWriter, q *dns.Msg) {
 		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeNameError))
 	})
+	s.Handle("no-data.example", func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		m.RecursionAvailable = true
+		w.WriteMsg(m)
+	})
 	tests := []struct {
 		domain string
 		holds  time.Duration
 	}{
+		{"no-data.example", minTTL},
 		{"positive.example", time.Minute},
 		{"zero.example", minTTL},
 		{"ages.example", maxTTL},
@@ -530,6 +537,56 @@ func TestCache(t *testing.T) {
 		}
 		want++
 		ask(tt.holds)
+	}
+}
+
+// TestNegativeWithoutSOA: what each message to a domain asks for is held for some
+// seconds though the answer does not say that it may be.
+func TestNegativeWithoutSOA(t *testing.T) {
+	for _, rcode := range []int{dns.RcodeSuccess, dns.RcodeNameError} {
+		s := dnstest.New(t)
+		for _, name := range []string{"_mta-sts.d.example", "_25._tcp.mx.d.example", "mx.d.example"} {
+			s.Handle(name, func(w dns.ResponseWriter, q *dns.Msg) {
+				m := new(dns.Msg).SetRcode(q, rcode)
+				m.RecursionAvailable = true
+				w.WriteMsg(m)
+			})
+		}
+		r := newResolver(t, Config{Servers: []string{s.Addr()}, DNSSEC: true})
+		now := time.Now()
+		r.now = func() time.Time { return now }
+		want := 0
+		for _, pass := range []time.Duration{0, minTTL - 1, 1} {
+			if now = now.Add(pass); pass != minTTL-1 {
+				want++
+			}
+			if _, err := r.TXT(t.Context(), "_mta-sts.d.example"); !IsNoData(err) && !IsNXDomain(err) {
+				t.Error(err)
+			}
+			if _, err := r.TLSA(t.Context(), "_25._tcp.mx.d.example"); !IsNoData(err) && !IsNXDomain(err) {
+				t.Error(err)
+			}
+			if txt, tlsa := s.Count("_mta-sts.d.example", "TXT"), s.Count("_25._tcp.mx.d.example", "TLSA"); txt != want || tlsa != want {
+				t.Errorf("code %d, %v later: %d and %d queries, not %d", rcode, pass, txt, tlsa, want)
+			}
+		}
+	}
+}
+
+// TestTooManyTLSA: which of them matches is not known, so that none may be left out.
+func TestTooManyTLSA(t *testing.T) {
+	s := dnstest.New(t)
+	r := newResolver(t, Config{Servers: []string{s.Addr()}, DNSSEC: true})
+	for _, n := range []int{maxTLSA, maxTLSA + 1, 300} {
+		name := fmt.Sprintf("_25._tcp.mx%d.example", n)
+		for i := range n {
+			s.TLSA(name, 3, 1, 1, binary.BigEndian.AppendUint32(make([]byte, 28), uint32(i)))
+		}
+		s.Secure(name)
+		records, err := r.TLSA(t.Context(), name)
+		if n <= maxTLSA && (err != nil || len(records) != n) || n > maxTLSA && (err == nil || IsNoData(err) || IsNXDomain(err)) {
+			t.Errorf("%d: %d, %v", n, len(records), err)
+		}
 	}
 }
 

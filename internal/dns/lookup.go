@@ -20,6 +20,7 @@ const maxLinks = 8
 var (
 	errChain    = fmt.Errorf("more than %d CNAMEs", maxLinks)
 	errUnusable = errors.New("no usable record in the answer")
+	errTooMany  = fmt.Errorf("more than %d records", maxTLSA)
 	errForeign  = errors.New("nothing in the answer is about the name")
 )
 
@@ -224,10 +225,15 @@ func (c *chain) follow(m *dns.Msg, qtype uint16) ([]dns.RR, error) {
 	}
 }
 
-// negative makes a negative answer that holds as RFC 2308 section 5 says: not
-// at all without a SOA record.
+// negative makes a negative answer that holds as RFC 2308 section 5 says. Without
+// a SOA record that is not at all, and a server that never sends one would be asked
+// for every message: so it is held for minTTL, unless it is NXDOMAIN for what mail
+// is refused for good without.
 func (c *chain) negative(q question, kind Kind, m *dns.Msg) *answer {
 	a := failed(q, kind, nil)
+	if kind == NoData || q.qtype == dns.TypeTXT || q.qtype == dns.TypeTLSA {
+		a.ttl = minTTL
+	}
 	if s := soa(m); s != nil {
 		ttl := time.Duration(min(s.Hdr.Ttl, s.Minttl)) * time.Second
 		a.ttl = max(minTTL, min(c.ttl, ttl))
@@ -276,10 +282,13 @@ func read(q question, rrs []dns.RR) *answer {
 		case *dns.CNAME:
 			a.text = append(a.text, strings.ToLower(rr.Target))
 		case *dns.TLSA:
-			if data, err := hex.DecodeString(rr.Certificate); err == nil && len(a.tlsa) < maxTLSA {
+			if data, err := hex.DecodeString(rr.Certificate); err == nil {
 				a.tlsa = append(a.tlsa, TLSA{rr.Usage, rr.Selector, rr.MatchingType, data})
 			}
 		}
+	}
+	if len(a.tlsa) > maxTLSA { // any of them may be the one that matches
+		return failed(q, Temporary, errTooMany)
 	}
 	a.mx = exchangers(a.mx)
 	if len(a.mx)+len(a.addrs)+len(a.text)+len(a.tlsa) == 0 {

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
 )
@@ -225,5 +224,3 @@ func TestEnvelopeTimeout(t *testing.T) {
 		})
 	}
 }
-
-var _ = mail.ID("")
