@@ -275,6 +275,8 @@ func (o *Outbound) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { o.load(ctx) })
 	next := make(chan *schedule.Unit) // to a worker that has nothing to do
+	alarm := alarm{Timer: time.NewTimer(longestSleep)}
+	defer alarm.Stop()
 	for ctx.Err() == nil {
 		units, debts, reports, wait := o.due()
 		if len(reports) > 0 {
@@ -290,7 +292,7 @@ func (o *Outbound) Run(ctx context.Context) error {
 				running.Go(func() { o.work(ctx, attempts, u, next) })
 			}
 		}
-		o.sleep(ctx, wait)
+		o.sleep(ctx, wait, &alarm)
 	}
 	idle := make(chan struct{})
 	go func() {
@@ -374,18 +376,40 @@ func (o *Outbound) load(ctx context.Context) {
 // never is a wait that only a signal ends.
 const never = time.Duration(-1)
 
-// sleep returns when there may be work again, or when ctx ends.
-func (o *Outbound) sleep(ctx context.Context, wait time.Duration) {
-	var over <-chan time.Time
-	if wait != never {
-		timer := time.NewTimer(min(wait, longestSleep))
-		defer timer.Stop()
-		over = timer.C
+// alarm is a timer that is not set anew for each message: it may ring early, by
+// early at most.
+type alarm struct {
+	*time.Timer
+	at time.Time // when it rings; zero: it does not
+}
+
+const early = 100 * time.Millisecond
+
+// set has it ring after wait.
+func (a *alarm) set(wait time.Duration) {
+	if wait == never {
+		if !a.at.IsZero() {
+			a.at = time.Time{}
+			a.Stop()
+		}
+		return
 	}
+	wait = min(wait, longestSleep)
+	at := time.Now().Add(wait)
+	if d := at.Sub(a.at); a.at.IsZero() || d < 0 || d > early {
+		a.at = at
+		a.Reset(wait)
+	}
+}
+
+// sleep returns when there may be work again, or when ctx ends.
+func (o *Outbound) sleep(ctx context.Context, wait time.Duration, a *alarm) {
+	a.set(wait)
 	select {
 	case <-ctx.Done():
 	case <-o.wake:
-	case <-over:
+	case <-a.C:
+		a.at = time.Time{}
 	}
 }
 
