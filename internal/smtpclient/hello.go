@@ -114,6 +114,10 @@ func (c *Client) startTLS() *Failure {
 
 var errNoSTARTTLS = errors.New("STARTTLS is required and not offered")
 
+// handshakeTimeout is what a handshake after STARTTLS has at most: where it is only
+// an offer, mail goes in clear when it hangs, and is not to be given up before.
+const handshakeTimeout = time.Minute
+
 func (c *Client) handshake() *Failure {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.o.TLSConfig != nil {
@@ -128,7 +132,7 @@ func (c *Client) handshake() *Failure {
 		config.InsecureSkipVerify, config.VerifyConnection = true, c.o.Verify
 	}
 	conn := tls.Client(c.raw, config)
-	wait := c.o.CommandTimeout
+	wait := min(c.o.CommandTimeout, handshakeTimeout)
 	if c.o.ImplicitTLS { // it is the first that we hear of the server
 		wait = c.o.GreetingTimeout
 	}
