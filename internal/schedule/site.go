@@ -121,6 +121,7 @@ type site struct {
 	leftOut   bool  // in Schedule.leftOut
 	slow      bool  // the last attempt had no success within slowAfter
 	queued    bool  // in Schedule.slowWait
+	called    bool  // in Schedule.called: it is its turn
 	late      int32 // running without a place
 	pace      int32 // how long attempts that reach it take: milliseconds, at least 1; 0: not known
 	alarm     int32 // place in Schedule.alarms, from 1; 0: none
@@ -206,7 +207,7 @@ func (s *Schedule) blocked(t *site, now int64) (why obstacle, until int64) {
 		return crowded, 0
 	}
 	switch {
-	case t.slow && !s.slowRoom():
+	case t.slow && (!s.slowRoom() || !t.called && len(s.slowWait) > 0):
 		return slowed, 0
 	case t.steady() && t.running > 0 && s.left() <= s.o.Concurrency/4 && s.o.Outside > 0:
 		return crowded, 0

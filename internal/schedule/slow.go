@@ -56,6 +56,7 @@ type delays struct {
 	outside  int     // running without a place
 	slow     int     // running at slow sites, or for longer than slowAfter
 	slowWait []*site // slow ones with something ready and no place, in turn
+	called   []*site // those of which it is the turn
 	pace     int32   // as site.pace, of all
 	reviewAt int64   // no running unit passes a bound before
 	lateAt   int64   // no unit that runs gives its place over before
@@ -72,6 +73,7 @@ func (s *Schedule) begin(u *Unit, now int64) {
 	if s.o.Outside > 0 && u.dest.site.slow {
 		r.slow = true
 		s.slow++
+		u.dest.site.called = false
 	}
 	s.list(u, r)
 	s.running++
@@ -339,17 +341,26 @@ func (s *Schedule) queueSlow(t *site) {
 	s.reviewAt = min(s.reviewAt, s.seen+int64(time.Second)) // some may have had their turn
 }
 
-// admitSlow offers as many of the slow sites that wait as there is room for.
+// admitSlow offers as many of the slow sites that wait as there is room for, beside
+// those that were offered and have not begun.
 func (s *Schedule) admitSlow(now int64) {
-	for n := min(s.slowShare()-s.slow, len(s.slowWait)); n > 0; n-- {
+	if len(s.slowWait) == 0 && len(s.called) == 0 {
+		return
+	}
+	s.called = slices.DeleteFunc(s.called, func(t *site) bool {
+		t.called = t.called && (t.rings[fresh].queued || t.rings[retry].queued || t.rings[null].queued)
+		return !t.called
+	})
+	for n := min(s.slowShare()-s.slow-len(s.called), len(s.slowWait)); n > 0; n-- {
 		t := s.slowWait[0]
 		s.slowWait[0] = nil
 		s.slowWait = s.slowWait[1:]
 		t.queued = false
+		if !t.called {
+			t.called = true
+			s.called = append(s.called, t)
+		}
 		s.offer(t, now)
-	}
-	if len(s.slowWait) == 0 {
-		s.slowWait = nil
 	}
 }
 
