@@ -78,6 +78,7 @@ type SMTP struct {
 	ForceShutdownTimeout time.Duration
 	ShutdownReplyTimeout time.Duration // of it, for next hops to answer to whole messages
 	PublicIP             string        // "": not known
+	User, Group          string        // names or numbers to change to after the addresses are bound; "": none
 }
 
 // Connection is connection.ini.

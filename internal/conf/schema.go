@@ -52,7 +52,6 @@ func schemas(c *Config) []*schema {
 const (
 	oneProcess     = "has no effect: one process uses all cores"
 	supervisor     = "has no effect: the process stays in the foreground, under systemd or another supervisor"
-	otherUser      = "has no effect: start the daemon as that user (a low port needs CAP_NET_BIND_SERVICE)"
 	goTLS          = "has no effect: the TLS library chooses safe values"
 	anyCertificate = "has no effect: where a certificate must verify, use [outbound] force_tls_hosts, or tls_verify in smtp_forward.ini"
 	noClients      = "has no effect: client certificates are not asked for"
@@ -73,8 +72,8 @@ func smtpINI(c *Config) *schema {
 		{key: "port"}, // read by finishSMTP, as listen_host is
 		{key: "listen_host"},
 		{key: "nodes", note: oneProcess},
-		{key: "user", note: otherUser},
-		{key: "group", note: otherUser},
+		{key: "user", field: text(&s.User)},
+		{key: "group", field: text(&s.Group)},
 		{key: "daemonize", note: supervisor},
 		{key: "daemon_log_file", note: supervisor},
 		{key: "daemon_pid_file", note: supervisor},

@@ -60,6 +60,13 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 
 	// First what lives in memory only, so that a bad configuration ends the
 	// start before anything is opened.
+	user, err := identify(cfg.SMTP)
+	if err != nil {
+		return nil, err
+	}
+	if err := owned(cfg.QueueDir, user.user()); err != nil {
+		return nil, err
+	}
 	s.files = tlsconf.New(log.Named("tls"))
 	certificates, err := serverTLS(cfg, s.files)
 	if err != nil {
@@ -106,8 +113,10 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if noSync {
 		log.Error("UNSAFE: nothing is synced to disk, a crash of the system loses accepted mail", zap.String("variable", unsafeNoSync))
 	}
-	if err := owned(cfg.QueueDir); err != nil {
-		log.Warn("another user's daemon could not read what this one queues", zap.Error(err))
+	if err := s.changeUser(user); err != nil {
+		s.listener.Close()
+		s.http.Close()
+		return nil, err
 	}
 	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), MinFree: cfg.Outbound.MinFree.Floor, NoSync: noSync, Synced: counts.Synced, Log: log.Named("queue")})
 	if err != nil {
@@ -293,10 +302,13 @@ func hooks(cfg *conf.Config, services plugin.Services, log *zap.Logger) (*hook.C
 	return hook.NewChain(regs, log.Named("plugins")), nil
 }
 
-// Check builds what can be built without touching queue or network: plugins and
-// certificates. The error is what New would fail with; the warnings are of
+// Check builds what can be built without touching queue or network: the user to
+// run as, plugins and certificates. The error is what New would fail with; the warnings are of
 // certificates that expire.
 func Check(cfg *conf.Config) (conf.Problems, error) {
+	if _, err := identify(cfg.SMTP); err != nil {
+		return nil, err
+	}
 	if _, err := hooks(cfg, plugin.Services{Config: cfg, Log: zap.NewNop()}, zap.NewNop()); err != nil {
 		return nil, err
 	}

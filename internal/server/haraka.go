@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
-	"syscall"
 
 	"go.uber.org/zap"
 
@@ -51,7 +48,7 @@ func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, dryRun bool
 	if dryRun {
 		return migrate.Import(ctx, nil, dir, o)
 	}
-	if err := owned(cfg.QueueDir); err != nil {
+	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {
 		return nil, err
 	}
 	q, err := queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)})
@@ -69,13 +66,17 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 	if _, err := os.Stat(cfg.QueueDir); err != nil {
 		return nil, err
 	}
-	lock, err := vfs.OS{}.Lock(filepath.Join(cfg.QueueDir, "lock"))
-	var locked *vfs.LockedError
-	switch {
-	case errors.As(err, &locked):
-		return nil, fmt.Errorf("export needs a queue that no daemon works on: spool %s is in use by another tarishi%s", cfg.QueueDir, locked.Holder())
-	case err == nil:
-		defer lock.Close() // a queue on a read-only disk goes without
+	// A lock that root makes here would be root's, and keep the daemon's user out.
+	name := filepath.Join(cfg.QueueDir, "lock")
+	if _, err := os.Stat(name); err == nil {
+		lock, err := vfs.OS{}.Lock(name)
+		var locked *vfs.LockedError
+		switch {
+		case errors.As(err, &locked):
+			return nil, fmt.Errorf("export needs a queue that no daemon works on: spool %s is in use by another tarishi%s", cfg.QueueDir, locked.Holder())
+		case err == nil:
+			defer lock.Close() // a queue on a read-only disk goes without
+		}
 	}
 	q, err := queue.OpenReadOnly(queue.Options{Dir: cfg.QueueDir, Log: errorLog(stderr)})
 	if err != nil {
@@ -91,28 +92,6 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 
 func errorLog(w io.Writer) *zap.Logger {
 	return zap.New(maillog.NewCore("", false, zap.ErrorLevel, w))
-}
-
-// owned fails if the queue in dir is another user's, which root does not notice:
-// the daemon, who runs as that user, could not read the files that are made now.
-// Whose it is says the lock, which the daemon has made, or else the folder.
-func owned(dir string) error {
-	info, err := os.Stat(filepath.Join(dir, "lock"))
-	if errors.Is(err, fs.ErrNotExist) {
-		info, err = os.Stat(dir)
-	}
-	if err != nil {
-		return nil // whoever opens the queue says it better
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || int(stat.Uid) == os.Geteuid() {
-		return nil
-	}
-	who := fmt.Sprintf("uid %d", stat.Uid)
-	if u, err := user.LookupId(fmt.Sprint(stat.Uid)); err == nil {
-		who = u.Username
-	}
-	return fmt.Errorf("the queue in %s belongs to %s: run this as that user", dir, who)
 }
 
 // sameFolder reports whether two names are of one folder.

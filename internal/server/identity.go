@@ -1,0 +1,209 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+)
+
+// identity is the user that the daemon runs as: user and group of smtp.ini.
+type identity struct {
+	uid, gid int
+	groups   []int  // supplementary ones
+	name     string // for messages
+}
+
+// identify returns the identity that smtp.ini asks for, nil if it asks for none.
+// Without group it is the user's own; without user only the group changes. Names
+// and numbers are accepted; a user that is in no database needs a group.
+func identify(s conf.SMTP) (*identity, error) {
+	if s.User == "" && s.Group == "" {
+		return nil, nil
+	}
+	id := &identity{uid: os.Geteuid(), gid: -1, name: s.User}
+	if s.User != "" {
+		if err := id.find(s.User); err != nil {
+			return nil, fmt.Errorf("config/smtp.ini: user: %w", err)
+		}
+	}
+	if s.Group != "" {
+		own := id.gid
+		gid, err := groupID(s.Group)
+		if err != nil {
+			return nil, fmt.Errorf("config/smtp.ini: group: %w", err)
+		}
+		id.gid = gid
+		id.groups = slices.DeleteFunc(id.groups, func(g int) bool { return g == own })
+		id.groups = append(id.groups, gid)
+	}
+	if id.gid < 0 {
+		return nil, fmt.Errorf("config/smtp.ini: user: uid %d has no entry that names its group: set group too", id.uid)
+	}
+	if id.name == "" {
+		id.name = userName(id.uid)
+	}
+	return id, nil
+}
+
+// user is the number of the user that the daemon will run as; a nil identity
+// changes nothing.
+func (id *identity) user() int {
+	if id == nil {
+		return os.Geteuid()
+	}
+	return id.uid
+}
+
+// changeUser gives up root's rights when all addresses are bound and all keys are
+// read. A daemon that stays root says so.
+func (s *Server) changeUser(id *identity) error {
+	if id != nil {
+		if err := id.prepareQueue(s.cfg.QueueDir); err != nil {
+			return err
+		}
+		if err := id.assume(); err != nil {
+			return err
+		}
+		s.log.Info("running as another user", zap.String("user", id.name), zap.Int("uid", id.uid), zap.Int("gid", id.gid))
+	}
+	if os.Geteuid() == 0 {
+		s.log.Warn("running as root: name a user in config/smtp.ini (user=) who owns the queue", zap.String("queue", s.cfg.QueueDir))
+	}
+	return nil
+}
+
+// find fills in what the system knows of a user, given by name or number.
+func (id *identity) find(name string) error {
+	u, err := user.Lookup(name)
+	if err != nil {
+		n, notNumber := strconv.ParseUint(name, 10, 31)
+		if notNumber != nil {
+			return err
+		}
+		id.uid = int(n)
+		if u, err = user.LookupId(name); err != nil {
+			return nil // as containers have them
+		}
+	}
+	if id.uid, err = strconv.Atoi(u.Uid); err != nil {
+		return err
+	}
+	if id.gid, err = strconv.Atoi(u.Gid); err != nil {
+		return err
+	}
+	all, err := u.GroupIds()
+	if err != nil {
+		return err
+	}
+	for _, g := range all {
+		n, err := strconv.Atoi(g)
+		if err != nil {
+			return err
+		}
+		id.groups = append(id.groups, n)
+	}
+	return nil
+}
+
+// groupID returns the number of a group, given by name or number.
+func groupID(name string) (int, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		if n, notNumber := strconv.ParseUint(name, 10, 31); notNumber == nil {
+			return int(n), nil
+		}
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// assume makes the whole process run as id, for good. Only root can change to
+// another user; a process that is that user already has nothing to do.
+func (id *identity) assume() error {
+	if id.uid == os.Geteuid() && id.gid == os.Getegid() && id.uid != 0 {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("config/smtp.ini: user and group: only root can change to %s (uid %d, gid %d), and this is started by %s",
+			id.name, id.uid, id.gid, userName(os.Geteuid()))
+	}
+	// In this order: who is not root any more can change nothing. Each of them is
+	// for all threads.
+	err := syscall.Setgroups(id.groups)
+	if err == nil {
+		err = syscall.Setgid(id.gid)
+	}
+	if err == nil {
+		err = syscall.Setuid(id.uid)
+	}
+	if err != nil {
+		return fmt.Errorf("config/smtp.ini: user and group: cannot change to %s (uid %d, gid %d): %w", id.name, id.uid, id.gid, err)
+	}
+	if id.uid != 0 && syscall.Setuid(0) == nil {
+		return fmt.Errorf("config/smtp.ini: user: the system lets %s become root again", id.name)
+	}
+	return nil
+}
+
+// prepareQueue makes a queue folder that does not exist yet, as root, for the
+// user that the process is about to become.
+func (id *identity) prepareQueue(dir string) error {
+	if os.Geteuid() != 0 || id.uid == 0 {
+		return nil
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return nil // owned judges it
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Lchown(dir, id.uid, id.gid)
+}
+
+// owned fails if the queue in dir belongs to another user than uid. Root does not
+// notice that, and the user's daemon could not read what root's has queued. The
+// lock, which the daemon has made, says whose the queue is. A queue that was never
+// used belongs to the owner of its folder, or of the folder above: to root they
+// are another user's, while other users may have been given a folder to write in.
+func owned(dir string, uid int) error {
+	at := filepath.Join(dir, "lock")
+	info, err := os.Stat(at)
+	for parent := dir; errors.Is(err, fs.ErrNotExist) && uid == 0; parent = filepath.Dir(parent) {
+		at = parent
+		if info, err = os.Stat(at); parent == filepath.Dir(parent) {
+			break
+		}
+	}
+	if err != nil {
+		return nil // opening the queue reports it better
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(stat.Uid) == uid {
+		return nil
+	}
+	owner := userName(int(stat.Uid))
+	return fmt.Errorf("the queue in %s belongs to %s (%s does), and this would run as %s: start it as %s, or name that user in config/smtp.ini (user=%s), or give the queue away with chown -R %s %s",
+		dir, owner, at, userName(uid), owner, owner, userName(uid), dir)
+}
+
+// userName returns the name of a user, or the number of one without.
+func userName(uid int) string {
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		return "uid " + strconv.Itoa(uid)
+	}
+	return u.Username
+}
