@@ -152,6 +152,10 @@ const rowFormat = "%-38s %5s %6s  %-26s %-26s %-7s %5s  %s\n"
 const maxReply = 60
 
 func writeRow(w io.Writer, m *control.Message, now time.Time) error {
+	if m.Unreadable != "" {
+		_, err := fmt.Fprintf(w, "%-38s cannot be read: %s\n", m.ID, printable(m.Unreadable))
+		return err
+	}
 	to, next, tries, last := "", time.Time{}, 0, ""
 	held := len(m.Recipients) > 0 // all of them
 	for _, r := range m.Recipients {
@@ -215,6 +219,9 @@ func (c *queueStatCmd) Run(s streams) error {
 		fmt.Fprintln(out, "daemon      not running")
 	}
 	fmt.Fprintf(out, "messages    %d, %s\nrecipients  %d\n", st.Messages, bytesOf(st.Bytes), st.Recipients)
+	if st.Unreadable > 0 {
+		fmt.Fprintf(out, "unreadable  %s, see list\n", plural(st.Unreadable, "message"))
+	}
 	if st.Held > 0 {
 		fmt.Fprintf(out, "held        %s\n", plural(st.Held, "recipient"))
 	}

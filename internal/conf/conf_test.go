@@ -199,7 +199,7 @@ func TestKeys(t *testing.T) {
 		"me": "mx.example.com\n", "queue_dir": "spool\n", "plugin_timeout": "10\n",
 		"plugins": "# order\n tls\nqueue/smtp_forward\nmine\n", "queue/smtp_forward.timeout": "0\n", "mine.timeout": "2m",
 		"smtp.ini": "listen=25, [::1]:587,mail.example.com,192.0.2.1:0,2001:db8::1\nsmtps_port=4465\ninactivity_timeout=1m\ngraceful_shutdown=yes\n" +
-			"force_shutdown_timeout=0\nshutdown_reply_timeout=3\npublic_ip=192.0.2.9",
+			"force_shutdown_timeout=0\nshutdown_reply_timeout=3\npublic_ip=192.0.2.9\nuser=tarishi\ngroup=mail",
 		"connection.ini": "spool_after=4096\nstrict_rfc1869=ON\nstrict_domains=yes\npostel=1\nauth_insecure=on\nsmtputf8=false\n[headers]\nadd_received=no\nclean_auth_results=off\n" +
 			"show_version=0\nmax_received=6\n[max]\nbytes=0\nline_length=512\nrecipients=8\nconnections=9\n" +
 			"connections_per_ip=0\nrefusals=0\nauth_failures=7\nmin_rate=0\ntransaction_time=90m\nmemory=5\n[message]\ngreeting[]=one\ngreeting[]=two\nhelo=hi\nclose=bye\n[uuid]\nbanner_chars=0\ndeny_chars=1",
@@ -228,7 +228,7 @@ func TestKeys(t *testing.T) {
 	want.Me, want.PluginTimeout = "mx.example.com", 10*time.Second
 	want.Plugins = []PluginName{{"tls", "tls", "config/plugins", 2}, {"queue/smtp_forward", "queue/smtp_forward", "config/plugins", 3}, {"mine", "mine", "config/plugins", 4}}
 	want.PluginTimeouts = map[string]time.Duration{"queue/smtp_forward": 0, "mine": 2 * time.Minute}
-	want.SMTP = SMTP{[]string{"[::]:25", "[::1]:587", "mail.example.com:25", "192.0.2.1:0", "[2001:db8::1]:25"}, 4465, time.Minute, true, 0, 3 * time.Second, "192.0.2.9"}
+	want.SMTP = SMTP{[]string{"[::]:25", "[::1]:587", "mail.example.com:25", "192.0.2.1:0", "[2001:db8::1]:25"}, 4465, time.Minute, true, 0, 3 * time.Second, "192.0.2.9", "tarishi", "mail"}
 	want.Connection = Connection{
 		SpoolAfter: 4096, StrictRFC1869: true, StrictDomains: true, Postel: true, AuthInsecure: true, MaxReceived: 6, MaxLineLength: 512,
 		MaxAuthFailures: 7,

@@ -38,7 +38,7 @@ func TestPrintRoundTrip(t *testing.T) {
 		"defaults": {},
 		"much": {
 			"me": "mx.example.com", "plugins": "haraka-plugin-relay\nqueue/smtp_forward\n", "queue/smtp_forward.timeout": "900", "plugin_timeout": "0",
-			"smtp.ini":       "listen=25,[::1]:587\npublic_ip=192.0.2.1\ngraceful_shutdown=on",
+			"smtp.ini":       "listen=25,[::1]:587\npublic_ip=192.0.2.1\nuser=tarishi\ngroup=8\ngraceful_shutdown=on",
 			"connection.ini": "[message]\ngreeting[]=one ; two\ngreeting[]=\"q\"\n[max]\nbytes=1", "log.ini": "level=3",
 			"tls.ini": "key[]=a.pem\ncert[]=a.pem\nminVersion=TLSv1.3\nno_starttls_ports[]=25\n[no_tls_hosts]\n::1\n10.0.0.0/8\n[outbound]\nforce_tls_hosts[]=a\nforce_tls_hosts[]=b\ndane=false\nciphers=ECDHE-RSA-AES128-GCM-SHA256\n[mutual_auth_hosts]\na.example\n[mutual_auth_hosts_exclude]\nb.example\nc.example",
 			"dns.ini": "servers[]=::1\ntimeout=1.5s\ndnssec=true", "outbound.ini": "temp_fail_intervals=1m*3,1h,2h,2h\nmax_lifetime=2d\ndelay_warning=none\n[example.com]\nconcurrency=2..40\nbind=192.0.2.1@3 ::1\nhelo=a.example b.example\ntls=verify\nhost=a b:26\nauth_user=u\nauth_pass=s3cret\n[mx:*.example.net]\nrate=20/s\ntemp_fail_intervals=none\n[default]\ndelay_warning=none",

@@ -45,7 +45,8 @@ type Commands interface {
 	// reads every message's envelope.
 	Stat(ctx context.Context, top int) (*Stat, error)
 	// List calls fn with the messages that f lets pass, in no certain order,
-	// with the recipients that are pending. An error of fn ends it and is
+	// with the recipients that are pending; and, if f asks for no domain or
+	// sender, with those that cannot be read. An error of fn ends it and is
 	// returned.
 	List(ctx context.Context, f Filter, fn func(*Message) error) error
 	// Show returns one message with all its recipients and its header section.
@@ -76,13 +77,14 @@ type Stat struct {
 	Running    bool  `json:"running"`            // the daemon
 	Stopping   bool  `json:"stopping,omitempty"` // it ends, and accepts nothing any more
 	Messages   int   `json:"messages"`
-	Recipients int   `json:"recipients"`     // pending
-	Held       int   `json:"held,omitempty"` // of them; counted with the destinations
-	Bytes      int64 `json:"bytes"`          // of content
+	Recipients int   `json:"recipients"`           // pending
+	Held       int   `json:"held,omitempty"`       // of them; counted with the destinations
+	Unreadable int   `json:"unreadable,omitempty"` // messages that could not be read when it was last tried
+	Bytes      int64 `json:"bytes"`                // of content
 
 	Deliveries *Deliveries `json:"deliveries,omitempty"`
 	DSNs       *DSNs       `json:"dsn,omitempty"`
-	Health     string      `json:"health,omitempty"` // "ok", or why no mail can be accepted
+	Health     string      `json:"health,omitempty"` // "ok", or why no mail can be accepted, or what cannot be read
 	Notes      []string    `json:"notes,omitempty"`  // what is amiss besides, or going on
 
 	Oldest       time.Time     `json:"oldest,omitzero"`        // when it was received
@@ -115,6 +117,9 @@ type Message struct {
 	Received   time.Time    `json:"received"`
 	Size       int64        `json:"size"` // bytes of content
 	Recipients []Recipient  `json:"recipients"`
+
+	// Unreadable says why nothing but the ID is known; "": the message was read.
+	Unreadable string `json:"unreadable,omitempty"`
 
 	Body       string `json:"body,omitempty"` // as in mail.Envelope
 	UTF8       bool   `json:"utf8,omitempty"`

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type Queue interface {
 	Remove(id mail.ID) error
 	Stat() queue.Stat
 	Healthy() error
+	Unreadable() queue.Unreadable
+	WalkUnreadable(fn func(id mail.ID, reason string) bool)
 }
 
 // Outbound delivers them; *outbound.Outbound is one.
@@ -108,12 +111,14 @@ func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
 	// it is there, until somebody has read its state.
 	q := l.queue.Stat()
 	s.Messages, s.Recipients, s.Bytes = q.Messages, q.Recipients, q.Bytes
+	unreadable := l.queue.Unreadable()
+	s.Unreadable = unreadable.Messages
 	if l.outbound != nil {
 		s.Running = true
 		d := Deliveries(l.outbound.Stat())
 		n := l.outbound.Counts()
 		s.Deliveries, s.DSNs, s.Health = &d, &DSNs{Queued: n.DSN, Failed: n.DSNFailed, Double: n.Double}, "ok"
-		if err := l.queue.Healthy(); err != nil {
+		if err := cmp.Or(l.queue.Healthy(), unreadable.Err()); err != nil {
 			s.Health = err.Error()
 		}
 	}
@@ -154,18 +159,29 @@ func (l *Local) List(ctx context.Context, f Filter, fn func(*Message) error) err
 		return err
 	}
 	left := f.Limit
-	err = l.walk(ctx, func(p mail.Pending) error {
-		if !match(p) {
-			return nil
-		}
-		if err := fn(describe(p)); err != nil {
+	pass := func(m *Message) error {
+		if err := fn(m); err != nil {
 			return err
 		}
 		if left--; left == 0 {
 			return errEnough
 		}
 		return nil
+	}
+	err = l.walk(ctx, func(p mail.Pending) error {
+		if !match(p) {
+			return nil
+		}
+		return pass(describe(p))
 	})
+	if err == nil && f.Domain == "" && f.Sender == "" {
+		l.queue.WalkUnreadable(func(id mail.ID, reason string) bool {
+			if err = ctx.Err(); err == nil {
+				err = pass(&Message{ID: id, Recipients: []Recipient{}, Unreadable: reason})
+			}
+			return err == nil
+		})
+	}
 	if errors.Is(err, errEnough) {
 		return nil
 	}

@@ -106,6 +106,21 @@ func (q *memory) Stat() queue.Stat {
 
 func (q *memory) Healthy() error { return q.sick }
 
+func (q *memory) Unreadable() queue.Unreadable {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.damaged == "" {
+		return queue.Unreadable{}
+	}
+	return queue.Unreadable{Messages: 1, Reason: errDamage.Error()}
+}
+
+func (q *memory) WalkUnreadable(fn func(mail.ID, string) bool) {
+	if q.damaged != "" {
+		fn(q.damaged, errDamage.Error())
+	}
+}
+
 // flushes is an Outbound that remembers what was flushed and forgotten.
 type flushes struct {
 	mu        sync.Mutex

@@ -18,6 +18,7 @@ type Sources struct {
 	Queue interface {
 		Stat() queue.Stat
 		Healthy() error
+		Unreadable() queue.Unreadable
 	}
 	Outbound interface {
 		Stat() schedule.Stat
@@ -57,7 +58,7 @@ type descs struct {
 	all []*prometheus.Desc
 
 	accepting, open, hooks, panics, logLost,
-	messages, recipients, bytes, deliveries,
+	messages, recipients, bytes, unreadable, deliveries,
 	reportErrors, doubles,
 	destinations, suspendedDestinations, oldest, waiting, suspended, limit,
 	poolConnections, poolWaiting, dials, reuses, unreachable,
@@ -80,6 +81,7 @@ func describe() descs {
 		messages:   desc("queue_messages", "Messages in the queue."),
 		recipients: desc("queue_recipients", "Recipients in the queue that are not settled."),
 		bytes:      desc("queue_bytes", "Bytes of content in the queue."),
+		unreadable: desc("queue_unreadable_messages", "Messages in the queue whose files could not be read when it was last tried."),
 		deliveries: desc("deliveries", "Deliveries (one message to one destination) that wait for their time, that are ready and wait for a place, and that run.", "state"),
 
 		reportErrors: desc("dsn_errors_total", "DSNs that could not be queued; what they are about stays in the queue."),
@@ -133,6 +135,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	gauge(g.messages, float64(q.Messages))
 	gauge(g.recipients, float64(q.Recipients))
 	gauge(g.bytes, float64(q.Bytes))
+	gauge(g.unreadable, float64(g.Queue.Unreadable().Messages))
 	d := g.Outbound.Stat()
 	states := func(desc *prometheus.Desc, waiting, ready, running int, labels ...string) {
 		gauge(desc, float64(waiting), append(labels, "waiting")...)

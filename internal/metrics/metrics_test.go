@@ -48,6 +48,8 @@ type queueOf struct{ *daemon }
 
 func (queueOf) Stat() queue.Stat { return queue.Stat{Messages: 13, Recipients: 14, Bytes: 15} }
 
+func (queueOf) Unreadable() queue.Unreadable { return queue.Unreadable{Messages: 25} }
+
 type outboundOf struct{ *daemon }
 
 func (outboundOf) Stat() schedule.Stat { return schedule.Stat{Waiting: 16, Ready: 17, Running: 18} }
@@ -186,6 +188,7 @@ func TestGauges(t *testing.T) {
 		queue_messages 13
 		queue_recipients 14
 		queue_bytes 15
+		queue_unreadable_messages 25
 		deliveries{state="waiting"} 16
 		deliveries{state="ready"} 17
 		deliveries{state="running"} 18

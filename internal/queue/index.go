@@ -234,6 +234,7 @@ type index struct {
 	recent     recent
 	notes      map[key]*noted // of messages in the journal, or stale
 	noteBytes  int
+	unreadable unreadables
 
 	// The messages whose files say all share these entries, which nobody may
 	// change: those whose state file was not read in this run, and by the number
@@ -246,7 +247,8 @@ func newIndex() index {
 	return index{
 		entries: map[key]*entry{}, odd: map[key]mail.ID{}, oddKeys: map[mail.ID]key{}, texts: texts{seed: maphash.MakeSeed()},
 		recent: recent{promises: map[key]promised{}}, notes: map[key]*noted{},
-		unread: &entry{flags: partial}, dormant: map[uint32]*entry{},
+		unreadable: unreadables{parts: map[part]*string{}, newer: map[mail.ID]bool{}},
+		unread:     &entry{flags: partial}, dormant: map[uint32]*entry{},
 	}
 }
 
@@ -294,6 +296,7 @@ func (x *index) remove(k key) {
 	delete(x.entries, k)
 	x.recent.take(k)
 	x.dropNotes(k)
+	x.unreadable.forget(k)
 	if k.odd() {
 		delete(x.oddKeys, x.odd[k])
 		delete(x.odd, k)

@@ -91,6 +91,9 @@ func (q *Queue) load(id mail.ID, keep bool) (p promise, at entry, err error) {
 			break
 		}
 	}
+	if err == nil || !damaged(err) && !errors.Is(err, ErrUnknown) {
+		q.noteUnreadable(id, false, err)
+	}
 	return p, at, err
 }
 
@@ -177,6 +180,7 @@ func (c *content) Open() (io.ReadCloser, error) {
 		at.size = c.size // a partial entry does not know it
 		var r *reader
 		if r, err = c.q.open(c.id, at); err == nil {
+			c.q.noteUnreadable(c.id, true, nil)
 			if !c.sum.Known {
 				return r, nil
 			}
@@ -189,6 +193,7 @@ func (c *content) Open() (io.ReadCloser, error) {
 	if damaged(err) {
 		return nil, c.spoilt(err)
 	}
+	c.q.noteUnreadable(c.id, true, err)
 	return nil, fmt.Errorf("queue: open %s: %w", c.id, err)
 }
 
@@ -291,9 +296,9 @@ func (q *Queue) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 	st, err := q.readState(id)
 	switch {
 	case errors.Is(err, spool.ErrVersion):
-		q.log.Error("queue: message left alone", zap.String("uuid", string(id)), zap.Error(err))
 		q.mu.Lock()
 		q.index.remove(k)
+		q.index.unreadable.newer[id] = true
 		q.mu.Unlock()
 		return promise{}, entry{}, fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
 	case errors.Is(err, spool.ErrDamaged), errors.Is(err, fs.ErrNotExist):
@@ -395,7 +400,8 @@ func (q *Queue) find(id mail.ID) (mail.Pending, error) {
 
 // Walk calls fn with every message, those in the journal first and in the order
 // of their arrival, until it returns false. Messages that come or go meanwhile
-// may be seen or not. One that cannot be read is logged and left out.
+// may be seen or not. Those that cannot be read are left out: one line of the log
+// counts them, and WalkUnreadable has them.
 func (q *Queue) Walk(fn func(mail.Pending) bool) {
 	q.mu.Lock()
 	arrived, spooled := q.index.snapshot()
@@ -406,7 +412,7 @@ func (q *Queue) Walk(fn func(mail.Pending) bool) {
 // Recovered calls fn with every message that was in the queue when it was opened
 // and still is, until fn returns false. No message is passed twice, however often
 // Recovered is called. It returns how many are left: because fn did not want
-// them, or because they cannot be read now, which is logged.
+// them, or because they cannot be read now: see Unreadable.
 func (q *Queue) Recovered(fn func(mail.Pending) bool) (left int) {
 	q.mu.Lock()
 	keys := q.found
@@ -432,6 +438,7 @@ const (
 // the memory of the argument, of those that fn did not get and that cannot be
 // read now.
 func (q *Queue) visit(keys []key, fn func(mail.Pending) bool) (again []key) {
+	defer q.logUnreadable()
 	again = keys[:0]
 	var found [chunk]mail.Pending
 	var errs [chunk]error
@@ -454,7 +461,6 @@ func (q *Queue) visit(keys []key, fn func(mail.Pending) bool) (again []key) {
 					return append(again, keys[i+1:]...)
 				}
 			case !errors.Is(errs[i], ErrUnknown):
-				q.log.Error("queue: message cannot be read now", zap.String("uuid", string(q.id(k))), zap.Error(errs[i]))
 				again = append(again, k)
 			}
 		}

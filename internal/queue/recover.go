@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"os/user"
-	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -79,8 +76,19 @@ func (r *recovery) list() {
 			r.files[f.ID] = &leftover{bad: errors.New("no state file belongs to it")}
 		}
 	}, func(name string, err error) {
+		if errors.Is(err, spool.ErrUnlisted) {
+			u := &q.index.unreadable
+			u.reason = reasonOf(err)
+			if u.folders++; u.folders > examples {
+				return // a line counts them
+			}
+		}
 		q.log.Error("queue: spool", zap.String("name", name), zap.Error(err))
 	})
+	if u := q.index.unreadable; u.folders > 0 {
+		q.log.Error("queue: folders cannot be listed, the messages there wait until a start can list them",
+			zap.Int("folders", u.folders), zap.String("reason", u.reason))
+	}
 }
 
 // replay applies one record.
@@ -310,12 +318,10 @@ func (r *recovery) settle(found journal.Recovery) {
 func (q *Queue) unread(name string, err error) {
 	fields := []zap.Field{zap.String("name", name), zap.Error(err)}
 	if errors.Is(err, fs.ErrPermission) {
-		who := strconv.Itoa(os.Geteuid())
-		if u, err := user.LookupId(who); err == nil {
-			who = u.Username
-		}
-		fields = append(fields, zap.String("user", who))
+		fields = append(fields, zap.String("user", currentUser()))
 	}
+	q.index.unreadable.segments++
+	q.index.unreadable.reason = reasonOf(err)
 	q.log.Error("queue: segment cannot be read, its messages wait; it stays, and all younger ones, until a start can read it", fields...)
 }
 

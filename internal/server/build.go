@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -195,12 +196,13 @@ func Notices(cfg *conf.Config, w *maillog.Writer) *zap.Logger {
 	return zap.New(maillog.NewCore(cfg.Log.Format, cfg.Log.Timestamps, zap.InfoLevel, w))
 }
 
-// healthy tells why no message can be accepted. It is for after New.
+// healthy tells why no message can be accepted, or which messages cannot be read
+// and so are not delivered. It is for after New.
 func (s *Server) healthy() error {
 	if s.Stopping() {
 		return errors.New("stopping")
 	}
-	return s.queue.Healthy()
+	return cmp.Or(s.queue.Healthy(), s.queue.Unreadable().Err())
 }
 
 // policies returns the MTA-STS policies of domains, nil if they are not wanted.

@@ -379,7 +379,7 @@ func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
 	w := walker{s: s, fn: fn, bad: bad, parts: map[mail.ID]Found{}}
 	top, err := s.fs.List(s.msg())
 	if err != nil {
-		bad(s.msg(), err)
+		bad(s.msg(), fmt.Errorf("%w: %w", ErrUnlisted, err))
 	}
 	for _, e := range top {
 		name := filepath.Join(s.msg(), e.Name)
@@ -432,7 +432,7 @@ type astray struct {
 func (w *walker) folder(dir string) {
 	list, err := w.s.fs.List(dir)
 	if err != nil {
-		w.bad(dir, err)
+		w.bad(dir, fmt.Errorf("%w: %w", ErrUnlisted, err))
 		return
 	}
 	for _, e := range list {

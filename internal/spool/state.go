@@ -17,6 +17,9 @@ import (
 var (
 	ErrDamaged = errors.New("damaged state file")
 	ErrVersion = errors.New("state file of a newer version")
+
+	// ErrUnlisted is passed on by Walk for a folder whose messages it cannot know.
+	ErrUnlisted = errors.New("folder cannot be listed")
 )
 
 const (
