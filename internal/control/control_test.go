@@ -355,6 +355,31 @@ func TestDamaged(t *testing.T) {
 	})
 }
 
+// Messages that cannot be read stand at the end of a list without conditions, and
+// are counted and make health red.
+func TestUnreadable(t *testing.T) {
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		q := three(t)
+		q.damaged = "A.1"
+		return q, &flushes{}
+	}, func(t *testing.T, c Commands) {
+		var last *Message
+		err := c.List(t.Context(), Filter{}, func(m *Message) error { last = m; return nil })
+		if err != nil || last.ID != "A.1" || last.Unreadable != errDamage.Error() {
+			t.Errorf("%+v, %v", last, err)
+		}
+		for _, f := range []Filter{{Limit: 1}, {Domain: "x.test"}, {Sender: "@x.test"}} {
+			if got := ids(t, c, f); strings.Contains(got, "A.1") {
+				t.Errorf("%+v: %s", f, got)
+			}
+		}
+		s, err := c.Stat(t.Context(), 0)
+		if err != nil || s.Unreadable != 1 || s.Health != "1 message in the queue cannot be read: damaged on disk" {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+}
+
 // Without an outbound nothing can be changed.
 func TestStopped(t *testing.T) {
 	q := three(t)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +13,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"tarishi/internal/loadtest"
 	"tarishi/internal/loadtest/instance"
+	"tarishi/internal/mail"
+	"tarishi/internal/queue"
 )
 
 // nobodyID is the user and group that every Linux has.
@@ -191,5 +195,89 @@ func TestChangeUserRefused(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %v, %s", text, err, out)
 		}
+	}
+}
+
+// Messages whose files the daemon's user may not read are one line of its log with
+// a count, stand in the list, make health red, and are delivered when they can be
+// read again.
+func TestUnreadableMessages(t *testing.T) {
+	dir, bin := public(t)
+	s := sink(t, loadtest.SinkOptions{})
+	write(t, dir, with(queueTo(t, s.Port(), ""), "smtp.ini", "listen=127.0.0.1:0\n"))
+	const n = 40
+	spool(t, filepath.Join(dir, "queue"), n)
+	states, err := filepath.Glob(filepath.Join(dir, "queue/msg/*/*.json"))
+	if err != nil || len(states) != n {
+		t.Fatal(len(states), err)
+	}
+	chmod := func(mode os.FileMode) {
+		for _, name := range states {
+			if err := os.Chmod(name, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	chmod(0)
+	if os.Geteuid() == 0 {
+		give(t, dir, nobodyID)
+	}
+	d := serving(t, dir, asNobody(bin, "serve", "-c", dir))
+	d.awaitLog(`queue loaded.*\bleft\W+40\b`)
+	if lines := regexp.MustCompile(`(?m)^.*cannot be read.*$`).FindAllString(d.Log(), -1); len(lines) != 1 || !strings.Contains(lines[0], "40") {
+		t.Errorf("the log has %d lines: %q", len(lines), lines[:min(3, len(lines))])
+	}
+	if got := execute(t, bin, "queue", "list", "-c", dir); strings.Count(got.out, "cannot be read: open: permission denied for ") != n {
+		t.Error(got.out)
+	}
+	if got := execute(t, bin, "queue", "stat", "-c", dir); !strings.Contains(got.out, "health      40 messages in the queue cannot be read: open: permission denied") {
+		t.Error(got.out)
+	}
+	chmod(0o600)
+	if got := execute(t, bin, "queue", "flush", "-c", dir); got.exit != 0 {
+		t.Error(got.out)
+	}
+	eventually(t, "all messages", func() bool { return s.Stats().Messages == n })
+	if got := execute(t, bin, "queue", "stat", "-c", dir); !strings.Contains(got.out, "health      ok") {
+		t.Error(got.out)
+	}
+}
+
+// spool makes a queue of n messages that have left the journal.
+func spool(t *testing.T, dir string, n int) {
+	t.Helper()
+	o := queue.Options{Dir: dir, NoSync: true}
+	q, err := queue.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		env := &mail.Envelope{
+			ID: mail.NewID(fmt.Sprintf("%08X-0000-4000-8000-000000000000", i), 1), Received: time.Now(),
+			From:       mail.Address{Local: "from", Domain: "client.test"},
+			Recipients: []mail.Recipient{{Address: mail.Address{Local: fmt.Sprint("to", i), Domain: "sink.test"}}},
+		}
+		if err := q.Put(env, mail.Memory{[]byte("Subject: " + strings.Repeat("x", 100) + "\r\n\r\n")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := q.Close(); err != nil { // from now on the segment does not grow
+		t.Fatal(err)
+	}
+	o.Now = func() time.Time { return time.Now().Add(time.Hour) } // to which it is old
+	if q, err = queue.Open(o); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx) }()
+	eventually(t, "an empty journal", func() bool {
+		segments, _ := filepath.Glob(filepath.Join(dir, "journal/*.log"))
+		return len(segments) == 0
+	})
+	cancel()
+	<-done
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

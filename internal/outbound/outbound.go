@@ -135,6 +135,7 @@ const (
 	localWait    = 5 * time.Minute  // after trouble of our own: a DSN or a settlement that cannot be written
 	unreadable   = 15 * time.Minute // for messages that cannot be loaded
 	importedWait = time.Hour        // at least, see attempt.spare
+	loadAgain    = time.Minute      // for those that Recovered could not read: somebody may mend what keeps it
 )
 
 // Outbound delivers a queue. Use New, then Run.
@@ -144,6 +145,7 @@ type Outbound struct {
 	pid      int
 	wake     chan struct{} // holds one token when there may be work
 	sends    sends
+	reload   chan struct{} // holds one when Flush was asked for what could not be read
 
 	counts   struct{ dsn, dsnFailed, double atomic.Int64 }
 	policyMu sync.Mutex // may be taken while mu is held
@@ -161,7 +163,7 @@ type Outbound struct {
 	// gathering has the recipients that failed and whose report waits.
 	gathering gathering
 	warnings  warnings
-	recalls map[*schedule.Unit]*smtpclient.Recall // of the attempts that run
+	recalls   map[*schedule.Unit]*smtpclient.Recall // of the attempts that run
 	// held are recipients that Hold was asked for, by message and index: with
 	// what is needed to schedule them again, or nil while their unit has not
 	// come up.
@@ -208,6 +210,7 @@ func New(o Options) *Outbound {
 		}),
 		pid:      os.Getpid(),
 		wake:     make(chan struct{}, 1),
+		reload:   make(chan struct{}, 1),
 		policies: map[[2]string]*policy{},
 		kept:     map[*schedule.Unit]kept{},
 		recalls:  map[*schedule.Unit]*smtpclient.Recall{},
@@ -230,9 +233,10 @@ func (o *Outbound) Enqueue(p mail.Pending) {
 	o.signal()
 }
 
-// Flush makes every waiting delivery to domain due now; "" means all. Reports that
-// could not be queued are tried again too. It returns how many there are; while the queue is still being loaded, more may
-// follow.
+// Flush makes every waiting delivery to domain due now; "" means all. It
+// returns how many there are; while the queue is still being loaded, more may
+// follow. Reports that could not be queued, and what could not be read at the
+// start, are tried again too.
 func (o *Outbound) Flush(domain string) int {
 	o.mu.Lock()
 	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
@@ -242,6 +246,10 @@ func (o *Outbound) Flush(domain string) int {
 	}
 	o.mu.Unlock()
 	o.o.Log.Info("queue flushed", zap.String("domain", domain), zap.Int("deliveries", n))
+	select {
+	case o.reload <- struct{}{}:
+	default:
+	}
 	o.signal()
 	return n
 }
@@ -335,7 +343,7 @@ func (o *Outbound) work(ctx, attempts context.Context, u *schedule.Unit, next <-
 // load schedules what was in the queue before this process.
 func (o *Outbound) load(ctx context.Context) {
 	messages, began := 0, o.o.Now()
-	for {
+	for said := -1; ; {
 		left := o.o.Queue.Recovered(func(p mail.Pending) bool {
 			messages++
 			o.mu.Lock()
@@ -352,16 +360,21 @@ func (o *Outbound) load(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
+		if left != said {
+			said = left
+			o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
+		}
 		if left == 0 {
 			break
 		}
-		again := time.NewTimer(unreadable)
+		again := time.NewTimer(loadAgain)
 		select {
 		case <-ctx.Done():
 			again.Stop()
 			return
 		case <-again.C:
+		case <-o.reload:
+			again.Stop()
 		}
 	}
 	o.mu.Lock()
