@@ -30,14 +30,23 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // frameSize is what a payload of n bytes occupies.
 func frameSize(n int64) int64 { return frameHeader + (n+align-1)&^(align-1) }
 
+// mark is what the salt of a segment adds to the checksum of each frame's header.
+type mark uint32
+
+func markOf(salt uint64) mark {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], salt)
+	return mark(crc32.Checksum(b[:], castagnoli))
+}
+
 // putFrame writes a frame's header into b. The salt and the offset are part of
 // its checksum, so that bytes which look like a frame inside a message, or which
 // an older file left on the disk, are never taken for one.
-func putFrame(b []byte, salt uint64, off int64, k Kind, n, sum uint32) {
+func putFrame(b []byte, m mark, off int64, k Kind, n, sum uint32) {
 	b[0], b[1], b[2], b[3] = byte(k), 0, 0, 0
 	binary.LittleEndian.PutUint32(b[4:], n)
 	binary.LittleEndian.PutUint32(b[8:], sum)
-	binary.LittleEndian.PutUint32(b[12:], headerSum(b, salt, off))
+	binary.LittleEndian.PutUint32(b[12:], headerSum(b, m, off))
 }
 
 type frame struct {
@@ -48,21 +57,57 @@ type frame struct {
 
 // parseFrame reads a frame's header; ok is false for anything that putFrame did
 // not write at this offset of this segment.
-func parseFrame(b []byte, salt uint64, off int64) (f frame, ok bool) {
-	if b[0] == byte(kindUnwritten) || binary.LittleEndian.Uint32(b[12:]) != headerSum(b, salt, off) {
+func parseFrame(b []byte, m mark, off int64) (f frame, ok bool) {
+	if b[0] == byte(kindUnwritten) || binary.LittleEndian.Uint32(b[12:]) != headerSum(b, m, off) {
 		return frame{}, false
 	}
 	f = frame{Kind(b[0]), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])}
 	return f, f.n <= MaxRecord
 }
 
-func headerSum(b []byte, salt uint64, off int64) uint32 {
-	var seed [28]byte
-	binary.LittleEndian.PutUint64(seed[0:], salt)
-	binary.LittleEndian.PutUint64(seed[8:], uint64(off))
-	copy(seed[16:], b[:12])
-	return crc32.Checksum(seed[:], castagnoli)
+// headerSum is the CRC-32C of salt, offset, and the first 12 bytes of a header.
+func headerSum(b []byte, m mark, off int64) uint32 {
+	seed := located(b, off)
+	return crc32.Update(uint32(m), castagnoli, seed[:])
 }
+
+func located(b []byte, off int64) (seed [20]byte) {
+	binary.LittleEndian.PutUint64(seed[:], uint64(off))
+	copy(seed[8:], b[:12])
+	return seed
+}
+
+// guessFrame reads what may be a frame's header though its segment's mark is not
+// known, and returns the mark with which it would be one.
+func guessFrame(b []byte, off int64) (f frame, m mark, ok bool) {
+	f = frame{Kind(b[0]), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])}
+	own := f.kind == kindCommit || f.kind == kindSeal
+	if !own && f.kind < FirstKind || own && (f.n != 0 || f.sum != 0) || b[1]|b[2]|b[3] != 0 || f.n > MaxRecord {
+		return frame{}, 0, false
+	}
+	seed := located(b, off)
+	return f, mark(unwind(binary.LittleEndian.Uint32(b[12:]), seed[:])), true
+}
+
+// unwind is the inverse of crc32.Update: it returns the checksum of which sum is
+// the continuation by p.
+func unwind(sum uint32, p []byte) uint32 {
+	c := ^sum
+	for i := len(p) - 1; i >= 0; i-- {
+		at := byTop[c>>24]
+		c = (c^castagnoli[at])<<8 | uint32(at^p[i])
+	}
+	return ^c
+}
+
+// byTop finds the entry of the checksum's table by its upper byte, which differs
+// in all of them.
+var byTop = func() (index [256]byte) {
+	for i, v := range castagnoli {
+		index[v>>24] = byte(i)
+	}
+	return index
+}()
 
 // The head of a segment is one page with two copies of its fields, far enough
 // apart that one bad sector does not take both.

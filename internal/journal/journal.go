@@ -30,7 +30,8 @@
 // written whole), 2 is Seal (the segment ended); the caller's kinds start at 16.
 // No flag has a meaning yet.
 // Numbers are little-endian. The salt is random and stands in the head, so that
-// nobody who sends us bytes can make them look like a frame.
+// nobody who sends us bytes can make them look like a frame. Frames outlive the
+// head: see findMark.
 //
 // # Invariants
 //

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -181,7 +183,7 @@ func TestConcurrentAppends(t *testing.T) {
 func segmentBytes(t testing.TB, payloads []string, seal bool) (name string, ends []int64) {
 	t.Helper()
 	dir := t.TempDir()
-	j, _, _ := open(t, Options{Dir: dir, SegmentSize: 16 << 10})
+	j, _, _ := open(t, Options{Dir: dir, SegmentSize: max(16<<10, 2*int64(len(strings.Join(payloads, ""))))})
 	for _, p := range payloads {
 		loc := add(t, j, p)
 		ends = append(ends, int64(loc.Offset)-frameHeader+frameSize(int64(loc.Length))+frameHeader)
@@ -263,8 +265,106 @@ func TestBitFlips(t *testing.T) {
 		}
 		c := bytes.Clone(b)
 		clear(c[:headSize])
-		if l, _ := replayBytes(t, c); len(l.payloads) != 0 || len(l.damages) != 1 {
+		if l, _ := replayBytes(t, c); len(l.payloads) != 4 || len(l.damages) != 1 || l.damages[0].Length != headSize {
 			t.Errorf("without a head: %d records, damage %v", len(l.payloads), l.damages)
+		}
+	}
+}
+
+// TestDamagedBlocks overwrites each block of a segment, with zeros or with bytes: the
+// records in the block are lost, which is reported, and no others, be it the head or
+// any other block, or several of the first together.
+func TestDamagedBlocks(t *testing.T) {
+	var payloads []string
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range 60 {
+		p := make([]byte, 100+rnd.IntN(3000))
+		for k := range p {
+			p[k] = byte(rnd.Uint32())
+		}
+		payloads = append(payloads, fmt.Sprintf("%d %s", i, p))
+	}
+	// One block holds records that begin and end with it.
+	payloads = append(payloads, strings.Repeat("x", 3000))
+	name, ends := segmentBytes(t, payloads, true)
+	b, err := os.ReadFile(name)
+	must(t, err)
+	begins := func(i int) int64 {
+		if i == 0 {
+			return headSize
+		}
+		return ends[i-1]
+	}
+	for from := int64(0); from < ends[len(ends)-1]; from += blockSize {
+		for _, n := range []int64{1, 2, 3} {
+			to := from + n*blockSize
+			if n > 1 && from > 0 || to > ends[len(ends)-2] {
+				continue
+			}
+			for _, fill := range []byte{0, 0xA5} {
+				c := bytes.Clone(b)
+				copy(c[from:to], bytes.Repeat([]byte{fill}, int(to-from)))
+				l, _ := replayBytes(t, c)
+				var want []string
+				for i, p := range payloads {
+					if begins(i) >= to || ends[i]-frameHeader <= from {
+						want = append(want, p)
+					}
+				}
+				if !slices.Equal(l.payloads, want) || len(l.damages) == 0 {
+					t.Errorf("%d to %d with %#x: %d records, want %d; %d damages", from, to, fill, len(l.payloads), len(want), len(l.damages))
+				}
+			}
+		}
+	}
+}
+
+// TestZeroedFrames: frames that are zeros as a whole are missed.
+func TestZeroedFrames(t *testing.T) {
+	name, ends := segmentBytes(t, []string{"first", "second", "third"}, true)
+	b, err := os.ReadFile(name)
+	must(t, err)
+	clear(b[ends[0]:ends[1]])
+	l, _ := replayBytes(t, b)
+	if fmt.Sprint(l.payloads) != "[first third]" || len(l.damages) != 1 || l.damages[0].Data != nil || l.damages[0].Offset != ends[0] {
+		t.Errorf("%q, %+v", l.payloads, l.damages)
+	}
+}
+
+// TestForgedMark: a message whose own frame is damaged with the head, and which
+// holds frames of an attacker's making, does not outweigh the others.
+func TestForgedMark(t *testing.T) {
+	const begin = headSize + frameHeader
+	forged := make([]byte, 0, 20000)
+	for off := int64(begin); len(forged) < 16000; {
+		b := make([]byte, frameHeader)
+		putFrame(b, markOf(1), off, kindA, 8, crc32.Checksum([]byte("attacker"), castagnoli))
+		forged = append(append(forged, b...), "attacker"...)
+		off += int64(len(b)) + 8
+	}
+	// One that says it reaches to the end of the file does not count for that.
+	b := make([]byte, frameHeader)
+	putFrame(b, markOf(1), int64(begin+len(forged)), kindA, 20000, 1)
+	name, _ := segmentBytes(t, []string{string(append(forged, b...)), strings.Repeat("good", 5000), "good"}, true)
+	c, err := os.ReadFile(name)
+	must(t, err)
+	clear(c[:headSize+8])
+	if l, _ := replayBytes(t, c); len(l.payloads) != 2 || l.payloads[1] != "good" {
+		t.Errorf("%d records, %d damages", len(l.payloads), len(l.damages))
+	}
+}
+
+// TestUnwind: unwind undoes crc32.Update.
+func TestUnwind(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for range 1000 {
+		p := make([]byte, rnd.IntN(40))
+		for i := range p {
+			p[i] = byte(rnd.Uint32())
+		}
+		before := rnd.Uint32()
+		if got := unwind(crc32.Update(before, castagnoli, p), p); got != before {
+			t.Fatalf("%x: %x, want %x", p, got, before)
 		}
 	}
 }
@@ -329,7 +429,7 @@ func TestForgedFrames(t *testing.T) {
 	var forged []byte
 	for off := int64(headSize); off < headSize+4096; off += align {
 		b := make([]byte, frameHeader)
-		putFrame(b, 1, off, kindA, 0, 0)
+		putFrame(b, markOf(1), off, kindA, 0, 0)
 		forged = append(forged, b...)
 	}
 	name, _ := segmentBytes(t, []string{string(forged), "good"}, true)

@@ -27,7 +27,7 @@ type Damage struct {
 	Segment        uint32
 	Offset, Length int64
 	Reason         string
-	Data           io.ReadSeeker // what can be read of the range; unreadable blocks are 0xFF
+	Data           io.ReadSeeker // what can be read of the range, unreadable blocks being 0xFF; nil: zeros
 }
 
 // Visitor is told what a segment holds, in order of offset, and by Open of those
@@ -121,6 +121,69 @@ func (j *Journal) Scan(number uint32, v Visitor) error {
 	return err
 }
 
+const headless = "the segment's head is damaged, its frames were found by their checksums"
+
+// begin reads the head of a segment, or finds out without it how its frames are
+// marked. If it does not the segment stays unmarked, and all of it is damage.
+func (s *segment) begin(w *window, damage func(off, end int64, reason string)) error {
+	h, ok := head{}, false
+	if w.size >= headSize {
+		h, ok = parseHead(w.at(0, headSize))
+	}
+	if ok && h.version > version {
+		return fmt.Errorf("journal: %s is of version %d, this program reads up to %d", s.name, h.version, version)
+	}
+	if ok {
+		s.mark, s.marked, s.created = markOf(h.salt), true, time.Unix(0, h.created)
+		return nil
+	}
+	if s.mark, s.marked = w.findMark(); s.marked {
+		s.headless = true
+		damage(0, headSize, headless)
+		return nil
+	}
+	if end := w.lastByte(0); end > 0 {
+		damage(0, end, "the segment's head is damaged")
+	}
+	s.end = w.size
+	return nil
+}
+
+// findMark finds out the mark of a segment whose head is damaged. The first frame,
+// whose place is known, has it. If that is damaged too the mark counts with which
+// most bytes are frames with the right checksum: what a message holds that looks
+// like frames stands inside a frame, except in a message whose own frame is
+// damaged, and other frames outweigh one message.
+func (w *window) findMark() (mark, bool) {
+	covered := map[mark]int64{}
+	budget := 4 * w.size // bytes to read for guesses that turn out wrong
+	for off := int64(headSize); off+frameHeader <= w.size; {
+		f, m, ok := guessFrame(w.at(off, frameHeader), off)
+		end := off + frameSize(int64(f.n))
+		ok = ok && end <= w.size && int64(f.n) <= budget
+		if ok && crc32.Checksum(w.at(off+frameHeader, int64(f.n)), castagnoli) != f.sum {
+			ok = false
+			budget -= int64(f.n)
+		}
+		if !ok {
+			off = w.skipZeros(off+align, w.size)
+			continue
+		}
+		covered[m] += end - off
+		if off == headSize {
+			return m, true
+		}
+		off = end
+	}
+	var best mark
+	for m, n := range covered {
+		if n > covered[best] || n == covered[best] && m < best {
+			best = m
+		}
+	}
+	return best, covered[best] > 0
+}
+
 type scanned struct{ cut int64 }
 
 // scan passes the records of the batches that were finished to v, and every
@@ -137,31 +200,22 @@ func (s *segment) scan(v Visitor) (scanned, error) {
 	w := &window{file: s.file, size: size}
 	defer func() { s.unreadable.CompareAndSwap(false, w.unreadable) }()
 	damage := func(off, end int64, reason string) {
-		v.Damage(Damage{
-			Segment: s.number, Offset: off, Length: end - off, Reason: reason,
-			Data: io.NewSectionReader(&window{file: s.file, size: size}, off, end-off),
-		})
+		d := Damage{Segment: s.number, Offset: off, Length: end - off, Reason: reason}
+		if w.lastByteIn(off, end) > off {
+			d.Data = io.NewSectionReader(&window{file: s.file, size: size}, off, end-off)
+		}
+		v.Damage(d)
 	}
-	if s.salt == 0 {
-		h, ok := head{}, false
-		if size >= headSize {
-			h, ok = parseHead(w.at(0, headSize))
+	if !s.marked {
+		if err := s.begin(w, damage); err != nil || !s.marked {
+			return scanned{}, err
 		}
-		if !ok {
-			if end := w.lastByte(0); end > 0 {
-				damage(0, end, "the segment's head is damaged")
-			}
-			s.end = size
-			return scanned{}, nil
-		}
-		if h.version > version {
-			return scanned{}, fmt.Errorf("journal: %s is of version %d, this program reads up to %d", s.name, h.version, version)
-		}
-		s.salt, s.created = h.salt, time.Unix(0, h.created)
+	} else if s.headless {
+		damage(0, headSize, headless)
 	}
 	if s.limit < 0 {
 		var t tail
-		w.walk(s.salt, size, t.visit, t.damage)
+		w.walk(s.mark, size, t.visit, t.damage, nil)
 		s.limit = t.limit()
 		s.end = max(s.limit, t.end, t.badEnd)
 		s.odd = t.odd
@@ -173,12 +227,12 @@ func (s *segment) scan(v Visitor) (scanned, error) {
 	if limit == 0 { // written by this run: every batch before end was finished
 		limit = s.end
 	}
-	w.walk(s.salt, limit, func(off int64, f frame, payload []byte) bool {
+	w.walk(s.mark, limit, func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
 			v.Record(Record{Kind: f.kind, Location: Location{s.number, uint32(off + frameHeader), f.n}, Payload: payload})
 		}
 		return f.kind != kindSeal
-	}, damage)
+	}, damage, damage)
 	return scanned{cut: s.end - limit}, nil
 }
 
@@ -276,8 +330,9 @@ func (w *window) ReadAt(p []byte, off int64) (int, error) {
 // walk passes every frame from the head to limit to visit, until that returns
 // false, and every range between them that is neither a frame nor zeros to bad.
 // It trusts no length that no checksum vouches for; behind a range that it
-// cannot read it goes on at the next frame on an aligned offset.
-func (w *window) walk(salt uint64, limit int64, visit func(int64, frame, []byte) bool, bad func(off, end int64, reason string)) {
+// cannot read it goes on at the next frame on an aligned offset. Zeros between two
+// frames, where there must have been others, are passed to gap, if that is not nil.
+func (w *window) walk(m mark, limit int64, visit func(int64, frame, []byte) bool, bad, gap func(off, end int64, reason string)) {
 	lost := int64(-1) // where the unreadable range began
 	flush := func(end int64) {
 		if lost < 0 {
@@ -285,11 +340,13 @@ func (w *window) walk(salt uint64, limit int64, visit func(int64, frame, []byte)
 		}
 		if last := w.lastByteIn(lost, end); last > lost {
 			bad(lost, last, "no frame can be read here")
+		} else if gap != nil && end < limit {
+			gap(lost, end, "zeros stand where frames were")
 		}
 		lost = -1
 	}
 	for off := int64(headSize); off+frameHeader <= limit; {
-		f, ok := parseFrame(w.at(off, frameHeader), salt, off)
+		f, ok := parseFrame(w.at(off, frameHeader), m, off)
 		next := off + frameSize(int64(f.n))
 		if !ok || next > limit {
 			if lost < 0 {

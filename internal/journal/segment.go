@@ -29,13 +29,16 @@ type segment struct {
 	number  uint32
 	name    string
 	file    vfs.File // nil: it could not be opened
-	salt    uint64   // never 0 once it is known
+	mark    mark
+	marked  bool // mark is known
 	created time.Time
 	limit   int64 // of an earlier run: where its trusted records end, -1 not known yet; else 0
 	end     int64 // where the next frame goes
 	space   int64 // bytes of the file when it was made, or found
 	durable bool  // a batch in it is on stable storage
 	odd     bool  // what was cut behind limit is damaged
+
+	headless bool // mark was found without the head
 
 	unreadable atomic.Bool // a scan came to blocks that could not be read
 
@@ -79,12 +82,13 @@ func createSized(disk vfs.FS, dir string, number uint32, size int64, now time.Ti
 	if err != nil {
 		return nil, err
 	}
+	salt := rand.Uint64() | 1
 	s := &segment{
-		number: number, name: name, file: f, salt: rand.Uint64() | 1, created: now,
+		number: number, name: name, file: f, mark: markOf(salt), marked: true, created: now,
 		end: headSize, space: size, refs: 1,
 	}
 	if err = f.Reserve(size); err == nil {
-		err = f.WriteVec([][]byte{putHead(number, s.salt, now.UnixNano())}, 0)
+		err = f.WriteVec([][]byte{putHead(number, salt, now.UnixNano())}, 0)
 	}
 	if err != nil {
 		f.Close()

@@ -33,7 +33,7 @@ func (w *writer) write(s *segment, records []*record, seal bool) int64 {
 	}
 	for _, r := range records {
 		r.loc = Location{Segment: s.number, Offset: uint32(w.end + frameHeader), Length: r.n}
-		w.header(s.salt, r.kind, r.n, r.sum)
+		w.header(s.mark, r.kind, r.n, r.sum)
 		for _, p := range r.parts {
 			w.add(p)
 		}
@@ -41,17 +41,17 @@ func (w *writer) write(s *segment, records []*record, seal bool) int64 {
 			w.add(padding[rest:])
 		}
 	}
-	w.header(s.salt, kindCommit, 0, 0)
+	w.header(s.mark, kindCommit, 0, 0)
 	if seal {
-		w.header(s.salt, kindSeal, 0, 0)
+		w.header(s.mark, kindSeal, 0, 0)
 	}
 	w.flush()
 	return w.end
 }
 
-func (w *writer) header(salt uint64, k Kind, n, sum uint32) {
+func (w *writer) header(m mark, k Kind, n, sum uint32) {
 	var b [frameHeader]byte
-	putFrame(b[:], salt, w.end, k, n, sum)
+	putFrame(b[:], m, w.end, k, n, sum)
 	w.add(b[:])
 	w.end += frameSize(int64(n))
 }

@@ -363,3 +363,42 @@ func TestBlocksThatCannotBeRead(t *testing.T) {
 	}
 	same(t, q, two, text(20000))
 }
+
+// TestZeroedBlock zeroes each 4 KiB of a segment in turn, its head included, and
+// opens the queue: only messages in that block are lost.
+func TestZeroedBlock(t *testing.T) {
+	const n, block = 30, 4096
+	dir := t.TempDir()
+	q := open(t, Options{Dir: dir, SegmentSize: 256 << 10, NoSync: true})
+	var all []*mail.Envelope
+	var at []journal.Location
+	for i := range n {
+		env := envelope(newID(), 1)
+		put(t, q, env, text(300+80*i))
+		_, e := q.index.find(env.ID)
+		all, at = append(all, env), append(at, e.loc)
+	}
+	must(t, q.Close())
+	name := filepath.Join(dir, "journal", "00000001.log")
+	whole, err := os.ReadFile(name)
+	must(t, err)
+	for from := 0; from < int(at[n-1].Offset+at[n-1].Length); from += block {
+		b := bytes.Clone(whole)
+		clear(b[from : from+block])
+		copied := filepath.Join(t.TempDir(), "queue")
+		must(t, os.MkdirAll(filepath.Join(copied, "journal"), 0o700))
+		must(t, os.WriteFile(filepath.Join(copied, "journal", "00000001.log"), b, 0o600))
+		q := open(t, Options{Dir: copied, SegmentSize: 256 << 10, NoSync: true})
+		want := map[mail.ID]bool{}
+		for i, l := range at {
+			if int(l.Offset+l.Length) <= from || int(l.Offset)-16 >= from+block {
+				same(t, q, all[i], text(300+80*i))
+				want[all[i].ID] = true
+			}
+		}
+		if got := q.Stat().Messages; got != len(want) || from == 0 && got != n {
+			t.Errorf("block at %d: %d messages, want %d", from, got, len(want))
+		}
+		must(t, q.Close())
+	}
+}

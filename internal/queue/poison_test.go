@@ -127,7 +127,14 @@ var segmentPoisons = []struct {
 		return b[:l[3].Offset-5], from(3)
 	}},
 	{"head destroyed", true, func(b []byte, _ []journal.Location, _ *rand.Rand) ([]byte, map[int]bool) {
-		return overwritten(b, 0, 4096), from(0)
+		return overwritten(b, 0, 4096), nil
+	}},
+	{"head and more destroyed", true, func(b []byte, l []journal.Location, _ *rand.Rand) ([]byte, map[int]bool) {
+		return overwritten(b, 0, 8192), touched(l, 0, 8192)
+	}},
+	{"head zeroed", true, func(b []byte, _ []journal.Location, _ *rand.Rand) ([]byte, map[int]bool) {
+		clear(b[:4096])
+		return b, nil
 	}},
 	{"one copy of the head destroyed", false, func(b []byte, _ []journal.Location, _ *rand.Rand) ([]byte, map[int]bool) {
 		return overwritten(b, 0, 512), nil
