@@ -26,6 +26,7 @@ type queueCmd struct {
 	Release      queueReleaseCmd      `cmd:"" help:"Let messages go on that were held."`
 	Flush        queueFlushCmd        `cmd:"" help:"Make deferred deliveries due now, all or those to one domain."`
 	Remove       queueRemoveCmd       `cmd:"" help:"Take messages out of the queue. Nobody is told."`
+	Recover      queueRecoverCmd      `cmd:"" help:"Bring messages back from queue/corrupt/ that can be read by now. The daemon must not run."`
 	Import       queueImportCmd       `cmd:"" help:"Import Haraka's queue folder. The daemon must not run."`
 	Export       queueExportCmd       `cmd:"" help:"Write the queue as Haraka's queue files. The daemon must not run."`
 }

@@ -184,6 +184,54 @@ func (w *window) findMark() (mark, bool) {
 	return best, covered[best] > 0
 }
 
+// ScanPiece passes the records in a file to visit, though no journal has it any
+// more: a copy of a segment, or of the part of one that begins at offset base. It
+// trusts every frame whose checksums are right, whether its batch was finished or
+// not.
+func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
+	size, err := file.Size()
+	if err != nil {
+		return err
+	}
+	w := &window{file: piece{file, base}, size: base + size}
+	m, marked := mark(0), false
+	if base == 0 && size >= headSize {
+		if h, ok := parseHead(w.at(0, headSize)); ok {
+			m, marked = markOf(h.salt), true
+		}
+	}
+	if !marked {
+		if m, marked = w.findMark(); !marked {
+			return nil
+		}
+	}
+	none := func(int64, int64, string) {}
+	w.walk(m, w.size, func(off int64, f frame, payload []byte) bool {
+		if f.kind >= FirstKind {
+			visit(Record{Kind: f.kind, Location: Location{Offset: uint32(off + frameHeader), Length: f.n}, Payload: payload})
+		}
+		return true
+	}, none, nil)
+	return nil
+}
+
+// piece is a file whose first byte was at base once. What stood before reads as
+// zeros.
+type piece struct {
+	vfs.File
+	base int64
+}
+
+func (p piece) ReadAt(b []byte, off int64) (int, error) {
+	n := int(max(0, min(int64(len(b)), p.base-off)))
+	clear(b[:n])
+	if n == len(b) {
+		return n, nil
+	}
+	k, err := p.File.ReadAt(b[n:], off+int64(n)-p.base)
+	return n + k, err
+}
+
 type scanned struct{ cut int64 }
 
 // scan passes the records of the batches that were finished to v, and every

@@ -303,7 +303,7 @@ func (q *Queue) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 		return promise{}, entry{}, fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
 	case errors.Is(err, spool.ErrDamaged), errors.Is(err, fs.ErrNotExist):
 		size, _ := q.spool.ContentSize(id) // with its state nobody else knows that
-		if err := q.condemn(id, entry{}, err); err != nil {
+		if err := q.condemn(id, *e, err); err != nil {
 			return promise{}, entry{}, err
 		}
 		if e.is(counted) {

@@ -20,9 +20,11 @@ type recovery struct {
 	// Files that are no message yet: one of two, or those of a message that the
 	// journal says is finished.
 	files   map[mail.ID]*leftover
-	moved   int // what went to corrupt/
-	dropped int // contents that came with no message
-	noted   int // records of notes for which there was no room
+	moved   int  // what went to corrupt/
+	dropped int  // contents that came with no message
+	noted   int  // records of notes for which there was no room
+	damaged bool // the journal has damage before what is being replayed
+	orphans orphans
 }
 
 type leftover struct {
@@ -41,6 +43,7 @@ func (q *Queue) recover() error {
 	j, found, err := journal.Open(journal.Options{
 		FS: q.fs, Dir: q.journalDir(), SegmentSize: q.o.SegmentSize, Log: q.log, Now: q.o.Now, Synced: q.o.Synced,
 	}, journal.Visitor{Record: r.replay, Damage: func(d journal.Damage) {
+		r.damaged = true
 		if err := q.damaged(d); err != nil {
 			q.log.Error("queue: damaged range is not preserved", zap.Error(err))
 		}
@@ -49,6 +52,7 @@ func (q *Queue) recover() error {
 		return err
 	}
 	q.journal = j
+	r.keepOrphans()
 	r.settle(found)
 	q.found = ordered(q.index.snapshot())
 	if r.noted > 0 {
@@ -114,6 +118,8 @@ func (r *recovery) replay(rec journal.Record) {
 	switch {
 	case rec.Kind == kindDone:
 		r.done(c.id, k, e)
+	case e == nil && rec.Kind == kindSettled:
+		r.orphaned(c.id, c.recipients)
 	case e != nil && rec.Kind == kindNotes:
 		r.amend(k, e, c)
 	case e != nil && e.is(partial):
@@ -135,6 +141,9 @@ func (r *recovery) done(id mail.ID, k key, e *entry) {
 	}
 	if l != nil {
 		l.done = true
+	}
+	if e == nil {
+		r.orphaned(id, nil)
 	}
 }
 

@@ -281,7 +281,8 @@ func (q *Queue) retire(ctx context.Context, number uint32) error {
 	if err := q.spill(ctx, need); err != nil {
 		return err
 	}
-	if err := q.spill(ctx, q.stranded(number)); err != nil {
+	stranded := q.stranded(number)
+	if err := q.spill(ctx, stranded); err != nil {
 		return err
 	}
 	if err := q.emptyTrash(); err != nil {
@@ -290,7 +291,7 @@ func (q *Queue) retire(ctx context.Context, number uint32) error {
 		}
 		q.log.Error("queue: files of finished messages stay", zap.Error(err))
 	}
-	if err := q.keepUnreadable(number); err != nil {
+	if err := q.keepUnreadable(number, stranded); err != nil {
 		return err
 	}
 	if err := q.spool.Sync(); err != nil {
@@ -340,10 +341,20 @@ func (q *Queue) segment(number uint32) journal.Info {
 }
 
 // keepUnreadable moves a segment to corrupt/ of which the disk did not give all:
-// it may do so another day.
-func (q *Queue) keepUnreadable(number uint32) error {
+// it may do so another day. Messages whose records a scan has not found, and which
+// live on all the same, are not to be brought back from there.
+func (q *Queue) keepUnreadable(number uint32, stranded []mail.ID) error {
 	if !q.segment(number).Unreadable {
 		return nil
+	}
+	var o orphans
+	for _, id := range stranded {
+		if !q.spool.Kept(string(id) + ".record") {
+			o.add(id, nil)
+		}
+	}
+	if err := q.keepOrphans(&o, extSettled, "messages that are in the queue, or were"); err != nil {
+		return err
 	}
 	err := q.spool.Keep(q.journal.Name(number), "blocks of it could not be read")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -622,6 +633,13 @@ func (q *Queue) condemn(id mail.ID, at entry, cause error) error {
 		err = q.spool.Preserve(string(id)+".record", cause.Error(), newReader(r, 0, r.Size(), func() {}))
 		r.Close()
 		if err != nil {
+			return err
+		}
+	}
+	if settled := at.settledOf(); len(settled) > 0 {
+		var o orphans
+		o.add(id, settled)
+		if err := q.keepOrphans(&o, string(id)+"."+extSettled, cause.Error()); err != nil {
 			return err
 		}
 	}

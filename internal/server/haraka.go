@@ -90,6 +90,30 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 	return migrate.Export(ctx, q, dir, migrate.ExportOptions{Host: host})
 }
 
+// RestoreCorrupt brings messages back from corrupt/ of the queue of a daemon that does
+// not run. A dry run only says what would be, whoever runs.
+func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr io.Writer) ([]queue.Restoration, error) {
+	o := queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)}
+	if dryRun {
+		q, err := queue.OpenReadOnly(o)
+		if err != nil {
+			return nil, err
+		}
+		defer q.Close()
+		return q.Restore(ctx, true)
+	}
+	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {
+		return nil, err
+	}
+	q, err := queue.Open(o)
+	if err != nil {
+		return nil, fmt.Errorf("recover needs a queue that no daemon works on: %w", err)
+	}
+	running := start(q.Run)
+	all, err := q.Restore(ctx, false)
+	return all, errors.Join(err, running.stop(), q.Close())
+}
+
 func errorLog(w io.Writer) *zap.Logger {
 	return zap.New(maillog.NewCore("", false, zap.ErrorLevel, w))
 }

@@ -83,6 +83,7 @@ const (
 	extContent = ".eml"
 	extNew     = ".new"
 	extState   = ".json"
+	extReason  = ".reason" // of what is in corrupt/
 )
 
 // Path returns the name of a message's content file.
@@ -525,6 +526,54 @@ func (s *Spool) Quarantine(id mail.ID, reason string) error {
 // Keep moves a file that is none of a message's to corrupt/. Sync makes it durable.
 func (s *Spool) Keep(name, reason string) error { return s.setAside(name, filepath.Base(name), reason) }
 
+// Kept reports whether corrupt/ has something of this name.
+func (s *Spool) Kept(base string) bool {
+	_, err := s.fs.Size(filepath.Join(s.corrupt(), base))
+	return err == nil
+}
+
+// Quarantined returns the names of the files in corrupt/, sorted, without those
+// that say why.
+func (s *Spool) Quarantined() ([]string, error) {
+	list, err := s.fs.List(s.corrupt())
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range list {
+		if !e.Dir && !strings.HasSuffix(e.Name, extReason) {
+			names = append(names, e.Name)
+		}
+	}
+	return names, nil
+}
+
+// OpenQuarantined opens a file in corrupt/.
+func (s *Spool) OpenQuarantined(base string) (vfs.File, error) {
+	return s.open(filepath.Join(s.corrupt(), base))
+}
+
+// recoveredDir is where what was brought back from corrupt/ goes, below that.
+const recoveredDir = "recovered"
+
+// Recovered moves a file, and what says why it was in corrupt/, to
+// corrupt/recovered/: what it held is in the queue again. Sync makes it durable.
+func (s *Spool) Recovered(base string) error {
+	for _, name := range []string{base, base + extReason} {
+		from, to := filepath.Join(s.corrupt(), name), filepath.Join(s.corrupt(), recoveredDir, name)
+		err := s.move(from, to)
+		if errors.Is(err, fs.ErrNotExist) && name != base {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.changed(from)
+		s.changed(to)
+	}
+	return nil
+}
+
 // setAside moves something to corrupt/ under a name like base.
 func (s *Spool) setAside(from, base, reason string) error {
 	to, err := s.free(base)
@@ -545,7 +594,7 @@ func (s *Spool) setAside(from, base, reason string) error {
 func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
 	name := filepath.Join(s.corrupt(), base)
 	for i := 1; ; i++ {
-		f, err := s.fs.Open(name + ".reason")
+		f, err := s.fs.Open(name + extReason)
 		if err != nil {
 			break
 		}
@@ -611,7 +660,7 @@ func (s *Spool) free(base string) (string, error) {
 }
 
 func (s *Spool) reason(name, from, reason string) error {
-	f, err := s.create(name + ".reason")
+	f, err := s.create(name + extReason)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
