@@ -2,7 +2,9 @@ package queue
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +27,32 @@ type health struct {
 	checked time.Time
 	space   vfs.Space
 	err     error
+	remade  string // the last error of remake
+}
+
+// remake makes the journal's folder again if somebody has removed it, so that mail can
+// be accepted again. The queue's own folder it leaves alone: where that is not the
+// one that is locked, such as the place of a file system that was unmounted,
+// another queue may begin. Caller holds q.health.mu.
+func (q *Queue) remake() {
+	if q.look {
+		return
+	}
+	if _, err := q.fs.Size(q.journalDir()); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	err := q.lock.Renew()
+	if err == nil {
+		err = q.fs.Mkdir(q.journalDir())
+	}
+	said := q.health.remade
+	if q.health.remade = ""; err == nil {
+		q.log.Warn("queue: the journal's folder was removed and is made again", zap.String("name", q.journalDir()))
+		return
+	}
+	if q.health.remade = err.Error(); said != q.health.remade {
+		q.log.Error("queue: the journal's folder was removed and cannot be made again", zap.String("name", q.journalDir()), zap.Error(err))
+	}
 }
 
 // Healthy returns nil, or a *reply.Reply (452 4.3.1) that says why no message can
@@ -49,6 +77,7 @@ func (q *Queue) Room(size int64) error {
 			q.orphan.Store(number)
 			q.urge()
 		}
+		q.remake()
 	}
 	err := q.journal.Err()
 	if err != nil {

@@ -137,7 +137,7 @@ type Queue struct {
 	log      *zap.Logger
 	journal  *journal.Journal
 	spool    *spool.Spool
-	lock     interface{ Close() error }
+	lock     vfs.Lock
 	accepted atomic.Int64 // messages, since Open
 	health   health
 	seed     maphash.Seed
@@ -156,6 +156,7 @@ type Queue struct {
 	maintaining sync.Mutex // who spills, removes files or retires; before files
 	// The rest up to mu is guarded by maintaining.
 	retireAfter time.Time
+	complained  time.Time  // when the log said last that the journal cannot be written; zero: it can
 	retiring    bool       // somebody retires segments, and may have yielded
 	retired     *sync.Cond // something was moved out of the journal, or nobody tries any more
 	running     bool       // Run does

@@ -210,9 +210,16 @@ func (q *Queue) measure() {
 func (q *Queue) tidy() bool {
 	if q.journal.Unsynced() || q.journal.Err() != nil {
 		if err := q.journal.Sync(); err != nil {
-			q.log.Error("queue: journal cannot be written", zap.Error(err))
+			if now := q.o.Now(); q.complained.IsZero() || now.Sub(q.complained) >= time.Minute {
+				q.complained = now
+				q.log.Error("queue: journal cannot be written, it is tried again every second", zap.Error(err))
+			}
 			return false
 		}
+	}
+	if !q.complained.IsZero() {
+		q.complained = time.Time{}
+		q.log.Info("queue: journal can be written again")
 	}
 	if err := q.emptyTrash(); err != nil {
 		q.log.Error("queue: files of finished messages stay", zap.Error(err))

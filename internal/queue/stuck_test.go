@@ -297,18 +297,59 @@ func TestJournalGoesAway(t *testing.T) {
 			if err == nil {
 				err = q.Put(later, mail.Memory{text(1000)})
 			}
-			if folder != (err != nil) {
+			if err != nil {
 				t.Error(err)
 			}
 			same(t, q, before, text(1000))
-			if folder {
-				return
-			}
 			q.maintain(t.Context()) // moves what came before at once
 			q = reopen(t, q)
 			same(t, q, before, text(1000))
 			same(t, q, later, text(1000))
 		})
+	}
+}
+
+// TestQueueGoesAway removes or moves everything, the lock included, while the queue is
+// open: it goes on by itself as soon as its folder is there, and never in another.
+func TestQueueGoesAway(t *testing.T) {
+	now := time.Now()
+	dir := filepath.Join(t.TempDir(), "queue")
+	q := open(t, Options{Dir: dir, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+	works := func(want bool) {
+		t.Helper()
+		for range 4 {
+			now = now.Add(time.Second)
+			q.maintain(t.Context())
+		}
+		err := q.Healthy()
+		if err == nil {
+			err = q.Put(envelope(newID(), 1), mail.Memory{text(1000)})
+		}
+		if want != (err == nil) {
+			t.Error(err)
+		}
+	}
+	works(true)
+	list, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range list {
+		must(t, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	works(true)
+	if _, err := Open(Options{Dir: dir}); err == nil {
+		t.Error("another one has opened it")
+	}
+	must(t, os.Rename(dir, dir+".away"))
+	works(false)
+	must(t, os.Mkdir(dir, 0o700)) // another queue's
+	works(false)
+	must(t, os.Remove(dir))
+	must(t, os.Rename(dir+".away", dir))
+	works(true)
+	n := q.Stat().Messages
+	q = reopen(t, q)
+	if got := q.Stat().Messages; got != n {
+		t.Errorf("%d messages, want %d", got, n)
 	}
 }
 

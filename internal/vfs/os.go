@@ -159,7 +159,7 @@ func (OS) Free(name string) (Space, error) {
 // Lock implements FS with flock, so that a process that dies leaves no lock. The
 // folder is locked too, where that can be done: whoever takes the file away does
 // not open the door to a second process.
-func (OS) Lock(name string) (io.Closer, error) {
+func (OS) Lock(name string) (Lock, error) {
 	dir, err := os.OpenFile(filepath.Dir(name), os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err == nil && errors.Is(flock(dir), unix.EWOULDBLOCK) {
 		dir.Close()
@@ -170,15 +170,46 @@ func (OS) Lock(name string) (io.Closer, error) {
 		dir.Close() // nil is no harm
 		return nil, err
 	}
-	return locks{file, dir}, nil
+	return &locks{name, file, dir}, nil
 }
 
-type locks struct{ file, dir *os.File }
+type locks struct {
+	name      string
+	file, dir *os.File
+}
 
-func (l locks) Close() error {
+func (l *locks) Close() error {
 	err := l.file.Close()
 	l.dir.Close() // nil is no harm
 	return err
+}
+
+// Renew makes sure that the lock's file is there: one that was removed is made
+// again, as the lock on its folder was held all the time. It fails if another
+// folder has the name by now.
+func (l *locks) Renew() error {
+	folder, err := os.Stat(filepath.Dir(l.name))
+	if err != nil {
+		return err
+	}
+	if l.dir == nil {
+		return fmt.Errorf("%s: its folder could not be locked", l.name)
+	}
+	if mine, err := l.dir.Stat(); err != nil || !os.SameFile(folder, mine) {
+		return errors.Join(fmt.Errorf("%s is another folder than the one that is locked", filepath.Dir(l.name)), err)
+	}
+	if there, err := os.Lstat(l.name); err == nil {
+		if mine, err := l.file.Stat(); err == nil && os.SameFile(there, mine) {
+			return nil
+		}
+	}
+	file, err := lockFile(l.name)
+	if err != nil {
+		return err
+	}
+	l.file.Close()
+	l.file = file
+	return nil
 }
 
 // holder returns the process id in a lock file, 0 if there is none.

@@ -2,7 +2,6 @@ package vfs
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 )
 
@@ -39,4 +38,9 @@ func (r readOnly) List(name string) ([]Entry, error) {
 	return list, err
 }
 
-func (readOnly) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
+func (readOnly) Lock(string) (Lock, error) { return noLock{}, nil }
+
+type noLock struct{}
+
+func (noLock) Close() error { return nil }
+func (noLock) Renew() error { return nil }

@@ -48,7 +48,15 @@ type FS interface {
 	Free(name string) (Space, error)
 	// Lock takes the lock file for this process until it is closed. A
 	// *LockedError says that another one has it.
-	Lock(name string) (io.Closer, error)
+	Lock(name string) (Lock, error)
+}
+
+// Lock is a lock file that this process holds.
+type Lock interface {
+	io.Closer
+	// Renew makes the file again if somebody removed it. It fails if the lock is not
+	// held any more, as another folder has taken the place of its own.
+	Renew() error
 }
 
 // File is an open file. Reads and writes at an offset may be concurrent.

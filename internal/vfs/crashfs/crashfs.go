@@ -440,7 +440,7 @@ func (f *FS) Free(string) (vfs.Space, error) {
 }
 
 // Lock implements vfs.FS.
-func (f *FS) Lock(name string) (io.Closer, error) {
+func (f *FS) Lock(name string) (vfs.Lock, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.crashed {
@@ -461,6 +461,8 @@ func (u unlock) Close() error {
 	u.fs.locked = false
 	return nil
 }
+
+func (unlock) Renew() error { return nil }
 
 type file struct {
 	fs    *FS
