@@ -44,7 +44,7 @@ type cli struct {
 	Init    initCmd    `cmd:"" help:"Write the shipped, commented configuration into a folder. Never overwrites a file."`
 	Check   checkCmd   `cmd:"" help:"Report every problem of the configuration with its file and line."`
 	Plugins pluginsCmd `cmd:"" help:"Print which plugins run at which hook, in order, with priority and timeout."`
-	Queue   queueCmd   `cmd:"" help:"Look into the queue and act on it; import and export Haraka's."`
+	Queue   queueCmd   `cmd:"" help:"Look into the queue and act on it: list, stat, show, cat, why, destinations, hold, release, flush, remove, recover, import, export."`
 	Metrics metricsCmd `cmd:"" help:"Print the daemon's metrics, as Prometheus reads them."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 

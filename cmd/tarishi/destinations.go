@@ -104,6 +104,12 @@ func (c *queueWhyCmd) Run(s streams) error {
 			continue
 		}
 		fmt.Fprintf(out, "%s  %s, %s: %s\n", printable(d.Domain), plural(len(d.Recipients), "recipient"), plural(d.Attempts, "attempt"), printable(d.Reason))
+		if d.Host != "" {
+			fmt.Fprintf(out, "    with %s\n", printable(d.Host))
+		}
+		if d.Last != "" {
+			fmt.Fprintf(out, "    last reply: %s\n", printable(d.Last))
+		}
 	}
 	return out.Flush()
 }

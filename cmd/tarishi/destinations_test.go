@@ -12,8 +12,8 @@ func TestSteeringCommands(t *testing.T) {
 	expect(t, 0, `\{"domain":"x\.test","site":"mx\.test","waiting":5,.*"rate":"600/m","suspended_until":".*\}\n\{"domain":"y\.test".*\}\n`, ``,
 		"queue", "destinations", "-c", dir, "--json")
 	expect(t, 2, ``, `tarishi: invalid request: --limit must be at least 1\n`, "queue", "destinations", "-c", dir, "--limit", "0")
-	expect(t, 0, `x\.test  2 recipients, 1 attempt: evil \\x1b\[2J\n`, ``, "queue", "why", "-c", dir, first)
-	expect(t, 0, `\{"domain":"x\.test","recipients":\[1,2\],"attempts":1,"reason":"evil .*\}\n`, ``, "queue", "why", "-c", dir, "--json", first)
+	expect(t, 0, `x\.test  2 recipients, 1 attempt: evil \\x1b\[2J\n    with \\x1bmx\.test\n    last reply: 451 4.7.1 \\x1b\]0.*\n`, ``, "queue", "why", "-c", dir, first)
+	expect(t, 0, `\{"domain":"x\.test","recipients":\[1,2\],"attempts":1,"reason":"evil .*","host":".*mx\.test","last":"451 4.*\}\n`, ``, "queue", "why", "-c", dir, "--json", first)
 	expect(t, 1, ``, `tarishi: .*: not in the queue\n`, "queue", "why", "-c", dir, none)
 	expect(t, 1, `held `+first+`\nheld `+second+`\n`, `tarishi: `+none+`: not in the queue\n`, "queue", "hold", "-c", dir, first, none, second)
 	expect(t, 0, `released `+first+`\n`, ``, "queue", "release", "-c", dir, first)

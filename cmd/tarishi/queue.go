@@ -24,7 +24,7 @@ type queueCmd struct {
 	Destinations queueDestinationsCmd `cmd:"" help:"Say how delivery to each destination goes: limits, rates, suspensions."`
 	Hold         queueHoldCmd         `cmd:"" help:"Keep messages from being attempted until they are released."`
 	Release      queueReleaseCmd      `cmd:"" help:"Let messages go on that were held."`
-	Flush        queueFlushCmd        `cmd:"" help:"Make deferred deliveries due now, all or those to one domain."`
+	Flush        queueFlushCmd        `cmd:"" help:"Make deferred deliveries due now: all, those to one domain, or those of one message."`
 	Remove       queueRemoveCmd       `cmd:"" help:"Take messages out of the queue. Nobody is told."`
 	Recover      queueRecoverCmd      `cmd:"" help:"Bring messages back from queue/corrupt/ that can be read by now. The daemon must not run."`
 	Import       queueImportCmd       `cmd:"" help:"Import Haraka's queue folder. The daemon must not run."`
@@ -160,8 +160,12 @@ func writeRow(w io.Writer, m *control.Message, now time.Time) error {
 	to, next, tries, last := "", time.Time{}, 0, ""
 	held := len(m.Recipients) > 0 // all of them
 	for _, r := range m.Recipients {
-		if !r.Held && (held || r.Next.Before(next)) {
-			next, held = r.Next, false
+		at := r.Next
+		if r.Probe.After(at) {
+			at = r.Probe
+		}
+		if !r.Held && (held || at.Before(next)) {
+			next, held = at, false
 		}
 		tries = max(tries, r.Attempts)
 		if last == "" {
@@ -227,7 +231,11 @@ func (c *queueStatCmd) Run(s streams) error {
 		fmt.Fprintf(out, "held        %s\n", plural(st.Held, "recipient"))
 	}
 	if d := st.Deliveries; d != nil {
-		fmt.Fprintf(out, "deliveries  %d waiting, %d ready, %d running\n", d.Waiting, d.Ready, d.Running)
+		fmt.Fprintf(out, "deliveries  %d waiting, %d ready, %d running", d.Waiting, d.Ready, d.Running)
+		if d.Suspended > 0 {
+			fmt.Fprintf(out, ", %d for suspended destinations", d.Suspended)
+		}
+		fmt.Fprintln(out)
 	}
 	if n := st.DSNs; n != nil && n.Failed > 0 {
 		fmt.Fprintf(out, "reports     %d could not be queued\n", n.Failed)
@@ -283,6 +291,9 @@ func writeMessage(w io.Writer, m *control.Message, now time.Time) {
 		fmt.Fprintf(w, "  %s  %s", printable(r.Address.Path()), printable(r.Status))
 		if r.Status == control.Pending {
 			next := "next " + until(r.Next, now)
+			if !r.Probe.IsZero() {
+				next = "its destination is suspended, next probe " + until(r.Probe, now)
+			}
 			if r.Held {
 				next = "held"
 			}
@@ -374,14 +385,14 @@ func (c *queueCatCmd) Run(s streams) error {
 type queueFlushCmd struct {
 	instance
 	output
-	Domain *string `arg:"" optional:"" help:"Only deliveries to this domain."`
+	Which *string `arg:"" optional:"" placeholder:"DOMAIN|ID" name:"domain-or-id" help:"Only deliveries to this domain, or those of the message with this ID."`
 }
 
 // Run flushes the queue.
 func (c *queueFlushCmd) Run(s streams) error {
 	domain := ""
-	if c.Domain != nil {
-		if domain = *c.Domain; domain == "" {
+	if c.Which != nil {
+		if domain = *c.Which; domain == "" {
 			return fmt.Errorf("%w: an empty domain; leave it out to flush the whole queue", control.ErrInvalid)
 		}
 	}
@@ -390,7 +401,14 @@ func (c *queueFlushCmd) Run(s streams) error {
 		return err
 	}
 	defer q.Close()
-	n, err := q.Flush(context.Background(), domain)
+	n := 0
+	if _, message := mail.ID(domain).Key(); message {
+		if n, err = q.FlushMessage(context.Background(), mail.ID(domain)); err != nil {
+			err = about(domain, err)
+		}
+	} else {
+		n, err = q.Flush(context.Background(), domain)
+	}
 	switch {
 	case err != nil:
 		return err

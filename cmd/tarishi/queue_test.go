@@ -68,7 +68,15 @@ func folder(t *testing.T, config map[string]string) string {
 
 type quiet struct{}
 
-func (quiet) Flush(string) int    { return 2 }
+func (quiet) Flush(string) int { return 2 }
+func (quiet) FlushMessage(mail.ID) int {
+	return 1
+}
+
+func (quiet) Suspensions() map[string]schedule.Suspension {
+	return map[string]schedule.Suspension{"y.test": {Until: time.Now().Add(20*time.Minute + 50*time.Second), Ready: 1}}
+}
+
 func (quiet) Forget(...mail.ID)   {}
 func (quiet) Stat() schedule.Stat { return schedule.Stat{Waiting: 3} }
 
@@ -77,7 +85,7 @@ func (quiet) Release(mail.ID, []int) error { return nil }
 func (quiet) Counts() outbound.Counts      { return outbound.Counts{DSNFailed: 2} }
 
 func (quiet) Explain(mail.ID) []outbound.Waiting {
-	return []outbound.Waiting{{Domain: "x.test", Recipients: []int{1, 2}, Attempts: 1, Reason: "evil \x1b[2J"}}
+	return []outbound.Waiting{{Domain: "x.test", Recipients: []int{1, 2}, Attempts: 1, Reason: "evil \x1b[2J", Host: "\x1bmx.test"}}
 }
 
 func (quiet) Destinations(int) []schedule.DestinationStat {
@@ -153,9 +161,14 @@ func TestQueueCommands(t *testing.T) {
 	stop := fill(t, dir)
 	look := func(note string) {
 		t.Helper()
+		// y.test is suspended, which only the daemon knows.
+		due, next := "now", "next in 10m"
+		if note == "" {
+			due, next = "in 20m", "its destination is suspended, next probe in 20m"
+		}
 		expect(t, 0, `ID +AGE +SIZE +FROM +TO +NEXT +TRIES +LAST REPLY\n`+
 			first+` +3h +\d+B +<one\\x9b@client.test> +b@x.test \+1 +in 10m +2 +451 4.7.1 \\x1b]0;owned\\x07 (again )+aga…\n`+
-			second+` +\d+s +\d+B +<> +d@y.test +now +0 +\n2 messages, \d+B\n`, note, "queue", "list", "-c", dir)
+			second+` +\d+s +\d+B +<> +d@y.test +`+due+` +0 +\n2 messages, \d+B\n`, note, "queue", "list", "-c", dir)
 		expect(t, 0, `no message\n`, note, "queue", "list", "-c", dir, "--domain", "z.test")
 		expect(t, 0, `(?s).*`+second+`.*\n1 message, \d+B\n`, note, "queue", "list", "-c", dir, "--sender", "<>")
 		expect(t, 0, `\{"id":"`+first+`","from":"one\\u009b@client.test".*"last":"451 4.7.1 \\u001b.*\}\n`, note,
@@ -163,7 +176,7 @@ func TestQueueCommands(t *testing.T) {
 		expect(t, 0, `id +`+first+`\nfrom +<one\\x9b@client.test>\nreceived +.*Z, 3h ago\nsize +\d+\nparameters  BODY=8BITMIME ENVID=x\\x1b\nrecipients\n`+
 			`  <a@x.test>  settled\n`+
 			`  <b@x.test>  pending, 2 attempts, next in 10m, NOTIFY=SUCCESS,DELAY\n      451 .*\n`+
-			`  <c@y.test>  pending, 2 attempts, next in 10m, ORCPT=rfc822;z@y.test\n      451 .*\n`+
+			`  <c@y.test>  pending, 2 attempts, `+next+`, ORCPT=rfc822;z@y.test\n      451 .*\n`+
 			`\nSubject: one\nX-Evil: \\x1b\[2J\\x9b31m\n\tfolded\n\n`, note, "queue", "show", "-c", dir, first)
 		expect(t, 0, `\{"id":"`+second+`".*"header":"Subject: two\\r\\n\\r\\n"\}\n`, note, "queue", "show", "-c", dir, "--json", second)
 		expect(t, 0, regexp.QuoteMeta(hostile), note, "queue", "cat", "-c", dir, first)
@@ -184,6 +197,14 @@ func TestQueueCommands(t *testing.T) {
 	expect(t, 0, `2 deliveries are due now\n`, "", "queue", "flush", "-c", dir)
 	expect(t, 0, `2 deliveries are due now\n`, "", "queue", "flush", "-c", dir, "x.test")
 	expect(t, 0, `\{"deliveries":2\}\n`, "", "queue", "flush", "-c", dir, "--json")
+	expect(t, 0, `1 delivery is due now\n`, "", "queue", "flush", "-c", dir, first)
+	expect(t, 1, ``, `tarishi: `+none+`: not in the queue\n`, "queue", "flush", "-c", dir, none)
+	for name, args := range map[string][]string{"cat": {"--help"}, "queue cat": {"queue", "--help"}} {
+		var help bytes.Buffer
+		if exit := run(args, &help, &help); exit != 0 || !strings.Contains(help.String(), name) {
+			t.Errorf("%q does not name %s:\n%s", args, name, help.String())
+		}
+	}
 	expect(t, 0, `2 deliveries are due now\n`, "", "--qunstick", "x.test", "-c", dir)
 	expect(t, 2, ``, `tarishi: invalid request: an empty domain.*\n`, "queue", "flush", "-c", dir, "")
 	expect(t, 2, ``, `tarishi: invalid request: --domain is empty\n`, "queue", "list", "-c", dir, "--domain", "")

@@ -9,9 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strconv"
+	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/vfs"
 )
 
 // Client is Commands over the control socket of a running daemon.
@@ -21,10 +24,28 @@ type Client struct {
 
 var _ Commands = (*Client)(nil)
 
-// Dial returns a Client of the daemon whose queue is in dir. ErrStopped: none
-// runs there.
+// startTime is how long Dial waits for a daemon that holds the queue and does not
+// answer: it reads the queue, or has just ended.
+const startTime = 10 * time.Second
+
+// Dial returns a Client of the daemon whose queue is in dir, for which it waits a
+// while if that is starting. ErrStopped: none runs there.
 func Dial(ctx context.Context, dir string) (*Client, error) {
 	first, err := dial(ctx, dir)
+	for end := time.Now().Add(startTime); errors.Is(err, ErrStopped); first, err = dial(ctx, dir) {
+		pid := vfs.OS{}.Holder(filepath.Join(dir, "lock"))
+		if pid == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("the daemon (pid %d) does not answer yet: it is starting, or stopping", pid)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +124,17 @@ func (c *Client) Flush(ctx context.Context, domain string) (int, error) {
 	}
 	var f flushed
 	err := c.ask(ctx, http.MethodPost, "/v1/queue/flush", q, &f)
+	return f.Deliveries, err
+}
+
+// FlushMessage implements Commands.
+func (c *Client) FlushMessage(ctx context.Context, id mail.ID) (int, error) {
+	path, err := message(id)
+	if err != nil {
+		return 0, err
+	}
+	var f flushed
+	err = c.ask(ctx, http.MethodPost, path+"/flush", nil, &f)
 	return f.Deliveries, err
 }
 

@@ -56,6 +56,8 @@ type Commands interface {
 	// Flush makes every waiting delivery to domain due now, "" meaning all, and
 	// returns how many there are.
 	Flush(ctx context.Context, domain string) (int, error)
+	// FlushMessage is Flush for the deliveries of one message.
+	FlushMessage(ctx context.Context, id mail.ID) (int, error)
 	// Remove takes a message out of the queue, durably. Nobody is told.
 	Remove(ctx context.Context, id mail.ID) error
 	// Hold keeps what is left of a message from being attempted until Release,
@@ -93,11 +95,13 @@ type Stat struct {
 }
 
 // Deliveries counts deliveries: a delivery is one message to one destination.
-// Waiting for their time, for a place, and running.
+// Waiting for their time, for a place, and running; and those that are due and whose
+// destination is suspended.
 type Deliveries struct {
-	Waiting int `json:"waiting"`
-	Ready   int `json:"ready"`
-	Running int `json:"running"`
+	Waiting   int `json:"waiting"`
+	Ready     int `json:"ready"`
+	Running   int `json:"running"`
+	Suspended int `json:"suspended,omitempty"`
 }
 
 // Destination counts what is pending for one domain. In Stat.Others Messages is a
@@ -141,10 +145,11 @@ type Recipient struct {
 	Index    int          `json:"index"` // in the envelope
 	Address  mail.Address `json:"address"`
 	Status   string       `json:"status"`
-	Held     bool         `json:"held,omitempty"`     // pending, and not to be tried until it is released
-	Attempts int          `json:"attempts,omitempty"` // that ended in a deferral
-	Next     time.Time    `json:"next,omitzero"`      // zero: at once
-	Last     string       `json:"last,omitempty"`     // the reply that deferred it last
+	Held     bool         `json:"held,omitempty"`           // pending, and not to be tried until it is released
+	Attempts int          `json:"attempts,omitempty"`       // that ended in a deferral
+	Next     time.Time    `json:"next,omitzero"`            // zero: at once
+	Probe    time.Time    `json:"suspended_until,omitzero"` // due, but its destination is suspended until then
+	Last     string       `json:"last,omitempty"`           // the reply that deferred it last
 	Notify   mail.Notify  `json:"notify,omitempty"`
 	ORCPT    string       `json:"orcpt,omitempty"`
 }

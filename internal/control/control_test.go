@@ -166,7 +166,7 @@ func TestStat(t *testing.T) {
 	both(t, threeRunning, func(t *testing.T, c Commands) {
 		got, err := c.Stat(t.Context(), 0)
 		want := &Stat{
-			Running: true, Messages: 3, Recipients: 5, Bytes: 72, Deliveries: &Deliveries{3, 2, 1}, DSNs: &DSNs{1, 2, 3}, Health: "ok",
+			Running: true, Messages: 3, Recipients: 5, Bytes: 72, Deliveries: &Deliveries{Waiting: 3, Ready: 1, Running: 1, Suspended: 1}, DSNs: &DSNs{1, 2, 3}, Health: "ok",
 		}
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)

@@ -48,6 +48,8 @@ type Delivery struct {
 	Attempts   int       `json:"attempts"`   // that ended in a deferral
 	Next       time.Time `json:"next,omitzero"`
 	Reason     string    `json:"reason"`
+	Host       string    `json:"host,omitempty"` // that is being tried, if the delivery runs
+	Last       string    `json:"last,omitempty"` // the reply that deferred it last
 }
 
 // Destinations implements Commands.
@@ -83,6 +85,12 @@ func (l *Local) Why(_ context.Context, id mail.ID) ([]Delivery, error) {
 		return nil, err
 	}
 	waiting := l.outbound.Explain(id)
+	last := map[int]string{}
+	if p, ok := l.queue.Find(id); ok {
+		for _, r := range p.Recipients {
+			last[r.Index] = r.Last
+		}
+	}
 	slices.SortFunc(waiting, func(a, b outbound.Waiting) int {
 		return cmp.Or(strings.Compare(a.Domain, b.Domain), slices.Compare(a.Recipients, b.Recipients))
 	})
@@ -102,7 +110,12 @@ func (l *Local) Why(_ context.Context, id mail.ID) ([]Delivery, error) {
 			}
 			held[key] = len(all)
 		}
-		d := Delivery{Domain: w.Domain, Recipients: w.Recipients, Attempts: w.Attempts, Reason: w.Reason}
+		d := Delivery{Domain: w.Domain, Recipients: w.Recipients, Attempts: w.Attempts, Reason: w.Reason, Host: w.Host}
+		for _, i := range w.Recipients {
+			if d.Last = last[i]; d.Last != "" {
+				break
+			}
+		}
 		if w.Next.Unix() > 0 { // else at once
 			d.Next = w.Next.UTC()
 		}

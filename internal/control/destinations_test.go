@@ -3,11 +3,14 @@ package control
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"tarishi/internal/queue"
+	"tarishi/internal/vfs"
 )
 
 func TestDestinations(t *testing.T) {
@@ -33,6 +36,69 @@ func TestDestinations(t *testing.T) {
 	})
 	c := serve(t, t.TempDir(), newMemory(t), &flushes{}).dial()
 	if _, err := c.Destinations(t.Context(), maxTop+1); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+}
+
+// An ID is never taken for a domain.
+func TestFlushMessage(t *testing.T) {
+	const id = "F47AC10B-58CC-4372-A567-0E02B2C3D479.1"
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		return newMemory(t, envelope(t, id, "s@x.test", "r@x.test")), &flushes{}
+	}, func(t *testing.T, c Commands) {
+		if n, err := c.FlushMessage(t.Context(), id); n != 2 || err != nil {
+			t.Error(n, err)
+		}
+		if _, err := c.Flush(t.Context(), id); !errors.Is(err, ErrInvalid) {
+			t.Error(err)
+		}
+		if _, err := c.FlushMessage(t.Context(), "B.1"); !errors.Is(err, ErrUnknown) {
+			t.Error(err)
+		}
+	})
+}
+
+// What is due and waits for a suspended destination says so.
+func TestSuspended(t *testing.T) {
+	both(t, func(t *testing.T) (Queue, Outbound) {
+		return newMemory(t, envelope(t, "A.1", "s@x.test", "r@x.test", "r@y.test")), &flushes{}
+	}, func(t *testing.T, c Commands) {
+		m, err := c.Show(t.Context(), "A.1")
+		if err != nil || !m.Recipients[0].Probe.IsZero() || !m.Recipients[1].Probe.Equal(born.Add(time.Hour)) {
+			t.Errorf("%+v, %v", m, err)
+		}
+		err = c.List(t.Context(), Filter{}, func(m *Message) error {
+			if !m.Recipients[0].Probe.IsZero() || !m.Recipients[1].Probe.Equal(born.Add(time.Hour)) {
+				t.Errorf("%+v", m)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A daemon that holds the queue and does not answer yet is waited for.
+func TestDialWhileItStarts(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := vfs.OS{}.Lock(filepath.Join(dir, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	found := make(chan error, 1)
+	go func() {
+		c, err := Dial(t.Context(), dir)
+		if err == nil {
+			_, err = c.Stat(t.Context(), 0)
+			c.Close()
+		}
+		found <- err
+	}()
+	time.Sleep(50 * time.Millisecond) // it has probably asked by now, in vain
+	serve(t, dir, newMemory(t), &flushes{})
+	if err := <-found; err != nil {
 		t.Error(err)
 	}
 }

@@ -32,6 +32,8 @@ type Queue interface {
 // Outbound delivers them; *outbound.Outbound is one.
 type Outbound interface {
 	Flush(domain string) int
+	FlushMessage(id mail.ID) int
+	Suspensions() map[string]schedule.Suspension
 	Forget(ids ...mail.ID)
 	Hold(id mail.ID, recipients []int) error
 	Release(id mail.ID, recipients []int) error
@@ -115,7 +117,7 @@ func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
 	s.Unreadable = unreadable.Messages
 	if l.outbound != nil {
 		s.Running = true
-		d := Deliveries(l.outbound.Stat())
+		d := l.deliveries()
 		n := l.outbound.Counts()
 		s.Deliveries, s.DSNs, s.Health = &d, &DSNs{Queued: n.DSN, Failed: n.DSNFailed, Double: n.Double}, "ok"
 		if err := cmp.Or(l.queue.Healthy(), unreadable.Err()); err != nil {
@@ -129,6 +131,38 @@ func (l *Local) Stat(ctx context.Context, top int) (*Stat, error) {
 		}
 	}
 	return s, nil
+}
+
+// deliveries counts those that are due and wait for a suspended destination apart
+// from those that are ready.
+func (l *Local) deliveries() Deliveries {
+	st := l.outbound.Stat()
+	d := Deliveries{Waiting: st.Waiting, Ready: st.Ready, Running: st.Running}
+	for _, s := range l.outbound.Suspensions() {
+		d.Suspended += s.Ready
+	}
+	d.Suspended = min(d.Suspended, d.Ready) // the one was counted before the other
+	d.Ready -= d.Suspended
+	return d
+}
+
+// suspensions are the suspended destinations, none where no daemon runs.
+func (l *Local) suspensions() map[string]schedule.Suspension {
+	if l.outbound == nil {
+		return nil
+	}
+	return l.outbound.Suspensions()
+}
+
+// note tells of the recipients that are due when the next probe of their
+// suspended destination is.
+func (m *Message) note(suspended map[string]schedule.Suspension) {
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if s, ok := suspended[r.Address.Host()]; ok && r.Status == Pending && r.Next.Before(s.Until) {
+			r.Probe = s.Until.UTC()
+		}
+	}
 }
 
 // walk calls fn with every message until it fails or ctx ends.
@@ -159,6 +193,7 @@ func (l *Local) List(ctx context.Context, f Filter, fn func(*Message) error) err
 		return err
 	}
 	left := f.Limit
+	suspended := l.suspensions()
 	pass := func(m *Message) error {
 		if err := fn(m); err != nil {
 			return err
@@ -172,7 +207,9 @@ func (l *Local) List(ctx context.Context, f Filter, fn func(*Message) error) err
 		if !match(p) {
 			return nil
 		}
-		return pass(describe(p))
+		m := describe(p)
+		m.note(suspended)
+		return pass(m)
 	})
 	if err == nil && f.Domain == "" && f.Sender == "" {
 		l.queue.WalkUnreadable(func(id mail.ID, reason string) bool {
@@ -240,6 +277,7 @@ func (l *Local) Show(_ context.Context, id mail.ID) (*Message, error) {
 	for i, r := range env.Recipients {
 		m.Recipients[i].Notify, m.Recipients[i].ORCPT = r.Notify, r.ORCPT
 	}
+	m.note(l.suspensions())
 	if m.Header, m.HeaderCut, err = header(c); err != nil {
 		return nil, known(err)
 	}
@@ -283,6 +321,9 @@ func (l *Local) Content(_ context.Context, id mail.ID) (io.ReadCloser, int64, er
 // Flush implements Commands.
 func (l *Local) Flush(_ context.Context, domain string) (int, error) {
 	if domain != "" {
+		if _, ok := mail.ID(domain).Key(); ok {
+			return 0, fmt.Errorf("%w: %s is a message's ID and no domain", ErrInvalid, domain)
+		}
 		host, err := canonical(domain)
 		if err != nil {
 			return 0, err
@@ -293,6 +334,14 @@ func (l *Local) Flush(_ context.Context, domain string) (int, error) {
 		return 0, ErrStopped
 	}
 	return l.outbound.Flush(domain), nil
+}
+
+// FlushMessage implements Commands.
+func (l *Local) FlushMessage(_ context.Context, id mail.ID) (int, error) {
+	if err := l.present(id); err != nil {
+		return 0, err
+	}
+	return l.outbound.FlushMessage(id), nil
 }
 
 // Remove implements Commands. What was removed is logged.

@@ -184,6 +184,15 @@ func (f *flushes) Flush(domain string) int {
 	return 7
 }
 
+func (f *flushes) FlushMessage(id mail.ID) int {
+	f.Flush(string(id))
+	return 2
+}
+
+func (f *flushes) Suspensions() map[string]schedule.Suspension {
+	return map[string]schedule.Suspension{"y.test": {Until: born.Add(time.Hour), Ready: 1}}
+}
+
 func (f *flushes) Stat() schedule.Stat { return schedule.Stat{Waiting: 3, Ready: 2, Running: 1} }
 
 func address(t *testing.T, s string) mail.Address {

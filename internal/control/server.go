@@ -68,6 +68,7 @@ func (s *Server) routes() {
 	s.route("DELETE /v1/queue/messages/{id}", s.remove)
 	s.route("GET /v1/queue/messages/{id}/content", s.content)
 	s.route("GET /v1/queue/messages/{id}/why", s.why)
+	s.route("POST /v1/queue/messages/{id}/flush", s.flushMessage)
 	s.route("POST /v1/queue/messages/{id}/hold", s.hold)
 	s.route("POST /v1/queue/messages/{id}/release", s.release)
 	s.route("GET /v1/destinations", s.destinations, "limit")
@@ -177,6 +178,11 @@ func (s *Server) stat(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) flush(w http.ResponseWriter, r *http.Request) {
 	n, err := s.commands.Flush(r.Context(), r.URL.Query().Get("domain"))
+	s.reply(w, r, flushed{n}, err)
+}
+
+func (s *Server) flushMessage(w http.ResponseWriter, r *http.Request) {
+	n, err := s.commands.FlushMessage(r.Context(), mail.ID(r.PathValue("id")))
 	s.reply(w, r, flushed{n}, err)
 }
 

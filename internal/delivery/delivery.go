@@ -130,6 +130,7 @@ type Job struct {
 	Domain   string         // canonical, or an address literal
 	Hops     []mail.NextHop // what get_mx gave, in this order; nil: ask the DNS
 	Settings Settings
+	Trying   func(host string) // called with the host of each try before it begins; nil: none
 }
 
 // Settings are what outbound.ini says for one destination beyond Options. What

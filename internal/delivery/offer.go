@@ -69,6 +69,9 @@ func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.
 func (o *offer) at(ctx context.Context, c place) (done bool, final *reply.Reply) {
 	o.tried++
 	o.res.at(c)
+	if o.job.Trying != nil {
+		o.job.Trying(o.res.Host)
+	}
 	env := o.job.Envelope
 	if len(o.open) < len(env.Recipients) {
 		some := *env

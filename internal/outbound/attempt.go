@@ -41,7 +41,8 @@ type attempt struct {
 	whole   []mail.Recipient // all of the message
 	ran     bool             // there was an attempt
 	force   atomic.Bool
-	spared  bool // see spare
+	spared  bool                   // see spare
+	host    atomic.Pointer[string] // that is being tried
 	policy  *policy
 	hops    []mail.NextHop // that get_mx gave
 	res     delivery.Result
@@ -103,6 +104,7 @@ func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
 	o.mu.Lock()
 	a.was, a.known = o.kept[u]
 	delete(o.kept, u)
+	o.running[u] = a
 	o.mu.Unlock()
 	a.hops = a.was.hops
 	if a.notes = a.was.notes; a.notes == nil {
@@ -138,6 +140,7 @@ func (a *attempt) end() {
 	left := a.remember(a.keeps(a.was.asked && !a.ran))
 	o.mu.Lock()
 	delete(o.recalls, a.unit)
+	delete(o.running, a.unit)
 	domain := a.unit.Domain()
 	for i, r := range a.later {
 		u := a.unit
@@ -244,7 +247,7 @@ func (a *attempt) try(whole context.Context) bool {
 // reply for all recipients if there is no way.
 func (a *attempt) send(ctx context.Context) *reply.Reply {
 	o, domain := a.o, a.unit.Domain()
-	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: a.hops}
+	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: a.hops, Trying: func(host string) { a.host.Store(&host) }}
 	if len(job.Hops) == 0 {
 		job.Hops = a.policy.Hosts
 	}
@@ -369,14 +372,23 @@ func (a *attempt) locate(plan *delivery.Plan) bool {
 func (a *attempt) put() {
 	a.moved = true
 	delete(a.o.recalls, a.unit)
+	delete(a.o.running, a.unit)
 	a.o.keepFor(a.unit, a.keeps(true))
 }
 
-// report tells the schedule how the destination fared.
+// report tells the schedule how the destination fared. That a site is suspended, or
+// not any more, is logged; a probe that fails is not.
 func (a *attempt) report(out schedule.Outcome) {
-	a.o.mu.Lock()
-	defer a.o.mu.Unlock()
-	a.o.schedule.Report(a.unit, out, a.o.o.Now())
+	o := a.o
+	o.mu.Lock()
+	site, change, until := o.schedule.Report(a.unit, out, o.o.Now())
+	o.mu.Unlock()
+	switch change {
+	case schedule.Suspended:
+		o.o.Log.Warn("destination suspended", zap.String("site", site), zap.String("domain", a.unit.Domain()), zap.Time("probe", until.UTC()), zap.String("error", out.Err))
+	case schedule.Resumed:
+		o.o.Log.Info("destination resumed", zap.String("site", site), zap.String("domain", a.unit.Domain()))
+	}
 }
 
 // expire gives up what could not be attempted until its lifetime was over.

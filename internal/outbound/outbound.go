@@ -164,6 +164,7 @@ type Outbound struct {
 	gathering gathering
 	warnings  warnings
 	recalls   map[*schedule.Unit]*smtpclient.Recall // of the attempts that run
+	running   map[*schedule.Unit]*attempt
 	// held are recipients that Hold was asked for, by message and index: with
 	// what is needed to schedule them again, or nil while their unit has not
 	// come up.
@@ -214,6 +215,7 @@ func New(o Options) *Outbound {
 		policies: map[[2]string]*policy{},
 		kept:     map[*schedule.Unit]kept{},
 		recalls:  map[*schedule.Unit]*smtpclient.Recall{},
+		running:  map[*schedule.Unit]*attempt{},
 		held:     map[mail.ID]map[int]*parked{},
 		flushed:  map[string]bool{},
 	}
@@ -250,6 +252,16 @@ func (o *Outbound) Flush(domain string) int {
 	case o.reload <- struct{}{}:
 	default:
 	}
+	o.signal()
+	return n
+}
+
+// FlushMessage is Flush for the deliveries of one message.
+func (o *Outbound) FlushMessage(id mail.ID) int {
+	o.mu.Lock()
+	n := o.schedule.FlushMessage(id, o.o.Now())
+	o.mu.Unlock()
+	o.o.Log.Info("message flushed", zap.String("uuid", string(id)), zap.Int("deliveries", n))
 	o.signal()
 	return n
 }

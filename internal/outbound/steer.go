@@ -196,6 +196,7 @@ type Waiting struct {
 	Attempts   int   // that ended in a deferral
 	Next       time.Time
 	Reason     string // in a few words
+	Host       string // that a running attempt is trying; "": none yet, or it does not run
 }
 
 // Explain tells what each delivery of a message waits for, in no order. Nothing
@@ -208,7 +209,12 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 	now := o.o.Now()
 	var all []Waiting
 	o.schedule.WalkOf(func(u *schedule.Unit) bool {
-		w := Waiting{u.Domain(), u.Recipients(), u.Attempts(), u.Next(), o.schedule.Why(u, now)}
+		w := Waiting{Domain: u.Domain(), Recipients: u.Recipients(), Attempts: u.Attempts(), Next: u.Next(), Reason: o.schedule.Why(u, now)}
+		if a := o.running[u]; a != nil {
+			if host := a.host.Load(); host != nil {
+				w.Host = *host
+			}
+		}
 		held := 0
 		for _, i := range w.Recipients {
 			if _, marked := o.held[id][i]; marked {
@@ -235,7 +241,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 	}
 	for i, v := range o.held[id] {
 		if v != nil {
-			all = append(all, Waiting{v.Domain, []int{i}, v.Attempts, v.Next, "held"})
+			all = append(all, Waiting{Domain: v.Domain, Recipients: []int{i}, Attempts: v.Attempts, Next: v.Next, Reason: "held"})
 		}
 	}
 	return all
@@ -247,6 +253,13 @@ func (o *Outbound) Destinations(limit int) []schedule.DestinationStat {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.schedule.Destinations(o.o.Now(), limit)
+}
+
+// Suspensions returns the domains whose site is suspended.
+func (o *Outbound) Suspensions() map[string]schedule.Suspension {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.schedule.Suspensions(o.o.Now())
 }
 
 // Overview returns what is known of limit domains, the oldest and the largest,

@@ -64,6 +64,9 @@ func TestSuspendedDestinationBurnsNoAttempts(t *testing.T) {
 		if d := r.out.Destinations(5); len(d) != 1 || d[0].Domain != "a.test" || d[0].SuspendedUntil.IsZero() || d[0].LastError == "" {
 			t.Fatalf("%+v", d)
 		}
+		if s := r.out.Suspensions(); len(s) != 1 || s["a.test"].Ready != 1 || s["a.test"].Until.Sub(time.Now()) != 32*time.Second {
+			t.Fatalf("%+v", s)
+		}
 		r.pass(31 * time.Second)
 		r.wantSent()
 		r.pass(time.Second) // half of the first interval
@@ -76,6 +79,50 @@ func TestSuspendedDestinationBurnsNoAttempts(t *testing.T) {
 		}
 		r.pass(64 * time.Second)
 		r.wantIdle()
+	})
+}
+
+// TestSuspensionIsLogged: once when it begins and once when it ends.
+func TestSuspensionIsLogged(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.wire.set(refused)
+		r.start()
+		r.send("one@a.test")
+		r.pass(3 * time.Minute) // and probes
+		r.wire.set(byName)
+		r.pass(time.Hour)
+		var got []string
+		for _, e := range r.logs.All() {
+			if f := e.ContextMap(); strings.HasPrefix(e.Message, "destination ") {
+				got = append(got, fmt.Sprint(e.Level, " ", e.Message, " ", f["site"]))
+			}
+		}
+		if want := "[warn destination suspended a.test info destination resumed a.test]"; fmt.Sprint(got) != want {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}
+
+// TestWhyNamesTheHost: a delivery that runs tells with which host.
+func TestWhyNamesTheHost(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		proceed := make(chan struct{})
+		r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
+			<-proceed
+			return byName(ctx, s)
+		})
+		r.start()
+		env := r.send("one@a.test")
+		why := r.out.Explain(env.ID)
+		if len(why) != 1 || why[0].Reason != "running" || why[0].Host != "a.test" {
+			t.Errorf("%+v", why)
+		}
+		close(proceed)
+		r.pass(time.Second)
+		r.wantIdle()
+		if n := len(r.out.running); n != 0 {
+			t.Errorf("%d attempts are remembered", n)
+		}
 	})
 }
 

@@ -456,6 +456,35 @@ func (s *Schedule) Flush(domain string, now time.Time) int {
 	return n
 }
 
+// FlushMessage is Flush for the units of one message. Those that wait for a
+// suspended site count, too.
+func (s *Schedule) FlushMessage(id mail.ID, now time.Time) int {
+	at := now.UnixNano()
+	n, probe := 0, []*site{}
+	s.WalkOf(func(u *Unit) bool {
+		t := u.dest.site
+		late := t != nil && t.until > at
+		if late && !slices.Contains(probe, t) {
+			probe = append(probe, t)
+		}
+		switch {
+		case u.state == waiting:
+			u.next = min(u.next, at)
+			n++
+		case u.state == ready && late:
+			n++
+		}
+		return true
+	}, id)
+	for _, t := range probe {
+		t.until = at
+		s.offer(t, at)
+	}
+	s.waiting.order()
+	s.promote(at)
+	return n
+}
+
 // Next returns when Due or Expire has something to hand out: now if one would
 // at once, else the earliest time at which one may. ok is false when only the
 // end of a running unit or an Add can change anything.

@@ -279,13 +279,36 @@ type Outcome struct {
 	Err       string // the last reply or error, unless all went well
 }
 
+// Change is what a report changes for a site.
+type Change uint8
+
+// The changes of a site.
+const (
+	Same Change = iota
+	Suspended
+	Resumed
+)
+
 // Report notes what became of a running unit's attempt. It comes before Done or
-// Defer. An attempt that says nothing about the destination is not reported.
-func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) {
-	t, at := u.dest.site, now.UnixNano()
+// Defer. An attempt that says nothing about the destination is not reported. It
+// returns what that changes for which site, and when a suspended one is probed.
+func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) (site string, change Change, probe time.Time) {
+	t := u.dest.site
 	if !u.Running() || u.flags&(expired|late) != 0 {
-		return
+		return "", Same, time.Time{}
 	}
+	was := t.until != 0
+	s.report(t, u, o, now.UnixNano())
+	switch is := t.until != 0; {
+	case is && !was:
+		return t.name, Suspended, time.Unix(0, t.until)
+	case was && !is:
+		return t.name, Resumed, time.Time{}
+	}
+	return t.name, Same, time.Time{}
+}
+
+func (s *Schedule) report(t *site, u *Unit, o Outcome, at int64) {
 	if o.Err != "" {
 		t.lastError = o.Err
 	}
@@ -326,6 +349,30 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) {
 		s.suspend(t, at)
 	}
 	s.offer(t, at)
+}
+
+// Suspension is what is known of a domain whose site is suspended.
+type Suspension struct {
+	Until time.Time // the next probe
+	Ready int       // units that wait for it
+}
+
+// Suspensions returns the suspended domains, by name. Of domains that go several
+// ways it has those with all ways together, and the earliest probe.
+func (s *Schedule) Suspensions(now time.Time) map[string]Suspension {
+	all := map[string]Suspension{}
+	for _, d := range s.domains {
+		if d.site == nil || d.site.until <= now.UnixNano() {
+			continue
+		}
+		old, there := all[d.name]
+		v := Suspension{time.Unix(0, d.site.until), int(d.ready) + old.Ready}
+		if there && old.Until.Before(v.Until) {
+			v.Until = old.Until
+		}
+		all[d.name] = v
+	}
+	return all
 }
 
 // LastError returns what was last reported of a running unit's site; "": nothing.

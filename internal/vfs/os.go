@@ -212,6 +212,34 @@ func (l *locks) Renew() error {
 	return nil
 }
 
+// Holder returns the id of the process that holds a lock file, 0 if none does. It
+// does not touch the lock: to try it could keep another process from taking it.
+func (OS) Holder(name string) (pid int) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return 0
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	// The number of the device may be another one there than for stat.
+	held, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(held)) {
+		f := strings.Fields(line)
+		if len(f) < 6 || f[1] != "FLOCK" || !strings.HasSuffix(f[5], fmt.Sprintf(":%d", st.Ino)) {
+			continue
+		}
+		if pid = holder(name); pid > 0 && syscall.Kill(pid, 0) != syscall.ESRCH {
+			return pid
+		}
+	}
+	return 0
+}
+
 // holder returns the process id in a lock file, 0 if there is none.
 func holder(name string) int {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
