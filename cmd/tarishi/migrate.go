@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"tarishi/internal/migrate"
 	"tarishi/internal/server"
 )
 
@@ -13,6 +14,7 @@ type queueImportCmd struct {
 	instance
 	Dir    string `arg:"" placeholder:"DIR" help:"Haraka's queue folder. Haraka must not run."`
 	DryRun bool   `help:"Only read the files and say what would be done."`
+	Hold   bool   `help:"Hold the messages: nothing is attempted until 'queue release'."`
 }
 
 // Run imports Haraka's queue.
@@ -23,7 +25,7 @@ func (c *queueImportCmd) Run(s streams) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	r, err := server.ImportHaraka(ctx, cfg, c.Dir, c.DryRun, s.err)
+	r, err := server.ImportHaraka(ctx, cfg, c.Dir, migrate.ImportOptions{DryRun: c.DryRun, Hold: c.Hold}, s.err)
 	if r == nil || err != nil && r.Messages == 0 {
 		return err
 	}
@@ -34,6 +36,9 @@ func (c *queueImportCmd) Run(s streams) error {
 		fmt.Fprintf(s.err, "failed %s: %v\n", p.Name, p.Err)
 	}
 	did := "imported"
+	if c.Hold {
+		did = "imported and held"
+	}
 	if c.DryRun {
 		did = "would import"
 	}

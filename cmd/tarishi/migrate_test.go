@@ -30,7 +30,7 @@ func TestQueueImportExport(t *testing.T) {
 	}{
 		{[]string{"import", "-c", instance, old, "--dry-run"}, exitFailure, "would import 1 file, skipped 1, failed 1", "failed 1_1_0_1_aaaaaa_1_h: "},
 		{[]string{"export", "-c", instance, "--haraka", out}, exitFailure, "", "queue"}, // there is none
-		{[]string{"import", "-c", instance, old}, exitFailure, "imported 1 file, skipped 1, failed 1", "skipped notes.txt: "},
+		{[]string{"import", "-c", instance, old, "--hold"}, exitFailure, "imported and held 1 file, skipped 1, failed 1", "skipped notes.txt: "},
 		{[]string{"import", "-c", instance, old, "--dry-run"}, exitFailure, "would import 0 files, skipped 1, failed 1", ""},
 		{[]string{"import", "-c", instance, filepath.Join(old, "nowhere")}, exitFailure, "", "no such file"},
 		{[]string{"export", "-c", instance, "--haraka", out}, exitOK, "wrote 1 file to " + out + ", skipped 0, failed 0; the queue is unchanged", ""},

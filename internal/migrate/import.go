@@ -20,6 +20,7 @@ type Queue interface {
 	Find(id mail.ID) (mail.Pending, bool)
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
+	Hold(id mail.ID, recipients []int) error
 	Remove(id mail.ID) error
 	Sync() error
 }
@@ -27,6 +28,7 @@ type Queue interface {
 // ImportOptions is how Import works. The zero value is the usual way.
 type ImportOptions struct {
 	DryRun bool             // only read the files; the queue may be nil
+	Hold   bool             // nothing of it is to be attempted until it is released
 	Own    bool             // the folder is the queue's own: there are other files, which are none of Import's business
 	FS     vfs.FS           // nil: the real one
 	Now    func() time.Time // nil: time.Now
@@ -249,7 +251,11 @@ func (i *importer) put(f *file) error {
 			return err
 		}
 	}
-	if err := i.schedule(f, name, m); err != nil {
+	err = i.schedule(f, name, m)
+	if err == nil && i.o.Hold {
+		err = i.q.Hold(f.id, nil)
+	}
+	if err != nil {
 		return i.takeBack(&file{id: f.id, known: f.known, err: err})
 	}
 	return nil

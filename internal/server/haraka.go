@@ -41,11 +41,11 @@ func (s *Server) adopt(ctx context.Context) {
 }
 
 // ImportHaraka imports the files of Haraka's queue folder dir into the queue of
-// a daemon that does not run. A dry run only reads them, whoever runs. Errors
-// of the queue go to stderr.
-func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, dryRun bool, stderr io.Writer) (*migrate.Report, error) {
-	o := migrate.ImportOptions{DryRun: dryRun, Own: sameFolder(dir, cfg.QueueDir)}
-	if dryRun {
+// a daemon that does not run; o.Own is found out. A dry run only reads them, whoever
+// runs. Errors of the queue go to stderr.
+func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, o migrate.ImportOptions, stderr io.Writer) (*migrate.Report, error) {
+	o.Own = sameFolder(dir, cfg.QueueDir)
+	if o.DryRun {
 		return migrate.Import(ctx, nil, dir, o)
 	}
 	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {

@@ -13,8 +13,11 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/dnstest"
+	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/migrate"
 	"tarishi/internal/qfile"
+	"tarishi/internal/queue"
 	"tarishi/internal/smtptest"
 )
 
@@ -129,11 +132,11 @@ func TestAdopt(t *testing.T) {
 func TestMoveThereAndBack(t *testing.T) {
 	to := smtptest.New(t)
 	cfg, dir := haraka(t, to, "old")
-	r, err := ImportHaraka(t.Context(), cfg, dir, true, os.Stderr)
+	r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{DryRun: true}, os.Stderr)
 	if err != nil || r.Messages != 6 || len(r.Failed) != 1 {
 		t.Fatalf("dry run: %+v, %v", r, err)
 	}
-	if r, err = ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err != nil || r.Messages != 6 || len(r.Failed) != 1 {
+	if r, err = ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err != nil || r.Messages != 6 || len(r.Failed) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	out := filepath.Join(t.TempDir(), "haraka")
@@ -152,7 +155,7 @@ func TestMoveThereAndBack(t *testing.T) {
 	stop := run(t, cfg)
 	defer stop()
 	waitFor(t, to)
-	if _, err := ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
+	if _, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
 		t.Error("imported beside a daemon:", err)
 	}
 	if _, err := ExportHaraka(t.Context(), cfg, filepath.Join(out, "more"), os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
@@ -173,23 +176,52 @@ func TestImportAsRoot(t *testing.T) {
 	if err := os.Chown(lock, other, other); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
+	if r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if r, err := ImportHaraka(t.Context(), cfg, dir, true, os.Stderr); err != nil || r.Messages != 6 {
+	if r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{DryRun: true}, os.Stderr); err != nil || r.Messages != 6 {
 		t.Errorf("dry run: %+v, %v", r, err)
 	}
 	// Before any daemon has run it is the folder that tells.
 	if err := errors.Join(os.Remove(lock), os.Chown(cfg.QueueDir, other, other)); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
+	if r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if err := os.Chown(cfg.QueueDir, 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := ImportHaraka(t.Context(), cfg, dir, false, os.Stderr); err != nil || r.Messages != 6 {
+	if r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err != nil || r.Messages != 6 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestImportHeld: what is imported with Hold waits, with its schedule, until it is
+// released.
+func TestImportHeld(t *testing.T) {
+	cfg, dir := haraka(t, smtptest.New(t), "old")
+	r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{Hold: true}, os.Stderr)
+	if err != nil || r.Messages != 6 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	q, err := queue.OpenReadOnly(queue.Options{Dir: cfg.QueueDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	messages, attempts := 0, 0
+	q.Walk(func(p mail.Pending) bool {
+		messages++
+		for _, r := range p.Recipients {
+			attempts += r.Attempts
+			if !r.Held {
+				t.Errorf("%s: recipient %d is not held", p.ID, r.Index)
+			}
+		}
+		return true
+	})
+	if messages != 6 || attempts == 0 {
+		t.Errorf("%d messages, %d attempts", messages, attempts)
 	}
 }
