@@ -6,7 +6,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"tarishi/internal/migrate"
 	"tarishi/internal/server"
 )
 
@@ -25,7 +24,7 @@ func (c *queueImportCmd) Run(s streams) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	r, err := server.ImportHaraka(ctx, cfg, c.Dir, migrate.ImportOptions{DryRun: c.DryRun, Hold: c.Hold}, s.err)
+	r, err := server.ImportHaraka(ctx, cfg, c.Dir, server.ImportOptions{DryRun: c.DryRun, Hold: c.Hold}, s.err)
 	if r == nil || err != nil && r.Messages == 0 {
 		return err
 	}

@@ -40,11 +40,17 @@ func (s *Server) adopt(ctx context.Context) {
 	}
 }
 
+// ImportOptions is how ImportHaraka works.
+type ImportOptions struct {
+	DryRun bool // only read the files
+	Hold   bool // nothing of it is to be attempted until it is released
+}
+
 // ImportHaraka imports the files of Haraka's queue folder dir into the queue of
-// a daemon that does not run; o.Own is found out. A dry run only reads them, whoever
-// runs. Errors of the queue go to stderr.
-func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, o migrate.ImportOptions, stderr io.Writer) (*migrate.Report, error) {
-	o.Own = sameFolder(dir, cfg.QueueDir)
+// a daemon that does not run. A dry run only reads them, whoever runs. Errors of the
+// queue go to stderr.
+func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, how ImportOptions, stderr io.Writer) (*migrate.Report, error) {
+	o := migrate.ImportOptions{DryRun: how.DryRun, Hold: how.Hold, Own: sameFolder(dir, cfg.QueueDir)}
 	if o.DryRun {
 		return migrate.Import(ctx, nil, dir, o)
 	}

@@ -15,7 +15,6 @@ import (
 	"tarishi/internal/dnstest"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
-	"tarishi/internal/migrate"
 	"tarishi/internal/qfile"
 	"tarishi/internal/queue"
 	"tarishi/internal/smtptest"
@@ -132,11 +131,11 @@ func TestAdopt(t *testing.T) {
 func TestMoveThereAndBack(t *testing.T) {
 	to := smtptest.New(t)
 	cfg, dir := haraka(t, to, "old")
-	r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{DryRun: true}, os.Stderr)
+	r, err := ImportHaraka(t.Context(), cfg, dir, ImportOptions{DryRun: true}, os.Stderr)
 	if err != nil || r.Messages != 6 || len(r.Failed) != 1 {
 		t.Fatalf("dry run: %+v, %v", r, err)
 	}
-	if r, err = ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err != nil || r.Messages != 6 || len(r.Failed) != 1 {
+	if r, err = ImportHaraka(t.Context(), cfg, dir, ImportOptions{}, os.Stderr); err != nil || r.Messages != 6 || len(r.Failed) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	out := filepath.Join(t.TempDir(), "haraka")
@@ -155,7 +154,7 @@ func TestMoveThereAndBack(t *testing.T) {
 	stop := run(t, cfg)
 	defer stop()
 	waitFor(t, to)
-	if _, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
+	if _, err := ImportHaraka(t.Context(), cfg, dir, ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
 		t.Error("imported beside a daemon:", err)
 	}
 	if _, err := ExportHaraka(t.Context(), cfg, filepath.Join(out, "more"), os.Stderr); err == nil || !strings.Contains(err.Error(), "in use by another tarishi") {
@@ -176,23 +175,23 @@ func TestImportAsRoot(t *testing.T) {
 	if err := os.Chown(lock, other, other); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
+	if r, err := ImportHaraka(t.Context(), cfg, dir, ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{DryRun: true}, os.Stderr); err != nil || r.Messages != 6 {
+	if r, err := ImportHaraka(t.Context(), cfg, dir, ImportOptions{DryRun: true}, os.Stderr); err != nil || r.Messages != 6 {
 		t.Errorf("dry run: %+v, %v", r, err)
 	}
 	// Before any daemon has run it is the folder that tells.
 	if err := errors.Join(os.Remove(lock), os.Chown(cfg.QueueDir, other, other)); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
+	if r, err := ImportHaraka(t.Context(), cfg, dir, ImportOptions{}, os.Stderr); err == nil || !strings.Contains(err.Error(), "belongs to uid 65533") {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if err := os.Chown(cfg.QueueDir, 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{}, os.Stderr); err != nil || r.Messages != 6 {
+	if r, err := ImportHaraka(t.Context(), cfg, dir, ImportOptions{}, os.Stderr); err != nil || r.Messages != 6 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -201,7 +200,7 @@ func TestImportAsRoot(t *testing.T) {
 // released.
 func TestImportHeld(t *testing.T) {
 	cfg, dir := haraka(t, smtptest.New(t), "old")
-	r, err := ImportHaraka(t.Context(), cfg, dir, migrate.ImportOptions{Hold: true}, os.Stderr)
+	r, err := ImportHaraka(t.Context(), cfg, dir, ImportOptions{Hold: true}, os.Stderr)
 	if err != nil || r.Messages != 6 {
 		t.Fatalf("%+v, %v", r, err)
 	}
