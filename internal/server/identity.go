@@ -127,15 +127,24 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// assume makes the whole process run as id, for good. Only root can change to
-// another user; a process that is that user already has nothing to do.
-func (id *identity) assume() error {
-	if id.uid == os.Geteuid() && id.gid == os.Getegid() && id.uid != 0 {
-		return nil
-	}
-	if os.Geteuid() != 0 {
+// assumed reports whether the process runs as id already.
+func (id *identity) assumed() bool {
+	return id.uid == os.Geteuid() && id.gid == os.Getegid() && id.uid != 0
+}
+
+// possible fails if the process cannot change to id: only root can.
+func (id *identity) possible() error {
+	if id != nil && !id.assumed() && os.Geteuid() != 0 {
 		return fmt.Errorf("config/smtp.ini: user and group: only root can change to %s (uid %d, gid %d), and this is started by %s",
 			id.name, id.uid, id.gid, userName(os.Geteuid()))
+	}
+	return nil
+}
+
+// assume makes the whole process run as id, for good.
+func (id *identity) assume() error {
+	if id.assumed() {
+		return nil
 	}
 	// In this order: who is not root any more can change nothing. Each of them is
 	// for all threads.
