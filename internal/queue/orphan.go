@@ -60,6 +60,15 @@ func (q *Queue) keepOrphans(o *orphans, name, reason string) error {
 	return q.spool.Preserve(name, reason, bytes.NewReader(o.text.Bytes()))
 }
 
+// keepSettled is keepOrphans for a message that goes to corrupt/.
+func (q *Queue) keepSettled(id mail.ID, settled []int, cause error) error {
+	var o orphans
+	if len(settled) > 0 {
+		o.add(id, settled)
+	}
+	return q.keepOrphans(&o, string(id)+"."+extSettled, cause.Error())
+}
+
 // settledOf returns the recipients of an entry, which may be partial, that are
 // known to be settled.
 func (e *entry) settledOf() (settled []int) {
@@ -124,7 +133,9 @@ func (s settlements) read(r io.Reader) error {
 
 // orphaned keeps what a record says of recipients of a message that was lost.
 func (r *recovery) orphaned(id mail.ID, recipients []int) {
-	if r.damaged || r.files[id] != nil {
+	if l := r.files[id]; l != nil {
+		l.settled = append(l.settled, recipients...)
+	} else if r.damaged {
 		r.orphans.add(id, recipients)
 	}
 }

@@ -28,9 +28,10 @@ type recovery struct {
 }
 
 type leftover struct {
-	bad  error // why it is no message
-	done bool  // the journal says that it is finished
-	new  bool  // all there is is a content that nobody had promised to keep
+	bad     error // why it is no message
+	done    bool  // the journal says that it is finished
+	settled []int // recipients of which it says so
+	new     bool  // all there is is a content that nobody had promised to keep
 }
 
 // recover fills the index. The names in the spool are listed first; the journal,
@@ -142,7 +143,7 @@ func (r *recovery) done(id mail.ID, k key, e *entry) {
 	if l != nil {
 		l.done = true
 	}
-	if e == nil {
+	if e == nil && l == nil {
 		r.orphaned(id, nil)
 	}
 }
@@ -307,6 +308,9 @@ func (r *recovery) settle(found journal.Recovery) {
 			continue
 		}
 		r.moved++
+		if err := q.keepSettled(id, l.settled, l.bad); err != nil {
+			q.log.Error("queue: settled recipients are not preserved", zap.String("uuid", string(id)), zap.Error(err))
+		}
 		if err := q.quarantine(id, l.bad); err != nil {
 			q.log.Error("queue: files stay", zap.String("uuid", string(id)), zap.Error(err))
 		}

@@ -643,12 +643,8 @@ func (q *Queue) condemn(id mail.ID, at entry, cause error) error {
 			return err
 		}
 	}
-	if settled := at.settledOf(); len(settled) > 0 {
-		var o orphans
-		o.add(id, settled)
-		if err := q.keepOrphans(&o, string(id)+"."+extSettled, cause.Error()); err != nil {
-			return err
-		}
+	if err := q.keepSettled(id, at.settledOf(), cause); err != nil {
+		return err
 	}
 	if err := q.quarantine(id, cause); err != nil {
 		return err

@@ -312,13 +312,14 @@ func TestJournalGoesAway(t *testing.T) {
 // TestQueueGoesAway removes or moves everything, the lock included, while the queue is
 // open: it goes on by itself as soon as its folder is there, and never in another.
 func TestQueueGoesAway(t *testing.T) {
-	now := time.Now()
+	var passed atomic.Int64 // seconds
+	began := time.Now()
 	dir := filepath.Join(t.TempDir(), "queue")
-	q := open(t, Options{Dir: dir, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
+	q := open(t, Options{Dir: dir, SegmentSize: 64 << 10, Now: func() time.Time { return began.Add(time.Duration(passed.Load()) * time.Second) }})
 	works := func(want bool) {
 		t.Helper()
 		for range 4 {
-			now = now.Add(time.Second)
+			passed.Add(1)
 			q.maintain(t.Context())
 		}
 		err := q.Healthy()
