@@ -22,6 +22,7 @@ import (
 	"tarishi/internal/reply"
 	"tarishi/internal/route"
 	"tarishi/internal/schedule"
+	"tarishi/internal/smtpclient"
 )
 
 // attempt is one attempt at one delivery. Recipients are named by their
@@ -43,6 +44,7 @@ type attempt struct {
 	force   atomic.Bool
 	spared  bool                   // see spare
 	host    atomic.Pointer[string] // that is being tried
+	early   *smtpclient.Recall     // ends it early; guarded by Outbound.mu
 	policy  *policy
 	hops    []mail.NextHop // that get_mx gave
 	res     delivery.Result
@@ -139,7 +141,6 @@ func (a *attempt) end() {
 	a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: now}) // interrupted
 	left := a.remember(a.keeps(a.was.asked && !a.ran))
 	o.mu.Lock()
-	delete(o.recalls, a.unit)
 	delete(o.running, a.unit)
 	domain := a.unit.Domain()
 	for i, r := range a.later {
@@ -371,7 +372,6 @@ func (a *attempt) locate(plan *delivery.Plan) bool {
 // made. The caller holds o.mu, and the schedule has the unit.
 func (a *attempt) put() {
 	a.moved = true
-	delete(a.o.recalls, a.unit)
 	delete(a.o.running, a.unit)
 	a.o.keepFor(a.unit, a.keeps(true))
 }

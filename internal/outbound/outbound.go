@@ -44,7 +44,6 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/schedule"
-	"tarishi/internal/smtpclient"
 )
 
 // Queue is where messages live; *queue.Queue is one.
@@ -163,7 +162,6 @@ type Outbound struct {
 	// gathering has the recipients that failed and whose report waits.
 	gathering gathering
 	warnings  warnings
-	recalls   map[*schedule.Unit]*smtpclient.Recall // of the attempts that run
 	running   map[*schedule.Unit]*attempt
 	// held are recipients that Hold was asked for, by message and index: with
 	// what is needed to schedule them again, or nil while their unit has not
@@ -214,7 +212,6 @@ func New(o Options) *Outbound {
 		reload:   make(chan struct{}, 1),
 		policies: map[[2]string]*policy{},
 		kept:     map[*schedule.Unit]kept{},
-		recalls:  map[*schedule.Unit]*smtpclient.Recall{},
 		running:  map[*schedule.Unit]*attempt{},
 		held:     map[mail.ID]map[int]*parked{},
 		flushed:  map[string]bool{},

@@ -26,17 +26,21 @@ func (a *attempt) recallable(ctx context.Context) (sending context.Context, done
 	sending, r, done := smtpclient.WithRecall(ctx)
 	a.o.mu.Lock()
 	defer a.o.mu.Unlock()
-	a.o.recalls[a.unit] = r
+	a.early = r
 	return sending, done
 }
 
 // recall ends attempts that have to end. The caller holds o.mu.
 func (o *Outbound) recall(now time.Time) {
 	for _, c := range o.schedule.Recall(now) {
-		if r := o.recalls[c.Unit]; r != nil && c.Overdue {
-			r.End(errOverdue)
-		} else if r != nil {
-			r.End(errYield)
+		a := o.running[c.Unit]
+		if a == nil || a.early == nil {
+			continue
+		}
+		if c.Overdue {
+			a.early.End(errOverdue)
+		} else {
+			a.early.End(errYield)
 		}
 	}
 }
