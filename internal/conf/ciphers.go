@@ -47,20 +47,62 @@ func cipherSuite(name string) (uint16, bool) {
 	return 0, false
 }
 
-// parseCiphers reads suites separated by colons, commas or blanks. What cannot
-// be honoured is returned by name.
-func parseCiphers(values []string) (ids []uint16, unknown []string) {
+// never are classes of suites, in OpenSSL's words, of which this server has none
+// or offers none by itself: to exclude them is to say nothing.
+var never = strings.Fields(`aNULL eNULL NULL COMPLEMENTOFALL EXP EXPORT EXPORT40 EXPORT56 LOW MEDIUM DES 3DES RC2 RC4 MD5 IDEA SEED
+	CAMELLIA CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 GOST AESCCM AESCCM8 PSK kPSK aPSK SRP SSLv2 SSLv3 DSS aDSS DH kDH aDH kDHE
+	DHE EDH kEDH kDHr kDHd ADH AECDH aECDH kECDH ECDH kFZA aFZA eFZA KRB5 kKRB5 aKRB5 GOST94 kGOST`)
+
+// always are the words for what the library offers by itself.
+var always = []string{"HIGH", "DEFAULT", "ALL"}
+
+func holds(list []string, word string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, word) })
+}
+
+// parseCiphers reads suites separated by colons, commas or blanks; !NAME and -NAME
+// exclude one. What has no meaning here is returned by name in unknown; wider are
+// the words among them without which more would be offered than was asked for.
+func parseCiphers(values []string) (ids []uint16, unknown, wider []string) {
+	var chosen []string // that may be all that is wanted
+	exclude := map[uint16]bool{}
 	for _, v := range values {
 		for _, name := range strings.FieldsFunc(v, func(c rune) bool { return c == ':' || c == ',' || isBlank(c) }) {
-			switch id, ok := cipherSuite(name); {
-			case !ok:
+			word := strings.TrimLeft(name, "!-+")
+			id, known := cipherSuite(word)
+			switch excluded := name[0] == '!' || name[0] == '-'; {
+			case known && excluded:
+				exclude[id] = true
+			case known:
+				if !slices.Contains(ids, id) {
+					ids = append(ids, id)
+				}
+			case excluded && !holds(never, word) && !strings.Contains(word, "-"): // a suite of that name there is none
+				wider = append(wider, name)
 				unknown = append(unknown, name)
-			case !slices.Contains(ids, id):
-				ids = append(ids, id)
+			default:
+				if !excluded && name[0] != '+' && name[0] != '@' && !holds(always, word) {
+					chosen = append(chosen, name)
+				}
+				unknown = append(unknown, name)
 			}
 		}
 	}
-	return ids, unknown
+	named := len(ids) > 0
+	ids = slices.DeleteFunc(ids, func(id uint16) bool { return exclude[id] })
+	switch {
+	case len(ids) > 0:
+	case named: // and all of them excluded
+		wider = append(wider, values...)
+	default:
+		wider = append(wider, chosen...)
+		for _, s := range tls.CipherSuites() { // of which the library chooses
+			if exclude[s.ID] {
+				wider = append(wider, "!"+s.Name)
+			}
+		}
+	}
+	return ids, unknown, wider
 }
 
 // ciphers is a list of cipher suites for TLS 1.2 and before; none is the
@@ -69,7 +111,7 @@ func ciphers(p *[]uint16) field {
 	return field{
 		list: true,
 		set: func(values []string) error {
-			*p, _ = parseCiphers(values)
+			*p, _, _ = parseCiphers(values)
 			return nil
 		},
 		text: func() []string {
@@ -85,25 +127,29 @@ func ciphers(p *[]uint16) field {
 	}
 }
 
-// cipherNames warns of the names in k that ciphers passes over.
+// cipherNames warns of the names in k that ciphers passes over. That more is
+// offered than k asks for is an error.
 func (l *loader) cipherNames(file, section string, k *iniKey) {
 	if k == nil {
 		return
 	}
-	ids, unknown := parseCiphers(k.values)
-	if len(unknown) == 0 {
+	ids, names, wider := parseCiphers(k.values)
+	text, end, warning := "cannot be chosen here: ", "", len(wider) == 0
+	switch {
+	case !warning:
+		names, text, end = wider, "cannot be honoured: ", "; name the suites of TLS 1.2 that may be used"
+	case len(names) == 0:
 		return
+	case len(ids) == 0:
+		end = "; the TLS library chooses"
 	}
 	const most = 8
-	for i, name := range unknown {
-		unknown[i] = excerpt(name)
+	for i, name := range names {
+		names[i] = excerpt(name)
 	}
-	text := "cannot be chosen here: " + strings.Join(unknown[:min(len(unknown), most)], ", ")
-	if n := len(unknown) - most; n > 0 {
+	text += strings.Join(names[:min(len(names), most)], ", ")
+	if n := len(names) - most; n > 0 {
 		text += fmt.Sprintf(" and %d more", n)
 	}
-	if len(ids) == 0 {
-		text += "; the TLS library chooses"
-	}
-	l.add(Problem{File: place(file), Line: k.line, Section: shown(section), Key: k.name, Text: text, Warning: true})
+	l.add(Problem{File: place(file), Line: k.line, Section: shown(section), Key: k.name, Text: text + end, Warning: warning})
 }

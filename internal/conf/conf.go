@@ -126,6 +126,7 @@ type Log struct {
 type TLS struct {
 	Key, Cert       []string // pairs by position; empty: there is no certificate
 	MinVersion      uint16   // as in crypto/tls
+	Ciphers         []uint16 // suites of TLS 1.2 and before; empty: the library's choice
 	NoSTARTTLSPorts []int
 	NoTLSHosts      []netip.Prefix // clients to which STARTTLS is not offered
 	Explicit        bool           // a pair is configured, or the default files exist
@@ -143,6 +144,9 @@ type TLSOutbound struct {
 	CA            string   // PEM file of the roots; "": the system's
 	Key, Cert     string   // client certificate; "": none
 	Ciphers       []uint16 // suites of TLS 1.2 and before; empty: the library's choice
+
+	// RejectUnauthorized: where TLS is used, the certificate must be valid.
+	RejectUnauthorized bool
 
 	// ShowTo are the MX hosts or recipient domains that get to see the client
 	// certificate (empty: all), HideFrom those that do not.
@@ -226,6 +230,9 @@ type ForwardRoute struct {
 	EnableTLS      bool
 	RequireTLS     bool
 	TLSVerify      bool
+	// RejectUnauthorized is tls.ini's: where TLS is used, the certificate must be
+	// valid. It holds unless the route says something about certificates itself.
+	RejectUnauthorized bool
 
 	AuthType     string // "", plain, login, cram-md5, external, forward (the client's own credentials)
 	AuthUser     string
@@ -265,6 +272,9 @@ type AuthFlatFile struct {
 	Methods         []string // upper case
 	Users           map[string]string
 	ConstrainSender bool
+	// OnlyTLS: nobody is offered AUTH in clear, since the file names only CRAM-MD5,
+	// which shows no password. What stands in for it does.
+	OnlyTLS bool
 }
 
 // defaults is the configuration without any file.
@@ -361,6 +371,7 @@ func LoadFS(files fs.FS, dir string) (*Config, Problems) {
 		c.Outbound.TempFailIntervals = backOff(c.Outbound.MaxTempFailures)
 	}
 	l.finishSMTP()
+	l.proxy()
 	l.destinations()
 	l.finishDNS()
 	l.finishTLS()

@@ -15,8 +15,8 @@ import (
 
 const forwardFile = "smtp_forward.ini"
 
-// hostKeys are the keys of a route that together say where it goes. Only the
-// port is inherited.
+// hostKeys are the keys of a route that together say where it goes. A route with
+// neither host nor pool has those of main.
 type hostKeys struct {
 	host, pool string
 	port       int // 0: not set
@@ -54,7 +54,7 @@ func routeEntries(r *ForwardRoute, h *hostKeys) []entry {
 		{key: "max_age", field: duration(&r.MaxAge, time.Second)},
 		{key: "one_message_per_rcpt", field: boolean(&r.OneMessagePerRcpt)},
 		{key: "no_tls_hosts", note: listed},
-		{key: "force_tls_hosts", note: listed},
+		{key: "force_tls_hosts", note: listed, stops: anything},
 	}
 }
 
@@ -142,6 +142,7 @@ func (l *loader) forward() {
 
 	l.forwardTLS(f.section("tls"))
 	main := f.section("main")
+	c.Main.RejectUnauthorized = c.TLS.RejectUnauthorized && f.section("tls").key("rejectUnauthorized") == nil
 	l.hosts(&c.Main, main, mainHost, 0)
 	l.auth(&c.Main, main)
 	c.Main.settleTLS(main)
@@ -182,34 +183,32 @@ func (l *loader) route(s *iniSection, mainHost hostKeys) {
 	}
 	r := c.Main // inherits all but where it goes
 	r.Name, r.Line, r.Hosts, r.InTurn = s.name, s.line, nil, false
-	r.AuthType, r.AuthUser, r.AuthPass, r.AuthInsecure = "", "", "", false
+	own := slices.ContainsFunc(s.keys, func(k *iniKey) bool { return strings.HasPrefix(k.name, "auth_") })
 	var host hostKeys
+	if own || s.key("host") != nil || s.key("forwarding_host_pool") != nil { // credentials go with the host that they are for
+		r.AuthType, r.AuthUser, r.AuthPass, r.AuthInsecure = "", "", "", false
+	}
 	l.section(forwardFile, s, routeEntries(&r, &host), mainEntries(c), "domains")
 	l.auth(&r, s)
 	r.settleTLS(s)
+	at := s // where host stands
 	switch {
 	case host.host != "" || host.pool != "":
-		l.hosts(&r, s, host, mainHost.port)
-		if len(r.Hosts) == 0 {
-			return // complained of already; the domain goes by main
-		}
-	case s.key("enable_outbound") == nil:
-		problem(nil, "", "has no host", false)
-		return
 	case len(c.Main.Hosts) == 0:
 		problem(nil, "", "has no host, and neither has the main section", false)
 		return
 	default:
-		r.Hosts, r.InTurn = slices.Clone(c.Main.Hosts), c.Main.InTurn
-		r.settleHosts()
-		for _, key := range []string{"port", "using_lmtp"} {
-			if k := s.key(key); k != nil {
-				problem(k, "", "has no effect without host", true)
-			}
+		at = l.parsed(forwardFile).section("main")
+		if host.pool = mainHost.pool; host.pool == "" {
+			host.host = mainHost.host
 		}
-		if c.Main.AuthType != "" && r.AuthType == "" {
-			problem(nil, "", "uses the main section's host but not its credentials: auth_type, auth_user and auth_pass are never inherited", true)
+		if s.key("using_lmtp") == nil {
+			host.lmtp = mainHost.lmtp
 		}
+	}
+	l.hosts(&r, at, host, mainHost.port)
+	if len(r.Hosts) == 0 {
+		return // complained of already; the domain goes by main
 	}
 	if strings.Contains(name, "@") && c.DomainSelector != "mail_from" {
 		problem(nil, "", "has no effect: only with domain_selector=mail_from may a section be an address", true)
@@ -254,6 +253,7 @@ func (r *ForwardRoute) settleTLS(s *iniSection) {
 		r.RequireTLS = false
 	}
 	r.EnableTLS = r.EnableTLS || r.RequireTLS
+	r.RejectUnauthorized = r.RejectUnauthorized && s.key("tls_verify") == nil
 }
 
 // routeName canonicalises the name of a section: a domain, *.domain for all
@@ -319,9 +319,9 @@ func (l *loader) auth(r *ForwardRoute, s *iniSection) {
 		problem("auth_pass", "auth_user is missing", false)
 	case !user && r.AuthType != "":
 		problem("auth_type", "auth_user and auth_pass are missing", false)
-	case user && r.AuthType == "" && s.key("auth_type") == nil:
-		problem("auth_user", "has no effect without auth_type, such as plain or login", true)
-		return
+	case user && r.AuthType == "" && s.key("auth_type") != nil && anything(s.key("auth_type").values): // none that is known
+	case user && r.AuthType == "":
+		problem("auth_user", "no AUTH without auth_type: set auth_type=plain or login, or remove auth_user and auth_pass", true)
 	default:
 		return
 	}
@@ -401,7 +401,11 @@ func (l *loader) checkForward() {
 		encrypted := r.EnableTLS || r.TLSVerify || len(c.Forward.TLS.ForceTLSHosts) > 0 ||
 			slices.ContainsFunc(r.Hosts, func(h mail.NextHop) bool { return h.ImplicitTLS })
 		if r.AuthType == "external" && !encrypted {
-			problem("auth_type", "external shows a client certificate, which needs TLS: set require_tls")
+			p := Problem{File: place(forwardFile), Line: r.Line, Section: shown(s.name), Text: "auth_type=external shows a client certificate, which needs TLS: set require_tls"}
+			if k := s.key("auth_type"); k != nil {
+				p.Line, p.Key, p.Text = k.line, k.name, strings.TrimPrefix(p.Text, "auth_type=")
+			}
+			l.add(p)
 		}
 		if k, text := s.key("auth_type"), c.Forward.exposure(r); k != nil && text != "" {
 			l.add(Problem{File: place(forwardFile), Line: k.line, Section: shown(s.name), Key: k.name, Text: text, Warning: true})

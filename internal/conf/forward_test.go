@@ -57,6 +57,78 @@ enable_outbound=false
 	}
 }
 
+// TestBareSections: a section that does not say where its mail goes shares the
+// host of main, as in the manual's example of check_recipient, and with it the
+// credentials, unless it has some of its own.
+func TestBareSections(t *testing.T) {
+	c, texts := load(t, files{"smtp_forward.ini": `
+host=192.168.0.1 192.168.0.2:2525
+auth_type=plain
+auth_user=u
+auth_pass=p
+check_recipient=true
+[example.com]
+[example.net]
+[tls.example]
+enable_tls=true
+[auth.example]
+auth_type=login
+auth_user=other
+auth_pass=q
+[none.example]
+auth_user=other
+auth_pass=q
+[queue.example]
+queue=outbound
+[port.example]
+port=26
+[lmtp.example]
+using_lmtp=true
+[bind.example]
+bind=192.168.0.9
+[off.example]
+enable_outbound=false
+`})
+	if len(texts) != 1 || !strings.Contains(texts[0], ":16: warning: [none.example] key auth_user: no AUTH without auth_type") {
+		t.Error(texts)
+	}
+	for name, want := range map[string]struct{ hosts, auth string }{
+		"example.com":   {"192.168.0.1:25 192.168.0.2:2525", "plain u p"},
+		"example.net":   {"192.168.0.1:25 192.168.0.2:2525", "plain u p"},
+		"tls.example":   {"192.168.0.1:25 192.168.0.2:2525", "plain u p"},
+		"auth.example":  {"192.168.0.1:25 192.168.0.2:2525", "login other q"},
+		"none.example":  {"192.168.0.1:25 192.168.0.2:2525", "  "},
+		"queue.example": {"192.168.0.1:25 192.168.0.2:2525", "plain u p"},
+		"port.example":  {"192.168.0.1:26 192.168.0.2:2525", "plain u p"},
+		"lmtp.example":  {"192.168.0.1:24 192.168.0.2:2525", "plain u p"},
+		"bind.example":  {"192.168.0.1:25 192.168.0.2:2525", "plain u p"},
+		"off.example":   {"192.168.0.1:25 192.168.0.2:2525", "plain u p"},
+	} {
+		r := c.Forward.Routes[name]
+		if r == nil {
+			t.Errorf("%s is no route", name)
+			continue
+		}
+		var hosts []string
+		for _, h := range r.Hosts {
+			if (h.Protocol == mail.LMTP) != (name == "lmtp.example") || h.Bind.IsValid() != (name == "bind.example") {
+				t.Errorf("%s: %+v", name, h)
+			}
+			hosts = append(hosts, h.String())
+		}
+		if got := strings.Join(hosts, " "); got != want.hosts {
+			t.Errorf("%s goes to %s", name, got)
+		}
+		if got := r.AuthType + " " + r.AuthUser + " " + r.AuthPass; got != want.auth {
+			t.Errorf("%s logs in with %q", name, got)
+		}
+	}
+	pool, texts := load(t, files{"smtp_forward.ini": "host=x\nforwarding_host_pool=a b\n[example.com]\n[own.example]\nhost=c"})
+	if r := pool.Forward.Routes["example.com"]; len(texts) != 1 || len(r.Hosts) != 2 || !r.InTurn || pool.Forward.Routes["own.example"].InTurn {
+		t.Error(texts, r)
+	}
+}
+
 func TestInheritance(t *testing.T) {
 	c, texts := load(t, files{"smtp_forward.ini": `
 host=main.example

@@ -32,8 +32,11 @@ func (l *loader) apply(s *schema, f *iniFile) {
 			continue
 		}
 		note, idle := s.idle[sec.name]
+		refusal, refused := s.refused[sec.name]
 		switch {
 		case idle:
+		case refused:
+			note = refusal
 		case s.knows(sec.name):
 			continue
 		case s.perName != "" && strings.Contains(sec.name, "."):
@@ -46,7 +49,7 @@ func (l *loader) apply(s *schema, f *iniFile) {
 			continue
 		}
 		if len(sec.keys) > 0 {
-			l.add(Problem{File: place(s.file), Line: sec.line, Section: sec.name, Text: note, Warning: true})
+			l.add(Problem{File: place(s.file), Line: sec.line, Section: sec.name, Text: note, Warning: idle})
 		}
 	}
 	// In the table's order, so that what a later entry says wins.
@@ -112,8 +115,10 @@ func (s *schema) sectionNames() []string {
 		}
 	}
 	names = append(names, s.free...)
-	for name := range s.idle {
-		names = append(names, name)
+	for _, sections := range []map[string]string{s.idle, s.refused} {
+		for name := range sections {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	return names
@@ -124,7 +129,7 @@ func (l *loader) key(file string, e *entry, k *iniKey) {
 	p := Problem{File: place(file), Line: k.line, Section: shown(e.sectionName()), Key: k.name}
 	if !e.active() {
 		if e.note != "" {
-			p.Text, p.Warning = e.note, true
+			p.Text, p.Warning = e.note, e.stops == nil || !e.stops(k.values)
 			l.add(p)
 		}
 		return
@@ -212,7 +217,7 @@ func (l *loader) old(file string, e *entry) {
 		}
 		switch {
 		case !e.active():
-			note.Text = e.note
+			note.Text, note.Warning = e.note, e.stops == nil || !e.stops(k.values)
 		case set && !(e.either && isTrue(k.values[0])):
 			note.Text = "is not read: " + newer + " sets " + target
 		default:
@@ -266,6 +271,8 @@ func (l *loader) crossChecks() {
 			}
 		}
 	}
+	l.relayDestinations()
+	l.certificateFolder()
 	l.checkForward()
 	for _, r := range c.Forward.all() {
 		section := l.parsed(forwardFile).section(r.Name)

@@ -161,7 +161,7 @@ func (l *loader) lists() {
 	}
 	for _, name := range []string{"smtp.json", "smtp.yaml"} {
 		if _, err := fs.Stat(l.fs, name); err == nil {
-			l.add(Problem{File: place(name), Text: "is not read: only ini files are", Warning: true})
+			l.add(Problem{File: place(name), Text: "is not read, and all that it sets is missing: write it into the ini files"})
 		}
 	}
 }

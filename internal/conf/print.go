@@ -120,7 +120,7 @@ func printRoute(b *bufio.Writer, section string, r *ForwardRoute) {
 		h.host, h.pool = "", h.host
 	}
 	entries := slices.DeleteFunc(routeEntries(r, &h), func(e entry) bool {
-		return e.key == "port" || e.key == "using_lmtp"
+		return e.key == "port" || e.key == "using_lmtp" || e.key == "tls_verify" && r.RejectUnauthorized // which stands in tls.ini
 	})
 	for i := range entries {
 		entries[i].section = section

@@ -59,8 +59,7 @@ func TestProblems(t *testing.T) {
 				"config/smtp.ini:3: warning: key daemonize: has no effect: the process stays in the foreground, under systemd or another supervisor\n" +
 				"config/smtp.ini:4: warning: key ignore_bad_plugins: has no effect: a plugin that cannot be loaded always stops the start",
 		},
-		{"haproxy", files{"connection.ini": "[haproxy]\nenabled=true\nhosts[]=1.2.3.4"}, "config/connection.ini:1: warning: section [haproxy]: has no effect: the PROXY protocol is not supported"},
-		{"json", files{"smtp.json": "{}"}, "config/smtp.json: warning: is not read: only ini files are"},
+		{"json", files{"smtp.json": "{}"}, "config/smtp.json: is not read, and all that it sets is missing: write it into the ini files"},
 		{"intervals", files{"outbound.ini": "temp_fail_intervals=5m,1w"}, `config/outbound.ini:1: key temp_fail_intervals: "1w" is no interval: <number><s|m|h|d>, *<count> after it repeats it`},
 		{"zero interval", files{"outbound.ini": "temp_fail_intervals=0m"}, `config/outbound.ini:1: key temp_fail_intervals: "0m": an interval is at least 1s`},
 		{"inet_prefer", files{"outbound.ini": "inet_prefer=ipv4"}, `config/outbound.ini:1: key inet_prefer: "ipv4" is none of default, v4, v6`},
@@ -77,10 +76,10 @@ func TestProblems(t *testing.T) {
 		{
 			"relay",
 			files{"relay.ini": "acl=true\n[relay]\nforce_routing=true"},
-			"config/relay.ini:1: key acl: unknown here, it belongs to [relay]\nconfig/relay.ini:3: warning: [relay] key force_routing: has no effect: not supported",
+			"config/relay.ini:1: key acl: unknown here, it belongs to [relay]\nconfig/relay.ini:3: [relay] key force_routing: cannot be honoured: relay_dest_domains.ini is not supported; sections of outbound.ini name the hosts for a domain",
 		},
 		{"CRAM-MD5", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5,PLAIN"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN"},
-		{"CRAM-MD5 only", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN and LOGIN"},
+		{"CRAM-MD5 only", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN and LOGIN, and only with TLS: with CRAM-MD5 alone no password may be seen"},
 		{"TLS plugin", files{"plugins": "tls"}, "config/plugins:1: warning: key tls: STARTTLS is not offered: there is no certificate, see config/tls.ini"},
 		{"TLS port", files{"smtp.ini": "smtps_port=4465\nlisten=127.0.0.1:25,127.0.0.1:4465"}, "config/smtp.ini:2: key listen: port 4465 begins with TLS, but there is no certificate: see config/tls.ini"},
 		{
@@ -118,9 +117,9 @@ func TestProblems(t *testing.T) {
 		{
 			"TLS of Node",
 			files{"tls.ini": "ciphers=x\nenableOCSPStapling=true\n[mx.example.com]\nkey=x\n[redis]\nx=y\n[mutual_auth_hosts]\na.example=CN\n[outbnd]"},
-			"config/tls.ini:1: warning: key ciphers: cannot be chosen here: \"x\"; the TLS library chooses\n" +
-				"config/tls.ini:2: warning: key enableOCSPStapling: has no effect: OCSP stapling is not supported\n" +
-				"config/tls.ini:3: warning: section [mx.example.com]: has no effect: certificates have no options of their own\n" +
+			"config/tls.ini:1: key ciphers: cannot be honoured: \"x\"; name the suites of TLS 1.2 that may be used\n" +
+				"config/tls.ini:2: key enableOCSPStapling: cannot be honoured: OCSP stapling is not supported\n" +
+				"config/tls.ini:3: section [mx.example.com]: cannot be honoured: certificates have no options of their own\n" +
 				"config/tls.ini:5: warning: section [redis]: has no effect: failed handshakes are remembered in memory, for an hour\n" +
 				"config/tls.ini:7: warning: section [mutual_auth_hosts]: there is no certificate to show: set [outbound] key and cert\n" +
 				"config/tls.ini:8: warning: [mutual_auth_hosts] key a.example: the name of a certificate has no effect: there is one, [outbound] key and cert\n" +
@@ -158,12 +157,12 @@ func TestProblems(t *testing.T) {
 				`config/queue/test.timeout:1: "soon" is no duration: whole seconds, or a number with a unit such as 30s, 5m, 2h, 5d`,
 		},
 		{"forward to nowhere", files{"plugins": "queue/smtp_forward"}, "config/plugins:1: key queue/smtp_forward: goes nowhere: config/smtp_forward.ini names no host"},
-		{"section without host", files{"smtp_forward.ini": "host=a.example\n[b.example]\nport=26"}, "config/smtp_forward.ini:2: section [b.example]: has no host"},
+		{"section without host", files{"smtp_forward.ini": "host=a.example\n[b.example]\nport=26"}, ""},
 		{"section without any host", files{"smtp_forward.ini": "[b.example]\nenable_outbound=false"}, "config/smtp_forward.ini:1: section [b.example]: has no host, and neither has the main section"},
 		{
-			"section without credentials",
-			files{"smtp_forward.ini": "host=a.example\nauth_type=plain\nauth_user=u\nauth_pass=p\n[b.example]\nenable_outbound=false"},
-			"config/smtp_forward.ini:5: warning: section [b.example]: uses the main section's host but not its credentials: auth_type, auth_user and auth_pass are never inherited",
+			"section with the credentials of its host",
+			files{"smtp_forward.ini": "host=a.example\nauth_type=external\nenable_tls=true\n[b.example]\n[c.example]\nenable_tls=false\n[tls]\nkey=k.pem\ncert=k.pem", "k.pem": ""},
+			"config/smtp_forward.ini:5: section [c.example]: auth_type=external shows a client certificate, which needs TLS: set require_tls",
 		},
 		{"auth_user twice", files{"smtp_forward.ini": "host=a.example\nauth_type=plain\nauth_user=user\nauth_user=pass"}, "config/smtp_forward.ini:4: key auth_user: stands on line 3 already, did you mean auth_pass?"},
 		{
@@ -174,7 +173,8 @@ func TestProblems(t *testing.T) {
 		{"auth_user alone", files{"smtp_forward.ini": "host=a.example\nauth_type=plain\nauth_user=user"}, "config/smtp_forward.ini:3: key auth_user: auth_pass is missing"},
 		{"auth_pass alone", files{"smtp_forward.ini": "host=a.example\nauth_pass=pass"}, "config/smtp_forward.ini:2: key auth_pass: auth_user is missing"},
 		{"auth_type alone", files{"smtp_forward.ini": "host=a.example\nauth_type=login"}, "config/smtp_forward.ini:2: key auth_type: auth_user and auth_pass are missing"},
-		{"no auth_type", files{"smtp_forward.ini": "host=a.example\nauth_user=u\nauth_pass=p"}, "config/smtp_forward.ini:2: warning: key auth_user: has no effect without auth_type, such as plain or login"},
+		{"no auth_type", files{"smtp_forward.ini": "host=a.example\nauth_user=u\nauth_pass=p"}, "config/smtp_forward.ini:2: warning: key auth_user: no AUTH without auth_type: set auth_type=plain or login, or remove auth_user and auth_pass"},
+		{"empty auth_type", files{"smtp_forward.ini": "[b.example]\nhost=a.example\nauth_type=\nauth_user=u\nauth_pass=p"}, "config/smtp_forward.ini:4: warning: [b.example] key auth_user: no AUTH without auth_type: set auth_type=plain or login, or remove auth_user and auth_pass"},
 		{"auth_type", files{"smtp_forward.ini": "host=a.example\nauth_type=md5\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "md5" is none of plain, login, cram-md5, external, forward`},
 		{"auth_type mistyped", files{"smtp_forward.ini": "host=a.example\nauth_type=cram-md4\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "cram-md4" is none of plain, login, cram-md5, external, forward, did you mean cram-md5?`},
 		{"external without certificate", files{"smtp_forward.ini": "host=a.example\nauth_type=external"}, "config/smtp_forward.ini:2: key auth_type: external needs a client certificate: [tls] key and cert"},
@@ -226,13 +226,6 @@ func TestProblems(t *testing.T) {
 			"config/smtp_forward.ini:2: warning: section [u@b.example]: has no effect: only with domain_selector=mail_from may a section be an address",
 		},
 		{
-			"keys without a host",
-			files{"smtp_forward.ini": "host=a\n[b.example]\nenable_tls=true\n[c.example]\nenable_outbound=false\nusing_lmtp=true\nport=26"},
-			"config/smtp_forward.ini:2: section [b.example]: has no host\n" +
-				"config/smtp_forward.ini:6: warning: [c.example] key using_lmtp: has no effect without host\n" +
-				"config/smtp_forward.ini:7: warning: [c.example] key port: has no effect without host",
-		},
-		{
 			"forward host",
 			files{"smtp_forward.ini": "host=a.example:0\n[b.example]\nhost=http://x\n[c.example]\nhost=smtp://u:p@x\n[d.example]\nhost=lmtp+unix:x\n[e.example]\nhost=,"},
 			"config/smtp_forward.ini:1: key host: \"a.example:0\": port 0 cannot be reached\n" +
@@ -260,7 +253,7 @@ func TestProblems(t *testing.T) {
 			"config/smtp_forward.ini:1: key hosts: unknown, did you mean host?\n" +
 				"config/smtp_forward.ini:4: [b.example] key check_sender: belongs above the first section: it holds for all domains\n" +
 				"config/smtp_forward.ini:5: [b.example] key auth_usr: unknown, did you mean auth_user?\n" +
-				"config/smtp_forward.ini:8: warning: [tls] key ciphers: cannot be chosen here: \"x\"; the TLS library chooses",
+				"config/smtp_forward.ini:8: [tls] key ciphers: cannot be honoured: \"x\"; name the suites of TLS 1.2 that may be used",
 		},
 		{
 			"host pool",

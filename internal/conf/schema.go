@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,9 +21,10 @@ type schema struct {
 	free []string
 	// named is set where every section but main is read by own code.
 	named bool
-	// sections of Haraka's that have no effect here, and why.
-	idle map[string]string
-	// perName says why a section called like a host has no effect; "": such a
+	// idle are sections of Haraka's that have no effect here, and why; refused
+	// those that protect something and therefore stop the start.
+	idle, refused map[string]string
+	// perName says why a section called like a host is refused; "": such a
 	// section is unknown.
 	perName string
 }
@@ -33,6 +35,9 @@ type entry struct {
 	section, key string
 	field        field
 	note         string
+	// stops reports whether values ask for a protection that is missing here,
+	// which is an error and no notice. nil: none do.
+	stops func(values []string) bool
 	// was names the older places of the setting, the newest first: a flat
 	// file, or FILE.ini:SECTION:KEY.
 	was    []string
@@ -42,6 +47,23 @@ type entry struct {
 }
 
 func (e *entry) active() bool { return e.field.set != nil }
+
+// anything reports whether a key is set at all.
+func anything(values []string) bool {
+	return slices.ContainsFunc(values, func(v string) bool { return v != "" })
+}
+
+// switchedOn reports whether a key is set to anything but a word for false.
+func switchedOn(values []string) bool {
+	return slices.ContainsFunc(values, func(v string) bool { return !isFalse(v) })
+}
+
+// otherThan reports whether a key is set to anything but one word.
+func otherThan(word string) func([]string) bool {
+	return func(values []string) bool {
+		return slices.ContainsFunc(values, func(v string) bool { return v != "" && !strings.EqualFold(v, word) })
+	}
+}
 
 // schemas is the table of every ini file with fixed sections, bound to c.
 // smtp_forward.ini is in forward.go.
@@ -53,9 +75,10 @@ const (
 	oneProcess     = "has no effect: one process uses all cores"
 	supervisor     = "has no effect: the process stays in the foreground, under systemd or another supervisor"
 	goTLS          = "has no effect: the TLS library chooses safe values"
-	anyCertificate = "has no effect: where a certificate must verify, use [outbound] force_tls_hosts, or tls_verify in smtp_forward.ini"
-	noClients      = "has no effect: client certificates are not asked for"
-	notYet         = "has no effect: not supported"
+	noClients      = "has no effect: clients are not asked for certificates"
+	noAuthorized   = "cannot be honoured: clients are not asked for certificates"
+	noOCSP         = "cannot be honoured: OCSP stapling is not supported"
+	noDestinations = "cannot be honoured: relay_dest_domains.ini is not supported; sections of outbound.ini name the hosts for a domain"
 	ownSpool       = "has no effect: large messages are written below the queue folder, where they stay when they are queued"
 )
 
@@ -131,7 +154,7 @@ func connectionINI(c *Config) *schema {
 	s := &c.Connection
 	return &schema{
 		file: "connection.ini",
-		idle: map[string]string{"haproxy": "has no effect: the PROXY protocol is not supported"},
+		free: []string{"haproxy"},
 		entries: []entry{
 			{key: "spool_dir", note: ownSpool},
 			{key: "spool_after", field: spoolAfter(&s.SpoolAfter), was: []string{"smtp.ini::spool_after", "spool_after"}},
@@ -228,29 +251,28 @@ func tlsINI(c *Config) *schema {
 			// What main says for connections in both directions; [outbound]
 			// comes after it in this table and wins.
 			{key: "ca", field: text(&out.CA), hidden: true},
-			{key: "rejectUnauthorized", note: anyCertificate},
+			{key: "rejectUnauthorized", field: boolean(&out.RejectUnauthorized), hidden: true},
 			{key: "force_tls_hosts", field: nextHops(&out.ForceTLSHosts), hidden: true},
 			{key: "requestCert", note: noClients},
-			{key: "requireAuthorized", note: noClients},
-			{key: "requestOCSP", note: "has no effect: OCSP stapling is not supported"},
-			{key: "enableOCSPStapling", note: "has no effect: OCSP stapling is not supported"},
-			{key: "ciphers", field: ciphers(&out.Ciphers), hidden: true},
+			{key: "requireAuthorized", note: noAuthorized, stops: anything},
+			{key: "requestOCSP", note: noOCSP, stops: switchedOn},
+			{key: "enableOCSPStapling", note: noOCSP, stops: switchedOn},
+			{key: "ciphers", field: ciphers(&s.Ciphers)},
 			{key: "mutual_tls", field: boolean(&s.MutualTLS)},
-			{key: "pfx", note: "has no effect: use PEM files, key and cert"},
-			{key: "passphrase", note: "has no effect: keys must not be encrypted"},
-			{key: "crl", note: notYet},
+			{key: "pfx", note: "cannot be honoured: write key and certificate into PEM files, key and cert", stops: anything},
+			{key: "passphrase", note: "cannot be honoured: keys must not be encrypted ('openssl pkey' decrypts one)", stops: anything},
+			{key: "crl", note: "cannot be honoured: lists of revoked certificates are not supported", stops: anything},
 		},
 		free: []string{"no_tls_hosts", "mutual_auth_hosts", "mutual_auth_hosts_exclude"},
 		idle: map[string]string{
-			"redis":   "has no effect: failed handshakes are remembered in memory, for an hour",
-			"inbound": "has no effect: what concerns connections that come in stands in the main section",
+			"redis": "has no effect: failed handshakes are remembered in memory, for an hour",
 		},
-		perName: "has no effect: certificates have no options of their own",
+		refused: map[string]string{
+			"inbound": "cannot be honoured: what concerns connections that come in stands in the main section",
+		},
+		perName: "cannot be honoured: certificates have no options of their own",
 	}
-	library := []string{"dhparam", "ecdhCurve", "honorCipherOrder", "secureProtocol", "secureOptions", "ALPNProtocols", "maxVersion", "sigalgs"}
-	for _, k := range library {
-		f.entries = append(f.entries, entry{key: k, note: goTLS})
-	}
+	f.entries = append(f.entries, libraryEntries("")...)
 	f.entries = append(f.entries,
 		entry{section: "outbound", key: "key", field: text(&out.Key)},
 		entry{section: "outbound", key: "cert", field: text(&out.Cert)},
@@ -259,15 +281,33 @@ func tlsINI(c *Config) *schema {
 		entry{section: "outbound", key: "ciphers", field: ciphers(&out.Ciphers)},
 		entry{section: "outbound", key: "dane", field: boolean(&s.DANE)},
 		entry{section: "outbound", key: "mta_sts", field: boolean(&s.MTASTS)},
-		entry{section: "outbound", key: "rejectUnauthorized", note: anyCertificate},
+		entry{section: "outbound", key: "rejectUnauthorized", field: boolean(&out.RejectUnauthorized)},
 		entry{section: "outbound", key: "no_tls_hosts", field: nextHops(&out.NoTLSHosts)},
 		entry{section: "outbound", key: "force_tls_hosts", field: nextHops(&out.ForceTLSHosts)},
 		entry{section: "outbound", key: "requestCert", note: "has no effect: a server always shows its certificate"},
 	)
-	for _, k := range library {
-		f.entries = append(f.entries, entry{section: "outbound", key: k, note: goTLS})
-	}
+	f.entries = append(f.entries, libraryEntries("outbound")...)
 	return f
+}
+
+// libraryEntries are the keys of a section of tls.ini that OpenSSL knows and Go's
+// library decides by itself. Those that could ask for more than it does stop the
+// start.
+func libraryEntries(section string) []entry {
+	all := []entry{
+		{key: "dhparam", note: "has no effect: keys are exchanged over elliptic curves, never with such parameters"},
+		{key: "honorCipherOrder", note: goTLS},
+		{key: "ALPNProtocols", note: goTLS},
+		{key: "maxVersion", note: goTLS},
+		{key: "ecdhCurve", note: "cannot be honoured: the TLS library chooses the curves", stops: otherThan("auto")},
+		{key: "sigalgs", note: "cannot be honoured: the TLS library chooses the algorithms of signatures", stops: anything},
+		{key: "secureProtocol", note: "cannot be honoured: use minVersion", stops: anything},
+		{key: "secureOptions", note: "cannot be honoured: use minVersion", stops: anything},
+	}
+	for i := range all {
+		all[i].section = section
+	}
+	return all
 }
 
 func dnsINI(c *Config) *schema {
@@ -314,8 +354,8 @@ func relayINI(c *Config) *schema {
 	return &schema{file: "relay.ini", entries: []entry{
 		{section: "relay", key: "acl", field: boolean(&c.Relay.ACL)},
 		{section: "relay", key: "all", field: boolean(&c.Relay.All)},
-		{section: "relay", key: "force_routing", note: notYet},
-		{section: "relay", key: "dest_domains", note: notYet},
+		{section: "relay", key: "force_routing", note: noDestinations, stops: switchedOn},
+		{section: "relay", key: "dest_domains", note: noDestinations, stops: switchedOn},
 	}}
 }
 
@@ -335,7 +375,7 @@ func authINI(c *Config) *schema {
 	return &schema{
 		file: "auth_flat_file.ini",
 		entries: []entry{
-			{section: "core", key: "methods", field: methods(&s.Methods)},
+			{section: "core", key: "methods", field: methods(&s.Methods, &s.OnlyTLS)},
 			{section: "core", key: "constrain_sender", field: boolean(&s.ConstrainSender)},
 		},
 		free: []string{"users"},
@@ -343,16 +383,20 @@ func authINI(c *Config) *schema {
 }
 
 // methods is the comma list of AUTH mechanisms. CRAM-MD5 is passed over, and
-// the default stands when nothing else is named; the loader warns of it.
-func methods(p *[]string) field {
+// the default stands when nothing else is named, with onlyTLS; the loader warns of
+// it.
+func methods(p *[]string, onlyTLS *bool) field {
 	return field{
 		set: func(values []string) error {
 			var all []string
+			challenge := false
 			for name := range strings.SplitSeq(strings.Join(values, ","), ",") {
 				switch name = strings.ToUpper(strings.TrimFunc(name, isBlank)); name {
 				case "PLAIN", "LOGIN":
 					all = append(all, name)
-				case "CRAM-MD5", "":
+				case "CRAM-MD5":
+					challenge = true
+				case "":
 				default:
 					return &choiceError{name, []string{"PLAIN", "LOGIN"}}
 				}
@@ -360,9 +404,15 @@ func methods(p *[]string) field {
 			if len(all) > 0 {
 				*p = all
 			}
+			*onlyTLS = challenge && len(all) == 0
 			return nil
 		},
-		text: func() []string { return []string{strings.Join(*p, ",")} },
+		text: func() []string {
+			if *onlyTLS {
+				return []string{"CRAM-MD5"}
+			}
+			return []string{strings.Join(*p, ",")}
+		},
 	}
 }
 
@@ -384,6 +434,15 @@ func (l *loader) finishTLS() {
 	main, out := f.section("main"), f.section("outbound")
 	if out.key("minVersion") == nil {
 		t.Outbound.MinVersion = t.MinVersion
+	}
+	if out.key("ciphers") == nil {
+		t.Outbound.Ciphers = t.Ciphers
+	}
+	if k := main.key("rejectUnauthorized"); k != nil && isTrue(strings.Join(k.values, "")) {
+		l.add(Problem{
+			File: place("tls.ini"), Line: k.line, Key: k.name, Warning: true,
+			Text: "holds for connections to other servers: clients are not asked for certificates. In [outbound] it says just that",
+		})
 	}
 	for _, k := range f.section("no_tls_hosts").keys {
 		p, err := parsePrefix(k.name)
@@ -518,10 +577,11 @@ func (l *loader) authUsers() {
 	f := l.parsed(file)
 	if k := f.section("core").key("methods"); k != nil {
 		if strings.Contains(strings.ToUpper(strings.Join(k.values, ",")), "CRAM-MD5") {
-			l.add(Problem{
-				File: place(file), Line: k.line, Section: "core", Key: k.name, Warning: true,
-				Text: "CRAM-MD5 is not supported, what is offered is " + strings.Join(l.c.AuthFlatFile.Methods, " and "),
-			})
+			text := "CRAM-MD5 is not supported, what is offered is " + strings.Join(l.c.AuthFlatFile.Methods, " and ")
+			if l.c.AuthFlatFile.OnlyTLS {
+				text += ", and only with TLS: with CRAM-MD5 alone no password may be seen"
+			}
+			l.add(Problem{File: place(file), Line: k.line, Section: "core", Key: k.name, Warning: true, Text: text})
 		}
 	}
 	for _, k := range f.section("users").keys {

@@ -32,6 +32,9 @@ import (
 //     records;
 //   - the MTA-STS policy of the recipients' domain (RFC 8461);
 //   - credentials that go to a public address: verified;
+//   - rejectUnauthorized: TLS where it is offered, and then a valid certificate.
+//     It also adds the look at the certificate to the level encrypt, and to what
+//     MTA-STS policies in testing and TLSA records that cannot be used leave out;
 //   - opportunistic TLS without a look at the certificate, which against a
 //     passive listener is better than nothing.
 //
@@ -50,13 +53,14 @@ type security struct {
 var (
 	inClear   = security{policy: smtpclient.TLSNone, wanted: "none"}
 	offered   = security{policy: smtpclient.TLSMay, wanted: "may"}
+	checked   = security{policy: smtpclient.TLSMayVerify, wanted: "may-verify"}
 	encrypted = security{policy: smtpclient.TLSEncrypt, wanted: "encrypt"}
 	verified  = security{policy: smtpclient.TLSVerify, wanted: "verify"}
 	strict    = security{policy: smtpclient.TLSVerify, wanted: "sts"}
 )
 
 var levels = map[mail.TLSLevel]security{
-	mail.TLSNone: inClear, mail.TLSMay: offered, mail.TLSEncrypt: encrypted, mail.TLSVerify: verified,
+	mail.TLSNone: inClear, mail.TLSMay: offered, mail.TLSMayVerify: checked, mail.TLSEncrypt: encrypted, mail.TLSVerify: verified,
 }
 
 // same reports whether connections secured as s and as o are the same.
@@ -208,14 +212,30 @@ func (w *walk) secure(hop mail.NextHop, a netip.Addr, public security) security 
 		return public.atLeast(verified)
 	case w.level(hop) == mail.TLSMay && hop.AuthUser != "" && !here && !hop.AuthInsecure:
 		return encrypted // in clear the credentials could not go
+	case w.level(hop) == mail.TLSEncrypt && o.TLS.RejectUnauthorized && !hop.Backend: // backends have a setting of their own
+		return public.atLeast(verified)
 	case w.level(hop) != mail.TLSDefault:
 		return public.atLeast(levels[w.level(hop)])
 	case !o.EnableTLS && !hop.ImplicitTLS || o.TLS.Excludes(hop.Host, a, domain):
 		return inClear
+	case public.wanted != "" && o.TLS.RejectUnauthorized:
+		return public.atLeast(authenticated(public))
 	case public.wanted != "":
 		return public
 	case hop.AuthUser != "" && !here && !hop.AuthInsecure:
 		return verified
+	case o.TLS.RejectUnauthorized && hop.ImplicitTLS:
+		return verified
+	case o.TLS.RejectUnauthorized:
+		return checked
 	}
 	return offered
+}
+
+// authenticated returns the security that is as s and looks at the certificate.
+func authenticated(s security) security {
+	if s.policy >= smtpclient.TLSEncrypt {
+		return verified
+	}
+	return checked
 }

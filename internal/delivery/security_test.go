@@ -686,7 +686,7 @@ func TestGroups(t *testing.T) {
 	}
 	want := []string{
 		"mx.d.test 1 [2001:db8::1]:25 198.51.100.1:25",
-		"mx.d.test 3 [2001:db8::2]:25",
+		"mx.d.test 4 [2001:db8::2]:25",
 		"mx.d.test 0 192.0.2.1:25",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

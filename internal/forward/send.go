@@ -214,7 +214,7 @@ func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.
 	}
 	if hop.Path != "" {
 		t.Network, t.Addr, t.Bind = "unix", hop.Path, netip.Addr{}
-		t.TLS = f.policy(r, hop.Host, netip.Addr{}, requireTLS)
+		t.TLS = f.policy(r, hop, netip.Addr{}, requireTLS)
 		return []pool.Target{t}, nil
 	}
 	addrs, err := f.o.Resolver.Host(ctx, hop.Host)
@@ -225,7 +225,7 @@ func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.
 	var targets []pool.Target
 	for _, a := range addrs {
 		a = a.Unmap()
-		policy, at := f.policy(r, hop.Host, a, requireTLS), netip.AddrPortFrom(a, uint16(port(hop)))
+		policy, at := f.policy(r, hop, a, requireTLS), netip.AddrPortFrom(a, uint16(port(hop)))
 		if i := slices.IndexFunc(targets, func(t pool.Target) bool { return t.TLS == policy }); i >= 0 {
 			targets[i].Addrs = append(targets[i].Addrs, at)
 			continue
@@ -246,15 +246,17 @@ func port(hop mail.NextHop) int {
 
 // policy is the route's own, unless the message asks for more (REQUIRETLS, RFC
 // 8689).
-func (f *Forwarder) policy(r *conf.ForwardRoute, host string, addr netip.Addr, requireTLS bool) smtpclient.TLSPolicy {
+func (f *Forwarder) policy(r *conf.ForwardRoute, hop mail.NextHop, addr netip.Addr, requireTLS bool) smtpclient.TLSPolicy {
 	if requireTLS {
 		return smtpclient.TLSVerify
 	}
-	switch route.Level(&f.o.Conf, r, host, addr) {
+	switch route.Level(&f.o.Conf, r, hop, addr) {
 	case mail.TLSVerify:
 		return smtpclient.TLSVerify
 	case mail.TLSEncrypt:
 		return smtpclient.TLSEncrypt
+	case mail.TLSMayVerify:
+		return smtpclient.TLSMayVerify
 	case mail.TLSMay:
 		return smtpclient.TLSMay
 	}
@@ -268,6 +270,8 @@ func wanted(t pool.Target) string {
 		return "verify"
 	case t.TLS == smtpclient.TLSEncrypt || t.ImplicitTLS:
 		return "encrypt"
+	case t.TLS == smtpclient.TLSMayVerify:
+		return "may-verify"
 	case t.TLS == smtpclient.TLSMay:
 		return "may"
 	}

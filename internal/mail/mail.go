@@ -161,16 +161,19 @@ type Limits struct {
 // TLSLevel says how a connection to a next hop is secured.
 type TLSLevel uint8
 
-// The levels, each stronger than the one before.
+// The levels. Each asks for more than the one before, but that TLSEncrypt does not
+// look at the certificate.
 const (
 	TLSDefault TLSLevel = iota // nothing is said
 	TLSNone
-	TLSMay     // if it is offered, without a look at the certificate
-	TLSEncrypt // never in clear, without a look at the certificate
-	TLSVerify  // never in clear, and the certificate is valid for the host
+	TLSMay       // if it is offered, without a look at the certificate
+	TLSMayVerify // if it is offered, and then the certificate is valid for the host
+	TLSEncrypt   // never in clear, without a look at the certificate
+	TLSVerify    // never in clear, and the certificate is valid for the host
 )
 
-// String returns the level as outbound.ini spells it, "default" for TLSDefault.
+// String returns the level as outbound.ini spells it, "default" for TLSDefault and "may-verify" for
+// TLSMayVerify, which it has no word for.
 func (l TLSLevel) String() string {
 	if int(l) < len(tlsLevels) {
 		return tlsLevels[l]
@@ -178,7 +181,7 @@ func (l TLSLevel) String() string {
 	return fmt.Sprintf("TLSLevel(%d)", l)
 }
 
-var tlsLevels = [...]string{"default", "none", "may", "encrypt", "verify"}
+var tlsLevels = [...]string{"default", "none", "may", "may-verify", "encrypt", "verify"}
 
 // ForwardsOrigin says by which of Postfix's commands a next hop that offers it is
 // told where a message came from.

@@ -256,7 +256,7 @@ func sendsOut(f *conf.Forward, section *conf.ForwardRoute) bool {
 // hosts, encryption and credentials.
 func Same(a, b *conf.ForwardRoute) bool {
 	return a == b || slices.Equal(a.Hosts, b.Hosts) &&
-		a.EnableTLS == b.EnableTLS && a.RequireTLS == b.RequireTLS && a.TLSVerify == b.TLSVerify &&
+		a.EnableTLS == b.EnableTLS && a.RequireTLS == b.RequireTLS && a.TLSVerify == b.TLSVerify && a.RejectUnauthorized == b.RejectUnauthorized &&
 		a.AuthType == b.AuthType && a.AuthUser == b.AuthUser && a.AuthPass == b.AuthPass && a.AuthInsecure == b.AuthInsecure &&
 		a.InTurn == b.InTurn && a.OnFailure == b.OnFailure && a.OneMessagePerRcpt == b.OneMessagePerRcpt && a.Queue == b.Queue
 }
@@ -297,13 +297,27 @@ func to(f *conf.Forward, hop mail.NextHop) *conf.ForwardRoute {
 
 // Level is how connections to one host of a route are secured.
 // force_tls_hosts and no_tls_hosts may name the host or its address.
-func Level(f *conf.Forward, r *conf.ForwardRoute, host string, addr netip.Addr) mail.TLSLevel {
+// With RejectUnauthorized certificates are valid wherever there is TLS.
+func Level(f *conf.Forward, r *conf.ForwardRoute, hop mail.NextHop, addr netip.Addr) mail.TLSLevel {
+	level := level(f, r, hop, addr)
 	switch {
-	case r.TLSVerify || f.TLS.Forces(host, addr, ""):
+	case !r.RejectUnauthorized:
+	case level == mail.TLSEncrypt, hop.ImplicitTLS && !f.TLS.Excludes(hop.Host, addr, ""):
+		return mail.TLSVerify
+	case level == mail.TLSMay:
+		return mail.TLSMayVerify
+	}
+	return level
+}
+
+// level is Level without rejectUnauthorized.
+func level(f *conf.Forward, r *conf.ForwardRoute, hop mail.NextHop, addr netip.Addr) mail.TLSLevel {
+	switch {
+	case r.TLSVerify || f.TLS.Forces(hop.Host, addr, ""):
 		return mail.TLSVerify
 	case r.RequireTLS:
 		return mail.TLSEncrypt
-	case !r.EnableTLS || f.TLS.Excludes(host, addr, ""):
+	case !r.EnableTLS || f.TLS.Excludes(hop.Host, addr, ""):
 		return mail.TLSNone
 	case r.AuthType != "" && !r.AuthInsecure && addr.IsValid() && !addr.IsLoopback() && !addr.IsPrivate() && !addr.IsLinkLocalUnicast():
 		return mail.TLSEncrypt // in clear the credentials could not go
@@ -325,7 +339,7 @@ func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
 		if !r.InTurn {
 			h.Priority = i
 		}
-		if h.TLS = Level(f, r, h.Host, addr); h.TLS == mail.TLSNone && !r.EnableTLS && !f.TLS.Excludes(h.Host, addr, "") {
+		if h.TLS = Level(f, r, *h, addr); h.TLS == mail.TLSNone && !r.EnableTLS && !f.TLS.Excludes(h.Host, addr, "") {
 			h.TLS = mail.TLSDefault
 		}
 		h.Limits = mail.Limits{

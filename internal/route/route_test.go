@@ -50,6 +50,33 @@ func describe(d Decision) string {
 	return "forward " + d.Route.Hosts[0].String()
 }
 
+// TestRejectUnauthorized: what tls.ini says of certificates holds where a route
+// uses TLS, and adds no TLS.
+func TestRejectUnauthorized(t *testing.T) {
+	near := netip.MustParseAddr("127.0.0.1")
+	for _, tt := range []struct {
+		route conf.ForwardRoute
+		hop   mail.NextHop
+		want  mail.TLSLevel
+	}{
+		{conf.ForwardRoute{}, mail.NextHop{Host: "a"}, mail.TLSNone},
+		{conf.ForwardRoute{EnableTLS: true}, mail.NextHop{Host: "a"}, mail.TLSMayVerify},
+		{conf.ForwardRoute{EnableTLS: true, RequireTLS: true}, mail.NextHop{Host: "a"}, mail.TLSVerify},
+		{conf.ForwardRoute{}, mail.NextHop{Host: "a", ImplicitTLS: true}, mail.TLSVerify},
+		{conf.ForwardRoute{EnableTLS: true}, mail.NextHop{Host: "bare"}, mail.TLSNone},
+		{conf.ForwardRoute{EnableTLS: true, AuthType: "plain"}, mail.NextHop{Host: "a"}, mail.TLSMayVerify},
+	} {
+		tt.route.RejectUnauthorized = true
+		if got := Level(&conf.Forward{TLS: conf.TLSOutbound{NoTLSHosts: []string{"bare"}}}, &tt.route, tt.hop, near); got != tt.want {
+			t.Errorf("%+v %v: %v", tt.route, tt.hop, got)
+		}
+	}
+	public := conf.ForwardRoute{EnableTLS: true, AuthType: "plain", RejectUnauthorized: true}
+	if got := Level(&conf.Forward{}, &public, mail.NextHop{Host: "a"}, netip.MustParseAddr("192.0.2.1")); got != mail.TLSVerify {
+		t.Error("credentials for a public address:", got)
+	}
+}
+
 func TestDecideByRecipients(t *testing.T) {
 	for _, tc := range []struct {
 		to, in, out string // what becomes of it without and with relaying

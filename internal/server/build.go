@@ -290,7 +290,7 @@ func serverTLS(cfg *conf.Config, files *tlsconf.Files) (*tls.Config, error) {
 		}
 		return nil, nil
 	}
-	return files.Server(cfg.TLS.Key, cfg.TLS.Cert, cfg.TLS.MinVersion)
+	return files.Server(cfg.TLS.Key, cfg.TLS.Cert, cfg.TLS.MinVersion, cfg.TLS.Ciphers)
 }
 
 // hooks builds the plugins of the configuration and their chain.

@@ -43,16 +43,20 @@ import (
 // TLSPolicy says whether a connection is encrypted.
 type TLSPolicy uint8
 
-// The policies. Only TLSVerify asks for a valid certificate. With TLSMay a
-// server that does not offer STARTTLS, or refuses it, is spoken to in clear; a
-// handshake that fails, or a server that hangs up at STARTTLS, ends the connection
-// (Failure.Handshake).
+// The policies. TLSVerify and TLSMayVerify ask for a valid certificate. With
+// TLSMay and TLSMayVerify a server that does not offer STARTTLS is spoken to in
+// clear, with TLSMay also one that refuses it; a handshake that fails, or a server
+// that hangs up at STARTTLS, ends the connection (Failure.Handshake).
 const (
 	TLSNone TLSPolicy = iota
 	TLSMay
+	TLSMayVerify
 	TLSEncrypt
 	TLSVerify
 )
+
+// verifies reports whether a certificate must be valid.
+func (p TLSPolicy) verifies() bool { return p == TLSVerify || p == TLSMayVerify }
 
 // Options say where and how to connect.
 type Options struct {
@@ -65,8 +69,8 @@ type Options struct {
 	TLS         TLSPolicy
 	TLSConfig   *tls.Config // nil: TLS 1.2 or later; its ServerName, if set, replaces Host
 	// Verify, if set, is asked about every handshake in place of Go's own check of
-	// the certificate; an error fails the handshake. Only with TLSVerify does a
-	// nil count as a verified peer. Two functions with the same VerifyKey are
+	// the certificate; an error fails the handshake. Only with TLSVerify and
+	// TLSMayVerify does a nil count as a verified peer. Two functions with the same VerifyKey are
 	// taken for the same; without a key the connection is not shared.
 	Verify    func(tls.ConnectionState) error
 	VerifyKey string

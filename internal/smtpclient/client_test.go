@@ -440,6 +440,18 @@ func TestTLS(t *testing.T) {
 			name: "injection", policy: smtpclient.TLSMay, want: "failure at STARTTLS lost",
 			server: []smtptest.Option{smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Extra("250-x\r\n250 AUTH PLAIN\r\n")))},
 		},
+		{name: "may but verified, not offered", policy: smtpclient.TLSMayVerify, want: "250 2.0.0"},
+		{name: "may but verified, unknown authority", server: []smtptest.Option{smtptest.TLS()}, policy: smtpclient.TLSMayVerify, want: "failure at STARTTLS lost"},
+		{
+			name: "may but verified, refused", policy: smtpclient.TLSMayVerify, want: "failure at STARTTLS 454 4.7.0",
+			server: []smtptest.Option{smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Reply("454 4.7.0 not now")))},
+		},
+		{
+			name: "may but verified", server: []smtptest.Option{smtptest.TLS("mx.x.test")}, policy: smtpclient.TLSMayVerify, want: "250 2.0.0", tls: true,
+			set: func(o *smtpclient.Options, s *smtptest.Server) {
+				o.Host, o.TLSConfig = "mx.x.test", &tls.Config{RootCAs: s.Roots()}
+			},
+		},
 		{name: "encrypt, not offered", policy: smtpclient.TLSEncrypt, want: "failure at STARTTLS lost"},
 		{name: "encrypt", server: []smtptest.Option{smtptest.TLS()}, policy: smtpclient.TLSEncrypt, want: "250 2.0.0", tls: true},
 		{

@@ -74,7 +74,7 @@ func (c *Client) hello(name string) *Failure {
 // startTLS encrypts the connection as the policy says (RFC 3207).
 func (c *Client) startTLS() *Failure {
 	if !c.ext.StartTLS {
-		if c.o.TLS == TLSMay {
+		if c.o.TLS == TLSMay || c.o.TLS == TLSMayVerify {
 			return nil
 		}
 		return c.failure(StageTLS, nil, errNoSTARTTLS)
@@ -126,8 +126,8 @@ func (c *Client) handshake() *Failure {
 	if config.ServerName == "" {
 		config.ServerName = c.o.Host
 	}
-	// Implicit TLS has no policy of its own: what is not TLSVerify only encrypts.
-	config.InsecureSkipVerify = c.o.TLS != TLSVerify
+	// Implicit TLS has no policy of its own: what does not verify only encrypts.
+	config.InsecureSkipVerify = !c.o.TLS.verifies()
 	if c.o.Verify != nil {
 		config.InsecureSkipVerify, config.VerifyConnection = true, c.o.Verify
 	}
@@ -149,6 +149,6 @@ func (c *Client) handshake() *Failure {
 	state := conn.ConnectionState()
 	c.tls = strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1) + " " +
 		tls.CipherSuiteName(state.CipherSuite)
-	c.conn, c.in, c.sure = conn, newReader(conn), c.o.TLS == TLSVerify
+	c.conn, c.in, c.sure = conn, newReader(conn), c.o.TLS.verifies()
 	return nil
 }

@@ -23,7 +23,7 @@ type Result struct {
 	// final dot; in LMTP the final one is its own. Recipients may share one.
 	Replies       []*reply.Reply
 	TLS           string // "none", or such as "TLSv1.3 TLS_AES_128_GCM_SHA256"
-	Verified      bool   // as of TLSVerify, the server is who it should be
+	Verified      bool   // as of TLSVerify and TLSMayVerify, the server is who it should be
 	Authenticated bool
 	Reused        bool   // not the connection's first transaction
 	DSN           bool   // the server offers DSN, and has been told what is wanted

@@ -20,11 +20,12 @@ var ErrNoCertificate = errors.New("tls: no certificate is configured")
 // configuration of a server that shows one of them: the one that fits the name
 // the client asks for (RFC 6066 section 3), else the first. A certificate file
 // holds the leaf first and then its chain; key and certificate may be the same
-// file. minVersion is a tls.VersionTLS constant; 0 is TLS 1.2.
+// file. minVersion is a tls.VersionTLS constant; 0 is TLS 1.2. ciphers are the suites
+// of TLS 1.2 and before; none leaves them to the library.
 //
 // A client that offers application protocols and not "smtp" is refused, so that
 // a request meant for another protocol cannot end up in a mail session.
-func (f *Files) Server(keys, certs []string, minVersion uint16) (*tls.Config, error) {
+func (f *Files) Server(keys, certs []string, minVersion uint16, ciphers []uint16) (*tls.Config, error) {
 	if len(keys) == 0 && len(certs) == 0 {
 		return nil, ErrNoCertificate
 	}
@@ -35,7 +36,7 @@ func (f *Files) Server(keys, certs []string, minVersion uint16) (*tls.Config, er
 	for i := range keys {
 		pairs[i] = f.source(keys[i], certs[i], "")
 	}
-	config := &tls.Config{MinVersion: lowest(minVersion), NextProtos: []string{"smtp"}}
+	config := &tls.Config{MinVersion: lowest(minVersion), CipherSuites: ciphers, NextProtos: []string{"smtp"}}
 	current := &atomic.Pointer[tls.Config]{}
 	err := f.use(func() {
 		c := config.Clone()

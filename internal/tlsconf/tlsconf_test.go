@@ -76,7 +76,7 @@ func TestServer(t *testing.T) {
 	dir := t.TempDir()
 	keyA, certA := pair(t, dir, "a.test")
 	keyB, certB := pair(t, dir, "b.test")
-	c, err := New(nil).Server([]string{keyA, keyB}, []string{certA, certB}, 0)
+	c, err := New(nil).Server([]string{keyA, keyB}, []string{certA, certB}, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,12 +94,21 @@ func TestServer(t *testing.T) {
 	if _, err := shown(t, c, &tls.Config{NextProtos: []string{"h2"}}); err == nil {
 		t.Error("a client of another protocol came in")
 	}
-	strict, err := New(nil).Server([]string{keyA}, []string{certA}, tls.VersionTLS13)
+	strict, err := New(nil).Server([]string{keyA}, []string{certA}, tls.VersionTLS13, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := shown(t, strict, &tls.Config{MaxVersion: tls.VersionTLS12}); err == nil {
 		t.Error("the minimum version does not hold")
+	}
+	one, err := New(nil).Server([]string{keyA}, []string{certA}, 0, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for suite, want := range map[uint16]bool{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384: true, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: false} {
+		if _, err := shown(t, one, &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}}); (err == nil) != want {
+			t.Errorf("%s: %v", tls.CipherSuiteName(suite), err)
+		}
 	}
 }
 
@@ -124,7 +133,7 @@ func TestServerSaysWhichFile(t *testing.T) {
 		"broken cert":  {[]string{keyA}, []string{broken}, []string{broken}},
 		"odd":          {[]string{keyA, keyB}, []string{certA}, []string{"2 key files for 1"}},
 	} {
-		_, err := New(nil).Server(tc.keys, tc.certs, 0)
+		_, err := New(nil).Server(tc.keys, tc.certs, 0, nil)
 		if err == nil {
 			t.Errorf("%s: no error", name)
 			continue
@@ -135,7 +144,7 @@ func TestServerSaysWhichFile(t *testing.T) {
 			}
 		}
 	}
-	if _, err := New(nil).Server(nil, nil, 0); !errors.Is(err, ErrNoCertificate) {
+	if _, err := New(nil).Server(nil, nil, 0, nil); !errors.Is(err, ErrNoCertificate) {
 		t.Error(err)
 	}
 }
@@ -143,7 +152,7 @@ func TestServerSaysWhichFile(t *testing.T) {
 func TestClient(t *testing.T) {
 	dir := t.TempDir()
 	key, cert := pair(t, dir, "a.test")
-	server, err := New(nil).Server([]string{key}, []string{cert}, 0)
+	server, err := New(nil).Server([]string{key}, []string{cert}, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

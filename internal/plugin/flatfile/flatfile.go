@@ -23,7 +23,7 @@ const Name = "auth/flat_file"
 // New is the plugin's factory.
 func New(s plugin.Services, h plugin.Host) error {
 	cfg := s.Config.AuthFlatFile
-	u := &users{methods: cfg.Methods, passwords: make(map[string][sha256.Size]byte, len(cfg.Users))}
+	u := &users{methods: cfg.Methods, onlyTLS: cfg.OnlyTLS, passwords: make(map[string][sha256.Size]byte, len(cfg.Users))}
 	for name, password := range cfg.Users {
 		u.passwords[name] = sha256.Sum256([]byte(password))
 	}
@@ -38,14 +38,16 @@ func New(s plugin.Services, h plugin.Host) error {
 // users is the hook.Authenticator of the file.
 type users struct {
 	methods   []string
+	onlyTLS   bool
 	passwords map[string][sha256.Size]byte
 }
 
 // offer makes the users known to the session, which announces AUTH only where no
-// password can be read on its way, or where auth_insecure is set.
+// password can be read on its way, or where auth_insecure is set. With onlyTLS they
+// are unknown to it in clear.
 func (u *users) offer(_ context.Context, e *hook.Event) hook.Verdict {
 	c := e.Conn
-	if len(u.passwords) > 0 && !slices.Contains(c.Auth, hook.Authenticator(u)) {
+	if len(u.passwords) > 0 && (c.TLS.Enabled || !u.onlyTLS) && !slices.Contains(c.Auth, hook.Authenticator(u)) {
 		c.Auth = append(c.Auth, u)
 	}
 	return hook.Proceed()

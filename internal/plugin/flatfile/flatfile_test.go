@@ -39,6 +39,21 @@ func TestOffer(t *testing.T) {
 	}
 }
 
+// TestOfferOnlyWithTLS: who named CRAM-MD5 alone wants no password to be seen.
+func TestOfferOnlyWithTLS(t *testing.T) {
+	cfg := config()
+	cfg.AuthFlatFile.OnlyTLS = true
+	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
+	c, _ := plugintest.Session(t, "")
+	for _, encrypted := range []bool{false, true} {
+		c.TLS.Enabled = encrypted
+		chain.Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c})
+		if (len(c.Auth) == 1) != encrypted {
+			t.Errorf("TLS %v: %d authenticators", encrypted, len(c.Auth))
+		}
+	}
+}
+
 func TestAuthenticate(t *testing.T) {
 	c, _ := plugintest.Session(t, "")
 	c.TLS.Enabled = true
