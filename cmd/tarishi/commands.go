@@ -7,8 +7,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -34,10 +34,6 @@ var errReported = errors.New("reported")
 
 // streams is where commands write: results to out, everything else to err.
 type streams struct{ out, err io.Writer }
-
-type instance struct {
-	Configs string `short:"c" placeholder:"DIR" help:"The instance: a folder with config/, queue/ and plugins/. Without it: the current folder if it has config/, else the shipped configuration with the queue in ./queue."`
-}
 
 type cli struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the daemon in the foreground (the default command: 'tarishi -c DIR')."`
@@ -90,23 +86,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "tarishi:", err)
 	}
 	return exitFailure
-}
-
-// load reads the instance's configuration.
-func (i instance) load() (*conf.Config, conf.Problems, error) {
-	dir := i.Configs
-	if dir == "" {
-		if _, err := os.Stat("config"); err != nil {
-			cfg, problems := conf.LoadFS(config.FS, ".")
-			return cfg, problems, nil
-		}
-		dir = "."
-	}
-	if info, err := os.Stat(filepath.Join(dir, "config")); err != nil || !info.IsDir() {
-		return nil, nil, fmt.Errorf("%s is no instance: it has no folder config/ ('tarishi init %s' makes one)", dir, dir)
-	}
-	cfg, problems := conf.Load(dir)
-	return cfg, problems, nil
 }
 
 type serveCmd struct {
@@ -180,7 +159,8 @@ type checkCmd struct {
 	Print bool `help:"Print the effective values, secrets masked."`
 }
 
-// Run reports the problems of the configuration.
+// Run reports the problems of the configuration: the warnings, then the errors,
+// then how many there are of each.
 func (c *checkCmd) Run(s streams) error {
 	cfg, problems, err := c.load()
 	if err != nil {
@@ -189,22 +169,31 @@ func (c *checkCmd) Run(s streams) error {
 	if c.Print {
 		cfg.Print(s.out)
 	}
-	failed := len(problems.Errors()) > 0
-	for _, p := range problems {
-		fmt.Fprintln(s.err, p)
-	}
-	warnings, err := server.Check(cfg)
-	for _, p := range warnings {
-		fmt.Fprintln(s.err, p)
+	more, err := server.Check(cfg)
+	var warnings, errs []string
+	for _, p := range slices.Concat(problems, more) {
+		if p.Warning {
+			warnings = append(warnings, p.String())
+		} else {
+			errs = append(errs, p.String())
+		}
 	}
 	if err != nil {
-		failed = true
-		fmt.Fprintln(s.err, err)
+		errs = append(errs, strings.Split(err.Error(), "\n")...)
 	}
-	if failed {
+	for _, line := range slices.Concat(warnings, errs) {
+		fmt.Fprintln(s.err, line)
+	}
+	count := plural(len(errs), "error") + ", " + plural(len(warnings), "warning")
+	switch {
+	case len(errs) > 0:
+		fmt.Fprintln(s.err, count)
 		return errReported
+	case len(warnings) > 0:
+		fmt.Fprintln(s.err, count+": the configuration is good")
+	default:
+		fmt.Fprintln(s.err, "the configuration is good")
 	}
-	fmt.Fprintln(s.err, "the configuration is good")
 	return nil
 }
 

@@ -380,6 +380,8 @@ func LoadFS(files fs.FS, dir string) (*Config, Problems) {
 	l.lists()
 	l.pluginList()
 	l.crossChecks()
+	l.ownName()
+	l.secrets()
 	l.problems.sort()
 	return c, l.problems
 }

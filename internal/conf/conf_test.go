@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,15 +25,24 @@ func instance(t testing.TB, f files) string {
 		t.Fatal(err)
 	}
 	for name, text := range f {
-		p := filepath.Join(dir, "config", name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, dir, name, text)
+	}
+	if _, given := f["me"]; !given { // whatever this host is called
+		write(t, dir, "me", "mx.example.com\n")
 	}
 	return dir
+}
+
+// write writes one file below config/.
+func write(t testing.TB, dir, name, text string) {
+	t.Helper()
+	p := filepath.Join(dir, "config", name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func load(t testing.TB, f files) (*Config, []string) {
@@ -57,7 +67,7 @@ func TestDefaults(t *testing.T) {
 	if c.QueueDir != filepath.Join(c.Dir, "queue") || c.PluginsDir != filepath.Join(c.Dir, "plugins") || c.ConfigDir != filepath.Join(c.Dir, "config") {
 		t.Error(c.QueueDir, c.PluginsDir, c.ConfigDir)
 	}
-	c.Dir, c.ConfigDir, c.QueueDir, c.PluginsDir = built.Dir, built.ConfigDir, built.QueueDir, built.PluginsDir
+	c.Dir, c.ConfigDir, c.QueueDir, c.PluginsDir, c.Me = built.Dir, built.ConfigDir, built.QueueDir, built.PluginsDir, built.Me
 	if !reflect.DeepEqual(c, built) {
 		t.Errorf("an empty folder gives\n%+v\nnothing gives\n%+v", c, built)
 	}
@@ -69,6 +79,7 @@ func TestDefaults(t *testing.T) {
 
 func TestLoadFS(t *testing.T) {
 	c, problems := LoadFS(config.FS, ".")
+	problems = slices.DeleteFunc(problems, func(p Problem) bool { return p.File == "config/me" }) // there is none, and this host may have any name
 	if len(problems) > 0 || names(c.Plugins) == "" || !filepath.IsAbs(c.Dir) || len(c.HostList) != 1 {
 		t.Errorf("%+v %v", c, problems)
 	}
@@ -92,11 +103,16 @@ func TestShipped(t *testing.T) {
 	if len(wrote) != 16 {
 		t.Error(wrote)
 	}
+	built, _ := Load("")
+	if me, err := os.ReadFile(filepath.Join(dir, "config", "me")); err != nil || string(me) != built.Me+"\n" {
+		t.Errorf("%q, %v", me, err)
+	}
+	built.Me = "mx.example.com"
+	write(t, dir, "me", built.Me)
 	c, problems := Load(dir)
 	if len(problems) > 0 {
 		t.Error(problems)
 	}
-	built, _ := Load("")
 	if got := names(c.Plugins); got != "relay auth/flat_file rcpt_to.in_host_list queue/test" {
 		t.Error(got)
 	}
@@ -219,7 +235,7 @@ func TestKeys(t *testing.T) {
 		"outbound.bounce_message": "Subject: x\n\n# body\n", "outbound.bounce_message_html": "<p>\n", "outbound.bounce_message_image": "i",
 		"smtp_forward.ini": "host=192.0.2.10",
 	})
-	if len(texts) != 1 || texts[0] != "config/tls.ini:1: key key: there is no file /dev/null/b.pem" {
+	if len(texts) != 2 || !strings.HasPrefix(texts[0], "config/relay.ini:3: warning: [relay] key all: every client") || texts[1] != "config/tls.ini:1: key key: there is no file /dev/null/b.pem" {
 		t.Error(strings.Join(texts, "\n"))
 	}
 	want := defaults()
@@ -271,9 +287,9 @@ func TestBooleans(t *testing.T) {
 		"true": true, "Yes": true, "OK": true, "enabled": true, "on": true, "1": true,
 		"false": false, "no": false, "off": false, "0": false, "disabled": false, "": false,
 	} {
-		c, texts := load(t, files{"outbound.ini": "enable_tls=" + word, "relay.ini": "[relay]\nall=" + word})
-		if c.Outbound.EnableTLS != want || c.Relay.All != want || len(texts) > 0 {
-			t.Errorf("%q: %v %v %v", word, c.Outbound.EnableTLS, c.Relay.All, texts)
+		c, texts := load(t, files{"outbound.ini": "enable_tls=" + word, "relay.ini": "[relay]\nacl=" + word})
+		if c.Outbound.EnableTLS != want || c.Relay.ACL != want || len(texts) > 0 {
+			t.Errorf("%q: %v %v %v", word, c.Outbound.EnableTLS, c.Relay.ACL, texts)
 		}
 	}
 }

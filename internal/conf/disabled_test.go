@@ -8,11 +8,8 @@ import (
 )
 
 func TestFollowDisabled(t *testing.T) {
-	dir := t.TempDir()
+	dir := instance(t, nil)
 	file := filepath.Join(dir, "config", "outbound.ini")
-	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	now := time.Unix(1e9, 0)
 	stamp := now
 	write := func(text string) {

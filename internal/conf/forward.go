@@ -2,6 +2,7 @@ package conf
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -487,6 +488,9 @@ func nextHop(s string, h hostKeys, mainPort int) (mail.NextHop, error) {
 		return mail.NextHop{Path: path, Protocol: mail.LMTP}, nil
 	}
 	schemePort := 0
+	if strings.Contains(s, "@") { // never quoted
+		return hop, errors.New("credentials stand in auth_user and auth_pass, not in host")
+	}
 	if isURL {
 		switch strings.ToLower(scheme) {
 		case "smtp", "tcp":
@@ -498,9 +502,6 @@ func nextHop(s string, h hostKeys, mainPort int) (mail.NextHop, error) {
 			return hop, fmt.Errorf("%s: the scheme is none of smtp, tls, lmtp, lmtp+unix", excerpt(s))
 		}
 		s = strings.TrimSuffix(rest, "/")
-		if strings.Contains(s, "@") {
-			return hop, fmt.Errorf("credentials stand in auth_user and auth_pass, not in host")
-		}
 	}
 	if hop.Protocol == mail.LMTP {
 		schemePort = hop.DefaultPort()

@@ -133,7 +133,7 @@ func assignment(line string) (s statement, why string) {
 	key, value, found := strings.Cut(line, "=")
 	key = strings.TrimFunc(key, isBlank)
 	if key == "" || strings.ContainsFunc(key, func(r rune) bool { return !isKeyRune(r) }) {
-		return s, "not a section, a key or a comment: " + excerpt(key) + " skipped"
+		return s, "not a section, a key or a comment: skipped" // and not quoted: it may hold a password
 	}
 	s = statement{key: key, bare: !found, value: strings.TrimFunc(value, isBlank)}
 	if base, ok := strings.CutSuffix(key, "[]"); ok && base != "" {

@@ -21,7 +21,7 @@ func HostListPattern(line string) (*regexp.Regexp, error) {
 }
 
 // private are the files that hold passwords.
-var private = map[string]bool{"auth_flat_file.ini": true, forwardFile: true}
+var private = map[string]bool{"auth_flat_file.ini": true, forwardFile: true, outboundFile: true}
 
 // Init makes the instance dir: the folders config, plugins and queue, the files
 // of shipped (other than Go source) in config, and config/me with this host's

@@ -72,9 +72,18 @@ func (l *loader) apply(s *schema, f *iniFile) {
 	}
 }
 
+// mayBeSecret reports whether the name of an unknown key may be a password: that of
+// a line without an equals sign in a file that holds some.
+func mayBeSecret(file string, k *iniKey) bool { return k.bare && private[file] }
+
+const noKey = "a line that is no key=value: skipped"
+
 // unknown is the Problem of a key that the file does not know.
 func (s *schema) unknown(section string, k *iniKey) Problem {
 	p := Problem{File: place(s.file), Line: k.line, Section: shown(section), Key: k.name, Text: "unknown"}
+	if mayBeSecret(s.file, k) {
+		p.Key, p.Text = "", noKey
+	}
 	var here []string
 	for _, e := range s.entries {
 		if e.sectionName() == section {
@@ -325,6 +334,9 @@ func (l *loader) section(file string, s *iniSection, entries, main []entry, all 
 				names = append(names, e.key)
 			}
 			p.Nearest, p.Text = Nearest(k.name, names), "unknown"
+			if mayBeSecret(file, k) {
+				p.Key, p.Text = "", noKey
+			}
 		}
 		l.add(p)
 	}

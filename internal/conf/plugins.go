@@ -119,7 +119,7 @@ func (l *loader) lists() {
 		c.QueueDir = s
 		return nil
 	}, nil))
-	l.list("host_list", func(s string) error {
+	l.list("host_list", func(s string, _ int) error {
 		if a, err := mail.ParseAddress("postmaster@" + s); err != nil || a.Domain != s {
 			return fmt.Errorf("%s is no domain", excerpt(s))
 		}
@@ -128,21 +128,24 @@ func (l *loader) lists() {
 		}
 		return nil
 	})
-	l.list("host_list_regex", func(s string) error {
+	l.list("host_list_regex", func(s string, _ int) error {
 		if _, err := HostListPattern(s); err != nil {
 			return err
 		}
 		c.HostListRegex = append(c.HostListRegex, s)
 		return nil
 	})
-	l.list("relay_acl_allow", func(s string) error {
+	var relays []relayLine
+	l.list("relay_acl_allow", func(s string, line int) error {
 		s, _, _ = strings.Cut(s, "#") // the one list with comments behind its entries
-		p, err := parsePrefix(strings.TrimSpace(s))
+		p, err := relayPrefix(strings.TrimSpace(s))
 		if err == nil {
 			c.Relay.Allow = append(c.Relay.Allow, p)
+			relays = append(relays, relayLine{p, line})
 		}
 		return err
 	})
+	l.openRelay(relays)
 	const antiSpoof = "host_list.anti_spoof"
 	if data, _ := l.read(antiSpoof); len(parseList(data)) > 0 {
 		first := parseList(data)[0]
@@ -166,11 +169,11 @@ func (l *loader) lists() {
 	}
 }
 
-// list gives every line of a list file to one.
-func (l *loader) list(name string, one func(string) error) {
+// list gives every line of a list file to one, with its number.
+func (l *loader) list(name string, one func(string, int) error) {
 	data, _ := l.read(name)
 	for _, line := range parseList(data) {
-		if err := one(line.text); err != nil {
+		if err := one(line.text, line.line); err != nil {
 			l.add(Problem{File: place(name), Line: line.line, Text: err.Error()})
 		}
 	}

@@ -22,7 +22,7 @@ func TestProblems(t *testing.T) {
 		{"another section's key", files{"connection.ini": "max_received=1"}, "config/connection.ini:1: key max_received: unknown here, it belongs to [headers]"},
 		{"unknown section", files{"connection.ini": "[header]\nx=1"}, "config/connection.ini:1: section [header]: unknown, did you mean headers?"},
 		{"unknown file", files{"karma.ini": "[x\n", "whatever": "["}, ""},
-		{"invalid line", files{"log.ini": "level = info\nmy level=debug secret\n"}, `config/log.ini:2: not a section, a key or a comment: "my level" skipped`},
+		{"invalid line", files{"log.ini": "level = info\nmy level=debug secret\n"}, `config/log.ini:2: not a section, a key or a comment: skipped`},
 		{"not a number", files{"connection.ini": "[max]\nbytes=25M"}, `config/connection.ini:2: [max] key bytes: "25M" is not a whole number`},
 		{"too small", files{"connection.ini": "[max]\nmin_rate=-2\nbytes=-1"}, "config/connection.ini:2: [max] key min_rate: -2 is less than 0\nconfig/connection.ini:3: [max] key bytes: -1 is less than 0"},
 		{"outside", files{"smtp.ini": "smtps_port=65536"}, "config/smtp.ini:1: key smtps_port: 65536 is not between 1 and 65535"},
@@ -97,11 +97,11 @@ func TestProblems(t *testing.T) {
 		{
 			"users",
 			files{"auth_flat_file.ini": "[users]\na\nb=\nc=1\nc=2\nd[]=1\nj\u00f6rg=secret"},
-			"config/auth_flat_file.ini:2: [users] key a: a user without a password cannot log in\n" +
+			"config/auth_flat_file.ini:2: section [users]: a line that is no name=password: skipped\n" +
 				"config/auth_flat_file.ini:3: [users] key b: a user without a password cannot log in\n" +
 				"config/auth_flat_file.ini:5: warning: [users] key c: the user stands on line 4 already, this password counts\n" +
 				"config/auth_flat_file.ini:6: [users] key d: a user is name=password\n" +
-				"config/auth_flat_file.ini:7: not a section, a key or a comment: \"j\u00f6rg\" skipped",
+				"config/auth_flat_file.ini:7: not a section, a key or a comment: skipped",
 		},
 		{"no certificate", files{"tls.ini": "key=k.pem\ncert=c.pem", "k.pem": ""}, "config/tls.ini:2: key cert: there is no file DIR/config/c.pem"},
 		{"half a pair", files{"tls_key.pem": ""}, "config/tls_key.pem: warning: is not used: there is no tls_cert.pem beside it"},

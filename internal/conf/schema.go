@@ -587,6 +587,8 @@ func (l *loader) authUsers() {
 	for _, k := range f.section("users").keys {
 		p := Problem{File: place(file), Line: k.line, Section: "users", Key: k.name}
 		switch {
+		case k.bare: // perhaps the name and the password
+			p.Key, p.Text = "", "a line that is no name=password: skipped"
 		case k.array:
 			p.Text = "a user is name=password"
 		case len(k.values) == 0 || k.values[0] == "":

