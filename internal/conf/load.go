@@ -280,6 +280,7 @@ func (l *loader) crossChecks() {
 			}
 		}
 	}
+	l.nowhere()
 	l.relayDestinations()
 	l.certificateFolder()
 	l.checkForward()

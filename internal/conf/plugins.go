@@ -20,11 +20,15 @@ var aliases = map[string]string{
 	"data.headers": "headers", "data.nomsgid": "headers", "data.noreceived": "headers", "data.rfc5322_header_checks": "headers",
 	"dkim_sign": "dkim", "dkim_verify": "dkim",
 	"data.uribl":                "uribl",
+	"deliver":                   "queue/deliver",
+	"log.elasticsearch":         "elasticsearch",
 	"log.syslog":                "syslog",
 	"mail_from.nobounces":       "bounce",
 	"max_unrecognized_commands": "limit", "rate_limit": "limit", "rcpt_to.max_count": "limit",
 	"rcpt_to.ldap":              "rcpt-ldap",
 	"rcpt_to.qmail_deliverable": "qmail-deliverable",
+	"rcpt_to.routes":            "recipient-routes",
+	"test_queue":                "queue/test",
 	"relay_acl":                 "relay", "relay_all": "relay", "relay_force_routing": "relay",
 }
 
@@ -59,11 +63,17 @@ func (l *loader) pluginList() {
 		same := slices.IndexFunc(l.c.Plugins, func(o PluginName) bool { return o.Name == plugin.Name })
 		_, renamed := aliases[strings.TrimPrefix(plugin.As, "haraka-plugin-")]
 		p.Warning = true
+		if notice, ok := servedAnyway[plugin.Name]; ok {
+			p.Text = notice
+			l.add(p)
+			continue
+		}
 		switch {
 		case renamed && same >= 0:
 			p.Text = fmt.Sprintf("is part of %s today, which stands on line %d already", plugin.Name, l.c.Plugins[same].Line)
 			l.add(p)
 			continue
+		case renamed && notBuiltIn[plugin.Name] != "": // the one who makes the plugins says that there is none
 		case renamed:
 			p.Text = "is called " + plugin.Name + " today, and may need other settings"
 			l.add(p)

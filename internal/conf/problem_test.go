@@ -147,8 +147,13 @@ func TestProblems(t *testing.T) {
 			"old plugin names",
 			files{"plugins": "relay_all\nrelay_acl\ndnsbl"},
 			"config/plugins:1: warning: key relay_all: is called relay today, and may need other settings\n" +
-				"config/plugins:2: warning: key relay_acl: is part of relay today, which stands on line 1 already\n" +
-				"config/plugins:3: warning: key dnsbl: is called dns-list today, and may need other settings",
+				"config/plugins:2: warning: key relay_acl: is part of relay today, which stands on line 1 already",
+		},
+		{
+			"plugins whose work is done without one",
+			files{"plugins": "queue/deliver\ntest_queue"},
+			"config/plugins:1: warning: key queue/deliver: needs no plugin: mail of clients that may relay goes to the outbound queue, unless another queue plugin takes it\n" +
+				"config/plugins:2: warning: key test_queue: is called queue/test today, and may need other settings",
 		},
 		{
 			"plugin timeout",

@@ -17,7 +17,9 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -142,9 +144,37 @@ func (r *Registry) Build(c *conf.Config, s Services) ([]hook.Registration, error
 	return all, errors.Join(problems...)
 }
 
+// unknown says that there is no plugin of a name, and what to do instead.
 func (r *Registry) unknown(p conf.PluginName) error {
-	problem := conf.Problem{File: p.File, Line: p.Line, Text: "there is no plugin " + p.As, Nearest: conf.Nearest(p.Name, r.Names())}
+	problem := conf.Problem{File: p.File, Line: p.Line, Text: "there is no plugin " + p.As}
+	if advice := conf.PluginAdvice(p.Name); advice != "" {
+		if p.As != p.Name {
+			problem.Text = fmt.Sprintf("there is no plugin %s (%s)", p.Name, p.As)
+		}
+		problem.Text += ": " + advice
+	} else {
+		problem.Nearest = r.nearest(p.Name)
+	}
 	return errors.New(problem.String())
+}
+
+// nearest returns the plugin that a name was probably meant to be: the one with
+// the same last part, or else one like it in the same folder. "": none.
+func (r *Registry) nearest(name string) string {
+	folder, base := path.Split(name)
+	var beside []string
+	for _, known := range r.Names() {
+		if strings.HasSuffix(known, "/"+base) || strings.HasSuffix(known, "."+base) {
+			return known
+		}
+		if at, last := path.Split(known); at == folder {
+			beside = append(beside, last)
+		}
+	}
+	if near := conf.Nearest(base, beside); near != "" {
+		return folder + near
+	}
+	return ""
 }
 
 // host collects what one plugin registers.

@@ -106,6 +106,25 @@ func TestBuildErrors(t *testing.T) {
 	}
 }
 
+// TestNearest: a plugin is suggested when its name is nearly the one that is
+// written, or when only the folder is missing or wrong.
+func TestNearest(t *testing.T) {
+	var r plugin.Registry
+	for _, name := range []string{"queue/test", "queue/smtp_forward", "rcpt_to.in_host_list", "auth/flat_file", "relay"} {
+		r.Register(name, func(plugin.Services, plugin.Host) error { return nil })
+	}
+	for name, want := range map[string]string{
+		"queue/tets": "queue/test", "queue/smpt_forward": "queue/smtp_forward", "smtp_forward": "queue/smtp_forward", "flat_file": "auth/flat_file",
+		"in_host_list": "rcpt_to.in_host_list", "rcpt_to.in_hostlist": "rcpt_to.in_host_list", "rely": "relay",
+		"queue/http": "", "queue/mine": "", "auth/mine": "", "queue/kafak": "", "rcpt_to.mine": "",
+	} {
+		_, err := r.Build(config(name), plugin.Services{Log: zap.NewNop()})
+		if err == nil || want == "" && strings.Contains(err.Error(), "did you mean") || want != "" && !strings.HasSuffix(err.Error(), "did you mean "+want+"?") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestRegister(t *testing.T) {
 	r := registry()
 	if got := r.Names(); !slices.Equal(got, []string{"bad", "first", "odd", "queue/second"}) {

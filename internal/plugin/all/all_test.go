@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"go.uber.org/zap"
 
@@ -22,6 +23,42 @@ func TestRegister(t *testing.T) {
 	pages, err := filepath.Glob("../*/README.md")
 	if err != nil || len(pages) == 0 || len(pages) != len(r.Names()) {
 		t.Errorf("%d plugins are registered, %d folders have a manual page, %v", len(r.Names()), len(pages), err)
+	}
+}
+
+// Every plugin of Haraka's, whether of its own or installed with it, is built in,
+// or passed over with a notice, or refused with a sentence of its own. No other
+// plugin is suggested in place of one that somebody chose.
+func TestHarakasNames(t *testing.T) {
+	var r plugin.Registry
+	Register(&r)
+	for _, name := range strings.Fields(`auth/auth_base auth/flat_file auth/auth_proxy auth/auth_bridge auth/auth_vpopmaild block_me data.signatures
+		delay_deny prevent_credential_leaks process_title profile queue/deliver queue/discard queue/lmtp queue/qmail-queue queue/quarantine
+		queue/smtp_bridge queue/smtp_forward queue/smtp_proxy queue/test rcpt_to.host_list_base rcpt_to.in_host_list record_envelope_addresses
+		reseed_rng status tarpit tls toobusy xclient access aliases asn attachment bounce clamd dcc dkim dns-list early_talker fcrdns geoip
+		greylist headers helo.checks karma known-senders limit mail_from.is_resolvable messagesniffer qmail-deliverable redis relay rspamd
+		spamassassin spf syslog uribl avg elasticsearch esets p0f recipient-routes watch auth-ldap rcpt-ldap
+		test_queue deliver dkim_sign dkim_verify dnsbl dnswl backscatterer auth/auth_ldap connect.asn connect.fcrdns connect.geoip connect.p0f
+		connect.rdns_access mail_from.access mail_from.blocklist rcpt_to.access rcpt_to.blocklist rdns.regexp data.headers data.nomsgid
+		data.noreceived data.rfc5322_header_checks data.uribl log.syslog mail_from.nobounces max_unrecognized_commands rate_limit
+		rcpt_to.max_count rcpt_to.ldap rcpt_to.qmail_deliverable rcpt_to.routes relay_acl relay_all haraka-plugin-spf
+		auth-enc-file auth-imap ldap dovecot wildduck mailauth opendkim srs batv-srs vmta accounting_files outbound-logger queue/rabbitmq
+		queue/rabbitmq_amqplib queue/kafka queue/mongodb rcpt-postgresql milter save-sent`) {
+		c, problems := conf.LoadFS(fstest.MapFS{"plugins": {Data: []byte(name + "\n")}, "me": {Data: []byte("mx.example.com\n")}}, t.TempDir())
+		problems = slices.DeleteFunc(problems, func(p conf.Problem) bool { return p.Key != name || p.Nearest != "" })
+		_, err := r.Build(c, plugin.Services{Config: c, Log: zap.NewNop()})
+		switch {
+		case len(c.Plugins) == 0 && err == nil:
+			if len(problems) != 1 || !problems[0].Warning || len(problems[0].Text) < 20 {
+				t.Errorf("%s is passed over without a word: %v", name, problems)
+			}
+		case err == nil:
+		case !strings.HasPrefix(err.Error(), "config/plugins:1: there is no plugin ") || !strings.Contains(err.Error(), name) ||
+			strings.Count(err.Error(), ": ") < 2 || strings.Contains(err.Error(), "did you mean"):
+			t.Errorf("%s: %v", name, err)
+		case len(problems) > 0:
+			t.Errorf("%s: %v stands beside %v", name, problems, err)
+		}
 	}
 }
 
