@@ -32,8 +32,12 @@ const (
 // errReported is returned by a command that has said itself what went wrong.
 var errReported = errors.New("reported")
 
-// streams is where commands write: results to out, everything else to err.
-type streams struct{ out, err io.Writer }
+// streams is where commands write: results to out, everything else to err; the
+// daemon what it does to title, if the system has that (nil: it has not).
+type streams struct {
+	out, err io.Writer
+	title    func(string)
+}
 
 type cli struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the daemon in the foreground (the default command: 'tarishi -c DIR')."`
@@ -49,19 +53,19 @@ type cli struct {
 }
 
 // run executes one command line and returns its exit code.
-func run(args []string, stdout, stderr io.Writer) int {
+func run(args []string, s streams) int {
 	exit := -1
 	parser, err := kong.New(&cli{},
 		kong.Name("tarishi"),
 		kong.Description("A mail transfer agent: SMTP in, a chain of hooks, a relay and a durable outbound queue."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Writers(stdout, stderr),
+		kong.Writers(s.out, s.err),
 		kong.Exit(func(code int) { exit = code }),
-		kong.Bind(streams{stdout, stderr}),
+		kong.Bind(s),
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "tarishi:", err)
+		fmt.Fprintln(s.err, "tarishi:", err)
 		return exitFailure
 	}
 	ctx, err := parser.Parse(harakaOptions(args))
@@ -69,7 +73,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exit
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "tarishi: %v\nTry 'tarishi --help'.\n", err)
+		fmt.Fprintf(s.err, "tarishi: %v\nTry 'tarishi --help'.\n", err)
 		return exitUsage
 	}
 	if ctx.Command() != "serve" {
@@ -80,10 +84,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	case errors.Is(err, errReported):
 	case errors.Is(err, control.ErrInvalid):
-		fmt.Fprintln(stderr, "tarishi:", err)
+		fmt.Fprintln(s.err, "tarishi:", err)
 		return exitUsage
 	default:
-		fmt.Fprintln(stderr, "tarishi:", err)
+		fmt.Fprintln(s.err, "tarishi:", err)
 	}
 	return exitFailure
 }
@@ -105,7 +109,7 @@ func (c *serveCmd) Run(s streams) error {
 	}
 	w := maillog.NewWriter(s.err)
 	defer w.Close()
-	if err := c.serve(cfg, problems, w); err != nil {
+	if err := c.serve(cfg, problems, w, s.title); err != nil {
 		log := server.Notices(cfg, w)
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			log.Error(line)
@@ -116,7 +120,7 @@ func (c *serveCmd) Run(s streams) error {
 }
 
 // serve is Run once there is a log.
-func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, w *maillog.Writer) error {
+func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, w *maillog.Writer, title func(string)) error {
 	log := server.Notices(cfg, w).Named("config")
 	for _, p := range problems {
 		if p.Warning {
@@ -128,7 +132,7 @@ func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, w *maillog.Wr
 	if n := len(problems.Errors()); n > 0 {
 		return fmt.Errorf("%d error(s) in the configuration, not started", n)
 	}
-	srv, err := server.New(cfg, server.Options{Version: version, Log: w})
+	srv, err := server.New(cfg, server.Options{Version: version, Log: w, Title: title})
 	if err != nil {
 		return err
 	}

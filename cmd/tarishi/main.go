@@ -8,5 +8,6 @@ import "os"
 var version = "dev"
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	title := takeTitle()
+	os.Exit(run(os.Args[1:], streams{out: os.Stdout, err: os.Stderr, title: title}))
 }

@@ -39,7 +39,7 @@ func TestQueueImportExport(t *testing.T) {
 		{[]string{"import", "-c", instance}, exitUsage, "", "<dir>"},
 	} {
 		var stdout, stderr bytes.Buffer
-		exit := run(append([]string{"queue"}, tc.args...), &stdout, &stderr)
+		exit := run(append([]string{"queue"}, tc.args...), streams{out: &stdout, err: &stderr})
 		if exit != tc.exit || !strings.Contains(stdout.String(), tc.out) || !strings.Contains(stderr.String(), tc.stderr) {
 			t.Errorf("%q: exit %d\n%s\n%s", tc.args, exit, stdout.String(), stderr.String())
 		}

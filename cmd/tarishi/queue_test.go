@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func tarishi(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = run(args, &out, &err)
+	code = run(args, streams{out: &out, err: &err})
 	return code, out.String(), err.String()
 }
 

@@ -58,7 +58,6 @@ var notBuiltIn = map[string]string{
 	"accounting_files":         "every delivery has a line in the mail log, see log.ini",
 	"p0f":                      "the system of a client is not guessed",
 	"prevent_credential_leaks": "the text of messages is not searched",
-	"process_title":            "the counters are among the metrics: 'tarishi metrics', or http.ini",
 	"qmail-deliverable":        "recipients are those of host_list, or with check_recipient those of the sections of smtp_forward.ini; qmail-deliverabled is not asked",
 	"queue/kafka":              "messages leave by SMTP and LMTP only: queue/smtp_forward, or the outbound queue",
 	"queue/lmtp":               "queue/smtp_forward speaks LMTP: host=lmtp://HOST:24, or lmtp+unix:/PATH/OF/SOCKET, in smtp_forward.ini in place of lmtp.ini, with on_failure=queue to accept mail while that server is away",

@@ -23,7 +23,7 @@ func (l *loader) nowhere() {
 	}
 	p := Problem{Text: "goes nowhere: " + place(forwardFile) + " has no host above its sections"}
 	// Of these it is known that they take no message.
-	takesNone := []string{"queue/smtp_forward", "rcpt_to.in_host_list", "relay", "auth/flat_file", "tls", "record_envelope_addresses"}
+	takesNone := []string{"queue/smtp_forward", "rcpt_to.in_host_list", "relay", "auth/flat_file", "tls", "record_envelope_addresses", "process_title"}
 	if slices.ContainsFunc(c.Plugins, func(o PluginName) bool { return !slices.Contains(takesNone, o.Name) }) {
 		p.Warning = true
 		p.Text += ", unless another plugin takes it"

@@ -37,6 +37,9 @@ type Services struct {
 	Resolver  Resolver
 	Forwarder Forwarder // nil: nothing can be relayed in session
 	Submitter Submitter // nil: no mail can be sent; not for use in a Factory
+	// Title sets the title of the process, for one goroutine at a time. nil: it
+	// cannot be set.
+	Title func(string)
 }
 
 // Resolver asks the DNS. Its errors are those of package dns.

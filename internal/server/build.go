@@ -92,7 +92,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		Me: cfg.Me, Resolver: resolver, Sender: s.pool, Mail: events, Log: log.Named("forward"),
 		TLSConfig: backends, Conf: cfg.Forward, Reporter: rest, Requeuer: rest,
 	})
-	s.chain, err = hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: s.relay, Submitter: rest}, log)
+	s.chain, err = hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: s.relay, Submitter: rest, Title: o.Title}, log)
 	if err != nil {
 		return nil, err
 	}

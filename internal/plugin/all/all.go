@@ -7,6 +7,7 @@ import (
 	"tarishi/internal/plugin/envelope"
 	"tarishi/internal/plugin/flatfile"
 	"tarishi/internal/plugin/inhostlist"
+	"tarishi/internal/plugin/processtitle"
 	"tarishi/internal/plugin/relay"
 	"tarishi/internal/plugin/smtpforward"
 	"tarishi/internal/plugin/testqueue"
@@ -19,6 +20,7 @@ func Register(r *plugin.Registry) {
 	r.Register(envelope.Name, envelope.New)
 	r.Register(flatfile.Name, flatfile.New)
 	r.Register(inhostlist.Name, inhostlist.New)
+	r.Register(processtitle.Name, processtitle.New)
 	r.Register(relay.Name, relay.New)
 	r.Register(smtpforward.Name, smtpforward.New)
 	r.Register(testqueue.Name, testqueue.New)

@@ -1,0 +1,112 @@
+// Package processtitle is the plugin process_title: it shows counters in the title
+// of the process. See README.md.
+package processtitle
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/plugin"
+)
+
+// Name is the plugin's name in config/plugins.
+const Name = "process_title"
+
+// tick is how often the title changes while anything happens.
+const tick = time.Second
+
+// New is the plugin's factory.
+func New(s plugin.Services, h plugin.Host) error {
+	h.Timeout(0)
+	c := &counters{set: s.Title}
+	if c.set == nil { // a check of the configuration, or a system without titles
+		c.set = func(string) {}
+	}
+	c.set(c.title(0))
+	count := func(what *series, current int) hook.Handler {
+		return func(context.Context, *hook.Event) hook.Verdict {
+			c.count(what, current)
+			return hook.Proceed()
+		}
+	}
+	h.On(hook.OnConnectInit, "hook_connect_init", 0, count(&c.connections, 1))
+	h.On(hook.OnRcpt, "hook_rcpt", -100, count(&c.recipients, 0)) // before one that decides: refused ones count too
+	h.On(hook.OnData, "hook_data", -100, count(&c.messages, 0))
+	h.On(hook.OnDisconnect, "hook_disconnect", 0, count(nil, -1))
+	return nil
+}
+
+// series is one counter and what it did second by second.
+type series struct{ total, before, last, most int }
+
+// step closes a second.
+func (s *series) step() {
+	s.last, s.before = s.total-s.before, s.total
+	s.most = max(s.most, s.last)
+}
+
+// rates are those of the last second, on average, and of the busiest second.
+func (s *series) rates(seconds float64) string {
+	return fmt.Sprintf("%d/%s/%d", s.last, ratio(float64(s.total), seconds), s.most)
+}
+
+// counters are what the title shows.
+type counters struct {
+	set func(string)
+
+	mu                                sync.Mutex
+	current                           int // open connections
+	connections, recipients, messages series
+	start                             time.Time // of the first event
+	pending                           bool      // step will be called
+}
+
+// count adds one to what, if it is not nil, and so many open connections.
+func (c *counters) count(what *series, current int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current += current
+	if what != nil {
+		what.total++
+	}
+	if c.start.IsZero() {
+		c.start = time.Now()
+	}
+	if !c.pending {
+		c.pending = true
+		time.AfterFunc(tick, c.step)
+	}
+}
+
+// step sets the title. It comes again as long as there is a rate to count down.
+func (c *counters) step() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range []*series{&c.connections, &c.recipients, &c.messages} {
+		s.step()
+	}
+	c.set(c.title(time.Since(c.start).Seconds()))
+	if c.pending = c.connections.last+c.recipients.last+c.messages.last > 0; c.pending {
+		time.AfterFunc(tick, c.step)
+	}
+}
+
+// title is Haraka's, as far as it is about one process.
+func (c *counters) title(seconds float64) string {
+	return fmt.Sprintf("tarishi cn=%d cc=%d cps=%s rcpts=%d/%s rps=%s msgs=%d/%s mps=%s",
+		c.connections.total, c.current, c.connections.rates(seconds),
+		c.recipients.total, ratio(float64(c.recipients.total), float64(c.messages.total)), c.recipients.rates(seconds),
+		c.messages.total, ratio(float64(c.messages.total), float64(c.connections.total)), c.messages.rates(seconds))
+}
+
+// ratio returns a/b with two digits behind the point at most; 0 where b is 0.
+func ratio(a, b float64) string {
+	if b == 0 {
+		return "0"
+	}
+	return strconv.FormatFloat(float64(int(a/b*100+0.5))/100, 'f', -1, 64)
+}
