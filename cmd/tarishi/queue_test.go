@@ -201,7 +201,7 @@ func TestQueueCommands(t *testing.T) {
 	expect(t, 1, ``, `tarishi: `+none+`: not in the queue\n`, "queue", "flush", "-c", dir, none)
 	for name, args := range map[string][]string{"cat": {"--help"}, "queue cat": {"queue", "--help"}} {
 		var help bytes.Buffer
-		if exit := run(args, &help, &help); exit != 0 || !strings.Contains(help.String(), name) {
+		if exit := run(args, streams{out: &help, err: &help}); exit != 0 || !strings.Contains(help.String(), name) {
 			t.Errorf("%q does not name %s:\n%s", args, name, help.String())
 		}
 	}
