@@ -82,6 +82,7 @@ func TestFollowDisabledFlatFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	write("me", "mx.example.com\n")
 	write("outbound.ini", "disabled=false\n")
 	write("outbound.disabled", "1\n")
 	c, problems := Load(dir)
