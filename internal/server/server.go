@@ -41,7 +41,7 @@ import (
 type Options struct {
 	Version string
 	Log     *maillog.Writer // where both logs go, and where the daemon listens
-	Title   func(string) // sets the title of the process; nil: it cannot be set
+	Title   func(string)    // sets the title of the process; nil: it cannot be set
 }
 
 // Server is one daemon. It is used once: New, then Run.
