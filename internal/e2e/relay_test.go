@@ -312,7 +312,7 @@ func fanOut(t *testing.T, split string) {
 		identical(t, string(got[0].Content), awkward)
 	}
 	d.Stop()
-	if n := len(regexp.MustCompile(`(?m) queued from=.*$`).FindAllString(d.Log(), -1)); n != 1 {
+	if n := len(regexp.MustCompile(`(?m) queued id=\S+ from=.*$`).FindAllString(d.Log(), -1)); n != 1 {
 		t.Errorf("queued %d times", n)
 	}
 }

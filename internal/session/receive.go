@@ -14,6 +14,9 @@ const (
 	// maxExcess is how much beyond the size limit is read and dropped before the
 	// connection is closed instead.
 	maxExcess = 1 << 30
+	// firstLook is how much of a header section without its empty line is collected
+	// before it is looked for a line that is no field; see receiver.endless.
+	firstLook = 4 << 10
 	// fieldCost is about what a field of the parsed header takes beside its bytes.
 	fieldCost = 32
 )
@@ -34,6 +37,7 @@ type receiver struct {
 	scanner scanner
 	head    []byte // our Received field and the header section, until that is whole
 	trace   int    // length of our Received field in head
+	look    int    // so long head is, without that field, when endless looks next
 	header  *mail.Header
 	headLen int64 // of the header section in the body, with trace; set with header
 	size    int64 // of content as received
@@ -167,12 +171,27 @@ func (r *receiver) collect(b []byte) []byte {
 		r.head = r.head[:end]
 		r.parse()
 		return b[used:]
-	case len(r.head)-r.trace > maxHeader:
+	case len(r.head)-r.trace > maxHeader || r.endless():
 		used := len(r.head) - r.trace - section
 		r.parse()
 		return b[used:]
 	}
 	return nil
+}
+
+// endless reports whether head has gone past the header section: a message may
+// lack the empty line, and its text must not be held as a header. It looks each
+// time head has doubled, at whole lines only: what follows a line of a mailbox file
+// says what that is.
+func (r *receiver) endless() bool {
+	n := len(r.head) - r.trace
+	if n < max(r.look, firstLook) {
+		return false
+	}
+	r.look = 2 * n
+	lines := r.head[r.trace : bytes.LastIndexByte(r.head, '\n')+1]
+	_, size, complete := mail.ParseHeader(lines)
+	return !complete && size < len(lines)
 }
 
 // parse reads the header section in head and passes all of head on. A message
