@@ -234,7 +234,7 @@ type ForwardRoute struct {
 	// valid. It holds unless the route says something about certificates itself.
 	RejectUnauthorized bool
 
-	AuthType     string // "", plain, login, cram-md5, external, forward (the client's own credentials)
+	AuthType     string // "", some of plain, login and cram-md5, external, or forward (the client's own credentials)
 	AuthUser     string
 	AuthPass     string
 	AuthInsecure bool // credentials may go in clear to public addresses

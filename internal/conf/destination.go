@@ -186,7 +186,7 @@ func (d *Destination) entries() []entry {
 		{key: "helo", field: weights(&d.helo, ownName)},
 		{key: "tls", field: tlsLevel(&d.TLS)},
 		{key: "host", field: text(&d.host)},
-		{key: "auth_type", field: choice(&d.authType, "plain", "login", "cram-md5")},
+		{key: "auth_type", field: mechanisms(&d.authType)},
 		{key: "auth_user", field: text(&d.authUser), once: "auth_pass"},
 		{key: "auth_pass", field: secret(&d.authPass)},
 	}

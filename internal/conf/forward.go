@@ -2,9 +2,7 @@ package conf
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -39,7 +37,7 @@ func routeEntries(r *ForwardRoute, h *hostKeys) []entry {
 		{key: "enable_tls", field: boolean(&r.EnableTLS)},
 		{key: "require_tls", field: boolean(&r.RequireTLS)},
 		{key: "tls_verify", field: boolean(&r.TLSVerify)},
-		{key: "auth_type", field: choice(&r.AuthType, "plain", "login", "cram-md5", "external", AuthForward)},
+		{key: "auth_type", field: mechanisms(&r.AuthType, "external", AuthForward)},
 		{key: "auth_user", field: text(&r.AuthUser), once: "auth_pass"},
 		{key: "auth_pass", field: secret(&r.AuthPass)},
 		{key: "auth_insecure", field: boolean(&r.AuthInsecure)},
@@ -169,6 +167,10 @@ func (l *loader) route(s *iniSection, mainHost hostKeys) {
 		l.add(p)
 	}
 	name, ok := routeName(s.name)
+	if why := foreignWord(forwardFile, s.name); why != "" {
+		problem(nil, "", why, false)
+		return
+	}
 	if !ok {
 		problem(nil, Nearest(s.name, []string{"main", "tls"}), "is neither a domain nor an address", false)
 		return
@@ -468,57 +470,4 @@ func (f *Forward) all() []*ForwardRoute {
 		routes = append(routes, r)
 	}
 	return routes
-}
-
-// nextHop reads one host of a route: host[:port], [ipv6]:port, or a URL with
-// one of the schemes smtp, tcp, tls, smtps, lmtp, lmtp+unix. The port is the
-// host's own, or the section's, or the scheme's if it has one, or the main
-// section's, or 25.
-func nextHop(s string, h hostKeys, mainPort int) (mail.NextHop, error) {
-	var hop mail.NextHop
-	if h.lmtp {
-		hop.Protocol = mail.LMTP
-	}
-	scheme, rest, isURL := strings.Cut(s, "://")
-	if path, ok := strings.CutPrefix(s, "lmtp+unix:"); ok {
-		path = strings.TrimPrefix(path, "//")
-		if !filepath.IsAbs(path) {
-			return hop, fmt.Errorf("%s: the path of the socket must be absolute", excerpt(s))
-		}
-		return mail.NextHop{Path: path, Protocol: mail.LMTP}, nil
-	}
-	schemePort := 0
-	if strings.Contains(s, "@") { // never quoted
-		return hop, errors.New("credentials stand in auth_user and auth_pass, not in host")
-	}
-	if isURL {
-		switch strings.ToLower(scheme) {
-		case "smtp", "tcp":
-		case "tls", "smtps":
-			hop.ImplicitTLS, schemePort = true, 465
-		case "lmtp":
-			hop.Protocol = mail.LMTP
-		default:
-			return hop, fmt.Errorf("%s: the scheme is none of smtp, tls, lmtp, lmtp+unix", excerpt(s))
-		}
-		s = strings.TrimSuffix(rest, "/")
-	}
-	if hop.Protocol == mail.LMTP {
-		schemePort = hop.DefaultPort()
-	}
-	usual := 25
-	for _, p := range []int{mainPort, schemePort, h.port} {
-		if p != 0 {
-			usual = p
-		}
-	}
-	host, port, err := splitEndpoint(s, usual)
-	if err != nil {
-		return hop, err
-	}
-	if port == 0 || port > math.MaxUint16 {
-		return hop, fmt.Errorf("%s: port 0 cannot be reached", excerpt(s))
-	}
-	hop.Host, hop.Port = host, port
-	return hop, nil
 }

@@ -362,3 +362,44 @@ func TestExposedCredentials(t *testing.T) {
 		}
 	}
 }
+
+// TestMechanisms: the forms in which manuals write what may be used to log in.
+func TestMechanisms(t *testing.T) {
+	for value, want := range map[string]string{
+		"plain": "plain", "[plain login]": "plain login", "plain|login": "plain login", "Login, PLAIN": "login plain",
+		"[cram-md5]": "cram-md5", "plain plain": "plain", "external": "external", "[forward]": "forward",
+	} {
+		c, texts := load(t, files{"smtp_forward.ini": "host=127.0.0.1\nenable_tls=true\nauth_type=" + value + "\nauth_user=u\nauth_pass=p\n[tls]\nkey=a.pem\ncert=a.pem", "a.pem": ""})
+		if c.Forward.Main.AuthType != want {
+			t.Errorf("%s: %q, %q", value, c.Forward.Main.AuthType, texts)
+		}
+	}
+	c, texts := load(t, files{"outbound.ini": "[a.example]\nhost=b\nauth_type=login|cram-md5\nauth_user=u\nauth_pass=p"})
+	if hop := c.Outbound.Destinations["a.example"].Hosts[0]; len(texts) > 0 || hop.AuthType != "login cram-md5" {
+		t.Error(hop, texts)
+	}
+}
+
+// TestSockets: hosts that are sockets on this host.
+func TestSockets(t *testing.T) {
+	c, texts := load(t, files{
+		"smtp_forward.ini": "host=unix:///run/a unix:/b lmtp+unix:///c\n[d.example]\nhost=unix:///run/a\nusing_lmtp=true",
+		"outbound.ini":     "[e.example]\nhost=unix:///e",
+	})
+	smtp := func(path string) mail.NextHop { return mail.NextHop{Path: path} }
+	lmtp := func(path string) mail.NextHop { return mail.NextHop{Path: path, Protocol: mail.LMTP} }
+	if got, want := c.Forward.Main.Hosts, []mail.NextHop{smtp("/run/a"), smtp("/b"), lmtp("/c")}; len(texts) > 0 || !slices.Equal(got, want) {
+		t.Error(got, texts)
+	}
+	if got := c.Forward.Routes["d.example"].Hosts; !slices.Equal(got, []mail.NextHop{lmtp("/run/a")}) {
+		t.Error(got)
+	}
+	if got := c.Outbound.Destinations["e.example"].Hosts; !slices.Equal(got, []mail.NextHop{smtp("/e")}) {
+		t.Error(got)
+	}
+	for _, value := range []string{"unix:run/a", "unix://run/a"} {
+		if _, texts := load(t, files{"smtp_forward.ini": "host=" + value}); len(texts) != 1 || !strings.Contains(texts[0], "the path of the socket must be absolute") {
+			t.Errorf("%s: %q", value, texts)
+		}
+	}
+}

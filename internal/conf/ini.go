@@ -40,6 +40,8 @@ type iniKey struct {
 type badLine struct {
 	line int
 	text string // why, without the line's value
+	// source is the line itself where it is no assignment. It may hold a password.
+	source string
 }
 
 func (f *iniFile) section(name string) *iniSection {
@@ -82,7 +84,7 @@ func scan(data []byte) (statements []statement, bad []badLine) {
 		if name, ok := header(trimmed); ok {
 			section, ignored = name, isUnsafe(name)
 			if ignored {
-				bad = append(bad, badLine{no, "section [" + name + "]: this name is never read"})
+				bad = append(bad, badLine{line: no, text: "section [" + name + "]: this name is never read"})
 				continue
 			}
 			statements = append(statements, statement{section: name, line: no})
@@ -99,14 +101,14 @@ func scan(data []byte) (statements []statement, bad []badLine) {
 		s, why := assignment(line)
 		switch {
 		case why != "":
-			bad = append(bad, badLine{first, why})
+			bad = append(bad, badLine{first, why, line})
 		case !ignored:
 			s.section, s.line = section, first
 			statements = append(statements, s)
 		}
 	}
 	if pending != "" {
-		bad = append(bad, badLine{first, `the line ends in \ but nothing follows: skipped`})
+		bad = append(bad, badLine{line: first, text: `the line ends in \ but nothing follows: skipped`})
 	}
 	return statements, bad
 }
@@ -234,7 +236,7 @@ func parseINI(data []byte) *iniFile {
 		ChildSectionDelimiter:      "\x00", // no inheritance by dotted names
 	}, normalise(statements))
 	if err != nil {
-		f.bad = append(f.bad, badLine{0, err.Error()})
+		f.bad = append(f.bad, badLine{text: err.Error()})
 		return f
 	}
 	type name struct{ section, key string }

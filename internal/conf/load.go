@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,7 +17,7 @@ func (l *loader) parsed(name string) *iniFile {
 	data, _ := l.read(name)
 	f := parseINI(data)
 	for _, b := range f.bad {
-		l.add(Problem{File: place(name), Line: b.line, Text: b.text})
+		l.add(Problem{File: place(name), Line: b.line, Text: cmp.Or(foreignLine(name, b.source), b.text)})
 	}
 	l.files[name] = f
 	return f
@@ -81,6 +82,10 @@ const noKey = "a line that is no key=value: skipped"
 // unknown is the Problem of a key that the file does not know.
 func (s *schema) unknown(section string, k *iniKey) Problem {
 	p := Problem{File: place(s.file), Line: k.line, Section: shown(section), Key: k.name, Text: "unknown"}
+	if why := foreignWord(s.file, k.name); why != "" {
+		p.Text = why
+		return p
+	}
 	if mayBeSecret(s.file, k) {
 		p.Key, p.Text = "", noKey
 	}
@@ -329,6 +334,8 @@ func (l *loader) section(file string, s *iniSection, entries, main []entry, all 
 			continue
 		case slices.ContainsFunc(main, known):
 			p.Text = "belongs above the first section: it holds for all " + all
+		case foreignWord(file, k.name) != "":
+			p.Text = foreignWord(file, k.name)
 		default:
 			var names []string
 			for _, e := range entries {

@@ -182,6 +182,34 @@ func TestProblems(t *testing.T) {
 		{"empty auth_type", files{"smtp_forward.ini": "[b.example]\nhost=a.example\nauth_type=\nauth_user=u\nauth_pass=p"}, "config/smtp_forward.ini:4: warning: [b.example] key auth_user: no AUTH without auth_type: set auth_type=plain or login, or remove auth_user and auth_pass"},
 		{"auth_type", files{"smtp_forward.ini": "host=a.example\nauth_type=md5\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "md5" is none of plain, login, cram-md5, external, forward`},
 		{"auth_type mistyped", files{"smtp_forward.ini": "host=a.example\nauth_type=cram-md4\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "cram-md4" is none of plain, login, cram-md5, external, forward, did you mean cram-md5?`},
+		{"auth_type alone and not", files{"smtp_forward.ini": "host=a.example\nauth_type=plain forward\nauth_user=u\nauth_pass=p"}, "config/smtp_forward.ini:2: key auth_type: forward stands alone: it is not one of several"},
+		{"auth_type of several", files{"smtp_forward.ini": "host=a.example\nauth_type=plain|ntlm\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "ntlm" is none of plain, login, cram-md5, external, forward`},
+		{"auth_type of nothing", files{"smtp_forward.ini": "host=a.example\nauth_type=[]\nauth_user=u\nauth_pass=p"}, `config/smtp_forward.ini:2: key auth_type: "" is none of plain, login, cram-md5, external, forward`},
+		{
+			"words of another server",
+			files{"smtp_forward.ini": "host=a.example\ntargets=tcp://b\nattempt_starttls=yes\n[b.example]\nauth=plain user s3cret\ndebug=yes\ntargets\n[tls_client]\nca=x"},
+			"config/smtp_forward.ini:2: key targets: unknown, use host\n" +
+				"config/smtp_forward.ini:3: key attempt_starttls: unknown, use enable_tls\n" +
+				"config/smtp_forward.ini:5: [b.example] key auth: unknown, use auth_type, with auth_user and auth_pass; for forward and external auth_type alone\n" +
+				"config/smtp_forward.ini:6: [b.example] key debug: unknown, use level of log.ini, for the whole server\n" +
+				"config/smtp_forward.ini:7: [b.example] key targets: unknown, use host\n" +
+				"config/smtp_forward.ini:8: section [tls_client]: unknown, use the section [tls]",
+		},
+		{
+			"lines of another server",
+			files{"smtp_forward.ini": "host=a.example\n\tattempt_starttls no\n[b.example]\nauth plain user s3cret\ntls_client {\n}"},
+			`config/smtp_forward.ini:2: "attempt_starttls …": unknown, use enable_tls` + "\n" +
+				`config/smtp_forward.ini:4: "auth …": unknown, use auth_type, with auth_user and auth_pass; for forward and external auth_type alone` + "\n" +
+				`config/smtp_forward.ini:5: "tls_client …": unknown, use the section [tls]` + "\n" +
+				"config/smtp_forward.ini:6: not a section, a key or a comment: skipped",
+		},
+		{
+			"words of another server for the queue",
+			files{"outbound.ini": "attempt_starttls=no\n[b.example]\ntargets=tcp://b\nauth=plain user s3cret\n"},
+			"config/outbound.ini:1: key attempt_starttls: unknown, use tls=may or tls=none, in a section\n" +
+				"config/outbound.ini:3: [b.example] key targets: unknown, use host\n" +
+				"config/outbound.ini:4: [b.example] key auth: unknown, use auth_type, auth_user and auth_pass, in a section",
+		},
 		{"external without certificate", files{"smtp_forward.ini": "host=a.example\nauth_type=external"}, "config/smtp_forward.ini:2: key auth_type: external needs a client certificate: [tls] key and cert"},
 		{
 			"external in clear",
@@ -234,7 +262,7 @@ func TestProblems(t *testing.T) {
 			"forward host",
 			files{"smtp_forward.ini": "host=a.example:0\n[b.example]\nhost=http://x\n[c.example]\nhost=smtp://u:p@x\n[d.example]\nhost=lmtp+unix:x\n[e.example]\nhost=,"},
 			"config/smtp_forward.ini:1: key host: \"a.example:0\": port 0 cannot be reached\n" +
-				"config/smtp_forward.ini:3: [b.example] key host: \"http://x\": the scheme is none of smtp, tls, lmtp, lmtp+unix\n" +
+				"config/smtp_forward.ini:3: [b.example] key host: \"http://x\": the scheme is none of smtp, tls, lmtp, unix, lmtp+unix\n" +
 				"config/smtp_forward.ini:5: [c.example] key host: credentials stand in auth_user and auth_pass, not in host\n" +
 				"config/smtp_forward.ini:7: [d.example] key host: \"lmtp+unix:x\": the path of the socket must be absolute\n" +
 				"config/smtp_forward.ini:9: [e.example] key host: names no host",

@@ -307,6 +307,38 @@ func authINI(c *Config) *schema {
 	}
 }
 
+// mechanisms reads how to log in at another server: one or more of plain, login and
+// cram-md5, of which the first that it offers is used, or one of alone. Haraka's
+// manual writes [plain login] and plain|login. They are kept with a blank between.
+func mechanisms(p *string, alone ...string) field {
+	known := append([]string{"plain", "login", "cram-md5"}, alone...)
+	return scalar(func(s string) error {
+		if inner, ok := strings.CutPrefix(s, "["); ok {
+			s = strings.TrimSuffix(inner, "]")
+		}
+		var all []string
+		for one := range strings.FieldsFuncSeq(s, func(c rune) bool { return c == ',' || c == '|' || isBlank(c) }) {
+			var word string
+			if err := choice(&word, known...).set([]string{one}); err != nil {
+				return err
+			}
+			if !slices.Contains(all, word) {
+				all = append(all, word)
+			}
+		}
+		for _, word := range alone {
+			if len(all) > 1 && slices.Contains(all, word) {
+				return fmt.Errorf("%s stands alone: it is not one of several", word)
+			}
+		}
+		if len(all) == 0 {
+			return &choiceError{s, known}
+		}
+		*p = strings.Join(all, " ")
+		return nil
+	}, func() string { return *p })
+}
+
 // methods is the comma list of AUTH mechanisms. CRAM-MD5 is passed over, and
 // the default stands when nothing else is named, with onlyTLS; the loader warns of
 // it.

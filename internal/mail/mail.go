@@ -134,8 +134,9 @@ type NextHop struct {
 	TLS     TLSLevel // zero: the configuration's
 	Backend bool     // a host of smtp_forward.ini, whose [tls] section holds
 
-	// AuthType is a mechanism in lower case, "any" for what the server offers,
-	// or "", which with an AuthUser means any. AuthRequired: no mail without.
+	// AuthType is a mechanism in lower case, several with blanks between, of which
+	// the first that the server offers counts, "any" for whatever it offers, or "",
+	// which with an AuthUser means any. AuthRequired: no mail without.
 	AuthType     string
 	AuthUser     string
 	AuthPass     string

@@ -14,19 +14,24 @@ import (
 
 // ErrNextHop is the error of ParseNextHop. It never quotes the URL, which may
 // hold a password.
-var ErrNextHop = errors.New("not a next hop: want smtp://, smtps:// or lmtp://[user:password@]host[:port], lmtp:///path/of/socket or lmtp+unix:/path/of/socket")
+var ErrNextHop = errors.New("not a next hop: want smtp://, smtps:// or lmtp://[user:password@]host[:port], lmtp:///path/of/socket, lmtp+unix:/path/of/socket or unix:/path/of/socket")
 
 // ParseNextHop reads the URL of a next hop. smtps is TLS from the first byte,
 // on port 465 unless another is given; a Port of 0 is the protocol's default.
 // User and password mean AUTH PLAIN. A socket may be written as in
-// smtp_forward.ini too: what is behind lmtp+unix: (and //) is its path as it is.
+// smtp_forward.ini too: what is behind lmtp+unix: or, for SMTP, unix: (and //) is
+// its path as it is.
 func ParseNextHop(s string) (mail.NextHop, error) {
-	if path, ok := strings.CutPrefix(s, "lmtp+unix:"); ok {
+	for prefix, protocol := range map[string]mail.Protocol{"unix:": mail.SMTP, "lmtp+unix:": mail.LMTP} {
+		path, ok := strings.CutPrefix(s, prefix)
+		if !ok {
+			continue
+		}
 		path = strings.TrimPrefix(path, "//")
 		if len(path) < 2 || path[0] != '/' || strings.ContainsFunc(path, unicode.IsControl) {
 			return mail.NextHop{}, ErrNextHop
 		}
-		return mail.NextHop{Path: path, Protocol: mail.LMTP}, nil
+		return mail.NextHop{Path: path, Protocol: protocol}, nil
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
@@ -67,6 +72,8 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 func FormatNextHop(h mail.NextHop) string {
 	u := url.URL{Scheme: strings.ToLower(h.Protocol.String()), Host: net.JoinHostPort(h.Host, strconv.Itoa(port(h)))}
 	switch {
+	case h.Path != "" && h.Protocol == mail.SMTP:
+		return "unix://" + h.Path
 	case h.Path != "":
 		return (&url.URL{Scheme: "lmtp", Path: h.Path}).String()
 	case h.ImplicitTLS:

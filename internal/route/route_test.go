@@ -498,6 +498,8 @@ func TestParseNextHop(t *testing.T) {
 		"smtps://host:4650":               {Host: "host", Port: 4650, ImplicitTLS: true},
 		"lmtp://host":                     {Host: "host", Protocol: mail.LMTP},
 		"lmtp:///run/dovecot/lmtp":        {Path: "/run/dovecot/lmtp", Protocol: mail.LMTP},
+		"unix:///run/mta/smtp":            {Path: "/run/mta/smtp"},
+		"unix:/a b%20":                    {Path: "/a b%20"},
 		"lmtp+unix:/run/dovecot/lmtp":     {Path: "/run/dovecot/lmtp", Protocol: mail.LMTP},
 		"lmtp+unix:///run/dovecot/lmtp":   {Path: "/run/dovecot/lmtp", Protocol: mail.LMTP},
 		"lmtp+unix:/run/a b%20?c#d":       {Path: "/run/a b%20?c#d", Protocol: mail.LMTP},
@@ -517,7 +519,7 @@ func TestParseNextHop(t *testing.T) {
 	for _, s := range []string{
 		"lmtp+unix:", "lmtp+unix:x", "lmtp+unix:/", "lmtp+unix://", "lmtp+unix://host/x", "lmtp+unix:/x\r\n", "smtp+unix:/x",
 		"", "host", "host:25", "//host", "smtp:host", "http://host", "smtp://", "smtp://:25", "smtp://host:0", "smtp://host:65536",
-		"smtp://host:x", "smtp://host/path", "smtp://host?x", "smtp://host?", "smtp://host#f", "smtp:///run/x", "lmtp:///", "smtp://ho st",
+		"smtp://host:x", "smtp://host/path", "smtp://host?x", "smtp://host?", "smtp://host#f", "smtp:///run/x", "unix:x", "unix://", "lmtp:///", "smtp://ho st",
 		"smtp://joe:secret@", "smtp://-host", "smtp://a..b", "smtp://host\r\n", "smtp://user:secret@host:bad",
 	} {
 		got, err := ParseNextHop(s)
@@ -530,7 +532,7 @@ func TestParseNextHop(t *testing.T) {
 }
 
 func FuzzParseNextHop(f *testing.F) {
-	for _, s := range []string{"smtp://a:b@host:25", "smtps://[::1]", "lmtp:///x", "lmtp+unix:/a b%20", "lmtp+unix:////x", "lmtp://h", "smtp://%41", "", "smtp://h:99999", "smtp://a%00b@h"} {
+	for _, s := range []string{"smtp://a:b@host:25", "smtps://[::1]", "lmtp:///x", "lmtp+unix:/a b%20", "lmtp+unix:////x", "unix:///x", "unix:////x", "lmtp://h", "smtp://%41", "", "smtp://h:99999", "smtp://a%00b@h"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -93,26 +93,23 @@ func (c *Client) mechanism() (sasl.Client, error) {
 	if strings.ContainsRune(o.AuthUser, 0) || strings.ContainsRune(o.AuthPass, 0) {
 		return nil, errors.New("NUL in the credentials")
 	}
-	offers := func(m string) bool { return slices.Contains(c.ext.Auth, m) }
-	var name string
-	switch o.AuthType {
-	case "any":
-		order := []string{sasl.Plain, sasl.Login, cramMD5}
+	order := strings.Fields(strings.ToUpper(o.AuthType))
+	if o.AuthType == "any" {
+		order = []string{sasl.Plain, sasl.Login, cramMD5}
 		if c.tls == "none" { // where somebody may listen, the password is better not said
 			order = []string{cramMD5, sasl.Plain, sasl.Login}
 		}
-		for _, m := range order {
-			if offers(m) {
-				name = m
-				break
-			}
+	}
+	var name string
+	for _, m := range order {
+		switch m {
+		case sasl.Plain, sasl.Login, cramMD5, sasl.External:
+		default:
+			return nil, errors.New("unknown authentication type " + strings.ToLower(m))
 		}
-	case "plain", "login", "cram-md5", "external":
-		if m := strings.ToUpper(o.AuthType); offers(m) {
+		if name == "" && slices.Contains(c.ext.Auth, m) {
 			name = m
 		}
-	default:
-		return nil, errors.New("unknown authentication type " + o.AuthType)
 	}
 	switch {
 	case name == "" && len(c.ext.Auth) == 0:

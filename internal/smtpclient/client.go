@@ -84,7 +84,8 @@ type Options struct {
 
 	// AuthType is "plain", "login", "cram-md5", "external" (the client
 	// certificate; AuthUser is the identity to act as, if not the certificate's
-	// own), "any" (the first three, what the server offers), or "" for no
+	// own), several of them with blanks between (the first that the server offers),
+	// "any" (one of the first three, as TLS makes it safe), or "" for no
 	// authentication, which with an AuthUser means "any". Credentials go in
 	// clear, and over TLS that is neither verified nor required by the policy,
 	// only to loopback and private addresses, unless AuthInsecure.

@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tarishi/internal/smtptest"
+)
+
+// A backend may be a socket on this host that speaks SMTP, for the relay and as a
+// smart host of the queue.
+func TestSMTPOverSocket(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/tmp", "socket") // a path that fits into an address
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "smtp")
+	s := smtptest.New(t, smtptest.Listen("unix", path))
+	relay := Start(t, relayConfig("[sink.test]\nhost=unix://"+path+"\n"))
+	answered(t, relay, "to@sink.test", "250 ")
+	relay.awaitLog(`forwarded .*mode=SMTP `)
+	queue := Start(t, queueTo(t, 25, "[sink.test]\nhost=unix://"+path+"\n"))
+	mustSend(t, queue.Addr(), "to@sink.test", oneMessage)
+	queue.awaitLog(`delivered .*mode=SMTP `)
+	queued := Start(t, relayConfig("[sink.test]\nhost=unix://"+path+"\nqueue=outbound\n"))
+	answered(t, queued, "to@sink.test", "250 ")
+	s.WaitMessages(3)
+}
+
+// With several mechanisms the first that the server offers is used.
+func TestFirstMechanism(t *testing.T) {
+	t.Parallel()
+	for value, offered := range map[string]string{"[plain login]": "LOGIN", "plain|login": "PLAIN LOGIN", "login, plain": "PLAIN", "plain cram-md5": "CRAM-MD5"} {
+		want, _, _ := strings.Cut(offered, " ")
+		s := peer(t, smtptest.Credentials("u", "s3cret"), smtptest.Mechanisms(strings.Fields(offered)...),
+			smtptest.On(smtptest.Auth, func(e smtptest.Event) smtptest.Action {
+				if strings.HasPrefix(e.Line, "AUTH ") && !strings.HasPrefix(e.Line, "AUTH "+want) {
+					return smtptest.Reply("504 5.5.4 another one")
+				}
+				return smtptest.Action{}
+			}))
+		login := "auth_type=" + value + "\nauth_user=u\nauth_pass=s3cret\n"
+		d := Start(t, relayConfig("[sink.test]\nhost="+s.Addr()+"\n"+login))
+		answered(t, d, "to@sink.test", "250 ")
+		queue := Start(t, queueTo(t, 25, "[sink.test]\nhost="+s.Addr()+"\n"+login))
+		mustSend(t, queue.Addr(), "to@sink.test", oneMessage)
+		for _, m := range s.WaitMessages(2) {
+			if m.User != "u" {
+				t.Errorf("%s, %s offered: logged in as %q", value, offered, m.User)
+			}
+		}
+	}
+}
+
+// Sections with the same host share its connections, whatever else differs that
+// the host cannot notice; the default port of a section is that above it.
+func TestConnectionsAreShared(t *testing.T) {
+	t.Parallel()
+	s := peer(t)
+	host, port, _ := strings.Cut(s.Addr(), ":")
+	d := Start(t, relayConfig(fmt.Sprintf("host=%[1]s\nport=%[2]s\n[one.test]\nhost=%[1]s\n[two.test]\nhost=%[1]s:%[2]s\ntimeout=20\n"+
+		"[three.test]\nhost=%[1]s\nmax_messages=50\nenable_outbound=false\n[bare.test]\n", host, port)))
+	for _, domain := range []string{"one.test", "two.test", "three.test", "bare.test"} {
+		answered(t, d, "to@"+domain, "250 ")
+	}
+	if s.WaitMessages(4); s.Connections() != 1 {
+		t.Errorf("%d connections", s.Connections())
+	}
+}
+
+// The certificate of tls.ini [outbound] is shown to backends and to mail hosts
+// that ask for one; that for our clients only with mutual_tls.
+func TestClientCertificates(t *testing.T) {
+	t.Parallel()
+	cert, key := certificate(t)
+	for _, c := range []struct {
+		tls  string
+		want string // the common name on what is shown
+	}{
+		{"", ""},
+		{"mutual_tls=true\n", "localhost"},
+		{"[outbound]\nkey=tls_key.pem\ncert=tls_cert.pem\n", "localhost"},
+	} {
+		for _, config := range []func(s *smtptest.Server) map[string]string{
+			func(s *smtptest.Server) map[string]string { return queueTo(t, s.Port(), "enable_tls=true") },
+			func(s *smtptest.Server) map[string]string {
+				return relayConfig(fmt.Sprintf("[sink.test]\nhost=127.0.0.1\nport=%d\nenable_tls=true\n", s.Port()))
+			},
+		} {
+			s := smtptest.New(t, smtptest.TLS("mx.sink.test"))
+			d := Start(t, with(config(s), "tls.ini", c.tls, "tls_key.pem", key, "tls_cert.pem", cert))
+			mustSend(t, d.Addr(), "to@sink.test", oneMessage)
+			if m := s.WaitMessages(1); !m[0].TLS || m[0].Certificate != c.want {
+				t.Errorf("%q: TLS %t, shown %q, want %q", c.tls, m[0].TLS, m[0].Certificate, c.want)
+			}
+		}
+	}
+}
+
+// The words of another server are no riddle: 'check' says what to write.
+func TestForeignWords(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, with(relayTo(25), "smtp_forward.ini", "targets=tcp://127.0.0.1:25\nhost=127.0.0.1\nattempt_starttls=yes\nauth plain user s3cret\ntls_client {\n"))
+	for _, command := range []string{"check", "serve"} {
+		o := execute(t, binary(t), command, "-c", dir)
+		for _, want := range []string{"key targets: unknown, use host", "key attempt_starttls: unknown, use enable_tls", `"auth …": unknown, use auth_type`, `"tls_client …": unknown, use the section [tls]`} {
+			if !strings.Contains(o.out, want) {
+				t.Errorf("%s: no %q in %s", command, want, o.out)
+			}
+		}
+		if o.exit == 0 || strings.Contains(o.out, "s3cret") {
+			t.Errorf("%s: exit %d: %s", command, o.exit, o.out)
+		}
+	}
+}
