@@ -129,7 +129,6 @@ var modules = map[string][]string{
 	"golang.org/x/net/idna":               {"internal/mail"},
 	"golang.org/x/net/netutil":            {"internal/metrics"},
 	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
-	"golang.org/x/sync":                   {"internal/dns"},
 	"golang.org/x/sys":                    {"internal/vfs"},
 }
 

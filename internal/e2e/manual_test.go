@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,5 +117,144 @@ func TestForeignWords(t *testing.T) {
 		if o.exit == 0 || strings.Contains(o.out, "s3cret") {
 			t.Errorf("%s: exit %d: %s", command, o.exit, o.out)
 		}
+	}
+}
+
+// Backends that begin with TLS, and that speak LMTP.
+func TestBackendsByScheme(t *testing.T) {
+	t.Parallel()
+	for scheme, options := range map[string][]smtptest.Option{"tls": {smtptest.ImplicitTLS()}, "lmtp": {smtptest.LMTP()}, "tcp": nil} {
+		s := smtptest.New(t, options...)
+		d := Start(t, relayConfig("[sink.test]\nhost="+scheme+"://"+s.Addr()+"\n"))
+		answered(t, d, "to@sink.test", "250 ")
+		if m := s.WaitMessages(1); m[0].TLS != (scheme == "tls") {
+			t.Errorf("%s: TLS %t", scheme, m[0].TLS)
+		}
+	}
+}
+
+// The files and keys of the manual's page on outbound mail.
+func TestOutboundManual(t *testing.T) {
+	t.Parallel()
+	start := func(t *testing.T, ini string, options []smtptest.Option, nameAndText ...string) (*smtptest.Server, *Daemon) {
+		t.Parallel()
+		s := smtptest.New(t, options...)
+		return s, Start(t, with(queueTo(t, s.Port(), ini), nameAndText...))
+	}
+	several := func(t *testing.T, d *Daemon) {
+		t.Helper()
+		c := dial(t, d.Addr())
+		c.say("MAIL FROM:<from@client.test>", "250")
+		for _, to := range []string{"a", "b", "c"} {
+			c.say("RCPT TO:<"+to+"@sink.test>", "250")
+		}
+		c.say("DATA", "354")
+		c.send(oneMessage)
+		c.say(".", "250")
+	}
+	t.Run("recipients are grouped", func(t *testing.T) {
+		s, d := start(t, "", nil)
+		several(t, d)
+		if m := s.WaitMessages(1); len(m[0].Accepted()) != 3 {
+			t.Errorf("%+v", m)
+		}
+	})
+	for name, text := range map[string]string{"outbound.ini": "always_split=true", "outbound.always_split": "1\n"} {
+		t.Run("always_split in "+name, func(t *testing.T) {
+			ini, old := text, []string(nil)
+			if name != "outbound.ini" {
+				ini, old = "", []string{name, text}
+			}
+			s, d := start(t, ini, nil, old...)
+			several(t, d)
+			for _, m := range s.WaitMessages(3) {
+				if len(m.Accepted()) != 1 {
+					t.Errorf("%+v", m)
+				}
+			}
+		})
+	}
+	for value, want := range map[string]bool{"Relayed by us": true, "disabled": false} {
+		t.Run("received_header="+value, func(t *testing.T) {
+			s, d := start(t, "received_header="+value, nil)
+			mustSend(t, d.Addr(), "to@sink.test", oneMessage)
+			if m := s.WaitMessages(1); strings.Contains(string(m[0].Content), "(Relayed by us)") != want {
+				t.Errorf("%s", m[0].Content)
+			}
+		})
+	}
+	for value, want := range map[string]int{"50": 1, "0": 2} {
+		t.Run("pool_timeout="+value, func(t *testing.T) {
+			s, d := start(t, "pool_timeout="+value, nil)
+			for i := range 2 {
+				mustSend(t, d.Addr(), "to@sink.test", oneMessage)
+				s.WaitMessages(i + 1)
+				eventually(t, "the first is settled", func() bool {
+					return strings.Count(d.Log(), " delivered ") == i+1
+				})
+			}
+			if n := s.Connections(); n != want {
+				t.Errorf("%d connections, want %d", n, want)
+			}
+		})
+	}
+	for name, text := range map[string]string{"outbound.ini": "enable_tls=false", "outbound.enable_tls": "0\n"} {
+		t.Run("enable_tls in "+name, func(t *testing.T) {
+			ini, old := text, []string(nil)
+			if name != "outbound.ini" {
+				ini, old = "", []string{name, text}
+			}
+			s, d := start(t, ini, []smtptest.Option{smtptest.TLS()}, old...)
+			mustSend(t, d.Addr(), "to@sink.test", oneMessage)
+			if m := s.WaitMessages(1); m[0].TLS {
+				t.Error("TLS though it is switched off")
+			}
+		})
+	}
+	t.Run("bounce_message", func(t *testing.T) {
+		t.Parallel()
+		s := smtptest.New(t, smtptest.On(smtptest.Rcpt, func(e smtptest.Event) smtptest.Action {
+			if strings.Contains(e.Line, "nobody@") {
+				return smtptest.Reply("550 5.1.1 nobody of that name")
+			}
+			return smtptest.Action{}
+		}))
+		d := Start(t, with(queueTo(t, s.Port(), "dsn_wait=0", "client.test"), "me", "mta.test\n", "outbound.bounce_message_html", "",
+			"outbound.bounce_message", "From: MAILER-DAEMON@{me}\nTo: {from}\nSubject: returned\nMessage-Id: {msgid}\nDate: {date}\n\npid {pid}\nto {to}\nfrom {from}\nwhy {reason}\n"))
+		mustSend(t, d.Addr(), "nobody@sink.test", oneMessage)
+		got := string(s.WaitMessages(1)[0].Content)
+		for _, want := range []string{
+			"From: MAILER-DAEMON@mta.test", "To: <from@client.test>", "Subject: returned", fmt.Sprintf("pid %d\r\n", d.PID()),
+			"to <nobody@sink.test>", "from <from@client.test>", "nobody of that name",
+		} {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %q in %s", want, got)
+			}
+		}
+	})
+}
+
+// ipv6_enabled decides whether AAAA records of mail hosts are used.
+func TestIPv6Enabled(t *testing.T) {
+	t.Parallel()
+	if ln, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skip("this system has no ::1")
+	} else {
+		ln.Close()
+	}
+	four := smtptest.New(t, smtptest.Listen("tcp", "127.0.0.41:0"))
+	six := smtptest.New(t, smtptest.Listen("tcp", fmt.Sprintf("[::1]:%d", four.Port())))
+	for ini, want := range map[string]*smtptest.Server{"inet_prefer=v6": six, "inet_prefer=v6\nipv6_enabled=false": four} {
+		config := queueTo(t, four.Port(), ini)
+		dns := nameServer(t)
+		dns.MX("six.test", 10, "mx.six.test")
+		dns.A("mx.six.test", "127.0.0.41")
+		dns.AAAA("mx.six.test", "::1")
+		d := Start(t, with(config, "dns.ini", dnsINI(dns)))
+		mustSend(t, d.Addr(), "to@six.test", oneMessage)
+		want.WaitMessages(1)
+	}
+	if n := len(four.Messages()) + len(six.Messages()); n != 2 {
+		t.Errorf("%d messages", n)
 	}
 }
