@@ -1,6 +1,9 @@
 package conf
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // foreign are the words that other servers have for keys of the files that say
 // where mail goes, with what does the same here. The words of the first two rows
@@ -27,12 +30,25 @@ func foreignWord(file, word string) string {
 	return ""
 }
 
-// foreignLine is foreignWord for a line without an equals sign, which maddy does
-// not write. It quotes the word alone, since the rest may hold a password.
-func foreignLine(file, line string) string {
-	word, _, _ := strings.Cut(strings.TrimFunc(line, isBlank), " ")
+// wordOf says of a line that is no assignment what its first word should have been:
+// maddy writes no equals signs. It quotes that word alone, if it is known, since the
+// rest may hold a password; "": it is not known.
+func (l *loader) wordOf(file, line string) string {
+	fields := strings.FieldsFunc(line, isBlank)
+	if len(fields) < 2 {
+		return ""
+	}
+	word := fields[0]
 	if why := foreignWord(file, word); why != "" {
 		return `"` + word + ` …": ` + why
 	}
-	return ""
+	known := func(e entry) bool { return e.key == word && e.active() }
+	found := file == forwardFile && slices.ContainsFunc(slices.Concat(routeEntries(&ForwardRoute{}, &hostKeys{}), mainEntries(&Forward{})), known)
+	for _, s := range schemas(&Config{}) {
+		found = found || s.file == file && slices.ContainsFunc(s.entries, known)
+	}
+	if !found {
+		return ""
+	}
+	return `"` + word + ` …": there is no equals sign, write ` + word + "=…"
 }

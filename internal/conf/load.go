@@ -17,7 +17,7 @@ func (l *loader) parsed(name string) *iniFile {
 	data, _ := l.read(name)
 	f := parseINI(data)
 	for _, b := range f.bad {
-		l.add(Problem{File: place(name), Line: b.line, Text: cmp.Or(foreignLine(name, b.source), b.text)})
+		l.add(Problem{File: place(name), Line: b.line, Text: cmp.Or(l.wordOf(name, b.source), b.text)})
 	}
 	l.files[name] = f
 	return f

@@ -197,11 +197,19 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"lines of another server",
-			files{"smtp_forward.ini": "host=a.example\n\tattempt_starttls no\n[b.example]\nauth plain user s3cret\ntls_client {\n}"},
+			files{"smtp_forward.ini": "host=a.example\n\tattempt_starttls no\n[b.example]\nauth plain user s3cret\ntls_client {\n}\nrequire_tls no\nauth_pass s3cret"},
 			`config/smtp_forward.ini:2: "attempt_starttls …": unknown, use enable_tls` + "\n" +
 				`config/smtp_forward.ini:4: "auth …": unknown, use auth_type, with auth_user and auth_pass; for forward and external auth_type alone` + "\n" +
 				`config/smtp_forward.ini:5: "tls_client …": unknown, use the section [tls]` + "\n" +
-				"config/smtp_forward.ini:6: not a section, a key or a comment: skipped",
+				"config/smtp_forward.ini:6: not a section, a key or a comment: skipped\n" +
+				`config/smtp_forward.ini:7: "require_tls …": there is no equals sign, write require_tls=…` + "\n" +
+				`config/smtp_forward.ini:8: "auth_pass …": there is no equals sign, write auth_pass=…`,
+		},
+		{
+			"no equals sign",
+			files{"connection.ini": "[max]\nbytes 1000\nbytes of memory"},
+			`config/connection.ini:2: "bytes …": there is no equals sign, write bytes=…` + "\n" +
+				`config/connection.ini:3: "bytes …": there is no equals sign, write bytes=…`,
 		},
 		{
 			"words of another server for the queue",
