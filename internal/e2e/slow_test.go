@@ -18,7 +18,7 @@ const (
 	slowMemory   = 80 << 20 // that they may cost, all together
 	honest       = 20
 	honestSize   = 10 << 20
-	patientSize  = 64 << 10 // at 8 KB/s
+	patientSize  = 1 << 20 // at 8 KB/s
 	patientPiece = 8 << 10
 )
 

@@ -111,6 +111,9 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 	if e.Point != p {
 		e.Point = p
 	}
+	if e.Tx != nil {
+		e.Sender = e.Tx.From
+	}
 	if p == OnResetTransaction || p == OnDisconnect {
 		ctx = context.WithoutCancel(ctx)
 	}

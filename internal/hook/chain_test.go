@@ -151,6 +151,28 @@ func TestChainWithoutHandlers(t *testing.T) {
 	}
 }
 
+// TestSenderOfTransaction: handlers at every point of a transaction see its sender.
+func TestSenderOfTransaction(t *testing.T) {
+	want := mail.Address{Local: "a", Domain: "client.test"}
+	for _, p := range []Point{
+		OnMail, OnRcpt, OnRcptOK, OnData, OnMaxDataExceeded, OnDataPost, OnQueue, OnQueueOutbound, OnQueueOK,
+		OnResetTransaction, OnDeny, OnPreSendTransEmail,
+	} {
+		for _, timeout := range []time.Duration{0, time.Hour} {
+			var got mail.Address
+			c := NewChain([]Registration{{Point: p, Plugin: "x", Timeout: timeout, Handler: func(_ context.Context, e *Event) Verdict {
+				got = e.Sender
+				return Proceed()
+			}}}, zap.NewNop())
+			tx := transaction()
+			tx.From = want
+			if c.Run(t.Context(), p, &Event{Tx: tx}); got != want {
+				t.Errorf("%s: sender %q, want %q", p, got, want)
+			}
+		}
+	}
+}
+
 func TestSkippedPlugins(t *testing.T) {
 	for _, list := range []any{[]string{"x", "b"}, []any{"b"}} {
 		var s script

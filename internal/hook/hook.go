@@ -162,7 +162,7 @@ type Event struct {
 	Delivery *Delivery
 
 	Host      string            // helo, ehlo: the client's argument; get_mx: the domain
-	Sender    mail.Address      // mail
+	Sender    mail.Address      // mail, and wherever Tx is set: Tx.From when the point began; set by the chain
 	Recipient mail.Recipient    // rcpt, rcpt_ok
 	Params    map[string]string // mail, rcpt: ESMTP parameters, upper-case keys
 	Verb      string            // unrecognized_command: in upper case
