@@ -231,11 +231,34 @@ func (a Address) String() string {
 }
 
 // HasHidden reports whether a has a character of IsHidden. The joiners of some
-// scripts may stand in a domain, where IDNA looks after them.
+// scripts may stand in a domain, where IDNA looks after them, and within the words
+// of these scripts in the local part.
 func (a Address) HasHidden() bool {
-	return strings.ContainsFunc(a.Local, IsHidden) || strings.ContainsFunc(a.Domain, func(r rune) bool {
-		return IsHidden(r) && r != '\u200c' && r != '\u200d'
-	})
+	if strings.ContainsFunc(a.Domain, func(r rune) bool { return IsHidden(r) && !isJoiner(r) }) {
+		return true
+	}
+	before := ' '
+	for i, r := range a.Local {
+		if IsHidden(r) {
+			after, _ := utf8.DecodeRuneInString(a.Local[i+utf8.RuneLen(r):])
+			if !isJoiner(r) || !unicode.In(before, joined...) || !unicode.In(after, joined...) {
+				return true
+			}
+		}
+		before = r
+	}
+	return false
+}
+
+// isJoiner reports whether r is one of the two joiners, which IDNA allows where a
+// script needs them (RFC 5892 appendix A).
+func isJoiner(r rune) bool { return r == '\u200c' || r == '\u200d' }
+
+// joined are scripts whose letters take other shapes beside a joiner, so that words
+// are spelled with it.
+var joined = []*unicode.RangeTable{
+	unicode.Arabic, unicode.Bengali, unicode.Devanagari, unicode.Gujarati, unicode.Gurmukhi, unicode.Kannada, unicode.Khmer, unicode.Malayalam,
+	unicode.Mongolian, unicode.Myanmar, unicode.Nko, unicode.Oriya, unicode.Sinhala, unicode.Syriac, unicode.Tamil, unicode.Telugu,
 }
 
 // IsHidden reports whether r cannot be seen, or changes how others are shown:

@@ -77,7 +77,12 @@ func TestHidden(t *testing.T) {
 			t.Errorf("%U in a domain passes", r)
 		}
 	}
-	for _, s := range []string{"a@b.test", `"a b"@b.test`, "josé@exämple.com", "用户@例子.广告", "अजय@डाटा.भारत", "ποτε@test.test", "ünïcödé+1@b.test", "👋@b.test", "x@نامه\u200cای.com"} {
+	for _, s := range []string{"می\u200c@b.test", "\u200cمی@b.test", "می\u200c\u200dم@b.test", "م\u200ca@b.test", "م\u200b\u0645@b.test"} {
+		if a, err := ParseAddress(s); err == nil && !a.HasHidden() {
+			t.Errorf("%+q passes", s)
+		}
+	}
+	for _, s := range []string{"a@b.test", `"a b"@b.test`, "josé@exämple.com", "用户@例子.广告", "अजय@डाटा.भारत", "ποτε@test.test", "ünïcödé+1@b.test", "👋@b.test", "x@نامه\u200cای.com", "می\u200cخواهم@b.test", "ක්\u200dර@b.test", `"نامه\u200cای x"@b.test`} {
 		a, err := ParseAddress(s)
 		if err != nil || a.HasHidden() {
 			t.Errorf("%q: %v", s, err)
