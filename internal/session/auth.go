@@ -99,7 +99,7 @@ func (s *session) mustWait(mech, user string) error {
 
 // verify answers a password.
 func (s *session) verify(mech, identity, user, pass string) error {
-	if !s.srv.guesses.begin(s.c.Remote.Addr.Addr()) {
+	if !s.srv.guesses.begin(s.ctx, s.c.Remote.Addr.Addr()) {
 		return s.mustWait(mech, user)
 	}
 	right, trouble := s.try(mech, identity, user, pass)

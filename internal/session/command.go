@@ -117,6 +117,9 @@ func (s *session) dispatch(line []byte) []byte {
 		s.unrecognized(verb, arg)
 		return nil
 	}
+	if arg == "" { // go-smtp does not know a verb with only blanks behind it
+		return []byte(verb + "\r\n")
+	}
 	return line
 }
 

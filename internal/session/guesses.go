@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"hash/maphash"
 	"net/netip"
 	"sync"
@@ -40,14 +41,16 @@ type guesser struct {
 	wrong   int       // that were not, and are not forgotten
 	last    time.Time // the latest of wrong, or when one was forgotten since
 	until   time.Time // before then nothing is verified
-	tried   [4]guess  // the latest wrong ones
+	tried   [16]guess // the latest wrong ones: so many programs with an old password
 	next    int       // in tried
+
+	freed chan struct{} // closed when a place is given back; nil: nobody waits for one
 }
 
 // guess is a name and a password.
 type guess struct {
 	hash uint64
-	at   time.Time
+	at   int64 // Unix time in nanoseconds; 0: none
 }
 
 func newGuesses(free int, now func() time.Time) *guesses {
@@ -77,15 +80,30 @@ func (g *guesses) waits(ip netip.Addr) bool {
 }
 
 // begin takes a place for the verification of one password, which end gives back,
-// or reports that the client has to wait. Passwords offered in parallel get no
-// more places than wrong ones are free.
-func (g *guesses) begin(ip netip.Addr) bool {
-	if g.free == 0 {
-		return true
+// or reports that the client has to wait, or that ctx has ended. Passwords offered in
+// parallel get no more places than wrong ones are free: the others are held until
+// one of these is verified, for they may be right.
+func (g *guesses) begin(ctx context.Context, ip netip.Addr) bool {
+	for g.free > 0 {
+		freed, ok := g.take(network(ip))
+		if freed == nil {
+			return ok
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return false
+		}
 	}
+	return true
+}
+
+// take is begin without the waiting: freed is closed when it is worth another try;
+// nil: there is an answer.
+func (g *guesses) take(ip netip.Addr) (freed <-chan struct{}, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ip, now := network(ip), g.now()
+	now := g.now()
 	c := g.clients[ip]
 	if c == nil {
 		g.makeRoom(now)
@@ -93,11 +111,16 @@ func (g *guesses) begin(ip netip.Addr) bool {
 		g.clients[ip] = c
 	}
 	c.forget(now)
-	if now.Before(c.until) || c.pending >= max(1, g.free-c.wrong) {
-		return false
+	switch {
+	case now.Before(c.until):
+		return nil, false
+	case c.pending < max(1, g.free-c.wrong):
+		c.pending++
+		return nil, true
+	case c.freed == nil:
+		c.freed = make(chan struct{})
 	}
-	c.pending++
-	return true
+	return c.freed, false
 }
 
 // end gives the place back. wrong says that the password was.
@@ -110,6 +133,10 @@ func (g *guesses) end(ip netip.Addr, user, pass string, wrong bool) {
 	ip, now := network(ip), g.now()
 	c := g.clients[ip]
 	c.pending--
+	if c.freed != nil {
+		close(c.freed)
+		c.freed = nil
+	}
 	if wrong && c.counts(maphash.String(g.seed, user+"\x00"+pass), now) {
 		c.wrong++
 		c.last = now
@@ -129,13 +156,13 @@ func (g *guesses) end(ip netip.Addr, user, pass string, wrong bool) {
 // counts notes a wrong password and reports whether it is a guess.
 func (c *guesser) counts(hash uint64, now time.Time) bool {
 	for i := range c.tried {
-		if t := &c.tried[i]; t.hash == hash && !t.at.IsZero() {
-			again := now.Sub(t.at) >= sameGuess
-			t.at = now
+		if t := &c.tried[i]; t.hash == hash && t.at != 0 {
+			again := now.Sub(time.Unix(0, t.at)) >= sameGuess
+			t.at = now.UnixNano()
 			return !again
 		}
 	}
-	c.tried[c.next] = guess{hash, now}
+	c.tried[c.next] = guess{hash, now.UnixNano()}
 	c.next = (c.next + 1) % len(c.tried)
 	return true
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tarishi/internal/hook"
@@ -37,7 +38,7 @@ func (c *clock) advance(d time.Duration) {
 func (g *guesses) try(t *testing.T, ip string, pass string) bool {
 	t.Helper()
 	a := netip.MustParseAddr(ip)
-	ok := !g.waits(a) && g.begin(a)
+	ok := !g.waits(a) && g.begin(t.Context(), a)
 	if ok {
 		g.end(a, "user", pass, true)
 	}
@@ -117,7 +118,7 @@ func TestGuessesSame(t *testing.T) {
 		c.advance(sameGuess)
 	}
 	ip := netip.MustParseAddr("192.0.2.1")
-	if !g.begin(ip) {
+	if !g.begin(t.Context(), ip) {
 		t.Fatal("waits")
 	}
 	g.end(ip, "other", "right", false)
@@ -130,22 +131,71 @@ func TestGuessesSame(t *testing.T) {
 	}
 }
 
-// Places in parallel are as many as guesses are free.
+// Places in parallel are as many as guesses are free. A client that finds none is
+// held: those that have one may all be right.
 func TestGuessesParallel(t *testing.T) {
-	g := newGuesses(10, newClock().now)
+	for _, wrong := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGuesses(10, newClock().now)
+			ip := netip.MustParseAddr("192.0.2.1")
+			var places, refused atomic.Int32
+			for range 25 {
+				go func() {
+					if g.begin(t.Context(), ip) {
+						places.Add(1)
+					} else {
+						refused.Add(1)
+					}
+				}()
+			}
+			synctest.Wait()
+			if places.Load() != 10 || refused.Load() != 0 {
+				t.Errorf("%d places, %d refused", places.Load(), refused.Load())
+			}
+			for i := range 10 {
+				g.end(ip, "u", fmt.Sprint(i), wrong)
+				synctest.Wait()
+			}
+			if want := map[bool][2]int32{true: {10, 15}, false: {20, 0}}[wrong]; want != [2]int32{places.Load(), refused.Load()} {
+				t.Errorf("wrong %v: %d places, %d refused, want %v", wrong, places.Load(), refused.Load(), want)
+			}
+			if g.waits(ip) != wrong {
+				t.Errorf("waits: %v", !wrong)
+			}
+			for i := int32(0); !wrong && i < 15; i++ { // those in the second ten, and the last five
+				g.end(ip, "u", "right", false)
+				synctest.Wait()
+			}
+			if len(g.clients) > 0 != wrong {
+				t.Errorf("wrong %v: %d clients are remembered", wrong, len(g.clients))
+			}
+		})
+	}
+}
+
+// A client that is held for a place goes when its connection ends.
+func TestGuessesGone(t *testing.T) {
+	g := newGuesses(1, newClock().now)
 	ip := netip.MustParseAddr("192.0.2.1")
-	n := 0
-	for g.begin(ip) {
-		n++
+	g.begin(t.Context(), ip)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if g.begin(ctx, ip) {
+		t.Error("a second place")
 	}
-	if n != 10 {
-		t.Errorf("%d places", n)
-	}
-	for i := range n {
-		g.end(ip, "u", fmt.Sprint(i), true)
-	}
-	if g.begin(ip) || !g.waits(ip) {
-		t.Error("an eleventh")
+}
+
+// Several programs with an old password each, behind one address, lock nobody out.
+func TestGuessesOldPasswords(t *testing.T) {
+	c := newClock()
+	g := newGuesses(10, c.now)
+	for round := range 50 {
+		for n := range 9 {
+			if !g.try(t, "192.0.2.1", fmt.Sprint("old", n)) {
+				t.Fatalf("locked out in round %d", round)
+			}
+			c.advance(sameGuess)
+		}
 	}
 }
 
@@ -153,7 +203,7 @@ func TestGuessesMemory(t *testing.T) {
 	c := newClock()
 	g := newGuesses(1, c.now)
 	busy := netip.MustParseAddr("192.0.2.1")
-	g.begin(busy)
+	g.begin(t.Context(), busy)
 	for i := range 3 * maxGuessers {
 		g.try(t, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String(), "x")
 	}

@@ -230,6 +230,18 @@ func TestHelloRefusedLater(t *testing.T) {
 	c.message("\r\n.\r\n", "250")
 }
 
+// TestBlanksBehindVerbs: RFC 5321 section 4.1.1 asks servers to tolerate them.
+func TestBlanksBehindVerbs(t *testing.T) {
+	r := newRig(t, false)
+	c := r.hello()
+	for _, blanks := range []string{" ", "  ", " \t"} {
+		c.cmd("NOOP"+blanks, "250")
+		c.cmd("rset"+blanks, "250")
+		c.cmd("HELP"+blanks, "502")
+	}
+	c.cmd("QUIT ", "221")
+}
+
 func TestSequence(t *testing.T) {
 	r := newRig(t, false)
 	c := r.dial()
