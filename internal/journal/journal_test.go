@@ -236,6 +236,23 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// TestGarbledTail makes everything behind the first batch unreadable, as a copy does
+// that lost its place: that is too much for a batch that was cut short, and reported.
+func TestGarbledTail(t *testing.T) {
+	payloads := []string{"first"}
+	for range 12 {
+		payloads = append(payloads, strings.Repeat("payload ", 32<<10))
+	}
+	name, ends := segmentBytes(t, payloads, false)
+	b, err := os.ReadFile(name)
+	must(t, err)
+	end := ends[0]
+	l, rec := replayBytes(t, slices.Concat(b[:end], make([]byte, 512), b[end:]))
+	if len(l.payloads) != 1 || len(l.damages) != 1 || rec.Damages != 1 {
+		t.Errorf("%d records, damage %v, cut %d", len(l.payloads), l.damages, rec.Cut)
+	}
+}
+
 // TestBitFlips damages every byte of a segment: no more than the record that it
 // belongs to is lost, and that is reported.
 func TestBitFlips(t *testing.T) {

@@ -121,6 +121,9 @@ func (j *Journal) Scan(number uint32, v Visitor) error {
 	return err
 }
 
+// noFrame is the reason of damage in which no header of a frame is right.
+const noFrame = "no frame can be read here"
+
 const headless = "the segment's head is damaged, its frames were found by their checksums"
 
 // begin reads the head of a segment, or finds out without it how its frames are
@@ -304,10 +307,15 @@ func (t *tail) visit(off int64, f frame, _ []byte) bool {
 	return f.kind != kindSeal
 }
 
-func (t *tail) damage(off, end int64, _ string) {
+// maxTorn is more bytes without the header of any frame than a batch that was cut
+// short is likely to leave: the pages that reached the disk would be large bodies alone.
+const maxTorn = 2 << 20
+
+// damage takes a range that cannot be read.
+func (t *tail) damage(off, end int64, reason string) {
 	t.badEnd = end
 	t.bad += end - off
-	t.odd, t.torn = t.torn, true
+	t.odd, t.torn = t.torn || reason == noFrame && end-off > maxTorn, true
 }
 
 // limit is the end of the last Commit. A last batch that is whole but for
@@ -387,7 +395,7 @@ func (w *window) walk(m mark, limit int64, visit func(int64, frame, []byte) bool
 			return
 		}
 		if last := w.lastByteIn(lost, end); last > lost {
-			bad(lost, last, "no frame can be read here")
+			bad(lost, last, noFrame)
 		} else if gap != nil && end < limit {
 			gap(lost, end, "zeros stand where frames were")
 		}
