@@ -140,7 +140,7 @@ func (l *loader) secrets() {
 			l.add(Problem{File: name, Text: fmt.Sprintf("every user of this host can read this private key (mode %04o): chmod o= %s", mode, key), Warning: true})
 		}
 		if daemon != nil && !daemon.reads(key) {
-			l.add(Problem{File: name, Text: "user " + daemon.name + ", as whom the daemon runs, cannot read this private key", Warning: true})
+			l.add(Problem{File: name, Text: "user " + daemon.name + ", as whom the daemon runs, cannot read this private key: only a start by root can, and a renewed one is not noticed", Warning: true})
 		}
 	}
 	for _, file := range []string{"auth_flat_file.ini", forwardFile, outboundFile} {

@@ -156,7 +156,7 @@ func TestKeyForTheDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, problems := Load(dir)
-		if len(problems) != 1 || problems[0].String() != "config/k.pem: warning: user nobody, as whom the daemon runs, cannot read this private key" {
+		if len(problems) != 1 || problems[0].String() != "config/k.pem: warning: user nobody, as whom the daemon runs, cannot read this private key: only a start by root can, and a renewed one is not noticed" {
 			t.Error(problems)
 		}
 	}

@@ -179,14 +179,39 @@ func TestChangeUser(t *testing.T) {
 	}
 }
 
+// The queue folder that 'tarishi init' leaves, root's and empty, becomes the user's at
+// the first start; one of root's that has been used does not.
+func TestChangeUserAfterInit(t *testing.T) {
+	rooted(t)
+	dir, bin := public(t)
+	s := sink(t, loadtest.SinkOptions{})
+	write(t, dir, with(queueTo(t, s.Port(), ""), "smtp.ini", "listen=127.0.0.1:0\nuser=nobody\n"))
+	queue := filepath.Join(dir, "queue")
+	if err := os.Mkdir(queue, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := serving(t, dir, exec.Command(bin, "serve", "-c", dir))
+	countAll(t, s, loadtest.Load{Addr: d.Addr(), Clients: 1, Messages: 3})
+	d.Stop()
+	got := execute(t, bin, "queue", "recover", "-c", dir)
+	if got.exit == 0 || !strings.Contains(got.out, "belongs to nobody") || strings.Contains(got.out, "smtp.ini") {
+		t.Errorf("exit %d: %s", got.exit, got.out)
+	}
+	give(t, queue, 0)
+	got = execute(t, bin, "serve", "-c", dir)
+	if got.exit == 0 || !strings.Contains(got.out, "belongs to root") {
+		t.Errorf("exit %d: %s", got.exit, got.out)
+	}
+}
+
 // A user that cannot be had stops the start: a setting that is to protect is never
 // passed over.
 func TestChangeUserRefused(t *testing.T) {
 	dir, bin := public(t)
 	for text, want := range map[string]string{
 		"user=root":                  "only root can change to root (uid 0, gid 0)",
-		"user=no_such_user":          "config/smtp.ini: user: user: unknown user no_such_user",
-		"group=no_such_group":        "config/smtp.ini: group: group: unknown group no_such_group",
+		"user=no_such_user":          "config/smtp.ini: user: unknown user no_such_user",
+		"group=no_such_group":        "config/smtp.ini: group: unknown group no_such_group",
 		"user=4567890":               "config/smtp.ini: user: uid 4567890 has no entry that names its group: set group too",
 		"user=4567890\ngroup=456789": "only root can change to 4567890",
 	} {

@@ -65,7 +65,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cmp.Or(user.possible(), owned(cfg.QueueDir, user.user())); err != nil {
+	if err := cmp.Or(user.possible(), advise(owned(cfg.QueueDir, user.user()))); err != nil {
 		return nil, err
 	}
 	s.files = tlsconf.New(log.Named("tls"))

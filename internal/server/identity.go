@@ -33,14 +33,14 @@ func identify(s conf.SMTP) (*identity, error) {
 	id := &identity{uid: os.Geteuid(), gid: -1, name: s.User}
 	if s.User != "" {
 		if err := id.find(s.User); err != nil {
-			return nil, fmt.Errorf("config/smtp.ini: user: %w", err)
+			return nil, fmt.Errorf("config/smtp.ini: %w", err) // it begins with "user: "
 		}
 	}
 	if s.Group != "" {
 		own := id.gid
 		gid, err := groupID(s.Group)
 		if err != nil {
-			return nil, fmt.Errorf("config/smtp.ini: group: %w", err)
+			return nil, fmt.Errorf("config/smtp.ini: %w", err) // it begins with "group: "
 		}
 		id.gid = gid
 		id.groups = slices.DeleteFunc(id.groups, func(g int) bool { return g == own })
@@ -165,13 +165,20 @@ func (id *identity) assume() error {
 }
 
 // prepareQueue makes a queue folder that does not exist yet, as root, for the
-// user that the process is about to become.
+// user that the process is about to become. An empty one of root's, as 'tarishi
+// init' leaves it, is given to that user.
 func (id *identity) prepareQueue(dir string) error {
 	if os.Geteuid() != 0 || id.uid == 0 {
 		return nil
 	}
-	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return nil // owned judges it
+	if info, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		if err != nil || !info.IsDir() || !ownedByRoot(info) {
+			return nil // owned judges it, or opening the queue fails
+		}
+		if used, err := os.ReadDir(dir); err != nil || len(used) > 0 {
+			return err
+		}
+		return os.Lchown(dir, id.uid, id.gid)
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
@@ -180,6 +187,11 @@ func (id *identity) prepareQueue(dir string) error {
 		return err
 	}
 	return os.Lchown(dir, id.uid, id.gid)
+}
+
+func ownedByRoot(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Uid == 0
 }
 
 // owned fails if the queue in dir belongs to another user than uid. Root does not
@@ -203,9 +215,23 @@ func owned(dir string, uid int) error {
 	if !ok || int(stat.Uid) == uid {
 		return nil
 	}
-	owner := userName(int(stat.Uid))
-	return fmt.Errorf("the queue in %s belongs to %s (%s does), and this would run as %s: start it as %s, or name that user in config/smtp.ini (user=%s), or give the queue away with chown -R %s %s",
-		dir, owner, at, userName(uid), owner, owner, userName(uid), dir)
+	return &anothersQueue{dir: dir, at: at, owner: userName(int(stat.Uid)), user: userName(uid)}
+}
+
+// anothersQueue says that a queue belongs to another user than would use it.
+type anothersQueue struct{ dir, at, owner, user string }
+
+func (e *anothersQueue) Error() string {
+	return fmt.Sprintf("the queue in %s belongs to %s (%s does), and this would run as %s: run it as %s",
+		e.dir, e.owner, e.at, e.user, e.owner)
+}
+
+// advise adds to owned's error what else helps a daemon that does not start.
+func advise(err error) error {
+	if e := (*anothersQueue)(nil); errors.As(err, &e) {
+		return fmt.Errorf("%w, or name that user in config/smtp.ini (user=%s), or give the queue away with chown -R %s %s", e, e.owner, e.user, e.dir)
+	}
+	return err
 }
 
 // userName returns the name of a user, or the number of one without.
