@@ -401,14 +401,7 @@ func (c *queueFlushCmd) Run(s streams) error {
 		return err
 	}
 	defer q.Close()
-	n := 0
-	if _, message := mail.ID(domain).Key(); message {
-		if n, err = q.FlushMessage(context.Background(), mail.ID(domain)); err != nil {
-			err = about(domain, err)
-		}
-	} else {
-		n, err = q.Flush(context.Background(), domain)
-	}
+	n, err := flush(context.Background(), q, domain)
 	switch {
 	case err != nil:
 		return err
@@ -420,6 +413,31 @@ func (c *queueFlushCmd) Run(s streams) error {
 		_, err = fmt.Fprintf(s.out, "%d deliveries are due now\n", n)
 	}
 	return err
+}
+
+// flush flushes the message with an ID, or else the deliveries to a domain, "" meaning
+// all. An ID can look like a domain, such as that of an imported message.
+func flush(ctx context.Context, q *control.Client, which string) (int, error) {
+	if id := mail.ID(which); id.Valid() {
+		n, err := q.FlushMessage(ctx, id)
+		switch {
+		case err == nil:
+			return n, nil
+		case !errors.Is(err, control.ErrUnknown) || beginsLikeID(which):
+			return 0, about(which, err)
+		}
+	}
+	return q.Flush(ctx, which)
+}
+
+// beginsLikeID reports whether s begins with the UUID of a connection and a dot, in
+// any case: no domain does.
+func beginsLikeID(s string) bool {
+	if len(s) < 37 {
+		return false
+	}
+	_, ok := mail.ID(strings.ToUpper(s[:37]) + "1").Key()
+	return ok
 }
 
 type queueRemoveCmd struct {

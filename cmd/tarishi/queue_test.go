@@ -97,7 +97,7 @@ func (quiet) Destinations(int) []schedule.DestinationStat {
 
 const (
 	first  = "F47AC10B-58CC-4372-A567-0E02B2C3D479.1"
-	second = "F47AC10B-58CC-4372-A567-0E02B2C3D479.2"
+	second = "F47AC10B-58CC-4372-A567-0E02B2C3D479.2.1" // as Haraka's queue has them
 	none   = "F47AC10B-58CC-4372-A567-0E02B2C3D479.9"
 )
 
@@ -198,7 +198,10 @@ func TestQueueCommands(t *testing.T) {
 	expect(t, 0, `2 deliveries are due now\n`, "", "queue", "flush", "-c", dir, "x.test")
 	expect(t, 0, `\{"deliveries":2\}\n`, "", "queue", "flush", "-c", dir, "--json")
 	expect(t, 0, `1 delivery is due now\n`, "", "queue", "flush", "-c", dir, first)
-	expect(t, 1, ``, `tarishi: `+none+`: not in the queue\n`, "queue", "flush", "-c", dir, none)
+	expect(t, 0, `1 delivery is due now\n`, "", "queue", "flush", "-c", dir, second)
+	for _, id := range []string{none, none + ".1", strings.ToLower(first)} {
+		expect(t, 1, ``, `tarishi: `+id+`: not in the queue\n`, "queue", "flush", "-c", dir, id)
+	}
 	for name, args := range map[string][]string{"cat": {"--help"}, "queue cat": {"queue", "--help"}} {
 		var help bytes.Buffer
 		if exit := run(args, streams{out: &help, err: &help}); exit != 0 || !strings.Contains(help.String(), name) {
