@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +44,9 @@ func covers(outer, inner netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
+// mapped holds the IPv4 addresses in the form of IPv6. Clients are never known by it.
+var mapped = netip.MustParsePrefix("::ffff:0:0/96")
+
 // openRelay warns where relay_acl_allow, line by line or all together, lets so many
 // in that it can hardly be meant.
 func (l *loader) openRelay(lines []relayLine) {
@@ -57,6 +61,11 @@ func (l *loader) openRelay(lines []relayLine) {
 	}
 	if !l.c.Relay.ACL {
 		return
+	}
+	for _, one := range lines {
+		if covers(mapped, one.prefix) {
+			l.add(Problem{File: place(file), Line: one.line, Text: one.prefix.String() + " matches no client: write the IPv4 network by itself", Warning: true})
+		}
 	}
 	for _, is4 := range []bool{true, false} {
 		var counted []netip.Prefix // none of them holds another
@@ -96,6 +105,20 @@ func relayPrefix(s string) (netip.Prefix, error) {
 		}
 	}
 	return p, err
+}
+
+// anyDomain warns of an expression of host_list_regex that takes foreign domains for
+// ours: one that matches names nobody here can have meant.
+func (l *loader) anyDomain(pattern *regexp.Regexp, line string, n int) {
+	for _, foreign := range []string{"nobody-means-this.test", "q7.x-9.invalid"} {
+		if !pattern.MatchString(foreign) {
+			return
+		}
+	}
+	l.add(Problem{
+		File: place("host_list_regex"), Line: n, Warning: true,
+		Text: excerpt(line) + " matches every domain: recipients anywhere are accepted from every client, and relayed if a server takes them: an open relay",
+	})
 }
 
 // ownName warns of a name that other servers do not take for a host's.

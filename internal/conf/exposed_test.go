@@ -27,6 +27,11 @@ func TestOpenRelay(t *testing.T) {
 		{"many that are small enough", files{"relay_acl_allow": "11.0.0.0/8\n12.0.0.0/8"}, "config/relay_acl_allow:2: warning: 12.0.0.0/8 and the lines before it let 0.781 % of all IPv4 clients"},
 		{"the same one often", files{"relay_acl_allow": "11.0.0.0/8\n11.0.0.0/8\n11.1.0.0/16\n11.0.0.0/8"}, ""},
 		{"private networks", files{"relay_acl_allow": "10.0.0.0/8\n172.16.0.0/12\n192.168.0.0/16\n127.0.0.0/8\nfc00::/7\n::1\n203.0.113.0/24\n2001:db8::/32"}, ""},
+		{"a form that no client has", files{"relay_acl_allow": "::ffff:10.0.0.0/104"}, "config/relay_acl_allow:1: warning: ::ffff:10.0.0.0/104 matches no client: write the IPv4 network"},
+		{"an address in that form", files{"relay_acl_allow": "::ffff:10.0.0.1"}, ""},
+		{"every domain is ours", files{"host_list_regex": "(.+\\.)?example\\.com\n.*"}, `config/host_list_regex:2: warning: ".*" matches every domain`},
+		{"every domain with a dot", files{"host_list_regex": "[a-z0-9.-]+\\.[a-z]{2,}"}, `config/host_list_regex:1: warning: "[a-z0-9.-]+\.[a-z]{2,}" matches every domain`},
+		{"a whole TLD", files{"host_list_regex": ".*\\.test"}, ""},
 		{"not in force", files{"relay_acl_allow": "0.0.0.0/0", "relay.ini": "[relay]\nacl=false"}, ""},
 		{"all", files{"relay.ini": "[relay]\nall=true"}, "config/relay.ini:2: warning: [relay] key all: every client may send mail to anywhere"},
 	} {

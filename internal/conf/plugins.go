@@ -138,10 +138,12 @@ func (l *loader) lists() {
 		}
 		return nil
 	})
-	l.list("host_list_regex", func(s string, _ int) error {
-		if _, err := HostListPattern(s); err != nil {
+	l.list("host_list_regex", func(s string, line int) error {
+		pattern, err := HostListPattern(s)
+		if err != nil {
 			return err
 		}
+		l.anyDomain(pattern, s, line)
 		c.HostListRegex = append(c.HostListRegex, s)
 		return nil
 	})

@@ -42,7 +42,7 @@ func TestPrintRoundTrip(t *testing.T) {
 			"connection.ini": "[message]\ngreeting[]=one ; two\ngreeting[]=\"q\"\n[max]\nbytes=1", "log.ini": "level=3",
 			"tls.ini": "key[]=a.pem\ncert[]=a.pem\nminVersion=TLSv1.3\nno_starttls_ports[]=25\n[no_tls_hosts]\n::1\n10.0.0.0/8\n[outbound]\nforce_tls_hosts[]=a\nforce_tls_hosts[]=b\ndane=false\nciphers=ECDHE-RSA-AES128-GCM-SHA256\n[mutual_auth_hosts]\na.example\n[mutual_auth_hosts_exclude]\nb.example\nc.example",
 			"dns.ini": "servers[]=::1\ntimeout=1.5s\ndnssec=true", "outbound.ini": "temp_fail_intervals=1m*3,1h,2h,2h\nmax_lifetime=2d\ndelay_warning=none\n[example.com]\nconcurrency=2..40\nbind=192.0.2.1@3 ::1\nhelo=a.example b.example\ntls=verify\nhost=a b:26\nauth_user=u\nauth_pass=s3cret\n[mx:*.example.net]\nrate=20/s\ntemp_fail_intervals=none\n[default]\ndelay_warning=none",
-			"relay.ini": "[relay]\nacl=0", "relay_acl_allow": "::1\n10.0.0.0/8", "host_list": "A.example", "host_list_regex": ".*", "host_list.anti_spoof": "1",
+			"relay.ini": "[relay]\nacl=0", "relay_acl_allow": "::1\n10.0.0.0/8", "host_list": "A.example", "host_list_regex": ".*\\.example", "host_list.anti_spoof": "1",
 			"auth_flat_file.ini": "[users]\na=b\nc@d=e",
 			"smtp_forward.ini": "domain_selector=mail_from\nsplit=fanout\nreply_codes=pass\nbind=::1\nbind_helo=a.example\nforward_client=xclient\nhost=a:26 tls://b lmtp://c lmtp+unix:/d\nauth_type=plain\nauth_user=u\nauth_pass=s3cret\n[x.example]\nforwarding_host_pool=[::1]:2500 b\nrequire_tls=true\n" +
 				"[u@x.example]\nenable_outbound=false\nauth_type=plain\nauth_user=v\nauth_pass=s3cret\n[tls]\nrejectUnauthorized=true\nciphers=ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA\nkey=a.pem\ncert=a.pem\nforce_tls_hosts[]=z\nminVersion=TLSv1.3",
