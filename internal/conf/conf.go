@@ -382,6 +382,7 @@ func LoadFS(files fs.FS, dir string) (*Config, Problems) {
 	l.crossChecks()
 	l.ownName()
 	l.secrets()
+	l.writable()
 	l.problems.sort()
 	return c, l.problems
 }

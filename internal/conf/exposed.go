@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -179,6 +180,24 @@ func (l *loader) secrets() {
 	}
 }
 
+// writable warns of what anybody on this host can change: the settings of a daemon
+// that root may start, and its queue.
+func (l *loader) writable() {
+	warn := func(name, path string) {
+		info, err := os.Stat(path)
+		if err == nil && info.Mode()&0o002 != 0 && (info.Mode().IsRegular() || info.IsDir()) && reachable(path) &&
+			!errors.Is(syscall.Access(path, 2), syscall.EROFS) { // containers get such folders, read-only
+			l.add(Problem{File: name, Text: fmt.Sprintf("every user of this host can change it (mode %04o): chmod o-w %s", info.Mode().Perm(), path), Warning: true})
+		}
+	}
+	warn("config", l.c.ConfigDir)
+	files, _ := os.ReadDir(l.c.ConfigDir) // what cannot be read is complained of elsewhere
+	for _, f := range files {
+		warn(place(f.Name()), filepath.Join(l.c.ConfigDir, f.Name()))
+	}
+	warn("queue", l.c.QueueDir)
+}
+
 // readableByOthers reports whether anybody on this host can read a file: what its
 // mode and those of the folders above it say.
 func readableByOthers(path string) (fs.FileMode, bool) {
@@ -186,15 +205,20 @@ func readableByOthers(path string) (fs.FileMode, bool) {
 	if err != nil || !info.Mode().IsRegular() || info.Mode()&0o006 == 0 {
 		return 0, false
 	}
+	return info.Mode().Perm(), reachable(path)
+}
+
+// reachable reports whether the folders above a file let everybody through.
+func reachable(path string) bool {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		if above, err := os.Stat(dir); err != nil || above.Mode()&0o001 == 0 {
-			return 0, false
+			return false
 		}
 		if dir == filepath.Dir(dir) {
-			return info.Mode().Perm(), true
+			return true
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,6 +99,45 @@ func TestReadableSecrets(t *testing.T) {
 	// What holds no secret may be open.
 	if _, texts := load(t, files{"outbound.ini": "port=26", "smtp_forward.ini": "host=a"}); len(texts) > 0 {
 		t.Error(texts)
+	}
+}
+
+// TestWritableByAll: what every user of the host can change is warned of, unless a
+// folder above keeps them out.
+func TestWritableByAll(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, err := Init(dir, config.FS); err != nil {
+		t.Fatal(err)
+	}
+	open := func(name string, mode os.FileMode) {
+		t.Helper()
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	complaints := func() (texts []string) {
+		_, problems := Load(dir)
+		for _, p := range problems {
+			if strings.Contains(p.Text, "can change it") {
+				texts = append(texts, p.File)
+			}
+		}
+		return texts
+	}
+	for name, mode := range map[string]os.FileMode{"config/plugins": 0o666, "config/smtp.ini": 0o602, "config/tls.ini": 0o664, "config": 0o777, "queue": 0o733} {
+		open(name, mode)
+	}
+	for path := dir; path != filepath.Dir(os.TempDir()); path = filepath.Dir(path) {
+		if info, err := os.Stat(path); err != nil || info.Mode()&0o001 == 0 && os.Chmod(path, 0o755) != nil {
+			t.Skip("others cannot come to ", path)
+		}
+	}
+	if got, want := complaints(), []string{"config", "config/plugins", "config/smtp.ini", "queue"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	open(".", 0o700)
+	if got := complaints(); len(got) > 0 {
+		t.Errorf("%q, in a folder that is closed", got)
 	}
 }
 
