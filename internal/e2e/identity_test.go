@@ -199,7 +199,7 @@ func TestChangeUserAfterInit(t *testing.T) {
 	}
 	give(t, queue, 0)
 	got = execute(t, bin, "serve", "-c", dir)
-	if got.exit == 0 || !strings.Contains(got.out, "belongs to root") {
+	if got.exit == 0 || !strings.Contains(got.out, "belongs to root") || !strings.Contains(got.out, "chown -R nobody "+queue) || strings.Contains(got.out, "user=root") {
 		t.Errorf("exit %d: %s", got.exit, got.out)
 	}
 }

@@ -222,13 +222,16 @@ func owned(dir string, uid int) error {
 type anothersQueue struct{ dir, at, owner, user string }
 
 func (e *anothersQueue) Error() string {
-	return fmt.Sprintf("the queue in %s belongs to %s (%s does), and this would run as %s: run it as %s",
-		e.dir, e.owner, e.at, e.user, e.owner)
+	advice := "run it as " + e.owner
+	if e.owner == "root" { // which nobody is asked to be
+		advice = fmt.Sprintf("give it to %s with chown -R %[1]s %s", e.user, e.dir)
+	}
+	return fmt.Sprintf("the queue in %s belongs to %s (%s does), and this would run as %s: %s", e.dir, e.owner, e.at, e.user, advice)
 }
 
 // advise adds to owned's error what else helps a daemon that does not start.
 func advise(err error) error {
-	if e := (*anothersQueue)(nil); errors.As(err, &e) {
+	if e := (*anothersQueue)(nil); errors.As(err, &e) && e.owner != "root" {
 		return fmt.Errorf("%w, or name that user in config/smtp.ini (user=%s), or give the queue away with chown -R %s %s", e, e.owner, e.user, e.dir)
 	}
 	return err
