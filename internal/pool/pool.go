@@ -180,7 +180,13 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 			p.answered(h.key, start, err)
 		}
 		switch {
-		case !reused || ctx.Err() != nil:
+		case !reused:
+		case ctx.Err() != nil:
+			if err == nil && res.Repeatable { // what a new connection would bring is not known
+				p.release(h, &t, k)
+				err = noSlot(res.Addr, ctx.Err())
+				return nothing(err), err
+			}
 		case errors.As(err, &f) && f.Stale():
 			p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(err))
 			k.Close()

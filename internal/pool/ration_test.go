@@ -173,3 +173,31 @@ func TestRationIsForgotten(t *testing.T) {
 		stop()
 	})
 }
+
+// TestGivenUpBeforeTheNewConnection: what was refused on a kept connection does not
+// count either where the context ends before there is a new one.
+func TestGivenUpBeforeTheNewConnection(t *testing.T) {
+	for _, stage := range []smtptest.Stage{smtptest.Mail, smtptest.Rcpt} {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := smtptest.New(t,
+			smtptest.On(stage, func(e smtptest.Event) smtptest.Action {
+				if e.Transaction > 1 {
+					return smtptest.Reply("554 5.7.1 no more in this session").ThenSilence() // and no reply to the next command
+				}
+				return smtptest.Action{}
+			}))
+		p := pool.New(pool.Options{})
+		run(t, p)
+		if _, err := p.Send(t.Context(), target(s), envelope(1), content()); err != nil {
+			t.Fatal(err)
+		}
+		end := time.AfterFunc(100*time.Millisecond, cancel)
+		res, err := p.Send(ctx, target(s), envelope(2), content())
+		end.Stop()
+		cancel()
+		var f *smtpclient.Failure
+		if !errors.As(err, &f) || !f.Deferral().Temporary() || f.Uncertain {
+			t.Errorf("%v: %v %v", stage, res.Replies, err)
+		}
+	}
+}
