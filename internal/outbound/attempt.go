@@ -45,6 +45,7 @@ type attempt struct {
 	spared  bool                   // see spare
 	host    atomic.Pointer[string] // that is being tried
 	early   *smtpclient.Recall     // ends it early; guarded by Outbound.mu
+	next    func()                 // see sends.begin
 	policy  *policy
 	hops    []mail.NextHop // that get_mx gave
 	res     delivery.Result
@@ -209,8 +210,9 @@ func (a *attempt) run(ctx context.Context) {
 func (a *attempt) try(whole context.Context) bool {
 	ctx, done := a.recallable(whole)
 	defer done()
-	ctx, leave := a.o.sends.begin(ctx)
+	ctx, next, leave := a.o.sends.begin(ctx)
 	defer leave()
+	a.next = next
 	var refusal *reply.Reply
 	if !a.was.asked {
 		var postponed bool
@@ -220,7 +222,7 @@ func (a *attempt) try(whole context.Context) bool {
 	}
 	if refusal == nil {
 		refusal = a.send(ctx)
-		if a.res.Interrupted && a.res.Uncertain {
+		if a.res.Uncertain && ctx.Err() != nil {
 			a.o.sends.doubt()
 			a.o.o.Log.Warn("cut off before the reply to the message, which may have been taken",
 				zap.String("uuid", string(a.unit.ID())), zap.String("domain", a.unit.Domain()), zap.String("host", a.res.Host))
@@ -248,7 +250,7 @@ func (a *attempt) try(whole context.Context) bool {
 // reply for all recipients if there is no way.
 func (a *attempt) send(ctx context.Context) *reply.Reply {
 	o, domain := a.o, a.unit.Domain()
-	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: a.hops, Trying: func(host string) { a.host.Store(&host) }}
+	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: a.hops, Trying: a.trying}
 	if len(job.Hops) == 0 {
 		job.Hops = a.policy.Hosts
 	}
@@ -311,6 +313,12 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 	}
 	a.report(out)
 	return nil
+}
+
+// trying notes which host is tried next.
+func (a *attempt) trying(host string) {
+	a.host.Store(&host)
+	a.next()
 }
 
 // spare reports whether an imported message is to be deferred although its domain

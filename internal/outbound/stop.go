@@ -27,9 +27,10 @@ type sending struct {
 	ended  bool // the message has been sent to its end
 }
 
-// begin returns the context of one attempt; leave is called when its outcome is
-// known.
-func (s *sends) begin(ctx context.Context) (attempt context.Context, leave func()) {
+// begin returns the context of one attempt. next is called before each server that
+// is tried: until it gets a message of its own to the end, one that another server
+// has answered to is no reason to wait. leave is called when the outcome is known.
+func (s *sends) begin(ctx context.Context) (attempt context.Context, next, leave func()) {
 	one := &sending{}
 	ctx, one.cancel = context.WithCancel(ctx)
 	s.mu.Lock()
@@ -41,13 +42,21 @@ func (s *sends) begin(ctx context.Context) (attempt context.Context, leave func(
 	if s.stopping {
 		one.cancel()
 	}
+	next = func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		one.ended = false
+		if s.stopping {
+			one.cancel()
+		}
+	}
 	leave = func() {
 		s.mu.Lock()
 		delete(s.running, one)
 		s.mu.Unlock()
 		one.cancel()
 	}
-	return smtpclient.WithEnding(ctx, func() bool { return s.end(one) }), leave
+	return smtpclient.WithEnding(ctx, func() bool { return s.end(one) }), next, leave
 }
 
 // end reports whether a message may be ended, and notes that it is.
