@@ -21,6 +21,10 @@ const (
 	maxSenders  = 10_000  // whose reports are counted
 )
 
+// loadWait is how long a report that fell due while no process ran waits at least
+// for what else of its sender the queue has, which is loaded message by message.
+const loadWait = 10 * time.Second
+
 // gathering holds back reports of failures: for a moment those of a message of
 // which more may fail, and those of a sender who has had many until the period is
 // over. What it holds is recipients that the queue has marked as failed, see
@@ -326,7 +330,11 @@ func (o *Outbound) gatherFailed(p *mail.Pending) []mail.PendingRecipient {
 			if len(open) == len(p.Recipients) {
 				open = slices.Clone(p.Recipients[:n])
 			}
-			o.gathering.hold(p.ID, p.From.String(), []int{r.Index}, r.Next, f.collected, o.o.Config.DSNRate)
+			due := r.Next
+			if soon := o.o.Now().Add(loadWait); f.collected && due.Before(soon) {
+				due = soon
+			}
+			o.gathering.hold(p.ID, p.From.String(), []int{r.Index}, due, f.collected, o.o.Config.DSNRate)
 		case len(open) < n:
 			open = append(open, r)
 		}

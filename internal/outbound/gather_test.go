@@ -422,3 +422,61 @@ func TestFailureText(t *testing.T) {
 		}
 	}
 }
+
+// TestCollectedStaysCollected: what was collected for a sender is one report also
+// where it fell due while no process ran, and a flush while the queue is loaded
+// does not take it apart.
+func TestCollectedStaysCollected(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		away   time.Duration
+		flush  bool
+		within time.Duration // the report is there
+	}{
+		{"away for long", 3 * time.Hour, false, time.Minute},
+		{"flushed while loading", 0, true, time.Hour},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Hour})
+				r.start()
+				r.send("no@a.test")
+				for i := range 50 {
+					r.send(fmt.Sprintf("no-collected%d@a.test", i))
+				}
+				if texts, _ := r.reports(); len(texts) != 1 {
+					t.Fatalf("%d reports", len(texts))
+				}
+				r.stop()
+				<-r.ended
+				time.Sleep(tt.away)
+				slow := make(chan struct{})
+				r.queue.mu.Lock()
+				r.queue.loading = func() { // the rounds of Run take turns with it
+					if tt.flush {
+						r.out.Flush("")
+					}
+					<-slow
+				}
+				r.queue.mu.Unlock()
+				go func() {
+					for range 50 {
+						time.Sleep(time.Millisecond)
+						slow <- struct{}{}
+					}
+				}()
+				r.start()
+				r.pass(tt.within)
+				texts, _ := r.reports()
+				if len(texts) != 1 {
+					t.Fatalf("%d reports", len(texts))
+				}
+				for i := range 50 {
+					if !strings.Contains(texts[0], fmt.Sprintf("rfc822;no-collected%d@a.test", i)) {
+						t.Errorf("no-collected%d is not in the report", i)
+					}
+				}
+			})
+		})
+	}
+}

@@ -357,7 +357,10 @@ func (o *Outbound) load(ctx context.Context) {
 			messages++
 			o.mu.Lock()
 			for i, r := range p.Recipients {
-				if o.flushed[""] || len(o.flushed) > 0 && o.flushed[r.Address.Host()] {
+				if !o.flushed[""] && !o.flushed[r.Address.Host()] {
+					continue
+				}
+				if _, failed := parseFailure(r.Last); !failed { // its report has its own time
 					p.Recipients[i].Next = time.Time{}
 				}
 			}

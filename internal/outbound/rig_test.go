@@ -44,6 +44,8 @@ type memoryQueue struct {
 
 	noted      int // calls of SetNotes
 	unreadable int // how often Recovered cannot read anything
+
+	loading func() // called before Recovered hands out a message; nil: nothing
 }
 
 type message struct {
@@ -99,8 +101,12 @@ func (q *memoryQueue) Recovered(fn func(mail.Pending) bool) (left int) {
 		}
 		all = append(all, p)
 	}
+	loading := q.loading
 	q.mu.Unlock()
 	for i, p := range all {
+		if loading != nil {
+			loading()
+		}
 		if !fn(p) {
 			return len(all) - i - 1
 		}
