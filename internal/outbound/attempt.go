@@ -43,6 +43,8 @@ type attempt struct {
 	ran     bool             // there was an attempt
 	force   atomic.Bool
 	spared  bool                   // see spare
+	yielded bool                   // it made room for other mail
+	free    bool                   // its deferral does not count, see record
 	host    atomic.Pointer[string] // that is being tried
 	early   *smtpclient.Recall     // ends it early; guarded by Outbound.mu
 	next    func()                 // see sends.begin
@@ -663,9 +665,17 @@ func (a *attempt) renew(d *hook.Delivery) {
 // about, and the one too many that hook bounce is about.
 func (a *attempt) failures(p hook.Point, e hook.Event) int {
 	if p == hook.OnDeferred || p == hook.OnBounce && len(e.Deferred) > 0 && !a.unit.Expired() {
-		return a.unit.Attempts() + 1
+		return a.deferrals()
 	}
 	return a.unit.Attempts()
+}
+
+// deferrals counts those of the delivery with the one of this attempt.
+func (a *attempt) deferrals() int {
+	if a.free {
+		return a.unit.Attempts()
+	}
+	return a.unit.Attempts() + 1
 }
 
 // open returns the recipients that are not accounted for.

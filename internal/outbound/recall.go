@@ -55,6 +55,7 @@ func (a *attempt) recalled(cause error) *reply.Reply {
 		a.report(schedule.Outcome{Reached: a.res.Reached, Throttled: true, Err: clip(r.String())})
 		return r
 	case errors.Is(cause, errYield):
+		a.yielded = true
 		r := reply.New(451, "4.4.2", "Next hop is slow, and other mail was waiting")
 		a.report(schedule.Outcome{Local: true, Err: clip(r.String())})
 		return r

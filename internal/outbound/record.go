@@ -38,6 +38,12 @@ func (a *attempt) record(ctx context.Context) {
 	a.deliver(ctx, delivered)
 	a.keep(more, rest{attempts: a.unit.Attempts(), next: a.now()})
 	wait, ok := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
+	if !ok && a.yielded { // that is not the destination's fault: only the lifetime ends it
+		a.free, ok = true, true
+		if wait, _ = a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()); wait == 0 {
+			wait = localWait
+		}
+	}
 	if !ok || a.policy.backoff.Expired(a.env.Received, a.now()) {
 		failed, deferred = append(failed, deferred...), nil // with their replies of class 4
 	}
@@ -124,7 +130,7 @@ func (a *attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 	}
 	now := a.now()
 	next := a.policy.backoff.Until(a.env.Received, now, wait)
-	a.putOff(recipients, a.res.Replies, a.unit.Attempts()+1, next)
+	a.putOff(recipients, a.res.Replies, a.deferrals(), next)
 	if w := a.policy.DelayWarning; w > 0 && !now.Before(a.env.Received.Add(w)) && !a.unit.Marked() {
 		a.warn(ctx, recipients)
 	}
@@ -229,7 +235,7 @@ func (a *attempt) reason(i int) string {
 	if r.Permanent() || a.unit.Expired() {
 		return r.Error()
 	}
-	if _, ok := a.policy.backoff.Interval(a.unit.Attempts() + 1); !ok {
+	if _, ok := a.policy.backoff.Interval(a.unit.Attempts() + 1); !ok && !a.free {
 		return fmt.Sprintf("Too many failures (%s)", r.Error())
 	}
 	if a.policy.backoff.Expired(a.env.Received, a.now()) {
