@@ -150,8 +150,8 @@ type Result struct {
 	Replies []*reply.Reply
 	// Interrupted is set when ctx ended first: then Replies is nil.
 	Interrupted bool
-	// Uncertain is set when the last server was sent the whole message and did not
-	// answer: it may have been taken.
+	// Uncertain is set when a server was sent the whole message and did not answer,
+	// or not for all recipients in LMTP: it may have been taken.
 	Uncertain bool
 
 	// Via is the last address that was tried; empty if it never came to that. By has

@@ -98,8 +98,16 @@ func (o *offer) at(ctx context.Context, c place) (done bool, final *reply.Reply)
 		return false, nil
 	}
 	res.Reached = true
+	res.Uncertain = res.Uncertain || slices.ContainsFunc(replies, unanswered)
 	o.take(c, replies)
 	return len(o.open) == 0 || !o.d.o.NextAfterDeferral || c.hop.Backend, nil
+}
+
+// unanswered reports whether a reply is ours, to a recipient of a message whose
+// end was sent and to which an LMTP server gave replies for others only.
+func unanswered(r *reply.Reply) bool {
+	var f *smtpclient.Failure
+	return r.Cause != nil && errors.As(r.Cause, &f) && f.Uncertain
 }
 
 // take notes what a server replied about the open recipients; open are then those

@@ -131,3 +131,27 @@ func TestCutShortAfterDeferral(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// TestUncertainInPart: a message that an LMTP server may have taken for those
+// recipients that it gave no reply for.
+func TestUncertainInPart(t *testing.T) {
+	ok, later := reply.New(250, "", "ok"), reply.New(451, "4.3.0", "later")
+	lost := later.Because(&smtpclient.Failure{Stage: smtpclient.StageDot, Err: errors.New("lost"), Uncertain: true})
+	for _, tt := range []struct {
+		replies []*reply.Reply
+		want    bool
+	}{
+		{[]*reply.Reply{ok, lost}, true},
+		{[]*reply.Reply{ok, ok}, false},
+		{[]*reply.Reply{ok, later.Because(errors.New("other"))}, false},
+	} {
+		o := options(nil)
+		o.Sender = sendFunc(func(pool.Target, *mail.Envelope) (smtpclient.Result, error) {
+			return smtpclient.Result{TLS: "none", Replies: tt.replies}, nil
+		})
+		job := Job{Envelope: envelope(2), Content: content, Domain: "two.test", Hops: []mail.NextHop{{Host: "192.0.2.1", Protocol: mail.LMTP}}}
+		if res := New(o).Attempt(t.Context(), job, nil); res.Uncertain != tt.want || len(res.Replies) != 2 {
+			t.Errorf("%v: %+v", tt.replies, res)
+		}
+	}
+}
