@@ -15,7 +15,7 @@ import (
 
 const (
 	slowClients  = 400
-	slowMemory   = 80 << 20 // that they may cost, all together
+	slowMemory   = 160 << 20 // that they may cost, all together; 60 to 75 on a machine that is not busy, ten times as much without bounds
 	honest       = 20
 	honestSize   = 10 << 20
 	patientSize  = 1 << 20 // at 8 KB/s
