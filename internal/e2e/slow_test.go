@@ -18,7 +18,7 @@ const (
 	slowMemory   = 160 << 20 // that they may cost, all together; 60 to 75 on a machine that is not busy, ten times as much without bounds
 	honest       = 20
 	honestSize   = 10 << 20
-	patientSize  = 1 << 20 // at 8 KB/s
+	patientSize  = 64 << 10 // at 8 KB/s
 	patientPiece = 8 << 10
 )
 
