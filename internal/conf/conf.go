@@ -296,7 +296,7 @@ func defaults() *Config {
 			MaxBytes: 26214400, MaxLineLength: 2048,
 			MaxRecipients: 1000, MaxConnections: 10000, MaxConnectionsPerIP: 1000, MinRate: 100,
 			MaxRefusals: 100, MaxAuthFailures: 10,
-			TransactionTime: time.Hour, Memory: 12 << 20,
+			TransactionTime: time.Hour, Memory: 8 << 20,
 			Helo: "Tarishi is at your service.", Close: "closing connection. Have a jolly good day.",
 			BannerChars: 6,
 		},

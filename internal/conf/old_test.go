@@ -28,7 +28,7 @@ func TestOldFiles(t *testing.T) {
 	want := defaults()
 	want.Connection = Connection{
 		StrictRFC1869: true, MaxReceived: 7, MaxBytes: 1000, MaxLineLength: 1024,
-		MaxRecipients: 1000, MaxConnections: 10000, MaxConnectionsPerIP: 1000, MaxRefusals: 100, MaxAuthFailures: 10, MinRate: 100, TransactionTime: time.Hour, Memory: 12 << 20,
+		MaxRecipients: 1000, MaxConnections: 10000, MaxConnectionsPerIP: 1000, MaxRefusals: 100, MaxAuthFailures: 10, MinRate: 100, TransactionTime: time.Hour, Memory: 8 << 20,
 		Greeting: []string{"one", "two"}, Helo: "hi there", Close: "bye",
 		BannerChars: wholeID, DenyChars: 1,
 	}

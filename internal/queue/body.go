@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"sync"
 
 	"tarishi/internal/mail"
@@ -75,7 +76,7 @@ func (b *Body) keep(p []byte) {
 			if i >= 0 {
 				size = min(2*cap(b.chunks[i]), lastChunk)
 			}
-			b.chunks = append(b.chunks, make([]byte, 0, size))
+			b.chunks = append(b.chunks, b.q.chunks.take(size))
 			b.held += int64(size)
 			i++
 		}
@@ -115,8 +116,30 @@ func (b *Body) spill() error {
 			return err
 		}
 	}
+	b.q.chunks.giveBack(b.chunks) // nobody else has seen them
 	b.chunks, b.held = nil, 0
 	return nil
+}
+
+// chunks keeps the memory of bodies that went to files for the next ones: when many
+// large messages come at once that is most of what they use. The zero value is empty.
+type chunks struct {
+	pools [6]sync.Pool // of *[]byte, by size: firstChunk, twice that, … lastChunk
+}
+
+func (c *chunks) pool(size int) *sync.Pool { return &c.pools[bits.Len(uint(size/firstChunk))-1] }
+
+func (c *chunks) take(size int) []byte {
+	if b, ok := c.pool(size).Get().(*[]byte); ok {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, size)
+}
+
+func (c *chunks) giveBack(all mail.Memory) {
+	for _, b := range all {
+		c.pool(cap(b)).Put(&b)
+	}
 }
 
 // Content ends the body and returns what was written. It stays readable until

@@ -132,6 +132,7 @@ type Options struct {
 // Locks are taken in the order maintaining, files, mu; those of journal and spool
 // come last.
 type Queue struct {
+	chunks   chunks // of bodies
 	o        Options
 	fs       vfs.FS
 	log      *zap.Logger

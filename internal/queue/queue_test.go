@@ -315,6 +315,28 @@ func TestOddIDs(t *testing.T) {
 	}
 }
 
+func TestSpiltMemoryIsUsedAgain(t *testing.T) {
+	q := open(t, Options{Dir: t.TempDir(), LargeBody: 1 << 20})
+	first, second := q.NewBody(), q.NewBody()
+	defer first.Discard()
+	defer second.Discard()
+	content, other := text(700_000), text(600_000)
+	_, err := first.Write(content)
+	must(t, err)
+	must(t, first.Spill())
+	_, err = second.Write(other)
+	must(t, err)
+	_, err = first.Write(content) // behind what was spilt
+	must(t, err)
+	for b, want := range map[*Body][]byte{first: append(content[:len(content):len(content)], content...), second: other} {
+		c, err := b.Content()
+		must(t, err)
+		if !bytes.Equal(read(t, c), want) {
+			t.Error("content differs")
+		}
+	}
+}
+
 func TestBody(t *testing.T) {
 	q := open(t, Options{Dir: t.TempDir(), LargeBody: 50_000})
 	for _, size := range []int{0, 1, 8192, 49_999, 50_000, 50_001, 400_000} {

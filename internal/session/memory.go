@@ -9,7 +9,7 @@ const (
 	// freeShare is what the recipients of one session, and its message, may hold
 	// without being counted: as with all else that each session holds, the number of
 	// connections bounds it.
-	freeShare = 16 << 10
+	freeShare = 8 << 10
 	// shareStep is how much is taken from the budget at a time.
 	shareStep = 64 << 10
 	// paceWindow is how long a client is watched before it is compared with others.
