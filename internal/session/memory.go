@@ -9,9 +9,12 @@ const (
 	// freeShare is what the recipients of one session, and its message, may hold
 	// without being counted: as with all else that each session holds, the number of
 	// connections bounds it.
-	freeShare = 8 << 10
+	freeShare = 16 << 10
 	// shareStep is how much is taken from the budget at a time.
 	shareStep = 64 << 10
+	// bodyShare is how much of the budget bodies may have, in quarters: what cannot
+	// go to a file must find memory however many of them arrive.
+	bodyShare = 3
 	// paceWindow is how long a client is watched before it is compared with others.
 	// A message that has been waited for so long leaves the memory when half of the
 	// budget is in use.
@@ -55,15 +58,22 @@ func (s *share) holdEnvelope(n int64) bool {
 	return false
 }
 
-// holdMessage notes that the message needs n bytes. It returns false if there is no
-// memory for them: then the message has to leave it.
-func (s *share) holdMessage(n int64) bool {
+// holdMessage notes that the message needs n bytes, of which its body has some if
+// spillable. It returns false if there is no memory for them: then the body has to
+// leave it.
+func (s *share) holdMessage(n int64, spillable bool) bool {
 	s.message = n
+	if spillable {
+		return s.fitsIn(s.budget.limit * bodyShare / 4)
+	}
 	return s.fits()
 }
 
 // fits takes from the budget what is needed, or gives back what is not.
-func (s *share) fits() bool {
+func (s *share) fits() bool { return s.fitsIn(s.budget.limit) }
+
+// fitsIn is fits while no more than limit is used in all.
+func (s *share) fitsIn(limit int64) bool {
 	b := s.budget
 	if b.limit <= 0 {
 		return true
@@ -76,7 +86,7 @@ func (s *share) fits() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	more := need - s.taken
-	if more > 0 && (s.leaving || b.used+more > b.limit) {
+	if more > 0 && (s.leaving || b.used+more > limit) {
 		return false
 	}
 	if more == 0 {

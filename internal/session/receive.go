@@ -87,9 +87,9 @@ func (r *receiver) account() {
 	if r.mem == nil || r.failed != nil {
 		return
 	}
-	if r.spare(); !r.mem.holdMessage(r.held()) {
+	if r.spare(); !r.mem.holdMessage(r.held(), r.body.Held() > 0) {
 		r.spill()
-		if r.failed == nil && !r.mem.holdMessage(r.held()) && !r.mem.push() {
+		if r.failed == nil && !r.mem.holdMessage(r.held(), false) && !r.mem.push() {
 			r.fail(errNoMemory)
 		}
 	}
@@ -104,7 +104,7 @@ func (r *receiver) spare() {
 		return
 	}
 	r.spill()
-	r.mem.holdMessage(r.held())
+	r.mem.holdMessage(r.held(), false)
 }
 
 // giveWay frees what it can of the memory for a faster client. It returns false if
@@ -114,7 +114,7 @@ func (r *receiver) giveWay() bool {
 		r.spill()
 	}
 	if r.failed == nil {
-		r.mem.holdMessage(r.held())
+		r.mem.holdMessage(r.held(), false)
 	}
 	return r.mem.stay()
 }
@@ -131,7 +131,7 @@ func (r *receiver) fail(err error) {
 		r.head, r.header, r.kept = nil, nil, 0
 		r.body.Discard()
 		if r.mem != nil {
-			r.mem.holdMessage(0)
+			r.mem.holdMessage(0, false)
 		}
 	}
 }
@@ -209,8 +209,13 @@ func (r *receiver) parse() {
 			return
 		}
 	}
-	section, rest := r.head[:n:n], r.head[n:]
-	r.kept = int64(cap(r.head)) + fieldCost*int64(bytes.Count(section, crlf))
+	section, rest, kept := r.head[:n:n], r.head[n:], cap(r.head)
+	if !complete { // the text behind the fields must not live as long as they
+		section = bytes.Clone(section)
+		h, _, _ = mail.ParseHeader(section)
+		kept = cap(section)
+	}
+	r.kept = int64(kept) + fieldCost*int64(bytes.Count(section, crlf))
 	r.head = nil
 	r.header, r.headLen = h, int64(n)
 	r.put(section)

@@ -107,7 +107,7 @@ type Options struct {
 	// until its message is whole; 0: no limit.
 	TransactionTimeout time.Duration
 	// Memory is how many bytes all sessions together may hold of mail that is
-	// arriving, beside the first 8 KiB of each message; 0: no limit.
+	// arriving, beside the first 16 KiB of each message; 0: no limit.
 	Memory      int64
 	RDNSTimeout time.Duration // of the lookups for the client's name, all in all; 0: 5 s
 

@@ -151,38 +151,38 @@ func watched(b *budget, rate int64, for_ time.Duration) (s *share, yielded *bool
 func TestBudget(t *testing.T) {
 	b := &budget{limit: 4 * shareStep, shares: map[*share]struct{}{}}
 	small, _ := watched(b, 1, time.Hour)
-	if !small.holdMessage(freeShare) || b.used != 0 {
+	if !small.holdMessage(freeShare, false) || b.used != 0 {
 		t.Error("what each session may hold is counted")
 	}
 	slow, slowYielded := watched(b, 10, time.Minute)
 	slower, slowerYielded := watched(b, 5, time.Minute)
 	fresh, freshYielded := watched(b, 0, time.Second)
 	for _, s := range []*share{slow, slower, fresh} {
-		if !s.holdMessage(freeShare+1) || s.taken != shareStep {
+		if !s.holdMessage(freeShare+1, false) || s.taken != shareStep {
 			t.Fatalf("%+v", s)
 		}
 	}
 	fast, _ := watched(b, 100, time.Minute)
-	if !fast.holdMessage(freeShare+shareStep) || b.used != b.limit || !b.short() {
+	if !fast.holdMessage(freeShare+shareStep, false) || b.used != b.limit || !b.short() {
 		t.Fatalf("%d used", b.used)
 	}
-	if fast.holdMessage(freeShare + shareStep + 1) {
+	if fast.holdMessage(freeShare + shareStep + 1, false) {
 		t.Error("there was more than there is")
 	}
 	if !fast.push() || !*slowerYielded || *slowYielded {
 		t.Error("not the slowest gave way")
 	}
-	if slower.holdMessage(freeShare+2*shareStep) || slower.push() {
+	if slower.holdMessage(freeShare+2*shareStep, false) || slower.push() {
 		t.Error("one that gave way gets more")
 	}
 	if !slower.drop() || slower.drop() || b.used != b.limit {
 		t.Errorf("%d used", b.used)
 	}
 	slowest, _ := watched(b, 1, time.Minute)
-	if slowest.holdMessage(freeShare+1) || slowest.push() {
+	if slowest.holdMessage(freeShare+1, false) || slowest.push() {
 		t.Error("a faster one gave way")
 	}
-	if !slowest.holdMessage(0) {
+	if !slowest.holdMessage(0, false) {
 		t.Error("nothing needs something")
 	}
 	for _, s := range []*share{small, slow, fresh, fast, slowest} {
@@ -191,8 +191,16 @@ func TestBudget(t *testing.T) {
 	if b.used != 0 || len(b.shares) != 0 || *freshYielded {
 		t.Errorf("%d used, %d shares", b.used, len(b.shares))
 	}
+	// Bodies leave a quarter to what cannot go to a file.
+	body, _ := watched(b, 1, time.Minute)
+	if !body.holdMessage(freeShare+3*shareStep, true) || body.holdMessage(freeShare+3*shareStep+1, true) {
+		t.Errorf("%d used by bodies", b.used)
+	}
+	if header, _ := watched(b, 1, time.Minute); !header.holdMessage(freeShare+1, false) {
+		t.Error("bodies have taken all")
+	}
 	unlimited, _ := watched(&budget{}, 1, 1)
-	if !unlimited.holdMessage(1<<40) || unlimited.budget.short() {
+	if !unlimited.holdMessage(1<<40, false) || unlimited.budget.short() {
 		t.Error("a limit of 0")
 	}
 }
@@ -351,7 +359,7 @@ func TestNoMemory(t *testing.T) {
 func TestBodiesLeaveTheMemory(t *testing.T) {
 	text := strings.Repeat(field, 1000)
 	synctest.Test(t, func(t *testing.T) {
-		r := prepare(t, func(o *Options) { o.InactivityTimeout, o.Memory = time.Hour, 2*shareStep })
+		r := prepare(t, func(o *Options) { o.InactivityTimeout, o.Memory = time.Hour, 3*shareStep }) // of which bodies may have two
 		cr := crowd{r, t}
 		inMemory := func() (n int) {
 			synctest.Wait()
