@@ -101,6 +101,10 @@ func isField(line []byte) bool {
 	return len(name) > 0
 }
 
+// InHeader reports whether a line, with its line end, can stand in a header section
+// behind its first field: it is a field, a fold, or perhaps a line of a mailbox file.
+func InHeader(line []byte) bool { return isFold(line) || isField(line) || isMailboxLine(line) }
+
 // Get returns the value of the first field of that name, unfolded and without
 // surrounding blanks; "" if there is none.
 func (h *Header) Get(name string) string {

@@ -37,7 +37,7 @@ type receiver struct {
 	scanner scanner
 	head    []byte // our Received field and the header section, until that is whole
 	trace   int    // length of our Received field in head
-	look    int    // so long head is, without that field, when endless looks next
+	seen    int    // how much behind that field endless has looked at
 	header  *mail.Header
 	headLen int64 // of the header section in the body, with trace; set with header
 	size    int64 // of content as received
@@ -180,18 +180,24 @@ func (r *receiver) collect(b []byte) []byte {
 }
 
 // endless reports whether head has gone past the header section: a message may
-// lack the empty line, and its text must not be held as a header. It looks each
-// time head has doubled, at whole lines only: what follows a line of a mailbox file
-// says what that is.
+// lack the empty line, and its text must not be held as a header. Each line is
+// looked at once.
 func (r *receiver) endless() bool {
-	n := len(r.head) - r.trace
-	if n < max(r.look, firstLook) {
+	lines := r.head[r.trace:]
+	if len(lines) < firstLook {
 		return false
 	}
-	r.look = 2 * n
-	lines := r.head[r.trace : bytes.LastIndexByte(r.head, '\n')+1]
-	_, size, complete := mail.ParseHeader(lines)
-	return !complete && size < len(lines)
+	for {
+		i := bytes.IndexByte(lines[r.seen:], '\n')
+		if i < 0 {
+			return false
+		}
+		line := lines[r.seen : r.seen+i+1]
+		if !mail.InHeader(line) || r.seen == 0 && (line[0] == ' ' || line[0] == '\t') {
+			return true
+		}
+		r.seen += len(line)
+	}
 }
 
 // parse reads the header section in head and passes all of head on. A message

@@ -166,7 +166,7 @@ func TestBudget(t *testing.T) {
 	if !fast.holdMessage(freeShare+shareStep, false) || b.used != b.limit || !b.short() {
 		t.Fatalf("%d used", b.used)
 	}
-	if fast.holdMessage(freeShare + shareStep + 1, false) {
+	if fast.holdMessage(freeShare+shareStep+1, false) {
 		t.Error("there was more than there is")
 	}
 	if !fast.push() || !*slowerYielded || *slowYielded {
