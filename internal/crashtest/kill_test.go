@@ -256,8 +256,10 @@ func (l *ledger) account(t *testing.T, lives []life) account {
 	for n, count := range inFlight {
 		a.inFlight = max(a.inFlight, count)
 		a.inFlightAll += count
-		if count > concurrency {
-			t.Errorf("life %d: %d were with the next hop, %d attempts run at a time", n, count, concurrency)
+		// Slow attempts go on beside those that have a place, and the last lines of the
+		// log, which tell of deliveries, go with the process.
+		if most := 5 * concurrency; count > most {
+			t.Errorf("life %d: %d were with the next hop, at most %d attempts run at a time", n, count, most)
 		}
 	}
 	a.unsynced = cutOff(t, lives)
