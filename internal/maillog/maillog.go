@@ -10,20 +10,28 @@ package maillog
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // Log writes mail events. Its methods may be called from any goroutine.
 type Log struct {
-	z  *zap.Logger
-	to []Observer
+	z      *zap.Logger
+	to     []Observer
+	fields sync.Pool // of *fields, for one line after another
 }
+
+// fields are what a line is made of.
+type fields []zap.Field
 
 // New returns a Log that writes to z, and tells observers of events whatever
 // z's level is.
-func New(z *zap.Logger, to ...Observer) *Log { return &Log{z, to} }
+func New(z *zap.Logger, to ...Observer) *Log {
+	return &Log{z: z, to: to, fields: sync.Pool{New: func() any { return &fields{} }}}
+}
 
 // Nop returns a Log that writes nothing.
 func Nop() *Log { return New(zap.NewNop()) }
@@ -33,8 +41,10 @@ func (l *Log) Connect(id, ip string, port int, localIP string, localPort int) {
 	for _, o := range l.to {
 		o.Connected()
 	}
-	l.z.Info("connect", zap.String("uuid", id), zap.String("ip", ip), zap.Int("port", port),
-		zap.String("local_ip", localIP), zap.Int("local_port", localPort))
+	l.write(zap.InfoLevel, "connect", func(f fields) fields {
+		return append(f, zap.String("uuid", id), zap.String("ip", ip), zap.Int("port", port),
+			zap.String("local_ip", localIP), zap.Int("local_port", localPort))
+	})
 }
 
 // Refused logs a connection that got no session, and why.
@@ -42,7 +52,9 @@ func (l *Log) Refused(id, ip, reason string) {
 	for _, o := range l.to {
 		o.Refused()
 	}
-	l.z.Info("refused", zap.String("uuid", id), zap.String("ip", ip), zap.String("reason", reason))
+	l.write(zap.InfoLevel, "refused", func(f fields) fields {
+		return append(f, zap.String("uuid", id), zap.String("ip", ip), zap.String("reason", reason))
+	})
 }
 
 // Sender logs the answer to MAIL of a client at ip.
@@ -50,7 +62,9 @@ func (l *Log) Sender(id string, ip netip.Addr, from string, code int, msg string
 	for _, o := range l.to {
 		o.Replied(Mail, code)
 	}
-	l.z.Info("sender", zap.String("uuid", id), refusedClient(ip, code), zap.String("from", from), zap.Int("code", code), zap.String("msg", msg))
+	l.write(zap.InfoLevel, "sender", func(f fields) fields {
+		return append(f, zap.String("uuid", id), refusedClient(ip, code), zap.String("from", from), zap.Int("code", code), zap.String("msg", msg))
+	})
 }
 
 // Recipient logs the answer to one RCPT of a client at ip.
@@ -58,8 +72,10 @@ func (l *Log) Recipient(id string, ip netip.Addr, from, to string, code int, msg
 	for _, o := range l.to {
 		o.Replied(Rcpt, code)
 	}
-	l.z.Info("recipient", zap.String("uuid", id), refusedClient(ip, code), zap.String("to", to), zap.String("sender", from),
-		zap.Int("code", code), zap.String("msg", msg))
+	l.write(zap.InfoLevel, "recipient", func(f fields) fields {
+		return append(f, zap.String("uuid", id), refusedClient(ip, code), zap.String("to", to), zap.String("sender", from),
+			zap.Int("code", code), zap.String("msg", msg))
+	})
 }
 
 // refusedClient is the address of a client that was refused something: programs
@@ -76,7 +92,9 @@ func (l *Log) Auth(id, ip, mech, user string, code int) {
 	for _, o := range l.to {
 		o.Replied(Auth, code)
 	}
-	l.z.Info("auth", zap.String("uuid", id), zap.String("ip", ip), zap.String("mech", mech), zap.String("user", user), zap.Int("code", code))
+	l.write(zap.InfoLevel, "auth", func(f fields) fields {
+		return append(f, zap.String("uuid", id), zap.String("ip", ip), zap.String("mech", mech), zap.String("user", user), zap.Int("code", code))
+	})
 }
 
 // Message logs the answer to the final dot of a client at ip. rcpts counts accepted, deferred
@@ -86,8 +104,10 @@ func (l *Log) Message(id string, ip netip.Addr, messageID string, size int64, rc
 		o.Replied(Message, code)
 		o.Received(size, delay, code)
 	}
-	l.z.Info("message", zap.String("uuid", id), refusedClient(ip, code), zap.String("mid", messageID), zap.Int64("size", size),
-		zap.Ints("rcpts", rcpts[:]), seconds("delay", delay), zap.Int("code", code), zap.String("msg", msg))
+	l.write(zap.InfoLevel, "message", func(f fields) fields {
+		return append(f, zap.String("uuid", id), refusedClient(ip, code), zap.String("mid", messageID), zap.Int64("size", size),
+			zap.Ints("rcpts", rcpts[:]), seconds("delay", delay), zap.Int("code", code), zap.String("msg", msg))
+	})
 }
 
 // Disconnected is what Disconnect logs.
@@ -103,11 +123,13 @@ type Disconnected struct {
 
 // Disconnect logs the end of a connection.
 func (l *Log) Disconnect(d Disconnected) {
-	l.z.Info("disconnect", zap.String("uuid", d.ID), zap.String("ip", d.IP), zap.String("rdns", d.RDNS),
-		zap.String("helo", d.Helo), zap.Bool("relay", d.Relay), zap.Bool("esmtp", d.ESMTP), zap.Bool("tls", d.TLS),
-		zap.Int("errors", d.Errors), zap.Int("txns", d.Transactions), zap.Ints("rcpts", d.Rcpts[:]),
-		zap.Ints("msgs", d.Messages[:]), zap.Int64("bytes", d.Bytes), zap.String("lr", d.LastReject),
-		seconds("time", d.Elapsed))
+	l.write(zap.InfoLevel, "disconnect", func(f fields) fields {
+		return append(f, zap.String("uuid", d.ID), zap.String("ip", d.IP), zap.String("rdns", d.RDNS),
+			zap.String("helo", d.Helo), zap.Bool("relay", d.Relay), zap.Bool("esmtp", d.ESMTP), zap.Bool("tls", d.TLS),
+			zap.Int("errors", d.Errors), zap.Int("txns", d.Transactions), zap.Ints("rcpts", d.Rcpts[:]),
+			zap.Ints("msgs", d.Messages[:]), zap.Int64("bytes", d.Bytes), zap.String("lr", d.LastReject),
+			seconds("time", d.Elapsed))
+	})
 }
 
 // Queued logs a message that is durably in the queue.
@@ -115,7 +137,9 @@ func (l *Log) Queued(id, from string, rcpts int, size int64) {
 	for _, o := range l.to {
 		o.Queued()
 	}
-	l.z.Info("queued", zap.String("uuid", id), zap.String("from", from), zap.Int("rcpts", rcpts), zap.Int64("size", size))
+	l.write(zap.InfoLevel, "queued", func(f fields) fields {
+		return append(f, zap.String("uuid", id), zap.String("from", from), zap.Int("rcpts", rcpts), zap.Int64("size", size))
+	})
 }
 
 // Delivery tells where an attempt went and how; fields that are not known are
@@ -133,14 +157,13 @@ type Delivery struct {
 	Attempts                   int // with this one
 }
 
-func (d *Delivery) fields(to []string, response string) []zap.Field {
-	return []zap.Field{
+func (d *Delivery) append(f fields, to []string, response string) fields {
+	return append(f,
 		zap.String("uuid", d.ID), zap.String("from", d.From), zap.Strings("to", to), zap.String("domain", d.Domain),
 		zap.String("host", d.Host), zap.String("ip", d.IP), zap.Int("port", d.Port), zap.String("mode", d.Mode),
 		zap.String("tls", d.TLS), zap.String("policy", d.Policy), zap.String("verified", d.Verified),
 		zap.Bool("auth", d.Auth), zap.Bool("reused", d.Reused), seconds("delay", d.Delay),
-		zap.Int("attempts", d.Attempts), zap.String("response", response),
-	}
+		zap.Int("attempts", d.Attempts), zap.String("response", response))
 }
 
 // Forwarded logs recipients that the relay's next hop took.
@@ -148,7 +171,7 @@ func (l *Log) Forwarded(d Delivery, to []string, response string) {
 	for _, o := range l.to {
 		o.Settled(Relay, Delivered, len(to), d.Delay)
 	}
-	l.z.Info("forwarded", d.fields(to, response)...)
+	l.write(zap.InfoLevel, "forwarded", func(f fields) fields { return d.append(f, to, response) })
 }
 
 // ForwardFailed logs a relay that the next hop refused or that did not reach it;
@@ -161,7 +184,7 @@ func (l *Log) ForwardFailed(d Delivery, to []string, code int, response string) 
 	for _, o := range l.to {
 		o.Settled(Relay, result, len(to), d.Delay)
 	}
-	l.z.Warn("forward failed", d.fields(to, response)...)
+	l.write(zap.WarnLevel, "forward failed", func(f fields) fields { return d.append(f, to, response) })
 }
 
 // Delivered logs recipients whose message the next hop took.
@@ -169,7 +192,7 @@ func (l *Log) Delivered(d Delivery, to []string, response string) {
 	for _, o := range l.to {
 		o.Settled(Outbound, Delivered, len(to), d.Delay)
 	}
-	l.z.Info("delivered", d.fields(to, response)...)
+	l.write(zap.InfoLevel, "delivered", func(f fields) fields { return d.append(f, to, response) })
 }
 
 // Deferred logs recipients that will be tried again at next.
@@ -177,7 +200,7 @@ func (l *Log) Deferred(d Delivery, to []string, response string, next time.Time)
 	for _, o := range l.to {
 		o.Settled(Outbound, Deferred, len(to), d.Delay)
 	}
-	l.z.Info("deferred", append(d.fields(to, response), zap.Time("next", next))...)
+	l.write(zap.InfoLevel, "deferred", func(f fields) fields { return append(d.append(f, to, response), zap.Time("next", next)) })
 }
 
 // Failed logs recipients that are given up: refused, or expired.
@@ -185,7 +208,7 @@ func (l *Log) Failed(d Delivery, to []string, response string) {
 	for _, o := range l.to {
 		o.Settled(Outbound, Failed, len(to), d.Delay)
 	}
-	l.z.Info("failed", d.fields(to, response)...)
+	l.write(zap.InfoLevel, "failed", func(f fields) fields { return d.append(f, to, response) })
 }
 
 // DSN logs a report that was queued for a message's sender; action is that of
@@ -194,12 +217,29 @@ func (l *Log) DSN(id, about, to, action string) {
 	for _, o := range l.to {
 		o.Reported(action)
 	}
-	l.z.Info("dsn", zap.String("uuid", id), zap.String("about", about), zap.String("to", to), zap.String("action", action))
+	l.write(zap.InfoLevel, "dsn", func(f fields) fields {
+		return append(f, zap.String("uuid", id), zap.String("about", about), zap.String("to", to), zap.String("action", action))
+	})
 }
 
 // NoDSN logs that no report is sent about a failed message, and why.
 func (l *Log) NoDSN(about, reason string) {
-	l.z.Info("no dsn", zap.String("uuid", about), zap.String("reason", reason))
+	l.write(zap.InfoLevel, "no dsn", func(f fields) fields {
+		return append(f, zap.String("uuid", about), zap.String("reason", reason))
+	})
+}
+
+// write writes a line if the level is logged. add appends its fields.
+func (l *Log) write(level zapcore.Level, event string, add func(fields) fields) {
+	line := l.z.Check(level, event)
+	if line == nil {
+		return
+	}
+	f := l.fields.Get().(*fields)
+	*f = add((*f)[:0])
+	line.Write(*f...)
+	clear(*f)
+	l.fields.Put(f)
 }
 
 func seconds(key string, d time.Duration) zap.Field {
