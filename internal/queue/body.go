@@ -30,8 +30,8 @@ type Body struct {
 func (q *Queue) NewBody() *Body { return &Body{q: q} }
 
 const (
-	firstChunk = 8 << 10
-	lastChunk  = 256 << 10
+	leastChunk = 1 << 10
+	mostChunk  = 256 << 10
 	lookAgain  = 1 << 20
 )
 
@@ -67,17 +67,15 @@ func (b *Body) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// keep appends p to the chunks, which grow in size and never move.
+// keep appends p to the chunks, which never move. A new one has room for what p
+// brings, and for as much as those before it have.
 func (b *Body) keep(p []byte) {
 	for len(p) > 0 {
 		i := len(b.chunks) - 1
 		if i < 0 || len(b.chunks[i]) == cap(b.chunks[i]) {
-			size := firstChunk
-			if i >= 0 {
-				size = min(2*cap(b.chunks[i]), lastChunk)
-			}
-			b.chunks = append(b.chunks, b.q.chunks.take(size))
-			b.held += int64(size)
+			c := b.q.chunks.take(max(len(p), int(b.held)))
+			b.chunks = append(b.chunks, c)
+			b.held += int64(cap(c))
 			i++
 		}
 		c := b.chunks[i]
@@ -124,12 +122,14 @@ func (b *Body) spill() error {
 // chunks keeps the memory of bodies that went to files for the next ones: when many
 // large messages come at once that is most of what they use. The zero value is empty.
 type chunks struct {
-	pools [6]sync.Pool // of *[]byte, by size: firstChunk, twice that, … lastChunk
+	pools [9]sync.Pool // of *[]byte, by size: leastChunk, twice that, … mostChunk
 }
 
-func (c *chunks) pool(size int) *sync.Pool { return &c.pools[bits.Len(uint(size/firstChunk))-1] }
+func (c *chunks) pool(size int) *sync.Pool { return &c.pools[bits.Len(uint(size/leastChunk))-1] }
 
-func (c *chunks) take(size int) []byte {
+// take returns an empty chunk for n bytes, or for some of them.
+func (c *chunks) take(n int) []byte {
+	size := min(leastChunk<<bits.Len(uint(n-1)/leastChunk), mostChunk)
 	if b, ok := c.pool(size).Get().(*[]byte); ok {
 		return (*b)[:0]
 	}
@@ -156,10 +156,12 @@ func (b *Body) Content() (mail.Content, error) {
 	return b.chunks, nil
 }
 
+var errDiscarded = refuse(errors.New("body was discarded"))
+
 // Discard frees the body. A message that was put in the queue is not touched.
 func (b *Body) Discard() {
 	if b.err == nil {
-		b.err = refuse(errors.New("body was discarded"))
+		b.err = errDiscarded
 	}
 	b.chunks, b.held = nil, 0
 	if f := b.file; f != nil {
