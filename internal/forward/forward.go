@@ -99,24 +99,6 @@ func New(o Options) *Forwarder {
 // by then no other answer is better.
 const patience = 10*time.Minute - 15*time.Second
 
-// patient is a context that ends when the patience does, and keeps the one that
-// does not.
-type patient struct {
-	context.Context
-	whole context.Context
-}
-
-// carry is Sender.Send with a context that ends with ctx, or when the message has
-// been sent to its end before with the whole of it.
-func (f *Forwarder) carry(ctx patient, t pool.Target, env *mail.Envelope, content mail.Content) (smtpclient.Result, error) {
-	sending, cancel := context.WithCancelCause(ctx.whole)
-	defer cancel(nil)
-	impatient := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-	defer impatient()
-	mayEnd := func() bool { return impatient() || ctx.Err() == nil }
-	return f.o.Sender.Send(smtpclient.WithEnding(sending, mayEnd), t, env, content)
-}
-
 // credentials are what a client has shown.
 type credentials struct{ user, pass string }
 
@@ -131,12 +113,13 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 		}
 		own = credentials{c.AuthUser, c.AuthPass}
 	}
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	waits := patient{limited, ctx}
+	sending := smtpclient.NewSending(ctx)
+	defer sending.Cancel(nil)
+	patient := time.AfterFunc(patience, func() { sending.GiveUp(context.DeadlineExceeded) })
+	defer patient.Stop()
 	env, content := t.Envelope, t.Final()
 	var silent successes
-	taken, refused, deferred := sortOut(f.relay(waits, &env, content, r, own, &silent))
+	taken, refused, deferred := sortOut(f.relay(sending, &env, content, r, own, &silent))
 	if len(taken) == 0 && !(f.queues(r, deferred) && ctx.Err() == nil) {
 		return f.refusal(refused, deferred)
 	}
@@ -204,7 +187,7 @@ var errUnreported = reply.New(451, "4.3.0", "Temporary local problem, please try
 
 // relay sends the message in one transaction, or in one for each recipient, and
 // returns what became of each.
-func (f *Forwarder) relay(ctx patient, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) []hook.RecipientResult {
+func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) []hook.RecipientResult {
 	if !r.OneMessagePerRcpt {
 		results, _ := f.send(ctx, env, content, r, own, silent)
 		return results

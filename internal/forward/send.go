@@ -95,18 +95,18 @@ func isDown(err error) bool {
 
 // send carries one transaction to the first host that answers and returns the
 // reply for each recipient. reached is false when there was none.
-func (f *Forwarder) send(ctx patient, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) (results []hook.RecipientResult, reached bool) {
+func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) (results []hook.RecipientResult, reached bool) {
 	began := time.Now()
 	leave, ok := f.backends.enter(ctx, r)
 	if !ok {
-		return f.fail(env, r, r.Hosts[0], "", errBusy.Because(ctx.Err()), time.Since(began)), false
+		return f.fail(env, r, r.Hosts[0], "", errBusy.Because(context.Cause(ctx)), time.Since(began)), false
 	}
 	defer leave()
 	return f.try(ctx, env, content, r, own, silent, began)
 }
 
 // try is send, once it has a connection to spare.
-func (f *Forwarder) try(ctx patient, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes, began time.Time) (results []hook.RecipientResult, reached bool) {
+func (f *Forwarder) try(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes, began time.Time) (results []hook.RecipientResult, reached bool) {
 	var causes []error
 	var at mail.NextHop
 	var policy string
@@ -124,7 +124,7 @@ func (f *Forwarder) try(ctx patient, env *mail.Envelope, content mail.Content, r
 		down := err == nil || ctx.Err() == nil
 		for _, t := range targets {
 			policy = wanted(t)
-			res, err := f.carry(ctx, t, env, content)
+			res, err := f.o.Sender.Send(ctx, t, env, content)
 			if err == nil && len(res.Replies) == len(env.Recipients) {
 				f.revived(r, hop)
 				f.logResult(env, r, hop, policy, res, time.Since(began))
@@ -161,7 +161,7 @@ func (f *Forwarder) try(ctx patient, env *mail.Envelope, content mail.Content, r
 	default: // section 4.2.1
 		return f.fail(env, r, at, policy, errRequireTLS.Because(errors.Join(causes...)), time.Since(began)), false
 	}
-	causes = append(causes, ctx.Err())
+	causes = append(causes, context.Cause(ctx))
 	last := error(nil)
 	if n := len(causes) - 2; n >= 0 {
 		last = causes[n]

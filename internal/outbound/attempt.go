@@ -30,7 +30,8 @@ import (
 type attempt struct {
 	o       *Outbound
 	unit    *schedule.Unit
-	index   []int // of each recipient in the queue's envelope
+	sending *smtpclient.Sending // the context of what comes before its outcome
+	index   []int               // of each recipient in the queue's envelope
 	env     mail.Envelope
 	content mail.Content
 	notes   mail.Notes // hook.Delivery.Notes
@@ -46,8 +47,6 @@ type attempt struct {
 	yielded bool                   // it made room for other mail
 	free    bool                   // its deferral does not count, see record
 	host    atomic.Pointer[string] // that is being tried
-	early   *smtpclient.Recall     // ends it early; guarded by Outbound.mu
-	next    func()                 // see sends.begin
 	policy  *policy
 	hops    []mail.NextHop // that get_mx gave
 	res     delivery.Result
@@ -103,13 +102,17 @@ func (o *Outbound) keepFor(u *schedule.Unit, k kept) {
 
 // attempt makes one attempt at u and puts back in the schedule what is left.
 func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
-	a := &attempt{o: o, unit: u, index: u.Recipients(), policy: o.policy(u.Domain(), nil)}
+	a := &attempt{o: o, unit: u, sending: smtpclient.NewSending(ctx), index: u.Recipients(), policy: o.policy(u.Domain(), nil)}
+	defer a.sending.Cancel(nil)
 	a.accounted = make([]bool, len(a.index))
 	defer a.end()
 	o.mu.Lock()
 	a.was, a.known = o.kept[u]
 	delete(o.kept, u)
 	o.running[u] = a
+	if o.stopping {
+		a.sending.GiveUp(errStopped)
+	}
 	o.mu.Unlock()
 	a.hops = a.was.hops
 	if a.notes = a.was.notes; a.notes == nil {
@@ -210,11 +213,7 @@ func (a *attempt) run(ctx context.Context) {
 // try finds out what becomes of each recipient, and reports whether it did. It is
 // the part that a stop cuts short, and that the schedule can have ended.
 func (a *attempt) try(whole context.Context) bool {
-	ctx, done := a.recallable(whole)
-	defer done()
-	ctx, next, leave := a.o.sends.begin(ctx)
-	defer leave()
-	a.next = next
+	ctx := context.Context(a.sending)
 	var refusal *reply.Reply
 	if !a.was.asked {
 		var postponed bool
@@ -225,7 +224,7 @@ func (a *attempt) try(whole context.Context) bool {
 	if refusal == nil {
 		refusal = a.send(ctx)
 		if a.res.Uncertain && ctx.Err() != nil {
-			a.o.sends.doubt()
+			a.o.doubt()
 			a.o.o.Log.Warn("cut off before the reply to the message, which may have been taken",
 				zap.String("uuid", string(a.unit.ID())), zap.String("domain", a.unit.Domain()), zap.String("host", a.res.Host))
 		}
@@ -318,10 +317,7 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 }
 
 // trying notes which host is tried next.
-func (a *attempt) trying(host string) {
-	a.host.Store(&host)
-	a.next()
-}
+func (a *attempt) trying(host string) { a.host.Store(&host) }
 
 // spare reports whether an imported message is to be deferred although its domain
 // does not exist: once, since the site may have routed its mail with a plugin that

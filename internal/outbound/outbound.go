@@ -143,7 +143,6 @@ type Outbound struct {
 	delivery *delivery.Delivery
 	pid      int
 	wake     chan struct{} // holds one token when there may be work
-	sends    sends
 	reload   chan struct{} // holds one when Flush was asked for what could not be read
 
 	counts   struct{ dsn, dsnFailed, double atomic.Int64 }
@@ -163,6 +162,8 @@ type Outbound struct {
 	gathering gathering
 	warnings  warnings
 	running   map[*schedule.Unit]*attempt
+	stopping  bool // attempts are to end, see giveUp
+	doubtful  int  // attempts that were cut off while their message may have been taken
 	// held are recipients that Hold was asked for, by message and index: with
 	// what is needed to schedule them again, or nil while their unit has not
 	// come up.
@@ -319,10 +320,10 @@ func (o *Outbound) Run(ctx context.Context) error {
 	o.finish(idle)
 	cut()
 	<-idle
-	if n := o.sends.doubtful; n > 0 {
+	o.mu.Lock()
+	if n := o.doubtful; n > 0 {
 		o.o.Log.Warn("next hops did not answer in time to messages that they may have taken, which are sent again after the next start", zap.Int("deliveries", n))
 	}
-	o.mu.Lock()
 	debts := o.debts
 	o.debts = nil
 	o.mu.Unlock()

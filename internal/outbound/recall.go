@@ -1,14 +1,12 @@
 package outbound
 
 import (
-	"context"
 	"errors"
 	"time"
 
 	"tarishi/internal/delivery"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
-	"tarishi/internal/smtpclient"
 )
 
 // The reasons for which the schedule has an attempt ended, see schedule.Recall.
@@ -21,26 +19,15 @@ var (
 // it is still not fetched then, it is asked for again.
 const policyWait = time.Minute
 
-// recallable returns the context of what comes before the outcome of an attempt.
-func (a *attempt) recallable(ctx context.Context) (sending context.Context, done func()) {
-	sending, r, done := smtpclient.WithRecall(ctx)
-	a.o.mu.Lock()
-	defer a.o.mu.Unlock()
-	a.early = r
-	return sending, done
-}
-
 // recall ends attempts that have to end. The caller holds o.mu.
 func (o *Outbound) recall(now time.Time) {
 	for _, c := range o.schedule.Recall(now) {
-		a := o.running[c.Unit]
-		if a == nil || a.early == nil {
-			continue
-		}
+		a, cause := o.running[c.Unit], errYield
 		if c.Overdue {
-			a.early.End(errOverdue)
-		} else {
-			a.early.End(errYield)
+			cause = errOverdue
+		}
+		if a != nil {
+			a.sending.Recall(cause)
 		}
 	}
 }

@@ -15,7 +15,7 @@ func (r *rig) endRunning(cause error) {
 	r.out.mu.Lock()
 	defer r.out.mu.Unlock()
 	for _, a := range r.out.running {
-		a.early.End(cause)
+		a.sending.Recall(cause)
 	}
 }
 

@@ -27,6 +27,7 @@ func (r *rig) twoHosts(afterDot bool) {
 			if !smtpclient.MayEnd(ctx) {
 				r.t.Error("not before the stop")
 			}
+			defer smtpclient.Answered(ctx)
 			return byName(ctx, s)
 		}
 		f := &smtpclient.Failure{Stage: smtpclient.StageRecipient, Addr: s.addr}

@@ -3,6 +3,7 @@ package smtpclient_test
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 
 	"tarishi/internal/mail"
@@ -10,8 +11,32 @@ import (
 	"tarishi/internal/smtptest"
 )
 
+// atEnd is a content that tells when all of it has been read.
+type atEnd struct {
+	mail.Content
+	told func()
+}
+
+func (c atEnd) Open() (io.ReadCloser, error) {
+	r, err := c.Content.Open()
+	return &atEndReader{r, c.told}, err
+}
+
+type atEndReader struct {
+	io.ReadCloser
+	told func()
+}
+
+func (r *atEndReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err == io.EOF {
+		r.told()
+	}
+	return n, err
+}
+
 // TestEnding: a message that is not to be ended never gets its final dot or last
-// chunk, and one that is gets it after one question.
+// chunk.
 func TestEnding(t *testing.T) {
 	for _, way := range []string{"DATA", "long DATA", "BDAT", "LMTP"} {
 		t.Run(way, func(t *testing.T) {
@@ -27,32 +52,25 @@ func TestEnding(t *testing.T) {
 			}
 			s := smtptest.New(t, opts...)
 			o.Addr = s.Addr()
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			for _, cancels := range []bool{false, true} {
-				asked := 0
-				c := dial(t, o)
-				res, err := c.Send(smtpclient.WithEnding(ctx, func() bool {
-					if asked++; cancels {
-						cancel()
-					}
-					return false
-				}), envelope(t, "s@y.test", "a@x.test", "b@x.test"), content)
-				var f *smtpclient.Failure
-				if !errors.As(err, &f) || f.Stage != smtpclient.StageContent || f.Uncertain || f.Stale() || f.Unreachable() || c.Reusable() || asked != 1 {
-					t.Errorf("asked %d times: %s", asked, outcome(res, err))
-				}
-			}
-			asked := 0
+			errTired := errors.New("tired")
+			ctx := smtpclient.NewSending(t.Context())
 			c := dial(t, o)
+			res, err := c.Send(ctx, envelope(t, "s@y.test", "a@x.test", "b@x.test"), atEnd{content, func() { ctx.GiveUp(errTired) }})
+			var f *smtpclient.Failure
+			if !errors.As(err, &f) || f.Stage != smtpclient.StageContent || f.Uncertain || f.Stale() || f.Unreachable() || c.Reusable() || context.Cause(ctx) != errTired {
+				t.Error(outcome(res, err))
+			}
+			ctx = smtpclient.NewSending(t.Context())
+			defer ctx.Cancel(nil)
+			c = dial(t, o)
 			for range 2 {
-				res, err := c.Send(smtpclient.WithEnding(t.Context(), func() bool { asked++; return true }), envelope(t, "s@y.test", "a@x.test"), content)
+				res, err := c.Send(ctx, envelope(t, "s@y.test", "a@x.test"), content)
 				if err != nil || !res.Replies[0].Positive() {
 					t.Error(outcome(res, err))
 				}
 			}
-			if asked != 2 || !c.Reusable() {
-				t.Errorf("asked %d times", asked)
+			if !c.Reusable() {
+				t.Error("the connection is of no use any more")
 			}
 			c.Quit()
 			if n := len(s.WaitMessages(2)); n != 2 {

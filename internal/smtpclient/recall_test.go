@@ -150,9 +150,9 @@ func TestRecall(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			parent, stop := context.WithCancel(t.Context())
 			defer stop()
-			ctx, r, done := smtpclient.WithRecall(parent)
-			defer done()
-			time.AfterFunc(time.Second, func() { r.End(errLate) })
+			ctx := smtpclient.NewSending(parent)
+			defer ctx.Cancel(nil)
+			time.AfterFunc(time.Second, func() { ctx.Recall(errLate) })
 			began := time.Now()
 			c, err := smtpclient.Open(ctx, piped(t, tt.hang, tt.rate, tt.extensions...), smtpclient.Options{Helo: "me.test"})
 			if err == nil {
@@ -180,14 +180,14 @@ func TestRecall(t *testing.T) {
 // anyhow, and what became of it is not hidden.
 func TestRecallAfterUncertainty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, r, done := smtpclient.WithRecall(t.Context())
-		defer done()
+		ctx := smtpclient.NewSending(t.Context())
+		defer ctx.Cancel(nil)
 		c, err := smtpclient.Open(ctx, piped(t, "dot", 0), smtpclient.Options{Helo: "me.test", SubmissionTimeout: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		time.AfterFunc(time.Second, func() { r.End(errors.New("too late")) })
+		time.AfterFunc(time.Second, func() { ctx.Recall(errors.New("too late")) })
 		_, err = c.Send(ctx, envelope(t, "a@b.test", "c@d.test"), mail.Memory{[]byte("x\r\n")})
 		var f *smtpclient.Failure
 		if !errors.As(err, &f) || !f.Uncertain || ctx.Err() != nil {

@@ -248,12 +248,11 @@ func (t *transaction) run() *Failure {
 		return c.wire(StageData, errTooMany)
 	}
 	t.begun = true
-	recall := recallOf(c.ctx)
-	if !recall.proceed(c.ctx) {
+	if s, ok := sendingOf(c.ctx); ok && !s.enter(contentBegun) {
 		return c.wire(StageData, c.ctxErr())
 	}
 	if f = t.transfer(); f == nil || !f.Uncertain {
-		recall.resume()
+		Answered(c.ctx)
 	}
 	return f
 }
