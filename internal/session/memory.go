@@ -33,12 +33,20 @@ type budget struct {
 	shares map[*share]struct{} // that hold something
 }
 
+// owner is whose mail takes the memory. Its methods may be called from any
+// goroutine.
+type owner interface {
+	// yield tells the session to give way.
+	yield()
+	// lately is what came of content lately, and how long that was waited for.
+	lately() (bytes int64, in time.Duration)
+}
+
 // share is what one session holds of the budget. Its methods are for the session's
 // goroutine.
 type share struct {
 	budget *budget
-	yield  func()                                 // tells the session to give way; from any goroutine
-	pace   func() (bytes int64, in time.Duration) // what came lately, and how long that was waited for; from any goroutine
+	owner  owner
 
 	envelope, message int64 // bytes held
 	counted           bool  // something was taken in this transaction
@@ -136,14 +144,14 @@ func (b *budget) evict(s *share) bool {
 	b.used -= slowest.taken
 	slowest.taken, slowest.leaving = 0, true
 	delete(b.shares, slowest)
-	slowest.yield()
+	slowest.owner.yield()
 	return true
 }
 
 // speed is the client's pace in bytes a second. One that has not been waited for
 // long enough has none yet, and is no slower than anybody.
 func (s *share) speed() (float64, bool) {
-	n, d := s.pace()
+	n, d := s.owner.lately()
 	return float64(n) / max(d.Seconds(), 1e-9), d >= paceWindow
 }
 

@@ -51,7 +51,7 @@ func (p *pace) limit(now time.Time, most time.Duration) (d time.Duration, overdu
 	return d, overdue
 }
 
-// wait and waitedSince enclose a wait for the client.
+// wait and awake enclose a wait for the client, which took d.
 func (p *pace) wait(now time.Time) {
 	if p == nil {
 		return
@@ -61,11 +61,10 @@ func (p *pace) wait(now time.Time) {
 	p.mu.Unlock()
 }
 
-func (p *pace) waitedSince(began time.Time) {
+func (p *pace) awake(d time.Duration) {
 	if p == nil {
 		return
 	}
-	d := time.Since(began)
 	p.mu.Lock()
 	p.blocked = time.Time{}
 	if p.now.waited += d; p.now.waited >= paceWindow {

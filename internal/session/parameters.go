@@ -76,6 +76,9 @@ func malformed(key string) *reply.Reply {
 
 // split reads "KEY=value KEY …" into raw.
 func (p *parameters) split(s string) (keys []string, bad *reply.Reply) {
+	if s == "" {
+		return nil, nil
+	}
 	p.raw = map[string]string{}
 	for _, f := range strings.FieldsFunc(s, isBlank[rune]) {
 		key, value, valued := strings.Cut(f, "=")

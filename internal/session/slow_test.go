@@ -142,11 +142,19 @@ func TestTransactionTime(t *testing.T) {
 
 // watched is a share whose client sends so many bytes a second.
 func watched(b *budget, rate int64, for_ time.Duration) (s *share, yielded *bool) {
-	yielded = new(bool)
-	return &share{
-		budget: b, yield: func() { *yielded = true }, pace: func() (int64, time.Duration) { return rate * int64(for_/time.Second), for_ },
-	}, yielded
+	c := &steady{rate: rate, for_: for_}
+	return &share{budget: b, owner: c}, &c.yielded
 }
+
+type steady struct {
+	rate    int64
+	for_    time.Duration
+	yielded bool
+}
+
+func (c *steady) yield() { c.yielded = true }
+
+func (c *steady) lately() (int64, time.Duration) { return c.rate * int64(c.for_/time.Second), c.for_ }
 
 func TestBudget(t *testing.T) {
 	b := &budget{limit: 4 * shareStep, shares: map[*share]struct{}{}}

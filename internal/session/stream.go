@@ -53,11 +53,12 @@ type stream struct {
 	raw  net.Conn // the socket
 	conn net.Conn // the socket, or TLS on it
 
-	buf  []byte // [r:w] is received and not used
-	r, w int
-	big  *[]byte // from contentBuffers when it is what buf is
-	out  []byte
-	gone bool // the client cannot be written to any more
+	buf   []byte // [r:w] is received and not used: small, or big
+	r, w  int
+	small []byte
+	big   *[]byte // from contentBuffers; nil: buf is small
+	out   []byte
+	gone  bool // the client cannot be written to any more
 
 	maxLine    int
 	inactivity time.Duration
@@ -73,9 +74,9 @@ type stream struct {
 }
 
 func newStream(conn net.Conn, o *Options) *stream {
-	return &stream{
-		raw: conn, conn: conn, maxLine: o.MaxLine, inactivity: o.InactivityTimeout, buf: make([]byte, commandBuffer),
-	}
+	s := &stream{raw: conn, conn: conn, maxLine: o.MaxLine, inactivity: o.InactivityTimeout, small: make([]byte, commandBuffer)}
+	s.buf = s.small
+	return s
 }
 
 // line returns the next command line with its line end. It is valid until the
@@ -110,13 +111,13 @@ func (s *stream) line() ([]byte, error) {
 			limit, overdue = s.pace.limit(began, s.inactivity)
 			limit, first = max(limit, 1), false
 		}
-		if err := s.wait(limit); err != nil {
+		if err := s.wait(began, limit); err != nil {
 			return nil, err
 		}
 		s.pace.wait(began)
 		err := s.fill(false)
 		why := s.awake()
-		s.pace.waitedSince(began)
+		s.pace.awake(time.Since(began))
 		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, cmp.Or(why, overdue)
 		}
@@ -128,13 +129,13 @@ func (s *stream) line() ([]byte, error) {
 
 // wait announces that the session is about to wait for something that a Shutdown
 // need not wait for. A limit of 0 leaves the deadline as it is.
-func (s *stream) wait(limit time.Duration) error {
+func (s *stream) wait(now time.Time, limit time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending {
 		return errShutdown
 	}
-	if err := s.block(limit); err != nil {
+	if err := s.block(now, limit); err != nil {
 		return err
 	}
 	s.waiting = true
@@ -142,12 +143,12 @@ func (s *stream) wait(limit time.Duration) error {
 }
 
 // block announces a read. The caller holds s.mu.
-func (s *stream) block(limit time.Duration) error {
+func (s *stream) block(now time.Time, limit time.Duration) error {
 	if s.yielded {
 		return errGiveWay
 	}
 	if limit > 0 {
-		if err := s.raw.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		if err := s.raw.SetReadDeadline(now.Add(limit)); err != nil {
 			return err
 		}
 	}
@@ -273,7 +274,7 @@ func (s *stream) receive(w waiter) error {
 			limit = paceWindow
 		}
 		s.mu.Lock()
-		err := s.block(max(limit, 1))
+		err := s.block(began, max(limit, 1))
 		s.mu.Unlock()
 		if err != nil {
 			return err
@@ -282,8 +283,9 @@ func (s *stream) receive(w waiter) error {
 		before := s.w - s.r
 		err = s.fill(!s.trickles)
 		why := s.awake()
-		s.pace.waitedSince(began)
-		s.trickles = s.w-s.r-before < smallPiece && time.Since(began) >= longWait
+		waited := time.Since(began)
+		s.pace.awake(waited)
+		s.trickles = s.w-s.r-before < smallPiece && waited >= longWait
 		switch {
 		case err == nil || !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
@@ -340,10 +342,9 @@ const fewBytes = 8
 
 // release gives a content buffer back, in which only a few bytes may be left.
 func (s *stream) release() {
-	small := make([]byte, commandBuffer)
-	s.w = copy(small, s.buf[s.r:s.w])
+	s.w = copy(s.small, s.buf[s.r:s.w])
 	contentBuffers.Put(s.big)
-	s.r, s.buf, s.big = 0, small, nil
+	s.r, s.buf, s.big = 0, s.small, nil
 }
 
 // pending reports whether the client sent more than was used.
@@ -419,7 +420,7 @@ func (s *stream) flushWithin(limit time.Duration) error {
 func (s *stream) startTLS(c *tls.Config) (tls.ConnectionState, error) {
 	s.r, s.w = 0, 0
 	t := tls.Server(s.raw, c)
-	if err := s.wait(s.inactivity); err != nil {
+	if err := s.wait(time.Now(), s.inactivity); err != nil {
 		return tls.ConnectionState{}, err
 	}
 	_ = s.raw.SetWriteDeadline(time.Now().Add(s.inactivity))
@@ -463,7 +464,7 @@ func (s *stream) half() {
 
 // drain reads, after half, until the client closes too, for a while.
 func (s *stream) drain() {
-	if !s.gone && s.wait(lingering) == nil {
+	if !s.gone && s.wait(time.Now(), lingering) == nil {
 		_, _ = io.CopyN(io.Discard, s.raw, lingerMost)
 	}
 	s.close()

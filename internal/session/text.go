@@ -197,18 +197,17 @@ func (s *session) received(now time.Time) string {
 	if s.o.ShowVersion && s.o.Version != "" {
 		by += "/" + word(s.o.Version)
 	}
-	var b strings.Builder
-	b.WriteString("Received: from " + word(s.c.Hello.Host) + " (" + word(s.fromName()) + " " + literal(s.c.Remote.Addr.Addr()) + ")")
-	b.WriteString("\r\n\tby " + s.o.Me + " (" + by + ") with " + s.with() + " id " + string(s.tx.ID))
-	b.WriteString("\r\n\tenvelope-from " + s.tx.From.Path())
+	tls, auth := "", ""
 	if s.c.TLS.Enabled {
-		b.WriteString("\r\n\ttls " + word(s.c.TLS.Cipher))
+		tls = "\r\n\ttls " + word(s.c.TLS.Cipher)
 	}
 	if s.c.AuthUser != "" {
-		b.WriteString(" (authenticated bits=0)")
+		auth = " (authenticated bits=0)"
 	}
-	b.WriteString(";\r\n\t" + now.Format("Mon, 02 Jan 2006 15:04:05 -0700") + "\r\n")
-	return b.String()
+	return "Received: from " + word(s.c.Hello.Host) + " (" + word(s.fromName()) + " " + literal(s.c.Remote.Addr.Addr()) + ")" +
+		"\r\n\tby " + s.o.Me + " (" + by + ") with " + s.with() + " id " + string(s.tx.ID) +
+		"\r\n\tenvelope-from " + s.tx.From.Path() + tls + auth + ";" +
+		"\r\n\t" + now.Format("Mon, 02 Jan 2006 15:04:05 -0700") + "\r\n"
 }
 
 // literal is a as an address literal (RFC 5321 section 4.1.3).

@@ -196,14 +196,24 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) (err error) {
 	return nil
 }
 
+// measured is what watches a transaction.
+type measured struct {
+	*stream
+	pace  pace
+	share share
+}
+
+// lately implements owner.
+func (m *measured) lately() (int64, time.Duration) { return m.pace.lately() }
+
 // measure begins to watch what a transaction takes of time and memory.
 func (s *session) measure() {
-	p := &pace{minRate: s.o.MinRate, window: s.o.MinRateWindow}
+	m := &measured{stream: s.io, pace: pace{minRate: s.o.MinRate, window: s.o.MinRateWindow}}
 	if s.o.TransactionTimeout > 0 {
-		p.until = time.Now().Add(s.o.TransactionTimeout)
+		m.pace.until = time.Now().Add(s.o.TransactionTimeout)
 	}
-	s.io.pace = p
-	s.mem = &share{budget: &s.srv.memory, yield: s.io.yield, pace: p.lately}
+	m.share = share{budget: &s.srv.memory, owner: m}
+	s.io.pace, s.mem = &m.pace, &m.share
 }
 
 // origin tells next hops of the client. Its name follows with the content, when
