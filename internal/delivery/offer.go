@@ -19,9 +19,9 @@ type offer struct {
 	*walk
 	res *Result
 
-	open     []int                 // recipients to be offered next, by their place in the envelope
-	answered map[mail.NextHop]bool // they replied about recipients
-	grey     map[int]int           // how many hosts have greylisted a recipient
+	open     []int          // recipients to be offered next, by their place in the envelope
+	answered []mail.NextHop // they replied about recipients
+	grey     map[int]int    // how many hosts have greylisted a recipient
 
 	last           *reply.Reply // of a place that did not reply about recipients
 	tried, lacking int          // places, and those without the REQUIRETLS that is asked for
@@ -32,15 +32,15 @@ type offer struct {
 func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.Reply {
 	w := &walk{d: d, job: j, plan: p}
 	w.bind, w.helo = d.source(j)
-	o := &offer{walk: w, res: res, answered: map[mail.NextHop]bool{}, grey: map[int]int{}}
-	for i := range j.Envelope.Recipients {
-		o.open = append(o.open, i)
+	o := &offer{walk: w, res: res, open: make([]int, len(j.Envelope.Recipients))}
+	for i := range o.open {
+		o.open[i] = i
 	}
 	for c := range w.places(ctx) {
 		if ctx.Err() != nil {
 			break
 		}
-		if o.answered[c.hop] { // at another of its addresses
+		if slices.Contains(o.answered, c.hop) { // at another of its addresses
 			continue
 		}
 		if done, final := o.at(ctx, c); done {
@@ -126,6 +126,9 @@ func (o *offer) take(c place, replies []*reply.Reply) {
 			res.Replies[i], res.By[i] = r, &via
 		}
 		if greylists(r) {
+			if o.grey == nil {
+				o.grey = map[int]int{}
+			}
 			o.grey[i]++
 		}
 		// What is only too much for one transaction goes to the same host in another.
@@ -134,7 +137,7 @@ func (o *offer) take(c place, replies []*reply.Reply) {
 		}
 	}
 	o.open = open
-	o.answered[c.hop] = true
+	o.answered = append(o.answered, c.hop)
 }
 
 // greylists reports whether a server puts a stranger off: there the next host is

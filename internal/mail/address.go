@@ -217,17 +217,22 @@ func (a Address) ASCII() (ascii Address, ok bool) {
 // String returns local@domain as it goes on the wire, quoted where needed, or
 // "" for the null path.
 func (a Address) String() string {
-	if a.IsNull() {
+	switch local := a.local(); {
+	case a.IsNull():
 		return ""
-	}
-	local := a.Local
-	if !isDotString(local) {
-		local = `"` + quoter.Replace(local) + `"`
-	}
-	if a.Domain == "" {
+	case a.Domain == "":
 		return local
+	default:
+		return local + "@" + a.Domain
 	}
-	return local + "@" + a.Domain
+}
+
+// local is Local as it goes on the wire.
+func (a Address) local() string {
+	if isDotString(a.Local) {
+		return a.Local
+	}
+	return `"` + quoter.Replace(a.Local) + `"`
 }
 
 // HasHidden reports whether a has a character of IsHidden. The joiners of some
@@ -278,7 +283,12 @@ var hidden = []*unicode.RangeTable{
 }
 
 // Path returns String in angle brackets: "<>" for the null path.
-func (a Address) Path() string { return "<" + a.String() + ">" }
+func (a Address) Path() string {
+	if a.IsNull() || a.Domain == "" {
+		return "<" + a.String() + ">"
+	}
+	return "<" + a.local() + "@" + a.Domain + ">"
+}
 
 // MarshalText implements encoding.TextMarshaler with String.
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

@@ -28,10 +28,13 @@ func ParseHeader(b []byte) (h *Header, size int, complete bool) {
 	return h, size, complete
 }
 
+// usualFields is for how many fields a header section has room at first.
+const usualFields = 16
+
 // parseHeader is ParseHeader, but leaves the mailbox lines as they are and returns
 // which of the fields they are.
 func parseHeader(b []byte) (h *Header, size int, complete bool, mailbox []int) {
-	h = &Header{}
+	h = &Header{fields: make([][]byte, 0, usualFields)}
 	seen := 0 // fields that mailboxRun has looked at
 	for size < len(b) {
 		line, rest := cutLine(b[size:])

@@ -29,17 +29,15 @@ func (e Enhanced) String() string {
 // at most three digits (RFC 3463 section 2).
 func ParseEnhanced(s string) (Enhanced, bool) {
 	var e Enhanced
-	parts := strings.Split(s, ".")
-	if len(parts) != 3 {
-		return Enhanced{}, false
-	}
-	for i, p := range parts {
+	class, rest, _ := strings.Cut(s, ".")
+	subject, detail, _ := strings.Cut(rest, ".")
+	for i, p := range [...]string{class, subject, detail} {
 		if p == "" || len(p) > 3 || strings.Trim(p, "0123456789") != "" {
 			return Enhanced{}, false
 		}
 		e[i], _ = strconv.Atoi(p)
 	}
-	if e[0] != 2 && e[0] != 4 && e[0] != 5 || len(parts[0]) != 1 {
+	if e[0] != 2 && e[0] != 4 && e[0] != 5 || len(class) != 1 {
 		return Enhanced{}, false
 	}
 	return e, true
