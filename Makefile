@@ -33,7 +33,7 @@ test:
 # crash's.
 race:
 	@command -v $$($(GO) env CC) >/dev/null || { echo "make race needs a C compiler ($$($(GO) env CC)): install gcc, or use make test" >&2; exit 1; }
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/e2e' -e '/internal/crashtest')
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/crash')
 
 lint:
 	@bad=$$($(GO) tool gofumpt -l .) && test -z "$$bad" || { echo "not formatted (go tool gofumpt -w FILE):" $$bad >&2; exit 1; }
@@ -50,18 +50,18 @@ fuzz:
 	done
 
 e2e: build
-	TARISHI_BIN=$(CURDIR)/bin/tarishi $(GO) test -count=1 -timeout 10m ./internal/e2e/...
+	TARISHI_BIN=$(CURDIR)/bin/tarishi $(GO) test -count=1 -timeout 10m ./internal/test/e2e/...
 
 # Kills the daemon so many times under load, fills its disk, damages its files.
 # The default of the test itself is 50 rounds, about a minute.
 crash: build
 	TARISHI_BIN=$(CURDIR)/bin/tarishi TARISHI_CRASH_ROUNDS=$(ROUNDS) TARISHI_CRASH_TIME=$(CRASHTIME) \
-		$(GO) test -count=1 -v -timeout 1h ./internal/crashtest
+		$(GO) test -count=1 -v -timeout 1h ./internal/test/crash
 
 # A DNS and servers for 200 domains, two in five of them sick, 20,000 messages:
 # a few minutes. The default of the tests themselves is 2,000.
 world:
-	TARISHI_WORLD=20000 $(GO) test -count=1 -v -timeout 15m ./internal/worldtest
+	TARISHI_WORLD=20000 $(GO) test -count=1 -v -timeout 15m ./internal/test/world
 
 # Beside Haraka, which npm installs into the user's cache folder once, and
 # Postfix, each if it can be had. One part: make bench BENCHARGS='-part relay'.
@@ -75,7 +75,7 @@ check: lint build test race
 
 cover:
 	@mkdir -p bin
-	$(GO) test -coverprofile=bin/cover.out -coverpkg=./internal/... $$($(GO) list ./internal/... | grep -v -e '/internal/e2e' -e '/internal/crashtest')
+	$(GO) test -coverprofile=bin/cover.out -coverpkg=./internal/... $$($(GO) list ./internal/... | grep -v -e '/internal/test/e2e' -e '/internal/test/crash')
 	$(GO) tool cover -func=bin/cover.out | tail -1
 
 install: build

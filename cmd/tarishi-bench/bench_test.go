@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/loadtest"
+	"tarishi/internal/test/load"
 )
 
 func TestMedian(t *testing.T) {
@@ -27,14 +27,14 @@ func TestMedian(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	l := load{name: "few", systems: []string{tarishiQueue, harakaQueue, postfixTuned}}
-	latency := loadtest.Latency{P50: time.Millisecond, P95: 2 * time.Millisecond, P99: 3 * time.Millisecond, Max: 40 * time.Millisecond}
+	l := workload{name: "few", systems: []string{tarishiQueue, harakaQueue, postfixTuned}}
+	latency := load.Latency{P50: time.Millisecond, P95: 2 * time.Millisecond, P99: 3 * time.Millisecond, Max: 40 * time.Millisecond}
 	r := results{
 		{"few", tarishiQueue}: {{accepted: 3000, delivered: 2000, messages: 900, connections: 7, cpu: 0.25, memory: 30, latency: latency, drained: true}},
 		{"few", postfixTuned}: {{accepted: 600, delivered: 500, err: errors.New("server said 421")}},
 	}
 	var out bytes.Buffer
-	r.print(&out, []load{l})
+	r.print(&out, []workload{l})
 	for _, want := range []string{
 		"| few | Tarishi queue | 3000 | 2000 | 1.0 / 2.0 / 3.0 / 40 | 7 of 900 | 0.25 | 30 | 0 | 0 |\n",
 		"| few | Postfix tuned | 600 | 500 | 0.0 / 0.0 / 0.0 / 0 | 0 of 0 | 0.00 | 0 | 0 (not drained) | 0 |\n",
@@ -80,11 +80,11 @@ func TestFaults(t *testing.T) {
 	}{
 		{tarishiQueue, result{messages: 1, drained: true}, ""},
 		{tarishiQueue, result{messages: 1, drained: true, err: errors.New("451")}, ""},
-		{tarishiQueue, result{messages: 1, drained: true, tally: loadtest.Tally{Lost: 2}}, "2 recipients lost"},
-		{tarishiQueue, result{messages: 1, drained: true, tally: loadtest.Tally{Duplicates: 3}}, "3 doubled"},
-		{tarishiQueue, result{messages: 1, tally: loadtest.Tally{Lost: 4}}, "4 recipients had not arrived"},
-		{postfixTuned, result{messages: 1, tally: loadtest.Tally{Lost: 5}}, ""},
-		{postfixTuned, result{messages: 1, drained: true, tally: loadtest.Tally{Lost: 6}}, "6 recipients lost"},
+		{tarishiQueue, result{messages: 1, drained: true, tally: load.Tally{Lost: 2}}, "2 recipients lost"},
+		{tarishiQueue, result{messages: 1, drained: true, tally: load.Tally{Duplicates: 3}}, "3 doubled"},
+		{tarishiQueue, result{messages: 1, tally: load.Tally{Lost: 4}}, "4 recipients had not arrived"},
+		{postfixTuned, result{messages: 1, tally: load.Tally{Lost: 5}}, ""},
+		{postfixTuned, result{messages: 1, drained: true, tally: load.Tally{Lost: 6}}, "6 recipients lost"},
 		{harakaRelay, result{drained: true, err: errors.New("refused")}, "no message was accepted: refused"},
 	} {
 		b := &bench{}
@@ -151,7 +151,7 @@ func TestParts(t *testing.T) {
 				if !slices.Contains(known, s) {
 					t.Errorf("%s: %s: no system %q", p.name, l.name, s)
 				}
-				r[key{l.name, s}] = []result{{accepted: 1, delivered: 1, latency: loadtest.Latency{P50: 1, P99: 1}}}
+				r[key{l.name, s}] = []result{{accepted: 1, delivered: 1, latency: load.Latency{P50: 1, P99: 1}}}
 			}
 		}
 		if p.judge == nil {
@@ -217,7 +217,7 @@ func TestCertificates(t *testing.T) {
 func TestCompare(t *testing.T) {
 	var out bytes.Buffer
 	b := &bench{options: options{runs: 2, dir: t.TempDir()}, each: 30 * time.Millisecond, out: &out, progress: io.Discard, missing: map[string]string{harakaRelay: "it is absent"}}
-	p := part{name: "p", loads: []load{{name: "l", clients: 3, size: 2000, systems: []string{noServer, harakaRelay}}}}
+	p := part{name: "p", loads: []workload{{name: "l", clients: 3, size: 2000, systems: []string{noServer, harakaRelay}}}}
 	if err := compare(t.Context(), b, p); err != nil || len(b.faults) > 0 {
 		t.Fatal(err, b.faults)
 	}

@@ -13,7 +13,7 @@ import (
 	"math/big"
 	"time"
 
-	"tarishi/internal/loadtest/instance"
+	"tarishi/internal/test/load/instance"
 )
 
 // keyKind is a kind of private key; "": no certificate at all.

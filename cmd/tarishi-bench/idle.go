@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"tarishi/internal/loadtest"
+	"tarishi/internal/test/load"
 )
 
 const (
@@ -54,23 +54,23 @@ func measureIdle(ctx context.Context, b *bench, p part) error {
 }
 
 // idle starts a system, opens the sessions of l and ends them again.
-func (b *bench) idle(ctx context.Context, p part, l load, name string) (idle, error) {
+func (b *bench) idle(ctx context.Context, p part, l workload, name string) (idle, error) {
 	alone := l
 	alone.systems = []string{name}
-	f, err := b.start(ctx, part{name: p.name, loads: []load{alone}}, nil)
+	f, err := b.start(ctx, part{name: p.name, loads: []workload{alone}}, nil)
 	defer f.stop()
 	if err != nil {
 		return idle{}, err
 	}
 	sys := f.systems[l.place(name)]
 	// The first few make the server load what all of them share.
-	warm, err := loadtest.OpenSessions(ctx, sys.addr, 10, l.certificate != "")
+	warm, err := load.OpenSessions(ctx, sys.addr, 10, l.certificate != "")
 	if err != nil {
 		return idle{}, err
 	}
 	warm.Close()
 	before := sys.usage().RSS
-	sessions, err := loadtest.OpenSessions(ctx, sys.addr, l.clients, l.certificate != "")
+	sessions, err := load.OpenSessions(ctx, sys.addr, l.clients, l.certificate != "")
 	if err != nil {
 		return idle{}, err
 	}

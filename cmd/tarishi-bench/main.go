@@ -44,7 +44,7 @@ import (
 	"syscall"
 	"time"
 
-	"tarishi/internal/loadtest/fileserver"
+	"tarishi/internal/test/load/fileserver"
 )
 
 // options are the command line.

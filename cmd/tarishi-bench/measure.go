@@ -10,20 +10,20 @@ import (
 	"syscall"
 	"time"
 
-	"tarishi/internal/loadtest"
-	"tarishi/internal/loadtest/instance"
+	"tarishi/internal/test/load"
+	"tarishi/internal/test/load/instance"
 )
 
 // result is one run.
 type result struct {
 	accepted    float64 // messages a second
 	delivered   float64 // recipients a second, until the sink had all
-	latency     loadtest.Latency
+	latency     load.Latency
 	messages    int
 	connections int     // at the sink: those that were open and new ones
 	cpu         float64 // milliseconds a message
 	memory      float64 // MiB
-	tally       loadtest.Tally
+	tally       load.Tally
 	drained     bool // the queue had time to empty
 	err         error
 }
@@ -41,18 +41,18 @@ func (r result) String() string {
 
 // warmUp makes a short run that does not count: processes are started, code is
 // compiled, connections are made.
-func (b *bench) warmUp(ctx context.Context, sys *system, l load) {
+func (b *bench) warmUp(ctx context.Context, sys *system, l workload) {
 	b.run(ctx, sys, l, b.each/3)
 }
 
 // measure makes one run.
-func (b *bench) measure(ctx context.Context, sys *system, l load) result {
+func (b *bench) measure(ctx context.Context, sys *system, l workload) result {
 	return b.run(ctx, sys, l, b.each)
 }
 
 // run sends a load for some time and waits until the sink has what was
 // accepted.
-func (b *bench) run(ctx context.Context, sys *system, l load, duration time.Duration) result {
+func (b *bench) run(ctx context.Context, sys *system, l workload, duration time.Duration) result {
 	syscall.Sync() // nobody pays for what an earlier run left to be written
 	before, seen := sys.usage(), sys.sink.Stats()
 	report, tally, drained := b.send(ctx, sys, l, duration, 5*duration+5*time.Second)
@@ -78,11 +78,11 @@ func (b *bench) run(ctx context.Context, sys *system, l load, duration time.Dura
 // send sends a load, as many messages as fit into duration if it does not say
 // how many. Then it waits, no longer than patience, until the sink has what was
 // accepted: drained tells whether that was enough.
-func (b *bench) send(ctx context.Context, sys *system, l load, duration, patience time.Duration) (report *loadtest.Report, tally loadtest.Tally, drained bool) {
+func (b *bench) send(ctx context.Context, sys *system, l workload, duration, patience time.Duration) (report *load.Report, tally load.Tally, drained bool) {
 	b.started++
 	run := uint16(b.started)
 	defer sys.sink.Forget(run)
-	report = loadtest.Load{
+	report = load.Load{
 		Addr: sys.addr, Run: run, Clients: l.clients, Messages: l.messages, Duration: duration, Size: l.size,
 		Recipients: l.recipients, Domain: domain, Domains: l.destinations, Pipelining: b.pipelining,
 		PerSession: l.perSession, StartTLS: l.certificate != "",
@@ -108,11 +108,11 @@ func (s *system) ended() error {
 }
 
 // usage is what the server's processes have used; nothing without a server.
-func (s *system) usage() loadtest.Usage {
+func (s *system) usage() load.Usage {
 	if s.server == nil {
-		return loadtest.Usage{}
+		return load.Usage{}
 	}
-	u, _ := loadtest.UsageOf(s.server.PID())
+	u, _ := load.UsageOf(s.server.PID())
 	return u
 }
 
@@ -142,11 +142,11 @@ func countSyncs(ctx context.Context, b *bench, p part) error {
 }
 
 // traced runs one system of p under strace and stops it.
-func (b *bench) traced(ctx context.Context, p part, l load, name string) (x result, syncs int, err error) {
+func (b *bench) traced(ctx context.Context, p part, l workload, name string) (x result, syncs int, err error) {
 	file := filepath.Join(b.dir, "syncs-"+strings.ReplaceAll(name, " ", "-"))
 	alone := l
 	alone.systems = []string{name}
-	f, err := b.start(ctx, part{name: p.name, loads: []load{alone}}, func(string) []string { return instance.CountSyncs(file) })
+	f, err := b.start(ctx, part{name: p.name, loads: []workload{alone}}, func(string) []string { return instance.CountSyncs(file) })
 	if err == nil {
 		x = b.measure(ctx, f.systems[l.place(name)], l)
 	}

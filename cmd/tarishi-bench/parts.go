@@ -46,8 +46,8 @@ func withBaseline(systems []string) []string {
 	return all
 }
 
-// load is what the generator sends to each of some systems.
-type load struct {
+// workload is what the generator sends to each of some systems.
+type workload struct {
 	name         string
 	systems      []string
 	clients      int
@@ -61,7 +61,7 @@ type load struct {
 }
 
 // weight is how many runs' time one run with this load takes, on average.
-func (l load) weight() float64 {
+func (l workload) weight() float64 {
 	if l.slow {
 		return 1.6
 	}
@@ -72,7 +72,7 @@ func (l load) weight() float64 {
 type part struct {
 	name  string
 	about string
-	loads []load
+	loads []workload
 	fixed time.Duration // beyond its runs, for starts and stops
 	once  bool          // one round whatever the options say
 	extra bool          // only if it is asked for
@@ -95,7 +95,7 @@ var parts = []part{
 	{
 		name: "durable", fixed: 3 * time.Second, measure: compare,
 		about: "Accepting into the queue. All three deliver to a sink while they accept.",
-		loads: []load{{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, tarishiNoSync, oneFile}, slow: true}},
+		loads: []workload{{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, tarishiNoSync, oneFile}, slow: true}},
 		judge: func(b *bench, r results) {
 			wanted := 1.3
 			if b.disk.has("discard") {
@@ -111,7 +111,7 @@ var parts = []part{
 	{
 		name: "relay", fixed: 6 * time.Second, measure: compare,
 		about: "Passing on to a sink while the client waits (Postfix queues first: it has no other way).",
-		loads: []load{
+		loads: []workload{
 			{name: hundred, clients: 100, size: small, systems: []string{tarishiRelay, harakaRelay, postfixTuned, postfixDefault, noServer}},
 			{name: few, clients: 20, size: large, systems: []string{tarishiRelay, harakaRelay, postfixTuned}},
 			{name: counted, clients: 100, size: small, messages: 10_000, systems: []string{tarishiRelay}},
@@ -125,7 +125,7 @@ var parts = []part{
 	{
 		name: "rtt", fixed: time.Second, measure: compare,
 		about: "One connection to a next hop with a round trip of 50 ms, the same sink behind it with and without PIPELINING.",
-		loads: []load{{name: distant, clients: 1, size: small, systems: []string{pipelined, unpipelined}}},
+		loads: []workload{{name: distant, clients: 1, size: small, systems: []string{pipelined, unpipelined}}},
 		judge: func(b *bench, r results) {
 			b.atLeast(1.8, r.ratio("one connection, pipelined : not", deliveredRate, distant, pipelined, unpipelined))
 		},
@@ -133,7 +133,7 @@ var parts = []part{
 	{
 		name: "outbound", fixed: 6 * time.Second, measure: compare,
 		about: "From the client through the queue, durably, to the sink. Rates count until the sink has everything.",
-		loads: []load{
+		loads: []workload{
 			{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, harakaQueue, postfixTuned, postfixDefault}, slow: true},
 			{name: many, clients: 100, size: small, destinations: 1000, systems: []string{tarishiMany}, slow: true},
 		},
@@ -146,24 +146,24 @@ var parts = []part{
 	{
 		name: "syncs", fixed: 10 * time.Second, once: true, measure: countSyncs,
 		about: "Calls of fsync and its kin under strace, with those of start and stop, and the messages accepted meanwhile.",
-		loads: []load{{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, oneFile, harakaQueue, postfixTuned}, slow: true}},
+		loads: []workload{{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, oneFile, harakaQueue, postfixTuned}, slow: true}},
 	},
 	{
 		name: "memory", fixed: 25 * time.Second, measure: measureMemory,
 		about: "20 messages of 50 MB at once, through the queue to the sink.",
-		loads: []load{{name: "20 clients, 50 MB", clients: 20, size: 50_000_000, messages: 20, systems: []string{tarishiQueue}}},
+		loads: []workload{{name: "20 clients, 50 MB", clients: 20, size: 50_000_000, messages: 20, systems: []string{tarishiQueue}}},
 	},
 	{
 		name: "shapes", fixed: 8 * time.Second, extra: true, measure: compare,
 		about: "Other loads.",
-		loads: []load{
+		loads: []workload{
 			shape("1 client, 4 KiB", 1, 1), shape("20 clients, 4 KiB", 20, 1), shape("20 clients, 4 KiB, 10 recipients", 20, 10),
 		},
 	},
 	{
 		name: "starttls", fixed: 20 * time.Second, extra: true, measure: compare,
 		about: "One message a connection, in clear and behind STARTTLS. No handshake is shortened by an earlier one.",
-		loads: []load{single("in clear", ""), single("STARTTLS, ECDSA P-256", ecdsaKey), single("STARTTLS, RSA 2048", rsaKey)},
+		loads: []workload{single("in clear", ""), single("STARTTLS, ECDSA P-256", ecdsaKey), single("STARTTLS, RSA 2048", rsaKey)},
 		judge: func(b *bench, r results) {
 			for _, kind := range []string{"in clear", "STARTTLS, ECDSA P-256", "STARTTLS, RSA 2048"} {
 				for _, peer := range []string{postfixTuned, harakaRelay} {
@@ -175,7 +175,7 @@ var parts = []part{
 	{
 		name: "idle", fixed: 4 * time.Minute, once: true, extra: true, measure: measureIdle,
 		about: "Memory of sessions that have said EHLO and wait, in a server of its own each time.",
-		loads: []load{
+		loads: []workload{
 			{name: "5,000 sessions", clients: 5000, systems: []string{tarishiRelay, harakaRelay}},
 			{name: "1,000 sessions, STARTTLS", clients: 1000, systems: []string{tarishiRelay, harakaRelay}, certificate: ecdsaKey},
 		},
@@ -183,8 +183,8 @@ var parts = []part{
 }
 
 // single is a load of 20 clients that connect for each message.
-func single(kind string, certificate keyKind) load {
-	return load{
+func single(kind string, certificate keyKind) workload {
+	return workload{
 		name: singleName(kind), clients: 20, size: small, perSession: 1, certificate: certificate,
 		systems: []string{tarishiRelay, harakaRelay, postfixTuned},
 	}
@@ -192,8 +192,8 @@ func single(kind string, certificate keyKind) load {
 
 func singleName(kind string) string { return "20 clients, 4 KiB, one message a connection, " + kind }
 
-func shape(name string, clients, recipients int) load {
-	return load{
+func shape(name string, clients, recipients int) workload {
+	return workload{
 		name: name, clients: clients, size: small, recipients: recipients, slow: true,
 		systems: []string{tarishiRelay, tarishiQueue, harakaRelay, harakaQueue, postfixTuned},
 	}

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"tarishi/internal/loadtest"
+	"tarishi/internal/test/load"
 )
 
 // key is a place in a table.
@@ -29,7 +29,7 @@ func medianOf(rs []result, f func(result) float64) float64 {
 }
 
 // print prints the medians of all runs.
-func (r results) print(out io.Writer, loads []load) {
+func (r results) print(out io.Writer, loads []workload) {
 	fmt.Fprintln(out, "| load | system | accepted msg/s | delivered rcpt/s | ack p50 / p95 / p99 / max, ms | sink connections of messages | CPU ms/msg | memory MiB | lost | doubled |")
 	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
 	var troubles []string
@@ -64,12 +64,12 @@ func (r results) print(out io.Writer, loads []load) {
 }
 
 func latencies(rs []result) string {
-	ms := func(f func(loadtest.Latency) time.Duration) float64 {
+	ms := func(f func(load.Latency) time.Duration) float64 {
 		return medianOf(rs, func(r result) float64 { return float64(f(r.latency).Microseconds()) / 1000 })
 	}
 	return fmt.Sprintf("%.1f / %.1f / %.1f / %.0f",
-		ms(func(l loadtest.Latency) time.Duration { return l.P50 }), ms(func(l loadtest.Latency) time.Duration { return l.P95 }),
-		ms(func(l loadtest.Latency) time.Duration { return l.P99 }), ms(func(l loadtest.Latency) time.Duration { return l.Max }))
+		ms(func(l load.Latency) time.Duration { return l.P50 }), ms(func(l load.Latency) time.Duration { return l.P95 }),
+		ms(func(l load.Latency) time.Duration { return l.P99 }), ms(func(l load.Latency) time.Duration { return l.Max }))
 }
 
 // ratio is a figure, with a bound or without. runs is of how many rounds; 0: it could

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"tarishi/internal/dnstest"
-	"tarishi/internal/loadtest"
-	"tarishi/internal/loadtest/instance"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/load"
+	"tarishi/internal/test/load/instance"
 )
 
 // domain is where all mail goes, or below which with many destinations.
@@ -69,7 +69,7 @@ func (b *bench) tellMissing(p part) {
 // sink straight, which shows what the tool itself can do.
 type system struct {
 	addr   string
-	sink   *loadtest.Sink
+	sink   *load.Sink
 	server *instance.Server // nil: none
 	warm   bool             // had a run that does not count
 }
@@ -122,11 +122,11 @@ func (f *fleet) stop() {
 
 // place is the key of a system in a fleet: servers with a certificate and
 // without are different ones.
-func (l load) place(system string) string { return system + string(l.certificate) }
+func (l workload) place(system string) string { return system + string(l.certificate) }
 
 // start starts one system in a folder of its own, for a load.
-func (f *fleet) start(name string, l load) error {
-	sink, err := f.sink(loadtest.SinkOptions{NoPipelining: name == unpipelined})
+func (f *fleet) start(name string, l workload) error {
+	sink, err := f.sink(load.SinkOptions{NoPipelining: name == unpipelined})
 	if err != nil {
 		return err
 	}
@@ -270,8 +270,8 @@ func postfixSettings(name string, port int) map[string]string {
 }
 
 // sink starts a sink.
-func (f *fleet) sink(o loadtest.SinkOptions) (*loadtest.Sink, error) {
-	s, err := loadtest.Listen(o)
+func (f *fleet) sink(o load.SinkOptions) (*load.Sink, error) {
+	s, err := load.Listen(o)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +281,7 @@ func (f *fleet) sink(o loadtest.SinkOptions) (*loadtest.Sink, error) {
 
 // distant starts a long line to port and returns the port of its near end.
 func (f *fleet) distant(port int) (int, error) {
-	p, err := loadtest.ListenProxy(fmt.Sprintf("127.0.0.1:%d", port), halfTrip)
+	p, err := load.ListenProxy(fmt.Sprintf("127.0.0.1:%d", port), halfTrip)
 	if err != nil {
 		return 0, err
 	}

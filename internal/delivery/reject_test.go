@@ -6,7 +6,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/mtasts"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestRejectUnauthorized: where there is TLS the certificate must be valid, or the

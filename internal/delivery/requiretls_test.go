@@ -4,10 +4,10 @@ import (
 	"strings"
 	"testing"
 
-	"tarishi/internal/dnstest"
 	"tarishi/internal/mail"
 	"tarishi/internal/mtasts"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestRequireTLS is RFC 8689 section 4.2.1: who vouches for the MX, and what

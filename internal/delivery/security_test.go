@@ -16,11 +16,11 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/dns"
-	"tarishi/internal/dnstest"
 	"tarishi/internal/mail"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/pool"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // published is the MTA-STS policies of domains.

@@ -8,7 +8,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // hasty is a pool with short timeouts.

@@ -18,7 +18,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"tarishi/internal/dnstest"
+	"tarishi/internal/test/dnstest"
 )
 
 // start returns a server and a Resolver that asks it.

@@ -14,7 +14,7 @@ import (
 	"tarishi/internal/dsn"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // outcome is what a report about the only recipient of an attempt says.

@@ -22,7 +22,7 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/pool"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // faults is what a backend may do instead of its answer.

@@ -20,7 +20,7 @@ import (
 	"tarishi/internal/qfile"
 	"tarishi/internal/queue"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
 )

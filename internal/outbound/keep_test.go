@@ -17,7 +17,7 @@ import (
 	"tarishi/internal/queue"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestPutBackIsAskedOnce: a delivery that finds the site of its domain full is

@@ -17,7 +17,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestNotesOutliveARestart: a plugin counts deferrals in notes while the daemon,

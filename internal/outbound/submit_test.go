@@ -16,7 +16,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/queue"
 	"tarishi/internal/reply"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // memoryBody is a Body in memory.

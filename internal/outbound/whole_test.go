@@ -14,7 +14,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/queue"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // whole is an Outbound with the real queue, pool and client. All mail goes to

@@ -16,7 +16,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // hosts starts servers on one port of 127.0.7.1, 127.0.7.2, …, of which no other

@@ -10,7 +10,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestNothingLostNothingTwice sends many messages at once through a pool to a

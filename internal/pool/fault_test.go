@@ -17,7 +17,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 var update = flag.Bool("update", false, "add what comes to testdata/faults.txt")

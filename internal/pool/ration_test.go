@@ -15,7 +15,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // stingy is a server that takes n messages a connection and refuses more with

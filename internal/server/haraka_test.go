@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"tarishi/internal/conf"
-	"tarishi/internal/dnstest"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/qfile"
 	"tarishi/internal/queue"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // haraka makes an instance whose mail goes to a server on loopback, and puts

@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/dnstest"
 	"tarishi/internal/maillog"
 	"tarishi/internal/queue"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestMetrics sends mail through a daemon and finds it in the metrics, over HTTP

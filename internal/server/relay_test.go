@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/dnstest"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // relaying is a daemon that forwards.

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/dnstest"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestRequireTLS: what a client demands with REQUIRETLS is demanded of the next

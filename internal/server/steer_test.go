@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/dnstest"
 	"tarishi/internal/mail"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestSteering: a daemon with disabled=true delivers nothing until the file says

@@ -12,7 +12,7 @@ import (
 
 	"tarishi/internal/control"
 	"tarishi/internal/mail"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestStopIsBounded: a session and an attempt that do not end have

@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"tarishi/internal/conf"
-	"tarishi/internal/dnstest"
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestPluginSubmits: a plugin sends a message of its own through the daemon's

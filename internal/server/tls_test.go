@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/dnstest"
 	"tarishi/internal/mail"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/smtptest"
 )
 
 // lines is a log that is read while it is written.

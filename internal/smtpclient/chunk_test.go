@@ -14,7 +14,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // lines returns size bytes of text with a dot here and there.

@@ -15,7 +15,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 func addr(t testing.TB, s string) mail.Address {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // dialogue serves one connection: answer gets each command and what comes behind

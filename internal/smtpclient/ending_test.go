@@ -8,7 +8,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // atEnd is a content that tells when all of it has been read.

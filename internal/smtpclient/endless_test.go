@@ -9,7 +9,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestEndless: a reply to the final dot that does not end where we stop to read

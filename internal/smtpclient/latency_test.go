@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // turns stands between a client and its server and counts how often the client

@@ -9,7 +9,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestEveryMix sends, over one connection as long as it lasts, one message for

@@ -9,7 +9,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 func origin(ip string) *mail.Origin {

@@ -13,7 +13,7 @@ import (
 
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
-	"tarishi/internal/smtptest"
+	"tarishi/internal/test/smtptest"
 )
 
 // TestSecretsStaySecret: whatever form of the credentials a server quotes, and

@@ -1,0 +1,320 @@
+package arch
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "tarishi/"
+
+// floor is what a package may import by its kind, besides the standard library.
+type floor string
+
+const (
+	nouns      floor = "A nouns and leaves"
+	mechanisms floor = "B mechanisms"
+	roles      floor = "C roles"
+	plugins    floor = "D plugins"
+	assembly   floor = "E assembly"
+	commands   floor = "commands"
+	tests      floor = "tests" // servers, clients and tests; no part of the daemon
+)
+
+// below says which floors a floor may import as a whole.
+var below = map[floor][]floor{
+	nouns:      {},
+	mechanisms: {nouns},
+	roles:      {nouns, mechanisms},
+	plugins:    {nouns},
+	assembly:   {nouns, mechanisms, roles, plugins},
+	commands:   {nouns},
+	tests:      {nouns, mechanisms, plugins},
+}
+
+// entry is one package. A name that ends in "/*" stands for every package
+// directly below that has no entry of its own.
+type entry struct {
+	floor floor
+	also  []string // imports within the module beyond those of the floor
+}
+
+var packages = map[string]entry{
+	"config": {nouns, nil}, // the shipped files, embedded
+
+	"internal/mail":        {nouns, nil},
+	"internal/reply":       {nouns, nil},
+	"internal/conf":        {nouns, []string{"internal/mail"}},
+	"internal/vfs":         {nouns, nil},
+	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
+	"internal/maillog":     {nouns, []string{"internal/mail"}},
+	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
+	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
+
+	"internal/journal":    {mechanisms, nil},
+	"internal/spool":      {mechanisms, nil},
+	"internal/schedule":   {mechanisms, nil},
+	"internal/route":      {mechanisms, nil},
+	"internal/dns":        {mechanisms, nil},
+	"internal/smtpclient": {mechanisms, nil},
+	"internal/pool":       {mechanisms, []string{"internal/smtpclient"}},
+	"internal/qfile":      {mechanisms, nil},
+	"internal/dsn":        {mechanisms, nil},
+	"internal/dane":       {mechanisms, nil},
+	"internal/mtasts":     {mechanisms, []string{"internal/dns"}},
+	"internal/hook":       {mechanisms, nil},
+
+	"internal/listener": {roles, nil},
+	"internal/session":  {roles, nil},
+	"internal/intake":   {roles, nil},
+	"internal/forward":  {roles, nil},
+	"internal/queue":    {roles, nil},
+	"internal/delivery": {roles, nil},
+	"internal/migrate":  {roles, []string{"internal/qfile"}},
+	"internal/outbound": {roles, []string{"internal/delivery"}}, // one attempt is its inner part
+
+	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns"}},
+	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
+	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
+	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
+
+	"internal/control": {assembly, nil},
+	"internal/metrics": {assembly, nil},
+	"internal/server":  {assembly, []string{"internal/control", "internal/metrics"}},
+
+	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control"}},
+	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
+
+	"internal/plugin/plugintest":    {tests, nil},
+	"internal/test/smtptest":        {tests, nil},
+	"internal/test/dnstest":         {tests, nil},
+	"internal/test/load":            {tests, nil},
+	"internal/test/load/instance":   {tests, nil},
+	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/intake"}},
+	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
+	"internal/test/world":           {tests, nil},
+	"internal/test/e2e":             {tests, nil},
+	"internal/test/arch":            {tests, nil},
+}
+
+// only names the importers of packages that not everyone above may use.
+var only = map[string][]string{
+	"config":           {"cmd/tarishi"},
+	"internal/server":  {"cmd/tarishi"},
+	"internal/hangup":  {"cmd/tarishi"},
+	"internal/journal": {"internal/queue"},
+	"internal/spool":   {"internal/queue"},
+}
+
+// modules names the importers of each module that the project depends on: a
+// package, or one that ends in "/*" and everything below it. docs/dependencies.md
+// says what each is for.
+var modules = map[string][]string{
+	"github.com/emersion/go-smtp":         {"internal/session"}, // the server
+	"github.com/emersion/go-sasl":         {"internal/session", "internal/smtpclient"},
+	"gopkg.in/ini.v1":                     {"internal/conf"},
+	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
+	"go.uber.org/zap":                     {"internal/*"},
+	"github.com/alecthomas/kong":          {"cmd/tarishi"},
+	"github.com/google/uuid":              {"internal/mail"},
+	"github.com/prometheus/client_golang": {"internal/metrics"},
+	"golang.org/x/net/idna":               {"internal/mail"},
+	"golang.org/x/net/netutil":            {"internal/metrics"},
+	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
+	"golang.org/x/sys":                    {"internal/vfs"},
+}
+
+// source is one package as it stands in the tree.
+type source struct {
+	imports  map[string][]string // path → files, of the package itself
+	tests    map[string][]string // the same of its tests
+	comments []string            // files with a package comment
+	files    int                 // that are no tests
+}
+
+// read parses the imports of every Go file below the module's folders. It
+// opens the files itself, so that go test runs again when one has changed.
+func read(t *testing.T) map[string]*source {
+	t.Helper()
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]*source)
+	for _, top := range []string{"cmd", "config", "internal"} {
+		err := fs.WalkDir(os.DirFS(root), top, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.Contains(path, "/testdata/") {
+				return err
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, parser.ImportsOnly|parser.ParseComments)
+			if err != nil {
+				return err
+			}
+			dir := filepath.ToSlash(filepath.Dir(path))
+			if found[dir] == nil {
+				found[dir] = &source{imports: map[string][]string{}, tests: map[string][]string{}}
+			}
+			found[dir].add(path, f)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return found
+}
+
+func (s *source) add(path string, f *ast.File) {
+	imports := s.imports
+	if strings.HasSuffix(path, "_test.go") {
+		imports = s.tests
+	} else {
+		s.files++
+		if f.Doc != nil {
+			s.comments = append(s.comments, path)
+		}
+	}
+	for _, i := range f.Imports {
+		name, _ := strconv.Unquote(i.Path.Value)
+		imports[name] = append(imports[name], path)
+	}
+}
+
+func TestImports(t *testing.T) {
+	found := read(t)
+	for _, dir := range slices.Sorted(maps.Keys(found)) {
+		e, ok := lookup(dir)
+		if !ok {
+			t.Errorf("%s: not in the table: give it a floor", dir)
+			continue
+		}
+		for name, files := range found[dir].imports {
+			if why := forbidden(dir, e, name); why != "" {
+				t.Errorf("%s imports %s: %s", strings.Join(files, ", "), name, why)
+			}
+		}
+		for name, files := range found[dir].tests {
+			switch strings.TrimPrefix(name, module) {
+			case "internal/test/e2e", "internal/test/arch":
+				t.Errorf("%s imports %s: tests are on top", strings.Join(files, ", "), name)
+			}
+		}
+	}
+	for name := range packages {
+		if _, ok := found[name]; !ok && !strings.HasSuffix(name, "/*") {
+			t.Errorf("%s is in the table and not in the tree", name)
+		}
+	}
+}
+
+// forbidden says why the package dir may not import name, or "".
+func forbidden(dir string, e entry, name string) string {
+	target, ours := strings.CutPrefix(name, module)
+	if !ours {
+		if first, _, _ := strings.Cut(name, "/"); !strings.Contains(first, ".") {
+			return "" // the standard library
+		}
+		for m, users := range modules {
+			if name == m || strings.HasPrefix(name, m+"/") {
+				if slices.ContainsFunc(users, func(u string) bool { return matches(u, dir) }) {
+					return ""
+				}
+				return "only " + strings.Join(users, ", ") + " may"
+			}
+		}
+		return "the module is not in the table"
+	}
+	if users, ok := only[target]; ok && !slices.Contains(users, dir) {
+		return "only " + strings.Join(users, ", ") + " may"
+	}
+	if slices.ContainsFunc(e.also, func(a string) bool { return matches(a, target) }) {
+		return ""
+	}
+	to, ok := lookup(target)
+	if !ok {
+		return "it is not in the table"
+	}
+	if slices.Contains(below[e.floor], to.floor) {
+		return ""
+	}
+	return "floor " + string(e.floor) + " must not import floor " + string(to.floor)
+}
+
+// lookup finds a package's entry: its own, or that of its parent's "/*".
+func lookup(name string) (entry, bool) {
+	if e, ok := packages[name]; ok {
+		return e, true
+	}
+	for i := strings.LastIndexByte(name, '/'); i >= 0; i = strings.LastIndexByte(name[:i], '/') {
+		if e, ok := packages[name[:i]+"/*"]; ok {
+			return e, true
+		}
+	}
+	return entry{}, false
+}
+
+func matches(pattern, name string) bool {
+	parent, wild := strings.CutSuffix(pattern, "*")
+	if wild {
+		return strings.HasPrefix(name, parent)
+	}
+	return pattern == name
+}
+
+func TestPackageComments(t *testing.T) {
+	for dir, s := range read(t) {
+		if s.files > 0 && len(s.comments) != 1 {
+			t.Errorf("%s: %d package comments %q, want one", dir, len(s.comments), s.comments)
+		}
+	}
+}
+
+// The rules themselves, on imports that must and must not pass.
+func TestForbidden(t *testing.T) {
+	for _, c := range []struct {
+		dir, imported string
+		allowed       bool
+	}{
+		{"internal/mail", "net/netip", true},
+		{"internal/mail", module + "internal/reply", false},
+		{"internal/dns", module + "internal/mail", true},
+		{"internal/dns", module + "internal/pool", false},
+		{"internal/pool", module + "internal/smtpclient", true},
+		{"internal/queue", module + "internal/journal", true},
+		{"internal/outbound", module + "internal/journal", false},
+		{"internal/outbound", module + "internal/queue", false},
+		{"internal/session", module + "internal/hook", true},
+		{"internal/session", "github.com/emersion/go-smtp", true},
+		{"internal/smtpclient", "github.com/emersion/go-smtp", false},
+		{"internal/plugin/relay", module + "internal/hook", true},
+		{"internal/plugin/relay", module + "internal/session", false},
+		{"internal/plugin/queue/forward", module + "internal/plugin", true},
+		{"internal/server", module + "internal/queue", true},
+		{"internal/server", module + "internal/plugin/all", true},
+		{"internal/server", module + "internal/journal", false},
+		{"internal/server", module + "internal/test/e2e", false},
+		{"cmd/tarishi", module + "internal/server", true},
+		{"cmd/tarishi", module + "internal/queue", false},
+		{"cmd/tarishi-bench", module + "internal/server", false},
+		{"internal/test/e2e", module + "internal/server", false},
+		{"internal/mail", "example.org/unknown", false},
+		{"internal/session", "github.com/emersion/go-smtp-proxy", false},
+		{"internal/queue", module + "internal/nowhere", false},
+	} {
+		e, ok := lookup(c.dir)
+		if !ok {
+			t.Fatalf("%s is not in the table", c.dir)
+		}
+		if why := forbidden(c.dir, e, c.imported); (why == "") != c.allowed {
+			t.Errorf("%s imports %s: %q, allowed should be %v", c.dir, c.imported, why, c.allowed)
+		}
+	}
+}
