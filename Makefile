@@ -2,7 +2,7 @@
 
 GO       ?= go
 PREFIX   ?= /usr/local
-VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION  := $(shell sed -n 's/^## \([0-9.]*\) .*/\1/p' CHANGELOG.md | head -n 1)
 FUZZTIME ?= 10s# for each target; a number with x counts inputs instead
 ROUNDS   ?= 500
 CRASHTIME ?= 20m# no round begins after that
