@@ -8,17 +8,17 @@ import (
 
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/vfs"
 )
 
 // Sources is what the gauges are read from. None of the functions may take long.
 type Sources struct {
 	Queue interface {
-		Stat() queue.Stat
+		Stat() disk.Stat
 		Healthy() error
-		Unreadable() queue.Unreadable
+		Unreadable() disk.Unreadable
 	}
 	Outbound interface {
 		Stat() schedule.Stat

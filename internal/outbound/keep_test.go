@@ -14,9 +14,9 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/smtptest"
 )
 
@@ -338,7 +338,7 @@ func TestRemovedWhileRunning(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.Forget(id)
-			if err := w.Hold(id, nil); !errors.Is(err, queue.ErrUnknown) {
+			if err := w.Hold(id, nil); !errors.Is(err, disk.ErrUnknown) {
 				t.Error(err)
 			}
 			close(proceed)

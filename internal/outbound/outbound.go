@@ -46,7 +46,7 @@ import (
 	"tarishi/internal/schedule"
 )
 
-// Queue is where messages live; *queue.Queue is one.
+// Queue is where messages live; *disk.Store is one.
 type Queue interface {
 	Put(env *mail.Envelope, c mail.Content) error
 	// Recovered passes each message that was there before this process once, and

@@ -17,7 +17,7 @@ import (
 	"tarishi/internal/reply"
 )
 
-// Body takes the content of a message that is being made; *queue.Body is one.
+// Body takes the content of a message that is being made; *disk.Body is one.
 type Body interface {
 	io.Writer
 	// Content ends the body. Discard frees it and is called at the end of all

@@ -14,8 +14,8 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
 	"tarishi/internal/reply"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/smtptest"
 )
 
@@ -277,7 +277,7 @@ func TestSubmitLarge(t *testing.T) {
 	if err != nil || c.Size() < size {
 		t.Fatal(c, err)
 	}
-	if err := w.queue.Remove(id); err != nil || !errors.Is(w.queue.Remove(id), queue.ErrUnknown) {
+	if err := w.queue.Remove(id); err != nil || !errors.Is(w.queue.Remove(id), disk.ErrUnknown) {
 		t.Fatal(err)
 	}
 }

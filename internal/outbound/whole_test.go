@@ -13,7 +13,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/smtptest"
 )
 
@@ -21,13 +21,13 @@ import (
 // one server.
 type whole struct {
 	*Outbound
-	queue *queue.Queue
+	queue *disk.Store
 	stop  func()
 }
 
 func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *whole {
 	t.Helper()
-	q, err := queue.Open(queue.Options{Dir: dir})
+	q, err := disk.Open(disk.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *
 	}
 	o := New(Options{
 		Me: "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
-		Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Unknown: queue.ErrUnknown, Resolver: &dns.Memory{}, Pool: p,
+		Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Unknown: disk.ErrUnknown, Resolver: &dns.Memory{}, Pool: p,
 		Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
 	})
 	ctx, cancel := context.WithCancel(t.Context())

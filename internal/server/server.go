@@ -32,8 +32,8 @@ import (
 	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
 	"tarishi/internal/session"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/tlsconf"
 )
 
@@ -50,7 +50,7 @@ type Server struct {
 	o        Options
 	log      *zap.Logger
 	notice   *zap.Logger // see Notices
-	queue    *queue.Queue
+	queue    *disk.Store
 	pool     *pool.Pool
 	sts      *mtasts.Cache // nil: not used
 	relay    *forward.Forwarder
