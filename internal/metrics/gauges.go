@@ -9,16 +9,16 @@ import (
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
 	"tarishi/internal/schedule"
-	"tarishi/internal/store/disk"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs"
 )
 
 // Sources is what the gauges are read from. None of the functions may take long.
 type Sources struct {
 	Queue interface {
-		Stat() disk.Stat
+		Stat() store.Stat
 		Healthy() error
-		Unreadable() disk.Unreadable
+		Unreadable() store.Unreadable
 	}
 	Outbound interface {
 		Stat() schedule.Stat

@@ -52,6 +52,8 @@ type attempt struct {
 	res     delivery.Result
 	moved   bool // the unit was put back in the schedule and is not ours any more
 
+	abandoned atomic.Bool // another process has the message; changes with Outbound.mu held
+
 	accounted []bool // recipients that are settled, or in later
 	later     []rest
 	debts     []debt
@@ -113,6 +115,10 @@ func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
 	if o.stopping {
 		a.sending.GiveUp(errStopped)
 	}
+	if o.forgone[u] {
+		delete(o.forgone, u)
+		a.abandoned.Store(true)
+	}
 	o.mu.Unlock()
 	a.hops = a.was.hops
 	if a.notes = a.was.notes; a.notes == nil {
@@ -120,6 +126,10 @@ func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
 	}
 	a.force.Store(a.was.force)
 	a.spared = a.was.spared
+	if a.abandoned.Load() || !a.permitted() {
+		return
+	}
+	a.sending.Guard(a)
 	switch {
 	case u.Expired():
 		a.expire(ctx)
@@ -148,6 +158,12 @@ func (a *attempt) end() {
 	left := a.remember(a.keeps(a.was.asked && !a.ran))
 	o.mu.Lock()
 	delete(o.running, a.unit)
+	if a.abandoned.Load() {
+		o.schedule.Done(a.unit)
+		o.mu.Unlock()
+		o.signal()
+		return
+	}
 	domain := a.unit.Domain()
 	for i, r := range a.later {
 		u := a.unit
@@ -379,6 +395,10 @@ func (a *attempt) locate(plan *delivery.Plan) bool {
 func (a *attempt) put() {
 	a.moved = true
 	delete(a.o.running, a.unit)
+	if a.abandoned.Load() {
+		a.o.schedule.Drop(a.unit)
+		return
+	}
 	a.o.keepFor(a.unit, a.keeps(true))
 }
 
@@ -475,7 +495,7 @@ func (a *attempt) load() bool {
 			}
 		}
 	}
-	if a.o.unknown(err) {
+	if unknown(err) {
 		a.vanished(a.open())
 		return false
 	}
@@ -715,7 +735,7 @@ func (a *attempt) indices(recipients []int) []int {
 // possible now it is all that remains to be done for them.
 func (a *attempt) settle(recipients []int) {
 	index := a.account(recipients)
-	if err := a.o.o.Queue.Settle(a.unit.ID(), index); err != nil && !a.o.unknown(err) {
+	if err := a.o.o.Queue.Settle(a.unit.ID(), index); err != nil && !unknown(err) {
 		a.log("recipients are done with, but the queue cannot record it", zap.Ints("recipients", index), zap.Error(err))
 		a.debts = append(a.debts, debt{a.unit.ID(), a.unit.Domain(), index, a.now().Add(localWait)})
 	}

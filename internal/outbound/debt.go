@@ -48,7 +48,7 @@ func (o *Outbound) payable(now time.Time) []debt {
 func (o *Outbound) repay(debts []debt) {
 	for _, d := range debts {
 		err := o.o.Queue.Settle(d.id, d.recipients)
-		if err == nil || o.unknown(err) {
+		if err == nil || unknown(err) {
 			o.mu.Lock()
 			o.unmark(d.id, d.recipients) // they may have been held meanwhile
 			o.mu.Unlock()

@@ -234,13 +234,14 @@ func (g *gathering) take(now time.Time) (due []*gathered) {
 }
 
 // forget drops what waits of messages that are gone.
-func (g *gathering) forget(gone map[mail.ID]bool) {
+func (g *gathering) forget(gone func(mail.ID) bool) {
 	for _, r := range g.due {
-		for id := range gone {
-			n := len(r.recipients[id])
-			r.n -= n
-			g.waiting -= n
-			delete(r.recipients, id)
+		for id, recipients := range r.recipients {
+			if gone(id) {
+				r.n -= len(recipients)
+				g.waiting -= len(recipients)
+				delete(r.recipients, id)
+			}
 		}
 	}
 }
@@ -381,7 +382,7 @@ func (a *attempt) mark(recipients []int, due time.Time, collected bool) bool {
 		f := failure{at: a.now(), reply: a.res.Replies[same[0]], host: a.remote(), collected: collected}
 		index := a.indices(same)
 		if err := a.o.o.Queue.Defer(a.unit.ID(), index, a.made(), due, f.String()); err != nil {
-			if !a.o.unknown(err) {
+			if !unknown(err) {
 				a.log("failure not recorded, it is reported at once", zap.Ints("recipients", index), zap.Error(err))
 			}
 			return false

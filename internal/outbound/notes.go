@@ -93,7 +93,7 @@ func (a *attempt) remember(k kept) kept {
 	switch {
 	case err == nil:
 		k.stored = text
-	case !a.o.unknown(err):
+	case !unknown(err):
 		a.log("what plugins left with a delivery would not outlive a restart", zap.String("domain", a.unit.Domain()), zap.Error(err))
 	}
 	return k

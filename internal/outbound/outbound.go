@@ -44,27 +44,14 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 )
 
-// Queue is where messages live; *disk.Store is one.
+// Queue is where messages live; every store.Store is one.
 type Queue interface {
+	store.Delivery
+	NewBody() store.Body
 	Put(env *mail.Envelope, c mail.Content) error
-	// Recovered passes each message that was there before this process once, and
-	// returns how many are left for another call.
-	Recovered(fn func(mail.Pending) bool) (left int)
-	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
-	Settle(id mail.ID, recipients []int) error
-	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
-	// SetNotes changes what Load tells of a message's notes: values by dotted path,
-	// nil: none.
-	SetNotes(id mail.ID, values map[string]any) error
-	// Hold and Release return when it is durable that recipients are held, or are
-	// not any more; nil means all. Find tells of those that are not settled.
-	Hold(id mail.ID, recipients []int) error
-	Release(id mail.ID, recipients []int) error
-	Find(id mail.ID) (mail.Pending, bool)
-	// Path returns the name of a file with the content of a message.
-	Path(id mail.ID) (string, error)
 }
 
 // Chain runs hooks; *hook.Chain does.
@@ -109,8 +96,6 @@ type Options struct {
 	Templates  dsn.Templates
 
 	Queue    Queue
-	NewBody  func() Body // for Submit, which fails without
-	Unknown  error       // what Queue's errors wrap when a message is not there (any more); nil: nothing
 	Resolver delivery.Resolver
 	Pool     delivery.Sender
 	Chain    Chain        // nil: no hooks
@@ -134,7 +119,7 @@ const (
 	localWait    = 5 * time.Minute  // after trouble of our own: a DSN or a settlement that cannot be written
 	unreadable   = 15 * time.Minute // for messages that cannot be loaded
 	importedWait = time.Hour        // at least, see attempt.spare
-	loadAgain    = time.Minute      // for those that Recovered could not read: somebody may mend what keeps it
+	loadAgain    = time.Minute      // for those that Adopt could not read: somebody may mend what keeps it
 )
 
 // Outbound delivers a queue. Use New, then Run.
@@ -144,6 +129,7 @@ type Outbound struct {
 	pid      int
 	wake     chan struct{} // holds one token when there may be work
 	reload   chan struct{} // holds one when Flush was asked for what could not be read
+	adopt    chan struct{} // holds one when the queue has more to adopt
 
 	counts   struct{ dsn, dsnFailed, double atomic.Int64 }
 	policyMu sync.Mutex // may be taken while mu is held
@@ -169,12 +155,14 @@ type Outbound struct {
 	// come up.
 	held map[mail.ID]map[int]*parked
 
-	// While Run still loads what was in the queue before, flushed are the
-	// domains that Flush was asked for ("" is all); nil afterwards.
-	flushed map[string]bool
-	// released are messages that Release was asked for meanwhile.
-	released []mail.ID
+	adopting *adoption // nil: nothing is left to adopt
+	handover handover
+	// forgone are units that were handed out, and abandoned before their attempt
+	// began.
+	forgone map[*schedule.Unit]bool
 }
+
+var _ store.Deliverer = (*Outbound)(nil)
 
 // New returns an Outbound that does nothing before Run.
 func New(o Options) *Outbound {
@@ -215,7 +203,9 @@ func New(o Options) *Outbound {
 		kept:     map[*schedule.Unit]kept{},
 		running:  map[*schedule.Unit]*attempt{},
 		held:     map[mail.ID]map[int]*parked{},
-		flushed:  map[string]bool{},
+		adopting: &adoption{},
+		adopt:    make(chan struct{}, 1),
+		forgone:  map[*schedule.Unit]bool{},
 	}
 	out.schedule = schedule.New(schedule.Options{
 		Concurrency: o.ConcurrencyMax, Outside: min(outside*o.ConcurrencyMax, maxOutside), Deadline: o.EnvelopeTimeout, Random: o.Random,
@@ -228,7 +218,9 @@ func New(o Options) *Outbound {
 // for long and may be called before Run.
 func (o *Outbound) Enqueue(p mail.Pending) {
 	o.mu.Lock()
-	o.add(p)
+	if o.comes(p.ID) {
+		o.add(p)
+	}
 	o.mu.Unlock()
 	o.signal()
 }
@@ -241,9 +233,7 @@ func (o *Outbound) Flush(domain string) int {
 	o.mu.Lock()
 	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
 	o.gathering.flush()
-	if o.flushed != nil {
-		o.flushed[mail.CanonicalDomain(domain)] = true
-	}
+	o.adopting.flush(mail.CanonicalDomain(domain))
 	o.mu.Unlock()
 	o.o.Log.Info("queue flushed", zap.String("domain", domain), zap.Int("deliveries", n))
 	select {
@@ -291,7 +281,8 @@ func (o *Outbound) Run(ctx context.Context) error {
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var running sync.WaitGroup
-	running.Go(func() { o.load(ctx) })
+	o.o.Queue.Watch(o)
+	running.Go(func() { o.adoptAll(ctx) })
 	next := make(chan *schedule.Unit) // to a worker that has nothing to do
 	alarm := alarm{Timer: time.NewTimer(longestSleep)}
 	defer alarm.Stop()
@@ -347,55 +338,6 @@ func (o *Outbound) work(ctx, attempts context.Context, u *schedule.Unit, next <-
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// load schedules what was in the queue before this process.
-func (o *Outbound) load(ctx context.Context) {
-	messages, began := 0, o.o.Now()
-	for said := -1; ; {
-		left := o.o.Queue.Recovered(func(p mail.Pending) bool {
-			messages++
-			o.mu.Lock()
-			for i, r := range p.Recipients {
-				if !o.flushed[""] && !o.flushed[r.Address.Host()] {
-					continue
-				}
-				if _, failed := parseFailure(r.Last); !failed { // its report has its own time
-					p.Recipients[i].Next = time.Time{}
-				}
-			}
-			o.add(p)
-			o.mu.Unlock()
-			o.signal()
-			return ctx.Err() == nil
-		})
-		if ctx.Err() != nil {
-			return
-		}
-		if left != said {
-			said = left
-			o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
-		}
-		if left == 0 {
-			break
-		}
-		again := time.NewTimer(loadAgain)
-		select {
-		case <-ctx.Done():
-			again.Stop()
-			return
-		case <-again.C:
-		case <-o.reload:
-			again.Stop()
-		}
-	}
-	o.mu.Lock()
-	released := o.released
-	o.flushed, o.released = nil, nil
-	o.mu.Unlock()
-	for _, id := range released {
-		o.reconcile(id)
 	}
 }
 
@@ -515,9 +457,7 @@ func (o *Outbound) add(p mail.Pending) {
 }
 
 // unknown reports whether err says that a message is not in the queue.
-func (o *Outbound) unknown(err error) bool {
-	return err != nil && o.o.Unknown != nil && errors.Is(err, o.o.Unknown)
-}
+func unknown(err error) bool { return errors.Is(err, store.ErrUnknown) }
 
 // signal tells Run that there may be work.
 func (o *Outbound) signal() {

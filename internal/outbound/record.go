@@ -36,6 +36,9 @@ func (a *attempt) record(ctx context.Context) {
 		}
 	}
 	a.deliver(ctx, delivered)
+	if a.abandoned.Load() { // another process will find out what becomes of the others
+		return
+	}
 	a.keep(more, rest{attempts: a.unit.Attempts(), next: a.now()})
 	wait, ok := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 	if !ok && a.yielded { // that is not the destination's fault: only the lifetime ends it
@@ -144,7 +147,7 @@ func (a *attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 		index := a.indices(same)
 		last := clip(replies[same[0]].Error())
 		switch err := a.o.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
-		case a.o.unknown(err):
+		case unknown(err):
 			a.vanished(same)
 			continue
 		case err != nil: // after a restart they would only be tried earlier

@@ -73,9 +73,7 @@ func (o *Outbound) unpark(id mail.ID, recipients []int) {
 	if recipients == nil {
 		recipients = slices.Sorted(maps.Keys(h))
 	}
-	if o.flushed != nil { // the queue may have told of it already, see load
-		o.released = append(o.released, id)
-	}
+	o.adopting.release(id) // the queue may have passed it on already, as one that is held
 	type key struct {
 		domain   string
 		attempts int
@@ -178,15 +176,19 @@ func (o *Outbound) Forget(ids ...mail.ID) {
 		}
 		return true
 	}, ids...)
+	o.drop(units, func(id mail.ID) bool { return gone[id] })
+}
+
+// drop forgets units, and what else waits of messages that are gone. The caller
+// holds o.mu.
+func (o *Outbound) drop(units []*schedule.Unit, gone func(mail.ID) bool) {
 	for _, u := range units {
 		delete(o.kept, u)
 		o.schedule.Drop(u)
 	}
 	o.gathering.forget(gone)
-	o.debts = slices.DeleteFunc(o.debts, func(d debt) bool { return gone[d.id] })
-	for _, id := range ids {
-		delete(o.held, id)
-	}
+	o.debts = slices.DeleteFunc(o.debts, func(d debt) bool { return gone(d.id) })
+	maps.DeleteFunc(o.held, func(id mail.ID, _ map[int]*parked) bool { return gone(id) })
 }
 
 // Waiting says what a delivery of a message waits for.

@@ -17,15 +17,6 @@ import (
 	"tarishi/internal/reply"
 )
 
-// Body takes the content of a message that is being made; *disk.Body is one.
-type Body interface {
-	io.Writer
-	// Content ends the body. Discard frees it and is called at the end of all
-	// uses of what Content returned.
-	Content() (mail.Content, error)
-	Discard()
-}
-
 // maxHeader is how many bytes the header section of a submission may have: it
 // is held in memory while plugins look at it.
 const maxHeader = 1 << 20
@@ -43,10 +34,7 @@ func (o *Outbound) Submit(ctx context.Context, s hook.Submission) (mail.ID, erro
 	if s.Contents == nil {
 		return "", reply.New(554, "5.6.0", "No contents for email")
 	}
-	if o.o.NewBody == nil {
-		return "", reply.New(451, "4.3.5", "No place for contents")
-	}
-	body := o.o.NewBody()
+	body := o.o.Queue.NewBody()
 	defer body.Discard()
 	lines := &canon{w: body, stuffed: s.DotStuffed}
 	err := lines.copy(ctx, s.Contents)

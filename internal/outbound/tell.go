@@ -64,7 +64,7 @@ func (o *Outbound) tellOne(ctx context.Context, r *gathered) {
 	for id, recipients := range told {
 		err := o.o.Queue.Settle(id, recipients)
 		o.mu.Lock()
-		if err == nil || o.unknown(err) {
+		if err == nil || unknown(err) {
 			o.unmark(id, recipients)
 		} else {
 			o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
@@ -85,7 +85,7 @@ func (o *Outbound) collect(r *gathered, until time.Time) {
 				continue
 			}
 			f.collected = true
-			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !o.unknown(err) { // after a restart it has a report of its own
+			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !unknown(err) { // after a restart it has a report of its own
 				o.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
 			}
 		}
@@ -124,7 +124,7 @@ func (o *Outbound) composeGathered(r *gathered) (report dsn.Report, told map[mai
 			continue
 		}
 		env, content, err := o.o.Queue.Load(id)
-		if o.unknown(err) {
+		if unknown(err) {
 			continue
 		}
 		var of *dsn.Message
@@ -151,7 +151,10 @@ func (o *Outbound) composeGathered(r *gathered) (report dsn.Report, told map[mai
 		}
 		if len(told[id]) < len(p.Recipients) { // somebody wrote over the mark
 			p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return slices.Contains(told[id], one.Index) })
-			o.Enqueue(p)
+			o.mu.Lock()
+			o.add(p)
+			o.mu.Unlock()
+			o.signal()
 		}
 	}
 	if len(told) > 1 {

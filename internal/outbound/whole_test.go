@@ -37,7 +37,7 @@ func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *
 	}
 	o := New(Options{
 		Me: "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
-		Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Unknown: disk.ErrUnknown, Resolver: &dns.Memory{}, Pool: p,
+		Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Resolver: &dns.Memory{}, Pool: p,
 		Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
 	})
 	ctx, cancel := context.WithCancel(t.Context())

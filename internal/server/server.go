@@ -33,7 +33,7 @@ import (
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
 	"tarishi/internal/session"
-	"tarishi/internal/store/disk"
+	"tarishi/internal/store"
 	"tarishi/internal/tlsconf"
 )
 
@@ -50,7 +50,7 @@ type Server struct {
 	o        Options
 	log      *zap.Logger
 	notice   *zap.Logger // see Notices
-	queue    *disk.Store
+	queue    store.Store
 	pool     *pool.Pool
 	sts      *mtasts.Cache // nil: not used
 	relay    *forward.Forwarder

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs/crashfs"
 )
 
@@ -25,10 +26,10 @@ func TestRemove(t *testing.T) {
 				q = reopen(t, q)
 			}
 			must(t, q.Remove(env.ID))
-			if err := q.Remove(env.ID); !errors.Is(err, ErrUnknown) {
+			if err := q.Remove(env.ID); !errors.Is(err, store.ErrUnknown) {
 				t.Fatal(err)
 			}
-			if _, ok := q.Find(env.ID); ok || q.Stat() != (Stat{}) {
+			if _, ok := q.Find(env.ID); ok || q.Stat() != (store.Stat{}) {
 				t.Fatalf("%+v", q.Stat())
 			}
 			q.o.FS = disk.Restart(crashfs.Nothing, nil)
@@ -113,7 +114,7 @@ func TestReadOnly(t *testing.T) {
 		"Sync":   r.Sync(),
 		"Path":   pathErr,
 	} {
-		if !errors.Is(err, ErrReadOnly) {
+		if !errors.Is(err, store.ErrReadOnly) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/store/spool"
 	"tarishi/internal/vfs"
 )
@@ -27,7 +28,7 @@ type Body struct {
 }
 
 // NewBody returns an empty Body. Discard must be called at its end.
-func (q *Store) NewBody() *Body { return &Body{q: q} }
+func (q *Store) NewBody() store.Body { return &Body{q: q} }
 
 const (
 	leastChunk = 1 << 10

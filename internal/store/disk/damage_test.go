@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 	"tarishi/internal/vfs"
@@ -64,7 +65,7 @@ func TestOneBit(t *testing.T) {
 				}
 				must(t, r.Close())
 			}
-			if _, _, err := q.Load(bad.ID); !errors.Is(err, ErrUnknown) {
+			if _, _, err := q.Load(bad.ID); !errors.Is(err, store.ErrUnknown) {
 				t.Fatalf("bit %d of %s: %v", i, filepath.Ext(name), err)
 			}
 			if logs.FilterField(zap.String("uuid", string(bad.ID))).Len() == 0 {
@@ -130,10 +131,10 @@ func TestDamagedWhileOpen(t *testing.T) {
 					t.Fatal("it is read to the end")
 				}
 			}
-			if err := q.Defer(env.ID, []int{0}, 1, q.o.Now(), "x"); !errors.Is(err, ErrUnknown) {
+			if err := q.Defer(env.ID, []int{0}, 1, q.o.Now(), "x"); !errors.Is(err, store.ErrUnknown) {
 				t.Error(err)
 			}
-			if s := q.Stat(); s != (Stat{1, 2, int64(place.size)}) {
+			if s := q.Stat(); s != (store.Stat{Messages: 1, Recipients: 2, Bytes: int64(place.size)}) {
 				t.Errorf("%+v", s)
 			}
 			if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", string(env.ID)+place.kept+".reason")); err != nil {

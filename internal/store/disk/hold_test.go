@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs/crashfs"
 )
 
@@ -115,7 +116,7 @@ func TestHold(t *testing.T) {
 				}
 			}
 			for _, err := range []error{q.Hold(env.ID, nil), q.Release(env.ID, []int{0}), q.Hold(newID(), nil)} {
-				if !errors.Is(err, ErrUnknown) {
+				if !errors.Is(err, store.ErrUnknown) {
 					t.Error(err)
 				}
 			}
@@ -123,17 +124,17 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestHoldIsPassedOnByRecovered: who begins the work learns of it.
-func TestHoldIsPassedOnByRecovered(t *testing.T) {
+// TestHoldIsPassedOnByAdopt: who begins the work learns of it.
+func TestHoldIsPassedOnByAdopt(t *testing.T) {
 	q := open(t, Options{Dir: t.TempDir()})
 	env := envelope(newID(), 2)
 	put(t, q, env, text(10))
 	must(t, q.Hold(env.ID, []int{1}))
-	if err := q.Hold(env.ID, []int{2}); err == nil || errors.Is(err, ErrUnknown) {
+	if err := q.Hold(env.ID, []int{2}); err == nil || errors.Is(err, store.ErrUnknown) {
 		t.Error(err)
 	}
 	q = reopen(t, q)
-	q.Recovered(func(p mail.Pending) bool {
+	q.Adopt(func(p mail.Pending) bool {
 		if p.Recipients[0].Held || !p.Recipients[1].Held {
 			t.Errorf("%+v", p)
 		}

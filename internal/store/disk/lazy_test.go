@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs"
 )
 
-// TestRecovered holds that each message that was there when the queue was opened
+// TestAdopt holds that each message that was there when the queue was opened
 // is passed once, whatever moves meanwhile, and none that came later.
-func TestRecovered(t *testing.T) {
+func TestAdopt(t *testing.T) {
 	q := open(t, Options{Dir: t.TempDir(), SegmentSize: 64 << 10})
 	want := map[mail.ID]bool{}
 	accept := func() mail.ID {
@@ -43,7 +44,7 @@ func TestRecovered(t *testing.T) {
 		seen[p.ID] = true
 		return len(seen)%25 != 0
 	}
-	if left := q.Recovered(take); left != 35 {
+	if left := q.Adopt(take); left != 35 {
 		t.Errorf("%d are left", left)
 	}
 	retireAll(t, q) // from the journal to the spool
@@ -55,11 +56,11 @@ func TestRecovered(t *testing.T) {
 			break
 		}
 	}
-	q.Recovered(take)
-	if left := q.Recovered(take); left != 0 || len(seen) != len(want) {
+	q.Adopt(take)
+	if left := q.Adopt(take); left != 0 || len(seen) != len(want) {
 		t.Errorf("%d of %d messages, %d left", len(seen), len(want), left)
 	}
-	if left := q.Recovered(take); left != 0 {
+	if left := q.Adopt(take); left != 0 {
 		t.Errorf("%d are left", left)
 	}
 	if got := pendings(q); len(got) != len(want)+1-gone {
@@ -104,10 +105,10 @@ func TestJournalWinsOverFiles(t *testing.T) {
 						t.Errorf("recipient %s, want %s", got, want)
 					}
 				}
-				if err := q.Settle(gone.ID, []int{0}); !errors.Is(err, ErrUnknown) {
+				if err := q.Settle(gone.ID, []int{0}); !errors.Is(err, store.ErrUnknown) {
 					t.Error(err)
 				}
-				if s := q.Stat(); s != (Stat{1, 3, 100}) {
+				if s := q.Stat(); s != (store.Stat{Messages: 1, Recipients: 3, Bytes: 100}) {
 					t.Errorf("%+v", s)
 				}
 				if left := files2(t, q.o.Dir, "corrupt"); len(left) > 0 {
@@ -160,7 +161,7 @@ func TestSleep(t *testing.T) {
 	for range 2 {
 		retireAll(t, q)
 		pendings(q)
-		if n, s := asleep(), q.Stat(); n != 10 || s != (Stat{10, 10, 500}) {
+		if n, s := asleep(), q.Stat(); n != 10 || s != (store.Stat{Messages: 10, Recipients: 10, Bytes: 500}) {
 			t.Fatalf("%d asleep, %+v", n, s)
 		}
 		_, _, err := q.Load(ids[0])
@@ -179,7 +180,7 @@ func TestSleep(t *testing.T) {
 			must(t, q.Settle(id, []int{1}))
 		}
 	}
-	if s := q.Stat(); s != (Stat{}) {
+	if s := q.Stat(); s != (store.Stat{}) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -203,7 +204,7 @@ func TestSumsAfterDamage(t *testing.T) {
 			if n := len(pendings(q)); n != 1 {
 				t.Errorf("%d messages", n)
 			}
-			if s := q.Stat(); s != (Stat{1, 1, 50}) {
+			if s := q.Stat(); s != (store.Stat{Messages: 1, Recipients: 1, Bytes: 50}) {
 				t.Errorf("%+v", s)
 			}
 		})
@@ -232,15 +233,15 @@ func TestStateThatCannotBeReadNow(t *testing.T) {
 	retireAll(t, q)
 	q = reopen(t, q)
 	disk.on.Store(true)
-	if left := q.Recovered(func(mail.Pending) bool { t.Error("it is passed"); return true }); left != 1 {
+	if left := q.Adopt(func(mail.Pending) bool { t.Error("it is passed"); return true }); left != 1 {
 		t.Errorf("%d are left", left)
 	}
-	if err := q.Settle(env.ID, []int{0}); !errors.Is(err, syscall.EMFILE) || errors.Is(err, ErrUnknown) {
+	if err := q.Settle(env.ID, []int{0}); !errors.Is(err, syscall.EMFILE) || errors.Is(err, store.ErrUnknown) {
 		t.Error(err)
 	}
 	disk.on.Store(false)
 	n := 0
-	if left := q.Recovered(func(mail.Pending) bool { n++; return true }); left != 0 || n != 1 {
+	if left := q.Adopt(func(mail.Pending) bool { n++; return true }); left != 0 || n != 1 {
 		t.Errorf("%d are passed, %d left", n, left)
 	}
 	same(t, q, env, text(50))
@@ -298,7 +299,7 @@ func TestWakeFromAllSides(t *testing.T) {
 				t.Errorf("%+v", p)
 			}
 		}
-		if s := q.Stat(); s != (Stat{30, 60, 3000}) {
+		if s := q.Stat(); s != (store.Stat{Messages: 30, Recipients: 60, Bytes: 3000}) {
 			t.Errorf("%+v", s)
 		}
 		q = reopen(t, q)

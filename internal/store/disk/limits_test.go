@@ -14,6 +14,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
 )
@@ -161,7 +162,7 @@ func TestArriving(t *testing.T) {
 	if len(q.journal.Segments()) != 1 {
 		t.Fatal("the segment is gone")
 	}
-	if _, err := q.Path(env.ID); !errors.Is(err, ErrUnknown) {
+	if _, err := q.Path(env.ID); !errors.Is(err, store.ErrUnknown) {
 		t.Fatal(err)
 	}
 	e.loc, e.flags = loc, 0

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 )
@@ -26,7 +27,7 @@ func (q *Store) where(id mail.ID) (entry, error) {
 	defer q.mu.Unlock()
 	_, e := q.index.find(id)
 	if e == nil || e.is(arriving) {
-		return entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
+		return entry{}, fmt.Errorf("%w: %s", store.ErrUnknown, id)
 	}
 	at := *e
 	if e.many != nil {
@@ -47,10 +48,10 @@ const moves = 5
 func (q *Store) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	p, at, err := q.load(id, true)
 	if errors.Is(err, errDamaged) && !q.look {
-		if e := q.spoil(id, err); e != nil && !errors.Is(e, ErrUnknown) {
+		if e := q.spoil(id, err); e != nil && !errors.Is(e, store.ErrUnknown) {
 			return nil, nil, fmt.Errorf("queue: damaged message %s stays: %w", id, errors.Join(err, e))
 		}
-		return nil, nil, fmt.Errorf("%w: %s is in corrupt/", ErrUnknown, id)
+		return nil, nil, fmt.Errorf("%w: %s is in corrupt/", store.ErrUnknown, id)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("queue: load %s: %w", id, err)
@@ -91,7 +92,7 @@ func (q *Store) load(id mail.ID, keep bool) (p promise, at entry, err error) {
 			break
 		}
 	}
-	if err == nil || !damaged(err) && !errors.Is(err, ErrUnknown) {
+	if err == nil || !damaged(err) && !errors.Is(err, store.ErrUnknown) {
 		q.noteUnreadable(id, false, err)
 	}
 	return p, at, err
@@ -200,7 +201,7 @@ func (c *content) Open() (io.ReadCloser, error) {
 // spoilt moves a message out of the way whose content is damaged. It returns the
 // error to tell.
 func (c *content) spoilt(cause error) error {
-	if err := c.q.spoil(c.id, cause); err != nil && !errors.Is(err, ErrUnknown) {
+	if err := c.q.spoil(c.id, cause); err != nil && !errors.Is(err, store.ErrUnknown) {
 		c.q.log.Error("queue: damaged message stays", zap.String("uuid", string(c.id)), zap.Error(err))
 	}
 	return fmt.Errorf("queue: read %s: %w", c.id, cause)
@@ -289,7 +290,7 @@ func (q *Store) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 	q.mu.Unlock()
 	switch {
 	case e == nil:
-		return promise{}, entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
+		return promise{}, entry{}, fmt.Errorf("%w: %s", store.ErrUnknown, id)
 	case whole:
 		return promise{}, entry{}, nil
 	}
@@ -300,7 +301,7 @@ func (q *Store) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 		q.index.remove(k)
 		q.index.unreadable.newer[id] = true
 		q.mu.Unlock()
-		return promise{}, entry{}, fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
+		return promise{}, entry{}, fmt.Errorf("%w: %s: %w", store.ErrUnknown, id, err)
 	case errors.Is(err, spool.ErrDamaged), errors.Is(err, fs.ErrNotExist):
 		size, _ := q.spool.ContentSize(id) // with its state nobody else knows that
 		if err := q.condemn(id, *e, err); err != nil {
@@ -311,7 +312,7 @@ func (q *Store) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 			q.index.bytes -= max(0, size)
 			q.mu.Unlock()
 		}
-		return promise{}, entry{}, fmt.Errorf("%w: %s is in corrupt/", ErrUnknown, id)
+		return promise{}, entry{}, fmt.Errorf("%w: %s is in corrupt/", store.ErrUnknown, id)
 	case err != nil:
 		return promise{}, entry{}, err
 	}
@@ -325,7 +326,7 @@ func (q *Store) wakeLocked(id mail.ID, keep bool) (promise, entry, error) {
 	q.index.entries[k] = full
 	if full.left == 0 {
 		q.finish(k, full, id)
-		return promise{}, entry{}, fmt.Errorf("%w: %s", ErrUnknown, id)
+		return promise{}, entry{}, fmt.Errorf("%w: %s", store.ErrUnknown, id)
 	}
 	at := *full
 	if full.many != nil {
@@ -371,7 +372,7 @@ func (q *Store) readState(id mail.ID) (*spool.State, error) {
 // the queue (any more), or cannot be read, which is logged.
 func (q *Store) Find(id mail.ID) (p mail.Pending, ok bool) {
 	p, err := q.find(id)
-	if err != nil && !errors.Is(err, ErrUnknown) {
+	if err != nil && !errors.Is(err, store.ErrUnknown) {
 		q.log.Error("queue: message cannot be read", zap.String("uuid", string(id)), zap.Error(err))
 	}
 	return p, err == nil
@@ -409,11 +410,11 @@ func (q *Store) Walk(fn func(mail.Pending) bool) {
 	q.visit(ordered(arrived, spooled), fn)
 }
 
-// Recovered calls fn with every message that was in the queue when it was opened
+// Adopt calls fn with every message that was in the queue when it was opened
 // and still is, until fn returns false. No message is passed twice, however often
-// Recovered is called. It returns how many are left: because fn did not want
+// Adopt is called. It returns how many are left: because fn did not want
 // them, or because they cannot be read now: see Unreadable.
-func (q *Store) Recovered(fn func(mail.Pending) bool) (left int) {
+func (q *Store) Adopt(fn func(mail.Pending) bool) (left int) {
 	q.mu.Lock()
 	keys := q.found
 	q.found = nil
@@ -460,7 +461,7 @@ func (q *Store) visit(keys []key, fn func(mail.Pending) bool) (again []key) {
 				if !fn(found[i]) {
 					return append(again, keys[i+1:]...)
 				}
-			case !errors.Is(errs[i], ErrUnknown):
+			case !errors.Is(errs[i], store.ErrUnknown):
 				again = append(again, k)
 			}
 		}
@@ -484,7 +485,7 @@ func (q *Store) id(k key) mail.ID {
 // background.
 func (q *Store) Path(id mail.ID) (string, error) {
 	if q.look {
-		return "", ErrReadOnly
+		return "", store.ErrReadOnly
 	}
 	q.maintaining.Lock()
 	defer q.maintaining.Unlock()

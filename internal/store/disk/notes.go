@@ -2,14 +2,13 @@ package disk
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"strings"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 )
 
 // Bounds of what SetNotes keeps, in bytes of JSON.
@@ -18,10 +17,6 @@ const (
 	maxNotes = 1 << 20  // of all notes of a message to which SetNotes added some
 	maxNoted = 64 << 20 // of all messages together, as long as they are not in files
 )
-
-// ErrNotes is the error of SetNotes for what cannot be kept: it is no JSON, or
-// too much.
-var ErrNotes = errors.New("queue: notes cannot be kept")
 
 // noted is what became of a message's notes since its record, or its state file,
 // was written: values by dotted path; null: removed. It does not change.
@@ -51,7 +46,7 @@ func (n *noted) amend(env *mail.Envelope) {
 	for path, raw := range n.values {
 		var v any
 		if err := json.Unmarshal(raw, &v); err != nil || v == nil { // it was JSON: it is null
-			prune(env.Notes, path)
+			env.Notes.Remove(path)
 			continue
 		}
 		if env.Notes == nil {
@@ -64,20 +59,6 @@ func (n *noted) amend(env *mail.Envelope) {
 	}
 }
 
-// prune removes what is at a dotted path, and maps that are empty then.
-func prune(m map[string]any, path string) {
-	key, rest, deep := strings.Cut(path, ".")
-	if !deep {
-		delete(m, key)
-		return
-	}
-	if sub, ok := m[key].(map[string]any); ok {
-		if prune(sub, rest); len(sub) == 0 {
-			delete(m, key)
-		}
-	}
-}
-
 // SetNotes changes a message's notes, as Load returns them: values by dotted
 // path, whose JSON is kept; nil removes. No path may lie within another one that
 // was ever set. It does not wait for the disk: losing it loses notes, no mail. An
@@ -87,12 +68,12 @@ func (q *Store) SetNotes(id mail.ID, values map[string]any) error {
 	for path, v := range values {
 		b, err := json.Marshal(v)
 		if err != nil {
-			return fmt.Errorf("%w: %s: note %s: %w", ErrNotes, id, path, err)
+			return fmt.Errorf("%w: %s: note %s: %w", store.ErrNotes, id, path, err)
 		}
 		c.notes[path] = b
 	}
 	if n := (*noted)(nil).with(c.notes).bytes; n > maxSet {
-		return fmt.Errorf("%w: %s: %d bytes at once, more than %d", ErrNotes, id, n, maxSet)
+		return fmt.Errorf("%w: %s: %d bytes at once, more than %d", store.ErrNotes, id, n, maxSet)
 	}
 	k, e, err := q.claim(id, nil)
 	if err != nil {
@@ -100,7 +81,7 @@ func (q *Store) SetNotes(id mail.ID, values map[string]any) error {
 	}
 	defer q.mu.Unlock()
 	if err := q.index.amend(k, c.notes); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrNotes, id, err)
+		return fmt.Errorf("%w: %s: %w", store.ErrNotes, id, err)
 	}
 	e.flags |= stale
 	return q.journal.Enqueue(kindNotes, encodeChange(kindNotes, c))

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 )
 
 func notesOf(t testing.TB, q *Store, id mail.ID) string {
@@ -68,7 +69,7 @@ func TestNotes(t *testing.T) {
 					if len(q.index.notes) > 0 || q.index.noteBytes != 0 {
 						t.Error("memory holds what is gone")
 					}
-					if err := q.SetNotes(env.ID, map[string]any{"x": 1}); !errors.Is(err, ErrUnknown) {
+					if err := q.SetNotes(env.ID, map[string]any{"x": 1}); !errors.Is(err, store.ErrUnknown) {
 						t.Error(err)
 					}
 				})
@@ -141,7 +142,7 @@ func TestNotesAreBounded(t *testing.T) {
 	put(t, q, env, text(100))
 	before := notesOf(t, q, env.ID)
 	for name, v := range map[string]any{"no JSON": func() {}, "too much": strings.Repeat("x", maxSet)} {
-		if err := q.SetNotes(env.ID, map[string]any{"a": 1, "v": v}); !errors.Is(err, ErrNotes) {
+		if err := q.SetNotes(env.ID, map[string]any{"a": 1, "v": v}); !errors.Is(err, store.ErrNotes) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -152,7 +153,7 @@ func TestNotesAreBounded(t *testing.T) {
 	refused := 0
 	for i := range 40 {
 		err := q.SetNotes(env.ID, map[string]any{fmt.Sprint(i): strings.Repeat("x", maxSet-100)})
-		if errors.Is(err, ErrNotes) {
+		if errors.Is(err, store.ErrNotes) {
 			refused++
 		} else if err != nil {
 			t.Fatal(err)
@@ -171,7 +172,7 @@ func TestNotesAreBounded(t *testing.T) {
 		t.Errorf("%d bytes", got)
 	}
 	q.index.noteBytes = maxNoted - 50
-	if err := q.SetNotes(env.ID, map[string]any{"v": strings.Repeat("x", 100)}); !errors.Is(err, ErrNotes) {
+	if err := q.SetNotes(env.ID, map[string]any{"v": strings.Repeat("x", 100)}); !errors.Is(err, store.ErrNotes) {
 		t.Error(err)
 	}
 	q.index.noteBytes = 0
@@ -179,7 +180,7 @@ func TestNotesAreBounded(t *testing.T) {
 	look, err := OpenReadOnly(q.o)
 	must(t, err)
 	defer look.Close()
-	if err := look.SetNotes(env.ID, nil); !errors.Is(err, ErrReadOnly) {
+	if err := look.SetNotes(env.ID, nil); !errors.Is(err, store.ErrReadOnly) {
 		t.Error(err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 )
@@ -266,8 +267,8 @@ func TestPoison(t *testing.T) {
 	began := time.Now()
 	q = open(t, o)
 	t.Logf("%d damaged files, %d healthy messages: opened in %v", len(victims), len(healthy), time.Since(began).Round(time.Millisecond))
-	q.Recovered(func(mail.Pending) bool { return true }) // state files are read when they are needed
-	for i, id := range victims {                         // and contents when they are sent
+	q.Adopt(func(mail.Pending) bool { return true }) // state files are read when they are needed
+	for i, id := range victims {                     // and contents when they are sent
 		_, c, err := q.Load(id)
 		if err != nil {
 			continue
@@ -299,7 +300,7 @@ func TestPoison(t *testing.T) {
 	}
 	for i, id := range victims {
 		p := spoolPoisons[i%len(spoolPoisons)]
-		if _, _, err := q.Load(id); err == nil || p.fate == quarantined && !errors.Is(err, ErrUnknown) {
+		if _, _, err := q.Load(id); err == nil || p.fate == quarantined && !errors.Is(err, store.ErrUnknown) {
 			t.Errorf("%s: it is served: %v", p.name, err)
 		}
 		met(t, p.name, p.fate, id, files.Path(id), reasons[id], said)

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 )
@@ -26,7 +27,7 @@ const frames = 40
 
 func (q *Store) put(env *mail.Envelope, c mail.Content) error {
 	if q.look {
-		return ErrReadOnly
+		return store.ErrReadOnly
 	}
 	if !env.ID.Valid() || len(env.Recipients) == 0 {
 		return fmt.Errorf("queue: message %q with %d recipients", env.ID, len(env.Recipients))

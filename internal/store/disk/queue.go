@@ -58,7 +58,7 @@
 // exists. Open lists the spool's names and replays the journal; it reads no state
 // file, so that a start takes seconds with a million messages. A state file is
 // read when its message is needed: Settle, Defer, SetNotes, Load and Remove read it and
-// keep the states in memory until the next spill; Find, Walk and Recovered look
+// keep the states in memory until the next spill; Find, Walk and Adopt look
 // and forget. What the journal said at the start about a message that only has
 // files is noted and wins over its state file. While the journal has a message's
 // own record, its files, if there are any, count for nothing.
@@ -67,7 +67,7 @@
 // is room: see recent. What SetNotes changed stays until a file has it, up to 64
 // MiB in all.
 //
-// So damage of a state file is found when it is read, not by Open; Recovered,
+// So damage of a state file is found when it is read, not by Open; Adopt,
 // with which the work begins, reads all. Until then Stat does not know the
 // recipients and bytes of what was not read. Damage of a content is found by its
 // checksum when it is read to its end: the reader fails instead of passing the
@@ -100,15 +100,10 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 	"tarishi/internal/vfs"
-)
-
-// Errors of the queue.
-var (
-	ErrUnknown  = errors.New("queue: no such message") // it is not in the queue (any more)
-	ErrReadOnly = errors.New("queue: opened to read only")
 )
 
 // Options is what a Store works with. Only Dir is needed.
@@ -170,7 +165,7 @@ type Store struct {
 	index  index
 	shares map[uint32]share // what is needed of each segment
 	trash  []mail.ID        // finished messages that have files
-	found  []key            // what Recovered has not passed on yet
+	found  []key            // what Adopt has not passed on yet
 }
 
 // share is what the journal must keep of a segment.
@@ -295,6 +290,13 @@ func (q *Store) probe() error {
 	}
 }
 
+// Watch implements store.Store. Nobody else adds messages or takes them away, so
+// the Deliverer is never called.
+func (q *Store) Watch(store.Deliverer) {}
+
+// Permit implements store.Store: who holds the lock owns every message.
+func (q *Store) Permit(mail.ID) error { return nil }
+
 // Close makes durable what was settled and deferred, and gives the lock up.
 // Readers that are open stay valid.
 func (q *Store) Close() error {
@@ -314,19 +316,11 @@ func (q *Store) Close() error {
 	return errors.Join(err, q.lock.Close())
 }
 
-// Stat is how much is in the queue. Messages in the spool whose state nobody
-// has read since Open count as messages, and not yet in the other two.
-type Stat struct {
-	Messages   int
-	Recipients int   // not settled
-	Bytes      int64 // of content
-}
-
 // Stat returns how much is in the queue.
-func (q *Store) Stat() Stat {
+func (q *Store) Stat() store.Stat {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Stat{Messages: len(q.index.entries), Recipients: q.index.recipients, Bytes: q.index.bytes}
+	return store.Stat{Messages: len(q.index.entries), Recipients: q.index.recipients, Bytes: q.index.bytes}
 }
 
 // filesOf returns the lock of a message's files.

@@ -18,6 +18,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 )
@@ -137,7 +138,7 @@ func TestLifeOfAMessage(t *testing.T) {
 					if fmt.Sprint(p) != fmt.Sprint(want) {
 						t.Fatalf("pending\n%+v\nwant\n%+v", p, want)
 					}
-					if s := q.Stat(); s != (Stat{1, 2, int64(size)}) {
+					if s := q.Stat(); s != (store.Stat{Messages: 1, Recipients: 2, Bytes: int64(size)}) {
 						t.Fatalf("%+v", s)
 					}
 				}
@@ -161,17 +162,17 @@ func TestLifeOfAMessage(t *testing.T) {
 					t.Fatal("an open reader lost its content", err)
 				}
 				must(t, r.Close())
-				if err := q.Settle(env.ID, []int{2}); !errors.Is(err, ErrUnknown) {
+				if err := q.Settle(env.ID, []int{2}); !errors.Is(err, store.ErrUnknown) {
 					t.Fatal(err)
 				}
-				if _, _, err := q.Load(env.ID); !errors.Is(err, ErrUnknown) {
+				if _, _, err := q.Load(env.ID); !errors.Is(err, store.ErrUnknown) {
 					t.Fatal(err)
 				}
-				if _, err := c.Open(); !errors.Is(err, ErrUnknown) {
+				if _, err := c.Open(); !errors.Is(err, store.ErrUnknown) {
 					t.Fatal(err)
 				}
 				q = reopen(t, q)
-				if len(pendings(q)) != 0 || q.Stat() != (Stat{}) {
+				if len(pendings(q)) != 0 || q.Stat() != (store.Stat{}) {
 					t.Fatal("message came back")
 				}
 				if left := files2(t, q.o.Dir, "msg"); len(left) > 0 {
@@ -275,7 +276,7 @@ func TestPutErrors(t *testing.T) {
 			t.Errorf("content of 10 bytes that says %d was taken", n)
 		}
 	}
-	if s := q.Stat(); s != (Stat{1, 1, 10}) {
+	if s := q.Stat(); s != (store.Stat{Messages: 1, Recipients: 1, Bytes: 10}) {
 		t.Errorf("%+v", s)
 	}
 	must(t, q.Close())
@@ -310,7 +311,7 @@ func TestOddIDs(t *testing.T) {
 		}
 		must(t, q.Settle(id, []int{0}))
 	}
-	if s := q.Stat(); s != (Stat{}) || len(q.index.odd)+len(q.index.oddKeys) != 0 {
+	if s := q.Stat(); s != (store.Stat{}) || len(q.index.odd)+len(q.index.oddKeys) != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -328,7 +329,7 @@ func TestSpiltMemoryIsUsedAgain(t *testing.T) {
 	must(t, err)
 	_, err = first.Write(content) // behind what was spilt
 	must(t, err)
-	for b, want := range map[*Body][]byte{first: append(content[:len(content):len(content)], content...), second: other} {
+	for b, want := range map[store.Body][]byte{first: append(content[:len(content):len(content)], content...), second: other} {
 		c, err := b.Content()
 		must(t, err)
 		if !bytes.Equal(read(t, c), want) {

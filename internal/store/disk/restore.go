@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 	"tarishi/internal/vfs"
@@ -39,7 +40,7 @@ var errNothing = errors.New("nothing in it can be read as a message")
 // OpenReadOnly.
 func (q *Store) Restore(ctx context.Context, dryRun bool) ([]Restoration, error) {
 	if q.look && !dryRun {
-		return nil, ErrReadOnly
+		return nil, store.ErrReadOnly
 	}
 	r := &restorer{q: q, dryRun: dryRun, settled: settlements{}, changes: map[mail.ID][]kindOfChange{}, ranges: map[uint32][]span{}, taken: map[mail.ID]bool{}}
 	names, err := q.spool.Quarantined()

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 )
@@ -573,7 +574,7 @@ func (q *Store) write(b *spool.Batch, id mail.ID) (journal.Location, *noted, boo
 	defer mu.Unlock()
 	at, ok := q.outdated(id)
 	if ok && at.is(partial) {
-		if _, _, err := q.wakeLocked(id, true); err != nil && !errors.Is(err, ErrUnknown) {
+		if _, _, err := q.wakeLocked(id, true); err != nil && !errors.Is(err, store.ErrUnknown) {
 			return journal.Location{}, nil, false, err
 		}
 		at, ok = q.outdated(id)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 )
 
 // Settle notes that nothing is left to do for recipients, given by their
@@ -77,7 +78,7 @@ func (q *Store) remove(id mail.ID) error {
 // Sync returns when everything recorded so far is on stable storage.
 func (q *Store) Sync() error {
 	if q.look {
-		return ErrReadOnly
+		return store.ErrReadOnly
 	}
 	return q.journal.Sync()
 }
@@ -86,7 +87,7 @@ func (q *Store) Sync() error {
 // checks indices of recipients.
 func (q *Store) claim(id mail.ID, recipients []int) (key, *entry, error) {
 	if q.look {
-		return key{}, nil, ErrReadOnly
+		return key{}, nil, store.ErrReadOnly
 	}
 	q.mu.Lock()
 	k, e := q.index.find(id)
@@ -100,7 +101,7 @@ func (q *Store) claim(id mail.ID, recipients []int) (key, *entry, error) {
 	}
 	err := error(nil)
 	if e == nil || e.is(arriving) {
-		err = fmt.Errorf("%w: %s", ErrUnknown, id)
+		err = fmt.Errorf("%w: %s", store.ErrUnknown, id)
 	} else {
 		for _, i := range recipients {
 			if i < 0 || i >= e.recipients() {

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
 )
@@ -201,7 +202,7 @@ func TestOneBitOfARecord(t *testing.T) {
 		_, err = f.WriteAt([]byte{whole[off] ^ 1<<(i%8)}, off)
 		must(t, err)
 		must(t, f.Close())
-		if got, _, err := q.Load(env.ID); !errors.Is(err, ErrUnknown) {
+		if got, _, err := q.Load(env.ID); !errors.Is(err, store.ErrUnknown) {
 			t.Fatalf("bit %d: %+v, %v", i, got, err)
 		}
 		if q.Stat().Messages != 0 {

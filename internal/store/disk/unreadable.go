@@ -3,49 +3,18 @@ package disk
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/user"
 	"slices"
 	"strconv"
-	"strings"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store"
 	"tarishi/internal/store/spool"
 )
-
-// Unreadable is what is there and cannot be read at the moment, for want of
-// permission for instance. Nothing of it is lost, and nothing of it is delivered.
-type Unreadable struct {
-	Messages int    // of the queue; they come back as soon as they can be read
-	Segments int    // of the journal,
-	Folders  int    // and of the spool, which only another start reads
-	Reason   string // of one of them
-}
-
-// Err returns nil if everything can be read, and else what cannot.
-func (u Unreadable) Err() error {
-	var parts []string
-	for _, p := range []struct {
-		n            int
-		one, several string
-	}{
-		{u.Messages, "message", "messages"},
-		{u.Segments, "segment of the journal", "segments of the journal"},
-		{u.Folders, "folder of messages", "folders of messages"},
-	} {
-		if p.n > 0 {
-			parts = append(parts, strconv.Itoa(p.n)+" "+map[bool]string{true: p.one, false: p.several}[p.n == 1])
-		}
-	}
-	if len(parts) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%s in the queue cannot be read: %s", strings.Join(parts, ", "), u.Reason)
-}
 
 // unreadables remembers what could not be read when it was last tried.
 type unreadables struct {
@@ -121,12 +90,12 @@ func currentUser() string {
 }
 
 // Unreadable returns what could not be read when it was last tried. Before
-// Recovered has passed all messages some may not have been tried yet.
-func (q *Store) Unreadable() Unreadable {
+// Adopt has passed all messages some may not have been tried yet.
+func (q *Store) Unreadable() store.Unreadable {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	u := &q.index.unreadable
-	return Unreadable{Messages: u.messages(), Segments: u.segments, Folders: u.folders, Reason: cmp.Or(u.reason, spool.ErrVersion.Error())}
+	return store.Unreadable{Messages: u.messages(), Segments: u.segments, Folders: u.folders, Reason: cmp.Or(u.reason, spool.ErrVersion.Error())}
 }
 
 // WalkUnreadable calls fn with every message that could not be read when it was

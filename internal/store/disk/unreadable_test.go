@@ -71,7 +71,7 @@ func TestUnreadable(t *testing.T) {
 	disk.set(".json")
 	q = reopen(t, q)
 	for range 3 {
-		if left := q.Recovered(func(mail.Pending) bool { return true }); left != n {
+		if left := q.Adopt(func(mail.Pending) bool { return true }); left != n {
 			t.Errorf("%d are left", left)
 		}
 		if got := pendings(q); len(got) != 0 {
@@ -93,7 +93,7 @@ func TestUnreadable(t *testing.T) {
 	}
 
 	disk.set("")
-	if left := q.Recovered(func(mail.Pending) bool { return true }); left != 0 {
+	if left := q.Adopt(func(mail.Pending) bool { return true }); left != 0 {
 		t.Errorf("%d are left", left)
 	}
 	if u := q.Unreadable(); u.Messages != 0 || u.Err() != nil {

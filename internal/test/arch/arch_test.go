@@ -59,6 +59,7 @@ var packages = map[string]entry{
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
 
+	"internal/store":         {nouns, []string{"internal/mail"}},
 	"internal/store/journal": {mechanisms, nil},
 	"internal/store/spool":   {mechanisms, nil},
 	"internal/schedule":      {mechanisms, nil},
@@ -94,6 +95,7 @@ var packages = map[string]entry{
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
+	"internal/store/mem":            {tests, nil}, // the twin in memory
 	"internal/test/smtptest":        {tests, nil},
 	"internal/test/dnstest":         {tests, nil},
 	"internal/test/load":            {tests, nil},
@@ -291,6 +293,8 @@ func TestForbidden(t *testing.T) {
 		{"internal/store/disk", module + "internal/store/journal", true},
 		{"internal/outbound", module + "internal/store/journal", false},
 		{"internal/outbound", module + "internal/store/disk", false},
+		{"internal/outbound", module + "internal/store", true},
+		{"internal/server", module + "internal/store/mem", false},
 		{"internal/session", module + "internal/hook", true},
 		{"internal/session", "github.com/emersion/go-smtp", true},
 		{"internal/smtpclient", "github.com/emersion/go-smtp", false},

@@ -208,7 +208,7 @@ func (p *plant) start(fs vfs.FS, how fullness) {
 	}
 	p.out = outbound.New(outbound.Options{
 		Me: "me.test", Intervals: []time.Duration{time.Minute, time.Minute, time.Hour, time.Hour, time.Hour}, MaxLifetime: 5 * 24 * time.Hour,
-		LocalMXOK: true, Config: p.config, Queue: p.queue, Unknown: disk.ErrUnknown, Resolver: names, Pool: p.world,
+		LocalMXOK: true, Config: p.config, Queue: p.queue, Resolver: names, Pool: p.world,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -272,7 +272,7 @@ func newRelay(t *testing.T, w *world, dir string) *relay {
 			TempFailIntervals: []time.Duration{500 * time.Millisecond, time.Second}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
 			Destinations: w.sections, NextMXOnDeferral: true,
 		},
-		Queue: q, Unknown: disk.ErrUnknown, Resolver: resolver, Pool: impatient{p, w.silent, &w.healed, &r.served}, Mail: maillog.New(log), Log: log,
+		Queue: q, Resolver: resolver, Pool: impatient{p, w.silent, &w.healed, &r.served}, Mail: maillog.New(log), Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	under, sink := context.WithCancel(context.Background()) // what outbound works with goes after it
