@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"maps"
@@ -118,7 +119,9 @@ func TestReadOnly(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	r.maintain(t.Context())
+	ended, end := context.WithCancel(t.Context())
+	end()
+	must(t, r.Run(ended))
 	must(t, r.Close())
 	if after := snapshot(t, dir); !maps.Equal(before, after) {
 		t.Error("the folder changed")

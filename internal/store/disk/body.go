@@ -2,7 +2,6 @@ package disk
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"math/bits"
 	"sync"
@@ -50,7 +49,7 @@ func (b *Body) Write(p []byte) (int, error) {
 	if b.err == nil && b.file != nil && b.size >= b.look {
 		// The client need not have said how long it is.
 		b.look = b.size + lookAgain
-		b.err = b.q.tight()
+		b.err = b.q.floor.Tight()
 	}
 	if b.err == nil && b.file != nil {
 		var n int
@@ -93,7 +92,7 @@ func (b *Body) Held() int64 { return b.held }
 // the rest goes there too. Its errors are as Write's.
 func (b *Body) Spill() error {
 	if b.err == nil && b.file == nil && !b.sealed {
-		if b.err = b.q.tight(); b.err == nil {
+		if b.err = b.q.floor.Tight(); b.err == nil {
 			b.err = b.spill()
 		}
 		if b.err != nil {
@@ -226,59 +225,5 @@ func (c *bodyFile) Open() (io.ReadCloser, error) {
 		return nil, errors.New("queue: content was discarded")
 	}
 	c.refs++
-	return newReader(c.f, 0, c.size, c.release), nil
+	return spool.NewReader(c.f, 0, c.size, c.release), nil
 }
-
-// reader reads a part of a file. It can seek and, for what reads without a
-// buffer of its own, implements nothing else.
-type reader struct {
-	io.SectionReader
-	close func()
-}
-
-func newReader(r io.ReaderAt, off, n int64, done func()) *reader {
-	return &reader{*io.NewSectionReader(r, off, n), sync.OnceFunc(done)}
-}
-
-// Close implements io.Closer. It may be called again.
-func (r *reader) Close() error {
-	r.close()
-	return nil
-}
-
-// checked reads a content to its end and compares it with its checksum. The
-// last bytes are not passed on if that does not match, so that no reader takes a
-// damaged content for whole, however it finds the end.
-type checked struct {
-	r      *reader // not embedded: whoever seeks would go round the checksum
-	left   int64
-	summer spool.Summer
-	want   spool.Sum
-	spoilt func(cause error) error // told once; it returns the error of Read
-	err    error
-}
-
-// Read implements io.Reader.
-func (c *checked) Read(p []byte) (int, error) {
-	if c.err != nil {
-		return 0, c.err
-	}
-	if c.left == 0 {
-		return 0, io.EOF
-	}
-	n, err := c.r.Read(p)
-	c.left -= int64(n)
-	_, _ = c.summer.Write(p[:n])
-	switch {
-	case c.left > 0 && errors.Is(err, io.EOF):
-		c.err = c.spoilt(fmt.Errorf("%w: %d bytes of the content are missing", errDamaged, c.left))
-	case c.left == 0 && c.summer.Sum() != c.want:
-		c.err = c.spoilt(fmt.Errorf("%w: the content's checksum does not match", errDamaged))
-	default:
-		return n, err
-	}
-	return 0, c.err
-}
-
-// Close implements io.Closer. It may be called again.
-func (c *checked) Close() error { return c.r.Close() }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store/disk/spill"
 	"tarishi/internal/vfs/crashfs"
 )
 
@@ -81,8 +82,8 @@ func scenario(fs *crashfs.FS, a *account, few int) *Store {
 	if err != nil {
 		return nil
 	}
-	q.few = few
-	q.limits = limits{rest: 1, busy: 1, most: 3, long: 2, limit: 4} // so that Put has to make room
+	q.spiller.Tune(func(o *spill.Options) { o.Few = few })
+	q.spiller.Tune(func(o *spill.Options) { o.Limits = spill.Limits{Rest: 1, Busy: 1, Most: 3, Long: 2, Limit: 4} }) // so that Put has to make room
 	var ids []mail.ID
 	for i := range 14 {
 		env := envelope(mail.ID(fmt.Sprintf("F47AC10B-58CC-4372-A567-0E02B2C3D479.%d", i+1)), 1+i%3)
@@ -139,9 +140,9 @@ func scenario(fs *crashfs.FS, a *account, few int) *Store {
 		if i%4 == 3 {
 			if i%8 == 7 {
 				_ = q.journal.Roll()
-				clock.Add(int64(oldSegment / time.Second))
+				clock.Add(int64(spill.OldSegment / time.Second))
 			}
-			q.maintain(noEnd{})
+			q.spiller.Work(noEnd{})
 		}
 	}
 	return q
@@ -227,7 +228,7 @@ func newAccount() *account {
 // TestCrash stops the scenario at every operation of the file system, with
 // files that are synced one by one and together.
 func TestCrash(t *testing.T) {
-	for _, few := range []int{0, fewFiles} {
+	for _, few := range []int{0, spill.FewFiles} {
 		t.Run(fmt.Sprintf("few %d", few), func(t *testing.T) {
 			t.Parallel()
 			crashAnywhere(t, few)
@@ -275,7 +276,7 @@ func crashAnywhere(t *testing.T, few int) {
 // follow. What is promised then holds, when the power goes away and when it stays.
 func TestFail(t *testing.T) {
 	for _, times := range []int{1, 2, 9} {
-		for _, few := range []int{0, fewFiles} {
+		for _, few := range []int{0, spill.FewFiles} {
 			t.Run(fmt.Sprintf("%d times, few %d", times, few), func(t *testing.T) {
 				t.Parallel()
 				failAnywhere(t, times, few)
@@ -321,7 +322,7 @@ func finishAll(t *testing.T, q *Store, fs *crashfs.FS) {
 	}
 	for range 12 { // more than the pauses after a failure and the segments there are
 		_ = q.journal.Roll() // the last failures may only come now
-		q.maintain(noEnd{})
+		q.spiller.Work(noEnd{})
 	}
 	must(t, q.Close())
 	o := crashOptions

@@ -17,6 +17,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/store"
+	"tarishi/internal/store/disk/record"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 	"tarishi/internal/vfs"
@@ -106,9 +107,10 @@ func TestDamagedWhileOpen(t *testing.T) {
 			if place.spilled {
 				retireAll(t, q)
 			} else if place.size < 5000 {
-				_, e := q.index.find(env.ID)
+				e, err := q.catalog.Where(env.ID)
+				must(t, err)
 				file = filepath.Join(q.journalDir(), "00000001.log")
-				off = int64(e.loc.Offset+e.loc.Length) - 2
+				off = int64(e.Loc.Offset+e.Loc.Length) - 2
 			}
 			_, c, err := q.Load(env.ID)
 			must(t, err)
@@ -193,10 +195,10 @@ func TestUnaccepted(t *testing.T) {
 		q, disk, env := begin(t)
 		sum, err := q.place(env.ID, content)
 		must(t, err)
-		head, err := encodeMessage(env, size, true)
+		head, err := record.EncodeMessage(env, size, true)
 		must(t, err)
-		seal(head, sum)
-		_, err = q.journal.Append(kindMessage, head)
+		record.Seal(head, sum)
+		_, err = q.journal.Append(record.KindMessage, head)
 		must(t, err)
 		q.o.FS = disk.Restart(crashfs.Nothing, nil)
 		r, err := OpenReadOnly(q.o)
@@ -274,12 +276,12 @@ func TestRecordDamagedWhileOpen(t *testing.T) {
 			env, other := envelope(newID(), 2), envelope(newID(), 2)
 			put(t, q, env, text(place.size))
 			put(t, q, other, text(place.size))
-			at, err := q.where(env.ID)
+			at, err := q.catalog.Where(env.ID)
 			must(t, err)
-			flip(t, filepath.Join(q.journalDir(), "00000001.log"), int64(at.loc.Offset)+place.off)
+			flip(t, filepath.Join(q.journalDir(), "00000001.log"), int64(at.Loc.Offset)+place.off)
 			retireAll(t, q)
 			same(t, q, other, text(place.size))
-			if s := q.journal.Segments(); len(s) > 0 && s[0].Number == at.loc.Segment {
+			if s := q.journal.Segments(); len(s) > 0 && s[0].Number == at.Loc.Segment {
 				t.Error("the segment stays")
 			}
 			q = reopen(t, q)
@@ -376,8 +378,9 @@ func TestZeroedBlock(t *testing.T) {
 	for i := range n {
 		env := envelope(newID(), 1)
 		put(t, q, env, text(300+80*i))
-		_, e := q.index.find(env.ID)
-		all, at = append(all, env), append(at, e.loc)
+		e, err := q.catalog.Where(env.ID)
+		must(t, err)
+		all, at = append(all, env), append(at, e.Loc)
 	}
 	must(t, q.Close())
 	name := filepath.Join(dir, "journal", "00000001.log")

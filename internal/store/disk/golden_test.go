@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store/disk/record"
+	"tarishi/internal/store/disk/spill"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
@@ -146,8 +148,8 @@ func (f *recorded) Sync() error {
 }
 
 var kinds = map[journal.Kind]string{
-	1: "Commit", 2: "Seal", kindMessage: "Message", kindSettled: "Settled", kindDeferred: "Deferred", kindDone: "Done",
-	kindHeld: "Held", kindReleased: "Released", kindNotes: "Notes",
+	1: "Commit", 2: "Seal", record.KindMessage: "Message", record.KindSettled: "Settled", record.KindDeferred: "Deferred", record.KindDone: "Done",
+	record.KindHeld: "Held", record.KindReleased: "Released", record.KindNotes: "Notes",
 }
 
 // frames says what is written at off of a segment.
@@ -200,8 +202,8 @@ func TestOrderOfSyncs(t *testing.T) {
 		r.say("the segment is full, and old")
 		must(t, q.journal.Roll())
 		r.say("work in the background")
-		now = now.Add(2 * oldSegment)
-		q.maintain(t.Context())
+		now = now.Add(2 * spill.OldSegment)
+		q.spiller.Work(t.Context())
 	}
 	for name, run := range map[string]func(t *testing.T, q *Store, r *recorder){
 		"accept-small": func(t *testing.T, q *Store, r *recorder) {
@@ -231,7 +233,7 @@ func TestOrderOfSyncs(t *testing.T) {
 		},
 		"spill-many": func(t *testing.T, q *Store, r *recorder) {
 			accept(t, q, r, one, 1000)
-			q.few = 0 // as for many messages
+			q.spiller.Tune(func(o *spill.Options) { o.Few = 0 }) // as for many messages
 			retire(t, q, r)
 		},
 		"dsn": func(t *testing.T, q *Store, r *recorder) {
@@ -242,7 +244,7 @@ func TestOrderOfSyncs(t *testing.T) {
 			must(t, q.Settle(one, []int{0, 1}))
 			r.await(t, "Done ONE")
 			r.say("work in the background")
-			q.maintain(t.Context())
+			q.spiller.Work(t.Context())
 		},
 		"remove-small": func(t *testing.T, q *Store, r *recorder) {
 			accept(t, q, r, one, 1000)
@@ -267,7 +269,7 @@ func TestOrderOfSyncs(t *testing.T) {
 			must(t, q.Settle(one, []int{0, 1}))
 			r.await(t, "Done ONE")
 			r.say("work in the background")
-			q.maintain(t.Context())
+			q.spiller.Work(t.Context())
 		},
 		"hold": func(t *testing.T, q *Store, r *recorder) {
 			accept(t, q, r, one, 1000)

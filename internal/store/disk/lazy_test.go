@@ -150,14 +150,7 @@ func TestSleep(t *testing.T) {
 		must(t, q.Settle(env.ID, []int{0}))
 		ids = append(ids, env.ID)
 	}
-	asleep := func() (n int) {
-		for _, e := range q.index.entries {
-			if e == q.index.unread || e == q.index.dormant[e.left] {
-				n++
-			}
-		}
-		return n
-	}
+	asleep := func() int { return q.catalog.Usage().Shared }
 	for range 2 {
 		retireAll(t, q)
 		pendings(q)
@@ -268,11 +261,9 @@ func TestWakeFromAllSides(t *testing.T) {
 				return
 			default:
 				must(t, q.journal.Roll())
-				q.maintaining.Lock()
 				if s := q.journal.Segments(); len(s) > 0 && s[0].Done {
-					must(t, q.retire(t.Context(), s[0].Number))
+					retire(t, q, s[0].Number)
 				}
-				q.maintaining.Unlock()
 			}
 		}
 	})

@@ -15,6 +15,8 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 	"tarishi/internal/store"
+	"tarishi/internal/store/disk/record"
+	"tarishi/internal/store/spool"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
 )
@@ -37,7 +39,7 @@ func TestHealthFollowsTheSpace(t *testing.T) {
 	now := time.Now()
 	q := open(t, Options{Dir: "/q", FS: fs, SegmentSize: 64 << 10, Now: func() time.Time { return now }})
 	fs.files.Store(10)
-	fs.free.Store(spaceFloor - 1)
+	fs.free.Store(256<<20 - 1)
 	var r *reply.Reply
 	for range 10 {
 		if err := q.Healthy(); !errors.As(err, &r) || r.Code != 452 || r.Enhanced.String() != "4.3.1" {
@@ -47,7 +49,7 @@ func TestHealthFollowsTheSpace(t *testing.T) {
 	if n := fs.calls.Load(); n != 1 {
 		t.Errorf("%d looks at the file system in one second", n)
 	}
-	fs.free.Store(spaceFloor + 1000)
+	fs.free.Store(256<<20 + 1000)
 	now = now.Add(time.Second)
 	must(t, q.Healthy())
 	must(t, q.Room(1000))
@@ -138,7 +140,7 @@ func TestHealthFollowsTheJournal(t *testing.T) {
 		if err := q.Put(env, mail.Memory{text(10)}); !errors.As(err, &r) || r.Code != want {
 			t.Fatal(err)
 		}
-		q.maintain(t.Context())
+		q.spiller.Work(t.Context())
 		must(t, q.Healthy())
 		must(t, q.Put(env, mail.Memory{text(10)})) // the ID is free again
 	}
@@ -152,21 +154,22 @@ func TestHealthFollowsTheJournal(t *testing.T) {
 func TestArriving(t *testing.T) {
 	q := open(t, Options{Dir: "/q", FS: crashfs.New(), SegmentSize: 64 << 10})
 	env := envelope(newID(), 1)
-	put(t, q, env, text(10))
-	_, e := q.index.find(env.ID)
-	loc := e.loc
-	e.loc.Segment, e.flags = 0, arriving
-	q.shares = map[uint32]share{}
+	head, err := record.EncodeMessage(env, 10, false)
+	must(t, err)
+	record.Seal(head, spool.SumOf(text(10)))
+	arrival, err := q.catalog.Arrive(env, 10, false)
+	must(t, err)
+	loc, err := q.journal.Append(record.KindMessage, head, text(10))
+	must(t, err)
 	must(t, q.journal.Roll())
-	q.maintain(t.Context())
+	q.spiller.Work(t.Context())
 	if len(q.journal.Segments()) != 1 {
 		t.Fatal("the segment is gone")
 	}
 	if _, err := q.Path(env.ID); !errors.Is(err, store.ErrUnknown) {
 		t.Fatal(err)
 	}
-	e.loc, e.flags = loc, 0
-	q.need(loc)
+	arrival.Accept(env, loc, spool.SumOf(text(10)), len(head))
 	same(t, q, env, text(10))
 }
 
@@ -202,28 +205,6 @@ func TestLargeBodyStaysOutOfMemory(t *testing.T) {
 	if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
 		t.Errorf("%d bytes allocated for a body of %d", used, size)
 	}
-}
-
-// TestMemoryOfAWaitingMessage keeps the index lean.
-func TestMemoryOfAWaitingMessage(t *testing.T) {
-	const n = 50_000
-	x := newIndex()
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	for range n {
-		e := newEntry(1, 4096)
-		e.one = state{last: x.texts.intern("451 4.7.1 Greylisted, please try again later"), next: 1, attempts: 1}
-		x.add(newID(), e)
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	if per := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; per > 200 {
-		t.Errorf("%d bytes for each message", per)
-	} else {
-		t.Logf("%d bytes for each message", per)
-	}
-	runtime.KeepAlive(&x)
 }
 
 // quota is a file system that has room for so many segments at a time.
@@ -284,7 +265,7 @@ func TestFullOfOurOwn(t *testing.T) {
 	}
 	for range 3 {
 		hours.Add(1)
-		q.maintain(t.Context())
+		q.spiller.Work(t.Context())
 	}
 	must(t, q.Healthy())
 	put(t, q, envelope(newID(), 1), text(100))

@@ -64,17 +64,10 @@ func BenchmarkMillion(b *testing.B) {
 func fresh(b *testing.B, dir string, n int) {
 	rss := residentBytes(b)
 	q := open(b, Options{Dir: dir, NoSync: true})
-	q.limits = unlimited // so that all are in the journal at once
+	q.spiller.Tune(unlimited) // so that all are in the journal at once
 	fill(b, q, n, false)
 	b.ReportMetric(float64(residentBytes(b)-rss)/float64(n), "B/msg-RSS-fresh")
-	inJournal := 0
-	q.mu.Lock()
-	for _, e := range q.index.entries {
-		if !e.spooled() {
-			inJournal++
-		}
-	}
-	q.mu.Unlock()
+	inJournal := inJournal(q)
 	must(b, q.Close())
 	b.Logf("%d of %d messages are in the journal", inJournal, n)
 }
@@ -102,7 +95,7 @@ func fill(b *testing.B, q *Store, n int, work bool) {
 	go func() { wg.Wait(); close(done) }()
 	for running := true; running; {
 		if work {
-			q.maintain(b.Context())
+			q.spiller.Work(b.Context())
 		}
 		select {
 		case <-done:
@@ -254,16 +247,7 @@ func BenchmarkPutBesideSpill(b *testing.B) {
 			waiting += 10_000
 			must(b, q.journal.Roll())
 		}
-		left := func() (n int) {
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			for _, e := range q.index.entries {
-				if !e.spooled() {
-					n++
-				}
-			}
-			return n
-		}
+		left := func() int { return inJournal(q) }
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -272,7 +256,7 @@ func BenchmarkPutBesideSpill(b *testing.B) {
 				case <-stop:
 					return
 				default:
-					q.maintain(b.Context())
+					q.spiller.Work(b.Context())
 				}
 			}
 		})
@@ -284,4 +268,12 @@ func BenchmarkPutBesideSpill(b *testing.B) {
 		close(stop)
 		wg.Wait()
 	}
+}
+
+// inJournal counts the messages that are not in files alone.
+func inJournal(q *Store) (n int) {
+	for _, s := range q.journal.Segments() {
+		n += q.catalog.Share(s.Number).Messages
+	}
+	return n
 }

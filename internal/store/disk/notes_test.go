@@ -8,6 +8,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/store"
+	"tarishi/internal/store/disk/index"
 )
 
 func notesOf(t testing.TB, q *Store, id mail.ID) string {
@@ -61,12 +62,12 @@ func TestNotes(t *testing.T) {
 					}
 					retireAll(t, q)
 					want("map[kept:k]")
-					if len(q.index.notes) > 0 || q.index.noteBytes != 0 {
+					if u := q.catalog.Usage(); u.Noted > 0 || u.NoteBytes != 0 {
 						t.Error("memory holds what is in files")
 					}
 					must(t, q.SetNotes(env.ID, map[string]any{"x": 1}))
 					must(t, q.Settle(env.ID, []int{1}))
-					if len(q.index.notes) > 0 || q.index.noteBytes != 0 {
+					if u := q.catalog.Usage(); u.Noted > 0 || u.NoteBytes != 0 {
 						t.Error("memory holds what is gone")
 					}
 					if err := q.SetNotes(env.ID, map[string]any{"x": 1}); !errors.Is(err, store.ErrUnknown) {
@@ -84,7 +85,7 @@ func TestNotesOfNewMail(t *testing.T) {
 	env := envelope(newID(), 1)
 	env.Notes = nil
 	put(t, q, env, text(100))
-	if len(q.index.recent.promises) != 1 {
+	if q.catalog.Usage().Recent != 1 {
 		t.Fatal("it is not kept")
 	}
 	must(t, q.SetNotes(env.ID, map[string]any{"n": 1}))
@@ -141,7 +142,7 @@ func TestNotesAreBounded(t *testing.T) {
 	env := envelope(newID(), 1)
 	put(t, q, env, text(100))
 	before := notesOf(t, q, env.ID)
-	for name, v := range map[string]any{"no JSON": func() {}, "too much": strings.Repeat("x", maxSet)} {
+	for name, v := range map[string]any{"no JSON": func() {}, "too much": strings.Repeat("x", (64 << 10))} {
 		if err := q.SetNotes(env.ID, map[string]any{"a": 1, "v": v}); !errors.Is(err, store.ErrNotes) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -152,7 +153,7 @@ func TestNotesAreBounded(t *testing.T) {
 	// However much is added, files stay readable and memory small.
 	refused := 0
 	for i := range 40 {
-		err := q.SetNotes(env.ID, map[string]any{fmt.Sprint(i): strings.Repeat("x", maxSet-100)})
+		err := q.SetNotes(env.ID, map[string]any{fmt.Sprint(i): strings.Repeat("x", (64<<10)-100)})
 		if errors.Is(err, store.ErrNotes) {
 			refused++
 		} else if err != nil {
@@ -168,14 +169,9 @@ func TestNotesAreBounded(t *testing.T) {
 	}
 	retireAll(t, q)
 	q = reopen(t, q)
-	if got := len(notesOf(t, q, env.ID)); got > maxNotes || got < maxNotes/2 {
+	if got := len(notesOf(t, q, env.ID)); got > index.MaxNotes || got < index.MaxNotes/2 {
 		t.Errorf("%d bytes", got)
 	}
-	q.index.noteBytes = maxNoted - 50
-	if err := q.SetNotes(env.ID, map[string]any{"v": strings.Repeat("x", 100)}); !errors.Is(err, store.ErrNotes) {
-		t.Error(err)
-	}
-	q.index.noteBytes = 0
 	must(t, q.Close())
 	look, err := OpenReadOnly(q.o)
 	must(t, err)

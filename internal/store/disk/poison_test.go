@@ -20,6 +20,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/store"
+	"tarishi/internal/store/disk/record"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 )
@@ -197,7 +198,7 @@ func TestPoison(t *testing.T) {
 	core, logs := observer.New(zapcore.WarnLevel)
 	o := Options{Dir: dir, SegmentSize: 1 << 20, LargeBody: 5000, NoSync: true, Log: zap.New(core)}
 	q := open(t, o)
-	q.limits = unlimited
+	q.spiller.Tune(unlimited)
 	healthy := map[mail.ID]int{} // its size
 	accept := func(size int) mail.ID {
 		env := envelope(newID(), 2)
@@ -223,8 +224,9 @@ func TestPoison(t *testing.T) {
 		var ids []mail.ID
 		for range 10 {
 			id := accept(300 + rnd.IntN(2000))
-			_, e := q.index.find(id)
-			ids, locs = append(ids, id), append(locs, e.loc)
+			e, err := q.catalog.Where(id)
+			must(t, err)
+			ids, locs = append(ids, id), append(locs, e.Loc)
 		}
 		must(t, q.journal.Roll())
 		segments, inSegment = append(segments, locs), append(inSegment, ids)
@@ -393,29 +395,29 @@ type odd struct {
 // an error, or of another version, would. They get a segment of their own.
 func oddRecords(t *testing.T, q *Store) odd {
 	t.Helper()
-	good, err := encodeMessage(envelope(newID(), 1), 3, false)
+	good, err := record.EncodeMessage(envelope(newID(), 1), 3, false)
 	must(t, err)
-	seal(good, spool.SumOf([]byte("abc")))
+	record.Seal(good, spool.SumOf([]byte("abc")))
 	good = append(good, "abc"...)
 	newer, short, count := bytes.Clone(good), good[:len(good)-1], bytes.Clone(good)
-	newer[0] = recordVersion + 1
+	newer[0] = record.Version + 1
 	count[4]++
-	done := encodeChange(kindDone, change{id: newID()})
+	done := record.EncodeChange(record.KindDone, record.Change{ID: newID()})
 	var at journal.Location
 	all := []struct {
 		kind    journal.Kind
 		payload []byte
 	}{
-		{kindMessage, nil},
-		{kindMessage, []byte("x")},
-		{kindMessage, newer},
-		{kindMessage, short},
-		{kindMessage, make([]byte, 100)},
-		{kindSettled, []byte("\xff\xff\xff\xff\xff")},
-		{kindDeferred, done},
-		{kindDone, append(done, 'x')},
-		{kindDone, append([]byte{recordVersion + 1}, done[1:]...)},
-		{kindDone + 40, []byte("a kind that nobody knows")},
+		{record.KindMessage, nil},
+		{record.KindMessage, []byte("x")},
+		{record.KindMessage, newer},
+		{record.KindMessage, short},
+		{record.KindMessage, make([]byte, 100)},
+		{record.KindSettled, []byte("\xff\xff\xff\xff\xff")},
+		{record.KindDeferred, done},
+		{record.KindDone, append(done, 'x')},
+		{record.KindDone, append([]byte{record.Version + 1}, done[1:]...)},
+		{record.KindDone + 40, []byte("a kind that nobody knows")},
 	}
 	for _, r := range all {
 		at, err = q.journal.Append(r.kind, r.payload)

@@ -6,14 +6,14 @@ import (
 	"io"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/reply"
 	"tarishi/internal/store"
+	"tarishi/internal/store/disk/record"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 )
 
-// Put takes responsibility for a message. It returns nil only when envelope and
-// content are on stable storage; any error is a *reply.Reply of class 4. The
-// envelope is not kept, the content not used after Put returns.
+// Put implements store.Store.
 func (q *Store) Put(env *mail.Envelope, c mail.Content) error {
 	if err := q.put(env, c); err != nil {
 		return refuse(err)
@@ -21,80 +21,73 @@ func (q *Store) Put(env *mail.Envelope, c mail.Content) error {
 	return nil
 }
 
-// frames is what a record may take in the journal beside its bytes: its header
-// and padding, and a Commit.
+// refuse turns an error into the reply to a client whose message cannot be stored.
+func refuse(err error) *reply.Reply {
+	var r *reply.Reply
+	switch {
+	case errors.As(err, &r):
+		return r
+	case isFull(err):
+		return reply.New(452, "4.3.1", "Insufficient system storage, please try again later").Because(err)
+	}
+	return reply.New(451, "4.3.0", "Message cannot be queued, please try again later").Because(err)
+}
+
+// frames is what a record may take in the journal beside its bytes: its header and
+// padding, and a Commit.
 const frames = 40
 
 func (q *Store) put(env *mail.Envelope, c mail.Content) error {
-	if q.look {
+	if q.readOnly {
 		return store.ErrReadOnly
 	}
 	if !env.ID.Valid() || len(env.Recipients) == 0 {
 		return fmt.Errorf("queue: message %q with %d recipients", env.ID, len(env.Recipients))
 	}
 	size := c.Size()
-	big := size > q.o.LargeBody
-	head, err := encodeMessage(env, size, big)
+	large := size > q.o.LargeBody
+	head, err := record.EncodeMessage(env, size, large)
 	if err != nil {
 		return err
 	}
-	record := [][]byte{head}
+
+	// A small content is part of the record, a large one a file that it refers to.
+	parts := [][]byte{head}
 	var sum spool.Sum
-	if !big {
+	if !large {
 		content, err := slicesOf(c)
 		if err != nil {
 			return err
 		}
-		record = append(record, content...)
+		parts = append(parts, content...)
 		sum = spool.SumOf(content...)
-		seal(head, sum)
+		record.Seal(head, sum)
 	}
-	q.admit(mail.Memory(record).Size() + frames)
-	e := newEntry(len(env.Recipients), size)
-	e.flags = arriving
-	if big {
-		e.flags |= large
-	}
-	q.mu.Lock()
-	if _, old := q.index.find(env.ID); old != nil {
-		q.mu.Unlock()
-		return fmt.Errorf("queue: message %s is there already", env.ID)
-	}
-	k := q.index.add(env.ID, e)
-	q.mu.Unlock()
-
-	if big {
-		sum, err = q.place(env.ID, c)
-		seal(head, sum)
-	}
-	var loc journal.Location
-	if err == nil {
-		loc, err = q.journal.Append(kindMessage, record...)
-	}
-	if err == nil && big {
-		err = q.accept(env.ID)
-	}
-	if err == nil {
-		q.begun(loc.Segment)
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.spiller.Admit(mail.Memory(parts).Size() + frames)
+	arrival, err := q.catalog.Arrive(env, size, large)
 	if err != nil {
-		// The record may have reached the disk all the same: take it back, so
-		// that the next start does not find a message that the client sends
-		// again.
-		q.index.remove(k)
-		_ = q.journal.Enqueue(kindDone, encodeChange(kindDone, change{id: env.ID}))
-		if big {
-			q.trash = append(q.trash, env.ID)
-		}
 		return err
 	}
-	e.loc = loc
-	e.flags &^= arriving
-	q.need(loc)
-	q.index.recent.add(k, env, sum, len(head))
-	q.accepted.Add(1)
+	if large {
+		sum, err = q.place(env.ID, c)
+		record.Seal(head, sum)
+	}
+
+	// From here on the record may be on the disk, whatever becomes of it.
+	var loc journal.Location
+	if err == nil {
+		loc, err = q.journal.Append(record.KindMessage, parts...)
+	}
+	if err == nil && large {
+		err = q.accept(env.ID)
+	}
+	if err != nil {
+		arrival.Withdraw()
+		return err
+	}
+	q.spiller.Durable(loc.Segment)
+	arrival.Accept(env, loc, sum, len(head))
+	q.spiller.Accepted()
 	return nil
 }
 
@@ -122,13 +115,11 @@ func slicesOf(c mail.Content) ([][]byte, error) {
 	return [][]byte{b[:n]}, nil
 }
 
-// place makes a large content durable under the name of one that is not accepted
-// yet. A body that came into a file of ours and was not changed is moved, anything
-// else written.
+// place makes a large content durable under the name of one that is not accepted yet. A
+// body that came into a file of ours and was not changed is moved, anything else
+// written.
 func (q *Store) place(id mail.ID, c mail.Content) (spool.Sum, error) {
-	mu := q.filesOf(id)
-	mu.Lock()
-	defer mu.Unlock()
+	defer q.catalog.LockFiles(id)()
 	sum, err := q.move(id, c)
 	if err != nil {
 		return sum, err
@@ -136,12 +127,10 @@ func (q *Store) place(id mail.ID, c mail.Content) (spool.Sum, error) {
 	return sum, q.spool.SyncContent(id)
 }
 
-// accept gives a large content its final name, after its record is durable. If
-// that is lost the next start does it again.
+// accept gives a large content its final name, after its record is durable. If that is
+// lost the next start does it again.
 func (q *Store) accept(id mail.ID) error {
-	mu := q.filesOf(id)
-	mu.Lock()
-	defer mu.Unlock()
+	defer q.catalog.LockFiles(id)()
 	return q.spool.Accept(id)
 }
 

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +18,8 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 	"tarishi/internal/store"
+	"tarishi/internal/store/disk/spill"
 	"tarishi/internal/store/journal"
-	"tarishi/internal/store/spool"
 )
 
 func open(t testing.TB, o Options) *Store {
@@ -192,29 +191,31 @@ func retireAll(t testing.TB, q *Store) {
 	for range 2 {
 		for _, s := range q.journal.Segments() {
 			if s.Done {
-				q.maintaining.Lock()
-				must(t, q.retire(t.Context(), s.Number))
-				q.maintaining.Unlock()
+				retire(t, q, s.Number)
 			}
 		}
-		q.maintaining.Lock()
-		must(t, q.emptyTrash())
-		q.maintaining.Unlock()
+		must(t, q.spiller.Exclusive(q.catalog.EmptyTrash))
 		must(t, q.journal.Roll())
 	}
+}
+
+// retire retires a segment.
+func retire(t testing.TB, q *Store, segment uint32) {
+	t.Helper()
+	must(t, q.spiller.Exclusive(func() error { return q.spiller.Retire(t.Context(), segment) }))
 }
 
 // calm works as if no mail had come for a while.
 func calm(t testing.TB, q *Store) {
 	t.Helper()
-	q.maintaining.Lock()
-	q.busy, q.measured = 0, q.o.Now()
-	q.maintaining.Unlock()
-	q.maintain(t.Context())
+	q.spiller.Tune(func(*spill.Options) {})
+	q.spiller.Work(t.Context())
 }
 
 // unlimited lets the journal grow.
-var unlimited = limits{rest: 1e9, busy: 1e9, most: 1e9, long: 1e9, limit: 1e9}
+func unlimited(o *spill.Options) {
+	o.Limits = spill.Limits{Rest: 1e9, Busy: 1e9, Most: 1e9, Long: 1e9, Limit: 1e9}
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -311,7 +312,7 @@ func TestOddIDs(t *testing.T) {
 		}
 		must(t, q.Settle(id, []int{0}))
 	}
-	if s := q.Stat(); s != (store.Stat{}) || len(q.index.odd)+len(q.index.oddKeys) != 0 {
+	if s := q.Stat(); s != (store.Stat{}) || q.catalog.Usage().Odd != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -395,7 +396,7 @@ func TestBody(t *testing.T) {
 	b := q.NewBody()
 	_, err := b.Write(text(60_000))
 	must(t, err)
-	must(t, q.emptyTrash())
+	must(t, q.catalog.EmptyTrash())
 	if left := files2(t, q.o.Dir, "msg"); len(left) != 1 {
 		t.Fatal("want one temporary file:", left)
 	}
@@ -418,7 +419,7 @@ func TestRetireBoundsTheDisk(t *testing.T) {
 		}
 		must(t, q.Settle(env.ID, []int{0}))
 		if i%50 == 0 {
-			q.maintain(t.Context())
+			q.spiller.Work(t.Context())
 		}
 	}
 	calm(t, q)
@@ -450,7 +451,7 @@ func TestConcurrentUse(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				q.maintain(t.Context())
+				q.spiller.Work(t.Context())
 				q.Walk(func(p mail.Pending) bool { return len(p.Recipients) > 0 })
 				q.Stat()
 				_ = q.Healthy()
@@ -530,16 +531,17 @@ func TestCopiedUnderLoad(t *testing.T) {
 		})
 	}
 	for range 6 {
-		q.maintain(t.Context())
+		q.spiller.Work(t.Context())
 		mu.Lock()
 		before := slices.Collect(maps.Keys(acknowledged))
 		mu.Unlock()
 		dir := t.TempDir()
-		q.maintaining.Lock()
-		for _, part := range []string{"msg", "journal"} { // the journal may refer to files only
-			copyFolder(t, filepath.Join(q.o.Dir, part), filepath.Join(dir, part))
-		}
-		q.maintaining.Unlock()
+		must(t, q.spiller.Exclusive(func() error {
+			for _, part := range []string{"msg", "journal"} { // the journal may refer to files only
+				copyFolder(t, filepath.Join(q.o.Dir, part), filepath.Join(dir, part))
+			}
+			return nil
+		}))
 		c := open(t, Options{Dir: dir, LargeBody: 6000})
 		got := pendings(c)
 		mu.Lock()
@@ -623,7 +625,7 @@ func TestDamagedJournal(t *testing.T) {
 			put(t, q, env, text(300))
 			ids = append(ids, env.ID)
 		}
-		at := q.index.entries[first(parseKey(ids[2]))].loc
+		at := place(t, q, ids[2])
 		if sealed {
 			must(t, q.journal.Roll())
 		}
@@ -648,7 +650,7 @@ func TestDamagedJournal(t *testing.T) {
 		// Damage that comes while the queue is open.
 		q = open(t, Options{Dir: copied})
 		flip(t, name, int64(at.Offset)+100) // whole again, so that only the next counts
-		other := q.index.entries[first(parseKey(ids[3]))].loc
+		other := place(t, q, ids[3])
 		flip(t, name, int64(other.Offset)+int64(other.Length)-3)
 		retireAll(t, q)
 		if got := pendings(q); len(got) != 3 {
@@ -658,7 +660,13 @@ func TestDamagedJournal(t *testing.T) {
 	}
 }
 
-func first[A, B any](a A, _ B) A { return a }
+// place returns where a message's record is.
+func place(t testing.TB, q *Store, id mail.ID) journal.Location {
+	t.Helper()
+	e, err := q.catalog.Where(id)
+	must(t, err)
+	return e.Loc
+}
 
 func flip(t testing.TB, name string, off int64) {
 	t.Helper()
@@ -671,58 +679,4 @@ func flip(t testing.TB, name string, off int64) {
 	b[0] ^= 0x10
 	_, err = f.WriteAt(b[:], off)
 	must(t, err)
-}
-
-func TestChangeRecords(t *testing.T) {
-	for _, k := range []journal.Kind{kindSettled, kindDeferred, kindDone, kindHeld, kindReleased, kindNotes} {
-		c := change{id: "A.1"}
-		switch k {
-		case kindDone:
-		case kindNotes:
-			c.notes = map[string]json.RawMessage{"a.b": []byte(`{"c":[1,null]}`), "d": []byte("null")}
-		default:
-			c.recipients = []int{0, 200, 70000}
-		}
-		if k == kindDeferred {
-			c.attempts, c.next, c.last = 3, 1<<40, "450 \xc3\xa9"
-		}
-		b := encodeChange(k, c)
-		got, err := decodeChange(k, b)
-		if err != nil || fmt.Sprint(got) != fmt.Sprint(c) {
-			t.Errorf("%+v %v", got, err)
-		}
-		for n := range b {
-			if _, err := decodeChange(k, b[:n]); err == nil && n < len(b) {
-				t.Errorf("kind %d: %d of %d bytes are accepted", k, n, len(b))
-			}
-		}
-	}
-}
-
-func FuzzRecords(f *testing.F) {
-	m, err := encodeMessage(envelope("A.1", 2), 3, false)
-	if err != nil {
-		f.Fatal(err)
-	}
-	seal(m, spool.SumOf([]byte("abc")))
-	f.Add(append(m, "abc"...))
-	f.Add(encodeChange(kindDeferred, change{id: "A.1", recipients: []int{1}, attempts: 1, last: "x"}))
-	f.Add(encodeChange(kindNotes, change{id: "A.1", notes: map[string]json.RawMessage{"a.b": []byte("1"), "c.d": []byte("null")}}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if m, err := decodeMessage(b, int64(len(b))); err == nil {
-			_, _ = decodeEnvelope(b[:m.offset()], m)
-		}
-		if c, err := decodeChange(kindNotes, b); err == nil {
-			env := envelope(c.id, 1)
-			(*noted)(nil).with(c.notes).amend(env)
-			if _, err := json.Marshal(env); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, k := range []journal.Kind{kindSettled, kindDeferred, kindDone, kindHeld, kindReleased} {
-			if c, err := decodeChange(k, b); err == nil && len(c.recipients) > len(b) {
-				t.Fatal("more recipients than bytes")
-			}
-		}
-	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/store/disk/spill"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
 )
@@ -137,7 +138,7 @@ func TestReserve(t *testing.T) {
 			})
 			pass := func(d time.Duration) {
 				now = now.Add(d)
-				q.maintain(t.Context())
+				q.spiller.Work(t.Context())
 			}
 			var ids []mail.ID
 			for q.Room(int64(c.size)) == nil && len(ids) < 10_000 {
@@ -146,11 +147,11 @@ func TestReserve(t *testing.T) {
 				ids = append(ids, env.ID)
 				now = now.Add(time.Second)
 				if len(ids)%20 == 0 {
-					q.maintain(t.Context())
+					q.spiller.Work(t.Context())
 				}
 			}
 			for range 10 {
-				pass(oldSegment)
+				pass(spill.OldSegment)
 			}
 			var r *reply.Reply
 			if err := q.Healthy(); !errors.As(err, &r) || r.Code != 452 || !strings.Contains(r.Cause.Error(), "must stay free") {
@@ -204,8 +205,8 @@ func TestSpaceComesBack(t *testing.T) {
 		disk.mu.Lock()
 		disk.blocks = 10
 		disk.mu.Unlock()
-		now = now.Add(2 * oldSegment)
-		q.maintain(t.Context())
+		now = now.Add(2 * spill.OldSegment)
+		q.spiller.Work(t.Context())
 		if s, _ := disk.Free(""); s.Bytes < 30*block {
 			t.Errorf("%d are live, %+v", live, s)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store/disk/record"
 	"tarishi/internal/vfs"
 )
 
@@ -210,7 +211,7 @@ func TestRestoreRecord(t *testing.T) {
 func TestRestoreUnreadableList(t *testing.T) {
 	q := open(t, Options{Dir: t.TempDir()})
 	must(t, os.WriteFile(filepath.Join(q.o.Dir, "corrupt/settled"), []byte(string(newID())+" x\n"), 0o600))
-	if _, err := q.Restore(t.Context(), true); !errors.Is(err, errRecord) {
+	if _, err := q.Restore(t.Context(), true); !errors.Is(err, record.ErrMalformed) {
 		t.Error(err)
 	}
 }

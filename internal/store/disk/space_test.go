@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store/disk/spill"
 	"tarishi/internal/vfs"
 )
 
@@ -70,8 +71,8 @@ func TestSpace(t *testing.T) {
 				}
 				if i%50 == 0 {
 					// A segment more may have begun since Put looked.
-					excess, segments := q.excess()
-					if excess > q.limits.most+2 || segments > q.limits.limit+2 {
+					excess, segments := q.spiller.Excess()
+					if limits := spill.DefaultLimits; excess > limits.Most+2 || segments > limits.Limit+2 {
 						t.Errorf("the journal has %d segments, %.1f beyond what is live", segments, excess)
 					}
 				}
@@ -85,12 +86,7 @@ func TestSpace(t *testing.T) {
 	for range 2 {
 		journal, contents, states := sizes(q.o.Dir)
 		live := q.Stat()
-		var inJournal int64
-		q.mu.Lock()
-		for _, s := range q.shares {
-			inJournal += s.bytes
-		}
-		q.mu.Unlock()
+		inJournal := q.catalog.Shares()
 		t.Logf("%d messages of %d bytes; journal %d, of that %d live, contents %d, states %d", live.Messages, live.Bytes, journal, inJournal, contents, states)
 		if journal > inJournal+2*segment {
 			t.Errorf("the journal takes %d bytes for %d that are live", journal, inJournal)
@@ -136,7 +132,7 @@ func TestBackPressure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			disk := &slow{FS: vfs.OS{}}
 			q := open(t, Options{Dir: t.TempDir(), SegmentSize: 256 << 10, NoSync: true, FS: disk})
-			q.limits = limits{rest: 2, busy: 3, most: 4, long: 4, limit: 6}
+			q.spiller.Tune(func(o *spill.Options) { o.Limits = spill.Limits{Rest: 2, Busy: 3, Most: 4, Long: 4, Limit: 6} })
 			ctx, cancel := context.WithCancel(t.Context())
 			var run, writers sync.WaitGroup
 			if background {
@@ -154,7 +150,7 @@ func TestBackPressure(t *testing.T) {
 				})
 			}
 			writers.Wait()
-			if n := longest.Load(); n > int64(q.limits.limit)+2 {
+			if n := longest.Load(); n > 6+2 {
 				t.Errorf("the journal had %d segments", n)
 			}
 			if s := q.Stat(); s.Messages != 3000 {

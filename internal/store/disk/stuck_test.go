@@ -16,6 +16,8 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/store"
+	"tarishi/internal/store/disk/record"
+	"tarishi/internal/store/disk/spill"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
 )
@@ -63,8 +65,8 @@ func TestFilesThatStay(t *testing.T) {
 	segment := q.journal.Segments()[0].Number
 	for range 3 {
 		must(t, q.journal.Roll())
-		now = now.Add(2 * oldSegment)
-		q.maintain(t.Context())
+		now = now.Add(2 * spill.OldSegment)
+		q.spiller.Work(t.Context())
 	}
 	if _, err := os.Stat(q.spool.Path(goes.ID)); !os.IsNotExist(err) {
 		t.Error("files of another message stay:", err)
@@ -79,7 +81,7 @@ func TestFilesThatStay(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	name = ""
-	q.maintain(t.Context())
+	q.spiller.Work(t.Context())
 	if _, err := os.Stat(q.spool.Path(stays.ID)); !os.IsNotExist(err) {
 		t.Error("files stay:", err)
 	}
@@ -99,15 +101,15 @@ func TestFolderInTheWay(t *testing.T) {
 	must(t, os.Remove(eml))
 	must(t, os.MkdirAll(eml+"/x", 0o700))
 	must(t, q.Settle(env.ID, []int{0}))
-	q.maintain(t.Context())
+	q.spiller.Work(t.Context())
 	if _, err := os.Stat(eml); !os.IsNotExist(err) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", filepath.Base(eml), "x")); err != nil {
 		t.Error(err)
 	}
-	if len(q.trash) > 0 {
-		t.Error("it is tried again:", q.trash)
+	if n := q.catalog.TrashSize(); n > 0 {
+		t.Error("it is tried again:", n)
 	}
 }
 
@@ -124,10 +126,7 @@ func TestFolderInTheWayOfASpill(t *testing.T) {
 	must(t, os.MkdirAll(doc+"/x", 0o700))
 	must(t, q.journal.Roll())
 	segment := q.journal.Segments()[0].Number
-	q.maintaining.Lock()
-	err := q.retire(t.Context(), segment)
-	q.maintaining.Unlock()
-	must(t, err)
+	retire(t, q, segment)
 	if s := q.journal.Segments(); len(s) > 0 && s[0].Number == segment {
 		t.Error("the segment stays")
 	}
@@ -150,10 +149,10 @@ func TestNeverNamed(t *testing.T) {
 	env, content := envelope(newID(), 1), text(9000)
 	sum, err := q.place(env.ID, mail.Memory{content})
 	must(t, err)
-	head, err := encodeMessage(env, int64(len(content)), true)
+	head, err := record.EncodeMessage(env, int64(len(content)), true)
 	must(t, err)
-	seal(head, sum)
-	_, err = q.journal.Append(kindMessage, head)
+	record.Seal(head, sum)
+	_, err = q.journal.Append(record.KindMessage, head)
 	must(t, err)
 	name := string(env.ID) + ".new"
 	disk.stuck.Store(&name)
@@ -183,7 +182,7 @@ func TestOneBitOfARecord(t *testing.T) {
 	q := open(t, Options{Dir: dir, NoSync: true, SegmentSize: 64 << 10})
 	env := envelope(newID(), 2)
 	put(t, q, env, nil)
-	at, err := q.where(env.ID)
+	at, err := q.catalog.Where(env.ID)
 	must(t, err)
 	must(t, q.Close())
 	name := filepath.Join(dir, "journal", "00000001.log")
@@ -193,12 +192,12 @@ func TestOneBitOfARecord(t *testing.T) {
 	if testing.Short() {
 		step = 7
 	}
-	for i := 0; i < 8*int(at.loc.Length); i += step {
+	for i := 0; i < 8*int(at.Loc.Length); i += step {
 		must(t, os.WriteFile(name, whole, 0o600))
 		q = open(t, q.o)
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		must(t, err)
-		off := int64(at.loc.Offset) + int64(i/8)
+		off := int64(at.Loc.Offset) + int64(i/8)
 		_, err = f.WriteAt([]byte{whole[off] ^ 1<<(i%8)}, off)
 		must(t, err)
 		must(t, f.Close())
@@ -209,7 +208,7 @@ func TestOneBitOfARecord(t *testing.T) {
 			t.Fatalf("bit %d: it is still there", i)
 		}
 		kept, err := os.ReadFile(filepath.Join(dir, "corrupt", string(env.ID)+".record"))
-		if want := whole[at.loc.Offset:][:at.loc.Length]; err != nil || len(kept) != len(want) || bytes.Equal(kept, want) {
+		if want := whole[at.Loc.Offset:][:at.Loc.Length]; err != nil || len(kept) != len(want) || bytes.Equal(kept, want) {
 			t.Fatalf("bit %d: in corrupt/ is %q, %v", i, kept, err)
 		}
 		must(t, q.Close())
@@ -221,9 +220,9 @@ func TestOneBitOfARecord(t *testing.T) {
 func TestRecordWithoutChecksums(t *testing.T) {
 	q := open(t, Options{Dir: t.TempDir(), NoSync: true})
 	env, content := envelope(newID(), 2), text(100)
-	head, err := encodeMessage(env, int64(len(content)), false)
+	head, err := record.EncodeMessage(env, int64(len(content)), false)
 	must(t, err)
-	_, err = q.journal.Append(kindMessage, head[:len(head)-sealSize], content)
+	_, err = q.journal.Append(record.KindMessage, head[:len(head)-record.SealSize], content)
 	must(t, err)
 	q = reopen(t, q)
 	same(t, q, env, content)
@@ -233,9 +232,9 @@ func TestRecordWithoutChecksums(t *testing.T) {
 // up, after the queue has used them: they are made again, and no message takes
 // harm.
 func TestFoldersGoAway(t *testing.T) {
-	for _, few := range []int{0, fewFiles} {
+	for _, few := range []int{0, spill.FewFiles} {
 		q := open(t, Options{Dir: t.TempDir(), SegmentSize: 64 << 10, LargeBody: 5000})
-		q.few = few
+		q.spiller.Tune(func(o *spill.Options) { o.Few = few })
 		for _, name := range []string{"", "msg", "corrupt"} {
 			env := envelope(newID(), 1)
 			big := envelope(mail.ID(string(env.ID)+"9"), 1)
@@ -245,14 +244,14 @@ func TestFoldersGoAway(t *testing.T) {
 			for _, e := range []*mail.Envelope{env, big} {
 				must(t, q.Settle(e.ID, []int{0}))
 			}
-			q.maintain(t.Context())
+			q.spiller.Work(t.Context())
 			again := envelope(env.ID, 1)
 			put(t, q, again, text(1000))
 			must(t, os.RemoveAll(filepath.Join(q.o.Dir, "msg", string(env.ID[:2]))))
 			if name != "" {
 				must(t, os.RemoveAll(filepath.Join(q.o.Dir, name)))
 			}
-			q.maintain(t.Context())
+			q.spiller.Work(t.Context())
 			must(t, q.Put(envelope(big.ID, 1), mail.Memory{text(9000)}))
 			must(t, os.RemoveAll(filepath.Join(q.o.Dir, "corrupt")))
 			must(t, q.journal.Roll())
@@ -260,13 +259,13 @@ func TestFoldersGoAway(t *testing.T) {
 				if !s.Done {
 					continue
 				}
-				q.maintaining.Lock()
-				err := q.retire(t.Context(), s.Number)
-				if err != nil { // what was removed is missed once
-					err = q.retire(t.Context(), s.Number)
-				}
-				q.maintaining.Unlock()
-				must(t, err)
+				must(t, q.spiller.Exclusive(func() error {
+					err := q.spiller.Retire(t.Context(), s.Number)
+					if err != nil { // what was removed is missed once
+						err = q.spiller.Retire(t.Context(), s.Number)
+					}
+					return err
+				}))
 			}
 			q = reopen(t, q)
 			same(t, q, again, text(1000))
@@ -302,7 +301,7 @@ func TestJournalGoesAway(t *testing.T) {
 				t.Error(err)
 			}
 			same(t, q, before, text(1000))
-			q.maintain(t.Context()) // moves what came before at once
+			q.spiller.Work(t.Context()) // moves what came before at once
 			q = reopen(t, q)
 			same(t, q, before, text(1000))
 			same(t, q, later, text(1000))
@@ -321,7 +320,7 @@ func TestQueueGoesAway(t *testing.T) {
 		t.Helper()
 		for range 4 {
 			passed.Add(1)
-			q.maintain(t.Context())
+			q.spiller.Work(t.Context())
 		}
 		err := q.Healthy()
 		if err == nil {
@@ -397,7 +396,7 @@ func TestSegmentForAnotherDay(t *testing.T) {
 	later := envelope(newID(), 1)
 	put(t, q, later, text(9000))
 	must(t, q.Settle(later.ID, []int{0}))
-	q.maintain(t.Context())
+	q.spiller.Work(t.Context())
 	must(t, q.Close())
 	q.o.FS = vfs.OS{}
 	q = open(t, q.o)

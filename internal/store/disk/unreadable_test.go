@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/store/disk/catalog"
 	"tarishi/internal/vfs"
 )
 
@@ -163,7 +164,7 @@ func TestUnreadablePlaces(t *testing.T) {
 	logs.TakeAll()
 	disk.set("7")
 	q = reopen(t, q)
-	if u := q.Unreadable(); u.Folders != 16 || logs.Len() != examples+1 { // one for all
+	if u := q.Unreadable(); u.Folders != 16 || logs.Len() != catalog.Examples+1 { // one for all
 		t.Errorf("%+v, %d lines", u, logs.Len())
 	}
 }

@@ -62,6 +62,7 @@ var packages = map[string]entry{
 	"internal/store":         {nouns, []string{"internal/mail"}},
 	"internal/store/journal": {mechanisms, nil},
 	"internal/store/spool":   {mechanisms, nil},
+	"internal/store/disk/*":  {mechanisms, []string{"internal/store/disk/*", "internal/store/journal", "internal/store/spool"}}, // its inner parts
 	"internal/schedule":      {mechanisms, nil},
 	"internal/route":         {mechanisms, nil},
 	"internal/dns":           {mechanisms, nil},
@@ -77,7 +78,7 @@ var packages = map[string]entry{
 	"internal/session":    {roles, nil},
 	"internal/intake":     {roles, nil},
 	"internal/forward":    {roles, nil},
-	"internal/store/disk": {roles, nil},
+	"internal/store/disk": {roles, []string{"internal/store/disk/*"}},
 	"internal/delivery":   {roles, nil},
 	"internal/migrate":    {roles, []string{"internal/qfile"}},
 	"internal/outbound":   {roles, []string{"internal/delivery"}}, // one attempt is its inner part
@@ -107,13 +108,15 @@ var packages = map[string]entry{
 	"internal/test/arch":            {tests, nil},
 }
 
-// only names the importers of packages that not everyone above may use.
+// only names the importers of packages that not everyone above may use. A name that
+// ends in "/*" stands for all below.
 var only = map[string][]string{
 	"config":                 {"cmd/tarishi"},
 	"internal/server":        {"cmd/tarishi"},
 	"internal/hangup":        {"cmd/tarishi"},
-	"internal/store/journal": {"internal/store/disk"},
-	"internal/store/spool":   {"internal/store/disk"},
+	"internal/store/disk/*":  {"internal/store/disk", "internal/store/disk/*"},
+	"internal/store/journal": {"internal/store/disk", "internal/store/disk/*"},
+	"internal/store/spool":   {"internal/store/disk", "internal/store/disk/*"},
 }
 
 // modules names the importers of each module that the project depends on: a
@@ -234,8 +237,10 @@ func forbidden(dir string, e entry, name string) string {
 		}
 		return "the module is not in the table"
 	}
-	if users, ok := only[target]; ok && !slices.Contains(users, dir) {
-		return "only " + strings.Join(users, ", ") + " may"
+	for restricted, users := range only {
+		if matches(restricted, target) && !slices.ContainsFunc(users, func(u string) bool { return matches(u, dir) }) {
+			return "only " + strings.Join(users, ", ") + " may"
+		}
 	}
 	if slices.ContainsFunc(e.also, func(a string) bool { return matches(a, target) }) {
 		return ""
@@ -292,7 +297,9 @@ func TestForbidden(t *testing.T) {
 		{"internal/pool", module + "internal/smtpclient", true},
 		{"internal/store/disk", module + "internal/store/journal", true},
 		{"internal/outbound", module + "internal/store/journal", false},
+		{"internal/store/disk/spill", module + "internal/store/journal", true},
 		{"internal/outbound", module + "internal/store/disk", false},
+		{"internal/outbound", module + "internal/store/disk/index", false},
 		{"internal/outbound", module + "internal/store", true},
 		{"internal/server", module + "internal/store/mem", false},
 		{"internal/session", module + "internal/hook", true},

@@ -1,4 +1,4 @@
-package disk
+package quarantine
 
 import (
 	"context"
@@ -13,8 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"tarishi/internal/mail"
-	"tarishi/internal/store"
+	"tarishi/internal/store/disk/index"
+	"tarishi/internal/store/disk/record"
 	"tarishi/internal/store/journal"
 	"tarishi/internal/store/spool"
 	"tarishi/internal/vfs"
@@ -28,22 +31,39 @@ type Restoration struct {
 	Err      error     // why the file stays; nil: it was moved to corrupt/recovered/
 }
 
-var errNothing = errors.New("nothing in it can be read as a message")
+// Store is what messages are brought back to. It has no use for a message twice.
+type Store interface {
+	Has(id mail.ID) bool
+	Put(env *mail.Envelope, c mail.Content) error
+	Settle(id mail.ID, recipients []int) error
+	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
+	Hold(id mail.ID, recipients []int) error
+	Release(id mail.ID, recipients []int) error
+	Sync() error
+}
+
+// Options is what Restore works with.
+type Options struct {
+	Spool  *spool.Spool
+	Store  Store
+	DryRun bool // change nothing
+	Log    *zap.Logger
+}
+
+var (
+	errNothing = errors.New("nothing in it can be read as a message")
+	errDamaged = errors.New("message is damaged")
+)
 
 // Restore brings back what corrupt/ holds and can be read by now: whole messages
 // in pieces of segments, in segments that the disk gives again, in records, and in
 // pairs of ID.json and ID.eml that match. Recipients that are settled, as far as
 // any file there knows, stay settled. Files of which all was brought back are moved
-// to corrupt/recovered/; the others stay, with the reason. Restore is for a queue
-// from which nothing is delivered meanwhile. If it is cut short it is to be repeated before
-// anything is delivered. A dry run changes nothing, and may be made on a queue of
-// OpenReadOnly.
-func (q *Store) Restore(ctx context.Context, dryRun bool) ([]Restoration, error) {
-	if q.look && !dryRun {
-		return nil, store.ErrReadOnly
-	}
-	r := &restorer{q: q, dryRun: dryRun, settled: settlements{}, changes: map[mail.ID][]kindOfChange{}, ranges: map[uint32][]span{}, taken: map[mail.ID]bool{}}
-	names, err := q.spool.Quarantined()
+// to corrupt/recovered/; the others stay, with the reason. Nothing may be delivered
+// meanwhile. A Restore that was cut short is to be repeated before anything is.
+func Restore(ctx context.Context, o Options) ([]Restoration, error) {
+	r := &restorer{o: o, settled: settlements{}, changes: map[mail.ID][]kindOfChange{}, ranges: map[uint32][]span{}, taken: map[mail.ID]bool{}}
+	names, err := o.Spool.Quarantined()
 	if err != nil {
 		return nil, err
 	}
@@ -68,18 +88,17 @@ func (q *Store) Restore(ctx context.Context, dryRun bool) ([]Restoration, error)
 
 // restorer is the state of Restore.
 type restorer struct {
-	q       *Store
-	dryRun  bool
+	o       Options
 	settled settlements
 	changes map[mail.ID][]kindOfChange // in pieces of segments
 	ranges  map[uint32][]span          // of segments, that could not be read
 	taken   map[mail.ID]bool           // brought back by now
-	done    orphans                    // the same, as lines of a settled file
+	done    Settled                    // the same, as a settled file
 }
 
 type kindOfChange struct {
 	journal.Kind
-	change
+	record.Change
 }
 
 type span struct{ from, to int64 }
@@ -95,19 +114,19 @@ var (
 // it was.
 func (r *restorer) learn(name string) error {
 	visit := func(rec journal.Record) {
-		c, err := decodeChange(rec.Kind, rec.Payload)
+		c, err := record.DecodeChange(rec.Kind, rec.Payload)
 		switch {
-		case rec.Kind == kindMessage || err != nil:
-		case rec.Kind == kindDone:
-			r.settled.add(c.id, nil)
-		case rec.Kind == kindSettled:
-			r.settled.add(c.id, c.recipients)
+		case rec.Kind == record.KindMessage || err != nil:
+		case rec.Kind == record.KindDone:
+			r.settled.add(c.ID, nil)
+		case rec.Kind == record.KindSettled:
+			r.settled.add(c.ID, c.Recipients)
 		default:
-			r.changes[c.id] = append(r.changes[c.id], kindOfChange{rec.Kind, c})
+			r.changes[c.ID] = append(r.changes[c.ID], kindOfChange{rec.Kind, c})
 		}
 	}
 	if settledName.MatchString(name) {
-		f, err := r.q.spool.OpenQuarantined(name)
+		f, err := r.o.Spool.OpenQuarantined(name)
 		if err != nil {
 			return err
 		}
@@ -134,7 +153,7 @@ func parsePiece(m []string) (number uint32, base, length int64) {
 
 // scan passes the records in a piece of a segment to visit.
 func (r *restorer) scan(name string, base int64, visit func(journal.Record)) error {
-	f, err := r.q.spool.OpenQuarantined(name)
+	f, err := r.o.Spool.OpenQuarantined(name)
 	if err != nil {
 		return err
 	}
@@ -162,7 +181,7 @@ func (r *restorer) restore(name string) (res Restoration, mine bool) {
 		res.Err = r.pair(&res)
 	default: // ID.eml and ID.new belong to the others
 		id := mail.ID(strings.TrimSuffix(name, filepath.Ext(name)))
-		if !id.Valid() || r.taken[id] || r.q.spool.Kept(string(id)+".json") || r.q.spool.Kept(string(id)+".record") {
+		if !id.Valid() || r.taken[id] || r.o.Spool.Kept(string(id)+".json") || r.o.Spool.Kept(string(id)+".record") {
 			return res, false
 		}
 		res.Err = errors.New("nothing says for whom it is")
@@ -180,7 +199,7 @@ func (r *restorer) pieces(res *Restoration, base int64, spans []span) {
 		for _, s := range spans {
 			touched = touched || from < s.to && to > s.from
 		}
-		if rec.Kind == kindMessage && touched {
+		if rec.Kind == record.KindMessage && touched {
 			if err := r.message(res, rec.Payload); err != nil && res.Err == nil {
 				res.Err = err
 			}
@@ -193,28 +212,28 @@ func (r *restorer) pieces(res *Restoration, base int64, spans []span) {
 
 // message brings back a message from its record.
 func (r *restorer) message(res *Restoration, payload []byte) error {
-	m, err := decodeMessage(payload, int64(len(payload)))
+	m, err := record.DecodeMessage(payload, int64(len(payload)))
 	if err != nil {
 		return err
 	}
-	env, err := decodeEnvelope(payload[:m.offset()], m)
+	env, err := record.DecodeEnvelope(payload[:m.Offset()], m)
 	if err != nil {
 		return err
 	}
-	var c mail.Content = mail.Memory{payload[m.offset():]}
-	if m.spooled {
-		if c, err = r.content(m.id, m.size, m.sum); err != nil {
+	var c mail.Content = mail.Memory{payload[m.Offset():]}
+	if m.Spooled {
+		if c, err = r.content(m.ID, m.Size, m.Sum); err != nil {
 			return err
 		}
-	} else if m.sum.Known && spool.SumOf(payload[m.offset():]) != m.sum {
+	} else if m.Sum.Known && spool.SumOf(payload[m.Offset():]) != m.Sum {
 		return fmt.Errorf("%w: the content's checksum does not match", errDamaged)
 	}
-	return r.put(res, env, c, r.changes[m.id])
+	return r.put(res, env, c, r.changes[m.ID])
 }
 
 // record is message for a file that holds one.
 func (r *restorer) record(res *Restoration) error {
-	f, err := r.q.spool.OpenQuarantined(res.Name)
+	f, err := r.o.Spool.OpenQuarantined(res.Name)
 	if err != nil {
 		return err
 	}
@@ -229,7 +248,7 @@ func (r *restorer) record(res *Restoration) error {
 // pair brings back a message from its state and its content.
 func (r *restorer) pair(res *Restoration) error {
 	id := mail.ID(strings.TrimSuffix(res.Name, ".json"))
-	f, err := r.q.spool.OpenQuarantined(res.Name)
+	f, err := r.o.Spool.OpenQuarantined(res.Name)
 	if err != nil {
 		return err
 	}
@@ -249,19 +268,19 @@ func (r *restorer) pair(res *Restoration) error {
 	var changes []kindOfChange
 	settled := []int{}
 	for i, s := range st.Recipients {
-		c := change{id: id, recipients: []int{i}, attempts: s.Attempts, last: s.Last}
+		c := record.Change{ID: id, Recipients: []int{i}, Attempts: s.Attempts, Last: s.Last}
 		switch {
 		case s.Status == spool.Settled:
 			settled = append(settled, i)
 			continue
 		case s.Held:
-			changes = append(changes, kindOfChange{kindHeld, c})
+			changes = append(changes, kindOfChange{record.KindHeld, c})
 		}
 		if s.Next != nil {
-			c.next = millis(*s.Next)
+			c.Next = index.Millis(*s.Next)
 		}
 		if s.Attempts > 0 || s.Next != nil {
-			changes = append(changes, kindOfChange{kindDeferred, c})
+			changes = append(changes, kindOfChange{record.KindDeferred, c})
 		}
 	}
 	if len(settled) > 0 {
@@ -276,7 +295,7 @@ func (r *restorer) content(id mail.ID, size int64, want spool.Sum) (mail.Content
 	err := error(fs.ErrNotExist)
 	for _, ext := range []string{".eml", ".new"} {
 		var f vfs.File
-		if f, err = r.q.spool.OpenQuarantined(string(id) + ext); err != nil {
+		if f, err = r.o.Spool.OpenQuarantined(string(id) + ext); err != nil {
 			continue
 		}
 		var sum spool.Summer
@@ -288,7 +307,7 @@ func (r *restorer) content(id mail.ID, size int64, want spool.Sum) (mail.Content
 		case n != size || want.Known && sum.Sum() != want:
 			err = fmt.Errorf("%w: its content is another one", errDamaged)
 		default:
-			return keptContent{r.q.spool, string(id) + ext, size}, nil
+			return keptContent{r.o.Spool, string(id) + ext, size}, nil
 		}
 	}
 	return nil, fmt.Errorf("the content of %s: %w", id, err)
@@ -310,7 +329,7 @@ func (c keptContent) Open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newReader(f, 0, c.size, func() { f.Close() }), nil
+	return spool.NewReader(f, 0, c.size, func() { f.Close() }), nil
 }
 
 // put brings a message back, unless it is in the queue or done with.
@@ -325,26 +344,25 @@ func (r *restorer) put(res *Restoration, env *mail.Envelope, c mail.Content, cha
 		res.Known++
 		return nil
 	}
-	_, err := r.q.where(env.ID)
-	known := err == nil || r.taken[env.ID]
+	known := r.taken[env.ID] || r.o.Store.Has(env.ID)
 	switch {
 	case known:
 		res.Known++
 	default:
 		res.Messages = append(res.Messages, env.ID)
 	}
-	if r.dryRun {
+	if r.o.DryRun {
 		r.taken[env.ID] = true
 		return nil
 	}
 	if !known {
-		if err := r.q.Put(env, c); err != nil {
+		if err := r.o.Store.Put(env, c); err != nil {
 			return err
 		}
-		r.done.add(env.ID, nil)
+		r.done.Add(env.ID, nil)
 	}
 	r.taken[env.ID] = true
-	if err := r.q.Settle(env.ID, settled); err != nil || known {
+	if err := r.o.Store.Settle(env.ID, settled); err != nil || known {
 		return err // what else is known of one in the queue counts more
 	}
 	for _, ch := range changes {
@@ -357,22 +375,22 @@ func (r *restorer) put(res *Restoration, env *mail.Envelope, c mail.Content, cha
 
 // apply repeats what a record said of recipients of a message that is back.
 func (r *restorer) apply(env *mail.Envelope, ch kindOfChange) error {
-	for _, i := range ch.recipients {
+	for _, i := range ch.Recipients {
 		if i >= len(env.Recipients) {
-			return fmt.Errorf("%w: message %s has no recipient %d", errRecord, env.ID, i)
+			return fmt.Errorf("%w: message %s has no recipient %d", record.ErrMalformed, env.ID, i)
 		}
 	}
 	switch ch.Kind {
-	case kindDeferred:
+	case record.KindDeferred:
 		next := time.Time{}
-		if ch.next != 0 {
-			next = time.UnixMilli(ch.next)
+		if ch.Next != 0 {
+			next = time.UnixMilli(ch.Next)
 		}
-		return r.q.Defer(env.ID, ch.recipients, ch.attempts, next, ch.last)
-	case kindHeld:
-		return r.q.Hold(env.ID, ch.recipients)
-	case kindReleased:
-		return r.q.Release(env.ID, ch.recipients)
+		return r.o.Store.Defer(env.ID, ch.Recipients, ch.Attempts, next, ch.Last)
+	case record.KindHeld:
+		return r.o.Store.Hold(env.ID, ch.Recipients)
+	case record.KindReleased:
+		return r.o.Store.Release(env.ID, ch.Recipients)
 	}
 	return nil // notes: plugins begin anew
 }
@@ -380,12 +398,12 @@ func (r *restorer) apply(env *mail.Envelope, ch kindOfChange) error {
 // finish makes durable what was brought back, and moves files out of the way that
 // are not needed any more.
 func (r *restorer) finish(ctx context.Context, all []Restoration) ([]Restoration, error) {
-	if r.dryRun {
+	if r.o.DryRun {
 		return all, ctx.Err()
 	}
-	err := r.q.Sync()
+	err := r.o.Store.Sync()
 	if err == nil {
-		err = r.q.keepOrphans(&r.done, extSettled, "brought back")
+		err = r.done.Keep(r.o.Spool, SettledName, "brought back", r.o.Log)
 	}
 	if err != nil {
 		return all, err
@@ -395,14 +413,14 @@ func (r *restorer) finish(ctx context.Context, all []Restoration) ([]Restoration
 		if res.Err != nil {
 			continue
 		}
-		res.Err = r.q.spool.Recovered(res.Name)
+		res.Err = r.o.Spool.Recovered(res.Name)
 		for _, id := range res.Messages {
 			for _, ext := range []string{".eml", ".new"} {
-				if r.q.spool.Kept(string(id) + ext) {
-					res.Err = errors.Join(res.Err, r.q.spool.Recovered(string(id)+ext))
+				if r.o.Spool.Kept(string(id) + ext) {
+					res.Err = errors.Join(res.Err, r.o.Spool.Recovered(string(id)+ext))
 				}
 			}
 		}
 	}
-	return all, errors.Join(r.q.spool.Sync(), ctx.Err())
+	return all, errors.Join(r.o.Spool.Sync(), ctx.Err())
 }

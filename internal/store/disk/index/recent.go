@@ -1,0 +1,58 @@
+package index
+
+import (
+	"slices"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/store/spool"
+)
+
+// maxRecent bounds what Recent takes, in bytes of records.
+const maxRecent = 8 << 20
+
+// Promise is what was said about a message when it was accepted.
+type Promise struct {
+	Envelope *mail.Envelope
+	Sum      spool.Sum // of the content
+}
+
+// Recent keeps the envelopes of messages that nobody has loaded yet: most are loaded
+// once, right after they came, and reading them back costs much of what Load does.
+type Recent struct {
+	kept  map[Key]kept
+	bytes int
+}
+
+type kept struct {
+	Promise
+	bytes int
+}
+
+// Add keeps a copy of what was promised, whose record takes n bytes beside its
+// content, if there is room. One with notes is left out: only the record knows what
+// becomes of their values.
+func (r *Recent) Add(k Key, env *mail.Envelope, sum spool.Sum, n int) {
+	if len(env.Notes) > 0 || r.bytes+n > maxRecent {
+		return
+	}
+	c := *env
+	c.Recipients = slices.Clone(env.Recipients)
+	c.Received = env.Received.Round(0) // no monotonic reading, as from the record
+	c.Notes = nil
+	if env.Origin != nil {
+		origin := *env.Origin
+		c.Origin = &origin
+	}
+	r.kept[k] = kept{Promise{&c, sum}, n}
+	r.bytes += n
+}
+
+// Take returns what Add kept, once.
+func (r *Recent) Take(k Key) (Promise, bool) {
+	p, ok := r.kept[k]
+	if ok {
+		delete(r.kept, k)
+		r.bytes -= p.bytes
+	}
+	return p.Promise, ok
+}
