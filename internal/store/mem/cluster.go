@@ -35,7 +35,7 @@ import (
 type Options struct {
 	Partitions int           // 0: 1
 	Lease      time.Duration // for how long a confirmed batch makes an owner sure; 0: for good
-	Manual     bool          // batches are committed by Store.Commit alone
+	Manual     bool          // only Store.Claim and Store.Commit claim and commit
 	Dir        string        // of the files of Store.Path; "": it fails
 	Now        func() time.Time
 }
@@ -77,11 +77,13 @@ func NewCluster(o Options) *Cluster {
 // New returns the store of one machine.
 func New() *Store { return NewCluster(Options{}).Open() }
 
-// Open adds a store, which claims what nobody owns.
+// Open adds a store, which claims what nobody owns unless all is Manual.
 func (c *Cluster) Open() *Store {
 	s := &Store{c: c, held: map[int]*holding{}, places: map[mail.ID]int{}, names: map[mail.ID]string{}}
-	for i := range c.partitions {
-		s.Claim(i)
+	if !c.o.Manual {
+		for number := range c.partitions {
+			s.Claim(number)
+		}
 	}
 	return s
 }

@@ -97,6 +97,7 @@ var packages = map[string]entry{
 
 	"internal/plugin/plugintest":    {tests, nil},
 	"internal/store/mem":            {tests, nil}, // the twin in memory
+	"internal/store/storetest":      {tests, []string{"internal/store"}},
 	"internal/test/smtptest":        {tests, nil},
 	"internal/test/dnstest":         {tests, nil},
 	"internal/test/load":            {tests, nil},
