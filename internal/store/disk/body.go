@@ -44,16 +44,16 @@ func (b *Body) Write(p []byte) (int, error) {
 		return 0, b.err
 	}
 	if b.file == nil && b.size+int64(len(p)) > b.q.o.LargeBody {
-		b.err = b.spill()
+		b.err = b.moveToFile()
 	}
 	if b.err == nil && b.file != nil && b.size >= b.look {
 		// The client need not have said how long it is.
 		b.look = b.size + lookAgain
-		b.err = b.q.floor.Tight()
+		b.err = b.q.floor.CheckTight()
 	}
 	if b.err == nil && b.file != nil {
 		var n int
-		n, b.err = b.file.write(p)
+		n, b.err = b.file.writePart(p)
 		b.size += int64(n)
 	}
 	if b.err != nil {
@@ -61,19 +61,19 @@ func (b *Body) Write(p []byte) (int, error) {
 		return 0, b.err
 	}
 	if b.file == nil {
-		b.keep(p)
+		b.appendChunks(p)
 		b.size += int64(len(p))
 	}
 	return len(p), nil
 }
 
-// keep appends p to the chunks, which never move. A new one has room for what p
+// appendChunks appends p to the chunks, which never move. A new one has room for what p
 // brings, and for as much as those before it have.
-func (b *Body) keep(p []byte) {
+func (b *Body) appendChunks(p []byte) {
 	for len(p) > 0 {
 		i := len(b.chunks) - 1
 		if i < 0 || len(b.chunks[i]) == cap(b.chunks[i]) {
-			c := b.q.chunks.take(max(len(p), int(b.held)))
+			c := b.q.chunks.takeChunk(max(len(p), int(b.held)))
 			b.chunks = append(b.chunks, c)
 			b.held += int64(cap(c))
 			i++
@@ -92,8 +92,8 @@ func (b *Body) Held() int64 { return b.held }
 // the rest goes there too. Its errors are as Write's.
 func (b *Body) Spill() error {
 	if b.err == nil && b.file == nil && !b.sealed {
-		if b.err = b.q.floor.Tight(); b.err == nil {
-			b.err = b.spill()
+		if b.err = b.q.floor.CheckTight(); b.err == nil {
+			b.err = b.moveToFile()
 		}
 		if b.err != nil {
 			b.err = refuse(b.err)
@@ -102,15 +102,15 @@ func (b *Body) Spill() error {
 	return b.err
 }
 
-// spill moves what there is to a file.
-func (b *Body) spill() error {
+// moveToFile moves what there is to a file.
+func (b *Body) moveToFile() error {
 	f, name, err := b.q.spool.Temp()
 	if err != nil {
 		return err
 	}
 	b.file = &bodyFile{f: f, temp: name, refs: 1}
 	for _, c := range b.chunks {
-		if _, err := b.file.write(c); err != nil {
+		if _, err := b.file.writePart(c); err != nil {
 			return err
 		}
 	}
@@ -125,12 +125,12 @@ type chunks struct {
 	pools [9]sync.Pool // of *[]byte, by size: leastChunk, twice that, … mostChunk
 }
 
-func (c *chunks) pool(size int) *sync.Pool { return &c.pools[bits.Len(uint(size/leastChunk))-1] }
+func (c *chunks) poolFor(size int) *sync.Pool { return &c.pools[bits.Len(uint(size/leastChunk))-1] }
 
-// take returns an empty chunk for n bytes, or for some of them.
-func (c *chunks) take(n int) []byte {
+// takeChunk returns an empty chunk for n bytes, or for some of them.
+func (c *chunks) takeChunk(n int) []byte {
 	size := min(leastChunk<<bits.Len(uint(n-1)/leastChunk), mostChunk)
-	if b, ok := c.pool(size).Get().(*[]byte); ok {
+	if b, ok := c.poolFor(size).Get().(*[]byte); ok {
 		return (*b)[:0]
 	}
 	return make([]byte, 0, size)
@@ -138,7 +138,7 @@ func (c *chunks) take(n int) []byte {
 
 func (c *chunks) giveBack(all mail.Memory) {
 	for _, b := range all {
-		c.pool(cap(b)).Put(&b)
+		c.poolFor(cap(b)).Put(&b)
 	}
 }
 
@@ -166,7 +166,7 @@ func (b *Body) Discard() {
 	b.chunks, b.held = nil, 0
 	if f := b.file; f != nil {
 		b.file = nil
-		if temp, ok := f.take(); ok {
+		if temp, ok := f.takeName(); ok {
 			_ = b.q.spool.Drop(temp) // else the next start does
 		}
 		f.release()
@@ -184,14 +184,14 @@ type bodyFile struct {
 	refs int    // the Body and open readers
 }
 
-func (c *bodyFile) write(p []byte) (int, error) {
+func (c *bodyFile) writePart(p []byte) (int, error) {
 	n, err := c.f.Write(p)
 	_, _ = c.sum.Write(p[:n])
 	return n, err
 }
 
-// take returns the temporary name to the first who asks.
-func (c *bodyFile) take() (temp string, ok bool) {
+// takeName returns the temporary name to the first who asks.
+func (c *bodyFile) takeName() (temp string, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	temp, c.temp = c.temp, ""

@@ -142,7 +142,7 @@ func scenario(fs *crashfs.FS, a *account, few int) *Store {
 				_ = q.journal.Roll()
 				clock.Add(int64(spill.OldSegment / time.Second))
 			}
-			q.spiller.Work(noEnd{})
+			q.spiller.WorkOnce(noEnd{})
 		}
 	}
 	return q
@@ -322,7 +322,7 @@ func finishAll(t *testing.T, q *Store, fs *crashfs.FS) {
 	}
 	for range 12 { // more than the pauses after a failure and the segments there are
 		_ = q.journal.Roll() // the last failures may only come now
-		q.spiller.Work(noEnd{})
+		q.spiller.WorkOnce(noEnd{})
 	}
 	must(t, q.Close())
 	o := crashOptions

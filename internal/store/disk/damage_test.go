@@ -107,7 +107,7 @@ func TestDamagedWhileOpen(t *testing.T) {
 			if place.spilled {
 				retireAll(t, q)
 			} else if place.size < 5000 {
-				e, err := q.catalog.Where(env.ID)
+				e, err := q.catalog.Lookup(env.ID)
 				must(t, err)
 				file = filepath.Join(q.journalDir(), "00000001.log")
 				off = int64(e.Loc.Offset+e.Loc.Length) - 2
@@ -164,7 +164,7 @@ func TestUnaccepted(t *testing.T) {
 	content := mail.Memory{text(size)}
 	t.Run("before", func(t *testing.T) {
 		q, disk, env := begin(t)
-		_, err := q.place(env.ID, content)
+		_, err := q.placeContent(env.ID, content)
 		must(t, err)
 		q, logs := restart(t, q, disk)
 		if n, err := q.spool.ContentSize(env.ID); err == nil {
@@ -182,7 +182,7 @@ func TestUnaccepted(t *testing.T) {
 	})
 	t.Run("before, and the journal is damaged", func(t *testing.T) {
 		q, disk, env := begin(t)
-		_, err := q.place(env.ID, content)
+		_, err := q.placeContent(env.ID, content)
 		must(t, err)
 		_, err = q.journal.Append(journal.FirstKind+50, []byte("of a newer program"))
 		must(t, err)
@@ -193,11 +193,11 @@ func TestUnaccepted(t *testing.T) {
 	})
 	t.Run("after", func(t *testing.T) {
 		q, disk, env := begin(t)
-		sum, err := q.place(env.ID, content)
+		sum, err := q.placeContent(env.ID, content)
 		must(t, err)
 		head, err := record.EncodeMessage(env, size, true)
 		must(t, err)
-		record.Seal(head, sum)
+		record.SealMessage(head, sum)
 		_, err = q.journal.Append(record.KindMessage, head)
 		must(t, err)
 		q.o.FS = disk.Restart(crashfs.Nothing, nil)
@@ -276,7 +276,7 @@ func TestRecordDamagedWhileOpen(t *testing.T) {
 			env, other := envelope(newID(), 2), envelope(newID(), 2)
 			put(t, q, env, text(place.size))
 			put(t, q, other, text(place.size))
-			at, err := q.catalog.Where(env.ID)
+			at, err := q.catalog.Lookup(env.ID)
 			must(t, err)
 			flip(t, filepath.Join(q.journalDir(), "00000001.log"), int64(at.Loc.Offset)+place.off)
 			retireAll(t, q)
@@ -378,7 +378,7 @@ func TestZeroedBlock(t *testing.T) {
 	for i := range n {
 		env := envelope(newID(), 1)
 		put(t, q, env, text(300+80*i))
-		e, err := q.catalog.Where(env.ID)
+		e, err := q.catalog.Lookup(env.ID)
 		must(t, err)
 		all, at = append(all, env), append(at, e.Loc)
 	}

@@ -25,7 +25,7 @@ func (q *Store) Adopt(fn func(mail.Pending) bool) (left int) {
 	keys := q.found
 	q.found = nil
 	q.adopting.Unlock()
-	again := q.catalog.Visit(keys, fn)
+	again := q.catalog.VisitKeys(keys, fn)
 	if len(again) > 0 {
 		q.adopting.Lock()
 		q.found = again
@@ -79,15 +79,15 @@ func (q *Store) Path(id mail.ID) (string, error) {
 	if q.readOnly {
 		return "", store.ErrReadOnly
 	}
-	at, err := q.catalog.Where(id)
+	at, err := q.catalog.Lookup(id)
 	if err != nil {
 		return "", err
 	}
 	if !at.Spooled() && !at.Is(index.Large) {
-		if err := q.spiller.Spill(context.Background(), id); err != nil {
+		if err := q.spiller.SpillNow(context.Background(), id); err != nil {
 			return "", fmt.Errorf("queue: spill %s: %w", id, err)
 		}
-		if _, err := q.catalog.Where(id); err != nil {
+		if _, err := q.catalog.Lookup(id); err != nil {
 			return "", err
 		}
 	}
@@ -96,7 +96,7 @@ func (q *Store) Path(id mail.ID) (string, error) {
 
 // Walk implements store.Store: those in the journal come first, in the order of their
 // arrival. One line of the log counts what cannot be read.
-func (q *Store) Walk(fn func(mail.Pending) bool) { q.catalog.Visit(q.catalog.Keys(), fn) }
+func (q *Store) Walk(fn func(mail.Pending) bool) { q.catalog.VisitKeys(q.catalog.AllKeys(), fn) }
 
 // WalkUnreadable implements store.Store, in the order of the IDs.
 func (q *Store) WalkUnreadable(fn func(id mail.ID, reason string) bool) {
@@ -126,8 +126,8 @@ func (q *Store) Sync() error {
 	return q.journal.Sync()
 }
 
-// Has reports whether a message is here.
-func (q *Store) Has(id mail.ID) bool { return q.catalog.Has(id) }
+// Contains reports whether a message is here.
+func (q *Store) Contains(id mail.ID) bool { return q.catalog.Contains(id) }
 
 // Restoration is what Restore did with one file in corrupt/.
 type Restoration = quarantine.Restoration

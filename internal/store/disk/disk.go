@@ -149,7 +149,7 @@ var _ store.Store = (*Store)(nil)
 // aside and logged.
 func Open(o Options) (*Store, error) {
 	q := newStore(o)
-	err := q.take()
+	err := q.takeFolder()
 	if err == nil {
 		if err = q.replay(); err == nil {
 			return q, nil
@@ -174,7 +174,7 @@ func OpenReadOnly(o Options) (*Store, error) {
 	}
 	q.readOnly = true
 	q.fs = vfs.ReadOnly(q.fs)
-	err := q.take()
+	err := q.takeFolder()
 	if err == nil {
 		err = q.replay()
 	}
@@ -209,8 +209,8 @@ func newStore(o Options) *Store {
 
 func (q *Store) journalDir() string { return filepath.Join(q.o.Dir, "journal") }
 
-// take locks the folder, makes what it lacks and finds out whether it can be written.
-func (q *Store) take() error {
+// takeFolder locks the folder, makes what it lacks and finds out whether it can be written.
+func (q *Store) takeFolder() error {
 	if err := q.fs.Mkdir(q.o.Dir); err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func (q *Store) take() error {
 	}
 	q.lock = lock
 	if err = q.fs.Mkdir(q.journalDir()); err == nil && !q.readOnly {
-		err = q.probe()
+		err = q.probeFolder()
 	}
 	if err == nil {
 		q.spool, err = spool.Open(q.fs, q.o.Dir)
@@ -237,9 +237,9 @@ func (q *Store) take() error {
 	return err
 }
 
-// probe tries to make a file. A full disk is no reason not to start: mail can still go
+// probeFolder tries to make a file. A full disk is no reason not to start: mail can still go
 // out.
-func (q *Store) probe() error {
+func (q *Store) probeFolder() error {
 	for i := 0; ; i++ {
 		name := filepath.Join(q.journalDir(), fmt.Sprintf("probe.%d.tmp", i))
 		_ = q.fs.Remove(name) // what an earlier start left; anything else keeps its name
@@ -268,7 +268,7 @@ func (q *Store) replay() (err error) {
 	if err != nil {
 		return err
 	}
-	q.found = q.catalog.Keys()
+	q.found = q.catalog.AllKeys()
 	q.floor = space.Floor{FS: q.fs, Dir: q.o.Dir, MinFree: q.o.MinFree}
 	q.spiller = spill.New(spill.Options{
 		Catalog: q.catalog, Journal: q.journal, Spool: q.spool, Floor: q.floor, Limits: spill.DefaultLimits, Few: spill.FewFiles,

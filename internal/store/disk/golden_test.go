@@ -203,7 +203,7 @@ func TestOrderOfSyncs(t *testing.T) {
 		must(t, q.journal.Roll())
 		r.say("work in the background")
 		now = now.Add(2 * spill.OldSegment)
-		q.spiller.Work(t.Context())
+		q.spiller.WorkOnce(t.Context())
 	}
 	for name, run := range map[string]func(t *testing.T, q *Store, r *recorder){
 		"accept-small": func(t *testing.T, q *Store, r *recorder) {
@@ -244,7 +244,7 @@ func TestOrderOfSyncs(t *testing.T) {
 			must(t, q.Settle(one, []int{0, 1}))
 			r.await(t, "Done ONE")
 			r.say("work in the background")
-			q.spiller.Work(t.Context())
+			q.spiller.WorkOnce(t.Context())
 		},
 		"remove-small": func(t *testing.T, q *Store, r *recorder) {
 			accept(t, q, r, one, 1000)
@@ -269,7 +269,7 @@ func TestOrderOfSyncs(t *testing.T) {
 			must(t, q.Settle(one, []int{0, 1}))
 			r.await(t, "Done ONE")
 			r.say("work in the background")
-			q.spiller.Work(t.Context())
+			q.spiller.WorkOnce(t.Context())
 		},
 		"hold": func(t *testing.T, q *Store, r *recorder) {
 			accept(t, q, r, one, 1000)

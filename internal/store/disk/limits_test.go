@@ -140,7 +140,7 @@ func TestHealthFollowsTheJournal(t *testing.T) {
 		if err := q.Put(env, mail.Memory{text(10)}); !errors.As(err, &r) || r.Code != want {
 			t.Fatal(err)
 		}
-		q.spiller.Work(t.Context())
+		q.spiller.WorkOnce(t.Context())
 		must(t, q.Healthy())
 		must(t, q.Put(env, mail.Memory{text(10)})) // the ID is free again
 	}
@@ -156,13 +156,13 @@ func TestArriving(t *testing.T) {
 	env := envelope(newID(), 1)
 	head, err := record.EncodeMessage(env, 10, false)
 	must(t, err)
-	record.Seal(head, spool.SumOf(text(10)))
+	record.SealMessage(head, spool.SumOf(text(10)))
 	arrival, err := q.catalog.Arrive(env, 10, false)
 	must(t, err)
 	loc, err := q.journal.Append(record.KindMessage, head, text(10))
 	must(t, err)
 	must(t, q.journal.Roll())
-	q.spiller.Work(t.Context())
+	q.spiller.WorkOnce(t.Context())
 	if len(q.journal.Segments()) != 1 {
 		t.Fatal("the segment is gone")
 	}
@@ -265,7 +265,7 @@ func TestFullOfOurOwn(t *testing.T) {
 	}
 	for range 3 {
 		hours.Add(1)
-		q.spiller.Work(t.Context())
+		q.spiller.WorkOnce(t.Context())
 	}
 	must(t, q.Healthy())
 	put(t, q, envelope(newID(), 1), text(100))

@@ -95,7 +95,7 @@ func fill(b *testing.B, q *Store, n int, work bool) {
 	go func() { wg.Wait(); close(done) }()
 	for running := true; running; {
 		if work {
-			q.spiller.Work(b.Context())
+			q.spiller.WorkOnce(b.Context())
 		}
 		select {
 		case <-done:
@@ -256,7 +256,7 @@ func BenchmarkPutBesideSpill(b *testing.B) {
 				case <-stop:
 					return
 				default:
-					q.spiller.Work(b.Context())
+					q.spiller.WorkOnce(b.Context())
 				}
 			}
 		})
@@ -273,7 +273,7 @@ func BenchmarkPutBesideSpill(b *testing.B) {
 // inJournal counts the messages that are not in files alone.
 func inJournal(q *Store) (n int) {
 	for _, s := range q.journal.Segments() {
-		n += q.catalog.Share(s.Number).Messages
+		n += q.catalog.SegmentShare(s.Number).Messages
 	}
 	return n
 }

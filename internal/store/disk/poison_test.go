@@ -224,7 +224,7 @@ func TestPoison(t *testing.T) {
 		var ids []mail.ID
 		for range 10 {
 			id := accept(300 + rnd.IntN(2000))
-			e, err := q.catalog.Where(id)
+			e, err := q.catalog.Lookup(id)
 			must(t, err)
 			ids, locs = append(ids, id), append(locs, e.Loc)
 		}
@@ -397,7 +397,7 @@ func oddRecords(t *testing.T, q *Store) odd {
 	t.Helper()
 	good, err := record.EncodeMessage(envelope(newID(), 1), 3, false)
 	must(t, err)
-	record.Seal(good, spool.SumOf([]byte("abc")))
+	record.SealMessage(good, spool.SumOf([]byte("abc")))
 	good = append(good, "abc"...)
 	newer, short, count := bytes.Clone(good), good[:len(good)-1], bytes.Clone(good)
 	newer[0] = record.Version + 1

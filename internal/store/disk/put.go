@@ -15,7 +15,7 @@ import (
 
 // Put implements store.Store.
 func (q *Store) Put(env *mail.Envelope, c mail.Content) error {
-	if err := q.put(env, c); err != nil {
+	if err := q.putMessage(env, c); err != nil {
 		return refuse(err)
 	}
 	return nil
@@ -37,7 +37,7 @@ func refuse(err error) *reply.Reply {
 // padding, and a Commit.
 const frames = 40
 
-func (q *Store) put(env *mail.Envelope, c mail.Content) error {
+func (q *Store) putMessage(env *mail.Envelope, c mail.Content) error {
 	if q.readOnly {
 		return store.ErrReadOnly
 	}
@@ -61,16 +61,16 @@ func (q *Store) put(env *mail.Envelope, c mail.Content) error {
 		}
 		parts = append(parts, content...)
 		sum = spool.SumOf(content...)
-		record.Seal(head, sum)
+		record.SealMessage(head, sum)
 	}
-	q.spiller.Admit(mail.Memory(parts).Size() + frames)
+	q.spiller.AdmitRecord(mail.Memory(parts).Size() + frames)
 	arrival, err := q.catalog.Arrive(env, size, large)
 	if err != nil {
 		return err
 	}
 	if large {
-		sum, err = q.place(env.ID, c)
-		record.Seal(head, sum)
+		sum, err = q.placeContent(env.ID, c)
+		record.SealMessage(head, sum)
 	}
 
 	// From here on the record may be on the disk, whatever becomes of it.
@@ -79,7 +79,7 @@ func (q *Store) put(env *mail.Envelope, c mail.Content) error {
 		loc, err = q.journal.Append(record.KindMessage, parts...)
 	}
 	if err == nil && large {
-		err = q.accept(env.ID)
+		err = q.acceptContent(env.ID)
 	}
 	if err != nil {
 		arrival.Withdraw()
@@ -115,31 +115,31 @@ func slicesOf(c mail.Content) ([][]byte, error) {
 	return [][]byte{b[:n]}, nil
 }
 
-// place makes a large content durable under the name of one that is not accepted yet. A
+// placeContent makes a large content durable under the name of one that is not accepted yet. A
 // body that came into a file of ours and was not changed is moved, anything else
 // written.
-func (q *Store) place(id mail.ID, c mail.Content) (spool.Sum, error) {
+func (q *Store) placeContent(id mail.ID, c mail.Content) (spool.Sum, error) {
 	defer q.catalog.LockFiles(id)()
-	sum, err := q.move(id, c)
+	sum, err := q.moveContent(id, c)
 	if err != nil {
 		return sum, err
 	}
 	return sum, q.spool.SyncContent(id)
 }
 
-// accept gives a large content its final name, after its record is durable. If that is
+// acceptContent gives a large content its final name, after its record is durable. If that is
 // lost the next start does it again.
-func (q *Store) accept(id mail.ID) error {
+func (q *Store) acceptContent(id mail.ID) error {
 	defer q.catalog.LockFiles(id)()
 	return q.spool.Accept(id)
 }
 
-func (q *Store) move(id mail.ID, c mail.Content) (spool.Sum, error) {
+func (q *Store) moveContent(id mail.ID, c mail.Content) (spool.Sum, error) {
 	b, ok := c.(*bodyFile)
 	if !ok {
 		return q.spool.WriteContent(id, c)
 	}
-	temp, ok := b.take()
+	temp, ok := b.takeName()
 	if !ok { // it was placed before, for another message
 		return q.spool.WriteContent(id, c)
 	}

@@ -209,7 +209,7 @@ func retire(t testing.TB, q *Store, segment uint32) {
 func calm(t testing.TB, q *Store) {
 	t.Helper()
 	q.spiller.Tune(func(*spill.Options) {})
-	q.spiller.Work(t.Context())
+	q.spiller.WorkOnce(t.Context())
 }
 
 // unlimited lets the journal grow.
@@ -419,7 +419,7 @@ func TestRetireBoundsTheDisk(t *testing.T) {
 		}
 		must(t, q.Settle(env.ID, []int{0}))
 		if i%50 == 0 {
-			q.spiller.Work(t.Context())
+			q.spiller.WorkOnce(t.Context())
 		}
 	}
 	calm(t, q)
@@ -451,7 +451,7 @@ func TestConcurrentUse(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				q.spiller.Work(t.Context())
+				q.spiller.WorkOnce(t.Context())
 				q.Walk(func(p mail.Pending) bool { return len(p.Recipients) > 0 })
 				q.Stat()
 				_ = q.Healthy()
@@ -531,7 +531,7 @@ func TestCopiedUnderLoad(t *testing.T) {
 		})
 	}
 	for range 6 {
-		q.spiller.Work(t.Context())
+		q.spiller.WorkOnce(t.Context())
 		mu.Lock()
 		before := slices.Collect(maps.Keys(acknowledged))
 		mu.Unlock()
@@ -663,7 +663,7 @@ func TestDamagedJournal(t *testing.T) {
 // place returns where a message's record is.
 func place(t testing.TB, q *Store, id mail.ID) journal.Location {
 	t.Helper()
-	e, err := q.catalog.Where(id)
+	e, err := q.catalog.Lookup(id)
 	must(t, err)
 	return e.Loc
 }

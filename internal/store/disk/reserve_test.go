@@ -138,7 +138,7 @@ func TestReserve(t *testing.T) {
 			})
 			pass := func(d time.Duration) {
 				now = now.Add(d)
-				q.spiller.Work(t.Context())
+				q.spiller.WorkOnce(t.Context())
 			}
 			var ids []mail.ID
 			for q.Room(int64(c.size)) == nil && len(ids) < 10_000 {
@@ -147,7 +147,7 @@ func TestReserve(t *testing.T) {
 				ids = append(ids, env.ID)
 				now = now.Add(time.Second)
 				if len(ids)%20 == 0 {
-					q.spiller.Work(t.Context())
+					q.spiller.WorkOnce(t.Context())
 				}
 			}
 			for range 10 {
@@ -206,7 +206,7 @@ func TestSpaceComesBack(t *testing.T) {
 		disk.blocks = 10
 		disk.mu.Unlock()
 		now = now.Add(2 * spill.OldSegment)
-		q.spiller.Work(t.Context())
+		q.spiller.WorkOnce(t.Context())
 		if s, _ := disk.Free(""); s.Bytes < 30*block {
 			t.Errorf("%d are live, %+v", live, s)
 		}

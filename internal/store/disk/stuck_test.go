@@ -66,7 +66,7 @@ func TestFilesThatStay(t *testing.T) {
 	for range 3 {
 		must(t, q.journal.Roll())
 		now = now.Add(2 * spill.OldSegment)
-		q.spiller.Work(t.Context())
+		q.spiller.WorkOnce(t.Context())
 	}
 	if _, err := os.Stat(q.spool.Path(goes.ID)); !os.IsNotExist(err) {
 		t.Error("files of another message stay:", err)
@@ -81,7 +81,7 @@ func TestFilesThatStay(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	name = ""
-	q.spiller.Work(t.Context())
+	q.spiller.WorkOnce(t.Context())
 	if _, err := os.Stat(q.spool.Path(stays.ID)); !os.IsNotExist(err) {
 		t.Error("files stay:", err)
 	}
@@ -101,7 +101,7 @@ func TestFolderInTheWay(t *testing.T) {
 	must(t, os.Remove(eml))
 	must(t, os.MkdirAll(eml+"/x", 0o700))
 	must(t, q.Settle(env.ID, []int{0}))
-	q.spiller.Work(t.Context())
+	q.spiller.WorkOnce(t.Context())
 	if _, err := os.Stat(eml); !os.IsNotExist(err) {
 		t.Error(err)
 	}
@@ -147,11 +147,11 @@ func TestNeverNamed(t *testing.T) {
 	disk := &sticky{FS: inner}
 	q := open(t, Options{Dir: "/q", FS: disk, SegmentSize: 64 << 10, LargeBody: 5000})
 	env, content := envelope(newID(), 1), text(9000)
-	sum, err := q.place(env.ID, mail.Memory{content})
+	sum, err := q.placeContent(env.ID, mail.Memory{content})
 	must(t, err)
 	head, err := record.EncodeMessage(env, int64(len(content)), true)
 	must(t, err)
-	record.Seal(head, sum)
+	record.SealMessage(head, sum)
 	_, err = q.journal.Append(record.KindMessage, head)
 	must(t, err)
 	name := string(env.ID) + ".new"
@@ -182,7 +182,7 @@ func TestOneBitOfARecord(t *testing.T) {
 	q := open(t, Options{Dir: dir, NoSync: true, SegmentSize: 64 << 10})
 	env := envelope(newID(), 2)
 	put(t, q, env, nil)
-	at, err := q.catalog.Where(env.ID)
+	at, err := q.catalog.Lookup(env.ID)
 	must(t, err)
 	must(t, q.Close())
 	name := filepath.Join(dir, "journal", "00000001.log")
@@ -244,14 +244,14 @@ func TestFoldersGoAway(t *testing.T) {
 			for _, e := range []*mail.Envelope{env, big} {
 				must(t, q.Settle(e.ID, []int{0}))
 			}
-			q.spiller.Work(t.Context())
+			q.spiller.WorkOnce(t.Context())
 			again := envelope(env.ID, 1)
 			put(t, q, again, text(1000))
 			must(t, os.RemoveAll(filepath.Join(q.o.Dir, "msg", string(env.ID[:2]))))
 			if name != "" {
 				must(t, os.RemoveAll(filepath.Join(q.o.Dir, name)))
 			}
-			q.spiller.Work(t.Context())
+			q.spiller.WorkOnce(t.Context())
 			must(t, q.Put(envelope(big.ID, 1), mail.Memory{text(9000)}))
 			must(t, os.RemoveAll(filepath.Join(q.o.Dir, "corrupt")))
 			must(t, q.journal.Roll())
@@ -301,7 +301,7 @@ func TestJournalGoesAway(t *testing.T) {
 				t.Error(err)
 			}
 			same(t, q, before, text(1000))
-			q.spiller.Work(t.Context()) // moves what came before at once
+			q.spiller.WorkOnce(t.Context()) // moves what came before at once
 			q = reopen(t, q)
 			same(t, q, before, text(1000))
 			same(t, q, later, text(1000))
@@ -320,7 +320,7 @@ func TestQueueGoesAway(t *testing.T) {
 		t.Helper()
 		for range 4 {
 			passed.Add(1)
-			q.spiller.Work(t.Context())
+			q.spiller.WorkOnce(t.Context())
 		}
 		err := q.Healthy()
 		if err == nil {
@@ -396,7 +396,7 @@ func TestSegmentForAnotherDay(t *testing.T) {
 	later := envelope(newID(), 1)
 	put(t, q, later, text(9000))
 	must(t, q.Settle(later.ID, []int{0}))
-	q.spiller.Work(t.Context())
+	q.spiller.WorkOnce(t.Context())
 	must(t, q.Close())
 	q.o.FS = vfs.OS{}
 	q = open(t, q.o)

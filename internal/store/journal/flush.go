@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// flush writes batches until none is queued.
-func (j *Journal) flush() {
+// flushBatches writes batches until none is queued.
+func (j *Journal) flushBatches() {
 	for {
 		// Who is runnable may be about to queue a record: let it join this batch.
 		// Where nobody is this costs nothing.
@@ -27,7 +27,7 @@ func (j *Journal) flush() {
 		j.next = newBatch()
 		j.mu.Unlock()
 
-		b.err = j.write(b)
+		b.err = j.writeBatch(b)
 
 		j.mu.Lock()
 		j.err = b.err
@@ -37,9 +37,9 @@ func (j *Journal) flush() {
 	}
 }
 
-// write makes a batch durable if somebody waits for it, and else only writes
+// writeBatch makes a batch durable if somebody waits for it, and else only writes
 // it. It returns the error of the last write.
-func (j *Journal) write(b *batch) error {
+func (j *Journal) writeBatch(b *batch) error {
 	rest := b.records
 	for {
 		if j.cur == nil {
@@ -48,18 +48,18 @@ func (j *Journal) write(b *batch) error {
 			if len(rest) == 0 && j.failures == 0 {
 				return nil
 			}
-			if err := j.begin(); err != nil {
-				j.fail(rest, err)
+			if err := j.beginSegment(); err != nil {
+				j.failRecords(rest, err)
 				return err
 			}
 		}
-		n, full := j.fit(rest)
+		n, full := j.countFitting(rest)
 		full = full || b.roll
 		sync := b.sync || full || !j.cur.durable || len(j.again)+n > maxUnsynced
-		err := j.put(rest[:n], sync, full)
+		err := j.putRecords(rest[:n], sync, full)
 		if err != nil {
 			j.abandon(err)
-			j.fail(rest[:n], err)
+			j.failRecords(rest[:n], err)
 		}
 		rest = rest[n:]
 		if len(rest) == 0 && (err == nil || len(j.again) == 0) {
@@ -68,9 +68,9 @@ func (j *Journal) write(b *batch) error {
 	}
 }
 
-// fit returns how many of the records the current segment takes, and whether it
+// countFitting returns how many of the records the current segment takes, and whether it
 // is full then.
-func (j *Journal) fit(records []*record) (n int, full bool) {
+func (j *Journal) countFitting(records []*record) (n int, full bool) {
 	end := j.cur.end
 	for _, r := range records {
 		end += frameSize(int64(r.n))
@@ -82,14 +82,14 @@ func (j *Journal) fit(records []*record) (n int, full bool) {
 	return n, false
 }
 
-// put writes records and a Commit to the current segment, and a Seal if it is
+// putRecords writes records and a Commit to the current segment, and a Seal if it is
 // full.
-func (j *Journal) put(records []*record, sync, full bool) error {
+func (j *Journal) putRecords(records []*record, sync, full bool) error {
 	s := j.cur
 	if len(records) == 0 && !full && s.durable && len(j.again) == 0 {
 		return nil
 	}
-	end := j.w.write(s, records, full)
+	end := j.w.writeRecords(s, records, full)
 	err := j.w.err
 	if err == nil && sync {
 		began := time.Now()
@@ -118,8 +118,8 @@ func (j *Journal) put(records []*record, sync, full bool) error {
 	return nil
 }
 
-// fail tells those who wait, and keeps the other records for the next segment.
-func (j *Journal) fail(records []*record, err error) {
+// failRecords tells those who wait, and keeps the other records for the next segment.
+func (j *Journal) failRecords(records []*record, err error) {
 	for _, r := range records {
 		if r.wait {
 			r.err = err
@@ -129,9 +129,9 @@ func (j *Journal) fail(records []*record, err error) {
 	}
 }
 
-// begin makes a new segment the current one. After failures in a row it does so
+// beginSegment makes a new segment the current one. After failures in a row it does so
 // only once in a while.
-func (j *Journal) begin() error {
+func (j *Journal) beginSegment() error {
 	now := j.o.Now()
 	if j.failures > 1 && now.Sub(j.failed) < j.o.Retry {
 		return j.cause

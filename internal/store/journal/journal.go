@@ -169,7 +169,7 @@ func (j *Journal) Append(k Kind, parts ...[]byte) (Location, error) {
 		return Location{}, err
 	}
 	r.wait = true
-	b, err := j.queue(r, true, false)
+	b, err := j.queueRecord(r, true, false)
 	if err != nil {
 		return Location{}, err
 	}
@@ -184,7 +184,7 @@ func (j *Journal) Enqueue(k Kind, parts ...[]byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = j.queue(r, false, false)
+	_, err = j.queueRecord(r, false, false)
 	return err
 }
 
@@ -196,7 +196,7 @@ func (j *Journal) Submit(k Kind, parts ...[]byte) (wait func() error, err error)
 	if err != nil {
 		return nil, err
 	}
-	b, err := j.queue(r, true, false)
+	b, err := j.queueRecord(r, true, false)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (j *Journal) Submit(k Kind, parts ...[]byte) (wait func() error, err error)
 
 // Sync returns when everything queued before is on stable storage.
 func (j *Journal) Sync() error {
-	b, err := j.queue(nil, true, false)
+	b, err := j.queueRecord(nil, true, false)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (j *Journal) Sync() error {
 // Roll ends the current segment when everything queued before is durable: the
 // next record begins a new one.
 func (j *Journal) Roll() error {
-	b, err := j.queue(nil, true, true)
+	b, err := j.queueRecord(nil, true, true)
 	if err != nil {
 		return err
 	}
@@ -279,8 +279,8 @@ func newRecord(k Kind, parts [][]byte) (*record, error) {
 	return r, nil
 }
 
-// queue puts r, or a mere request to sync or roll, into the next batch.
-func (j *Journal) queue(r *record, sync, roll bool) (*batch, error) {
+// queueRecord puts r, or a mere request to sync or roll, into the next batch.
+func (j *Journal) queueRecord(r *record, sync, roll bool) (*batch, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -295,7 +295,7 @@ func (j *Journal) queue(r *record, sync, roll bool) (*batch, error) {
 	j.unsynced = true
 	if !j.flushing {
 		j.flushing = true
-		j.flusher.Go(j.flush)
+		j.flusher.Go(j.flushBatches)
 	}
 	return b, nil
 }
@@ -314,10 +314,10 @@ func (j *Journal) Close() error {
 
 	var err error
 	if j.cur == nil && len(j.again) > 0 {
-		err = j.write(&batch{sync: true})
+		err = j.writeBatch(&batch{sync: true})
 	}
 	if j.cur != nil {
-		if err = j.put(nil, true, true); err != nil {
+		if err = j.putRecords(nil, true, true); err != nil {
 			j.cur = nil
 		}
 	}

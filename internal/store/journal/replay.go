@@ -84,7 +84,7 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 		s.space, _ = file.Size() // scan tells if that fails
 		j.segments = append(j.segments, s)
 		rec.Segments++
-		r, err := s.scan(Visitor{
+		r, err := s.scanFrames(Visitor{
 			Record: func(r Record) { rec.Records++; v.Record(r) },
 			Damage: func(d Damage) { rec.Damages++; v.Damage(d) },
 		})
@@ -105,7 +105,7 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 // scanned at all.
 func (j *Journal) Scan(number uint32, v Visitor) error {
 	j.mu.Lock()
-	s := j.find(number)
+	s := j.findSegment(number)
 	if s == nil || !s.done {
 		j.mu.Unlock()
 		return ErrGone
@@ -117,7 +117,7 @@ func (j *Journal) Scan(number uint32, v Visitor) error {
 	s.refs++
 	j.mu.Unlock()
 	defer j.release(s)
-	_, err := s.scan(v)
+	_, err := s.scanFrames(v)
 	return err
 }
 
@@ -126,12 +126,12 @@ const noFrame = "no frame can be read here"
 
 const headless = "the segment's head is damaged, its frames were found by their checksums"
 
-// begin reads the head of a segment, or finds out without it how its frames are
+// readMark reads the head of a segment, or finds out without it how its frames are
 // marked. If it does not the segment stays unmarked, and all of it is damage.
-func (s *segment) begin(w *window, damage func(off, end int64, reason string)) error {
+func (s *segment) readMark(w *window, damage func(off, end int64, reason string)) error {
 	h, ok := head{}, false
 	if w.size >= headSize {
-		h, ok = parseHead(w.at(0, headSize))
+		h, ok = parseHead(w.bytesAt(0, headSize))
 	}
 	if ok && h.version > version {
 		return fmt.Errorf("journal: %s is of version %d, this program reads up to %d", s.name, h.version, version)
@@ -161,10 +161,10 @@ func (w *window) findMark() (mark, bool) {
 	covered := map[mark]int64{}
 	budget := 4 * w.size // bytes to read for guesses that turn out wrong
 	for off := int64(headSize); off+frameHeader <= w.size; {
-		f, m, ok := guessFrame(w.at(off, frameHeader), off)
+		f, m, ok := guessFrame(w.bytesAt(off, frameHeader), off)
 		end := off + frameSize(int64(f.n))
 		ok = ok && end <= w.size && int64(f.n) <= budget
-		if ok && crc32.Checksum(w.at(off+frameHeader, int64(f.n)), castagnoli) != f.sum {
+		if ok && crc32.Checksum(w.bytesAt(off+frameHeader, int64(f.n)), castagnoli) != f.sum {
 			ok = false
 			budget -= int64(f.n)
 		}
@@ -199,7 +199,7 @@ func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
 	w := &window{file: piece{file, base}, size: base + size}
 	m, marked := mark(0), false
 	if base == 0 && size >= headSize {
-		if h, ok := parseHead(w.at(0, headSize)); ok {
+		if h, ok := parseHead(w.bytesAt(0, headSize)); ok {
 			m, marked = markOf(h.salt), true
 		}
 	}
@@ -209,7 +209,7 @@ func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
 		}
 	}
 	none := func(int64, int64, string) {}
-	w.walk(m, w.size, func(off int64, f frame, payload []byte) bool {
+	w.walkFrames(m, w.size, func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
 			visit(Record{Kind: f.kind, Location: Location{Offset: uint32(off + frameHeader), Length: f.n}, Payload: payload})
 		}
@@ -237,12 +237,12 @@ func (p piece) ReadAt(b []byte, off int64) (int, error) {
 
 type scanned struct{ cut int64 }
 
-// scan passes the records of the batches that were finished to v, and every
+// scanFrames passes the records of the batches that were finished to v, and every
 // range before the end of the last of them that cannot be read. What stands
 // behind is the torn tail of a batch that nobody was told about: it is cut, and
 // passed to v as damage if it is more than whole frames and a torn one, as it may
 // have been finished then. A segment with a Seal has no torn tail.
-func (s *segment) scan(v Visitor) (scanned, error) {
+func (s *segment) scanFrames(v Visitor) (scanned, error) {
 	size, err := s.file.Size()
 	if err != nil {
 		v.Damage(Damage{Segment: s.number, Reason: "cannot be read: " + err.Error()})
@@ -258,7 +258,7 @@ func (s *segment) scan(v Visitor) (scanned, error) {
 		v.Damage(d)
 	}
 	if !s.marked {
-		if err := s.begin(w, damage); err != nil || !s.marked {
+		if err := s.readMark(w, damage); err != nil || !s.marked {
 			return scanned{}, err
 		}
 	} else if s.headless {
@@ -266,8 +266,8 @@ func (s *segment) scan(v Visitor) (scanned, error) {
 	}
 	if s.limit < 0 {
 		var t tail
-		w.walk(s.mark, size, t.visit, t.damage, nil)
-		s.limit = t.limit()
+		w.walkFrames(s.mark, size, t.visitFrame, t.damage, nil)
+		s.limit = t.trustedEnd()
 		s.end = max(s.limit, t.end, t.badEnd)
 		s.odd = t.odd
 	}
@@ -278,7 +278,7 @@ func (s *segment) scan(v Visitor) (scanned, error) {
 	if limit == 0 { // written by this run: every batch before end was finished
 		limit = s.end
 	}
-	w.walk(s.mark, limit, func(off int64, f frame, payload []byte) bool {
+	w.walkFrames(s.mark, limit, func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
 			v.Record(Record{Kind: f.kind, Location: Location{s.number, uint32(off + frameHeader), f.n}, Payload: payload})
 		}
@@ -297,7 +297,7 @@ type tail struct {
 	odd       bool  // there is, and something behind it: more than one torn frame
 }
 
-func (t *tail) visit(off int64, f frame, _ []byte) bool {
+func (t *tail) visitFrame(off int64, f frame, _ []byte) bool {
 	t.end, t.bad = off+frameSize(int64(f.n)), 0
 	t.odd = t.torn
 	if f.kind == kindCommit || f.kind == kindSeal {
@@ -318,9 +318,9 @@ func (t *tail) damage(off, end int64, reason string) {
 	t.odd, t.torn = t.torn || reason == noFrame && end-off > maxTorn, true
 }
 
-// limit is the end of the last Commit. A last batch that is whole but for
+// trustedEnd is the end of the last Commit. A last batch that is whole but for
 // damage as small as its Commit is kept too: its records may have been promised.
-func (t *tail) limit() int64 {
+func (t *tail) trustedEnd() int64 {
 	if t.end > t.committed && t.bad > 0 && t.bad <= frameHeader {
 		return t.badEnd
 	}
@@ -343,21 +343,21 @@ const (
 	blockSize  = 4096
 )
 
-// at returns the n bytes at off, which must lie in the file, until the next
+// bytesAt returns the n bytes at off, which must lie in the file, until the next
 // call.
-func (w *window) at(off, n int64) []byte {
+func (w *window) bytesAt(off, n int64) []byte {
 	if off < w.off || off+n > w.off+int64(len(w.buf)) {
 		want := min(max(n, windowSize), w.size-off)
 		if int64(cap(w.buf)) < want {
 			w.buf = make([]byte, want)
 		}
 		w.buf, w.off = w.buf[:want], off
-		w.fill(w.buf, off)
+		w.fillFrom(w.buf, off)
 	}
 	return w.buf[off-w.off:][:n]
 }
 
-func (w *window) fill(p []byte, off int64) {
+func (w *window) fillFrom(p []byte, off int64) {
 	if n, err := w.file.ReadAt(p, off); n == len(p) || err == nil {
 		return
 	}
@@ -376,19 +376,19 @@ func (w *window) fill(p []byte, off int64) {
 // ReadAt implements io.ReaderAt for what Damage passes on.
 func (w *window) ReadAt(p []byte, off int64) (int, error) {
 	n := max(0, min(int64(len(p)), w.size-off))
-	w.fill(p[:n], off)
+	w.fillFrom(p[:n], off)
 	if n < int64(len(p)) {
 		return int(n), io.EOF
 	}
 	return int(n), nil
 }
 
-// walk passes every frame from the head to limit to visit, until that returns
+// walkFrames passes every frame from the head to limit to visit, until that returns
 // false, and every range between them that is neither a frame nor zeros to bad.
 // It trusts no length that no checksum vouches for; behind a range that it
 // cannot read it goes on at the next frame on an aligned offset. Zeros between two
 // frames, where there must have been others, are passed to gap, if that is not nil.
-func (w *window) walk(m mark, limit int64, visit func(int64, frame, []byte) bool, bad, gap func(off, end int64, reason string)) {
+func (w *window) walkFrames(m mark, limit int64, visit func(int64, frame, []byte) bool, bad, gap func(off, end int64, reason string)) {
 	lost := int64(-1) // where the unreadable range began
 	flush := func(end int64) {
 		if lost < 0 {
@@ -402,7 +402,7 @@ func (w *window) walk(m mark, limit int64, visit func(int64, frame, []byte) bool
 		lost = -1
 	}
 	for off := int64(headSize); off+frameHeader <= limit; {
-		f, ok := parseFrame(w.at(off, frameHeader), m, off)
+		f, ok := parseFrame(w.bytesAt(off, frameHeader), m, off)
 		next := off + frameSize(int64(f.n))
 		if !ok || next > limit {
 			if lost < 0 {
@@ -412,7 +412,7 @@ func (w *window) walk(m mark, limit int64, visit func(int64, frame, []byte) bool
 			continue
 		}
 		flush(off)
-		payload := w.at(off+frameHeader, int64(f.n))
+		payload := w.bytesAt(off+frameHeader, int64(f.n))
 		if crc32.Checksum(payload, castagnoli) != f.sum {
 			bad(off, next, "the checksum does not match")
 		} else if !visit(off, f, payload) {
@@ -427,7 +427,7 @@ func (w *window) walk(m mark, limit int64, visit func(int64, frame, []byte) bool
 // zero, or limit.
 func (w *window) skipZeros(off, limit int64) int64 {
 	for off+align <= limit {
-		b := w.at(off, min(int64(len(zeros)), limit-off))
+		b := w.bytesAt(off, min(int64(len(zeros)), limit-off))
 		if len(b) == len(zeros) && bytes.Equal(b, zeros[:]) {
 			off += int64(len(zeros))
 			continue
@@ -450,7 +450,7 @@ func (w *window) skipZeros(off, limit int64) int64 {
 func (w *window) lastByteIn(from, to int64) int64 {
 	for to > from {
 		n := min(windowSize, to-from)
-		b := w.at(to-n, n)
+		b := w.bytesAt(to-n, n)
 		for len(b) > 0 {
 			last := b[max(0, len(b)-len(zeros)):]
 			if !bytes.Equal(last, zeros[:len(last)]) {

@@ -110,7 +110,7 @@ type Reader struct {
 func (j *Journal) Open(loc Location) (*Reader, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s := j.find(loc.Segment)
+	s := j.findSegment(loc.Segment)
 	if s == nil || s.file == nil {
 		return nil, ErrGone
 	}
@@ -144,8 +144,8 @@ func (r *Reader) Close() error {
 	return nil
 }
 
-// find returns a segment that was not removed, or nil. Caller holds j.mu.
-func (j *Journal) find(number uint32) *segment {
+// findSegment returns a segment that was not removed, or nil. Caller holds j.mu.
+func (j *Journal) findSegment(number uint32) *segment {
 	for _, s := range j.segments {
 		if s.number == number {
 			return s

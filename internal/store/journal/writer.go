@@ -24,9 +24,9 @@ const (
 
 var padding [align]byte
 
-// write writes records, a Commit and perhaps a Seal behind the end of s. It
+// writeRecords writes records, a Commit and perhaps a Seal behind the end of s. It
 // returns the new end; w.err says whether it is worth anything.
-func (w *writer) write(s *segment, records []*record, seal bool) int64 {
+func (w *writer) writeRecords(s *segment, records []*record, seal bool) int64 {
 	w.file, w.off, w.end, w.err = s.file, s.end, s.end, nil
 	if w.buf == nil {
 		w.buf = make([]byte, 0, bufSize)
@@ -35,46 +35,46 @@ func (w *writer) write(s *segment, records []*record, seal bool) int64 {
 		r.loc = Location{Segment: s.number, Offset: uint32(w.end + frameHeader), Length: r.n}
 		w.header(s.mark, r.kind, r.n, r.sum)
 		for _, p := range r.parts {
-			w.add(p)
+			w.addBytes(p)
 		}
 		if rest := r.n % align; rest != 0 {
-			w.add(padding[rest:])
+			w.addBytes(padding[rest:])
 		}
 	}
 	w.header(s.mark, kindCommit, 0, 0)
 	if seal {
 		w.header(s.mark, kindSeal, 0, 0)
 	}
-	w.flush()
+	w.writeOut()
 	return w.end
 }
 
 func (w *writer) header(m mark, k Kind, n, sum uint32) {
 	var b [frameHeader]byte
 	putFrame(b[:], m, w.end, k, n, sum)
-	w.add(b[:])
+	w.addBytes(b[:])
 	w.end += frameSize(int64(n))
 }
 
-func (w *writer) add(p []byte) {
+func (w *writer) addBytes(p []byte) {
 	switch {
 	case len(p) >= direct:
-		w.cut()
+		w.cutRun()
 		w.vec = append(w.vec, p)
 		w.size += int64(len(p))
 	case len(w.buf)+len(p) > cap(w.buf):
-		w.flush()
+		w.writeOut()
 		fallthrough
 	default:
 		w.buf = append(w.buf, p...)
 	}
 	if len(w.vec) >= maxVec {
-		w.flush()
+		w.writeOut()
 	}
 }
 
-// cut moves what was gathered to vec.
-func (w *writer) cut() {
+// cutRun moves what was gathered to vec.
+func (w *writer) cutRun() {
 	if p := w.buf[w.run:]; len(p) > 0 {
 		w.vec = append(w.vec, p)
 		w.size += int64(len(p))
@@ -82,8 +82,8 @@ func (w *writer) cut() {
 	}
 }
 
-func (w *writer) flush() {
-	w.cut()
+func (w *writer) writeOut() {
+	w.cutRun()
 	if w.err == nil && len(w.vec) > 0 {
 		w.err = w.file.WriteVec(w.vec, w.off)
 	}

@@ -132,9 +132,9 @@ func inOrder(all []*message) []*message {
 // errFenced refuses the batch of a former owner.
 var errFenced = errors.New("mem: another store owns the partition")
 
-// claim makes a store the owner of a partition that nobody owns, or whose owner is
+// claimFor makes a store the owner of a partition that nobody owns, or whose owner is
 // not sure any more. It returns a copy of the messages and the term.
-func (c *Cluster) claim(s *Store, number int, now time.Time) (messages map[mail.ID]*message, term uint64, ok bool) {
+func (c *Cluster) claimFor(s *Store, number int, now time.Time) (messages map[mail.ID]*message, term uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.partitions[number]
@@ -163,7 +163,7 @@ func (c *Cluster) commit(number int, term uint64, changes []change, now time.Tim
 	}
 	p.renewed = now
 	for _, ch := range changes {
-		ch.apply(p.messages)
+		ch.applyTo(p.messages)
 	}
 	return nil
 }
@@ -177,8 +177,8 @@ func (c *Cluster) release(number int, term uint64) {
 	}
 }
 
-// next numbers a message, which must be a new one.
-func (c *Cluster) next(id mail.ID) (uint64, error) {
+// nextSequence numbers a message, which must be a new one.
+func (c *Cluster) nextSequence(id mail.ID) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.partitions {

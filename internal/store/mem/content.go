@@ -20,7 +20,7 @@ type content struct {
 // Open implements mail.Content.
 func (c *content) Open() (io.ReadCloser, error) {
 	c.s.mu.Lock()
-	_, _, err := c.s.find(c.id)
+	_, _, err := c.s.findMessage(c.id)
 	c.s.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func (s *Store) Path(id mail.ID) (string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, m, err := s.find(id)
+	_, m, err := s.findMessage(id)
 	if err != nil {
 		return "", err
 	}

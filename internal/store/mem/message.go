@@ -114,8 +114,8 @@ type change struct {
 	alter   func(m *message)
 }
 
-// apply changes the messages of a partition.
-func (c change) apply(messages map[mail.ID]*message) {
+// applyTo changes the messages of a partition.
+func (c change) applyTo(messages map[mail.ID]*message) {
 	m := messages[c.id]
 	switch {
 	case c.put != nil:

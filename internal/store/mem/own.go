@@ -14,7 +14,7 @@ var errClosed = errors.New("mem: store is closed")
 // committed for a Lease. It reports whether the store has become the owner.
 func (s *Store) Claim(number int) bool {
 	now := s.c.o.Now()
-	messages, term, ok := s.c.claim(s, number, now)
+	messages, term, ok := s.c.claimFor(s, number, now)
 	if !ok {
 		return false
 	}
@@ -59,13 +59,13 @@ func (s *Store) commit(number int, confirmed bool) {
 	if h == nil {
 		return
 	}
-	if err := s.send(number, h, confirmed); errors.Is(err, errFenced) {
+	if err := s.sendBatch(number, h, confirmed); errors.Is(err, errFenced) {
 		s.abandon(number, h)
 	}
 }
 
-// send hands the batch over, and notes the outcome if that is confirmed.
-func (s *Store) send(number int, h *holding, confirmed bool) error {
+// sendBatch hands the batch over, and notes the outcome if that is confirmed.
+func (s *Store) sendBatch(number int, h *holding, confirmed bool) error {
 	h.committing.Lock()
 	defer h.committing.Unlock()
 	s.mu.Lock()
@@ -137,7 +137,7 @@ func (s *Store) abandon(number int, h *holding) {
 		s.forget(id)
 	}
 	s.found = slices.DeleteFunc(s.found, lost)
-	h.end(errFenced)
+	h.answerAll(errFenced)
 	d := s.deliverer
 	s.mu.Unlock()
 	if d != nil {
@@ -145,8 +145,8 @@ func (s *Store) abandon(number int, h *holding) {
 	}
 }
 
-// end answers all who wait. Caller holds the mu of the Store.
-func (h *holding) end(err error) {
+// answerAll answers all who wait. Caller holds the mu of the Store.
+func (h *holding) answerAll(err error) {
 	for _, done := range h.waiters {
 		done <- err
 	}
@@ -192,7 +192,7 @@ func (s *Store) Kill() {
 		if s.c.o.Lease == 0 {
 			s.c.release(number, h.term)
 		}
-		h.end(errClosed)
+		h.answerAll(errClosed)
 	}
 	clear(s.held)
 	s.found = nil

@@ -58,7 +58,7 @@ func (s *Store) Watch(d store.Deliverer) {
 func (s *Store) Put(env *mail.Envelope, c mail.Content) error {
 	m, err := newMessage(env, c)
 	if err == nil {
-		err = s.put(m)
+		err = s.putMessage(m)
 	}
 	if err != nil {
 		return refuse(err)
@@ -66,24 +66,24 @@ func (s *Store) Put(env *mail.Envelope, c mail.Content) error {
 	return nil
 }
 
-func (s *Store) put(m *message) (err error) {
+func (s *Store) putMessage(m *message) (err error) {
 	id := m.env.ID
-	if m.sequence, err = s.c.next(id); err != nil {
+	if m.sequence, err = s.c.nextSequence(id); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	number, h := s.home()
+	number, h := s.homePartition()
 	if h == nil {
 		s.mu.Unlock()
 		return store.ErrPaused
 	}
-	done := h.queue(change{id: id, put: m}, true)
+	done := h.queueChange(change{id: id, put: m}, true)
 	s.mu.Unlock()
-	return s.wait(number, done)
+	return s.waitForBatch(number, done)
 }
 
-// home returns the partition that new messages go to, or nil. Caller holds s.mu.
-func (s *Store) home() (int, *holding) {
+// homePartition returns the partition that new messages go to, or nil. Caller holds s.mu.
+func (s *Store) homePartition() (int, *holding) {
 	now := s.c.o.Now()
 	for _, number := range slices.Sorted(maps.Keys(s.held)) {
 		if h := s.held[number]; h.isSure(now) {
@@ -95,9 +95,9 @@ func (s *Store) home() (int, *holding) {
 
 func (h *holding) isSure(now time.Time) bool { return h.sure.IsZero() || now.Before(h.sure) }
 
-// queue adds a change to the batch. done gets the outcome if somebody waits. Caller
+// queueChange adds a change to the batch. done gets the outcome if somebody waits. Caller
 // holds the mu of the Store.
-func (h *holding) queue(c change, waits bool) (done chan error) {
+func (h *holding) queueChange(c change, waits bool) (done chan error) {
 	h.batch = append(h.batch, c)
 	if waits {
 		done = make(chan error, 1)
@@ -106,8 +106,8 @@ func (h *holding) queue(c change, waits bool) (done chan error) {
 	return done
 }
 
-// wait returns the outcome of a batch; nil: nobody waits for it.
-func (s *Store) wait(number int, done chan error) error {
+// waitForBatch returns the outcome of a batch; nil: nobody waits for it.
+func (s *Store) waitForBatch(number int, done chan error) error {
 	if !s.c.o.Manual {
 		s.Commit(number)
 	}
@@ -132,7 +132,7 @@ func (s *Store) Room(int64) error {
 	s.c.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, h := s.home(); h == nil {
+	if _, h := s.homePartition(); h == nil {
 		return refuse(store.ErrPaused)
 	}
 	if err != nil {
@@ -141,8 +141,8 @@ func (s *Store) Room(int64) error {
 	return nil
 }
 
-// find returns a message and its partition. Caller holds s.mu.
-func (s *Store) find(id mail.ID) (int, *message, error) {
+// findMessage returns a message and its partition. Caller holds s.mu.
+func (s *Store) findMessage(id mail.ID) (int, *message, error) {
 	number, ok := s.places[id]
 	if !ok {
 		return 0, nil, fmt.Errorf("%w: %s", store.ErrUnknown, id)
@@ -158,7 +158,7 @@ func (s *Store) Permit(id mail.ID) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	number, _, err := s.find(id)
+	number, _, err := s.findMessage(id)
 	if err == nil && !s.held[number].isSure(s.c.o.Now()) {
 		err = store.ErrPaused
 	}
@@ -169,7 +169,7 @@ func (s *Store) Permit(id mail.ID) error {
 func (s *Store) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, m, err := s.find(id)
+	_, m, err := s.findMessage(id)
 	if err != nil {
 		return nil, nil, fmt.Errorf("queue: load %s: %w", id, err)
 	}
@@ -180,17 +180,17 @@ func (s *Store) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 func (s *Store) Find(id mail.ID) (mail.Pending, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, m, err := s.find(id)
+	_, m, err := s.findMessage(id)
 	if err != nil {
 		return mail.Pending{}, false
 	}
 	return m.pending(), true
 }
 
-// alter changes a message here at once and in the Cluster with the next batch.
-func (s *Store) alter(id mail.ID, recipients []int, waits bool, c change) error {
+// alterMessage changes a message here at once and in the Cluster with the next batch.
+func (s *Store) alterMessage(id mail.ID, recipients []int, waits bool, c change) error {
 	s.mu.Lock()
-	number, m, err := s.find(id)
+	number, m, err := s.findMessage(id)
 	if err == nil {
 		for _, i := range recipients {
 			if i < 0 || i >= len(m.recipients) {
@@ -204,13 +204,13 @@ func (s *Store) alter(id mail.ID, recipients []int, waits bool, c change) error 
 	}
 	h := s.held[number]
 	c.id = id
-	c.apply(h.messages)
+	c.applyTo(h.messages)
 	if h.messages[id] == nil {
 		s.forget(id)
 	}
-	done := h.queue(c, waits)
+	done := h.queueChange(c, waits)
 	s.mu.Unlock()
-	return s.wait(number, done)
+	return s.waitForBatch(number, done)
 }
 
 // forget is for a message that is gone. Caller holds s.mu.
@@ -224,12 +224,12 @@ func (s *Store) forget(id mail.ID) {
 
 // Settle implements store.Store.
 func (s *Store) Settle(id mail.ID, recipients []int) error {
-	return s.alter(id, recipients, false, change{alter: settle(slices.Clone(recipients))})
+	return s.alterMessage(id, recipients, false, change{alter: settle(slices.Clone(recipients))})
 }
 
 // Defer implements store.Store.
 func (s *Store) Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error {
-	return s.alter(id, recipients, false, change{alter: postpone(slices.Clone(recipients), attempts, next, last)})
+	return s.alterMessage(id, recipients, false, change{alter: postpone(slices.Clone(recipients), attempts, next, last)})
 }
 
 // SetNotes implements store.Store.
@@ -242,21 +242,21 @@ func (s *Store) SetNotes(id mail.ID, values map[string]any) error {
 	if err := json.Unmarshal(b, &plain); err != nil {
 		return err
 	}
-	return s.alter(id, nil, false, change{alter: setNotes(plain)})
+	return s.alterMessage(id, nil, false, change{alter: setNotes(plain)})
 }
 
 // Hold implements store.Store.
 func (s *Store) Hold(id mail.ID, recipients []int) error {
-	return s.alter(id, recipients, true, change{alter: setHeld(slices.Clone(recipients), true)})
+	return s.alterMessage(id, recipients, true, change{alter: setHeld(slices.Clone(recipients), true)})
 }
 
 // Release implements store.Store.
 func (s *Store) Release(id mail.ID, recipients []int) error {
-	return s.alter(id, recipients, true, change{alter: setHeld(slices.Clone(recipients), false)})
+	return s.alterMessage(id, recipients, true, change{alter: setHeld(slices.Clone(recipients), false)})
 }
 
 // Remove implements store.Store.
-func (s *Store) Remove(id mail.ID) error { return s.alter(id, nil, true, change{removed: true}) }
+func (s *Store) Remove(id mail.ID) error { return s.alterMessage(id, nil, true, change{removed: true}) }
 
 // Sync implements store.Store.
 func (s *Store) Sync() error {
@@ -269,7 +269,7 @@ func (s *Store) Sync() error {
 	}
 	s.mu.Unlock()
 	for number, done := range waits {
-		if err := s.wait(number, done); err != nil {
+		if err := s.waitForBatch(number, done); err != nil {
 			return err
 		}
 	}
@@ -353,7 +353,7 @@ func (s *Store) Close() error {
 	}
 	for number, h := range s.held {
 		s.c.release(number, h.term)
-		h.end(errClosed)
+		h.answerAll(errClosed)
 	}
 	clear(s.held)
 	return err

@@ -31,7 +31,7 @@ func (s *Spool) Batch(few bool) *Batch {
 	if few {
 		return b
 	}
-	if barrier, err := s.fs.Barrier(s.msg()); err == nil {
+	if barrier, err := s.fs.Barrier(s.messageDir()); err == nil {
 		b.barrier = barrier
 	}
 	return b
@@ -50,7 +50,7 @@ func (b *Batch) Write(st *State, c mail.Content) error {
 		}
 		moves = append(moves, move{temp, b.s.Path(id)})
 		if st.Content.Known && st.Content != sum {
-			b.drop(moves)
+			b.dropTemps(moves)
 			return fmt.Errorf("%w: the content's checksum does not match", ErrDamaged)
 		}
 		st.Content = sum
@@ -58,21 +58,21 @@ func (b *Batch) Write(st *State, c mail.Content) error {
 	doc, err := st.Encode()
 	var temp string
 	if err == nil {
-		temp, _, err = b.s.write(id, extState, bytes.NewReader(doc), int64(len(doc)), b.barrier == nil)
+		temp, _, err = b.s.writeTemp(id, extState, bytes.NewReader(doc), int64(len(doc)), b.barrier == nil)
 	}
 	if err != nil {
-		b.drop(moves)
+		b.dropTemps(moves)
 		return err
 	}
-	moves = append(moves, move{temp, b.s.name(id, extState)})
+	moves = append(moves, move{temp, b.s.fileName(id, extState)})
 	b.mu.Lock()
 	b.moves = append(b.moves, moves...)
 	b.mu.Unlock()
 	return nil
 }
 
-// drop removes temporary files; those that stay are removed by Walk.
-func (b *Batch) drop(moves []move) {
+// dropTemps removes temporary files; those that stay are removed by Walk.
+func (b *Batch) dropTemps(moves []move) {
 	for _, m := range moves {
 		_ = b.s.fs.Remove(m.from)
 	}
@@ -93,7 +93,7 @@ func (b *Batch) Commit() error {
 			err = b.s.rename(m.from, m.to)
 		}
 		if err != nil {
-			b.drop(b.moves[i:])
+			b.dropTemps(b.moves[i:])
 			break
 		}
 	}

@@ -17,7 +17,7 @@ import (
 func (s *Spool) Quarantine(id mail.ID, reason string) error {
 	var errs []error
 	for _, ext := range []string{extState, extContent, extNew} {
-		err := s.setAside(s.name(id, ext), string(id)+ext, reason)
+		err := s.setAside(s.fileName(id, ext), string(id)+ext, reason)
 		if !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -52,7 +52,7 @@ func (s *Spool) Quarantined() ([]string, error) {
 
 // OpenQuarantined opens a file in corrupt/.
 func (s *Spool) OpenQuarantined(base string) (vfs.File, error) {
-	return s.open(filepath.Join(s.corrupt(), base))
+	return s.openFile(filepath.Join(s.corrupt(), base))
 }
 
 // recoveredDir is where what was brought back from corrupt/ goes, below that.
@@ -63,7 +63,7 @@ const recoveredDir = "recovered"
 func (s *Spool) Recovered(base string) error {
 	for _, name := range []string{base, base + extReason} {
 		from, to := filepath.Join(s.corrupt(), name), filepath.Join(s.corrupt(), recoveredDir, name)
-		err := s.move(from, to)
+		err := s.moveFile(from, to)
 		if errors.Is(err, fs.ErrNotExist) && name != base {
 			continue
 		}
@@ -78,9 +78,9 @@ func (s *Spool) Recovered(base string) error {
 
 // setAside moves something to corrupt/ under a name like base.
 func (s *Spool) setAside(from, base, reason string) error {
-	to, err := s.free(base)
+	to, err := s.freeName(base)
 	if err == nil {
-		err = s.move(from, to)
+		err = s.moveFile(from, to)
 	}
 	if err != nil {
 		return err
@@ -108,7 +108,7 @@ func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
 	}
 	if data != nil {
 		// Unfinished files are removed from there.
-		f, temp, err := s.createTemp(filepath.Join(s.msg(), base))
+		f, temp, err := s.createTemp(filepath.Join(s.messageDir(), base))
 		if err != nil {
 			return err
 		}
@@ -117,7 +117,7 @@ func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
 			err = f.Sync()
 		}
 		if err = errors.Join(err, f.Close()); err == nil {
-			err = s.move(temp, name)
+			err = s.moveFile(temp, name)
 		}
 		if err != nil {
 			_ = s.fs.Remove(temp)
@@ -143,12 +143,12 @@ func (s *Spool) preserved(name string, data io.ReadSeeker) (bool, error) {
 	if _, err := data.Seek(0, io.SeekStart); err != nil {
 		return false, err
 	}
-	sum, err := s.sum(name)
+	sum, err := s.sumOfFile(name)
 	return err == nil && sum == summer.Sum(), nil
 }
 
-// free returns a name in corrupt/ that is not taken.
-func (s *Spool) free(base string) (string, error) {
+// freeName returns a name in corrupt/ that is not taken.
+func (s *Spool) freeName(base string) (string, error) {
 	name := filepath.Join(s.corrupt(), base)
 	for i := 1; ; i++ {
 		// Whatever has the name keeps it, be it a file or not.

@@ -54,20 +54,20 @@ type Spool struct {
 // Open returns the spool in dir and makes its directories.
 func Open(f vfs.FS, dir string) (*Spool, error) {
 	s := &Spool{fs: f, dir: dir, dirty: map[string]bool{}, made: map[string]bool{}}
-	for _, d := range []string{s.msg(), s.corrupt()} {
+	for _, d := range []string{s.messageDir(), s.corrupt()} {
 		if err := f.Mkdir(d); err != nil {
 			return nil, err
 		}
 	}
 	// The names of folders that an earlier process made may not be durable yet.
-	if err := f.SyncDir(s.msg()); err != nil {
+	if err := f.SyncDir(s.messageDir()); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Spool) msg() string     { return filepath.Join(s.dir, "msg") }
-func (s *Spool) corrupt() string { return filepath.Join(s.dir, "corrupt") }
+func (s *Spool) messageDir() string { return filepath.Join(s.dir, "msg") }
+func (s *Spool) corrupt() string    { return filepath.Join(s.dir, "corrupt") }
 
 func folder(id mail.ID) string {
 	const hex = "0123456789ABCDEFabcdef"
@@ -86,16 +86,16 @@ const (
 )
 
 // Path returns the name of a message's content file.
-func (s *Spool) Path(id mail.ID) string { return s.name(id, extContent) }
+func (s *Spool) Path(id mail.ID) string { return s.fileName(id, extContent) }
 
-func (s *Spool) name(id mail.ID, ext string) string {
-	return filepath.Join(s.msg(), folder(id), string(id)+ext)
+func (s *Spool) fileName(id mail.ID, ext string) string {
+	return filepath.Join(s.messageDir(), folder(id), string(id)+ext)
 }
 
-// in calls fn, which gives something a name in a directory of ours. A directory
+// inFolder calls fn, which gives something a name in a directory of ours. A directory
 // that does not exist, or no more, is made before. The spool's own is not: who
 // removes that takes the journal with it, and what is made there is another queue.
-func (s *Spool) in(dir string, fn func() error) error {
+func (s *Spool) inFolder(dir string, fn func() error) error {
 	if err := s.prepare(dir); err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (s *Spool) SyncContent(id mail.ID) error {
 
 // Temp makes a file for a content that has no ID yet. Place gives it one.
 func (s *Spool) Temp() (f vfs.File, name string, err error) {
-	return s.createTemp(filepath.Join(s.msg(), "body"))
+	return s.createTemp(filepath.Join(s.messageDir(), "body"))
 }
 
 func (s *Spool) createTemp(base string) (f vfs.File, name string, err error) {
@@ -196,15 +196,15 @@ func (s *Spool) createTemp(base string) (f vfs.File, name string, err error) {
 }
 
 func (s *Spool) create(name string) (f vfs.File, err error) {
-	err = s.in(filepath.Dir(name), func() (err error) {
+	err = s.inFolder(filepath.Dir(name), func() (err error) {
 		f, err = s.fs.Create(name)
 		return err
 	})
 	return f, err
 }
 
-func (s *Spool) move(from, to string) error {
-	return s.in(filepath.Dir(to), func() error { return s.fs.Rename(from, to) })
+func (s *Spool) moveFile(from, to string) error {
+	return s.inFolder(filepath.Dir(to), func() error { return s.fs.Rename(from, to) })
 }
 
 // Drop removes a file that Temp made and Place did not take.
@@ -213,21 +213,21 @@ func (s *Spool) Drop(temp string) error { return s.fs.Remove(temp) }
 // Place makes the file that Temp made, which must be synced, the content of a
 // message that is about to be accepted. Sync makes it durable.
 func (s *Spool) Place(id mail.ID, temp string) error {
-	return s.rename(temp, s.name(id, extNew))
+	return s.rename(temp, s.fileName(id, extNew))
 }
 
 // Accept gives a content its final name: somebody has promised to keep it. As
 // long as it has the other one nobody was told about it. Sync makes it durable.
-func (s *Spool) Accept(id mail.ID) error { return s.rename(s.name(id, extNew), s.Path(id)) }
+func (s *Spool) Accept(id mail.ID) error { return s.rename(s.fileName(id, extNew), s.Path(id)) }
 
 // rename gives a file its name. A folder that has it goes to corrupt/: one such
 // name must not keep a whole batch from its place.
 func (s *Spool) rename(from, to string) error {
-	err := s.move(from, to)
+	err := s.moveFile(from, to)
 	if err != nil {
 		if n, e := s.fs.Size(to); e == nil && n < 0 {
 			if err = s.setAside(to, filepath.Base(to), "it has the name of a message's file, and is none"); err == nil {
-				err = s.move(from, to)
+				err = s.moveFile(from, to)
 			}
 		}
 	}
@@ -246,7 +246,7 @@ func (s *Spool) WriteContent(id mail.ID, c mail.Content) (Sum, error) {
 	if err != nil {
 		return Sum{}, err
 	}
-	return sum, s.rename(temp, s.name(id, extNew))
+	return sum, s.rename(temp, s.fileName(id, extNew))
 }
 
 func (s *Spool) writeContent(id mail.ID, c mail.Content, sync bool) (temp string, sum Sum, err error) {
@@ -254,13 +254,13 @@ func (s *Spool) writeContent(id mail.ID, c mail.Content, sync bool) (temp string
 	if err != nil {
 		return "", Sum{}, err
 	}
-	temp, sum, err = s.write(id, extContent, r, c.Size(), sync)
+	temp, sum, err = s.writeTemp(id, extContent, r, c.Size(), sync)
 	return temp, sum, errors.Join(err, r.Close())
 }
 
-// write writes a temporary file of a message.
-func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64, sync bool) (temp string, sum Sum, err error) {
-	f, temp, err := s.createTemp(s.name(id, ext))
+// writeTemp writes a temporary file of a message.
+func (s *Spool) writeTemp(id mail.ID, ext string, r io.Reader, size int64, sync bool) (temp string, sum Sum, err error) {
+	f, temp, err := s.createTemp(s.fileName(id, ext))
 	if err != nil {
 		return "", Sum{}, err
 	}
@@ -281,16 +281,16 @@ func (s *Spool) write(id mail.ID, ext string, r io.Reader, size int64, sync bool
 // OpenContent opens a message's content, also before Accept. An error that wraps
 // ErrDamaged says that something else has its name.
 func (s *Spool) OpenContent(id mail.ID) (vfs.File, error) {
-	f, err := s.open(s.Path(id))
+	f, err := s.openFile(s.Path(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.open(s.name(id, extNew))
+		return s.openFile(s.fileName(id, extNew))
 	}
 	return f, err
 }
 
-// sum reads a file.
-func (s *Spool) sum(name string) (Sum, error) {
-	f, err := s.open(name)
+// sumOfFile reads a file.
+func (s *Spool) sumOfFile(name string) (Sum, error) {
+	f, err := s.openFile(name)
 	if err != nil {
 		return Sum{}, err
 	}
@@ -300,8 +300,8 @@ func (s *Spool) sum(name string) (Sum, error) {
 	return summer.Sum(), err
 }
 
-// open opens a regular file.
-func (s *Spool) open(name string) (vfs.File, error) {
+// openFile opens a regular file.
+func (s *Spool) openFile(name string) (vfs.File, error) {
 	f, err := s.fs.Open(name)
 	if errors.Is(err, vfs.ErrNotRegular) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -312,7 +312,7 @@ func (s *Spool) open(name string) (vfs.File, error) {
 // LoadState reads a message's state. An error that wraps ErrDamaged says that it
 // will never be read, one that wraps ErrVersion that a newer program wrote it.
 func (s *Spool) LoadState(id mail.ID) (*State, error) {
-	f, err := s.open(s.name(id, extState))
+	f, err := s.openFile(s.fileName(id, extState))
 	if err != nil {
 		return nil, err
 	}
@@ -336,7 +336,7 @@ func (s *Spool) LoadState(id mail.ID) (*State, error) {
 func (s *Spool) ContentSize(id mail.ID) (int64, error) {
 	n, err := s.fs.Size(s.Path(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.fs.Size(s.name(id, extNew))
+		return s.fs.Size(s.fileName(id, extNew))
 	}
 	return n, err
 }
@@ -345,7 +345,7 @@ func (s *Spool) ContentSize(id mail.ID) (int64, error) {
 // is no file and cannot be deleted goes to corrupt/. Sync makes it durable.
 func (s *Spool) Remove(id mail.ID) error {
 	for _, ext := range []string{extState, extContent, extNew} {
-		name := s.name(id, ext)
+		name := s.fileName(id, ext)
 		err := s.fs.Remove(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -156,7 +156,7 @@ func DecodeState(id mail.ID, b []byte) (*State, error) {
 		}
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if err = st.check(id); err == nil && st.Version >= sumVersion && !right {
+	if err = st.checkState(id); err == nil && st.Version >= sumVersion && !right {
 		err = errors.New("it does not end with a checksum")
 	}
 	if err != nil {
@@ -165,7 +165,7 @@ func DecodeState(id mail.ID, b []byte) (*State, error) {
 	return &st, nil
 }
 
-func (st *State) check(id mail.ID) error {
+func (st *State) checkState(id mail.ID) error {
 	switch {
 	case st.Version < 1:
 		return errors.New("no version")

@@ -24,12 +24,12 @@ type Found struct {
 // passed to bad, and the walk goes on.
 func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
 	w := walker{s: s, fn: fn, bad: bad, parts: map[mail.ID]Found{}}
-	top, err := s.fs.List(s.msg())
+	top, err := s.fs.List(s.messageDir())
 	if err != nil {
-		bad(s.msg(), fmt.Errorf("%w: %w", ErrUnlisted, err))
+		bad(s.messageDir(), fmt.Errorf("%w: %w", ErrUnlisted, err))
 	}
 	for _, e := range top {
-		name := filepath.Join(s.msg(), e.Name)
+		name := filepath.Join(s.messageDir(), e.Name)
 		switch {
 		case e.Dir:
 			w.folder(name)
@@ -38,11 +38,11 @@ func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
 				bad(name, err)
 			}
 		default:
-			w.file(s.msg(), e.Name)
+			w.addFile(s.messageDir(), e.Name)
 		}
 	}
 	for _, f := range w.astray {
-		w.home(f)
+		w.bringHome(f)
 	}
 	for _, f := range w.parts {
 		if f.New {
@@ -84,12 +84,12 @@ func (w *walker) folder(dir string) {
 	}
 	for _, e := range list {
 		if !e.Dir {
-			w.file(dir, e.Name)
+			w.addFile(dir, e.Name)
 		}
 	}
 }
 
-func (w *walker) file(dir, base string) {
+func (w *walker) addFile(dir, base string) {
 	ext := filepath.Ext(base)
 	id := mail.ID(strings.TrimSuffix(base, ext))
 	name := filepath.Join(dir, base)
@@ -97,14 +97,14 @@ func (w *walker) file(dir, base string) {
 	case ext == ".tmp":
 		_ = w.s.fs.Remove(name) // the next start tries again
 	case ext != extContent && ext != extState && ext != extNew, !id.Valid():
-	case name != w.s.name(id, ext):
+	case name != w.s.fileName(id, ext):
 		w.astray = append(w.astray, astray{name, id, ext})
 	default:
-		w.found(id, ext)
+		w.addFound(id, ext)
 	}
 }
 
-func (w *walker) found(id mail.ID, ext string) {
+func (w *walker) addFound(id mail.ID, ext string) {
 	f := w.parts[id]
 	f.ID = id
 	f.Content = f.Content || ext == extContent
@@ -124,9 +124,9 @@ func (w *walker) second(id mail.ID) bool {
 	if _, err := w.s.fs.Size(w.s.Path(id)); err != nil {
 		return false
 	}
-	name := w.s.name(id, extNew)
-	if a, err := w.s.sum(w.s.Path(id)); err == nil {
-		if b, err := w.s.sum(name); err == nil && a == b {
+	name := w.s.fileName(id, extNew)
+	if a, err := w.s.sumOfFile(w.s.Path(id)); err == nil {
+		if b, err := w.s.sumOfFile(name); err == nil && a == b {
 			_ = w.s.fs.Remove(name) // the next start tries again
 			return true
 		}
@@ -136,9 +136,9 @@ func (w *walker) second(id mail.ID) bool {
 	return true
 }
 
-// home brings a file to its folder.
-func (w *walker) home(f astray) {
-	to := w.s.name(f.id, f.ext)
+// bringHome brings a file to its folder.
+func (w *walker) bringHome(f astray) {
+	to := w.s.fileName(f.id, f.ext)
 	_, err := w.s.fs.Size(to)
 	switch {
 	case err == nil:
@@ -154,5 +154,5 @@ func (w *walker) home(f astray) {
 	}
 	w.s.changed(f.name)
 	w.bad(f.name, fmt.Errorf("a file in the wrong folder is moved to %s", to))
-	w.found(f.id, f.ext)
+	w.addFound(f.id, f.ext)
 }

@@ -20,14 +20,14 @@ func (c *Catalog) KeepSettled(s *quarantine.Settled, name, reason string) error 
 	if c.o.ReadOnly {
 		return nil
 	}
-	return s.Keep(c.spool, name, reason, c.log)
+	return s.KeepIn(c.spool, name, reason, c.log)
 }
 
 // KeepSettledOf is KeepSettled for one message that goes to corrupt/.
 func (c *Catalog) KeepSettledOf(id mail.ID, settled []int, cause error) error {
 	var s quarantine.Settled
 	if len(settled) > 0 {
-		s.Add(id, settled)
+		s.AddRecipients(id, settled)
 	}
 	return c.KeepSettled(&s, string(id)+"."+quarantine.SettledName, cause.Error())
 }
@@ -94,10 +94,10 @@ func (c *Catalog) quarantineFound(id mail.ID, cause error) error {
 	mu := c.filesOf(id)
 	mu.Lock()
 	defer mu.Unlock()
-	at, err := c.Where(id)
+	at, err := c.Lookup(id)
 	if err == nil && at.Is(index.Partial) { // so that the sums stay right
 		if _, _, err = c.wakeLocked(id, true); err == nil {
-			at, err = c.Where(id)
+			at, err = c.Lookup(id)
 		}
 	}
 	if err != nil {

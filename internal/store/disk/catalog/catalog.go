@@ -60,8 +60,8 @@ func New(o Options) *Catalog {
 	return &Catalog{o: o, log: o.Log, spool: o.Spool, index: o.Index, seed: maphash.MakeSeed(), shares: map[uint32]Share{}}
 }
 
-// Begin names the journal. Nothing can be read or changed before.
-func (c *Catalog) Begin(j *journal.Journal) { c.journal = j }
+// SetJournal names the journal. Nothing can be read or changed before.
+func (c *Catalog) SetJournal(j *journal.Journal) { c.journal = j }
 
 // Share is what the journal must keep of a segment.
 type Share struct {
@@ -69,8 +69,8 @@ type Share struct {
 	Bytes    int64
 }
 
-// Share returns what the journal must keep of a segment.
-func (c *Catalog) Share(segment uint32) Share {
+// SegmentShare returns what the journal must keep of a segment.
+func (c *Catalog) SegmentShare(segment uint32) Share {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.shares[segment]
@@ -86,14 +86,14 @@ func (c *Catalog) Shares() (bytes int64) {
 	return bytes
 }
 
-// Need notes that the journal must keep the message at a place; unneed undoes it.
+// KeepRecord notes that the journal must keep the message at a place; unneed undoes it.
 // Caller holds mu, or nobody else knows the catalog yet.
-func (c *Catalog) Need(loc journal.Location) {
+func (c *Catalog) KeepRecord(loc journal.Location) {
 	s := c.shares[loc.Segment]
 	c.shares[loc.Segment] = Share{s.Messages + 1, s.Bytes + int64(loc.Length)}
 }
 
-func (c *Catalog) unneed(loc journal.Location) {
+func (c *Catalog) releaseRecord(loc journal.Location) {
 	if loc.Segment == 0 {
 		return
 	}
@@ -110,7 +110,7 @@ func (c *Catalog) unneed(loc journal.Location) {
 // else knows the catalog yet.
 func (c *Catalog) Discard(k index.Key, e *index.Entry) {
 	c.index.Remove(k)
-	c.unneed(e.Loc)
+	c.releaseRecord(e.Loc)
 }
 
 // Finish takes a message out that is done with. Caller holds mu, or nobody else knows
@@ -118,7 +118,7 @@ func (c *Catalog) Discard(k index.Key, e *index.Entry) {
 func (c *Catalog) Finish(k index.Key, e *index.Entry, id mail.ID) {
 	c.Discard(k, e)
 	if e.Spooled() || e.Is(index.Large|index.Files) {
-		c.Trash(id)
+		c.AddTrash(id)
 	}
 }
 
@@ -148,8 +148,8 @@ func (c *Catalog) filesOf(id mail.ID) *sync.Mutex {
 	return &c.files[maphash.String(c.seed, string(id))%uint64(len(c.files))]
 }
 
-// Where returns a copy of what is known about a message.
-func (c *Catalog) Where(id mail.ID) (index.Entry, error) {
+// Lookup returns a copy of what is known about a message.
+func (c *Catalog) Lookup(id mail.ID) (index.Entry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, e := c.index.Find(id)
@@ -159,9 +159,9 @@ func (c *Catalog) Where(id mail.ID) (index.Entry, error) {
 	return e.Copy(), nil
 }
 
-// Has reports whether a message is here.
-func (c *Catalog) Has(id mail.ID) bool {
-	_, err := c.Where(id)
+// Contains reports whether a message is here.
+func (c *Catalog) Contains(id mail.ID) bool {
+	_, err := c.Lookup(id)
 	return err == nil
 }
 
@@ -195,8 +195,8 @@ func (a Arrival) Accept(env *mail.Envelope, loc journal.Location, sum spool.Sum,
 	defer a.c.mu.Unlock()
 	a.e.Loc = loc
 	a.e.Flags &^= index.Arriving
-	a.c.Need(loc)
-	a.c.index.Recent.Add(a.key, env, sum, n)
+	a.c.KeepRecord(loc)
+	a.c.index.Recent.AddPromise(a.key, env, sum, n)
 }
 
 // Withdraw is for a message that could not be stored. Its record may have reached the
@@ -208,6 +208,6 @@ func (a Arrival) Withdraw() {
 	a.c.index.Remove(a.key)
 	_ = a.c.journal.Enqueue(record.KindDone, record.EncodeChange(record.KindDone, record.Change{ID: a.id}))
 	if a.e.Is(index.Large) {
-		a.c.Trash(a.id)
+		a.c.AddTrash(a.id)
 	}
 }

@@ -17,7 +17,7 @@ const maxSet = 64 << 10
 
 // Settle is store.Delivery's.
 func (c *Catalog) Settle(id mail.ID, recipients []int) error {
-	k, e, err := c.claim(id, recipients)
+	k, e, err := c.lockEntry(id, recipients)
 	if err != nil {
 		return err
 	}
@@ -36,15 +36,15 @@ func (c *Catalog) Settle(id mail.ID, recipients []int) error {
 
 // Defer is store.Delivery's.
 func (c *Catalog) Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error {
-	ch := record.Change{ID: id, Recipients: recipients, Attempts: max(0, min(attempts, 1<<31-1)), Next: index.Millis(next), Last: record.Clip(last)}
-	_, e, err := c.claim(id, recipients)
+	ch := record.Change{ID: id, Recipients: recipients, Attempts: max(0, min(attempts, 1<<31-1)), Next: index.Millis(next), Last: record.ClipReply(last)}
+	_, e, err := c.lockEntry(id, recipients)
 	if err != nil {
 		return err
 	}
 	defer c.mu.Unlock()
 	deferred := index.State{Last: c.index.Intern(ch.Last), Next: ch.Next, Attempts: int32(ch.Attempts)}
 	for _, i := range recipients {
-		if s := e.State(i); !s.Settled {
+		if s := e.StateOf(i); !s.Settled {
 			deferred.Hold = s.Hold
 			*s = deferred
 		}
@@ -63,15 +63,15 @@ func (c *Catalog) SetNotes(id mail.ID, values map[string]any) error {
 		}
 		ch.Notes[path] = b
 	}
-	if n := index.NewNoted(ch.Notes).Bytes(); n > maxSet {
+	if n := index.NewNoted(ch.Notes).JSONBytes(); n > maxSet {
 		return fmt.Errorf("%w: %s: %d bytes at once, more than %d", store.ErrNotes, id, n, maxSet)
 	}
-	k, e, err := c.claim(id, nil)
+	k, e, err := c.lockEntry(id, nil)
 	if err != nil {
 		return err
 	}
 	defer c.mu.Unlock()
-	if err := c.index.Notes.Add(k, ch.Notes); err != nil {
+	if err := c.index.Notes.AddNotes(k, ch.Notes); err != nil {
 		return fmt.Errorf("%w: %s: %w", store.ErrNotes, id, err)
 	}
 	e.Flags |= index.Stale
@@ -81,7 +81,7 @@ func (c *Catalog) SetNotes(id mail.ID, values map[string]any) error {
 // SetHeld holds or releases recipients; nil: all that are not settled. wait returns
 // when that is durable.
 func (c *Catalog) SetHeld(id mail.ID, recipients []int, on bool) (wait func() error, err error) {
-	_, e, err := c.claim(id, recipients)
+	_, e, err := c.lockEntry(id, recipients)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (c *Catalog) SetHeld(id mail.ID, recipients []int, on bool) (wait func() er
 	}
 	var changed []int
 	for _, i := range recipients {
-		if s := e.State(i); !s.Settled && (s.Hold == index.Held) != on {
+		if s := e.StateOf(i); !s.Settled && (s.Hold == index.Held) != on {
 			s.SetHeld(on)
 			changed = append(changed, i)
 		}
@@ -111,7 +111,7 @@ func (c *Catalog) SetHeld(id mail.ID, recipients []int, on bool) (wait func() er
 
 // Remove takes a message out. It does not wait for the disk.
 func (c *Catalog) Remove(id mail.ID) error {
-	k, e, err := c.claim(id, nil)
+	k, e, err := c.lockEntry(id, nil)
 	if err != nil {
 		return err
 	}
@@ -126,9 +126,9 @@ func (c *Catalog) enqueue(k journal.Kind, ch record.Change) error {
 	return c.journal.Enqueue(k, record.EncodeChange(k, ch))
 }
 
-// claim returns a message's whole entry with mu locked, unless it fails, and checks
+// lockEntry returns a message's whole entry with mu locked, unless it fails, and checks
 // indices of recipients.
-func (c *Catalog) claim(id mail.ID, recipients []int) (index.Key, *index.Entry, error) {
+func (c *Catalog) lockEntry(id mail.ID, recipients []int) (index.Key, *index.Entry, error) {
 	if c.o.ReadOnly {
 		return index.Key{}, nil, store.ErrReadOnly
 	}
@@ -136,7 +136,7 @@ func (c *Catalog) claim(id mail.ID, recipients []int) (index.Key, *index.Entry, 
 	k, e := c.index.Find(id)
 	for e != nil && e.Is(index.Partial) {
 		c.mu.Unlock()
-		if _, _, err := c.wake(id, true); err != nil {
+		if _, _, err := c.wakeEntry(id, true); err != nil {
 			return k, nil, err
 		}
 		c.mu.Lock()

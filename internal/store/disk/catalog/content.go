@@ -32,19 +32,19 @@ func (t *content) Open() (io.ReadCloser, error) {
 	var err error
 	for range moves {
 		var at index.Entry
-		if at, err = t.c.Where(t.id); err != nil {
+		if at, err = t.c.Lookup(t.id); err != nil {
 			return nil, err
 		}
 		at.Size = t.size // a partial entry does not know it
 		var r *spool.Reader
-		if r, err = t.c.open(t.id, at); err == nil {
+		if r, err = t.c.openContent(t.id, at); err == nil {
 			t.c.noteUnreadable(t.id, true, nil)
 			if !t.sum.Known {
 				return r, nil
 			}
 			return &checked{r: r, left: t.size, want: t.sum, damaged: t.damaged}, nil
 		}
-		if !moved(err) {
+		if !hasMoved(err) {
 			break
 		}
 	}
@@ -81,15 +81,15 @@ func (p placed) Size() int64 { return p.at.Size }
 
 // Open implements mail.Content.
 func (p placed) Open() (io.ReadCloser, error) {
-	r, err := p.c.open(p.id, p.at)
+	r, err := p.c.openContent(p.id, p.at)
 	if err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// open opens a content at its place.
-func (c *Catalog) open(id mail.ID, at index.Entry) (*spool.Reader, error) {
+// openContent opens a content at its place.
+func (c *Catalog) openContent(id mail.ID, at index.Entry) (*spool.Reader, error) {
 	if at.Spooled() || at.Is(index.Large) {
 		f, err := c.spool.OpenContent(id)
 		if err != nil {

@@ -24,7 +24,7 @@ const moves = 5
 // Load is store.Delivery's. The content fails at its end if it is not what was
 // accepted. A message whose envelope is damaged goes to corrupt/ and is unknown.
 func (c *Catalog) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
-	p, at, err := c.load(id, true)
+	p, at, err := c.loadMessage(id, true)
 	if errors.Is(err, errDamaged) && !c.o.ReadOnly {
 		if e := c.quarantineFound(id, err); e != nil && !errors.Is(e, store.ErrUnknown) {
 			return nil, nil, fmt.Errorf("queue: damaged message %s stays: %w", id, errors.Join(err, e))
@@ -37,17 +37,17 @@ func (c *Catalog) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	return p.Envelope, &content{c: c, id: id, size: at.Size, sum: p.Sum}, nil
 }
 
-// load returns what was promised about a message and a copy of its whole entry. keep
+// loadMessage returns what was promised about a message and a copy of its whole entry. keep
 // says that the entry will soon be needed again.
-func (c *Catalog) load(id mail.ID, keep bool) (p index.Promise, at index.Entry, err error) {
+func (c *Catalog) loadMessage(id mail.ID, keep bool) (p index.Promise, at index.Entry, err error) {
 	for range moves {
 		// Notes are asked for first: once a file has them they are not here any more.
-		notes := c.noted(id)
-		if at, err = c.Where(id); err != nil {
+		notes := c.notesOf(id)
+		if at, err = c.Lookup(id); err != nil {
 			return index.Promise{}, at, err
 		}
 		if kept, ok := c.takeRecent(id, keep); ok {
-			notes.Amend(kept.Envelope)
+			notes.AmendEnvelope(kept.Envelope)
 			return kept, at, nil
 		}
 
@@ -55,16 +55,16 @@ func (c *Catalog) load(id mail.ID, keep bool) (p index.Promise, at index.Entry, 
 		// be about as many recipients as the entry.
 		if !at.Is(index.Partial) {
 			p, err = c.promised(id, at.Loc)
-		} else if p, at, err = c.wake(id, keep); p.Envelope == nil && err == nil {
+		} else if p, at, err = c.wakeEntry(id, keep); p.Envelope == nil && err == nil {
 			err = errWoken
 		}
 		if err == nil && len(p.Envelope.Recipients) != at.Recipients() {
 			err = fmt.Errorf("%w: %d recipients are known, %d are in the envelope", errDamaged, at.Recipients(), len(p.Envelope.Recipients))
 		}
 		if err == nil {
-			notes.Amend(p.Envelope)
+			notes.AmendEnvelope(p.Envelope)
 		}
-		if !moved(err) {
+		if !hasMoved(err) {
 			break
 		}
 	}
@@ -74,15 +74,15 @@ func (c *Catalog) load(id mail.ID, keep bool) (p index.Promise, at index.Entry, 
 	return p, at, err
 }
 
-// noted returns what neither a message's record nor its state file says of its notes.
-func (c *Catalog) noted(id mail.ID) *index.Noted {
+// notesOf returns what neither a message's record nor its state file says of its notes.
+func (c *Catalog) notesOf(id mail.ID) *index.Noted {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.index.Notes.Empty() {
+	if c.index.Notes.IsEmpty() {
 		return nil
 	}
 	k, _ := c.index.Key(id)
-	return c.index.Notes.Of(k)
+	return c.index.Notes.NotedOf(k)
 }
 
 // takeRecent returns what memory keeps of a message that nobody has loaded yet.
@@ -96,13 +96,13 @@ func (c *Catalog) takeRecent(id mail.ID, want bool) (index.Promise, bool) {
 	if e == nil {
 		return index.Promise{}, false
 	}
-	return c.index.Recent.Take(k)
+	return c.index.Recent.TakePromise(k)
 }
 
 // errWoken says that another goroutine was faster.
 var errWoken = errors.New("entry is whole by now")
 
-func moved(err error) bool {
+func hasMoved(err error) bool {
 	return errors.Is(err, journal.ErrGone) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errWoken)
 }
 
@@ -146,11 +146,11 @@ func (c *Catalog) promised(id mail.ID, loc journal.Location) (index.Promise, err
 	return index.Promise{Envelope: env, Sum: m.Sum}, nil
 }
 
-// wake reads the state file of a message that has only a partial entry. It returns
+// wakeEntry reads the state file of a message that has only a partial entry. It returns
 // what it says and a copy of the whole entry, which it leaves in the index if keep is
 // set or the file does not say all. A message whose files are damaged goes to corrupt/
 // and is unknown. No envelope and no error mean that the entry is not partial any more.
-func (c *Catalog) wake(id mail.ID, keep bool) (index.Promise, index.Entry, error) {
+func (c *Catalog) wakeEntry(id mail.ID, keep bool) (index.Promise, index.Entry, error) {
 	mu := c.filesOf(id)
 	mu.Lock()
 	defer mu.Unlock()
@@ -178,14 +178,14 @@ func (c *Catalog) wakeLocked(id mail.ID, keep bool) (index.Promise, index.Entry,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	full := c.index.Wake(k, e, st)
+	full := c.index.WakeEntry(k, e, st)
 	if full.Left == 0 {
 		c.Finish(k, full, id)
 		return index.Promise{}, index.Entry{}, fmt.Errorf("%w: %s", store.ErrUnknown, id)
 	}
 	at := full.Copy()
 	if !keep {
-		c.index.Rest(k, full)
+		c.index.LetRest(k, full)
 	}
 	return index.Promise{Envelope: st.Envelope, Sum: st.Content}, at, nil
 }
@@ -231,15 +231,15 @@ func (c *Catalog) readState(id mail.ID) (*spool.State, error) {
 
 // Find is store.Delivery's. It logs what cannot be read.
 func (c *Catalog) Find(id mail.ID) (p mail.Pending, ok bool) {
-	p, err := c.find(id)
+	p, err := c.findPending(id)
 	if err != nil && !errors.Is(err, store.ErrUnknown) {
 		c.log.Error("queue: message cannot be read", zap.String("uuid", string(id)), zap.Error(err))
 	}
 	return p, err == nil
 }
 
-func (c *Catalog) find(id mail.ID) (mail.Pending, error) {
-	promise, at, err := c.load(id, false)
+func (c *Catalog) findPending(id mail.ID) (mail.Pending, error) {
+	promise, at, err := c.loadMessage(id, false)
 	if err != nil {
 		return mail.Pending{}, err
 	}
@@ -249,9 +249,9 @@ func (c *Catalog) find(id mail.ID) (mail.Pending, error) {
 		Recipients: make([]mail.PendingRecipient, 0, at.Left),
 	}
 	for i, r := range env.Recipients {
-		if s := at.State(i); !s.Settled {
+		if s := at.StateOf(i); !s.Settled {
 			p.Recipients = append(p.Recipients, mail.PendingRecipient{
-				Index: i, Address: r.Address, Attempts: int(s.Attempts), Next: s.Due(), Last: s.Text(),
+				Index: i, Address: r.Address, Attempts: int(s.Attempts), Next: s.Due(), Last: s.LastReply(),
 				Held: s.Hold == index.Held,
 			})
 		}

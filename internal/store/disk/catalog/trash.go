@@ -8,9 +8,9 @@ import (
 	"tarishi/internal/store/disk/record"
 )
 
-// Trash notes a finished message that has files. Caller holds mu, or nobody else knows
+// AddTrash notes a finished message that has files. Caller holds mu, or nobody else knows
 // the catalog yet.
-func (c *Catalog) Trash(id mail.ID) { c.trash = append(c.trash, id) }
+func (c *Catalog) AddTrash(id mail.ID) { c.trash = append(c.trash, id) }
 
 // TrashSize is how many finished messages still have files.
 func (c *Catalog) TrashSize() int {

@@ -38,7 +38,7 @@ func Reason(err error) string {
 	if errors.Is(err, fs.ErrPermission) {
 		reason += " for " + CurrentUser()
 	}
-	return record.Clip(reason)
+	return record.ClipReply(reason)
 }
 
 // CurrentUser is the name, or else the number, of the user of this process.
@@ -74,7 +74,7 @@ func (c *Catalog) WalkUnreadable(fn func(id mail.ID, reason string) bool) {
 // more or fewer than it said before.
 func (c *Catalog) logUnreadable() {
 	c.mu.Lock()
-	n, reason, some, news := c.index.News(Examples)
+	n, reason, some, news := c.index.TakeNews(Examples)
 	c.mu.Unlock()
 	if news {
 		c.log.Error("queue: messages cannot be read now, they stay and are tried again", zap.Int("messages", n), zap.String("reason", reason), zap.Strings("some", some))

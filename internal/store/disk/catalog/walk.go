@@ -17,19 +17,19 @@ const (
 	chunk   = 32 * readers
 )
 
-// Keys returns the keys of all messages: first those in the journal, in the order of
+// AllKeys returns the keys of all messages: first those in the journal, in the order of
 // their arrival.
-func (c *Catalog) Keys() []index.Key {
+func (c *Catalog) AllKeys() []index.Key {
 	c.mu.Lock()
 	s := c.index.Snapshot()
 	c.mu.Unlock()
 	return s.Ordered()
 }
 
-// Visit calls fn with messages until it returns false. It returns the keys, in the
+// VisitKeys calls fn with messages until it returns false. It returns the keys, in the
 // memory of the argument, of those that fn did not get and that cannot be read now.
 // One line of the log counts the latter.
-func (c *Catalog) Visit(keys []index.Key, fn func(mail.Pending) bool) (again []index.Key) {
+func (c *Catalog) VisitKeys(keys []index.Key, fn func(mail.Pending) bool) (again []index.Key) {
 	defer c.logUnreadable()
 	again = keys[:0]
 	var found [chunk]mail.Pending
@@ -41,7 +41,7 @@ func (c *Catalog) Visit(keys []index.Key, fn func(mail.Pending) bool) (again []i
 		for range min(readers, len(part)) {
 			wg.Go(func() {
 				for i := int(next.Add(1)) - 1; i < len(part); i = int(next.Add(1)) - 1 {
-					found[i], errs[i] = c.find(c.id(part[i]))
+					found[i], errs[i] = c.findPending(c.idOfKey(part[i]))
 				}
 			})
 		}
@@ -63,9 +63,9 @@ func (c *Catalog) Visit(keys []index.Key, fn func(mail.Pending) bool) (again []i
 	return again
 }
 
-// id returns the ID of a key, "" if it is unknown.
-func (c *Catalog) id(k index.Key) mail.ID {
-	if !k.Odd() {
+// idOfKey returns the ID of a key, "" if it is unknown.
+func (c *Catalog) idOfKey(k index.Key) mail.ID {
+	if !k.IsOdd() {
 		return mail.Key(k).ID()
 	}
 	c.mu.Lock()

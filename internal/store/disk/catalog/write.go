@@ -20,9 +20,9 @@ type Written struct {
 	notes *index.Noted     // that the files have
 }
 
-// Write writes a message's files. ok is false if the message is gone, or its files
+// WriteFiles writes a message's files. ok is false if the message is gone, or its files
 // said all before.
-func (c *Catalog) Write(b *spool.Batch, id mail.ID) (w Written, ok bool, err error) {
+func (c *Catalog) WriteFiles(b *spool.Batch, id mail.ID) (w Written, ok bool, err error) {
 	mu := c.filesOf(id)
 	mu.Lock()
 	defer mu.Unlock()
@@ -38,11 +38,11 @@ func (c *Catalog) Write(b *spool.Batch, id mail.ID) (w Written, ok bool, err err
 	}
 
 	// If the notes change from now on, the message is stale again.
-	notes := c.noted(id)
+	notes := c.notesOf(id)
 	p, err := c.promised(id, at.Loc)
 	lost := damaged(err)
 	if err == nil {
-		if err = c.writeFiles(b, id, at, p, notes); err == nil {
+		if err = c.writeState(b, id, at, p, notes); err == nil {
 			return Written{id, at.Loc, notes}, true, nil
 		}
 		// A folder that is missing says nothing about the message.
@@ -80,11 +80,11 @@ func (c *Catalog) markStale(id mail.ID) {
 	}
 }
 
-func (c *Catalog) writeFiles(b *spool.Batch, id mail.ID, at index.Entry, p index.Promise, notes *index.Noted) error {
+func (c *Catalog) writeState(b *spool.Batch, id mail.ID, at index.Entry, p index.Promise, notes *index.Noted) error {
 	c.amendFile(p.Envelope, notes)
 	st := &spool.State{Size: at.Size, Content: p.Sum, Envelope: p.Envelope, Recipients: make([]spool.Recipient, at.Recipients())}
 	for i := range st.Recipients {
-		st.Recipients[i] = at.State(i).Document()
+		st.Recipients[i] = at.StateOf(i).Document()
 	}
 	if at.Spooled() || at.Is(index.Large) {
 		return b.Write(st, nil)
@@ -99,7 +99,7 @@ func (c *Catalog) amendFile(env *mail.Envelope, n *index.Noted) {
 		return
 	}
 	before := env.Notes.Clone()
-	n.Amend(env)
+	n.AmendEnvelope(env)
 	if b, err := json.Marshal(env.Notes); err != nil || len(b) > index.MaxNotes {
 		c.log.Error("queue: notes of a message are too large, the latest are dropped", zap.String("uuid", string(env.ID)), zap.Int("bytes", len(b)), zap.Error(err))
 		env.Notes = before
@@ -114,19 +114,19 @@ func (c *Catalog) Spilled(all []Written) {
 	for _, w := range all {
 		k, e := c.index.Find(w.ID)
 		if e == nil { // settled meanwhile
-			c.Trash(w.ID)
+			c.AddTrash(w.ID)
 			continue
 		}
 		if e.Loc == w.Loc && !e.Spooled() {
-			c.unneed(e.Loc)
+			c.releaseRecord(e.Loc)
 			e.Loc = journal.Location{}
 			e.Flags &^= index.Large | index.Files
-			c.index.Recent.Take(k) // it has waited, and may for long
+			c.index.Recent.TakePromise(k) // it has waited, and may for long
 		}
-		if e.Spooled() && c.index.Notes.Of(k) == w.notes { // else they have changed since
-			c.index.Notes.Drop(k)
+		if e.Spooled() && c.index.Notes.NotedOf(k) == w.notes { // else they have changed since
+			c.index.Notes.DropNotes(k)
 		}
-		c.index.Rest(k, e)
+		c.index.LetRest(k, e)
 	}
 }
 
@@ -137,7 +137,7 @@ func (c *Catalog) NotSpilled(all []Written) {
 		c.markStale(w.ID)
 		c.mu.Lock()
 		if _, e := c.index.Find(w.ID); e == nil {
-			c.Trash(w.ID)
+			c.AddTrash(w.ID)
 		} else if !e.Spooled() {
 			e.Flags |= index.Files
 		}
@@ -168,9 +168,9 @@ func (c *Catalog) Demand(ids []mail.ID) (bytes, inodes int64) {
 // ErrArriving says that a Put has not returned yet whose record is in a segment.
 var ErrArriving = errors.New("message is arriving")
 
-// Needs reports whether the record at loc, which is about a message, is still needed:
+// IsNeeded reports whether the record at loc, which is about a message, is still needed:
 // it is the message's own, or says more than its files do.
-func (c *Catalog) Needs(id mail.ID, loc journal.Location) (bool, error) {
+func (c *Catalog) IsNeeded(id mail.ID, loc journal.Location) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, e := c.index.Find(id)

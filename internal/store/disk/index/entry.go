@@ -59,8 +59,8 @@ const (
 	Released
 )
 
-// Text is the reply that deferred the recipient last.
-func (s *State) Text() string {
+// LastReply is the reply that deferred the recipient last.
+func (s *State) LastReply() string {
 	if s.Last == nil {
 		return ""
 	}
@@ -96,7 +96,7 @@ func (s *State) Document() spool.Recipient {
 	if s.Settled {
 		return spool.Recipient{Status: spool.Settled}
 	}
-	r := spool.Recipient{Status: spool.Pending, Attempts: int(s.Attempts), Last: s.Text(), Held: s.Hold == Held}
+	r := spool.Recipient{Status: spool.Pending, Attempts: int(s.Attempts), Last: s.LastReply(), Held: s.Hold == Held}
 	if s.Next != 0 {
 		t := s.Due()
 		r.Next = &t
@@ -125,8 +125,8 @@ func (e *Entry) Recipients() int {
 	return 1
 }
 
-// State returns that of recipient i, to be changed by the owner of the entry.
-func (e *Entry) State(i int) *State {
+// StateOf returns that of recipient i, to be changed by the owner of the entry.
+func (e *Entry) StateOf(i int) *State {
 	if e.many != nil {
 		return &(*e.many)[i]
 	}
@@ -155,7 +155,7 @@ func (e *Entry) states() []State {
 // be partial.
 func (e *Entry) SettledRecipients() (settled []int) {
 	for i := range e.Recipients() {
-		if e.State(i).Settled {
+		if e.StateOf(i).Settled {
 			settled = append(settled, i)
 		}
 	}
@@ -164,7 +164,7 @@ func (e *Entry) SettledRecipients() (settled []int) {
 
 // settle marks a recipient and reports whether that is news.
 func (e *Entry) settle(i int) bool {
-	s := e.State(i)
+	s := e.StateOf(i)
 	if s.Settled {
 		return false
 	}
@@ -173,9 +173,9 @@ func (e *Entry) settle(i int) bool {
 	return true
 }
 
-// Note records for a partial entry what the journal says of recipient i.
-func (e *Entry) Note(i int, s State) {
-	to := e.reach(i)
+// NoteChange records for a partial entry what the journal says of recipient i.
+func (e *Entry) NoteChange(i int, s State) {
+	to := e.reachState(i)
 	switch {
 	case s.Hold != Unsaid:
 		if !to.Settled {
@@ -187,14 +187,14 @@ func (e *Entry) Note(i int, s State) {
 	}
 }
 
-// reach returns the state of recipient i of a partial entry, which may not know yet
+// reachState returns the state of recipient i of a partial entry, which may not know yet
 // that there are so many.
-func (e *Entry) reach(i int) *State {
+func (e *Entry) reachState(i int) *State {
 	if n := e.Recipients(); i >= n {
 		many := append(e.states(), make([]State, i+1-n)...)
 		e.many = &many
 	}
-	return e.State(i)
+	return e.StateOf(i)
 }
 
 // complete returns the whole of a partial entry, whose state file is st.
@@ -206,8 +206,8 @@ func (e *Entry) complete(st *spool.State, t *texts) *Entry {
 			whole.settle(i)
 			continue
 		}
-		to := whole.State(i)
-		to.Attempts, to.Last = int32(s.Attempts), t.intern(record.Clip(s.Last))
+		to := whole.StateOf(i)
+		to.Attempts, to.Last = int32(s.Attempts), t.intern(record.ClipReply(s.Last))
 		if s.Next != nil {
 			to.Next = Millis(*s.Next)
 		}
@@ -216,7 +216,7 @@ func (e *Entry) complete(st *spool.State, t *texts) *Entry {
 
 	// What the journal said at the start is newer than the file, as a rule.
 	for i := range min(whole.Recipients(), e.Recipients()) {
-		s, known := whole.State(i), *e.State(i)
+		s, known := whole.StateOf(i), *e.StateOf(i)
 		switch {
 		case known.Settled:
 			whole.settle(i)

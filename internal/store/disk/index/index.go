@@ -44,8 +44,8 @@ func parseKey(id mail.ID) (Key, bool) {
 	return Key(k), ok
 }
 
-// Odd reports whether only the index knows the ID.
-func (k Key) Odd() bool { return [16]byte(k[:16]) == [16]byte{} }
+// IsOdd reports whether only the index knows the ID.
+func (k Key) IsOdd() bool { return [16]byte(k[:16]) == [16]byte{} }
 
 // Index finds messages by ID.
 type Index struct {
@@ -91,7 +91,7 @@ func (x *Index) Key(id mail.ID) (k Key, ok bool) {
 
 // ID returns the ID of a key, "" if it is not known (any more).
 func (x *Index) ID(k Key) mail.ID {
-	if k.Odd() {
+	if k.IsOdd() {
 		return x.odd[k]
 	}
 	return mail.Key(k).ID()
@@ -133,9 +133,9 @@ func (x *Index) Add(id mail.ID, e *Entry) Key {
 // AddUnread puts a message in of which only the names of its files are known.
 func (x *Index) AddUnread(id mail.ID) { x.Add(id, x.unread) }
 
-// Own returns an entry that a message need not share with others, if it did because
+// OwnEntry returns an entry that a message need not share with others, if it did because
 // its state file was not read. It is stale: the file does not say all.
-func (x *Index) Own(k Key, e *Entry) *Entry {
+func (x *Index) OwnEntry(k Key, e *Entry) *Entry {
 	if e == x.unread {
 		e = &Entry{Flags: Partial | Stale}
 		x.entries[k] = e
@@ -149,10 +149,10 @@ func (x *Index) Remove(k Key) {
 	x.recipients -= int(e.Left)
 	x.bytes -= e.Size
 	delete(x.entries, k)
-	x.Recent.Take(k)
-	x.Notes.Drop(k)
+	x.Recent.TakePromise(k)
+	x.Notes.DropNotes(k)
 	x.Unreadable.forget(k)
-	if k.Odd() {
+	if k.IsOdd() {
 		delete(x.oddKeys, x.odd[k])
 		delete(x.odd, k)
 	}
@@ -169,9 +169,9 @@ func (x *Index) Settle(e *Entry, recipients ...int) (news bool) {
 	return news
 }
 
-// Wake makes a partial entry whole, whose state file is st, and returns it. It counts
+// WakeEntry makes a partial entry whole, whose state file is st, and returns it. It counts
 // from then on.
-func (x *Index) Wake(k Key, e *Entry, st *spool.State) *Entry {
+func (x *Index) WakeEntry(k Key, e *Entry, st *spool.State) *Entry {
 	full := e.complete(st, &x.texts)
 	x.recipients += int(full.Left) - int(e.Left)
 	if !e.Is(counted) {
@@ -181,9 +181,9 @@ func (x *Index) Wake(k Key, e *Entry, st *spool.State) *Entry {
 	return full
 }
 
-// Rest lets a message sleep whose files say all: its entry becomes one that many
+// LetRest lets a message sleep whose files say all: its entry becomes one that many
 // share.
-func (x *Index) Rest(k Key, e *Entry) {
+func (x *Index) LetRest(k Key, e *Entry) {
 	if !e.Spooled() || e.Is(Arriving|Stale|Partial) {
 		return
 	}

@@ -21,7 +21,7 @@ func TestMemoryOfAWaitingMessage(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	for range n {
 		e := NewEntry(1, 4096)
-		*e.State(0) = State{Last: x.Intern("451 4.7.1 Greylisted, please try again later"), Next: 1, Attempts: 1}
+		*e.StateOf(0) = State{Last: x.Intern("451 4.7.1 Greylisted, please try again later"), Next: 1, Attempts: 1}
 		x.Add(newID(), e)
 	}
 	runtime.GC()
@@ -39,7 +39,7 @@ func TestBounds(t *testing.T) {
 	x := New()
 	k := x.Add(newID(), NewEntry(1, 10))
 	x.Recent.bytes = maxRecent - 10
-	x.Recent.Add(k, &mail.Envelope{Recipients: make([]mail.Recipient, 1)}, spool.Sum{}, 11)
+	x.Recent.AddPromise(k, &mail.Envelope{Recipients: make([]mail.Recipient, 1)}, spool.Sum{}, 11)
 	if x.Usage().Recent != 0 {
 		t.Error("more envelopes than the bound are kept")
 	}
@@ -47,11 +47,11 @@ func TestBounds(t *testing.T) {
 
 	x.Notes.bytes = maxNoted - 50
 	long := map[string]json.RawMessage{"v": json.RawMessage(`"` + strings.Repeat("x", 100) + `"`)}
-	if err := x.Notes.Add(k, long); err == nil || !x.Notes.Empty() {
+	if err := x.Notes.AddNotes(k, long); err == nil || !x.Notes.IsEmpty() {
 		t.Error("more notes than the bound are kept")
 	}
 	x.Notes.bytes = 0
-	if err := x.Notes.Add(k, long); err != nil {
+	if err := x.Notes.AddNotes(k, long); err != nil {
 		t.Fatal(err)
 	}
 	x.Remove(k)
@@ -70,33 +70,33 @@ func TestRestAndWake(t *testing.T) {
 	if !e.Is(Partial) || x.Recipients() != 0 {
 		t.Fatalf("%+v", e)
 	}
-	e = x.Own(k, e)
-	e.Note(2, State{Settled: true})
-	e.Note(0, State{Hold: Held})
-	e.Note(1, State{Attempts: 3, Last: x.Intern("451 later")})
+	e = x.OwnEntry(k, e)
+	e.NoteChange(2, State{Settled: true})
+	e.NoteChange(0, State{Hold: Held})
+	e.NoteChange(1, State{Attempts: 3, Last: x.Intern("451 later")})
 	st := &spool.State{Size: 100, Recipients: []spool.Recipient{
 		{Status: spool.Pending, Attempts: 2}, {Status: spool.Pending, Attempts: 1}, {Status: spool.Pending},
 	}}
-	e = x.Wake(k, e, st)
+	e = x.WakeEntry(k, e, st)
 	if e.Left != 2 || x.Recipients() != 2 || x.Bytes() != 100 {
 		t.Errorf("%+v, %d recipients, %d bytes", e, x.Recipients(), x.Bytes())
 	}
-	if s := e.State(0); s.Hold != Held || s.Attempts != 2 {
+	if s := e.StateOf(0); s.Hold != Held || s.Attempts != 2 {
 		t.Errorf("%+v", s)
 	}
-	if s := e.State(1); s.Attempts != 3 || s.Text() != "451 later" {
+	if s := e.StateOf(1); s.Attempts != 3 || s.LastReply() != "451 later" {
 		t.Errorf("%+v", s)
 	}
-	if x.Rest(k, e); x.Usage().Shared != 0 {
+	if x.LetRest(k, e); x.Usage().Shared != 0 {
 		t.Error("it sleeps although its file does not say all")
 	}
 	e.Flags &^= Stale
-	if x.Rest(k, e); x.Usage().Shared != 1 || x.Recipients() != 2 || x.Bytes() != 100 {
+	if x.LetRest(k, e); x.Usage().Shared != 1 || x.Recipients() != 2 || x.Bytes() != 100 {
 		t.Errorf("%+v, %d recipients, %d bytes", x.Usage(), x.Recipients(), x.Bytes())
 	}
 	_, e = x.Find(id)
 	st.Recipients[2].Status = spool.Settled
-	if x.Wake(k, e, st); x.Recipients() != 2 || x.Bytes() != 100 {
+	if x.WakeEntry(k, e, st); x.Recipients() != 2 || x.Bytes() != 100 {
 		t.Errorf("%d recipients, %d bytes", x.Recipients(), x.Bytes())
 	}
 }

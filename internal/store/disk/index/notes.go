@@ -29,13 +29,13 @@ type Noted struct {
 }
 
 // NewNoted returns changes of notes.
-func NewNoted(values map[string]json.RawMessage) *Noted { return (*Noted)(nil).with(values) }
+func NewNoted(values map[string]json.RawMessage) *Noted { return (*Noted)(nil).withLater(values) }
 
-// Bytes is how many bytes of paths and JSON there are.
-func (n *Noted) Bytes() int { return n.bytes }
+// JSONBytes is how many bytes of paths and JSON there are.
+func (n *Noted) JSONBytes() int { return n.bytes }
 
-// with returns n and what came later.
-func (n *Noted) with(later map[string]json.RawMessage) *Noted {
+// withLater returns n and what came later.
+func (n *Noted) withLater(later map[string]json.RawMessage) *Noted {
 	all := &Noted{values: make(map[string]json.RawMessage, len(later))}
 	if n != nil {
 		maps.Copy(all.values, n.values)
@@ -47,8 +47,8 @@ func (n *Noted) with(later map[string]json.RawMessage) *Noted {
 	return all
 }
 
-// Amend changes an envelope's notes.
-func (n *Noted) Amend(env *mail.Envelope) {
+// AmendEnvelope changes an envelope's notes.
+func (n *Noted) AmendEnvelope(env *mail.Envelope) {
 	if n == nil {
 		return
 	}
@@ -68,16 +68,16 @@ func (n *Noted) Amend(env *mail.Envelope) {
 	}
 }
 
-// Of returns what is noted of a message.
-func (n *Notes) Of(k Key) *Noted { return n.of[k] }
+// NotedOf returns what is noted of a message.
+func (n *Notes) NotedOf(k Key) *Noted { return n.of[k] }
 
-// Empty reports whether nothing is noted of any message.
-func (n *Notes) Empty() bool { return len(n.of) == 0 }
+// IsEmpty reports whether nothing is noted of any message.
+func (n *Notes) IsEmpty() bool { return len(n.of) == 0 }
 
-// Add notes changes of a message's notes, if they are not too many.
-func (n *Notes) Add(k Key, values map[string]json.RawMessage) error {
+// AddNotes notes changes of a message's notes, if they are not too many.
+func (n *Notes) AddNotes(k Key, values map[string]json.RawMessage) error {
 	old := n.of[k]
-	all := old.with(values)
+	all := old.withLater(values)
 	more := all.bytes
 	if old != nil {
 		more -= old.bytes
@@ -93,8 +93,8 @@ func (n *Notes) Add(k Key, values map[string]json.RawMessage) error {
 	return nil
 }
 
-// Drop is for a message that is gone, or whose file says it all.
-func (n *Notes) Drop(k Key) {
+// DropNotes is for a message that is gone, or whose file says it all.
+func (n *Notes) DropNotes(k Key) {
 	if old := n.of[k]; old != nil {
 		n.bytes -= old.bytes
 		delete(n.of, k)

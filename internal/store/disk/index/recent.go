@@ -28,10 +28,10 @@ type kept struct {
 	bytes int
 }
 
-// Add keeps a copy of what was promised, whose record takes n bytes beside its
+// AddPromise keeps a copy of what was promised, whose record takes n bytes beside its
 // content, if there is room. One with notes is left out: only the record knows what
 // becomes of their values.
-func (r *Recent) Add(k Key, env *mail.Envelope, sum spool.Sum, n int) {
+func (r *Recent) AddPromise(k Key, env *mail.Envelope, sum spool.Sum, n int) {
 	if len(env.Notes) > 0 || r.bytes+n > maxRecent {
 		return
 	}
@@ -47,8 +47,8 @@ func (r *Recent) Add(k Key, env *mail.Envelope, sum spool.Sum, n int) {
 	r.bytes += n
 }
 
-// Take returns what Add kept, once.
-func (r *Recent) Take(k Key) (Promise, bool) {
+// TakePromise returns what Add kept, once.
+func (r *Recent) TakePromise(k Key) (Promise, bool) {
 	p, ok := r.kept[k]
 	if ok {
 		delete(r.kept, k)

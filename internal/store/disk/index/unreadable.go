@@ -91,9 +91,9 @@ func (x *Index) UnreadMessages() []Unread {
 	return all
 }
 
-// News reports whether other messages cannot be read than when it was asked last: how
+// TakeNews reports whether other messages cannot be read than when it was asked last: how
 // many, why, and some of them.
-func (x *Index) News(most int) (messages int, reason string, some []string, news bool) {
+func (x *Index) TakeNews(most int) (messages int, reason string, some []string, news bool) {
 	u := &x.Unreadable
 	n := u.messages()
 	if n == u.said {

@@ -33,7 +33,7 @@ type Restoration struct {
 
 // Store is what messages are brought back to. It has no use for a message twice.
 type Store interface {
-	Has(id mail.ID) bool
+	Contains(id mail.ID) bool
 	Put(env *mail.Envelope, c mail.Content) error
 	Settle(id mail.ID, recipients []int) error
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
@@ -68,7 +68,7 @@ func Restore(ctx context.Context, o Options) ([]Restoration, error) {
 		return nil, err
 	}
 	for _, name := range names {
-		if err := r.learn(name); err != nil && settledName.MatchString(name) {
+		if err := r.learnFrom(name); err != nil && settledName.MatchString(name) {
 			return nil, fmt.Errorf("corrupt/%s: %w", name, err) // other files give the same error again
 		}
 	}
@@ -110,17 +110,17 @@ var (
 	recordName  = regexp.MustCompile(`^(.+)\.record(\.\d+)?$`)
 )
 
-// learn reads what a file says of settled recipients, and which part of a segment
+// learnFrom reads what a file says of settled recipients, and which part of a segment
 // it was.
-func (r *restorer) learn(name string) error {
+func (r *restorer) learnFrom(name string) error {
 	visit := func(rec journal.Record) {
 		c, err := record.DecodeChange(rec.Kind, rec.Payload)
 		switch {
 		case rec.Kind == record.KindMessage || err != nil:
 		case rec.Kind == record.KindDone:
-			r.settled.add(c.ID, nil)
+			r.settled.addRecipients(c.ID, nil)
 		case rec.Kind == record.KindSettled:
-			r.settled.add(c.ID, c.Recipients)
+			r.settled.addRecipients(c.ID, c.Recipients)
 		default:
 			r.changes[c.ID] = append(r.changes[c.ID], kindOfChange{rec.Kind, c})
 		}
@@ -131,15 +131,15 @@ func (r *restorer) learn(name string) error {
 			return err
 		}
 		defer f.Close()
-		return r.settled.read(io.NewSectionReader(f, 0, math.MaxInt64))
+		return r.settled.readLines(io.NewSectionReader(f, 0, math.MaxInt64))
 	}
 	if m := pieceName.FindStringSubmatch(name); m != nil {
 		number, base, length := parsePiece(m)
 		r.ranges[number] = append(r.ranges[number], span{base, base + length})
-		return r.scan(name, base, visit)
+		return r.scanPiece(name, base, visit)
 	}
 	if segmentName.MatchString(name) {
-		return r.scan(name, 0, visit)
+		return r.scanPiece(name, 0, visit)
 	}
 	return nil
 }
@@ -151,8 +151,8 @@ func parsePiece(m []string) (number uint32, base, length int64) {
 	return uint32(n), base, length
 }
 
-// scan passes the records in a piece of a segment to visit.
-func (r *restorer) scan(name string, base int64, visit func(journal.Record)) error {
+// scanPiece passes the records in a piece of a segment to visit.
+func (r *restorer) scanPiece(name string, base int64, visit func(journal.Record)) error {
 	f, err := r.o.Spool.OpenQuarantined(name)
 	if err != nil {
 		return err
@@ -176,9 +176,9 @@ func (r *restorer) restore(name string) (res Restoration, mine bool) {
 		number, _ := strconv.ParseUint(segmentName.FindStringSubmatch(name)[1], 10, 32)
 		r.pieces(&res, 0, r.ranges[uint32(number)])
 	case recordName.MatchString(name):
-		res.Err = r.record(&res)
+		res.Err = r.restoreRecord(&res)
 	case filepath.Ext(name) == ".json":
-		res.Err = r.pair(&res)
+		res.Err = r.restorePair(&res)
 	default: // ID.eml and ID.new belong to the others
 		id := mail.ID(strings.TrimSuffix(name, filepath.Ext(name)))
 		if !id.Valid() || r.taken[id] || r.o.Spool.Kept(string(id)+".json") || r.o.Spool.Kept(string(id)+".record") {
@@ -192,7 +192,7 @@ func (r *restorer) restore(name string) (res Restoration, mine bool) {
 // pieces brings back the messages of a piece of a segment whose records touch one
 // of the spans.
 func (r *restorer) pieces(res *Restoration, base int64, spans []span) {
-	res.Err = r.scan(res.Name, base, func(rec journal.Record) {
+	res.Err = r.scanPiece(res.Name, base, func(rec journal.Record) {
 		const header = 16 // bytes before the payload
 		from, to := int64(rec.Location.Offset)-header, int64(rec.Location.Offset)+int64(rec.Location.Length)
 		touched := false
@@ -200,7 +200,7 @@ func (r *restorer) pieces(res *Restoration, base int64, spans []span) {
 			touched = touched || from < s.to && to > s.from
 		}
 		if rec.Kind == record.KindMessage && touched {
-			if err := r.message(res, rec.Payload); err != nil && res.Err == nil {
+			if err := r.restoreMessage(res, rec.Payload); err != nil && res.Err == nil {
 				res.Err = err
 			}
 		}
@@ -210,8 +210,8 @@ func (r *restorer) pieces(res *Restoration, base int64, spans []span) {
 	}
 }
 
-// message brings back a message from its record.
-func (r *restorer) message(res *Restoration, payload []byte) error {
+// restoreMessage brings back a message from its record.
+func (r *restorer) restoreMessage(res *Restoration, payload []byte) error {
 	m, err := record.DecodeMessage(payload, int64(len(payload)))
 	if err != nil {
 		return err
@@ -228,11 +228,11 @@ func (r *restorer) message(res *Restoration, payload []byte) error {
 	} else if m.Sum.Known && spool.SumOf(payload[m.Offset():]) != m.Sum {
 		return fmt.Errorf("%w: the content's checksum does not match", errDamaged)
 	}
-	return r.put(res, env, c, r.changes[m.ID])
+	return r.putBack(res, env, c, r.changes[m.ID])
 }
 
-// record is message for a file that holds one.
-func (r *restorer) record(res *Restoration) error {
+// restoreRecord is message for a file that holds one.
+func (r *restorer) restoreRecord(res *Restoration) error {
 	f, err := r.o.Spool.OpenQuarantined(res.Name)
 	if err != nil {
 		return err
@@ -242,11 +242,11 @@ func (r *restorer) record(res *Restoration) error {
 	if err != nil {
 		return err
 	}
-	return r.message(res, payload)
+	return r.restoreMessage(res, payload)
 }
 
-// pair brings back a message from its state and its content.
-func (r *restorer) pair(res *Restoration) error {
+// restorePair brings back a message from its state and its content.
+func (r *restorer) restorePair(res *Restoration) error {
 	id := mail.ID(strings.TrimSuffix(res.Name, ".json"))
 	f, err := r.o.Spool.OpenQuarantined(res.Name)
 	if err != nil {
@@ -284,9 +284,9 @@ func (r *restorer) pair(res *Restoration) error {
 		}
 	}
 	if len(settled) > 0 {
-		r.settled.add(id, settled)
+		r.settled.addRecipients(id, settled)
 	}
-	return r.put(res, st.Envelope, c, changes)
+	return r.putBack(res, st.Envelope, c, changes)
 }
 
 // content returns the file in corrupt/ with the content of a message, if it is
@@ -332,19 +332,19 @@ func (c keptContent) Open() (io.ReadCloser, error) {
 	return spool.NewReader(f, 0, c.size, func() { f.Close() }), nil
 }
 
-// put brings a message back, unless it is in the queue or done with.
-func (r *restorer) put(res *Restoration, env *mail.Envelope, c mail.Content, changes []kindOfChange) error {
+// putBack brings a message back, unless it is in the queue or done with.
+func (r *restorer) putBack(res *Restoration, env *mail.Envelope, c mail.Content, changes []kindOfChange) error {
 	settled := []int{}
 	for i := range r.settled[env.ID] {
 		if i < len(env.Recipients) {
 			settled = append(settled, i)
 		}
 	}
-	if r.settled.all(env.ID) || len(settled) == len(env.Recipients) {
+	if r.settled.isSettled(env.ID) || len(settled) == len(env.Recipients) {
 		res.Known++
 		return nil
 	}
-	known := r.taken[env.ID] || r.o.Store.Has(env.ID)
+	known := r.taken[env.ID] || r.o.Store.Contains(env.ID)
 	switch {
 	case known:
 		res.Known++
@@ -359,22 +359,22 @@ func (r *restorer) put(res *Restoration, env *mail.Envelope, c mail.Content, cha
 		if err := r.o.Store.Put(env, c); err != nil {
 			return err
 		}
-		r.done.Add(env.ID, nil)
+		r.done.AddRecipients(env.ID, nil)
 	}
 	r.taken[env.ID] = true
 	if err := r.o.Store.Settle(env.ID, settled); err != nil || known {
 		return err // what else is known of one in the queue counts more
 	}
 	for _, ch := range changes {
-		if err := r.apply(env, ch); err != nil {
+		if err := r.applyChange(env, ch); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// apply repeats what a record said of recipients of a message that is back.
-func (r *restorer) apply(env *mail.Envelope, ch kindOfChange) error {
+// applyChange repeats what a record said of recipients of a message that is back.
+func (r *restorer) applyChange(env *mail.Envelope, ch kindOfChange) error {
 	for _, i := range ch.Recipients {
 		if i >= len(env.Recipients) {
 			return fmt.Errorf("%w: message %s has no recipient %d", record.ErrMalformed, env.ID, i)
@@ -403,7 +403,7 @@ func (r *restorer) finish(ctx context.Context, all []Restoration) ([]Restoration
 	}
 	err := r.o.Store.Sync()
 	if err == nil {
-		err = r.done.Keep(r.o.Spool, SettledName, "brought back", r.o.Log)
+		err = r.done.KeepIn(r.o.Spool, SettledName, "brought back", r.o.Log)
 	}
 	if err != nil {
 		return all, err

@@ -36,8 +36,8 @@ type Settled struct {
 	cut  bool
 }
 
-// Add notes that recipients of a message are settled; nil: all are.
-func (s *Settled) Add(id mail.ID, recipients []int) {
+// AddRecipients notes that recipients of a message are settled; nil: all are.
+func (s *Settled) AddRecipients(id mail.ID, recipients []int) {
 	if s.text.Len() > maxSettled {
 		s.cut = true
 		return
@@ -54,9 +54,9 @@ func (s *Settled) Add(id mail.ID, recipients []int) {
 	s.text.WriteByte('\n')
 }
 
-// Keep writes what was collected to corrupt/ under a name, and nothing if that is
+// KeepIn writes what was collected to corrupt/ under a name, and nothing if that is
 // nothing.
-func (s *Settled) Keep(to *spool.Spool, name, reason string, log *zap.Logger) error {
+func (s *Settled) KeepIn(to *spool.Spool, name, reason string, log *zap.Logger) error {
 	if s.text.Len() == 0 {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (s *Settled) Keep(to *spool.Spool, name, reason string, log *zap.Logger) er
 // settlements are settled recipients by message; a nil map of recipients: all.
 type settlements map[mail.ID]map[int]bool
 
-func (s settlements) add(id mail.ID, recipients []int) {
+func (s settlements) addRecipients(id mail.ID, recipients []int) {
 	known, there := s[id]
 	switch {
 	case recipients == nil || there && known == nil:
@@ -84,15 +84,15 @@ func (s settlements) add(id mail.ID, recipients []int) {
 	}
 }
 
-// all reports whether nothing is left to do for a message.
-func (s settlements) all(id mail.ID) bool {
+// isSettled reports whether nothing is left to do for a message.
+func (s settlements) isSettled(id mail.ID) bool {
 	known, there := s[id]
 	return there && known == nil
 }
 
-// read adds the lines of a settled file. A line that cannot be read is an error: the
+// readLines adds the lines of a settled file. A line that cannot be read is an error: the
 // recipients in it would get the message again.
-func (s settlements) read(r io.Reader) error {
+func (s settlements) readLines(r io.Reader) error {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, maxSettled)
 	for in.Scan() {
@@ -101,7 +101,7 @@ func (s settlements) read(r io.Reader) error {
 			return fmt.Errorf("%w: %q", record.ErrMalformed, in.Text())
 		}
 		if list == "all" {
-			s.add(mail.ID(id), nil)
+			s.addRecipients(mail.ID(id), nil)
 			continue
 		}
 		recipients := []int{}
@@ -112,7 +112,7 @@ func (s settlements) read(r io.Reader) error {
 			}
 			recipients = append(recipients, i)
 		}
-		s.add(mail.ID(id), recipients)
+		s.addRecipients(mail.ID(id), recipients)
 	}
 	return in.Err()
 }

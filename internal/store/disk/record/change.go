@@ -101,8 +101,8 @@ func DecodeChange(k journal.Kind, b []byte) (Change, error) {
 // maxLast is how much of a reply is kept in bytes.
 const maxLast = 1000
 
-// Clip returns a reply as it is kept: valid UTF-8 and not too long.
-func Clip(s string) string {
+// ClipReply returns a reply as it is kept: valid UTF-8 and not too long.
+func ClipReply(s string) string {
 	if len(s) > maxLast {
 		s = s[:maxLast]
 	}

@@ -69,9 +69,9 @@ func (m *Message) Offset() int64 {
 	return n
 }
 
-// Seal completes what EncodeMessage returned with the checksums of the content
+// SealMessage completes what EncodeMessage returned with the checksums of the content
 // and of itself.
-func Seal(head []byte, sum spool.Sum) {
+func SealMessage(head []byte, sum spool.Sum) {
 	head[1] |= hasSum | hasSeal
 	binary.LittleEndian.PutUint32(head[12:], sum.CRC)
 	end := len(head) - SealSize

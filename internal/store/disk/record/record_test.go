@@ -46,7 +46,7 @@ func FuzzRecords(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	Seal(m, spool.SumOf([]byte("abc")))
+	SealMessage(m, spool.SumOf([]byte("abc")))
 	f.Add(append(m, "abc"...))
 	f.Add(EncodeChange(KindDeferred, Change{ID: "A.1", Recipients: []int{1}, Attempts: 1, Last: "x"}))
 	f.Add(EncodeChange(KindNotes, Change{ID: "A.1", Notes: map[string]json.RawMessage{"a.b": []byte("1"), "c.d": []byte("null")}}))

@@ -63,8 +63,8 @@ func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 	began := time.Now()
 	r := &replay{o: o, log: o.Log, spool: o.Spool, index: index.New(), files: map[mail.ID]*leftover{}}
 	r.catalog = catalog.New(catalog.Options{Spool: o.Spool, Index: r.index, Log: o.Log, ReadOnly: o.ReadOnly})
-	r.list()
-	j, found, err := journal.Open(o.Journal, journal.Visitor{Record: r.apply, Damage: func(d journal.Damage) {
+	r.listSpool()
+	j, found, err := journal.Open(o.Journal, journal.Visitor{Record: r.applyRecord, Damage: func(d journal.Damage) {
 		r.damaged = true
 		if err := r.catalog.PreserveDamage(d); err != nil {
 			r.log.Error("queue: damaged range is not preserved", zap.Error(err))
@@ -73,7 +73,7 @@ func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	r.catalog.Begin(j)
+	r.catalog.SetJournal(j)
 	if err := r.catalog.KeepSettled(&r.settled, quarantine.SettledName, "what became of messages that could not be read"); err != nil {
 		r.log.Error("queue: settled recipients are not preserved", zap.Error(err))
 	}
@@ -88,8 +88,8 @@ func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 	return r.catalog, j, nil
 }
 
-// list makes entries of all messages that have both files.
-func (r *replay) list() {
+// listSpool makes entries of all messages that have both files.
+func (r *replay) listSpool() {
 	u := &r.index.Unreadable
 	r.spool.Walk(func(f spool.Found) {
 		switch {
@@ -128,15 +128,15 @@ func (r *replay) unread(name string, err error) {
 	r.log.Error("queue: segment cannot be read, its messages wait; it stays, and all younger ones, until a start can read it", fields...)
 }
 
-// apply applies one record.
-func (r *replay) apply(rec journal.Record) {
+// applyRecord applies one record.
+func (r *replay) applyRecord(rec journal.Record) {
 	if rec.Kind == record.KindMessage {
 		m, err := record.DecodeMessage(rec.Payload, int64(len(rec.Payload)))
 		if err != nil {
 			r.preserve(rec)
 			return
 		}
-		r.message(m, rec.Location)
+		r.applyMessage(m, rec.Location)
 		return
 	}
 	c, err := record.DecodeChange(rec.Kind, rec.Payload)
@@ -147,15 +147,15 @@ func (r *replay) apply(rec journal.Record) {
 	k, e := r.index.Find(c.ID)
 	switch {
 	case rec.Kind == record.KindDone:
-		r.done(c.ID, k, e)
+		r.applyDone(c.ID, k, e)
 	case e == nil && rec.Kind == record.KindSettled:
 		r.settledOf(c.ID, c.Recipients)
 	case e != nil && rec.Kind == record.KindNotes:
-		r.amend(k, e, c)
+		r.applyNotes(k, e, c)
 	case e != nil && e.Is(index.Partial):
-		r.note(k, e, c, rec.Kind)
+		r.notePartial(k, e, c, rec.Kind)
 	case e != nil:
-		r.change(e, c, rec.Kind)
+		r.applyChange(e, c, rec.Kind)
 	}
 }
 
@@ -167,8 +167,8 @@ func (r *replay) preserve(rec journal.Record) {
 	r.moved++
 }
 
-// message makes an entry of a Message record.
-func (r *replay) message(m record.Message, loc journal.Location) {
+// applyMessage makes an entry of a Message record.
+func (r *replay) applyMessage(m record.Message, loc journal.Location) {
 	k, old := r.index.Find(m.ID)
 	if old != nil && !old.Is(index.Partial) {
 		return
@@ -187,10 +187,10 @@ func (r *replay) message(m record.Message, loc journal.Location) {
 		l.done = false
 	}
 	r.index.Add(m.ID, e)
-	r.catalog.Need(loc)
+	r.catalog.KeepRecord(loc)
 }
 
-func (r *replay) done(id mail.ID, k index.Key, e *index.Entry) {
+func (r *replay) applyDone(id mail.ID, k index.Key, e *index.Entry) {
 	l := r.files[id]
 	if e != nil {
 		r.catalog.Discard(k, e)
@@ -213,42 +213,42 @@ func (r *replay) settledOf(id mail.ID, recipients []int) {
 	if l := r.files[id]; l != nil {
 		l.settled = append(l.settled, recipients...)
 	} else if r.damaged {
-		r.settled.Add(id, recipients)
+		r.settled.AddRecipients(id, recipients)
 	}
 }
 
-// amend keeps what a record says of a message's notes.
-func (r *replay) amend(k index.Key, e *index.Entry, c record.Change) {
-	if err := r.index.Notes.Add(k, c.Notes); err != nil {
+// applyNotes keeps what a record says of a message's notes.
+func (r *replay) applyNotes(k index.Key, e *index.Entry, c record.Change) {
+	if err := r.index.Notes.AddNotes(k, c.Notes); err != nil {
 		r.noted++
 		return
 	}
-	r.index.Own(k, e).Flags |= index.Stale
+	r.index.OwnEntry(k, e).Flags |= index.Stale
 }
 
 // maxReach bounds how many recipients a record can make us allocate.
 const maxReach = 1 << 20
 
-// note keeps what a record says for when the state file is read.
-func (r *replay) note(k index.Key, e *index.Entry, c record.Change, kind journal.Kind) {
-	e = r.index.Own(k, e)
-	s := r.state(c, kind)
+// notePartial keeps what a record says for when the state file is read.
+func (r *replay) notePartial(k index.Key, e *index.Entry, c record.Change, kind journal.Kind) {
+	e = r.index.OwnEntry(k, e)
+	s := r.stateOf(c, kind)
 	for _, i := range c.Recipients {
 		if i < maxReach {
-			e.Note(i, s)
+			e.NoteChange(i, s)
 		}
 	}
 }
 
-// change applies a record to an entry that is whole. A record of fewer attempts than
+// applyChange applies a record to an entry that is whole. A record of fewer attempts than
 // are known is older.
-func (r *replay) change(e *index.Entry, c record.Change, kind journal.Kind) {
-	changed := r.state(c, kind)
+func (r *replay) applyChange(e *index.Entry, c record.Change, kind journal.Kind) {
+	changed := r.stateOf(c, kind)
 	for _, i := range c.Recipients {
 		if i >= e.Recipients() {
 			continue
 		}
-		s := e.State(i)
+		s := e.StateOf(i)
 		switch {
 		case changed.Settled:
 			r.index.Settle(e, i)
@@ -264,8 +264,8 @@ func (r *replay) change(e *index.Entry, c record.Change, kind journal.Kind) {
 	e.Flags |= index.Stale
 }
 
-// state is what a record says of each recipient that it names.
-func (r *replay) state(c record.Change, kind journal.Kind) index.State {
+// stateOf is what a record says of each recipient that it names.
+func (r *replay) stateOf(c record.Change, kind journal.Kind) index.State {
 	switch kind {
 	case record.KindSettled:
 		return index.State{Settled: true}

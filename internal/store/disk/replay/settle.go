@@ -46,7 +46,7 @@ func (r *replay) matchFiles() {
 				}
 			}
 		} else if l.done {
-			r.catalog.Trash(id)
+			r.catalog.AddTrash(id)
 			delete(r.files, id)
 		}
 	}

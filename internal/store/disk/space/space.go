@@ -43,10 +43,10 @@ func (f Floor) Affords(s vfs.Space, bytes, inodes int64) error {
 	return cmp.Or(err, f.lackInodes(s, inodes, 2))
 }
 
-// Tight returns an error when the first half of the floor is used. The other is for
+// CheckTight returns an error when the first half of the floor is used. The other is for
 // reports and for records of what became of mail, without which the queue would never
 // get shorter. The error wraps ENOSPC.
-func (f Floor) Tight() error {
+func (f Floor) CheckTight() error {
 	s, err := f.Free()
 	if err != nil {
 		return nil // the next write will find out
@@ -64,7 +64,7 @@ func (f Floor) lackBytes(s vfs.Space, want, part int64) error {
 	if f.MinFree != nil {
 		keep = f.MinFree
 	}
-	return f.lack("bytes", s.Bytes, want, keep(s.TotalBytes)/part)
+	return f.shortOf("bytes", s.Bytes, want, keep(s.TotalBytes)/part)
 }
 
 // lackInodes is lackBytes for inodes, of which one of a hundred must stay free.
@@ -72,10 +72,10 @@ func (f Floor) lackInodes(s vfs.Space, want, part int64) error {
 	if s.TotalFiles == 0 { // no limit
 		return nil
 	}
-	return f.lack("inodes", s.Files, want, s.TotalFiles/100/part)
+	return f.shortOf("inodes", s.Files, want, s.TotalFiles/100/part)
 }
 
-func (f Floor) lack(unit string, free, want, keep int64) error {
+func (f Floor) shortOf(unit string, free, want, keep int64) error {
 	switch {
 	case free-want >= keep:
 		return nil

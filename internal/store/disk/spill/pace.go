@@ -45,11 +45,11 @@ func (p *pace) measure(now time.Time, accepted int64) {
 	p.measured, p.before = now, accepted
 }
 
-// pause is how long to leave the disk to others after a batch that took some time: the
+// pauseAfter is how long to leave the disk to others after a batch that took some time: the
 // longer, the more mail is accepted, and the shorter, the nearer the journal is to its
 // limits: in the last quarter on the way.
-func (s *Spiller) pause(took time.Duration) time.Duration {
-	return time.Duration(float64(took) * spillPause * s.pace.busy * max(0, min(1, 4*(1-s.full()))))
+func (s *Spiller) pauseAfter(took time.Duration) time.Duration {
+	return time.Duration(float64(took) * spillPause * s.pace.busy * max(0, min(1, 4*(1-s.fullness()))))
 }
 
 // Excess is what the journal's files take beyond the live messages in it, in segments,
@@ -64,8 +64,8 @@ func (s *Spiller) Excess() (excess float64, segments int) {
 	return float64(space) / float64(s.journal.SegmentSize()), len(list)
 }
 
-// full is how near the journal is to its limits; from 1 on it is beyond.
-func (s *Spiller) full() float64 {
+// fullness is how near the journal is to its limits; from 1 on it is beyond.
+func (s *Spiller) fullness() float64 {
 	excess, segments := s.Excess()
 	return max(excess/s.o.Limits.Most, float64(segments)/float64(s.o.Limits.Limit))
 }
@@ -73,7 +73,7 @@ func (s *Spiller) full() float64 {
 // Durable is called with the segment of each new message, before anybody sees it: with
 // a new segment the journal may have become too long.
 func (s *Spiller) Durable(segment uint32) {
-	if s.youngest.Swap(segment) != segment && s.full() >= 1 {
+	if s.youngest.Swap(segment) != segment && s.fullness() >= 1 {
 		s.credit.Store(0)
 		s.crowded.Store(true)
 	}
@@ -82,9 +82,9 @@ func (s *Spiller) Durable(segment uint32) {
 // Accepted counts a message.
 func (s *Spiller) Accepted() { s.accepted.Add(1) }
 
-// Admit lets a record of n bytes wait while the journal is too long: until as much was
+// AdmitRecord lets a record of n bytes wait while the journal is too long: until as much was
 // moved out of it, or it cannot be given room.
-func (s *Spiller) Admit(n int64) {
+func (s *Spiller) AdmitRecord(n int64) {
 	if s.crowded.Load() && s.credit.Add(-n) < 0 {
 		s.relieve()
 	}
@@ -92,7 +92,7 @@ func (s *Spiller) Admit(n int64) {
 
 // relieve waits for room, and makes it if nobody else does.
 func (s *Spiller) relieve() {
-	tooLong := func() bool { return s.full() >= 1 }
+	tooLong := func() bool { return s.fullness() >= 1 }
 	tried := false
 	s.working.Lock()
 	defer s.working.Unlock()
@@ -101,12 +101,12 @@ func (s *Spiller) relieve() {
 		case !tooLong():
 			s.crowded.Store(false)
 		case s.retiring:
-			s.urge()
+			s.wakeSpiller()
 			s.retired.Wait()
 		case tried: // it has failed, or somebody is just arriving: the next segment asks again
 			s.crowded.Store(false)
 		case s.running:
-			s.urge()
+			s.wakeSpiller()
 			for round := s.rounds; s.running && !s.retiring && s.rounds == round; {
 				s.retired.Wait()
 			}

@@ -34,21 +34,21 @@ func (s *Spiller) retirable() (journal.Info, bool) {
 		return oldest, false
 	}
 	excess, segments := s.Excess()
-	live := s.catalog.Share(oldest.Number)
+	live := s.catalog.SegmentShare(oldest.Number)
 	age := s.o.Now().Sub(oldest.Created)
 	return oldest, live.Messages == 0 || age > OldSegment || oldest.Number <= s.orphan.Load() || age > youngSegment && live.Bytes < oldest.Size/4 ||
 		excess > s.o.Limits.Rest+s.pace.busy*(s.o.Limits.Busy-s.o.Limits.Rest) || segments > s.o.Limits.Long
 }
 
-// spare removes the oldest segments as long as nothing needs them. It is for a journal
+// spareSegments removes the oldest segments as long as nothing needs them. It is for a journal
 // that cannot be written, perhaps for want of the very space that they take. What is
 // settled there may be so only in memory: when the message goes with the segment
 // nobody will miss that. Files of finished messages still need the record that they
 // are, so nothing happens while there are any.
-func (s *Spiller) spare() {
+func (s *Spiller) spareSegments() {
 	for {
 		oldest, ok := s.oldest()
-		if !ok || oldest.Unreadable || s.catalog.Share(oldest.Number).Messages > 0 || s.catalog.TrashSize() > 0 {
+		if !ok || oldest.Unreadable || s.catalog.SegmentShare(oldest.Number).Messages > 0 || s.catalog.TrashSize() > 0 {
 			return
 		}
 		if need, err := s.needed(oldest.Number); err != nil || len(need) > 0 {
@@ -71,14 +71,14 @@ func (s *Spiller) Retire(ctx context.Context, number uint32) error {
 	if err := s.affords(number, need); err != nil {
 		return err
 	}
-	if err := s.spill(ctx, need); err != nil {
+	if err := s.spillMessages(ctx, need); err != nil {
 		return err
 	}
 
 	// Records that were damaged after they were written were not found above. What
 	// can still be read of them is spilled all the same, and the rest goes to corrupt/.
 	stranded := s.catalog.InSegment(number)
-	if err := s.spill(ctx, stranded); err != nil {
+	if err := s.spillMessages(ctx, stranded); err != nil {
 		return err
 	}
 
@@ -133,7 +133,7 @@ func (s *Spiller) keepUnreadable(number uint32, stranded []mail.ID) error {
 	var here quarantine.Settled
 	for _, id := range stranded {
 		if !s.spool.Kept(string(id) + ".record") {
-			here.Add(id, nil)
+			here.AddRecipients(id, nil)
 		}
 	}
 	if err := s.catalog.KeepSettled(&here, quarantine.SettledName, "messages that are in the queue, or were"); err != nil {
@@ -152,12 +152,12 @@ func (s *Spiller) needed(number uint32) ([]mail.ID, error) {
 	need := map[mail.ID]bool{}
 	var failed error
 	visit := func(r journal.Record) {
-		id, err := about(r)
+		id, err := messageOf(r)
 		if err != nil {
 			failed = errors.Join(failed, s.catalog.PreserveRecord(r))
 			return
 		}
-		needed, err := s.catalog.Needs(id, r.Location)
+		needed, err := s.catalog.IsNeeded(id, r.Location)
 		switch {
 		case err != nil:
 			failed = err
@@ -178,8 +178,8 @@ func (s *Spiller) needed(number uint32) ([]mail.ID, error) {
 	return ids, nil
 }
 
-// about returns the ID of the message that a record is about.
-func about(r journal.Record) (mail.ID, error) {
+// messageOf returns the ID of the message that a record is about.
+func messageOf(r journal.Record) (mail.ID, error) {
 	if r.Kind == record.KindMessage {
 		m, err := record.DecodeMessage(r.Payload, int64(len(r.Payload)))
 		return m.ID, err
@@ -188,11 +188,11 @@ func about(r journal.Record) (mail.ID, error) {
 	return c.ID, err
 }
 
-// spill writes the files of messages and, when those are durable, notes that the
+// spillMessages writes the files of messages and, when those are durable, notes that the
 // journal is not needed for them any more. It does so in batches. Between two it gives
 // s.working, which the caller holds, away for a while if others need the disk, and
 // stops when ctx ends.
-func (s *Spiller) spill(ctx context.Context, ids []mail.ID) error {
+func (s *Spiller) spillMessages(ctx context.Context, ids []mail.ID) error {
 	var errs []error
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), spillBatch)]
@@ -203,7 +203,7 @@ func (s *Spiller) spill(ctx context.Context, ids []mail.ID) error {
 			break
 		}
 		s.pace.measure(s.o.Now(), s.accepted.Load())
-		s.yield(ctx, s.pause(time.Since(start)))
+		s.yieldDisk(ctx, s.pauseAfter(time.Since(start)))
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, ctx.Err())...)
 		}
@@ -211,8 +211,8 @@ func (s *Spiller) spill(ctx context.Context, ids []mail.ID) error {
 	return errors.Join(errs...)
 }
 
-// yield rests.
-func (s *Spiller) yield(ctx context.Context, pause time.Duration) {
+// yieldDisk rests.
+func (s *Spiller) yieldDisk(ctx context.Context, pause time.Duration) {
 	s.working.Unlock()
 	if pause > 0 {
 		t := time.NewTimer(pause)
@@ -225,7 +225,7 @@ func (s *Spiller) yield(ctx context.Context, pause time.Duration) {
 	}
 	s.working.Lock()
 	if ctx.Err() == nil {
-		s.tidy()
+		s.syncAndTidy()
 	}
 }
 
@@ -242,7 +242,7 @@ func (s *Spiller) spillTogether(ids []mail.ID) error {
 	for range min(spillers, len(ids)) {
 		wg.Go(func() {
 			for id := range work {
-				w, ok, err := s.catalog.Write(batch, id)
+				w, ok, err := s.catalog.WriteFiles(batch, id)
 				mu.Lock()
 				if err != nil {
 					errs = append(errs, fmt.Errorf("%s: %w", id, err))

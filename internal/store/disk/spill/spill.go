@@ -116,7 +116,7 @@ func (s *Spiller) Run(ctx context.Context) error {
 		case <-t.C:
 		case <-s.hurry:
 		}
-		s.Work(ctx)
+		s.WorkOnce(ctx)
 	}
 }
 
@@ -127,8 +127,8 @@ func (s *Spiller) setRunning(on bool) {
 	s.retired.Broadcast()
 }
 
-// Work is one round of Run.
-func (s *Spiller) Work(ctx context.Context) {
+// WorkOnce is one round of Run.
+func (s *Spiller) WorkOnce(ctx context.Context) {
 	s.o.Check()
 	s.working.Lock()
 	defer s.working.Unlock()
@@ -136,8 +136,8 @@ func (s *Spiller) Work(ctx context.Context) {
 		s.rounds++
 		s.retired.Broadcast()
 	}()
-	if !s.tidy() {
-		s.spare()
+	if !s.syncAndTidy() {
+		s.spareSegments()
 		return
 	}
 	s.pace.measure(s.o.Now(), s.accepted.Load())
@@ -153,31 +153,31 @@ func (s *Spiller) Exclusive(fn func() error) error {
 	return fn()
 }
 
-// Spill writes the files of messages now.
-func (s *Spiller) Spill(ctx context.Context, ids ...mail.ID) error {
+// SpillNow writes the files of messages now.
+func (s *Spiller) SpillNow(ctx context.Context, ids ...mail.ID) error {
 	s.working.Lock()
 	defer s.working.Unlock()
-	return s.spill(ctx, ids)
+	return s.spillMessages(ctx, ids)
 }
 
 // Orphan notes that the file of a segment was removed or moved by others: it is retired
 // soon, and with it all older ones.
 func (s *Spiller) Orphan(segment uint32) {
 	s.orphan.Store(segment)
-	s.urge()
+	s.wakeSpiller()
 }
 
-// urge wakes whatever spills, or should.
-func (s *Spiller) urge() {
+// wakeSpiller wakes whatever spills, or should.
+func (s *Spiller) wakeSpiller() {
 	select {
 	case s.hurry <- struct{}{}:
 	default:
 	}
 }
 
-// tidy syncs what was recorded without waiting, and removes the files of finished
+// syncAndTidy syncs what was recorded without waiting, and removes the files of finished
 // messages; false: the journal cannot be written.
-func (s *Spiller) tidy() bool {
+func (s *Spiller) syncAndTidy() bool {
 	if s.journal.Unsynced() || s.journal.Err() != nil {
 		if err := s.journal.Sync(); err != nil {
 			if now := s.o.Now(); s.complained.IsZero() || now.Sub(s.complained) >= time.Minute {
