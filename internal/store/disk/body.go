@@ -43,6 +43,8 @@ func (b *Body) Write(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
+
+	// A body that becomes too long for memory goes on in a file.
 	if b.file == nil && b.size+int64(len(p)) > b.q.o.LargeBody {
 		b.err = b.moveToFile()
 	}

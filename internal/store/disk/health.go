@@ -32,10 +32,15 @@ func (q *Store) remake() {
 	if _, err := q.fs.Size(q.journalDir()); !errors.Is(err, fs.ErrNotExist) {
 		return
 	}
+
+	// The lock must still be that of the folder: else another one is mounted there, or
+	// none.
 	err := q.lock.Renew()
 	if err == nil {
 		err = q.fs.Mkdir(q.journalDir())
 	}
+
+	// The log hears of it once.
 	said := q.health.remade
 	if q.health.remade = ""; err == nil {
 		q.log.Warn("queue: the journal's folder was removed and is made again", zap.String("name", q.journalDir()))
@@ -59,6 +64,8 @@ func (q *Store) Room(size int64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.checked.IsZero() || now.Sub(h.checked) >= time.Second || now.Before(h.checked) {
+		// The file system is asked once a second, and whether the journal still has its
+		// name.
 		h.checked = now
 		h.space, h.err = q.floor.Free()
 		if number, missing := q.journal.Missing(); missing && !q.readOnly {
@@ -69,6 +76,8 @@ func (q *Store) Room(size int64) error {
 		}
 		q.remake()
 	}
+
+	// A journal that fails comes first: nothing helps against that but another segment.
 	err := q.journal.Err()
 	if err != nil {
 		return reply.New(452, "4.3.1", "Mail queue cannot be written, please try again later").Because(err)

@@ -101,6 +101,8 @@ func slicesOf(c mail.Content) ([][]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
+
+	// One byte more than it says shows a content that is longer.
 	b := make([]byte, c.Size()+1)
 	n, err := io.ReadFull(r, b)
 	if !errors.Is(err, io.ErrUnexpectedEOF) && !(errors.Is(err, io.EOF) && n == 0) {
@@ -139,10 +141,14 @@ func (q *Store) moveContent(id mail.ID, c mail.Content) (spool.Sum, error) {
 	if !ok {
 		return q.spool.WriteContent(id, c)
 	}
+
+	// The file becomes the message's, so that nothing is written twice.
 	temp, ok := b.takeName()
 	if !ok { // it was placed before, for another message
 		return q.spool.WriteContent(id, c)
 	}
+
+	// Its bytes are durable before it has a name that counts.
 	if err := b.f.Sync(); err != nil {
 		_ = q.spool.Drop(temp) // never to be believed again
 		return spool.Sum{}, err

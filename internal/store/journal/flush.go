@@ -42,6 +42,7 @@ func (j *Journal) flushBatches() {
 func (j *Journal) writeBatch(b *batch) error {
 	rest := b.records
 	for {
+		// After a failure the records that nobody waits for come first: they are older.
 		if j.cur == nil {
 			rest = append(j.again, rest...)
 			j.again = nil
@@ -53,6 +54,9 @@ func (j *Journal) writeBatch(b *batch) error {
 				return err
 			}
 		}
+
+		// A batch that does not fit is divided: its first part ends the segment, and is
+		// synced with it.
 		n, full := j.countFitting(rest)
 		full = full || b.roll
 		sync := b.sync || full || !j.cur.durable || len(j.again)+n > maxUnsynced
@@ -61,6 +65,9 @@ func (j *Journal) writeBatch(b *batch) error {
 			j.abandon(err)
 			j.failRecords(rest[:n], err)
 		}
+
+		// Records of a failed segment that nobody waits for are written to another one at
+		// once.
 		rest = rest[n:]
 		if len(rest) == 0 && (err == nil || len(j.again) == 0) {
 			return err
@@ -89,6 +96,9 @@ func (j *Journal) putRecords(records []*record, sync, full bool) error {
 	if len(records) == 0 && !full && s.durable && len(j.again) == 0 {
 		return nil
 	}
+
+	// One write, and one sync if somebody waits. The name of a new segment is made durable
+	// once.
 	end := j.w.writeRecords(s, records, full)
 	err := j.w.err
 	if err == nil && sync {
@@ -104,6 +114,9 @@ func (j *Journal) putRecords(records []*record, sync, full bool) error {
 	if err != nil {
 		return err
 	}
+
+	// Only what was written counts; what was not synced is kept until it is, to be written
+	// again elsewhere.
 	s.end = end
 	j.failures = 0
 	if sync {
@@ -137,6 +150,7 @@ func (j *Journal) beginSegment() error {
 		return j.cause
 	}
 	for {
+		// A file that has the number stays as it is: the next one is tried.
 		var s *segment
 		err := errNumbers
 		if j.last < math.MaxUint32 {
@@ -146,6 +160,7 @@ func (j *Journal) beginSegment() error {
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
+		// The error stands for the next attempts, until it is time for another.
 		if err != nil {
 			j.failures++
 			j.failed, j.cause = now, err

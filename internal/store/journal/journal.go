@@ -147,6 +147,8 @@ func Open(o Options, v Visitor) (*Journal, Recovery, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+
+	// Damage is the visitor's; an error here means that the folder cannot be listed.
 	j := &Journal{o: o, next: newBatch()}
 	rec, err := j.recover(v)
 	if err != nil {
@@ -286,6 +288,8 @@ func (j *Journal) queueRecord(r *record, sync, roll bool) (*batch, error) {
 	if j.closed {
 		return nil, ErrClosed
 	}
+
+	// What is queued while a batch is written is the next batch.
 	b := j.next
 	if r != nil {
 		b.records = append(b.records, r)
@@ -293,6 +297,8 @@ func (j *Journal) queueRecord(r *record, sync, roll bool) (*batch, error) {
 	b.sync = b.sync || sync
 	b.roll = b.roll || roll
 	j.unsynced = true
+
+	// The flusher ends when nothing is queued, so that an idle journal has no goroutine.
 	if !j.flushing {
 		j.flushing = true
 		j.flusher.Go(j.flushBatches)
@@ -312,6 +318,7 @@ func (j *Journal) Close() error {
 	j.mu.Unlock()
 	j.flusher.Wait()
 
+	// What a failed segment left behind gets one more chance.
 	var err error
 	if j.cur == nil && len(j.again) > 0 {
 		err = j.writeBatch(&batch{sync: true})
@@ -325,6 +332,7 @@ func (j *Journal) Close() error {
 		err = j.cause
 	}
 	j.mu.Lock()
+	// Files stay open as long as somebody reads them.
 	segments := j.segments
 	j.segments = nil
 	j.mu.Unlock()

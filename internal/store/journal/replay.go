@@ -52,6 +52,8 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 	if err != nil {
 		return rec, err
 	}
+
+	// Segments are read in the order of their numbers, which is that of their records.
 	type found struct {
 		number uint32
 		name   string
@@ -80,6 +82,8 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 			j.segments = append(j.segments, &segment{number: f.number, name: name, refs: 1, done: true, durable: true})
 			continue
 		}
+
+		// The scan finds out where its trusted part ends, and passes it on.
 		s := &segment{number: f.number, name: name, file: file, refs: 1, done: true, durable: true, limit: -1}
 		s.space, _ = file.Size() // scan tells if that fails
 		j.segments = append(j.segments, s)
@@ -136,15 +140,21 @@ func (s *segment) readMark(w *window, damage func(off, end int64, reason string)
 	if ok && h.version > version {
 		return fmt.Errorf("journal: %s is of version %d, this program reads up to %d", s.name, h.version, version)
 	}
+
+	// The salt in the head marks every frame.
 	if ok {
 		s.mark, s.marked, s.created = markOf(h.salt), true, time.Unix(0, h.created)
 		return nil
 	}
+
+	// Frames outlive the head, and give their mark away.
 	if s.mark, s.marked = w.findMark(); s.marked {
 		s.headless = true
 		damage(0, headSize, headless)
 		return nil
 	}
+
+	// Without a mark nothing in it can be believed.
 	if end := w.lastByte(0); end > 0 {
 		damage(0, end, "the segment's head is damaged")
 	}
@@ -161,6 +171,8 @@ func (w *window) findMark() (mark, bool) {
 	covered := map[mark]int64{}
 	budget := 4 * w.size // bytes to read for guesses that turn out wrong
 	for off := int64(headSize); off+frameHeader <= w.size; {
+		// A guess is worth reading its payload only as long as wrong guesses have not cost
+		// too much: a forged one must not make the start slow.
 		f, m, ok := guessFrame(w.bytesAt(off, frameHeader), off)
 		end := off + frameSize(int64(f.n))
 		ok = ok && end <= w.size && int64(f.n) <= budget
@@ -172,12 +184,16 @@ func (w *window) findMark() (mark, bool) {
 			off = w.skipZeros(off+align, w.size)
 			continue
 		}
+
+		// The first frame stands where a mark cannot be forged.
 		covered[m] += end - off
 		if off == headSize {
 			return m, true
 		}
 		off = end
 	}
+
+	// The mark of most bytes wins; of two alike, the same one each time.
 	var best mark
 	for m, n := range covered {
 		if n > covered[best] || n == covered[best] && m < best {
@@ -197,6 +213,8 @@ func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
 		return err
 	}
 	w := &window{file: piece{file, base}, size: base + size}
+
+	// A whole segment has its head, a part only its frames.
 	m, marked := mark(0), false
 	if base == 0 && size >= headSize {
 		if h, ok := parseHead(w.bytesAt(0, headSize)); ok {
@@ -208,6 +226,8 @@ func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
 			return nil
 		}
 	}
+
+	// Damage between them is no news here.
 	none := func(int64, int64, string) {}
 	w.walkFrames(m, w.size, func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
@@ -250,6 +270,8 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 	}
 	w := &window{file: s.file, size: size}
 	defer func() { s.unreadable.CompareAndSwap(false, w.unreadable) }()
+
+	// Ranges of zeros have nothing to preserve.
 	damage := func(off, end int64, reason string) {
 		d := Damage{Segment: s.number, Offset: off, Length: end - off, Reason: reason}
 		if w.lastByteIn(off, end) > off {
@@ -264,6 +286,8 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 	} else if s.headless {
 		damage(0, headSize, headless)
 	}
+
+	// The first scan after a start finds the end of the last batch that was finished.
 	if s.limit < 0 {
 		var t tail
 		w.walkFrames(s.mark, size, t.visitFrame, t.damage, nil)
@@ -271,9 +295,14 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 		s.end = max(s.limit, t.end, t.badEnd)
 		s.odd = t.odd
 	}
+
+	// Something whole behind a damaged frame: the batch may have been finished, and
+	// promised.
 	if end := w.lastByteIn(s.limit, s.end); s.odd && end > s.limit {
 		damage(s.limit, end, "cut: a batch that seems unfinished, and is damaged")
 	}
+
+	// Only then are records passed on, none of them from behind the limit.
 	limit := s.limit
 	if limit == 0 { // written by this run: every batch before end was finished
 		limit = s.end
@@ -361,6 +390,8 @@ func (w *window) fillFrom(p []byte, off int64) {
 	if n, err := w.file.ReadAt(p, off); n == len(p) || err == nil {
 		return
 	}
+
+	// Block by block, so that one that cannot be read costs no other.
 	for len(p) > 0 {
 		b := p[:min(len(p), blockSize-int(off%blockSize))]
 		if n, _ := w.file.ReadAt(b, off); n < len(b) {
@@ -401,6 +432,9 @@ func (w *window) walkFrames(m mark, limit int64, visit func(int64, frame, []byte
 		}
 		lost = -1
 	}
+
+	// A frame is found by the checksum of its header; all that lies between two is one
+	// range.
 	for off := int64(headSize); off+frameHeader <= limit; {
 		f, ok := parseFrame(w.bytesAt(off, frameHeader), m, off)
 		next := off + frameSize(int64(f.n))
@@ -412,6 +446,8 @@ func (w *window) walkFrames(m mark, limit int64, visit func(int64, frame, []byte
 			continue
 		}
 		flush(off)
+
+		// The header is right, so the length is: a wrong payload costs only itself.
 		payload := w.bytesAt(off+frameHeader, int64(f.n))
 		if crc32.Checksum(payload, castagnoli) != f.sum {
 			bad(off, next, "the checksum does not match")
@@ -432,6 +468,8 @@ func (w *window) skipZeros(off, limit int64) int64 {
 			off += int64(len(zeros))
 			continue
 		}
+
+		// A word that is not zero may be the start of a frame.
 		for len(b) >= align {
 			if binary.LittleEndian.Uint64(b) != 0 {
 				return off

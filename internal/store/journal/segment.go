@@ -82,6 +82,8 @@ func createSized(disk vfs.FS, dir string, number uint32, size int64, now time.Ti
 	if err != nil {
 		return nil, err
 	}
+
+	// Space is reserved now, so that a sync need not wait for the file system to find it.
 	salt := rand.Uint64() | 1
 	s := &segment{
 		number: number, name: name, file: f, mark: markOf(salt), marked: true, created: now,

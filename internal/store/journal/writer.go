@@ -31,6 +31,8 @@ func (w *writer) writeRecords(s *segment, records []*record, seal bool) int64 {
 	if w.buf == nil {
 		w.buf = make([]byte, 0, bufSize)
 	}
+
+	// Where each record stands is known before anything is written.
 	for _, r := range records {
 		r.loc = Location{Segment: s.number, Offset: uint32(w.end + frameHeader), Length: r.n}
 		w.header(s.mark, r.kind, r.n, r.sum)
@@ -41,6 +43,8 @@ func (w *writer) writeRecords(s *segment, records []*record, seal bool) int64 {
 			w.addBytes(padding[rest:])
 		}
 	}
+
+	// The Commit makes the batch whole; without it a replay passes nothing of it on.
 	w.header(s.mark, kindCommit, 0, 0)
 	if seal {
 		w.header(s.mark, kindSeal, 0, 0)
@@ -57,6 +61,7 @@ func (w *writer) header(m mark, k Kind, n, sum uint32) {
 }
 
 func (w *writer) addBytes(p []byte) {
+	// Large parts are written from where they are: only small ones are worth a copy.
 	switch {
 	case len(p) >= direct:
 		w.cutRun()

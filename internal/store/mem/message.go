@@ -35,6 +35,8 @@ func newMessage(env *mail.Envelope, c mail.Content) (*message, error) {
 	if !env.ID.Valid() || len(env.Recipients) == 0 {
 		return nil, fmt.Errorf("queue: message %q with %d recipients", env.ID, len(env.Recipients))
 	}
+
+	// JSON makes of notes what every store makes of them.
 	b, err := json.Marshal(env)
 	if err != nil {
 		return nil, err
@@ -43,6 +45,8 @@ func newMessage(env *mail.Envelope, c mail.Content) (*message, error) {
 	if err := json.Unmarshal(b, m.env); err != nil {
 		return nil, err
 	}
+
+	// The content is copied: it is the caller's again when Put returns.
 	r, err := c.Open()
 	if err != nil {
 		return nil, err
@@ -75,6 +79,8 @@ func (m *message) envelope() *mail.Envelope {
 		origin := *m.env.Origin
 		env.Origin = &origin
 	}
+
+	// Callers change what they get.
 	env.Notes = m.env.Notes.Plain()
 	for path, v := range m.notes {
 		if v == nil {

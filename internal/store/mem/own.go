@@ -19,11 +19,15 @@ func (s *Store) Claim(number int) bool {
 		return false
 	}
 	s.mu.Lock()
+	// If this store lost the partition without noticing, it must forget it before it has
+	// it again.
 	former := s.held[number]
 	s.mu.Unlock()
 	if former != nil { // it was somebody else's meanwhile
 		s.abandon(number, former)
 	}
+
+	// The time of the claim counts like that of a batch.
 	h := &holding{term: term, messages: messages}
 	s.extend(h, now)
 	all := make([]*message, 0, len(messages))
@@ -36,6 +40,7 @@ func (s *Store) Claim(number int) bool {
 		s.places[m.env.ID] = number
 		s.found = append(s.found, m.env.ID)
 	}
+	// The Deliverer is called without the lock: it will ask the store.
 	d := s.deliverer
 	s.mu.Unlock()
 	if d != nil && len(all) > 0 {
@@ -131,6 +136,9 @@ func (s *Store) abandon(number int, h *holding) {
 		s.mu.Unlock()
 		return
 	}
+
+	// First the store does not know the messages any more, so that no permit is given;
+	// then the Deliverer hears of it.
 	delete(s.held, number)
 	lost := func(id mail.ID) bool { return h.messages[id] != nil }
 	for id := range h.messages {

@@ -202,6 +202,8 @@ func (s *Store) alterMessage(id mail.ID, recipients []int, waits bool, c change)
 		s.mu.Unlock()
 		return err
 	}
+
+	// The copy here changes at once; the Cluster hears of it with the batch.
 	h := s.held[number]
 	c.id = id
 	c.applyTo(h.messages)
@@ -332,6 +334,7 @@ func (s *Store) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
+		// An owner stays one by committing, even if it has nothing to say.
 		for number := range s.c.partitions {
 			if !s.Claim(number) {
 				s.Commit(number)

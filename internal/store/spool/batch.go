@@ -43,6 +43,8 @@ func (s *Spool) Batch(few bool) *Batch {
 func (b *Batch) Write(st *State, c mail.Content) error {
 	id := st.Envelope.ID
 	var moves []move
+
+	// The content first: a state file that is found alone is no message.
 	if c != nil {
 		temp, sum, err := b.s.writeContent(id, c, b.barrier == nil)
 		if err != nil {
@@ -55,6 +57,8 @@ func (b *Batch) Write(st *State, c mail.Content) error {
 		}
 		st.Content = sum
 	}
+
+	// The state has the checksum of the content, which is known by now.
 	doc, err := st.Encode()
 	var temp string
 	if err == nil {
@@ -64,6 +68,8 @@ func (b *Batch) Write(st *State, c mail.Content) error {
 		b.dropTemps(moves)
 		return err
 	}
+
+	// Nothing has its name before all contents of the batch are durable.
 	moves = append(moves, move{temp, b.s.fileName(id, extState)})
 	b.mu.Lock()
 	b.moves = append(b.moves, moves...)
@@ -88,6 +94,8 @@ func (b *Batch) Commit() error {
 			err = b.barrier.Sync()
 		}
 	}
+
+	// Names come after contents. The first that fails ends it: those in place stay.
 	for i, m := range b.moves {
 		if err == nil {
 			err = b.s.rename(m.from, m.to)
@@ -97,6 +105,8 @@ func (b *Batch) Commit() error {
 			break
 		}
 	}
+
+	// Last the names become durable.
 	if b.barrier == nil {
 		return errors.Join(err, b.s.Sync())
 	}

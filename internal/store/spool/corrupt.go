@@ -106,6 +106,8 @@ func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
 		}
 		name = filepath.Join(s.corrupt(), fmt.Sprintf("%s.%d", base, i))
 	}
+
+	// The copy gets its name when it is whole and durable.
 	if data != nil {
 		// Unfinished files are removed from there.
 		f, temp, err := s.createTemp(filepath.Join(s.messageDir(), base))
@@ -124,6 +126,8 @@ func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
 			return err
 		}
 	}
+
+	// The reason comes last: it says that the copy is complete.
 	if err := s.reason(name, filepath.Base(name), reason); err != nil {
 		return err
 	}

@@ -138,12 +138,15 @@ func (s *Spool) changed(name string) {
 func (s *Spool) Sync() error {
 	s.syncing.Lock() // who finds nothing to do must have waited for who does it
 	defer s.syncing.Unlock()
+
+	// What is changed from here on is for the next call.
 	s.mu.Lock()
 	dirty := s.dirty
 	s.dirty = map[string]bool{}
 	s.mu.Unlock()
 	var errs []error
 	for dir := range dirty {
+		// A folder that fails is tried again, the others are not kept from it.
 		err := s.fs.SyncDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // one that was removed is missed once
 			s.mu.Lock()
@@ -317,6 +320,8 @@ func (s *Spool) LoadState(id mail.ID) (*State, error) {
 		return nil, err
 	}
 	defer f.Close()
+
+	// No file of ours is as long as to fill the memory.
 	size, err := f.Size()
 	if err != nil {
 		return nil, err
@@ -351,6 +356,8 @@ func (s *Spool) Remove(id mail.ID) error {
 			continue
 		}
 		if err != nil {
+			// A folder with something in it, say: it is in the way, and not ours to
+			// delete.
 			if n, e := s.fs.Size(name); e != nil || n >= 0 {
 				return err
 			}

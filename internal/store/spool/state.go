@@ -156,6 +156,8 @@ func DecodeState(id mail.ID, b []byte) (*State, error) {
 		}
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+
+	// A document that is well-formed may still be of another message, or cut short.
 	if err = st.checkState(id); err == nil && st.Version >= sumVersion && !right {
 		err = errors.New("it does not end with a checksum")
 	}

@@ -72,6 +72,8 @@ func (m *model) step(s store.Store) bool {
 	msg := next[id]
 	durable, err := false, error(nil)
 	kind := m.random.IntN(12)
+
+	// What promises to be durable is a barrier: a crash cannot undo what came before.
 	switch {
 	case id == "" || kind < 3:
 		durable, err = true, m.put(s, next)
@@ -99,6 +101,8 @@ func (m *model) step(s store.Store) bool {
 			delete(next, id)
 		}
 	}
+
+	// The moment after the step is possible even if it failed.
 	m.failed = err
 	m.moments = append(m.moments, next)
 	if err != nil {
@@ -165,6 +169,8 @@ func (m *model) observe(t *testing.T, s store.Store) state {
 				msg.recipients[r.Index] += " held"
 			}
 		}
+
+		// Notes are numbers that count up, so that an old one is noticed.
 		n, _ := env.Notes.Get("model.n").(float64)
 		msg.notes = int(n)
 		got[p.ID] = msg

@@ -89,6 +89,8 @@ func testDamage(t *testing.T, p *Place) {
 	must(t, s.Close())
 	p.Damage(t, bad.ID)
 	s = p.opened(t)
+
+	// Damage is found when it is read; a second start finds the same world.
 	for range 2 {
 		same(t, s, good, text(1000))
 		if b, err := content(s, bad.ID); err == nil {
@@ -132,6 +134,8 @@ func testCrashAnywhere(t *testing.T, open func(t *testing.T) *Place) {
 					break
 				}
 			}
+
+			// When the steps are over before the crash comes, every moment has been tried.
 			done := !p.Crashed()
 			t.Run(fmt.Sprintf("seed %d, at %d", seed, at), func(t *testing.T) {
 				p.Crash()
@@ -165,6 +169,7 @@ func testModel(t *testing.T, open func(t *testing.T) *Place) {
 			must(t, err)
 			m := newModel(seed + 100)
 			for range 30 {
+				// Between two ends of the process a few things happen.
 				for range m.random.IntN(12) {
 					if !m.step(s) {
 						t.Fatal(m.failed)

@@ -180,6 +180,8 @@ func testPut(t *testing.T, p *Place) {
 	must(t, s.Healthy())
 	must(t, s.Room(1000))
 	env, want := envelope(3), text(5000)
+
+	// The caller may do with the envelope what it likes afterwards.
 	given := *env
 	given.Recipients = slices.Clone(env.Recipients)
 	put(t, s, &given, want)
@@ -189,6 +191,8 @@ func testPut(t *testing.T, p *Place) {
 	if n := s.Stat(); n != (store.Stat{Messages: 1, Recipients: 3, Bytes: 5000}) {
 		t.Errorf("%+v", n)
 	}
+
+	// What makes no sense is refused, and leaves nothing behind.
 	refused(t, "the same ID again", s.Put(env, mail.Memory{want}))
 	refused(t, "no recipient", s.Put(envelope(0), mail.Memory{want}))
 	invalid := envelope(1)
@@ -224,6 +228,8 @@ func testBody(t *testing.T, p *Place) {
 					must(t, b.Spill())
 				}
 			}
+
+			// From here on nothing can be added.
 			c, err := b.Content()
 			must(t, err)
 			_, err = b.Write([]byte("x"))
@@ -237,6 +243,8 @@ func testBody(t *testing.T, p *Place) {
 			if b.Held() != 0 {
 				t.Errorf("%d bytes are held after Discard", b.Held())
 			}
+
+			// The message does not depend on the body any more.
 			same(t, s, env, want)
 			must(t, s.Settle(env.ID, []int{0}))
 		}
@@ -253,6 +261,8 @@ func testSettle(t *testing.T, p *Place) {
 		t.Error("a recipient that there is not:", err)
 	}
 	same(t, s, env, want)
+
+	// Find has what is left, Load what was accepted.
 	found, ok := s.Find(env.ID)
 	if !ok || len(found.Recipients) != 2 || found.Recipients[0].Index != 0 || found.Recipients[1].Index != 2 ||
 		found.ID != env.ID || found.From != env.From || !found.Received.Equal(env.Received) || found.Size != 100 || found.Recipients[1].Address != env.Recipients[2].Address {
@@ -287,6 +297,8 @@ func testSettle(t *testing.T, p *Place) {
 	if _, ok := s.Find(env.ID); ok || s.Stat() != (store.Stat{}) {
 		t.Errorf("%+v", s.Stat())
 	}
+
+	// A message that is gone stays so.
 	if s = p.reopened(t, s); len(ids(s)) > 0 {
 		t.Error("it came back")
 	}
@@ -335,8 +347,12 @@ func testNotes(t *testing.T, p *Place) {
 	}
 	must(t, s.SetNotes(env.ID, map[string]any{"d.1": 7, "d.2": []string{"x"}}))
 	want("map[d:map[1:7 2:[x]] queue:map[wants:outbound]]")
+
+	// nil removes, and with it maps that are empty then.
 	must(t, s.SetNotes(env.ID, map[string]any{"d.2": nil, "queue.wants": nil, "never": nil}))
 	want("map[d:map[1:7]]")
+
+	// One value that cannot be kept means that none is.
 	if err := s.SetNotes(env.ID, map[string]any{"d.1": 8, "bad": func() {}}); !errors.Is(err, store.ErrNotes) {
 		t.Error(err)
 	}
@@ -368,6 +384,8 @@ func testHold(t *testing.T, p *Place) {
 	must(t, s.Release(env.ID, []int{1}))
 	s = p.crashed(t)
 	want(0, 2)
+
+	// A held recipient may be deferred and settled; neither releases it.
 	must(t, s.Defer(env.ID, []int{0}, 1, time.Time{}, "later"))
 	want(0, 2)
 	must(t, s.Settle(env.ID, []int{2}))
@@ -423,6 +441,8 @@ func testAdopt(t *testing.T, p *Place) {
 	if left := s.Adopt(func(p mail.Pending) bool { t.Error("it was put here:", p.ID); return true }); left != 0 {
 		t.Errorf("%d are left", left)
 	}
+
+	// Another process adopts what is left of them, each once.
 	s = p.reopened(t, s)
 	s.Watch(nil)
 	put(t, s, envelope(1), text(10))
@@ -436,6 +456,7 @@ func testAdopt(t *testing.T, p *Place) {
 		t.Errorf("%d are left, %v were passed on, want %v", left, got, all[1:])
 	}
 	for _, id := range got {
+		// What was adopted may be attempted.
 		must(t, s.Permit(id))
 	}
 	if s.Adopt(take); len(got) != 3 {

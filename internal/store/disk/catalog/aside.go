@@ -64,6 +64,7 @@ func (c *Catalog) Quarantine(id mail.ID, cause error) error {
 // Condemn moves a message that can never be read out of the way: its record, what is
 // known to be settled, and its files, in this order.
 func (c *Catalog) Condemn(id mail.ID, at index.Entry, cause error) error {
+	// The record comes first: it may be all that is left.
 	if at.Loc.Segment != 0 && !c.o.ReadOnly {
 		r, err := c.journal.Open(at.Loc)
 		if err != nil {
@@ -75,12 +76,16 @@ func (c *Catalog) Condemn(id mail.ID, at index.Entry, cause error) error {
 			return err
 		}
 	}
+
+	// Recipients that have the message must not get it again when it is brought back.
 	if err := c.KeepSettledOf(id, at.SettledRecipients(), cause); err != nil {
 		return err
 	}
 	if err := c.Quarantine(id, cause); err != nil {
 		return err
 	}
+
+	// Only what is safe in corrupt/ is forgotten.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if k, e := c.index.Find(id); e != nil {

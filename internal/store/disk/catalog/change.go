@@ -63,6 +63,8 @@ func (c *Catalog) SetNotes(id mail.ID, values map[string]any) error {
 		}
 		ch.Notes[path] = b
 	}
+
+	// Notes stay in memory until the next spill, so they are bounded.
 	if n := index.NewNoted(ch.Notes).JSONBytes(); n > maxSet {
 		return fmt.Errorf("%w: %s: %d bytes at once, more than %d", store.ErrNotes, id, n, maxSet)
 	}
@@ -91,6 +93,8 @@ func (c *Catalog) SetHeld(id mail.ID, recipients []int, on bool) (wait func() er
 			recipients = append(recipients, i)
 		}
 	}
+
+	// Only what changes is recorded.
 	var changed []int
 	for _, i := range recipients {
 		if s := e.StateOf(i); !s.Settled && (s.Hold == index.Held) != on {
@@ -134,6 +138,9 @@ func (c *Catalog) lockEntry(id mail.ID, recipients []int) (index.Key, *index.Ent
 	}
 	c.mu.Lock()
 	k, e := c.index.Find(id)
+
+	// A partial entry is completed without the lock; it may have rested again, or gone,
+	// when the lock is taken again.
 	for e != nil && e.Is(index.Partial) {
 		c.mu.Unlock()
 		if _, _, err := c.wakeEntry(id, true); err != nil {
@@ -142,6 +149,8 @@ func (c *Catalog) lockEntry(id mail.ID, recipients []int) (index.Key, *index.Ent
 		c.mu.Lock()
 		k, e = c.index.Find(id)
 	}
+
+	// The lock is kept only for a message that is here.
 	err := error(nil)
 	if e == nil || e.Is(index.Arriving) {
 		err = fmt.Errorf("%w: %s", store.ErrUnknown, id)

@@ -35,6 +35,8 @@ func (t *content) Open() (io.ReadCloser, error) {
 		if at, err = t.c.Lookup(t.id); err != nil {
 			return nil, err
 		}
+		// The message may move between this look and the read: then it is looked for
+		// again.
 		at.Size = t.size // a partial entry does not know it
 		var r *spool.Reader
 		if r, err = t.c.openContent(t.id, at); err == nil {
@@ -48,6 +50,8 @@ func (t *content) Open() (io.ReadCloser, error) {
 			break
 		}
 	}
+
+	// A content that is gone or too short never gets better; anything else may.
 	if damaged(err) {
 		return nil, t.damaged(err)
 	}
@@ -95,6 +99,8 @@ func (c *Catalog) openContent(id mail.ID, at index.Entry) (*spool.Reader, error)
 		if err != nil {
 			return nil, err
 		}
+
+		// A file of another length is not what was accepted.
 		n, err := f.Size()
 		if err == nil && n != at.Size {
 			err = fmt.Errorf("%w: %d bytes instead of %d", errDamaged, n, at.Size)
@@ -105,6 +111,8 @@ func (c *Catalog) openContent(id mail.ID, at index.Entry) (*spool.Reader, error)
 		}
 		return spool.NewReader(f, 0, at.Size, func() { f.Close() }), nil
 	}
+
+	// In the journal the content ends the record.
 	r, err := c.journal.Open(at.Loc)
 	if err != nil {
 		return nil, err
@@ -132,6 +140,8 @@ func (t *checked) Read(p []byte) (int, error) {
 	if t.left == 0 {
 		return 0, io.EOF
 	}
+
+	// The last bytes are held back until the checksum is right.
 	n, err := t.r.Read(p)
 	t.left -= int64(n)
 	_, _ = t.summer.Write(p[:n])

@@ -133,12 +133,17 @@ func (c *Catalog) promised(id mail.ID, loc journal.Location) (index.Promise, err
 	if err != nil {
 		return index.Promise{}, fmt.Errorf("%w: %w", errDamaged, err)
 	}
+
+	// A message for many recipients has a longer envelope.
 	if have := int64(len(b)); have < m.Offset() {
 		b = slices.Grow(b, int(m.Offset()-have))[:m.Offset()]
 		if _, err := r.ReadAt(b[have:], have); err != nil && !errors.Is(err, io.EOF) {
 			return index.Promise{}, err
 		}
 	}
+
+	// The frame has a checksum of all, which was not read: that of the envelope alone
+	// decides.
 	env, err := record.DecodeEnvelope(b[:m.Offset()], m)
 	if err != nil {
 		return index.Promise{}, fmt.Errorf("%w: %w", errDamaged, err)
@@ -193,6 +198,7 @@ func (c *Catalog) wakeLocked(id mail.ID, keep bool) (index.Promise, index.Entry,
 // unwoken deals with a state file that could not be read, and returns the error of
 // wake.
 func (c *Catalog) unwoken(id mail.ID, k index.Key, e *index.Entry, err error) error {
+	// Only a newer version and damage take the message out; what cannot be read now stays.
 	switch {
 	case errors.Is(err, spool.ErrVersion):
 		c.mu.Lock()
@@ -248,6 +254,8 @@ func (c *Catalog) findPending(id mail.ID) (mail.Pending, error) {
 		ID: id, From: env.From, Received: env.Received, Size: at.Size,
 		Recipients: make([]mail.PendingRecipient, 0, at.Left),
 	}
+
+	// Settled recipients are nobody's business any more.
 	for i, r := range env.Recipients {
 		if s := at.StateOf(i); !s.Settled {
 			p.Recipients = append(p.Recipients, mail.PendingRecipient{

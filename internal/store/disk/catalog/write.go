@@ -117,12 +117,15 @@ func (c *Catalog) Spilled(all []Written) {
 			c.AddTrash(w.ID)
 			continue
 		}
+		// The entry may have changed while its files were written; where it stands may
+		// not.
 		if e.Loc == w.Loc && !e.Spooled() {
 			c.releaseRecord(e.Loc)
 			e.Loc = journal.Location{}
 			e.Flags &^= index.Large | index.Files
 			c.index.Recent.TakePromise(k) // it has waited, and may for long
 		}
+		// Notes that came later are still to be written.
 		if e.Spooled() && c.index.Notes.NotedOf(k) == w.notes { // else they have changed since
 			c.index.Notes.DropNotes(k)
 		}

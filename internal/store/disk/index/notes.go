@@ -52,6 +52,8 @@ func (n *Noted) AmendEnvelope(env *mail.Envelope) {
 	if n == nil {
 		return
 	}
+
+	// Values are JSON, so that a reader gets the same types from memory as from a file.
 	for path, raw := range n.values {
 		var v any
 		if err := json.Unmarshal(raw, &v); err != nil || v == nil { // it was JSON: it is null

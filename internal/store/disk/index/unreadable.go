@@ -100,6 +100,8 @@ func (x *Index) TakeNews(most int) (messages int, reason string, some []string, 
 		return n, "", nil, false
 	}
 	u.said = n
+
+	// A few examples are enough to go and look.
 	for id := range u.newer {
 		if some = append(some, string(id)); len(some) == most {
 			break

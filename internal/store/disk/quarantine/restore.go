@@ -67,11 +67,17 @@ func Restore(ctx context.Context, o Options) ([]Restoration, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	// What is settled is learned from all files first, as any of them may hold a recipient
+	// back that another one would bring.
 	for _, name := range names {
 		if err := r.learnFrom(name); err != nil && settledName.MatchString(name) {
 			return nil, fmt.Errorf("corrupt/%s: %w", name, err) // other files give the same error again
 		}
 	}
+
+	// Contents alone come last: those that a message needed are gone from the list by
+	// then.
 	var all []Restoration
 	for _, contents := range []bool{false, true} { // last those that belong to others
 		for _, name := range names {
@@ -125,6 +131,9 @@ func (r *restorer) learnFrom(name string) error {
 			r.changes[c.ID] = append(r.changes[c.ID], kindOfChange{rec.Kind, c})
 		}
 	}
+
+	// The lists of settled recipients are ours; everything else is a piece of a segment or
+	// no help.
 	if settledName.MatchString(name) {
 		f, err := r.o.Spool.OpenQuarantined(name)
 		if err != nil {
@@ -133,6 +142,8 @@ func (r *restorer) learnFrom(name string) error {
 		defer f.Close()
 		return r.settled.readLines(io.NewSectionReader(f, 0, math.MaxInt64))
 	}
+
+	// The place of a piece tells which records of a whole segment were damaged.
 	if m := pieceName.FindStringSubmatch(name); m != nil {
 		number, base, length := parsePiece(m)
 		r.ranges[number] = append(r.ranges[number], span{base, base + length})
@@ -220,6 +231,8 @@ func (r *restorer) restoreMessage(res *Restoration, payload []byte) error {
 	if err != nil {
 		return err
 	}
+
+	// The content is behind the envelope, or a file beside it.
 	var c mail.Content = mail.Memory{payload[m.Offset():]}
 	if m.Spooled {
 		if c, err = r.content(m.ID, m.Size, m.Sum); err != nil {
@@ -257,6 +270,8 @@ func (r *restorer) restorePair(res *Restoration) error {
 	if err != nil {
 		return err
 	}
+
+	// Both files must fit: the state says how long the content is, and its checksum.
 	st, err := spool.DecodeState(id, b)
 	if err != nil {
 		return err
@@ -265,6 +280,9 @@ func (r *restorer) restorePair(res *Restoration) error {
 	if err != nil {
 		return err
 	}
+
+	// What the state says of the recipients is repeated as if records had said it, after
+	// the message is in the queue again.
 	var changes []kindOfChange
 	settled := []int{}
 	for i, s := range st.Recipients {
@@ -299,6 +317,9 @@ func (r *restorer) content(id mail.ID, size int64, want spool.Sum) (mail.Content
 			continue
 		}
 		var sum spool.Summer
+
+		// A content is believed only if it is as long as it was and has the checksum it
+		// had.
 		n, e := io.Copy(&sum, io.NewSectionReader(f, 0, math.MaxInt64))
 		f.Close()
 		switch {
@@ -340,10 +361,14 @@ func (r *restorer) putBack(res *Restoration, env *mail.Envelope, c mail.Content,
 			settled = append(settled, i)
 		}
 	}
+
+	// A message for which nothing is left to do must not come back.
 	if r.settled.isSettled(env.ID) || len(settled) == len(env.Recipients) {
 		res.Known++
 		return nil
 	}
+
+	// One that is in the queue already only learns what is settled.
 	known := r.taken[env.ID] || r.o.Store.Contains(env.ID)
 	switch {
 	case known:
@@ -355,6 +380,8 @@ func (r *restorer) putBack(res *Restoration, env *mail.Envelope, c mail.Content,
 		r.taken[env.ID] = true
 		return nil
 	}
+
+	// From here on the store changes: first the message, then what became of it.
 	if !known {
 		if err := r.o.Store.Put(env, c); err != nil {
 			return err
@@ -375,6 +402,7 @@ func (r *restorer) putBack(res *Restoration, env *mail.Envelope, c mail.Content,
 
 // applyChange repeats what a record said of recipients of a message that is back.
 func (r *restorer) applyChange(env *mail.Envelope, ch kindOfChange) error {
+	// A damaged record may name recipients that there are not.
 	for _, i := range ch.Recipients {
 		if i >= len(env.Recipients) {
 			return fmt.Errorf("%w: message %s has no recipient %d", record.ErrMalformed, env.ID, i)
@@ -401,6 +429,9 @@ func (r *restorer) finish(ctx context.Context, all []Restoration) ([]Restoration
 	if r.o.DryRun {
 		return all, ctx.Err()
 	}
+
+	// The list of what was brought back is durable before any file goes: a second run must
+	// not bring it again.
 	err := r.o.Store.Sync()
 	if err == nil {
 		err = r.done.KeepIn(r.o.Spool, SettledName, "brought back", r.o.Log)
@@ -408,6 +439,8 @@ func (r *restorer) finish(ctx context.Context, all []Restoration) ([]Restoration
 	if err != nil {
 		return all, err
 	}
+
+	// Files whose messages are all back are moved out of the way, each with its content.
 	for i := range all {
 		res := &all[i]
 		if res.Err != nil {

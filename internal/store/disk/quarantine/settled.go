@@ -96,6 +96,8 @@ func (s settlements) readLines(r io.Reader) error {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, maxSettled)
 	for in.Scan() {
+		// The scanner bounds the length of a line, so that a damaged file cannot take all
+		// memory.
 		id, list, _ := strings.Cut(in.Text(), " ")
 		if !mail.ID(id).Valid() {
 			return fmt.Errorf("%w: %q", record.ErrMalformed, in.Text())

@@ -29,6 +29,8 @@ func EncodeChange(k journal.Kind, c Change) []byte {
 	b := make([]byte, 0, 16+len(c.ID)+3*len(c.Recipients)+len(c.Last))
 	b = append(b, Version, byte(len(c.ID)))
 	b = append(b, c.ID...)
+
+	// Done says nothing but the ID, and notes are JSON to the end.
 	switch k {
 	case KindDone:
 		return b
@@ -39,6 +41,8 @@ func EncodeChange(k journal.Kind, c Change) []byte {
 		}
 		return append(b, j...)
 	}
+
+	// All others name recipients, and a deferral what became of them.
 	b = binary.AppendUvarint(b, uint64(len(c.Recipients)))
 	for _, i := range c.Recipients {
 		b = binary.AppendUvarint(b, uint64(i))
@@ -60,6 +64,9 @@ func DecodeChange(k journal.Kind, b []byte) (Change, error) {
 	c := Change{ID: mail.ID(b[2 : 2+int(b[1])])}
 	b = b[2+int(b[1]):]
 	bad := !c.ID.Valid()
+
+	// Every number is bounded by what it can be at most, so that a forged one makes
+	// nothing large.
 	number := func(limit uint64) uint64 {
 		v, n := binary.Uvarint(b)
 		if n <= 0 || v > limit {
@@ -69,6 +76,8 @@ func DecodeChange(k journal.Kind, b []byte) (Change, error) {
 		b = b[n:]
 		return v
 	}
+
+	// The checks below only note trouble: one return decides.
 	switch k {
 	case KindNotes:
 		if err := json.Unmarshal(b, &c.Notes); err != nil || c.Notes == nil {
@@ -82,6 +91,8 @@ func DecodeChange(k journal.Kind, b []byte) (Change, error) {
 			c.Recipients[i] = int(number(1<<32 - 1))
 		}
 	}
+
+	// A deferral ends with the reply, whose length must not lie either.
 	if k == KindDeferred {
 		c.Attempts = int(number(1<<31 - 1))
 		c.Next = int64(number(1<<63 - 1))

@@ -90,11 +90,14 @@ func EncodeMessage(env *mail.Envelope, size int64, spooled bool) ([]byte, error)
 			return nil, err
 		}
 	}
+
+	// The head is filled in last, as it has the lengths of what follows.
 	j, err := json.Marshal(env)
 	if err != nil {
 		return nil, err
 	}
 	b := make([]byte, messageHead, messageHead+len(env.ID)+len(j)+SealSize)
+	// Checksums are still missing: nobody knows that of the content yet.
 	b[0], b[2] = Version, byte(len(env.ID))
 	if spooled {
 		b[1] = inSpool
@@ -130,6 +133,8 @@ func DecodeMessage(b []byte, total int64) (Message, error) {
 	if b[1]&hasSum != 0 {
 		m.Sum = spool.Sum{CRC: binary.LittleEndian.Uint32(b[12:]), Known: true}
 	}
+
+	// The lengths must add up to the record, and be possible.
 	want := m.Offset()
 	if !m.Spooled {
 		want += m.Size

@@ -63,6 +63,8 @@ func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 	began := time.Now()
 	r := &replay{o: o, log: o.Log, spool: o.Spool, index: index.New(), files: map[mail.ID]*leftover{}}
 	r.catalog = catalog.New(catalog.Options{Spool: o.Spool, Index: r.index, Log: o.Log, ReadOnly: o.ReadOnly})
+
+	// The spool comes first: what the journal says is applied over it.
 	r.listSpool()
 	j, found, err := journal.Open(o.Journal, journal.Visitor{Record: r.applyRecord, Damage: func(d journal.Damage) {
 		r.damaged = true
@@ -73,11 +75,16 @@ func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+
+	// Only now can the journal be read from and written to, which setting damage aside may
+	// need.
 	r.catalog.SetJournal(j)
 	if err := r.catalog.KeepSettled(&r.settled, quarantine.SettledName, "what became of messages that could not be read"); err != nil {
 		r.log.Error("queue: settled recipients are not preserved", zap.Error(err))
 	}
 	r.settle(found)
+
+	// Trouble that comes in numbers is one line of the log.
 	if r.noted > 0 {
 		r.log.Error("queue: there is no room for notes of messages", zap.Int("records", r.noted))
 	}
@@ -103,6 +110,7 @@ func (r *replay) listSpool() {
 			r.files[f.ID] = &leftover{bad: errors.New("no state file belongs to it")}
 		}
 	}, func(name string, err error) {
+		// A folder that cannot be listed hides its messages until another start.
 		if errors.Is(err, spool.ErrUnlisted) {
 			u.Reason = catalog.Reason(err)
 			if u.Folders++; u.Folders > catalog.Examples {
@@ -139,12 +147,16 @@ func (r *replay) applyRecord(rec journal.Record) {
 		r.applyMessage(m, rec.Location)
 		return
 	}
+
+	// Everything else changes a message that is known, or was lost.
 	c, err := record.DecodeChange(rec.Kind, rec.Payload)
 	if err != nil {
 		r.preserve(rec)
 		return
 	}
 	k, e := r.index.Find(c.ID)
+
+	// What is about a lost message is of use only if that is found again in corrupt/.
 	switch {
 	case rec.Kind == record.KindDone:
 		r.applyDone(c.ID, k, e)
@@ -173,6 +185,9 @@ func (r *replay) applyMessage(m record.Message, loc journal.Location) {
 	if old != nil && !old.Is(index.Partial) {
 		return
 	}
+
+	// The record has everything: an entry for the files of the message, which may be
+	// older, makes room for it.
 	e := index.NewEntry(m.Recipients, m.Size)
 	e.Loc = loc
 	if m.Spooled {
@@ -182,6 +197,8 @@ func (r *replay) applyMessage(m record.Message, loc journal.Location) {
 		e.Flags |= index.Files
 		r.index.Remove(k)
 	}
+
+	// The ID may have come again after the message was done with.
 	if l := r.files[m.ID]; l != nil {
 		e.Flags |= index.Files
 		l.done = false
@@ -248,6 +265,7 @@ func (r *replay) applyChange(e *index.Entry, c record.Change, kind journal.Kind)
 		if i >= e.Recipients() {
 			continue
 		}
+		// A settled recipient stays so, whatever came before it in another segment.
 		s := e.StateOf(i)
 		switch {
 		case changed.Settled:

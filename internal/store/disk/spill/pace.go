@@ -96,6 +96,9 @@ func (s *Spiller) relieve() {
 	tried := false
 	s.working.Lock()
 	defer s.working.Unlock()
+
+	// Each turn either waits for somebody who makes room, or makes it; one failure is
+	// enough to let mail in all the same.
 	for s.crowded.Load() && s.credit.Load() < 0 {
 		switch {
 		case !tooLong():

@@ -130,6 +130,9 @@ func (s *Spiller) keepUnreadable(number uint32, stranded []mail.ID) error {
 	if !s.segment(number).Unreadable {
 		return nil
 	}
+
+	// The whole segment is kept, with messages that are alive: a list says that those are
+	// not wanted twice.
 	var here quarantine.Settled
 	for _, id := range stranded {
 		if !s.spool.Kept(string(id) + ".record") {
@@ -151,6 +154,9 @@ func (s *Spiller) keepUnreadable(number uint32, stranded []mail.ID) error {
 func (s *Spiller) needed(number uint32) ([]mail.ID, error) {
 	need := map[mail.ID]bool{}
 	var failed error
+
+	// A record that makes no sense is set aside, and keeps the segment from going until it
+	// is.
 	visit := func(r journal.Record) {
 		id, err := messageOf(r)
 		if err != nil {
@@ -165,6 +171,8 @@ func (s *Spiller) needed(number uint32) ([]mail.ID, error) {
 			need[id] = true
 		}
 	}
+
+	// The scan itself finds damage between the records.
 	err := s.journal.Scan(number, journal.Visitor{Record: visit, Damage: func(d journal.Damage) {
 		failed = errors.Join(failed, s.catalog.PreserveDamage(d))
 	}})
@@ -239,6 +247,8 @@ func (s *Spiller) spillTogether(ids []mail.ID) error {
 		work    = make(chan mail.ID)
 		batch   = s.spool.Batch(len(ids) <= s.o.Few)
 	)
+
+	// A few files at a time: their syncs share a commit of the file system.
 	for range min(spillers, len(ids)) {
 		wg.Go(func() {
 			for id := range work {

@@ -178,6 +178,8 @@ func (s *Spiller) wakeSpiller() {
 // syncAndTidy syncs what was recorded without waiting, and removes the files of finished
 // messages; false: the journal cannot be written.
 func (s *Spiller) syncAndTidy() bool {
+	// A journal that cannot be written is tried each second, and complained of once a
+	// minute.
 	if s.journal.Unsynced() || s.journal.Err() != nil {
 		if err := s.journal.Sync(); err != nil {
 			if now := s.o.Now(); s.complained.IsZero() || now.Sub(s.complained) >= time.Minute {
@@ -191,6 +193,8 @@ func (s *Spiller) syncAndTidy() bool {
 		s.complained = time.Time{}
 		s.log.Info("queue: journal can be written again")
 	}
+
+	// Only after the sync are records durable for which files may go.
 	if err := s.catalog.EmptyTrash(); err != nil {
 		s.log.Error("queue: files of finished messages stay", zap.Error(err))
 	}
@@ -210,6 +214,7 @@ func (s *Spiller) retireDue(ctx context.Context, more func() bool) {
 		if !ok {
 			return
 		}
+		// A message that is just arriving is waited for: the next round comes soon.
 		err := s.Retire(ctx, oldest.Number)
 		if errors.Is(err, catalog.ErrArriving) || ctx.Err() != nil {
 			return
