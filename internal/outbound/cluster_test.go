@@ -286,11 +286,13 @@ func (m *members) live() {
 	}
 	for _, n := range m.all {
 		n.paused = time.Time{}
-		m.enqueueLate(n)
 	}
 	for range 3000 {
 		if m.pass(time.Second); len(m.cluster.Messages()) == 0 {
 			break
+		}
+		for _, n := range m.all {
+			m.enqueueLate(n)
 		}
 	}
 	if left := m.cluster.Messages(); len(left) > 0 {

@@ -59,10 +59,13 @@ func (a *attempt) deliver(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
 	}
+	whole := a.content
+	a.content = a.returnable(recipients)
 	a.settle(recipients)
 	for _, some := range a.byHost(recipients) {
 		a.announce(ctx, some)
 	}
+	a.content = whole
 }
 
 // byHost puts recipients with replies of the same host together, in order of

@@ -3,6 +3,7 @@ package outbound
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -227,7 +228,7 @@ func (w *wire) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c ma
 	if len(t.Addrs) > 0 {
 		addr = t.Addrs[0].String()
 	}
-	s := attemptSeen{after: time.Since(w.start), addr: addr, from: env.From.String(), env: env, body: c, target: t}
+	s := attemptSeen{after: time.Since(w.start), addr: addr, from: env.From.String(), env: env, body: received(c), target: t}
 	var to []string
 	for _, r := range env.Recipients {
 		to = append(to, r.Address.Local)
@@ -239,6 +240,20 @@ func (w *wire) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c ma
 	w.mu.Unlock()
 	replies, err := answer(ctx, s)
 	return smtpclient.Result{Replies: replies, TLS: "none", Addr: addr, DSN: w.dsn}, err
+}
+
+// received is a content as it is when it is sent: it goes with its message.
+func received(c mail.Content) mail.Content {
+	r, err := c.Open()
+	if err != nil {
+		return c
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return c
+	}
+	return mail.Memory{b}
 }
 
 func (w *wire) set(fn func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error)) {

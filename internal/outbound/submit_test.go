@@ -104,7 +104,7 @@ func TestSubmitOptions(t *testing.T) {
 		if got != want {
 			t.Errorf("\n got %q\nwant %q", got, want)
 		}
-		if !env.From.IsNull() || len(env.Recipients) != 3 || env.Body != "8BITMIME" || env.Notes.String("campaign") != "spring" || env.Origin != origin {
+		if !env.From.IsNull() || len(env.Recipients) != 3 || env.Body != "8BITMIME" || env.Notes.String("campaign") != "spring" || *env.Origin != *origin {
 			t.Errorf("%+v", env)
 		}
 		if n := r.out.Stat().Ready; n != 2 {

@@ -142,8 +142,8 @@ type Delivery interface {
 	// settled already are no error.
 	Settle(id mail.ID, recipients []int) error
 	// Defer notes when recipients are to be tried again (the zero time: at once),
-	// after how many failed attempts, and the reply that deferred them. Settled
-	// recipients are passed over.
+	// after how many failed attempts, which never become fewer, and the reply that
+	// deferred them. Settled recipients are passed over.
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
 	// SetNotes changes the notes that Load returns: values by dotted path, nil
 	// removes. An error that wraps ErrNotes says that nothing was changed.
@@ -184,7 +184,8 @@ type Deliverer interface {
 	// Adopt says that Store.Adopt has more to pass on. It returns at once.
 	Adopt()
 	// Abandon says that messages are another process's by now: those for which lost
-	// returns true. No message is passed on by Store.Adopt while its Abandon runs.
+	// returns true. Messages are among them that were settled here, if that was not
+	// durable: they may come back. No message is passed on by Store.Adopt while its Abandon runs.
 	// When it returns, no attempt at them that was scheduled before will begin, and
 	// those before their final dot have been stopped.
 	Abandon(lost func(mail.ID) bool)

@@ -140,10 +140,15 @@ func (s *Store) abandon(number int, h *holding) {
 	// First the store does not know the messages any more, so that no permit is given;
 	// then the Deliverer hears of it.
 	delete(s.held, number)
-	lost := func(id mail.ID) bool { return h.messages[id] != nil }
+	ids := make(map[mail.ID]bool, len(h.messages))
 	for id := range h.messages {
 		s.forget(id)
+		ids[id] = true
 	}
+	for _, c := range h.batch { // what was settled in vain is the new owner's too
+		ids[c.id] = true
+	}
+	lost := func(id mail.ID) bool { return ids[id] }
 	s.found = slices.DeleteFunc(s.found, lost)
 	h.answerAll(errFenced)
 	d := s.deliverer

@@ -135,7 +135,9 @@ func (m *model) put(s store.Store, next state) error {
 
 // postpone defers a recipient, which keeps its hold.
 func (m *model) postpone(s store.Store, id mail.ID, msg message) error {
-	i, tries := m.random.IntN(len(msg.recipients)), 1+m.random.IntN(5)
+	i, tries := m.random.IntN(len(msg.recipients)), 0
+	_, _ = fmt.Sscan(msg.recipients[i], &tries)
+	tries += m.random.IntN(2)
 	err := s.Defer(id, []int{i}, tries, time.Unix(int64(tries), 0), "451 later")
 	if old := msg.recipients[i]; old != "" {
 		msg.recipients[i] = fmt.Sprintf("%d tries", tries)

@@ -80,21 +80,17 @@ func testDamage(t *testing.T, p *Place) {
 	}
 	s := p.opened(t)
 	bad, good := envelope(1), envelope(1)
-	put(t, s, bad, text(1000))
-	put(t, s, good, text(1000))
-	for _, env := range []*mail.Envelope{bad, good} {
-		_, err := s.Path(env.ID) // it has waited for long
-		must(t, err)
-	}
+	put(t, s, bad, text(20_000))
+	put(t, s, good, text(20_000))
 	must(t, s.Close())
 	p.Damage(t, bad.ID)
 	s = p.opened(t)
 
 	// Damage is found when it is read; a second start finds the same world.
 	for range 2 {
-		same(t, s, good, text(1000))
+		same(t, s, good, text(20_000))
 		if b, err := content(s, bad.ID); err == nil {
-			t.Errorf("damage is served, and equal: %v", bytes.Equal(b, text(1000)))
+			t.Errorf("damage is served, and equal: %v", bytes.Equal(b, text(20_000)))
 		}
 		s = p.reopened(t, s)
 	}

@@ -35,8 +35,8 @@ type Place struct {
 	// Fail makes every write and sync fail until it is called with nil; nil: they
 	// cannot fail.
 	Fail func(err error)
-	// Damage changes a bit of the content of a message that has been here for long,
-	// while the store is closed; nil: nothing can be damaged.
+	// Damage changes a bit of a large content while the store is closed; nil: nothing
+	// can be damaged.
 	Damage func(t *testing.T, id mail.ID)
 }
 
