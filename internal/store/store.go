@@ -98,8 +98,9 @@ type Store interface {
 type Intake interface {
 	// NewBody returns an empty Body, whose Discard must be called at its end.
 	NewBody() Body
-	// Put takes responsibility for a message. The envelope is not kept, and the
-	// content not used after Put has returned.
+	// Put takes responsibility for a message. The envelope is not kept. Of the content
+	// nothing is used after Put has returned but the slices of a mail.Memory, which
+	// never change.
 	Put(env *mail.Envelope, c mail.Content) error
 	// Room returns nil if a message of size bytes can be accepted now.
 	Room(size int64) error

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -60,6 +61,44 @@ func BenchmarkPut4KiB(b *testing.B) {
 			b.ReportMetric(float64(fs.syncs.Load()-before)/float64(b.N), "fsyncs/msg")
 		})
 	}
+}
+
+// BenchmarkLife is the whole life of a message that is delivered at once, without the
+// disk: it is received, put, loaded, read and settled.
+func BenchmarkLife(b *testing.B) {
+	q := open(b, Options{Dir: b.TempDir(), NoSync: true})
+	content := text(4096)
+	b.ReportAllocs()
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		b.Fatal(err)
+	}
+	parallel(b, 20, func() {
+		env := envelope(newID(), 1)
+		env.Notes = nil
+		body := q.NewBody()
+		_, err := body.Write(content)
+		must(b, err)
+		c, err := body.Content()
+		must(b, err)
+		must(b, q.Put(env, c))
+		body.Discard()
+		_, c, err = q.Load(env.ID)
+		must(b, err)
+		r, err := c.Open()
+		must(b, err)
+		n, err := io.Copy(io.Discard, r)
+		if err != nil || n != 4096 {
+			b.Error(n, err)
+		}
+		must(b, r.Close())
+		must(b, q.Settle(env.ID, []int{0}))
+	})
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
+		b.Fatal(err)
+	}
+	used := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+	b.ReportMetric(float64(used)/float64(b.N)/1000, "cpu-µs/msg")
 }
 
 // BenchmarkFilePerMessage4KiB is the baseline: a file and a sync for each

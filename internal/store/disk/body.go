@@ -206,6 +206,15 @@ func (c *bodyFile) giveBack(temp string) {
 	c.temp = temp
 }
 
+// bodyUse is one open reader of a bodyFile.
+type bodyUse struct{ c *bodyFile }
+
+// Close implements io.Closer.
+func (u bodyUse) Close() error {
+	u.c.release()
+	return nil
+}
+
 func (c *bodyFile) release() {
 	c.mu.Lock()
 	c.refs--
@@ -227,5 +236,5 @@ func (c *bodyFile) Open() (io.ReadCloser, error) {
 		return nil, errors.New("queue: content was discarded")
 	}
 	c.refs++
-	return spool.NewReader(c.f, 0, c.size, c.release), nil
+	return spool.NewReader(c.f, 0, c.size, bodyUse{c}), nil
 }

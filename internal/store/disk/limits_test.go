@@ -169,7 +169,7 @@ func TestArriving(t *testing.T) {
 	if _, err := q.Path(env.ID); !errors.Is(err, store.ErrUnknown) {
 		t.Fatal(err)
 	}
-	arrival.Accept(env, loc, spool.SumOf(text(10)), len(head))
+	arrival.Accept(env, loc, spool.SumOf(text(10)), len(head), nil)
 	same(t, q, env, text(10))
 }
 

@@ -52,18 +52,17 @@ func (q *Store) putMessage(env *mail.Envelope, c mail.Content) error {
 	}
 
 	// A small content is part of the record, a large one a file that it refers to.
-	parts := [][]byte{head}
+	var content mail.Memory
 	var sum spool.Sum
 	if !large {
-		content, err := slicesOf(c)
-		if err != nil {
+		if content, err = slicesOf(c); err != nil {
 			return err
 		}
-		parts = append(parts, content...)
 		sum = spool.SumOf(content...)
 		record.SealMessage(head, sum)
 	}
-	q.spiller.AdmitRecord(mail.Memory(parts).Size() + frames)
+	parts := append(append(make(mail.Memory, 0, 1+len(content)), head), content...)
+	q.spiller.AdmitRecord(parts.Size() + frames)
 	arrival, err := q.catalog.Arrive(env, size, large)
 	if err != nil {
 		return err
@@ -86,13 +85,13 @@ func (q *Store) putMessage(env *mail.Envelope, c mail.Content) error {
 		return err
 	}
 	q.spiller.Durable(loc.Segment)
-	arrival.Accept(env, loc, sum, len(head))
+	arrival.Accept(env, loc, sum, len(head), content)
 	q.spiller.Accepted()
 	return nil
 }
 
 // slicesOf returns a content's bytes, without a copy if it is in memory.
-func slicesOf(c mail.Content) ([][]byte, error) {
+func slicesOf(c mail.Content) (mail.Memory, error) {
 	if m, ok := c.(mail.Memory); ok {
 		return m, nil
 	}
@@ -114,7 +113,7 @@ func slicesOf(c mail.Content) ([][]byte, error) {
 	if n != len(b)-1 {
 		return nil, fmt.Errorf("queue: content has %d bytes and says %d", n, len(b)-1)
 	}
-	return [][]byte{b[:n]}, nil
+	return mail.Memory{b[:n]}, nil
 }
 
 // placeContent makes a large content durable under the name of one that is not accepted yet. A

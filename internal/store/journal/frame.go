@@ -3,6 +3,8 @@ package journal
 import (
 	"encoding/binary"
 	"hash/crc32"
+
+	"tarishi/internal/store/journal/window"
 )
 
 // Kind is what a frame is. Kinds from FirstKind on belong to the caller.
@@ -19,7 +21,7 @@ const (
 
 const (
 	frameHeader = 16
-	align       = 8
+	align       = window.Align
 
 	// MaxRecord is the largest payload of one record in bytes.
 	MaxRecord = 1 << 30
@@ -42,11 +44,13 @@ func markOf(salt uint64) mark {
 // putFrame writes a frame's header into b. The salt and the offset are part of
 // its checksum, so that bytes which look like a frame inside a message, or which
 // an older file left on the disk, are never taken for one.
-func putFrame(b []byte, m mark, off int64, k Kind, n, sum uint32) {
+//
+// s is memory for what the checksum is computed of: its address leaves the stack.
+func putFrame(b []byte, m mark, off int64, k Kind, n, sum uint32, s *seed) {
 	b[0], b[1], b[2], b[3] = byte(k), 0, 0, 0
 	binary.LittleEndian.PutUint32(b[4:], n)
 	binary.LittleEndian.PutUint32(b[8:], sum)
-	binary.LittleEndian.PutUint32(b[12:], headerSum(b, m, off))
+	binary.LittleEndian.PutUint32(b[12:], headerSum(b, m, off, s))
 }
 
 type frame struct {
@@ -57,8 +61,8 @@ type frame struct {
 
 // parseFrame reads a frame's header; ok is false for anything that putFrame did
 // not write at this offset of this segment.
-func parseFrame(b []byte, m mark, off int64) (f frame, ok bool) {
-	if b[0] == byte(kindUnwritten) || binary.LittleEndian.Uint32(b[12:]) != headerSum(b, m, off) {
+func parseFrame(b []byte, m mark, off int64, s *seed) (f frame, ok bool) {
+	if b[0] == byte(kindUnwritten) || binary.LittleEndian.Uint32(b[12:]) != headerSum(b, m, off, s) {
 		return frame{}, false
 	}
 	f = frame{Kind(b[0]), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])}
@@ -66,15 +70,17 @@ func parseFrame(b []byte, m mark, off int64) (f frame, ok bool) {
 }
 
 // headerSum is the CRC-32C of salt, offset, and the first 12 bytes of a header.
-func headerSum(b []byte, m mark, off int64) uint32 {
-	seed := located(b, off)
-	return crc32.Update(uint32(m), castagnoli, seed[:])
+func headerSum(b []byte, m mark, off int64, s *seed) uint32 {
+	s.set(b, off)
+	return crc32.Update(uint32(m), castagnoli, s[:])
 }
 
-func located(b []byte, off int64) (seed [20]byte) {
-	binary.LittleEndian.PutUint64(seed[:], uint64(off))
-	copy(seed[8:], b[:12])
-	return seed
+// seed is the offset of a frame and the part of its header that has a checksum.
+type seed [20]byte
+
+func (s *seed) set(b []byte, off int64) {
+	binary.LittleEndian.PutUint64(s[:], uint64(off))
+	copy(s[8:], b[:12])
 }
 
 // guessFrame reads what may be a frame's header though its segment's mark is not
@@ -85,8 +91,9 @@ func guessFrame(b []byte, off int64) (f frame, m mark, ok bool) {
 	if !own && f.kind < FirstKind || own && (f.n != 0 || f.sum != 0) || b[1]|b[2]|b[3] != 0 || f.n > MaxRecord {
 		return frame{}, 0, false
 	}
-	seed := located(b, off)
-	return f, mark(unwind(binary.LittleEndian.Uint32(b[12:]), seed[:])), true
+	var s seed
+	s.set(b, off)
+	return f, mark(unwind(binary.LittleEndian.Uint32(b[12:]), s[:])), true
 }
 
 // unwind is the inverse of crc32.Update: it returns the checksum of which sum is

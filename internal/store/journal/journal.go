@@ -123,6 +123,7 @@ type batch struct {
 type record struct {
 	kind  Kind
 	parts [][]byte
+	one   [1][]byte // what parts is in most records
 	n     uint32
 	sum   uint32
 	wait  bool
@@ -166,7 +167,7 @@ func newBatch() *batch { return &batch{done: make(chan struct{})} }
 // on stable storage. The parts must not change until then. On an error nothing
 // is known: the record may be found by the next Open.
 func (j *Journal) Append(k Kind, parts ...[]byte) (Location, error) {
-	r, err := newRecord(k, parts)
+	r, err := newRecord(k, parts...)
 	if err != nil {
 		return Location{}, err
 	}
@@ -180,9 +181,9 @@ func (j *Journal) Append(k Kind, parts ...[]byte) (Location, error) {
 }
 
 // Enqueue writes one record soon, behind everything that was queued before it.
-// The parts must not change any more. A failed write is repeated.
-func (j *Journal) Enqueue(k Kind, parts ...[]byte) error {
-	r, err := newRecord(k, parts)
+// The payload must not change any more. A failed write is repeated.
+func (j *Journal) Enqueue(k Kind, payload []byte) error {
+	r, err := newRecord(k, payload)
 	if err != nil {
 		return err
 	}
@@ -193,8 +194,8 @@ func (j *Journal) Enqueue(k Kind, parts ...[]byte) error {
 // Submit is Enqueue for a record that somebody waits for: wait returns when it,
 // and everything queued before, is on stable storage, or with the error of the
 // write that failed last.
-func (j *Journal) Submit(k Kind, parts ...[]byte) (wait func() error, err error) {
-	r, err := newRecord(k, parts)
+func (j *Journal) Submit(k Kind, payload []byte) (wait func() error, err error) {
+	r, err := newRecord(k, payload)
 	if err != nil {
 		return nil, err
 	}
@@ -264,11 +265,17 @@ func (j *Journal) growing() *segment {
 	return nil
 }
 
-func newRecord(k Kind, parts [][]byte) (*record, error) {
+func newRecord(k Kind, parts ...[]byte) (*record, error) {
 	if k < FirstKind {
 		return nil, fmt.Errorf("journal: kind %d is reserved", k)
 	}
-	r := &record{kind: k, parts: parts}
+	r := &record{kind: k}
+	if len(parts) == 1 { // then the list of parts need not outlive the call
+		r.one[0] = parts[0]
+		r.parts = r.one[:]
+	} else {
+		r.parts = append([][]byte(nil), parts...)
+	}
 	var n int64
 	for _, p := range parts {
 		n += int64(len(p))

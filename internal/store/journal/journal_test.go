@@ -306,15 +306,16 @@ func TestDamagedBlocks(t *testing.T) {
 	name, ends := segmentBytes(t, payloads, true)
 	b, err := os.ReadFile(name)
 	must(t, err)
+	const block = 4096 // what a disk loses at once
 	begins := func(i int) int64 {
 		if i == 0 {
 			return headSize
 		}
 		return ends[i-1]
 	}
-	for from := int64(0); from < ends[len(ends)-1]; from += blockSize {
+	for from := int64(0); from < ends[len(ends)-1]; from += block {
 		for _, n := range []int64{1, 2, 3} {
-			to := from + n*blockSize
+			to := from + n*block
 			if n > 1 && from > 0 || to > ends[len(ends)-2] {
 				continue
 			}
@@ -355,13 +356,13 @@ func TestForgedMark(t *testing.T) {
 	forged := make([]byte, 0, 20000)
 	for off := int64(begin); len(forged) < 16000; {
 		b := make([]byte, frameHeader)
-		putFrame(b, markOf(1), off, kindA, 8, crc32.Checksum([]byte("attacker"), castagnoli))
+		putFrame(b, markOf(1), off, kindA, 8, crc32.Checksum([]byte("attacker"), castagnoli), new(seed))
 		forged = append(append(forged, b...), "attacker"...)
 		off += int64(len(b)) + 8
 	}
 	// One that says it reaches to the end of the file does not count for that.
 	b := make([]byte, frameHeader)
-	putFrame(b, markOf(1), int64(begin+len(forged)), kindA, 20000, 1)
+	putFrame(b, markOf(1), int64(begin+len(forged)), kindA, 20000, 1, new(seed))
 	name, _ := segmentBytes(t, []string{string(append(forged, b...)), strings.Repeat("good", 5000), "good"}, true)
 	c, err := os.ReadFile(name)
 	must(t, err)
@@ -446,7 +447,7 @@ func TestForgedFrames(t *testing.T) {
 	var forged []byte
 	for off := int64(headSize); off < headSize+4096; off += align {
 		b := make([]byte, frameHeader)
-		putFrame(b, markOf(1), off, kindA, 0, 0)
+		putFrame(b, markOf(1), off, kindA, 0, 0, new(seed))
 		forged = append(forged, b...)
 	}
 	name, _ := segmentBytes(t, []string{string(forged), "good"}, true)
@@ -478,32 +479,6 @@ func TestNewerVersion(t *testing.T) {
 	must(t, j.Close())
 	if b, err := os.ReadFile(segmentName(dir, 1)); err != nil || !bytes.Equal(b, page) {
 		t.Error("the newer program's segment was touched")
-	}
-}
-
-func TestLastByte(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "f")
-	b := make([]byte, 3*windowSize+100)
-	for _, at := range []int{-1, 0, 1, 99, len(zeros) - 1, len(zeros), windowSize - 1, windowSize, 2*windowSize + 50, len(b) - 1} {
-		clear(b)
-		if at >= 0 {
-			b[at] = 1
-		}
-		must(t, os.WriteFile(name, b, 0o600))
-		f, err := vfs.OS{}.Open(name)
-		must(t, err)
-		w := &window{file: f, size: int64(len(b))}
-		if got := w.lastByte(0); got != int64(at+1) {
-			t.Errorf("byte at %d: %d", at, got)
-		}
-		want := int64(len(b)) / align * align
-		if at >= 0 && at < int(want) {
-			want = int64(at) / align * align
-		}
-		if got := w.skipZeros(0, int64(len(b))/align*align); got != want {
-			t.Errorf("zeros up to %d: %d, want %d", at, got, want)
-		}
-		f.Close()
 	}
 }
 

@@ -1,8 +1,6 @@
 package journal
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -11,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"tarishi/internal/store/journal/window"
 	"tarishi/internal/vfs"
 )
 
@@ -132,10 +131,10 @@ const headless = "the segment's head is damaged, its frames were found by their 
 
 // readMark reads the head of a segment, or finds out without it how its frames are
 // marked. If it does not the segment stays unmarked, and all of it is damage.
-func (s *segment) readMark(w *window, damage func(off, end int64, reason string)) error {
+func (s *segment) readMark(w *window.Window, damage func(off, end int64, reason string)) error {
 	h, ok := head{}, false
-	if w.size >= headSize {
-		h, ok = parseHead(w.bytesAt(0, headSize))
+	if w.Size() >= headSize {
+		h, ok = parseHead(w.BytesAt(0, headSize))
 	}
 	if ok && h.version > version {
 		return fmt.Errorf("journal: %s is of version %d, this program reads up to %d", s.name, h.version, version)
@@ -148,17 +147,17 @@ func (s *segment) readMark(w *window, damage func(off, end int64, reason string)
 	}
 
 	// Frames outlive the head, and give their mark away.
-	if s.mark, s.marked = w.findMark(); s.marked {
+	if s.mark, s.marked = findMark(w); s.marked {
 		s.headless = true
 		damage(0, headSize, headless)
 		return nil
 	}
 
 	// Without a mark nothing in it can be believed.
-	if end := w.lastByte(0); end > 0 {
+	if end := w.LastByte(0); end > 0 {
 		damage(0, end, "the segment's head is damaged")
 	}
-	s.end = w.size
+	s.end = w.Size()
 	return nil
 }
 
@@ -167,21 +166,21 @@ func (s *segment) readMark(w *window, damage func(off, end int64, reason string)
 // most bytes are frames with the right checksum: what a message holds that looks
 // like frames stands inside a frame, except in a message whose own frame is
 // damaged, and other frames outweigh one message.
-func (w *window) findMark() (mark, bool) {
+func findMark(w *window.Window) (mark, bool) {
 	covered := map[mark]int64{}
-	budget := 4 * w.size // bytes to read for guesses that turn out wrong
-	for off := int64(headSize); off+frameHeader <= w.size; {
+	budget := 4 * w.Size() // bytes to read for guesses that turn out wrong
+	for off := int64(headSize); off+frameHeader <= w.Size(); {
 		// A guess is worth reading its payload only as long as wrong guesses have not cost
 		// too much: a forged one must not make the start slow.
-		f, m, ok := guessFrame(w.bytesAt(off, frameHeader), off)
+		f, m, ok := guessFrame(w.BytesAt(off, frameHeader), off)
 		end := off + frameSize(int64(f.n))
-		ok = ok && end <= w.size && int64(f.n) <= budget
-		if ok && crc32.Checksum(w.bytesAt(off+frameHeader, int64(f.n)), castagnoli) != f.sum {
+		ok = ok && end <= w.Size() && int64(f.n) <= budget
+		if ok && crc32.Checksum(w.BytesAt(off+frameHeader, int64(f.n)), castagnoli) != f.sum {
 			ok = false
 			budget -= int64(f.n)
 		}
 		if !ok {
-			off = w.skipZeros(off+align, w.size)
+			off = w.SkipZeros(off+align, w.Size())
 			continue
 		}
 
@@ -212,24 +211,24 @@ func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
 	if err != nil {
 		return err
 	}
-	w := &window{file: piece{file, base}, size: base + size}
+	w := window.New(piece{file, base}, base+size)
 
 	// A whole segment has its head, a part only its frames.
 	m, marked := mark(0), false
 	if base == 0 && size >= headSize {
-		if h, ok := parseHead(w.bytesAt(0, headSize)); ok {
+		if h, ok := parseHead(w.BytesAt(0, headSize)); ok {
 			m, marked = markOf(h.salt), true
 		}
 	}
 	if !marked {
-		if m, marked = w.findMark(); !marked {
+		if m, marked = findMark(w); !marked {
 			return nil
 		}
 	}
 
 	// Damage between them is no news here.
 	none := func(int64, int64, string) {}
-	w.walkFrames(m, w.size, func(off int64, f frame, payload []byte) bool {
+	walkFrames(w, m, w.Size(), func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
 			visit(Record{Kind: f.kind, Location: Location{Offset: uint32(off + frameHeader), Length: f.n}, Payload: payload})
 		}
@@ -268,14 +267,14 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 		v.Damage(Damage{Segment: s.number, Reason: "cannot be read: " + err.Error()})
 		return scanned{}, nil
 	}
-	w := &window{file: s.file, size: size}
-	defer func() { s.unreadable.CompareAndSwap(false, w.unreadable) }()
+	w := window.New(s.file, size)
+	defer func() { s.unreadable.CompareAndSwap(false, w.Unreadable()) }()
 
 	// Ranges of zeros have nothing to preserve.
 	damage := func(off, end int64, reason string) {
 		d := Damage{Segment: s.number, Offset: off, Length: end - off, Reason: reason}
-		if w.lastByteIn(off, end) > off {
-			d.Data = io.NewSectionReader(&window{file: s.file, size: size}, off, end-off)
+		if w.LastByteIn(off, end) > off {
+			d.Data = io.NewSectionReader(window.New(s.file, size), off, end-off)
 		}
 		v.Damage(d)
 	}
@@ -290,7 +289,7 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 	// The first scan after a start finds the end of the last batch that was finished.
 	if s.limit < 0 {
 		var t tail
-		w.walkFrames(s.mark, size, t.visitFrame, t.damage, nil)
+		walkFrames(w, s.mark, size, t.visitFrame, t.damage, nil)
 		s.limit = t.trustedEnd()
 		s.end = max(s.limit, t.end, t.badEnd)
 		s.odd = t.odd
@@ -298,7 +297,7 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 
 	// Something whole behind a damaged frame: the batch may have been finished, and
 	// promised.
-	if end := w.lastByteIn(s.limit, s.end); s.odd && end > s.limit {
+	if end := w.LastByteIn(s.limit, s.end); s.odd && end > s.limit {
 		damage(s.limit, end, "cut: a batch that seems unfinished, and is damaged")
 	}
 
@@ -307,7 +306,7 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 	if limit == 0 { // written by this run: every batch before end was finished
 		limit = s.end
 	}
-	w.walkFrames(s.mark, limit, func(off int64, f frame, payload []byte) bool {
+	walkFrames(w, s.mark, limit, func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
 			v.Record(Record{Kind: f.kind, Location: Location{s.number, uint32(off + frameHeader), f.n}, Payload: payload})
 		}
@@ -356,76 +355,19 @@ func (t *tail) trustedEnd() int64 {
 	return max(t.committed, headSize)
 }
 
-// window reads a segment in large pieces. A block that cannot be read becomes
-// 0xFF bytes, which are no frame.
-type window struct {
-	file vfs.File
-	size int64
-	buf  []byte
-	off  int64
-
-	unreadable bool // there was such a block
-}
-
-const (
-	windowSize = 1 << 20
-	blockSize  = 4096
-)
-
-// bytesAt returns the n bytes at off, which must lie in the file, until the next
-// call.
-func (w *window) bytesAt(off, n int64) []byte {
-	if off < w.off || off+n > w.off+int64(len(w.buf)) {
-		want := min(max(n, windowSize), w.size-off)
-		if int64(cap(w.buf)) < want {
-			w.buf = make([]byte, want)
-		}
-		w.buf, w.off = w.buf[:want], off
-		w.fillFrom(w.buf, off)
-	}
-	return w.buf[off-w.off:][:n]
-}
-
-func (w *window) fillFrom(p []byte, off int64) {
-	if n, err := w.file.ReadAt(p, off); n == len(p) || err == nil {
-		return
-	}
-
-	// Block by block, so that one that cannot be read costs no other.
-	for len(p) > 0 {
-		b := p[:min(len(p), blockSize-int(off%blockSize))]
-		if n, _ := w.file.ReadAt(b, off); n < len(b) {
-			w.unreadable = true
-			for i := range b {
-				b[i] = 0xFF
-			}
-		}
-		p, off = p[len(b):], off+int64(len(b))
-	}
-}
-
-// ReadAt implements io.ReaderAt for what Damage passes on.
-func (w *window) ReadAt(p []byte, off int64) (int, error) {
-	n := max(0, min(int64(len(p)), w.size-off))
-	w.fillFrom(p[:n], off)
-	if n < int64(len(p)) {
-		return int(n), io.EOF
-	}
-	return int(n), nil
-}
-
 // walkFrames passes every frame from the head to limit to visit, until that returns
 // false, and every range between them that is neither a frame nor zeros to bad.
 // It trusts no length that no checksum vouches for; behind a range that it
 // cannot read it goes on at the next frame on an aligned offset. Zeros between two
 // frames, where there must have been others, are passed to gap, if that is not nil.
-func (w *window) walkFrames(m mark, limit int64, visit func(int64, frame, []byte) bool, bad, gap func(off, end int64, reason string)) {
+func walkFrames(w *window.Window, m mark, limit int64, visit func(int64, frame, []byte) bool, bad, gap func(off, end int64, reason string)) {
 	lost := int64(-1) // where the unreadable range began
+	var s seed
 	flush := func(end int64) {
 		if lost < 0 {
 			return
 		}
-		if last := w.lastByteIn(lost, end); last > lost {
+		if last := w.LastByteIn(lost, end); last > lost {
 			bad(lost, last, noFrame)
 		} else if gap != nil && end < limit {
 			gap(lost, end, "zeros stand where frames were")
@@ -436,19 +378,19 @@ func (w *window) walkFrames(m mark, limit int64, visit func(int64, frame, []byte
 	// A frame is found by the checksum of its header; all that lies between two is one
 	// range.
 	for off := int64(headSize); off+frameHeader <= limit; {
-		f, ok := parseFrame(w.bytesAt(off, frameHeader), m, off)
+		f, ok := parseFrame(w.BytesAt(off, frameHeader), m, off, &s)
 		next := off + frameSize(int64(f.n))
 		if !ok || next > limit {
 			if lost < 0 {
 				lost = off
 			}
-			off = w.skipZeros(off+align, limit)
+			off = w.SkipZeros(off+align, limit)
 			continue
 		}
 		flush(off)
 
 		// The header is right, so the length is: a wrong payload costs only itself.
-		payload := w.bytesAt(off+frameHeader, int64(f.n))
+		payload := w.BytesAt(off+frameHeader, int64(f.n))
 		if crc32.Checksum(payload, castagnoli) != f.sum {
 			bad(off, next, "the checksum does not match")
 		} else if !visit(off, f, payload) {
@@ -458,52 +400,3 @@ func (w *window) walkFrames(m mark, limit int64, visit func(int64, frame, []byte
 	}
 	flush(limit)
 }
-
-// skipZeros returns the first aligned offset from off on whose word is not
-// zero, or limit.
-func (w *window) skipZeros(off, limit int64) int64 {
-	for off+align <= limit {
-		b := w.bytesAt(off, min(int64(len(zeros)), limit-off))
-		if len(b) == len(zeros) && bytes.Equal(b, zeros[:]) {
-			off += int64(len(zeros))
-			continue
-		}
-
-		// A word that is not zero may be the start of a frame.
-		for len(b) >= align {
-			if binary.LittleEndian.Uint64(b) != 0 {
-				return off
-			}
-			b, off = b[align:], off+align
-		}
-		if len(b) > 0 {
-			break
-		}
-	}
-	return limit
-}
-
-// lastByteIn returns the end of the last byte in [from, to) that is not zero,
-// or from.
-func (w *window) lastByteIn(from, to int64) int64 {
-	for to > from {
-		n := min(windowSize, to-from)
-		b := w.bytesAt(to-n, n)
-		for len(b) > 0 {
-			last := b[max(0, len(b)-len(zeros)):]
-			if !bytes.Equal(last, zeros[:len(last)]) {
-				rest := bytes.TrimRight(last, "\x00")
-				return to - n + int64(len(b)-len(last)+len(rest))
-			}
-			b = b[:len(b)-len(last)]
-		}
-		to -= n
-	}
-	return from
-}
-
-// zeros is what space that was never written is compared with: much faster than
-// byte by byte.
-var zeros [64 << 10]byte
-
-func (w *window) lastByte(from int64) int64 { return w.lastByteIn(from, w.size) }

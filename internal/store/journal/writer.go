@@ -9,6 +9,8 @@ type writer struct {
 	off  int64 // of the next write
 	end  int64 // of the next frame
 
+	head [frameHeader]byte
+	seed seed
 	vec  [][]byte
 	buf  []byte
 	run  int // buf[run:] is not in vec yet
@@ -54,9 +56,8 @@ func (w *writer) writeRecords(s *segment, records []*record, seal bool) int64 {
 }
 
 func (w *writer) header(m mark, k Kind, n, sum uint32) {
-	var b [frameHeader]byte
-	putFrame(b[:], m, w.end, k, n, sum)
-	w.addBytes(b[:])
+	putFrame(w.head[:], m, w.end, k, n, sum, &w.seed)
+	w.addBytes(w.head[:])
 	w.end += frameSize(int64(n))
 }
 

@@ -2,23 +2,26 @@ package spool
 
 import (
 	"io"
-	"sync"
+	"sync/atomic"
 )
 
 // Reader reads a part of a file. It can seek and, for what reads without a buffer of
 // its own, implements nothing else.
 type Reader struct {
 	io.SectionReader
-	close func()
+	end    io.Closer
+	closed atomic.Bool
 }
 
-// NewReader returns a Reader of n bytes from off. Its first Close calls done.
-func NewReader(r io.ReaderAt, off, n int64, done func()) *Reader {
-	return &Reader{*io.NewSectionReader(r, off, n), sync.OnceFunc(done)}
+// NewReader returns a Reader of n bytes from off. Its first Close closes end.
+func NewReader(r io.ReaderAt, off, n int64, end io.Closer) *Reader {
+	return &Reader{SectionReader: *io.NewSectionReader(r, off, n), end: end}
 }
 
 // Close implements io.Closer. It may be called again.
 func (r *Reader) Close() error {
-	r.close()
+	if !r.closed.Swap(true) {
+		return r.end.Close()
+	}
 	return nil
 }

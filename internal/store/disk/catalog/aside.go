@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"fmt"
+	"io"
 
 	"go.uber.org/zap"
 
@@ -11,7 +12,6 @@ import (
 	"tarishi/internal/store/disk/quarantine"
 	"tarishi/internal/store/disk/record"
 	"tarishi/internal/store/journal"
-	"tarishi/internal/store/spool"
 )
 
 // KeepSettled writes down which recipients of messages in corrupt/, or on their way
@@ -70,7 +70,7 @@ func (c *Catalog) Condemn(id mail.ID, at index.Entry, cause error) error {
 		if err != nil {
 			return err
 		}
-		err = c.spool.Preserve(string(id)+".record", cause.Error(), spool.NewReader(r, 0, r.Size(), func() {}))
+		err = c.spool.Preserve(string(id)+".record", cause.Error(), io.NewSectionReader(r, 0, r.Size()))
 		r.Close()
 		if err != nil {
 			return err

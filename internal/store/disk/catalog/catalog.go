@@ -161,8 +161,10 @@ func (c *Catalog) Lookup(id mail.ID) (index.Entry, error) {
 
 // Contains reports whether a message is here.
 func (c *Catalog) Contains(id mail.ID) bool {
-	_, err := c.Lookup(id)
-	return err == nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, e := c.index.Find(id)
+	return e != nil && !e.Is(index.Arriving)
 }
 
 // Arrival is a message on its way in: nobody sees it before Accept.
@@ -189,14 +191,14 @@ func (c *Catalog) Arrive(env *mail.Envelope, size int64, large bool) (Arrival, e
 }
 
 // Accept makes the message one of the store's, whose record is durable at loc and
-// takes n bytes beside the content.
-func (a Arrival) Accept(env *mail.Envelope, loc journal.Location, sum spool.Sum, n int) {
+// takes n bytes beside the content, which may be kept for the first Load.
+func (a Arrival) Accept(env *mail.Envelope, loc journal.Location, sum spool.Sum, n int, content mail.Memory) {
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
 	a.e.Loc = loc
 	a.e.Flags &^= index.Arriving
 	a.c.KeepRecord(loc)
-	a.c.index.Recent.AddPromise(a.key, env, sum, n)
+	a.c.index.Recent.AddPromise(a.key, env, sum, n, content)
 }
 
 // Withdraw is for a message that could not be stored. Its record may have reached the

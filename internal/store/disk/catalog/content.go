@@ -21,6 +21,7 @@ type content struct {
 	id   mail.ID
 	size int64
 	sum  spool.Sum
+	kept mail.Memory // nil: it is read
 }
 
 // Size implements mail.Content.
@@ -29,6 +30,12 @@ func (t *content) Size() int64 { return t.size }
 // Open implements mail.Content. The reader fails at the end of a content that is not
 // what was accepted. Such a message goes to corrupt/.
 func (t *content) Open() (io.ReadCloser, error) {
+	if t.kept != nil {
+		if !t.c.Contains(t.id) {
+			return nil, fmt.Errorf("%w: %s", store.ErrUnknown, t.id)
+		}
+		return t.kept.Open()
+	}
 	var err error
 	for range moves {
 		var at index.Entry
@@ -44,7 +51,7 @@ func (t *content) Open() (io.ReadCloser, error) {
 			if !t.sum.Known {
 				return r, nil
 			}
-			return &checked{r: r, left: t.size, want: t.sum, damaged: t.damaged}, nil
+			return &checked{r: r, left: t.size, content: t}, nil
 		}
 		if !hasMoved(err) {
 			break
@@ -109,7 +116,7 @@ func (c *Catalog) openContent(id mail.ID, at index.Entry) (*spool.Reader, error)
 			f.Close()
 			return nil, err
 		}
-		return spool.NewReader(f, 0, at.Size, func() { f.Close() }), nil
+		return spool.NewReader(f, 0, at.Size, f), nil
 	}
 
 	// In the journal the content ends the record.
@@ -117,7 +124,7 @@ func (c *Catalog) openContent(id mail.ID, at index.Entry) (*spool.Reader, error)
 	if err != nil {
 		return nil, err
 	}
-	return spool.NewReader(r, r.Size()-at.Size, at.Size, func() { r.Close() }), nil
+	return spool.NewReader(r, r.Size()-at.Size, at.Size, r), nil
 }
 
 // checked reads a content to its end and compares it with its checksum. The last
@@ -127,8 +134,7 @@ type checked struct {
 	r       *spool.Reader // not embedded: a Seek would go round the checksum
 	left    int64
 	summer  spool.Summer
-	want    spool.Sum
-	damaged func(cause error) error // called once; it returns the error of Read
+	content *content
 	err     error
 }
 
@@ -147,9 +153,9 @@ func (t *checked) Read(p []byte) (int, error) {
 	_, _ = t.summer.Write(p[:n])
 	switch {
 	case t.left > 0 && errors.Is(err, io.EOF):
-		t.err = t.damaged(fmt.Errorf("%w: %d bytes of the content are missing", errDamaged, t.left))
-	case t.left == 0 && t.summer.Sum() != t.want:
-		t.err = t.damaged(fmt.Errorf("%w: the content's checksum does not match", errDamaged))
+		t.err = t.content.damaged(fmt.Errorf("%w: %d bytes of the content are missing", errDamaged, t.left))
+	case t.left == 0 && t.summer.Sum() != t.content.sum:
+		t.err = t.content.damaged(fmt.Errorf("%w: the content's checksum does not match", errDamaged))
 	default:
 		return n, err
 	}

@@ -34,7 +34,7 @@ func (c *Catalog) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("queue: load %s: %w", id, err)
 	}
-	return p.Envelope, &content{c: c, id: id, size: at.Size, sum: p.Sum}, nil
+	return p.Envelope, &content{c: c, id: id, size: at.Size, sum: p.Sum, kept: p.Content}, nil
 }
 
 // loadMessage returns what was promised about a message and a copy of its whole entry. keep

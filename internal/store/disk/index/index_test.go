@@ -39,7 +39,7 @@ func TestBounds(t *testing.T) {
 	x := New()
 	k := x.Add(newID(), NewEntry(1, 10))
 	x.Recent.bytes = maxRecent - 10
-	x.Recent.AddPromise(k, &mail.Envelope{Recipients: make([]mail.Recipient, 1)}, spool.Sum{}, 11)
+	x.Recent.AddPromise(k, &mail.Envelope{Recipients: make([]mail.Recipient, 1)}, spool.Sum{}, 11, nil)
 	if x.Usage().Recent != 0 {
 		t.Error("more envelopes than the bound are kept")
 	}

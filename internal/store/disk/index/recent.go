@@ -7,17 +7,24 @@ import (
 	"tarishi/internal/store/spool"
 )
 
-// maxRecent bounds what Recent takes, in bytes of records.
-const maxRecent = 8 << 20
+const (
+	// maxRecent bounds what Recent takes, in bytes of records.
+	maxRecent = 8 << 20
+	// maxContent is up to how many bytes contents are kept too. Deliveries hold what
+	// they load until they have sent it, so that it must not be much.
+	maxContent = 16 << 10
+)
 
 // Promise is what was said about a message when it was accepted.
 type Promise struct {
 	Envelope *mail.Envelope
-	Sum      spool.Sum // of the content
+	Sum      spool.Sum   // of the content
+	Content  mail.Memory // nil: it is to be read
 }
 
-// Recent keeps the envelopes of messages that nobody has loaded yet: most are loaded
-// once, right after they came, and reading them back costs much of what Load does.
+// Recent keeps the envelopes, and small contents, of messages that nobody has loaded
+// yet: most are loaded once, right after they came, and reading them back costs much of
+// what Load does.
 type Recent struct {
 	kept  map[Key]kept
 	bytes int
@@ -31,9 +38,18 @@ type kept struct {
 // AddPromise keeps a copy of what was promised, whose record takes n bytes beside its
 // content, if there is room. One with notes is left out: only the record knows what
 // becomes of their values.
-func (r *Recent) AddPromise(k Key, env *mail.Envelope, sum spool.Sum, n int) {
+func (r *Recent) AddPromise(k Key, env *mail.Envelope, sum spool.Sum, n int, content mail.Memory) {
 	if len(env.Notes) > 0 || r.bytes+n > maxRecent {
 		return
+	}
+	held := 0
+	for _, part := range content {
+		held += cap(part)
+	}
+	if held > maxContent || r.bytes+n+held > maxRecent {
+		content = nil
+	} else {
+		n += held
 	}
 	c := *env
 	c.Recipients = slices.Clone(env.Recipients)
@@ -43,7 +59,7 @@ func (r *Recent) AddPromise(k Key, env *mail.Envelope, sum spool.Sum, n int) {
 		origin := *env.Origin
 		c.Origin = &origin
 	}
-	r.kept[k] = kept{Promise{&c, sum}, n}
+	r.kept[k] = kept{Promise{&c, sum, content}, n}
 	r.bytes += n
 }
 

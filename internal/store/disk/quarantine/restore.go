@@ -350,7 +350,7 @@ func (c keptContent) Open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return spool.NewReader(f, 0, c.size, func() { f.Close() }), nil
+	return spool.NewReader(f, 0, c.size, f), nil
 }
 
 // putBack brings a message back, unless it is in the queue or done with.

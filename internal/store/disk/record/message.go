@@ -82,38 +82,34 @@ func SealMessage(head []byte, sum spool.Sum) {
 // lacks its checksums: see Seal. An envelope that would not read back is an error:
 // better now, while there is a client to refuse.
 func EncodeMessage(env *mail.Envelope, size int64, spooled bool) ([]byte, error) {
-	if err := readsBack(env.From); err != nil {
+	if err := env.From.ReadsBack(); err != nil {
 		return nil, err
 	}
-	for _, r := range env.Recipients {
-		if err := readsBack(r.Address); err != nil {
+	for i := range env.Recipients {
+		if err := env.Recipients[i].Address.ReadsBack(); err != nil {
 			return nil, err
 		}
 	}
 
-	// The head is filled in last, as it has the lengths of what follows.
-	j, err := json.Marshal(env)
+	// The envelope follows the ID, and room for its checksum follows that.
+	b := make([]byte, messageHead, messageHead+len(env.ID)+envelopeSize(env)+SealSize)
+	b = append(b, env.ID...)
+	b, err := appendEnvelope(b, env)
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, messageHead, messageHead+len(env.ID)+len(j)+SealSize)
-	// Checksums are still missing: nobody knows that of the content yet.
+	n := len(b) - messageHead - len(env.ID)
+	b = append(b, make([]byte, SealSize)...)
+
+	// The head is filled in last, as it has the lengths of what follows.
 	b[0], b[2] = Version, byte(len(env.ID))
 	if spooled {
 		b[1] = inSpool
 	}
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(env.Recipients)))
-	binary.LittleEndian.PutUint32(b[8:], uint32(len(j)))
+	binary.LittleEndian.PutUint32(b[8:], uint32(n))
 	binary.LittleEndian.PutUint64(b[16:], uint64(size))
-	return append(append(append(b, env.ID...), j...), make([]byte, SealSize)...), nil
-}
-
-func readsBack(a mail.Address) error {
-	b, err := mail.ParseAddress(a.String())
-	if err == nil && a != b {
-		err = fmt.Errorf("%w: it would read back as another one", mail.ErrAddress)
-	}
-	return err
+	return b, nil
 }
 
 // DecodeMessage reads the fixed part and the ID from the first bytes of a
