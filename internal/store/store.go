@@ -96,7 +96,7 @@ type Store interface {
 
 // Intake is what accepts messages.
 type Intake interface {
-	// NewBody returns an empty Body, whose Discard must be called at its end.
+	// NewBody returns an empty Body. Call its Discard at the end.
 	NewBody() Body
 	// Put takes responsibility for a message. The envelope is not kept. Of the content
 	// nothing is used after Put has returned but the slices of a mail.Memory, which
@@ -137,7 +137,7 @@ type Delivery interface {
 	// Load returns the envelope with all recipients that were accepted, and the
 	// content, which can be opened as long as the message is here.
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
-	// Find returns what is pending of a message.
+	// Find returns the pending recipients of a message.
 	Find(id mail.ID) (p mail.Pending, ok bool)
 	// Settle notes that nothing is left to do for recipients. Recipients that are
 	// settled already are no error.
@@ -159,7 +159,7 @@ type Delivery interface {
 	Path(id mail.ID) (string, error)
 }
 
-// Administration is for those who look at a store and mend it.
+// Administration is for operators.
 type Administration interface {
 	// Walk calls fn with every message, the oldest first where the order is known,
 	// until fn returns false. What comes or goes meanwhile may be seen or not, what
@@ -170,7 +170,7 @@ type Administration interface {
 	WalkUnreadable(fn func(id mail.ID, reason string) bool)
 	// Unreadable counts what could not be read when it was last tried.
 	Unreadable() Unreadable
-	// Stat counts what is in the store.
+	// Stat counts messages, recipients and bytes.
 	Stat() Stat
 	// Remove takes a message out, whatever its recipients wait for. It returns when
 	// that is durable.
@@ -192,7 +192,7 @@ type Deliverer interface {
 	Abandon(lost func(mail.ID) bool)
 }
 
-// Stat is how much is in a store. Messages whose state was not read since the
+// Stat is how much is in a store. Messages with a state that was not read since the
 // start count as messages, and not yet in the other two.
 type Stat struct {
 	Messages   int

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Unreadable is what is in a store and cannot be read at the moment, for want of
+// Unreadable counts messages in a store that cannot be read at the moment, for want of
 // permission for instance. Nothing of it is lost, and nothing of it is delivered.
 type Unreadable struct {
 	Messages int    // of the queue; they come back as soon as they can be read

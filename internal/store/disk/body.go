@@ -122,7 +122,7 @@ func (b *Body) moveToFile() error {
 }
 
 // chunks keeps the memory of bodies that went to files for the next ones: when many
-// large messages come at once that is most of what they use. The zero value is empty.
+// large messages come at once that is most of their memory. The zero value is empty.
 type chunks struct {
 	pools [9]sync.Pool // of *[]byte, by size: leastChunk, twice that, … mostChunk
 }
@@ -192,7 +192,7 @@ func (c *bodyFile) writePart(p []byte) (int, error) {
 	return n, err
 }
 
-// takeName returns the temporary name to the first who asks.
+// takeName returns the temporary name to its first caller.
 func (c *bodyFile) takeName() (temp string, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -34,8 +34,8 @@ func (q *Store) Adopt(fn func(mail.Pending) bool) (left int) {
 	return len(again)
 }
 
-// Load implements store.Store. A message whose envelope is damaged goes to corrupt/ and
-// is unknown. The content's reader fails at the end of what is not as it was accepted,
+// Load implements store.Store. A message with a damaged envelope goes to corrupt/ and
+// is unknown. The content's reader fails at its end if it is not as it was accepted,
 // and stays valid when the message leaves.
 func (q *Store) Load(id mail.ID) (*mail.Envelope, mail.Content, error) { return q.catalog.Load(id) }
 

@@ -5,7 +5,7 @@
 //
 //   - I1: Put returns nil only after the journal batch that holds the whole message
 //     and envelope is on stable storage, with its segment's directory entry. A content
-//     above Options.LargeBody is a file of its own, synced and in place before the
+//     above Options.LargeBody is a separate file, synced and in place before the
 //     record that refers to it.
 //   - I2: A state change is in the journal before anything that depends on it is
 //     deleted. A spilled message's files and their directory are synced before the
@@ -55,7 +55,7 @@
 //
 // # Memory and start
 //
-// Of a message in the spool whose files say all, memory holds only that it exists. Open
+// Of a message with files that say all, memory holds only that it exists. Open
 // lists the spool's names and replays the journal, see package replay; it reads no
 // state file, so that a start takes seconds with a million messages. A state file is
 // read when its message is needed: Settle, Defer, SetNotes, Load and Remove read it and
@@ -80,8 +80,8 @@
 // # Parts
 //
 // Package catalog knows the messages, index is its memory, record the format of the
-// journal's records; spill keeps the journal short, space says what it may take; replay
-// fills the catalog at the start, and quarantine brings back what is in corrupt/.
+// journal's records; spill keeps the journal short, space bounds it; replay
+// fills the catalog at the start, and quarantine brings messages back from corrupt/.
 package disk
 
 import (
@@ -144,7 +144,7 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open takes the lock, reads what is in dir and returns the store. A folder that is in
+// Open takes the lock, reads the folder and returns the store. A folder that is in
 // use or cannot be written gives an error that names it; damage inside it is moved
 // aside and logged.
 func Open(o Options) (*Store, error) {
@@ -209,7 +209,7 @@ func newStore(o Options) *Store {
 
 func (q *Store) journalDir() string { return filepath.Join(q.o.Dir, "journal") }
 
-// takeFolder locks the folder, makes what it lacks and finds out whether it can be written.
+// takeFolder locks the folder, makes its subfolders and finds out whether it can be written.
 func (q *Store) takeFolder() error {
 	if err := q.fs.Mkdir(q.o.Dir); err != nil {
 		return err
@@ -272,7 +272,7 @@ func (q *Store) replay() (err error) {
 	q.floor = space.Floor{FS: q.fs, Dir: q.o.Dir, MinFree: q.o.MinFree}
 	q.spiller = spill.New(spill.Options{
 		Catalog: q.catalog, Journal: q.journal, Spool: q.spool, Floor: q.floor, Limits: spill.DefaultLimits, Few: spill.FewFiles,
-		Check: func() { _ = q.Healthy() }, // notices a journal that was removed; those who put mail see it
+		Check: func() { _ = q.Healthy() }, // notices a journal that was removed; Put reports it
 		Now:   q.o.Now, Log: q.log,
 	})
 	return nil

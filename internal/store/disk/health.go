@@ -56,8 +56,8 @@ func (q *Store) remake() {
 func (q *Store) Healthy() error { return q.Room(0) }
 
 // Room is Healthy for a message of size bytes. It looks at the file system once
-// a second at most, and whether the journal is still where it was: nobody is told
-// for long that mail is stored which no start would find.
+// a second at most, and whether the journal is still where it was: mail must not be
+// acknowledged for long that no start would find.
 func (q *Store) Room(size int64) error {
 	h := &q.health
 	now := q.o.Now()

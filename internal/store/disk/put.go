@@ -21,7 +21,7 @@ func (q *Store) Put(env *mail.Envelope, c mail.Content) error {
 	return nil
 }
 
-// refuse turns an error into the reply to a client whose message cannot be stored.
+// refuse turns an error into the reply to a client if its message cannot be stored.
 func refuse(err error) *reply.Reply {
 	var r *reply.Reply
 	switch {

@@ -14,7 +14,7 @@ import (
 // flushBatches writes batches until none is queued.
 func (j *Journal) flushBatches() {
 	for {
-		// Who is runnable may be about to queue a record: let it join this batch.
+		// A runnable goroutine may be about to queue a record: let it join this batch.
 		// Where nobody is this costs nothing.
 		runtime.Gosched()
 		j.mu.Lock()
@@ -131,7 +131,7 @@ func (j *Journal) putRecords(records []*record, sync, full bool) error {
 	return nil
 }
 
-// failRecords tells those who wait, and keeps the other records for the next segment.
+// failRecords answers the waiters, and keeps the other records for the next segment.
 func (j *Journal) failRecords(records []*record, err error) {
 	for _, r := range records {
 		if r.wait {

@@ -96,8 +96,8 @@ func guessFrame(b []byte, off int64) (f frame, m mark, ok bool) {
 	return f, mark(unwind(binary.LittleEndian.Uint32(b[12:]), s[:])), true
 }
 
-// unwind is the inverse of crc32.Update: it returns the checksum of which sum is
-// the continuation by p.
+// unwind is the inverse of crc32.Update: it returns the checksum that p
+// continues to sum.
 func unwind(sum uint32, p []byte) uint32 {
 	c := ^sum
 	for i := len(p) - 1; i >= 0; i-- {

@@ -4,9 +4,9 @@
 // # Batches
 //
 // Append queues a record and waits; Enqueue queues one and does not. A single
-// flusher writes what is queued and syncs the file once; what was queued in the
+// flusher writes the queued records and syncs the file once; what was queued in the
 // meantime is the next batch. There is no timer: a lone writer pays exactly one
-// fdatasync, a hundred share one. Whoever could run at once does so before a batch
+// fdatasync, a hundred share one. Goroutines that can run at once do so before a batch
 // is closed, so that a busy machine makes few large batches and not many small
 // ones. A batch in which nobody waits is written at
 // once but not synced: it is safe from the end of the process, and the next sync
@@ -30,14 +30,14 @@
 // written whole), 2 is Seal (the segment ended); the caller's kinds start at 16.
 // No flag has a meaning yet.
 // Numbers are little-endian. The salt is random and stands in the head, so that
-// nobody who sends us bytes can make them look like a frame. Frames outlive the
+// no sender can make its bytes look like a frame. Frames outlive the
 // head: see findMark.
 //
 // # Invariants
 //
 // A segment's file and directory are synced before the first record in it is
 // acknowledged. After a failed write or sync the segment is abandoned: its file
-// is neither written nor synced again, who waited gets the error, and records
+// is neither written nor synced again, waiters get the error, and records
 // without a waiter go to the next segment, on a new file. What a failed batch
 // held may or may not be found after a crash. Records keep their order.
 //
@@ -81,8 +81,8 @@ type Options struct {
 	Retry       time.Duration // between attempts to begin a segment after a failed one; 0: 1 s
 	Log         *zap.Logger   // nil: none
 	Now         func() time.Time
-	// Synced is told how long each sync of a batch took, of how many records,
-	// and how it ended; nil: nobody is. It must be quick.
+	// Synced is called with the duration of each sync of a batch, its records and
+	// its outcome; nil: it is not. It must be quick.
 	Synced func(records int, took time.Duration, err error)
 }
 
@@ -92,7 +92,7 @@ type Journal struct {
 
 	mu       sync.Mutex
 	segments []*segment // that exist, oldest first
-	next     *batch     // what is queued
+	next     *batch     // the queued records
 	flushing bool       // the flusher runs
 	closed   bool
 	err      error // why the last batch failed; nil after one that did not
@@ -111,7 +111,7 @@ type Journal struct {
 	w        writer
 }
 
-// batch is what is queued together.
+// batch is records that are queued together.
 type batch struct {
 	records []*record
 	sync    bool          // somebody waits
@@ -243,7 +243,7 @@ func (j *Journal) Err() error {
 }
 
 // Missing returns the number of the segment that grows if its file has lost its
-// name: somebody removed or moved it, and no start will find what is written to
+// name: somebody removed or moved it, and no start will find the records in
 // it. Roll begins another one.
 func (j *Journal) Missing() (number uint32, missing bool) {
 	s := j.growing()
@@ -251,7 +251,7 @@ func (j *Journal) Missing() (number uint32, missing bool) {
 		return 0, false
 	}
 	_, err := j.o.FS.Size(s.name)
-	// It may have ended meanwhile, and then it is we who removed it.
+	// It may have ended meanwhile, and then we removed it.
 	return s.number, errors.Is(err, fs.ErrNotExist) && j.growing() == s
 }
 
@@ -296,7 +296,7 @@ func (j *Journal) queueRecord(r *record, sync, roll bool) (*batch, error) {
 		return nil, ErrClosed
 	}
 
-	// What is queued while a batch is written is the next batch.
+	// Records queued while a batch is written are the next batch.
 	b := j.next
 	if r != nil {
 		b.records = append(b.records, r)
@@ -313,7 +313,7 @@ func (j *Journal) queueRecord(r *record, sync, roll bool) (*batch, error) {
 	return b, nil
 }
 
-// Close writes what is queued, seals the segment and closes the files. Open
+// Close writes the queued records, seals the segment and closes the files. Open
 // Readers stay valid.
 func (j *Journal) Close() error {
 	j.mu.Lock()

@@ -29,7 +29,7 @@ type Damage struct {
 	Data           io.ReadSeeker // what can be read of the range, unreadable blocks being 0xFF; nil: zeros
 }
 
-// Visitor is told what a segment holds, in order of offset, and by Open of those
+// Visitor is called with the records of a segment, in order of offset, and by Open with those
 // that cannot be read now and may be another day.
 type Visitor struct {
 	Record func(Record)
@@ -75,7 +75,7 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 		}
 		if err != nil {
 			// It may be read another day. Until then it blocks the removal of
-			// younger ones, which may say that what it holds is done.
+			// younger ones, which may say that its messages are done.
 			rec.Unread++
 			v.Unread(name, err)
 			j.segments = append(j.segments, &segment{number: f.number, name: name, refs: 1, done: true, durable: true})
@@ -161,11 +161,11 @@ func (s *segment) readMark(w *window.Window, damage func(off, end int64, reason 
 	return nil
 }
 
-// findMark finds out the mark of a segment whose head is damaged. The first frame,
-// whose place is known, has it. If that is damaged too the mark counts with which
+// findMark finds out the mark of a segment with a damaged head. The first frame,
+// at a known place, has it. If that is damaged too the mark counts with which
 // most bytes are frames with the right checksum: what a message holds that looks
-// like frames stands inside a frame, except in a message whose own frame is
-// damaged, and other frames outweigh one message.
+// like frames stands inside a frame, except in a message with a damaged frame of its
+// own, and other frames outweigh one message.
 func findMark(w *window.Window) (mark, bool) {
 	covered := map[mark]int64{}
 	budget := 4 * w.Size() // bytes to read for guesses that turn out wrong
@@ -204,7 +204,7 @@ func findMark(w *window.Window) (mark, bool) {
 
 // ScanPiece passes the records in a file to visit, though no journal has it any
 // more: a copy of a segment, or of the part of one that begins at offset base. It
-// trusts every frame whose checksums are right, whether its batch was finished or
+// trusts every frame with right checksums, whether its batch was finished or
 // not.
 func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
 	size, err := file.Size()
@@ -237,7 +237,7 @@ func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
 	return nil
 }
 
-// piece is a file whose first byte was at base once. What stood before reads as
+// piece is a file that began at base once. What stood before reads as
 // zeros.
 type piece struct {
 	vfs.File
@@ -258,7 +258,7 @@ type scanned struct{ cut int64 }
 
 // scanFrames passes the records of the batches that were finished to v, and every
 // range before the end of the last of them that cannot be read. What stands
-// behind is the torn tail of a batch that nobody was told about: it is cut, and
+// behind is the torn tail of a batch that was never acknowledged: it is cut, and
 // passed to v as damage if it is more than whole frames and a torn one, as it may
 // have been finished then. A segment with a Seal has no torn tail.
 func (s *segment) scanFrames(v Visitor) (scanned, error) {

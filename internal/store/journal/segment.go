@@ -177,7 +177,7 @@ type Info struct {
 	Unread  bool // Open could not open it: it stays
 
 	// Unreadable says that a scan came to blocks that could not be read: what
-	// Damage had of them is not what they hold.
+	// Damage had of them is not their content.
 	Unreadable bool
 }
 

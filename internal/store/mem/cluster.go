@@ -1,20 +1,20 @@
-// Package mem is a store.Store in memory, for the tests of all who use a store.
+// Package mem is a store.Store in memory, for the tests of its users.
 //
 // New returns the store of one machine: whatever is recorded is safe at once, and
 // it owns every message for good.
 //
 // A Cluster is shared by several stores, as processes share a replicated one. It
-// holds what is durable, in partitions, each of which has one owner at a time. An
-// owner works on its own copy of the partition, and what it changes becomes durable
-// by the next batch:
+// holds the durable messages, in partitions with one owner at a time each. An owner
+// works on its own copy of the partition, and its changes become durable by the next
+// batch:
 //
 //	           Claim                     Commit
 //	Cluster ──────────▶ copy of owner ────────────▶ Cluster, unless somebody
 //	          Adopt      Settle, Defer               claimed meanwhile: Abandon
 //
 // Each Claim begins a term, and a batch of an earlier term is refused whole. An
-// owner whose last batch was confirmed longer than Options.Lease ago is not sure
-// any more: it permits nothing until a batch is confirmed again. Others may claim
+// owner is not sure any more when its last batch was confirmed longer than
+// Options.Lease ago: it permits nothing until a batch is confirmed again. Others may claim
 // the partition from then on. With Options.Manual nothing of this happens by
 // itself, so that a test can take every order: claim, batch, lost confirmation,
 // pause.
@@ -51,7 +51,7 @@ type Cluster struct {
 	failure    error  // of every batch; nil: none
 }
 
-// partition is what is durable of one part of the messages.
+// partition is one part of the durable messages.
 type partition struct {
 	owner    *Store // nil: nobody
 	term     uint64 // counts the claims
@@ -132,7 +132,7 @@ func inOrder(all []*message) []*message {
 // errFenced refuses the batch of a former owner.
 var errFenced = errors.New("mem: another store owns the partition")
 
-// claimFor makes a store the owner of a partition that nobody owns, or whose owner is
+// claimFor makes a store the owner of a partition that nobody owns, or with an owner that is
 // not sure any more. It returns a copy of the messages and the term.
 func (c *Cluster) claimFor(s *Store, number int, now time.Time) (messages map[mail.ID]*message, term uint64, ok bool) {
 	c.mu.Lock()

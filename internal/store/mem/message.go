@@ -80,7 +80,7 @@ func (m *message) envelope() *mail.Envelope {
 		env.Origin = &origin
 	}
 
-	// Callers change what they get.
+	// Callers change the envelope.
 	env.Notes = m.env.Notes.Plain()
 	for path, v := range m.notes {
 		if v == nil {
@@ -98,7 +98,7 @@ func (m *message) envelope() *mail.Envelope {
 	return &env
 }
 
-// pending describes what is left to do.
+// pending describes the recipients that are left.
 func (m *message) pending() mail.Pending {
 	p := mail.Pending{ID: m.env.ID, From: m.env.From, Received: m.env.Received, Size: m.content.Size()}
 	for i, r := range m.recipients {

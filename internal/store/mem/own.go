@@ -53,7 +53,7 @@ func (s *Store) Claim(number int) bool {
 // another store has claimed it meanwhile, everything in it is abandoned.
 func (s *Store) Commit(number int) { s.commit(number, true) }
 
-// CommitUnconfirmed is a Commit whose confirmation gets lost: the store knows nothing
+// CommitUnconfirmed is a Commit with a confirmation that gets lost: the store knows nothing
 // and will send the same again.
 func (s *Store) CommitUnconfirmed(number int) { s.commit(number, false) }
 
@@ -85,9 +85,8 @@ func (s *Store) sendBatch(number int, h *holding, confirmed bool) error {
 		return err
 	}
 
-	// A message whose batch failed was never accepted: its client is refused, and it
-	// must not come with the next batch. Other changes have nobody who would repeat
-	// them.
+	// A message in a failed batch was never accepted: its client is refused, and it must
+	// not come with the next batch. Other changes stay, as nobody would repeat them.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rest := h.batch[len(changes):]
@@ -158,7 +157,7 @@ func (s *Store) abandon(number int, h *holding) {
 	}
 }
 
-// answerAll answers all who wait. Caller holds the mu of the Store.
+// answerAll answers the waiters. Caller holds the mu of the Store.
 func (h *holding) answerAll(err error) {
 	for _, done := range h.waiters {
 		done <- err
@@ -193,8 +192,8 @@ func (s *Store) adoptOne(fn func(mail.Pending) bool) (more bool, left int) {
 	return !ok || fn(p), left
 }
 
-// Kill ends the store as the death of its process would: what is not committed is
-// gone. Others can claim what it owned after the Lease.
+// Kill ends the store as the death of its process would: what was not committed
+// is gone. Others can claim its partitions after the Lease.
 func (s *Store) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -117,7 +117,7 @@ func (s *Store) waitForBatch(number int, done chan error) error {
 	return <-done
 }
 
-// refuse turns an error into the reply to a client whose message is not stored.
+// refuse turns an error into the reply to a client if its message is not stored.
 func refuse(err error) *reply.Reply {
 	return reply.New(451, "4.3.0", "Message cannot be queued, please try again later").Because(err)
 }
@@ -343,7 +343,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// Close implements store.Store. Others can claim at once what it owned.
+// Close implements store.Store. Others can claim its partitions at once.
 func (s *Store) Close() error {
 	err := error(nil)
 	if !s.c.o.Manual {

@@ -11,8 +11,8 @@ import (
 )
 
 // Batch writes many messages and makes them durable together: one sync of the
-// file system costs no more than a few of single files, and disturbs others who
-// sync much less. Where that cannot be relied on, files are synced one by one.
+// file system costs no more than a few of single files, and disturbs other syncs
+// much less. Where that cannot be relied on, files are synced one by one.
 // Write may be called from any goroutine.
 type Batch struct {
 	s       *Spool

@@ -59,7 +59,7 @@ func (s *Spool) OpenQuarantined(base string) (vfs.File, error) {
 const recoveredDir = "recovered"
 
 // Recovered moves a file, and what says why it was in corrupt/, to
-// corrupt/recovered/: what it held is in the queue again. Sync makes it durable.
+// corrupt/recovered/: its messages are in the queue again. Sync makes it durable.
 func (s *Spool) Recovered(base string) error {
 	for _, name := range []string{base, base + extReason} {
 		from, to := filepath.Join(s.corrupt(), name), filepath.Join(s.corrupt(), recoveredDir, name)
@@ -91,7 +91,7 @@ func (s *Spool) setAside(from, base, reason string) error {
 }
 
 // Preserve copies what could not be read elsewhere to corrupt/ under a name, or
-// one like it if other data has that. What is there already is not copied again.
+// one like it if other data has that. Data that is there already is not copied again.
 // data may be nil.
 func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
 	name := filepath.Join(s.corrupt(), base)

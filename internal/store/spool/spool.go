@@ -13,11 +13,11 @@
 // under a temporary name (NAME.NNN.tmp) in the same directory, synced and
 // renamed. The names are durable after Sync, which syncs each directory that
 // changed once. A Batch syncs many files with one sync of the file system, in the
-// same order: contents, then names. Temporary files that a crash left are removed by Walk: nobody
-// was told about them.
+// same order: contents, then names. Temporary files that a crash left are removed by Walk: they were never
+// acknowledged.
 //
 // Files are made with O_EXCL, opened with O_NOFOLLOW and have mode 0600. A
-// damaged file, or what is no file at all, is never deleted: see Quarantine. A
+// damaged file, or anything that is no file at all, is never deleted: see Quarantine. A
 // file that lies in another folder than its own is brought home by Walk.
 package spool
 
@@ -82,7 +82,7 @@ const (
 	extContent = ".eml"
 	extNew     = ".new"
 	extState   = ".json"
-	extReason  = ".reason" // of what is in corrupt/
+	extReason  = ".reason" // of a file in corrupt/
 )
 
 // Path returns the name of a message's content file.
@@ -93,8 +93,8 @@ func (s *Spool) fileName(id mail.ID, ext string) string {
 }
 
 // inFolder calls fn, which gives something a name in a directory of ours. A directory
-// that does not exist, or no more, is made before. The spool's own is not: who
-// removes that takes the journal with it, and what is made there is another queue.
+// that does not exist, or no more, is made before. The spool's own is not: its
+// removal takes the journal along, and a new one would be another queue.
 func (s *Spool) inFolder(dir string, fn func() error) error {
 	if err := s.prepare(dir); err != nil {
 		return err
@@ -136,10 +136,10 @@ func (s *Spool) changed(name string) {
 
 // Sync makes all names durable that were written or removed before.
 func (s *Spool) Sync() error {
-	s.syncing.Lock() // who finds nothing to do must have waited for who does it
+	s.syncing.Lock() // a call that finds nothing to do has waited for the one that does it
 	defer s.syncing.Unlock()
 
-	// What is changed from here on is for the next call.
+	// Changes from here on are for the next call.
 	s.mu.Lock()
 	dirty := s.dirty
 	s.dirty = map[string]bool{}
@@ -220,7 +220,7 @@ func (s *Spool) Place(id mail.ID, temp string) error {
 }
 
 // Accept gives a content its final name: somebody has promised to keep it. As
-// long as it has the other one nobody was told about it. Sync makes it durable.
+// long as it has the other one it was never acknowledged. Sync makes it durable.
 func (s *Spool) Accept(id mail.ID) error { return s.rename(s.fileName(id, extNew), s.Path(id)) }
 
 // rename gives a file its name. A folder that has it goes to corrupt/: one such

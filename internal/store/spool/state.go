@@ -18,13 +18,13 @@ var (
 	ErrDamaged = errors.New("damaged state file")
 	ErrVersion = errors.New("state file of a newer version")
 
-	// ErrUnlisted is passed on by Walk for a folder whose messages it cannot know.
+	// ErrUnlisted is passed on by Walk for a folder that hides its messages.
 	ErrUnlisted = errors.New("folder cannot be listed")
 )
 
 const (
 	stateVersion = 2
-	sumVersion   = 2        // the first whose documents end with a checksum
+	sumVersion   = 2        // the first with a checksum at the end of its documents
 	maxState     = 64 << 20 // bytes that we are willing to read
 )
 
@@ -73,11 +73,11 @@ func (s *Sum) UnmarshalText(b []byte) error {
 // IsZero says that it is not known.
 func (s Sum) IsZero() bool { return !s.Known }
 
-// State is the document ID.json: who a message is from and for, and what became
+// State is the document ID.json: sender and recipients of a message, and what became
 // of each recipient. Its last member "crc32c" is the checksum of all that stands
 // before it, so that one changed bit is noticed. A document of version 1 has none,
 // and is not checked: that is for older programs and for editors. Every later
-// version ends with it, so that damage is told from a version that is newer.
+// version ends with it, so that damage and a newer version can be told apart.
 type State struct {
 	Version    int            `json:"version"`                 // 1 or 2
 	Size       int64          `json:"size"`                    // bytes of ID.eml
@@ -86,7 +86,7 @@ type State struct {
 	Recipients []Recipient    `json:"recipients"` // in the order of envelope.recipients
 }
 
-// Recipient is what is known of one recipient.
+// Recipient is the state of one recipient.
 type Recipient struct {
 	Status   Status     `json:"status"`
 	Attempts int        `json:"attempts,omitempty"` // that ended in a deferral
@@ -95,7 +95,7 @@ type Recipient struct {
 	Held     bool       `json:"held,omitempty"`     // not to be tried until it is released
 }
 
-// Status is what is left to do for a recipient.
+// Status says whether anything is left to do for a recipient.
 type Status string
 
 // The two values of Status.

@@ -19,8 +19,8 @@ type Found struct {
 
 // Walk calls fn with every message that has files: first those with a state and
 // an accepted content, last the others. It removes temporary files, and brings
-// files home that lie in the folder of others, or below it; one whose place is
-// taken goes to corrupt/. What it brings home, and what it cannot read or move, is
+// files home that lie in the folder of others, or below it; one that finds its place
+// taken goes to corrupt/. Files that it brings home, or cannot read or move, are
 // passed to bad, and the walk goes on.
 func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
 	w := walker{s: s, fn: fn, bad: bad, parts: map[mail.ID]Found{}}

@@ -1,7 +1,7 @@
 // Package storetest holds a store to the contract of package store: Run is the same
-// suite for all of them. What it tests is the promises I1 to I7 and every method.
+// suite for all of them. It tests the promises I1 to I7 and every method.
 //
-// Crashes are tested against a model: after each, what is found must be what the model
+// Crashes are tested against a model: after each, the store must hold what the model
 // had at some moment since the last operation that promises to be durable.
 package storetest
 
@@ -99,7 +99,7 @@ func (p *Place) crashed(t *testing.T) store.Store {
 	return p.opened(t)
 }
 
-// envelope returns one whose values survive any store.
+// envelope returns one with values that survive any store.
 func envelope(recipients int) *mail.Envelope {
 	env := &mail.Envelope{
 		ID: mail.NewID(mail.NewConnectionID(), 1), From: mail.Address{Local: "a b", Domain: "example.org"},
@@ -181,7 +181,7 @@ func testPut(t *testing.T, p *Place) {
 	must(t, s.Room(1000))
 	env, want := envelope(3), text(5000)
 
-	// The caller may do with the envelope what it likes afterwards.
+	// The caller may do with the envelope as it likes afterwards.
 	given := *env
 	given.Recipients = slices.Clone(env.Recipients)
 	put(t, s, &given, want)
@@ -262,7 +262,7 @@ func testSettle(t *testing.T, p *Place) {
 	}
 	same(t, s, env, want)
 
-	// Find has what is left, Load what was accepted.
+	// Find has the rest, Load all that was accepted.
 	found, ok := s.Find(env.ID)
 	if !ok || len(found.Recipients) != 2 || found.Recipients[0].Index != 0 || found.Recipients[1].Index != 2 ||
 		found.ID != env.ID || found.From != env.From || !found.Received.Equal(env.Received) || found.Size != 100 || found.Recipients[1].Address != env.Recipients[2].Address {
@@ -442,7 +442,7 @@ func testAdopt(t *testing.T, p *Place) {
 		t.Errorf("%d are left", left)
 	}
 
-	// Another process adopts what is left of them, each once.
+	// Another process adopts the rest of them, each once.
 	s = p.reopened(t, s)
 	s.Watch(nil)
 	put(t, s, envelope(1), text(10))

@@ -61,8 +61,8 @@ func (c *Catalog) Quarantine(id mail.ID, cause error) error {
 	return c.spool.Quarantine(id, cause.Error())
 }
 
-// Condemn moves a message that can never be read out of the way: its record, what is
-// known to be settled, and its files, in this order.
+// Condemn moves a message that can never be read out of the way: its record, the
+// recipients known to be settled, and its files, in this order.
 func (c *Catalog) Condemn(id mail.ID, at index.Entry, cause error) error {
 	// The record comes first: it may be all that is left.
 	if at.Loc.Segment != 0 && !c.o.ReadOnly {
@@ -85,7 +85,7 @@ func (c *Catalog) Condemn(id mail.ID, at index.Entry, cause error) error {
 		return err
 	}
 
-	// Only what is safe in corrupt/ is forgotten.
+	// It is forgotten only when it is safe in corrupt/.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if k, e := c.index.Find(id); e != nil {

@@ -1,12 +1,12 @@
 // Package catalog knows every message of package disk: what became of its recipients,
 // where in the journal or the spool it stands, and how it is read from there. It
 // records changes, writes the files of a message that leaves the journal, and sets
-// aside what is damaged.
+// damage aside.
 //
 // What must happen to the journal's segments, and when, is for package spill; how the
 // catalog is filled at the start is for package replay. A message may move from the
-// journal to files, and out of the store, while it is looked for: whoever reads it
-// looks again, a few times.
+// journal to files, and out of the store, while it is looked for: readers
+// look again, a few times.
 //
 // Locks are taken in the order files, mu; those of journal and spool come last.
 package catalog
@@ -35,7 +35,7 @@ type Options struct {
 	Spool *spool.Spool
 	Index *index.Index
 	Log   *zap.Logger
-	// ReadOnly: nothing may change, and what is damaged stays where it is.
+	// ReadOnly: nothing may change, and damage stays where it is.
 	ReadOnly bool
 }
 
@@ -51,7 +51,7 @@ type Catalog struct {
 
 	mu     sync.Mutex
 	index  *index.Index
-	shares map[uint32]Share // what is needed of each segment
+	shares map[uint32]Share // the needed part of each segment
 	trash  []mail.ID        // finished messages that have files
 }
 
@@ -106,7 +106,7 @@ func (c *Catalog) releaseRecord(loc journal.Location) {
 	c.shares[loc.Segment] = s
 }
 
-// Discard takes a message out whose files, if it has any, replay looks after. Nobody
+// Discard takes a message out; replay looks after its files, if it has any. Nobody
 // else knows the catalog yet.
 func (c *Catalog) Discard(k index.Key, e *index.Entry) {
 	c.index.Remove(k)
@@ -148,7 +148,7 @@ func (c *Catalog) filesOf(id mail.ID) *sync.Mutex {
 	return &c.files[maphash.String(c.seed, string(id))%uint64(len(c.files))]
 }
 
-// Lookup returns a copy of what is known about a message.
+// Lookup returns a copy of a message's entry.
 func (c *Catalog) Lookup(id mail.ID) (index.Entry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,8 +190,8 @@ func (c *Catalog) Arrive(env *mail.Envelope, size int64, large bool) (Arrival, e
 	return Arrival{c, env.ID, c.index.Add(env.ID, e), e}, nil
 }
 
-// Accept makes the message one of the store's, whose record is durable at loc and
-// takes n bytes beside the content, which may be kept for the first Load.
+// Accept makes the message one of the store's. Its record is durable at loc and takes
+// n bytes beside the content, which may be kept for the first Load.
 func (a Arrival) Accept(env *mail.Envelope, loc journal.Location, sum spool.Sum, n int, content mail.Memory) {
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
@@ -202,7 +202,7 @@ func (a Arrival) Accept(env *mail.Envelope, loc journal.Location, sum spool.Sum,
 }
 
 // Withdraw is for a message that could not be stored. Its record may have reached the
-// disk all the same: it is taken back, so that the next start does not find a message
+// disk anyway: it is taken back, so that the next start does not find a message
 // that the client sends again.
 func (a Arrival) Withdraw() {
 	a.c.mu.Lock()

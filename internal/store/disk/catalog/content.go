@@ -66,7 +66,7 @@ func (t *content) Open() (io.ReadCloser, error) {
 	return nil, fmt.Errorf("queue: open %s: %w", t.id, err)
 }
 
-// damaged moves a message out of the way whose content is damaged. It returns the
+// damaged moves a message with a damaged content out of the way. It returns the
 // error for the reader.
 func (t *content) damaged(cause error) error {
 	if err := t.c.quarantineFound(t.id, cause); err != nil && !errors.Is(err, store.ErrUnknown) {

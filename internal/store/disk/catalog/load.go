@@ -22,7 +22,7 @@ import (
 const moves = 5
 
 // Load is store.Delivery's. The content fails at its end if it is not what was
-// accepted. A message whose envelope is damaged goes to corrupt/ and is unknown.
+// accepted. A message with a damaged envelope goes to corrupt/ and is unknown.
 func (c *Catalog) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	p, at, err := c.loadMessage(id, true)
 	if errors.Is(err, errDamaged) && !c.o.ReadOnly {
@@ -152,8 +152,8 @@ func (c *Catalog) promised(id mail.ID, loc journal.Location) (index.Promise, err
 }
 
 // wakeEntry reads the state file of a message that has only a partial entry. It returns
-// what it says and a copy of the whole entry, which it leaves in the index if keep is
-// set or the file does not say all. A message whose files are damaged goes to corrupt/
+// its contents and a copy of the whole entry, which it leaves in the index if keep is
+// set or the file does not say all. A message with damaged files goes to corrupt/
 // and is unknown. No envelope and no error mean that the entry is not partial any more.
 func (c *Catalog) wakeEntry(id mail.ID, keep bool) (index.Promise, index.Entry, error) {
 	mu := c.filesOf(id)

@@ -63,7 +63,7 @@ func (c *Catalog) removeFiles(id mail.ID) error {
 // maxRepeated bounds what RepeatDone writes each time.
 const maxRepeated = 1000
 
-// RepeatDone writes once more that messages are finished whose files cannot be
+// RepeatDone writes once more that messages are finished, if their files cannot be
 // removed, so that the segment that says so is not needed for them: a few such files
 // must not keep the journal from getting shorter.
 func (c *Catalog) RepeatDone() error {

@@ -47,7 +47,7 @@ func (c *Catalog) VisitKeys(keys []index.Key, fn func(mail.Pending) bool) (again
 		}
 		wg.Wait()
 
-		// They are passed on in the order of their keys, whoever was read first.
+		// They are passed on in the order of their keys, not in that of the reads.
 		for i, k := range part {
 			switch {
 			case errs[i] == nil:

@@ -13,7 +13,7 @@ import (
 	"tarishi/internal/store/spool"
 )
 
-// Written is a message whose files a batch holds: they are not durable yet.
+// Written is a message with files in a batch: they are not durable yet.
 type Written struct {
 	ID    mail.ID
 	Loc   journal.Location // in the journal, where the message was taken from; zero: files
@@ -93,7 +93,7 @@ func (c *Catalog) writeState(b *spool.Batch, id mail.ID, at index.Entry, p index
 }
 
 // amendFile changes the notes of an envelope that goes into a file, which must not
-// become larger than what is read back.
+// become too large to be read back.
 func (c *Catalog) amendFile(env *mail.Envelope, n *index.Noted) {
 	if n == nil {
 		return
@@ -133,7 +133,7 @@ func (c *Catalog) Spilled(all []Written) {
 	}
 }
 
-// NotSpilled is for messages whose files may be in place or not, as the batch failed:
+// NotSpilled is for messages with files that may be in place or not, as the batch failed:
 // they must go when the message is finished, or has been.
 func (c *Catalog) NotSpilled(all []Written) {
 	for _, w := range all {
@@ -168,7 +168,7 @@ func (c *Catalog) Demand(ids []mail.ID) (bytes, inodes int64) {
 	return bytes, inodes
 }
 
-// ErrArriving says that a Put has not returned yet whose record is in a segment.
+// ErrArriving says that a segment has the record of a Put that has not returned yet.
 var ErrArriving = errors.New("message is arriving")
 
 // IsNeeded reports whether the record at loc, which is about a message, is still needed:

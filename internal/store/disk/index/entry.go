@@ -8,7 +8,7 @@ import (
 	"tarishi/internal/store/spool"
 )
 
-// Entry is what is kept in memory of a message: 64 bytes for one with one
+// Entry is the part of a message in memory: 64 bytes for one with one
 // recipient.
 type Entry struct {
 	Loc  journal.Location // of the Message record; zero: the message is in the spool
@@ -104,7 +104,7 @@ func (s *State) Document() spool.Recipient {
 	return r
 }
 
-// NewEntry returns the entry of a message of which nothing is settled.
+// NewEntry returns the entry of a message without settled recipients.
 func NewEntry(recipients int, size int64) *Entry {
 	e := &Entry{Left: uint32(recipients), Size: size}
 	if recipients != 1 {
@@ -197,7 +197,7 @@ func (e *Entry) reachState(i int) *State {
 	return e.StateOf(i)
 }
 
-// complete returns the whole of a partial entry, whose state file is st.
+// complete returns the whole of a partial entry with the state file st.
 func (e *Entry) complete(st *spool.State, t *texts) *Entry {
 	whole := NewEntry(len(st.Recipients), st.Size)
 	whole.Flags = e.Flags &^ (Partial | counted)
@@ -227,7 +227,7 @@ func (e *Entry) complete(st *spool.State, t *texts) *Entry {
 			s.SetHeld(known.Hold == Held)
 		}
 		known.Hold = s.Hold
-		// The spool may know of a later attempt whose record was lost.
+		// The spool may know of a later attempt than the journal, if its record was lost.
 		if known != (State{Hold: s.Hold}) && known.Attempts >= s.Attempts {
 			*s = known
 		}

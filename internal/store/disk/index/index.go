@@ -61,8 +61,8 @@ type Index struct {
 	bytes      int64 // of content, likewise
 	texts      texts
 
-	// The messages whose files say all share these entries, which nobody may change:
-	// those whose state file was not read in this run, and by the number of recipients
+	// Messages with files that say all share these entries, which nobody may change:
+	// those with a state file that was not read in this run, and by the number of recipients
 	// that are left those that recipients and bytes count.
 	unread  *Entry
 	dormant map[uint32]*Entry
@@ -130,7 +130,7 @@ func (x *Index) Add(id mail.ID, e *Entry) Key {
 	return k
 }
 
-// AddUnread puts a message in of which only the names of its files are known.
+// AddUnread puts a message in with nothing known but the names of its files.
 func (x *Index) AddUnread(id mail.ID) { x.Add(id, x.unread) }
 
 // OwnEntry returns an entry that a message need not share with others, if it did because
@@ -169,7 +169,7 @@ func (x *Index) Settle(e *Entry, recipients ...int) (news bool) {
 	return news
 }
 
-// WakeEntry makes a partial entry whole, whose state file is st, and returns it. It counts
+// WakeEntry makes a partial entry whole with its state file st, and returns it. It counts
 // from then on.
 func (x *Index) WakeEntry(k Key, e *Entry, st *spool.State) *Entry {
 	full := e.complete(st, &x.texts)
@@ -181,7 +181,7 @@ func (x *Index) WakeEntry(k Key, e *Entry, st *spool.State) *Entry {
 	return full
 }
 
-// LetRest lets a message sleep whose files say all: its entry becomes one that many
+// LetRest lets a message sleep if its files say all: its entry becomes one that many
 // share.
 func (x *Index) LetRest(k Key, e *Entry) {
 	if !e.Spooled() || e.Is(Arriving|Stale|Partial) {

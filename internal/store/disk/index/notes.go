@@ -70,7 +70,7 @@ func (n *Noted) AmendEnvelope(env *mail.Envelope) {
 	}
 }
 
-// NotedOf returns what is noted of a message.
+// NotedOf returns the changes of a message's notes.
 func (n *Notes) NotedOf(k Key) *Noted { return n.of[k] }
 
 // IsEmpty reports whether nothing is noted of any message.
@@ -95,7 +95,7 @@ func (n *Notes) AddNotes(k Key, values map[string]json.RawMessage) error {
 	return nil
 }
 
-// DropNotes is for a message that is gone, or whose file says it all.
+// DropNotes is for a message that is gone, or has a file that says it all.
 func (n *Notes) DropNotes(k Key) {
 	if old := n.of[k]; old != nil {
 		n.bytes -= old.bytes

@@ -35,7 +35,7 @@ type kept struct {
 	bytes int
 }
 
-// AddPromise keeps a copy of what was promised, whose record takes n bytes beside its
+// AddPromise keeps a copy of a promise, with a record of n bytes beside the
 // content, if there is room. One with notes is left out: only the record knows what
 // becomes of their values.
 func (r *Recent) AddPromise(k Key, env *mail.Envelope, sum spool.Sum, n int, content mail.Memory) {

@@ -58,7 +58,7 @@ var (
 // Restore brings back what corrupt/ holds and can be read by now: whole messages
 // in pieces of segments, in segments that the disk gives again, in records, and in
 // pairs of ID.json and ID.eml that match. Recipients that are settled, as far as
-// any file there knows, stay settled. Files of which all was brought back are moved
+// any file there knows, stay settled. Files that were brought back whole are moved
 // to corrupt/recovered/; the others stay, with the reason. Nothing may be delivered
 // meanwhile. A Restore that was cut short is to be repeated before anything is.
 func Restore(ctx context.Context, o Options) ([]Restoration, error) {
@@ -68,7 +68,7 @@ func Restore(ctx context.Context, o Options) ([]Restoration, error) {
 		return nil, err
 	}
 
-	// What is settled is learned from all files first, as any of them may hold a recipient
+	// Settled recipients are learned from all files first, as any of them may hold a recipient
 	// back that another one would bring.
 	for _, name := range names {
 		if err := r.learnFrom(name); err != nil && settledName.MatchString(name) {
@@ -200,7 +200,7 @@ func (r *restorer) restore(name string) (res Restoration, mine bool) {
 	return res, true
 }
 
-// pieces brings back the messages of a piece of a segment whose records touch one
+// pieces brings back the messages of a piece of a segment if their records touch one
 // of the spans.
 func (r *restorer) pieces(res *Restoration, base int64, spans []span) {
 	res.Err = r.scanPiece(res.Name, base, func(rec journal.Record) {
@@ -368,7 +368,7 @@ func (r *restorer) putBack(res *Restoration, env *mail.Envelope, c mail.Content,
 		return nil
 	}
 
-	// One that is in the queue already only learns what is settled.
+	// One that is in the queue already only learns of settled recipients.
 	known := r.taken[env.ID] || r.o.Store.Contains(env.ID)
 	switch {
 	case known:
@@ -440,7 +440,7 @@ func (r *restorer) finish(ctx context.Context, all []Restoration) ([]Restoration
 		return all, err
 	}
 
-	// Files whose messages are all back are moved out of the way, each with its content.
+	// Files with all of their messages back are moved out of the way, each with its content.
 	for i := range all {
 		res := &all[i]
 		if res.Err != nil {

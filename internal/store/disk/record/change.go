@@ -56,7 +56,7 @@ func EncodeChange(k journal.Kind, c Change) []byte {
 	return append(b, c.Last...)
 }
 
-// DecodeChange reads a payload of a kind. What it returns shares no memory with it.
+// DecodeChange reads a payload of a kind. The Change shares no memory with it.
 func DecodeChange(k journal.Kind, b []byte) (Change, error) {
 	if len(b) < 2 || b[0] != Version || len(b) < 2+int(b[1]) {
 		return Change{}, ErrMalformed
@@ -65,7 +65,7 @@ func DecodeChange(k journal.Kind, b []byte) (Change, error) {
 	b = b[2+int(b[1]):]
 	bad := !c.ID.Valid()
 
-	// Every number is bounded by what it can be at most, so that a forged one makes
+	// Every number is bounded by its possible maximum, so that a forged one makes
 	// nothing large.
 	number := func(limit uint64) uint64 {
 		v, n := binary.Uvarint(b)
@@ -92,7 +92,7 @@ func DecodeChange(k journal.Kind, b []byte) (Change, error) {
 		}
 	}
 
-	// A deferral ends with the reply, whose length must not lie either.
+	// A deferral ends with the reply, and its length must not lie either.
 	if k == KindDeferred {
 		c.Attempts = int(number(1<<31 - 1))
 		c.Next = int64(number(1<<63 - 1))

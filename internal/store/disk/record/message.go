@@ -36,7 +36,7 @@ const (
 	hasSeal     = 4 // flag of a Message record: what stands before the content ends with its own
 )
 
-// ErrMalformed is the error about what is no record of ours.
+// ErrMalformed is the error about anything that is no record of ours.
 var ErrMalformed = errors.New("malformed record")
 
 // Message is the fixed part of a Message record:
@@ -48,7 +48,7 @@ var ErrMalformed = errors.New("malformed record")
 //	24  ID, envelope as JSON, CRC-32C of all before it (4) if a flag says so, content
 //
 // The frame has a checksum of the whole payload, which only a replay reads. That
-// of the envelope is for those who read nothing else: a changed bit of an address
+// of the envelope is for readers of nothing else: a changed bit of an address
 // must not be believed.
 type Message struct {
 	ID         mail.ID

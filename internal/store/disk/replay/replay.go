@@ -47,14 +47,14 @@ type replay struct {
 	moved   int  // to corrupt/
 	dropped int  // contents that came with no message
 	noted   int  // records of notes for which there was no room
-	damaged bool // the journal has damage before what is being replayed
+	damaged bool // the journal has damage before the current record
 	settled quarantine.Settled
 }
 
 type leftover struct {
 	bad     error // why it is no message
 	done    bool  // the journal says that it is finished
-	settled []int // recipients of which it says so
+	settled []int // recipients that it calls settled
 	new     bool  // all there is is a content that nobody had promised to keep
 }
 
@@ -156,7 +156,7 @@ func (r *replay) applyRecord(rec journal.Record) {
 	}
 	k, e := r.index.Find(c.ID)
 
-	// What is about a lost message is of use only if that is found again in corrupt/.
+	// A record about a lost message is of use only if that is found again in corrupt/.
 	switch {
 	case rec.Kind == record.KindDone:
 		r.applyDone(c.ID, k, e)

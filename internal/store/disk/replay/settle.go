@@ -11,7 +11,7 @@ import (
 	"tarishi/internal/store/journal"
 )
 
-// settle decides about what is left: files of finished messages, files without a
+// settle decides about the rest: files of finished messages, files without a
 // message, records without their content.
 func (r *replay) settle(found journal.Recovery) {
 	r.matchFiles()
@@ -35,7 +35,7 @@ func (r *replay) settle(found journal.Recovery) {
 }
 
 // matchFiles takes files off the list that belong to a message, or to one that is
-// finished. A large content whose message was accepted gets its final name.
+// finished. A large content of an accepted message gets its final name.
 func (r *replay) matchFiles() {
 	for id, l := range r.files {
 		if _, e := r.index.Find(id); e != nil {
@@ -52,14 +52,14 @@ func (r *replay) matchFiles() {
 	}
 }
 
-// large is a message in the journal whose content is a file.
+// large is a message in the journal with a content in a file.
 type large struct {
 	id mail.ID
 	at index.Entry
 }
 
 // finished takes messages out that are settled, though no record says that they are
-// done, and returns those whose content must be looked for.
+// done, and returns those with a content that must be looked for.
 func (r *replay) finished() (check []large) {
 	for k, e := range r.index.All() {
 		switch {
@@ -94,7 +94,7 @@ func (r *replay) leftOver(id mail.ID, l *leftover, whole bool) {
 	}
 }
 
-// checkContent moves a message to corrupt/ whose content is missing or cut short. One
+// checkContent moves a message to corrupt/ if its content is missing or cut short. One
 // that cannot be looked at now is left alone.
 func (r *replay) checkContent(m large) {
 	n, err := r.spool.ContentSize(m.id)

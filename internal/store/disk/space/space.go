@@ -25,7 +25,7 @@ type Floor struct {
 	MinFree func(total int64) int64
 }
 
-// Free asks the file system what is free.
+// Free asks the file system for its free space.
 func (f Floor) Free() (vfs.Space, error) { return f.FS.Free(f.Dir) }
 
 // Accepts returns an error if there is no room for a message of size bytes.
@@ -57,7 +57,7 @@ func (f Floor) CheckTight() error {
 	return nil
 }
 
-// lackBytes compares what is free with what is wanted and what must stay free, or
+// lackBytes compares the free bytes with the wanted ones and those that must stay free, or
 // one of so many parts of that.
 func (f Floor) lackBytes(s vfs.Space, want, part int64) error {
 	keep := defaultFloor
@@ -67,7 +67,7 @@ func (f Floor) lackBytes(s vfs.Space, want, part int64) error {
 	return f.shortOf("bytes", s.Bytes, want, keep(s.TotalBytes)/part)
 }
 
-// lackInodes is lackBytes for inodes, of which one of a hundred must stay free.
+// lackInodes is lackBytes for inodes: one of a hundred must stay free.
 func (f Floor) lackInodes(s vfs.Space, want, part int64) error {
 	if s.TotalFiles == 0 { // no limit
 		return nil

@@ -97,8 +97,8 @@ func (s *Spiller) relieve() {
 	s.working.Lock()
 	defer s.working.Unlock()
 
-	// Each turn either waits for somebody who makes room, or makes it; one failure is
-	// enough to let mail in all the same.
+	// Each turn either waits for another one to make room, or makes it; one failure is
+	// enough to let mail in.
 	for s.crowded.Load() && s.credit.Load() < 0 {
 		switch {
 		case !tooLong():

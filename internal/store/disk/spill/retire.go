@@ -41,8 +41,8 @@ func (s *Spiller) retirable() (journal.Info, bool) {
 }
 
 // spareSegments removes the oldest segments as long as nothing needs them. It is for a journal
-// that cannot be written, perhaps for want of the very space that they take. What is
-// settled there may be so only in memory: when the message goes with the segment
+// that cannot be written, perhaps for want of the very space that they take. A message
+// may be settled only in memory: when the message goes with the segment
 // nobody will miss that. Files of finished messages still need the record that they
 // are, so nothing happens while there are any.
 func (s *Spiller) spareSegments() {
@@ -76,7 +76,7 @@ func (s *Spiller) Retire(ctx context.Context, number uint32) error {
 	}
 
 	// Records that were damaged after they were written were not found above. What
-	// can still be read of them is spilled all the same, and the rest goes to corrupt/.
+	// can still be read of them is spilled too, and the rest goes to corrupt/.
 	stranded := s.catalog.InSegment(number)
 	if err := s.spillMessages(ctx, stranded); err != nil {
 		return err
@@ -124,8 +124,8 @@ func (s *Spiller) segment(number uint32) journal.Info {
 }
 
 // keepUnreadable moves a segment to corrupt/ that the disk did not give whole: it may
-// do so another day. Messages whose records a scan has not found, and which live on
-// all the same, are not to be brought back from there.
+// do so another day. Messages that live on, though a scan has not found their records,
+// are not to be brought back from there.
 func (s *Spiller) keepUnreadable(number uint32, stranded []mail.ID) error {
 	if !s.segment(number).Unreadable {
 		return nil

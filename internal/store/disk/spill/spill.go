@@ -2,7 +2,7 @@
 // the oldest segments to files, and removes the segments.
 //
 // A segment is retired when nothing in it is needed, when it is old, or when the
-// journal is too long. What it still holds is spilled before. So a younger segment,
+// journal is too long. Messages that it still holds are spilled before. So a younger segment,
 // which may say that a message is done, outlives every older one, which may hold that
 // message.
 //
@@ -70,7 +70,7 @@ type Spiller struct {
 	crowded  atomic.Bool   // the journal is so long that Admit has to wait,
 	credit   atomic.Int64  // but for so many bytes, which were moved out of it since
 	youngest atomic.Uint32 // segment that Accepted was called with
-	orphan   atomic.Uint32 // the last segment whose file somebody else removed
+	orphan   atomic.Uint32 // the last segment without a file, as somebody removed it
 	accepted atomic.Int64  // messages
 	hurry    chan struct{} // wakes Run, and a spiller that rests
 

@@ -78,7 +78,7 @@ func (w *Window) ReadAt(p []byte, off int64) (int, error) {
 	return int(n), nil
 }
 
-// SkipZeros returns the first aligned offset from off on whose word is not
+// SkipZeros returns the first aligned offset from off on where a word is not
 // zero, or limit.
 func (w *Window) SkipZeros(off, limit int64) int64 {
 	for off+Align <= limit {
