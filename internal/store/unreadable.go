@@ -18,6 +18,7 @@ type Unreadable struct {
 // Err returns nil if everything can be read, and else what cannot.
 func (u Unreadable) Err() error {
 	var parts []string
+	// Each kind is named only if there is something of it.
 	for _, p := range []struct {
 		n            int
 		one, several string

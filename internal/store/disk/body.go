@@ -62,6 +62,8 @@ func (b *Body) Write(p []byte) (int, error) {
 		b.err = refuse(b.err)
 		return 0, b.err
 	}
+
+	// Memory is taken in chunks that never move, so that readers may keep them.
 	if b.file == nil {
 		b.appendChunks(p)
 		b.size += int64(len(p))

@@ -44,6 +44,9 @@ func (q *Store) putMessage(env *mail.Envelope, c mail.Content) error {
 	if !env.ID.Valid() || len(env.Recipients) == 0 {
 		return fmt.Errorf("queue: message %q with %d recipients", env.ID, len(env.Recipients))
 	}
+
+	// The envelope is encoded before anything else: one that cannot be read back is
+	// refused without a trace.
 	size := c.Size()
 	large := size > q.o.LargeBody
 	head, err := record.EncodeMessage(env, size, large)
@@ -95,6 +98,8 @@ func slicesOf(c mail.Content) (mail.Memory, error) {
 	if m, ok := c.(mail.Memory); ok {
 		return m, nil
 	}
+
+	// Anything else is read once, into memory of its own size.
 	r, err := c.Open()
 	if err != nil {
 		return nil, err

@@ -281,6 +281,8 @@ func newRecord(k Kind, parts ...[]byte) (*record, error) {
 		n += int64(len(p))
 		r.sum = crc32.Update(r.sum, castagnoli, p)
 	}
+
+	// The checksum is computed here, in the goroutine of the caller, not in the flusher.
 	if n > MaxRecord {
 		return nil, errTooLarge
 	}
@@ -330,6 +332,8 @@ func (j *Journal) Close() error {
 	if j.cur == nil && len(j.again) > 0 {
 		err = j.writeBatch(&batch{sync: true})
 	}
+
+	// A Seal says that the segment ended in order.
 	if j.cur != nil {
 		if err = j.putRecords(nil, true, true); err != nil {
 			j.cur = nil

@@ -40,6 +40,8 @@ func (s *Store) Path(id mail.ID) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
+	// The file is made once, and goes with the message.
 	if name := s.names[id]; name != "" {
 		return name, nil
 	}

@@ -76,6 +76,8 @@ func (s *Store) sendBatch(number int, h *holding, confirmed bool) error {
 	s.mu.Lock()
 	changes, waiters := slices.Clone(h.batch), len(h.waiters)
 	s.mu.Unlock()
+
+	// The lease counts from before the batch was sent: the confirmation may take its time.
 	sent := s.c.o.Now()
 	err := s.c.commit(number, h.term, changes, sent)
 	if !confirmed || errors.Is(err, errFenced) {
@@ -98,6 +100,8 @@ func (s *Store) sendBatch(number int, h *holding, confirmed bool) error {
 		s.extend(h, sent)
 		s.arrive(number, h, changes)
 	}
+
+	// Only those are answered that had queued something when the batch was taken.
 	for _, done := range h.waiters[:waiters] {
 		done <- err
 	}

@@ -191,6 +191,7 @@ func (s *Store) Find(id mail.ID) (mail.Pending, bool) {
 func (s *Store) alterMessage(id mail.ID, recipients []int, waits bool, c change) error {
 	s.mu.Lock()
 	number, m, err := s.findMessage(id)
+	// An index beyond the recipients is a mistake of the caller, and changes nothing.
 	if err == nil {
 		for _, i := range recipients {
 			if i < 0 || i >= len(m.recipients) {
@@ -287,6 +288,8 @@ func (s *Store) Walk(fn func(mail.Pending) bool) {
 			all = append(all, m)
 		}
 	}
+
+	// fn may change the store: it is called without the lock, with what is there by then.
 	ids := make([]mail.ID, 0, len(all))
 	for _, m := range inOrder(all) {
 		ids = append(ids, m.env.ID)

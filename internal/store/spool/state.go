@@ -168,6 +168,7 @@ func DecodeState(id mail.ID, b []byte) (*State, error) {
 }
 
 func (st *State) checkState(id mail.ID) error {
+	// Each of these would make the queue attempt, or forget, the wrong recipients.
 	switch {
 	case st.Version < 1:
 		return errors.New("no version")

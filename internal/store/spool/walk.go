@@ -41,9 +41,14 @@ func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
 			w.addFile(s.messageDir(), e.Name)
 		}
 	}
+
+	// Files in the wrong folder are moved after all others are known, so that none is
+	// passed on twice.
 	for _, f := range w.astray {
 		w.bringHome(f)
 	}
+
+	// Last come the incomplete ones.
 	for _, f := range w.parts {
 		if f.New {
 			f.New = !w.second(f.ID)
@@ -140,6 +145,8 @@ func (w *walker) second(id mail.ID) bool {
 func (w *walker) bringHome(f astray) {
 	to := w.s.fileName(f.id, f.ext)
 	_, err := w.s.fs.Size(to)
+
+	// Its own place may be free, or taken by a file with the same name.
 	switch {
 	case err == nil:
 		err = w.s.setAside(f.name, string(f.id)+f.ext, "it is in the wrong folder, and its place is taken")

@@ -68,6 +68,8 @@ func (m *model) step(s store.Store) bool {
 	if len(known) > 0 {
 		id = known[m.random.IntN(len(known))]
 	}
+
+	// The model changes a copy, so that both moments are known if the store fails.
 	next := m.now.clone()
 	msg := next[id]
 	durable, err := false, error(nil)
@@ -164,6 +166,7 @@ func (m *model) observe(t *testing.T, s store.Store) state {
 	s.Walk(func(p mail.Pending) bool {
 		env, _, err := s.Load(p.ID)
 		must(t, err)
+		// Settled recipients are those that are in the envelope and not pending.
 		msg := message{recipients: make([]string, len(env.Recipients))}
 		for _, r := range p.Recipients {
 			msg.recipients[r.Index] = fmt.Sprintf("%d tries", r.Attempts)

@@ -35,6 +35,8 @@ func testFailure(t *testing.T, p *Place) {
 		s := p.opened(t)
 		before := envelope(2)
 		put(t, s, before, text(100))
+		// From here on nothing can be written: new mail is refused, and what is here
+		// stays.
 		p.Fail(failure)
 		env := envelope(1)
 		refused(t, "Put", s.Put(env, mail.Memory{text(100)}))
@@ -83,6 +85,7 @@ func testDamage(t *testing.T, p *Place) {
 	put(t, s, bad, text(20_000))
 	put(t, s, good, text(20_000))
 	must(t, s.Close())
+	// The damage is done while nobody looks.
 	p.Damage(t, bad.ID)
 	s = p.opened(t)
 
@@ -134,6 +137,7 @@ func testCrashAnywhere(t *testing.T, open func(t *testing.T) *Place) {
 			// When the steps are over before the crash comes, every moment has been tried.
 			done := !p.Crashed()
 			t.Run(fmt.Sprintf("seed %d, at %d", seed, at), func(t *testing.T) {
+				// Then the power fails as well, and another process finds what is left.
 				p.Crash()
 				next, err := p.Open()
 				must(t, err)

@@ -65,6 +65,8 @@ func Run(t *testing.T, open func(t *testing.T) *Place) {
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}
+
+	// The last two need a new place for each of their rounds.
 	t.Run("Model", func(t *testing.T) { testModel(t, open) })
 	t.Run("CrashAnywhere", func(t *testing.T) { testCrashAnywhere(t, open) })
 }
@@ -199,6 +201,8 @@ func testPut(t *testing.T, p *Place) {
 	invalid.ID = "no/id"
 	refused(t, "an ID that is none", s.Put(invalid, mail.Memory{want}))
 	refused(t, "a content that is shorter than it says", s.Put(envelope(1), liar{mail.Memory{want}}))
+
+	// A message without a body is a message, too.
 	empty := envelope(1)
 	put(t, s, empty, nil)
 	s = p.reopened(t, s)
@@ -288,6 +292,8 @@ func testSettle(t *testing.T, p *Place) {
 	unknown(t, "Open", err)
 	_, _, err = s.Load(env.ID)
 	unknown(t, "Load", err)
+
+	// Nothing can be done to a message that is gone.
 	unknown(t, "Settle", s.Settle(env.ID, []int{0}))
 	unknown(t, "Defer", s.Defer(env.ID, []int{0}, 1, time.Now(), "x"))
 	unknown(t, "SetNotes", s.SetNotes(env.ID, map[string]any{"x": 1}))
@@ -324,9 +330,14 @@ func testDefer(t *testing.T, p *Place) {
 			t.Errorf("%+v", r)
 		}
 	}
+
+	// A settled recipient is not put off again, and one that was not named stays as it
+	// was.
 	check()
 	s = p.reopened(t, s)
 	check()
+
+	// The zero time means at once.
 	must(t, s.Defer(env.ID, []int{0}, 3, time.Time{}, ""))
 	if found, _ := s.Find(env.ID); !found.Recipients[0].Next.IsZero() || found.Recipients[0].Attempts != 3 {
 		t.Errorf("%+v", found)
@@ -381,6 +392,8 @@ func testHold(t *testing.T, p *Place) {
 	must(t, s.Hold(env.ID, nil))
 	s = p.crashed(t) // it was durable
 	want(0, 1, 2)
+
+	// Some are released, and that is durable as well.
 	must(t, s.Release(env.ID, []int{1}))
 	s = p.crashed(t)
 	want(0, 2)
@@ -420,6 +433,8 @@ func testWalk(t *testing.T, p *Place) {
 	if got := ids(s); !slices.Equal(got, all) {
 		t.Errorf("%v, want %v", got, all)
 	}
+
+	// fn may have seen enough.
 	n := 0
 	s.Walk(func(mail.Pending) bool { n++; return n < 2 })
 	if n != 2 {
@@ -438,6 +453,8 @@ func testAdopt(t *testing.T, p *Place) {
 		must(t, s.Permit(env.ID))
 		all = append(all, env.ID)
 	}
+
+	// Messages that were put here need no adoption.
 	if left := s.Adopt(func(p mail.Pending) bool { t.Error("it was put here:", p.ID); return true }); left != 0 {
 		t.Errorf("%d are left", left)
 	}
@@ -459,6 +476,8 @@ func testAdopt(t *testing.T, p *Place) {
 		// What was adopted may be attempted.
 		must(t, s.Permit(id))
 	}
+
+	// Each is passed on once, however often it is asked for.
 	if s.Adopt(take); len(got) != 3 {
 		t.Error("passed on twice")
 	}

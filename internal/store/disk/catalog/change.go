@@ -68,6 +68,8 @@ func (c *Catalog) SetNotes(id mail.ID, values map[string]any) error {
 	if n := index.NewNoted(ch.Notes).JSONBytes(); n > maxSet {
 		return fmt.Errorf("%w: %s: %d bytes at once, more than %d", store.ErrNotes, id, n, maxSet)
 	}
+
+	// The state file is read first if need be: its notes and these become one.
 	k, e, err := c.lockEntry(id, nil)
 	if err != nil {
 		return err
@@ -106,6 +108,8 @@ func (c *Catalog) SetHeld(id mail.ID, recipients []int, on bool) (wait func() er
 		return c.journal.Sync, nil // another call may have changed it just now
 	}
 	e.Flags |= index.Stale
+
+	// The caller waits without the lock, and shares the sync with others.
 	kind := journal.Kind(record.KindReleased)
 	if on {
 		kind = record.KindHeld

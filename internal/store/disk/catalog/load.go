@@ -188,6 +188,9 @@ func (c *Catalog) wakeLocked(id mail.ID, keep bool) (index.Promise, index.Entry,
 		c.Finish(k, full, id)
 		return index.Promise{}, index.Entry{}, fmt.Errorf("%w: %s", store.ErrUnknown, id)
 	}
+
+	// The caller gets a copy: the entry may change, or rest, as soon as the lock is given
+	// up.
 	at := full.Copy()
 	if !keep {
 		c.index.LetRest(k, full)

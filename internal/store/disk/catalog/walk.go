@@ -35,6 +35,7 @@ func (c *Catalog) VisitKeys(keys []index.Key, fn func(mail.Pending) bool) (again
 	var found [chunk]mail.Pending
 	var errs [chunk]error
 	for len(keys) > 0 {
+		// Chunk by chunk, so that memory does not grow with the number of messages.
 		part := keys[:min(len(keys), chunk)]
 		var next atomic.Int64
 		var wg sync.WaitGroup

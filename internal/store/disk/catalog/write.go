@@ -26,6 +26,8 @@ func (c *Catalog) WriteFiles(b *spool.Batch, id mail.ID) (w Written, ok bool, er
 	mu := c.filesOf(id)
 	mu.Lock()
 	defer mu.Unlock()
+
+	// A partial entry that is stale is completed first: its file is about to be replaced.
 	at, ok := c.takeStale(id)
 	if ok && at.Is(index.Partial) {
 		if _, _, err := c.wakeLocked(id, true); err != nil && !errors.Is(err, store.ErrUnknown) {

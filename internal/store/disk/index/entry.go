@@ -201,6 +201,8 @@ func (e *Entry) reachState(i int) *State {
 func (e *Entry) complete(st *spool.State, t *texts) *Entry {
 	whole := NewEntry(len(st.Recipients), st.Size)
 	whole.Flags = e.Flags &^ (Partial | counted)
+
+	// The file comes first; texts that many messages share are kept once.
 	for i, s := range st.Recipients {
 		if s.Status == spool.Settled {
 			whole.settle(i)

@@ -42,6 +42,8 @@ func (r *Recent) AddPromise(k Key, env *mail.Envelope, sum spool.Sum, n int, con
 	if len(env.Notes) > 0 || r.bytes+n > maxRecent {
 		return
 	}
+
+	// Chunks count as a whole, used or not.
 	held := 0
 	for _, part := range content {
 		held += cap(part)
@@ -51,6 +53,8 @@ func (r *Recent) AddPromise(k Key, env *mail.Envelope, sum spool.Sum, n int, con
 	} else {
 		n += held
 	}
+
+	// The caller may change its envelope as soon as Put returns.
 	c := *env
 	c.Recipients = slices.Clone(env.Recipients)
 	c.Received = env.Received.Round(0) // no monotonic reading, as from the record

@@ -177,6 +177,8 @@ func (r *restorer) scanPiece(name string, base int64, visit func(journal.Record)
 func (r *restorer) restore(name string) (res Restoration, mine bool) {
 	res.Name = name
 	m := pieceName.FindStringSubmatch(name)
+
+	// The name says how a file is to be read.
 	switch {
 	case settledName.MatchString(name):
 		return res, false
@@ -389,6 +391,8 @@ func (r *restorer) putBack(res *Restoration, env *mail.Envelope, c mail.Content,
 		r.done.AddRecipients(env.ID, nil)
 	}
 	r.taken[env.ID] = true
+
+	// Settled recipients come before anything that could have the message attempted.
 	if err := r.o.Store.Settle(env.ID, settled); err != nil || known {
 		return err // what else is known of one in the queue counts more
 	}

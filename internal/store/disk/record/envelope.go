@@ -31,6 +31,8 @@ func appendEnvelope(b []byte, env *mail.Envelope) ([]byte, error) {
 	b = appendAddress(b, env.From)
 	b = append(b, `,"recipients":`...)
 	b = appendRecipients(b, env.Recipients)
+
+	// A time beyond the year 9999 is the only thing that JSON refuses here.
 	b = append(b, `,"received":`...)
 	b, err := appendTime(b, env.Received)
 	if err != nil {

@@ -99,6 +99,8 @@ func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 func (r *replay) listSpool() {
 	u := &r.index.Unreadable
 	r.spool.Walk(func(f spool.Found) {
+		// Two files are a message; one alone, or a content that was never accepted, is
+		// looked at later.
 		switch {
 		case f.Content && f.State:
 			r.index.AddUnread(f.ID)
@@ -154,6 +156,9 @@ func (r *replay) applyRecord(rec journal.Record) {
 		r.preserve(rec)
 		return
 	}
+
+	// A change is applied to nothing that is known, to a name in the spool, or to
+	// everything.
 	k, e := r.index.Find(c.ID)
 
 	// A record about a lost message is of use only if that is found again in corrupt/.

@@ -263,6 +263,8 @@ func (s *Spiller) spillTogether(ids []mail.ID) error {
 			}
 		})
 	}
+
+	// The channel has no buffer: a message is handed to a spiller that is free.
 	for _, id := range ids {
 		work <- id
 	}

@@ -219,6 +219,7 @@ func (s *Spiller) retireDue(ctx context.Context, more func() bool) {
 		if errors.Is(err, catalog.ErrArriving) || ctx.Err() != nil {
 			return
 		}
+		// A segment that cannot go now is left alone for a while: others wait behind it.
 		if err != nil {
 			s.retireAfter = s.o.Now().Add(retirePause)
 			s.log.Error("queue: segment stays", zap.Uint32("segment", oldest.Number), zap.Error(err))
