@@ -22,6 +22,7 @@ import (
 	"tarishi/internal/outbound"
 	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
+	"tarishi/internal/web"
 )
 
 // TestMain lets the tests run the program itself: as this binary.
@@ -131,7 +132,9 @@ func fill(t *testing.T, dir string) (stop func()) {
 			t.Fatal(err)
 		}
 	}
-	s, err := control.Listen(dir, control.NewLocal(q, quiet{}, nil), nil)
+	w := web.New(web.Options{})
+	w.Handle(web.Operator, "/v1/", control.NewServer(control.NewLocal(q, quiet{}, nil), nil))
+	s, err := w.Listen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

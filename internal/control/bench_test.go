@@ -8,6 +8,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/queue"
+	"tarishi/internal/web"
 )
 
 // The list and the counts of a queue of 10,000 messages, over the socket.
@@ -29,7 +30,9 @@ func BenchmarkQueue(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	s, err := Listen(dir, NewLocal(q, &flushes{}, nil), nil)
+	w := web.New(web.Options{})
+	w.Handle(web.Operator, "/v1/", NewServer(NewLocal(q, &flushes{}, nil), nil))
+	s, err := w.Listen(dir)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/vfs"
+	"tarishi/internal/web"
 )
 
 // Client is Commands over the control socket of a running daemon.
@@ -31,8 +32,8 @@ const startTime = 10 * time.Second
 // Dial returns a Client of the daemon whose queue is in dir, for which it waits a
 // while if that is starting. ErrStopped: none runs there.
 func Dial(ctx context.Context, dir string) (*Client, error) {
-	first, err := dial(ctx, dir)
-	for end := time.Now().Add(startTime); errors.Is(err, ErrStopped); first, err = dial(ctx, dir) {
+	first, err := web.Dial(ctx, dir)
+	for end := time.Now().Add(startTime); errors.Is(err, ErrStopped); first, err = web.Dial(ctx, dir) {
 		pid := vfs.OS{}.Holder(filepath.Join(dir, "lock"))
 		if pid == 0 {
 			break
@@ -51,7 +52,7 @@ func Dial(ctx context.Context, dir string) (*Client, error) {
 	}
 	first.Close()
 	return &Client{http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, dir) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return web.Dial(ctx, dir) },
 	}}}, nil
 }
 

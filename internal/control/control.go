@@ -5,7 +5,7 @@
 //	Commands     what can be asked: list, stat, show, content, why, destinations,
 //	             and done: flush, hold, release, remove
 //	Local        Commands on a queue in this process
-//	Server       offers a Local on the socket
+//	Server       offers a Local to the clients of package web
 //	Client       Commands over the socket
 //	Open         a Client, or a Local on the files when no daemon answers
 //
@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/web"
 )
 
 // The errors of Commands.
@@ -35,7 +36,7 @@ var (
 	ErrUnknown = errors.New("not in the queue")
 	ErrInvalid = errors.New("invalid request")
 	ErrBusy    = errors.New("too many listings at a time, try again later")
-	ErrStopped = errors.New("no daemon answers, and this needs one")
+	ErrStopped = web.ErrStopped // no daemon runs
 )
 
 // Commands is what can be asked of a queue. A method stops when its ctx ends.

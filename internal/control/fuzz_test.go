@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/zap"
-
 	"tarishi/internal/mail"
 )
 
@@ -56,8 +54,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := &Server{commands: NewLocal(guarded{three(t), t}, &flushes{}, nil), log: zap.NewNop(), mux: http.NewServeMux()}
-		s.routes()
+		s := NewServer(NewLocal(guarded{three(t), t}, &flushes{}, nil), nil)
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
 		if w.Code >= 500 {

@@ -15,6 +15,7 @@ import (
 	"tarishi/internal/outbound"
 	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
+	"tarishi/internal/web"
 )
 
 // memory is a Queue of messages in a slice.
@@ -225,13 +226,15 @@ type running struct {
 
 func serve(t *testing.T, dir string, q Queue, o Outbound) *running {
 	t.Helper()
-	s, err := Listen(dir, NewLocal(q, o, nil), nil)
+	s := web.New(web.Options{})
+	s.Handle(web.Operator, "/v1/", NewServer(NewLocal(q, o, nil), nil))
+	e, err := s.Listen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{t, dir, cancel, make(chan error, 1)}
-	go func() { r.done <- s.Run(ctx) }()
+	go func() { r.done <- e.Run(ctx) }()
 	t.Cleanup(r.stop)
 	return r
 }

@@ -6,14 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,42 +17,24 @@ import (
 	"tarishi/internal/mail"
 )
 
-// Limits of the server.
-const (
-	headerTimeout = 10 * time.Second
-	idleTimeout   = time.Minute
-	maxRequest    = 8 << 10 // bytes of a request's head; no request has a body
-	stopTimeout   = time.Second
-	maxTop        = 1000 // destinations told
-)
+// maxTop is how many destinations an answer has at most.
+const maxTop = 1000
 
-// Server answers on the control socket. Use Listen, then Run.
+// Server answers requests for a Local, with paths below /v1/.
 type Server struct {
 	commands *Local
 	log      *zap.Logger
-	path     string
-	listener net.Listener
 	mux      *http.ServeMux
-
-	// open is read-locked by every request that is worked on, so that Run can
-	// wait for them.
-	open   sync.RWMutex
-	closed bool
 }
 
-// Listen makes the socket in dir, the queue's folder, whose lock the caller
-// holds. It answers nobody before Run.
-func Listen(dir string, commands *Local, log *zap.Logger) (*Server, error) {
+// NewServer returns a Server for commands.
+func NewServer(commands *Local, log *zap.Logger) *Server {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	ln, err := listen(dir)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{commands: commands, log: log, path: filepath.Join(dir, socketName), listener: ln, mux: http.NewServeMux()}
+	s := &Server{commands: commands, log: log, mux: http.NewServeMux()}
 	s.routes()
-	return s, nil
+	return s
 }
 
 // routes is the protocol.
@@ -106,63 +84,8 @@ func check(r *http.Request, parameters []string) error {
 	return nil
 }
 
-// Handle adds what another part of the daemon answers, by a pattern of
-// http.ServeMux. It is for before Run.
-func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
-
-// Close removes the socket of a Server that does not run.
-func (s *Server) Close() error {
-	s.unlink()
-	return s.listener.Close()
-}
-
-// unlink removes the socket's file: the next daemon would, too.
-func (s *Server) unlink() {
-	if err := os.Remove(s.path); err != nil {
-		s.log.Warn("socket not removed", zap.Error(err))
-	}
-}
-
-// Run answers until ctx ends. Then answers that are being streamed are cut off,
-// others have a second; when Run returns nobody uses the queue any more, and
-// the socket is gone.
-func (s *Server) Run(ctx context.Context) error {
-	requests, cut := context.WithCancel(context.Background())
-	defer cut()
-	h := http.Server{
-		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxRequest,
-		ErrorLog: zap.NewStdLog(s.log), BaseContext: func(net.Listener) context.Context { return requests },
-	}
-	served := make(chan error, 1)
-	go func() { served <- h.Serve(s.listener) }()
-	var failed error
-	select {
-	case failed = <-served:
-		served <- nil
-	case <-ctx.Done():
-	}
-	s.unlink()
-	cut()
-	end, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	if h.Shutdown(end) != nil {
-		h.Close()
-	}
-	<-served
-	s.open.Lock()
-	s.closed = true
-	s.open.Unlock()
-	return failed
-}
-
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.open.RLock()
-	defer s.open.RUnlock()
-	if s.closed {
-		http.Error(w, "stopping", http.StatusServiceUnavailable)
-		return
-	}
 	s.mux.ServeHTTP(w, r)
 }
 

@@ -3,7 +3,7 @@
 //
 //	Metrics   counters: told of the events of the mail log and of the journal
 //	Watch     gauges: read from the daemon's parts when somebody asks
-//	Server    GET /metrics and GET /health on addresses of its own
+//	Handler   answers with all of them; Health says whether mail can be accepted
 //
 // The registry is the daemon's own, not the library's global one. What an event
 // costs is a few atomic additions: labels are resolved beforehand. The number

@@ -40,6 +40,7 @@ import (
 	"tarishi/internal/session"
 	"tarishi/internal/tlsconf"
 	"tarishi/internal/vfs"
+	"tarishi/internal/web"
 )
 
 // unsafeNoSync is the environment variable that turns durability off, to measure
@@ -105,7 +106,10 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.http, err = metrics.Listen(cfg.HTTP.Listen, counts.Handler(), metrics.Health(s.healthy, s.Notes), log.Named("http"))
+	s.web = web.New(web.Options{Log: log.Named("http")})
+	s.web.Handle(web.Anyone, "GET /metrics", counts.Handler())
+	s.web.Handle(web.Anyone, "GET /health", metrics.Health(s.healthy, s.Notes))
+	s.http, err = s.web.Bind(cfg.HTTP.Listen)
 	if err != nil {
 		s.listener.Close()
 		return nil, err
@@ -168,12 +172,10 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 	})
 	commands := control.NewLocal(s.queue, s.outbound, log.Named("queue"))
 	commands.Watch(s)
-	s.control, err = control.Listen(cfg.QueueDir, commands, log.Named("control"))
-	if err != nil {
+	s.web.Handle(web.Operator, "/v1/", control.NewServer(commands, log.Named("control")))
+	if s.control, err = s.web.Listen(cfg.QueueDir); err != nil {
 		return err
 	}
-	s.control.Handle("GET /metrics", s.metrics.Handler())
-	s.control.Handle("GET /health", metrics.Health(s.healthy, s.Notes))
 	s.metrics.Watch(metrics.Sources{
 		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Sessions: s.sessions, Listener: s.listener, Log: s.o.Log, Destinations: cfg.HTTP.Destinations,
 		Free: func() (vfs.Space, error) { return vfs.OS{}.Free(cfg.QueueDir) }, Now: time.Now,

@@ -86,9 +86,10 @@ var packages = map[string]entry{
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
-	"internal/control": {assembly, nil},
+	"internal/web":     {assembly, nil},
+	"internal/control": {assembly, []string{"internal/web"}},
 	"internal/metrics": {assembly, nil},
-	"internal/server":  {assembly, []string{"internal/control", "internal/metrics"}},
+	"internal/server":  {assembly, []string{"internal/control", "internal/metrics", "internal/web"}},
 
 	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
@@ -127,7 +128,7 @@ var modules = map[string][]string{
 	"github.com/google/uuid":              {"internal/mail"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},
-	"golang.org/x/net/netutil":            {"internal/metrics"},
+	"golang.org/x/net/netutil":            {"internal/web"},
 	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
 	"golang.org/x/sys":                    {"internal/vfs"},
 }
