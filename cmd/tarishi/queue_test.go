@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tarishi/internal/control"
+	"tarishi/internal/control/mailq"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
 	"tarishi/internal/queue"
@@ -69,10 +70,12 @@ func folder(t *testing.T, config map[string]string) string {
 
 type quiet struct{}
 
-func (quiet) Flush(string) int { return 2 }
-func (quiet) FlushMessage(mail.ID) int {
-	return 1
-}
+func (quiet) Flush(string) int                 { return 2 }
+func (quiet) FlushMessages(ids ...mail.ID) int { return len(ids) }
+
+func (quiet) Active() map[mail.ID][]int { return nil }
+
+func (quiet) Sites(func(string) bool) map[string]bool { return nil }
 
 func (quiet) Suspensions() map[string]schedule.Suspension {
 	return map[string]schedule.Suspension{"y.test": {Until: time.Now().Add(20*time.Minute + 50*time.Second), Ready: 1}}
@@ -133,7 +136,7 @@ func fill(t *testing.T, dir string) (stop func()) {
 		}
 	}
 	w := web.New(web.Options{})
-	w.Handle(web.Operator, "/v1/", control.NewServer(control.NewLocal(q, quiet{}, nil), nil))
+	w.Handle(web.Operator, "/v1/", control.NewHandler(mailq.New(q, quiet{}, nil).Operations(), nil))
 	s, err := w.Listen(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -156,7 +156,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		if off {
 			suspended++
 		}
-		if d.Domain == other || !utf8.ValidString(d.Domain) { // no label of its own
+		if d.Domain == other || !utf8.ValidString(d.Domain) { // it cannot be a label
 			add(&rest, d)
 			continue
 		}

@@ -7,11 +7,12 @@ import (
 )
 
 // Health answers 200 "ok" while healthy returns nil, and else 503 with the
-// reason. The lines after the first are notes: what is amiss and keeps no message
-// from being accepted. notes may be nil.
+// reason. The lines after the first are notes: troubles that keep no message from
+// being accepted. notes may be nil.
 func Health(healthy func() error, notes func() []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
+		// Probes read the status and the first line, people the rest.
 		lines := []string{"ok"}
 		err := healthy()
 		if err != nil {

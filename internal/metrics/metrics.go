@@ -7,8 +7,8 @@
 //
 // The registry is the daemon's own, not the library's global one. What an event
 // costs is a few atomic additions: labels are resolved beforehand. The number
-// of series is bounded whoever sends mail: the one label with foreign words is
-// destination, which is told for some and summed up for the rest.
+// of series is bounded whatever mail arrives: the one label with foreign words is
+// destination, which some destinations have and all others share.
 package metrics
 
 import (

@@ -27,6 +27,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"hash/maphash"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -149,7 +150,7 @@ type Outbound struct {
 	policyMu sync.Mutex // may be taken while mu is held
 	policies map[[2]string]*policy
 
-	holding sync.Mutex // queue and held change together; before mu
+	holding holding // before mu
 
 	mu       sync.Mutex
 	schedule *schedule.Schedule
@@ -215,6 +216,7 @@ func New(o Options) *Outbound {
 		kept:     map[*schedule.Unit]kept{},
 		running:  map[*schedule.Unit]*attempt{},
 		held:     map[mail.ID]map[int]*parked{},
+		holding:  holding{seed: maphash.MakeSeed()},
 		flushed:  map[string]bool{},
 	}
 	out.schedule = schedule.New(schedule.Options{
@@ -254,12 +256,17 @@ func (o *Outbound) Flush(domain string) int {
 	return n
 }
 
-// FlushMessage is Flush for the deliveries of one message.
-func (o *Outbound) FlushMessage(id mail.ID) int {
+// FlushMessages is Flush for the deliveries of some messages. It looks at every
+// delivery, so that many messages are best flushed at once.
+func (o *Outbound) FlushMessages(ids ...mail.ID) int {
 	o.mu.Lock()
-	n := o.schedule.FlushMessage(id, o.o.Now())
+	n := o.schedule.FlushMessages(o.o.Now(), ids...)
 	o.mu.Unlock()
-	o.o.Log.Info("message flushed", zap.String("uuid", string(id)), zap.Int("deliveries", n))
+	if len(ids) == 1 {
+		o.o.Log.Info("message flushed", zap.String("uuid", string(ids[0])), zap.Int("deliveries", n))
+	} else {
+		o.o.Log.Info("messages flushed", zap.Int("messages", len(ids)), zap.Int("deliveries", n))
+	}
 	o.signal()
 	return n
 }

@@ -2,8 +2,10 @@ package outbound
 
 import (
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"tarishi/internal/mail"
@@ -17,13 +19,25 @@ type parked struct {
 	kept kept
 }
 
+// holding makes queue and held of a message change together. Messages share its
+// locks by chance, so that many can be held at a time and share the queue's syncs.
+type holding struct {
+	seed  maphash.Seed
+	locks [64]sync.Mutex
+}
+
+func (h *holding) lock(id mail.ID) (unlock func()) {
+	l := &h.locks[maphash.String(h.seed, string(id))%uint64(len(h.locks))]
+	l.Lock()
+	return l.Unlock
+}
+
 // Hold keeps recipients of a message, by their indices in its envelope (nil: all
 // that are not settled), from being attempted until Release. It is durable when
 // Hold returns nil; an error is the queue's. An attempt that runs is not stopped,
 // but is the last one. Held recipients do not expire.
 func (o *Outbound) Hold(id mail.ID, recipients []int) error {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	if err := o.o.Queue.Hold(id, recipients); err != nil {
 		return err
 	}
@@ -57,8 +71,7 @@ func (o *Outbound) park(v *parked, recipient int) {
 // Release undoes Hold, in the same way; nil means all that are held. Recipients
 // whose time came meanwhile are due now, others at their time.
 func (o *Outbound) Release(id mail.ID, recipients []int) error {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	if err := o.o.Queue.Release(id, recipients); err != nil {
 		return err
 	}
@@ -110,8 +123,7 @@ func (o *Outbound) unpark(id mail.ID, recipients []int) {
 
 // reconcile unparks what was parked although it is not held any more.
 func (o *Outbound) reconcile(id mail.ID) {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	p, _ := o.o.Queue.Find(id)
 	free := []int{}
 	for _, r := range p.Recipients {
@@ -268,4 +280,22 @@ func (o *Outbound) Overview(limit int) ([]schedule.DestinationStat, schedule.Res
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.schedule.Overview(o.o.Now(), limit)
+}
+
+// Active returns the recipients, by their indices, that attempts run for.
+func (o *Outbound) Active() map[mail.ID][]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	active := make(map[mail.ID][]int, len(o.running))
+	for u := range o.running {
+		active[u.ID()] = append(active[u.ID()], u.Recipients()...)
+	}
+	return active
+}
+
+// Sites returns the domains with a site whose name match accepts.
+func (o *Outbound) Sites(match func(site string) bool) map[string]bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.schedule.DomainsAt(match)
 }

@@ -20,6 +20,7 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
+	"tarishi/internal/control/mailq"
 	"tarishi/internal/delivery"
 	"tarishi/internal/dns"
 	"tarishi/internal/dsn"
@@ -170,9 +171,9 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
 		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
 	})
-	commands := control.NewLocal(s.queue, s.outbound, log.Named("queue"))
-	commands.Watch(s)
-	s.web.Handle(web.Operator, "/v1/", control.NewServer(commands, log.Named("control")))
+	mails := mailq.New(s.queue, s.outbound, log.Named("queue"))
+	mails.Watch(s)
+	s.web.Handle(web.Operator, "/v1/", control.NewHandler(mails.Operations(), log.Named("control")))
 	if s.control, err = s.web.Listen(cfg.QueueDir); err != nil {
 		return err
 	}

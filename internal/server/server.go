@@ -85,8 +85,8 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	for _, a := range s.listener.Addrs() {
 		s.notice.Info("listening on " + a.String())
 	}
-	for _, a := range s.http.Addrs() {
-		s.notice.Info("metrics and health on http://" + a.String())
+	for _, url := range s.http.URLs() {
+		s.notice.Info("metrics and health on " + url)
 	}
 	if v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit}); v.Code.Denies() {
 		s.listener.Close()

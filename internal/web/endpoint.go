@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/net/netutil"
 
 	"tarishi/internal/listener"
 )
@@ -31,7 +30,8 @@ const (
 // Endpoint is listeners with one set of limits. It is used once: Bind or Listen,
 // then Run or Close.
 type Endpoint struct {
-	listeners []net.Listener
+	listeners []net.Listener // those without TLS first
+	plain     int            // how many have none
 	http      http.Server
 	path      string // of the Unix socket; "": there is none
 	log       *zap.Logger
@@ -47,6 +47,8 @@ func (s *Server) endpoint(handle http.HandlerFunc) *Endpoint {
 	e := &Endpoint{log: s.log}
 	e.http = http.Server{
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxRequest, ErrorLog: zap.NewStdLog(s.log),
+		// Requests that come in between the end of Run and the last connection's
+		// must not meet parts of the daemon that have stopped.
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			e.open.RLock()
 			defer e.open.RUnlock()
@@ -65,20 +67,44 @@ func (s *Server) endpoint(handle http.HandlerFunc) *Endpoint {
 func (s *Server) Bind(addrs []string) (*Endpoint, error) {
 	e := s.endpoint(s.serveNetwork)
 	e.http.ReadTimeout, e.http.WriteTimeout = headerTimeout, answerTimeout
-	return e, e.bind(addrs, nil)
+	err := e.bindAddresses(addrs, nil)
+	e.plain = len(e.listeners)
+	return e, err
 }
 
-// BindTLS binds further addresses, which speak TLS.
-func (e *Endpoint) BindTLS(addrs []string, config *tls.Config) error { return e.bind(addrs, config) }
+// BindTLS binds further addresses, which speak TLS. Of config's application
+// protocols none counts: it may be a mail server's, which has the same certificate.
+func (e *Endpoint) BindTLS(addrs []string, config *tls.Config) error {
+	return e.bindAddresses(addrs, forHTTP(config))
+}
 
-func (e *Endpoint) bind(addrs []string, config *tls.Config) error {
+// forHTTP returns a copy of a configuration, and of those that it has for certain
+// clients, that speaks HTTP/1.1 and nothing else.
+func forHTTP(config *tls.Config) *tls.Config {
+	config = config.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	if current := config.GetConfigForClient; current != nil {
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			c, err := current(hello)
+			if c != nil {
+				c = c.Clone()
+				c.NextProtos = config.NextProtos
+			}
+			return c, err
+		}
+	}
+	return config
+}
+
+func (e *Endpoint) bindAddresses(addrs []string, config *tls.Config) error {
 	sockets, err := listener.Bind(addrs, e.log)
 	if err != nil {
 		e.Close()
 		return fmt.Errorf("config/http.ini: cannot %w", err)
 	}
 	for _, ln := range sockets {
-		ln = netutil.LimitListener(ln, maxConnections)
+		// The limit is below TLS, so that it also bounds handshakes.
+		ln = limit(ln, maxConnections)
 		if config != nil {
 			ln = tls.NewListener(ln, config)
 		}
@@ -87,15 +113,15 @@ func (e *Endpoint) bind(addrs []string, config *tls.Config) error {
 	return nil
 }
 
-// Listen makes the Unix socket in dir, the queue's folder, whose lock the caller
-// holds. Nobody is answered before Run.
+// Listen makes the Unix socket in dir, the queue's folder. The caller holds the
+// lock of that folder. Nobody is answered before Run.
 func (s *Server) Listen(dir string) (*Endpoint, error) {
 	ln, path, err := listen(dir)
 	if err != nil {
 		return nil, err
 	}
 	e := s.endpoint(s.all.ServeHTTP)
-	e.path, e.listeners = path, []net.Listener{netutil.LimitListener(ln, maxLocalConnections)}
+	e.path, e.listeners = path, []net.Listener{limit(ln, maxLocalConnections)}
 	return e, nil
 }
 
@@ -104,6 +130,19 @@ func (e *Endpoint) Addrs() []net.Addr {
 	var all []net.Addr
 	for _, ln := range e.listeners {
 		all = append(all, ln.Addr())
+	}
+	return all
+}
+
+// URLs returns the addresses as a client needs them.
+func (e *Endpoint) URLs() []string {
+	var all []string
+	for i, addr := range e.Addrs() {
+		scheme := "http://"
+		if i >= e.plain {
+			scheme = "https://"
+		}
+		all = append(all, scheme+addr.String())
 	}
 	return all
 }
@@ -137,6 +176,8 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	for _, ln := range e.listeners {
 		go func() { ended <- e.http.Serve(ln) }()
 	}
+
+	// Without listeners, as without http.ini, there is only the end to wait for.
 	running := len(e.listeners)
 	var failed error
 	select {

@@ -169,15 +169,22 @@ func TestAccess(t *testing.T) {
 func TestTLS(t *testing.T) {
 	pair, roots := certificate(t)
 	e := loopback(t, some(nil))
-	if err := e.BindTLS([]string{"127.0.0.1:0"}, &tls.Config{Certificates: []tls.Certificate{pair}}); err != nil {
+	mail := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"smtp"}}
+	config := mail.Clone()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return mail, nil }
+	if err := e.BindTLS([]string{"127.0.0.1:0"}, config); err != nil {
 		t.Fatal(err)
 	}
 	run(t, e)
-	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "web.test"}}}
+	if conn, err := tls.Dial("tcp", e.Addrs()[1].String(), &tls.Config{RootCAs: roots, ServerName: "web.test", NextProtos: []string{"smtp"}}); err == nil {
+		conn.Close()
+		t.Error("a mail client is served")
+	}
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "web.test", NextProtos: []string{"h2", "http/1.1"}}}}
 	defer c.CloseIdleConnections()
-	for i, scheme := range []string{"http://", "https://"} {
-		if status, body := get(t, c, scheme+e.Addrs()[i].String()+"/health"); status != 200 || body != "ok" {
-			t.Errorf("%s: %d %s", scheme, status, body)
+	for i, url := range e.URLs() {
+		if status, body := get(t, c, url+"/health"); status != 200 || body != "ok" || strings.HasPrefix(url, "https") != (i == 1) {
+			t.Errorf("%s: %d %s", url, status, body)
 		}
 	}
 }

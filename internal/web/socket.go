@@ -20,14 +20,16 @@ const maxSocketPath = 107
 // ErrStopped is the error of Dial where no daemon listens.
 var ErrStopped = errors.New("no daemon answers, and this needs one")
 
-// reach calls fn with an address of the socket in dir that fits into a
+// withAddress calls fn with an address of the socket in dir that fits into a
 // sockaddr_un. A longer one is reached through a descriptor of the folder, which
 // is the same place, whatever happens to the names above it meanwhile.
-func reach(dir string, fn func(addr string) error) error {
+func withAddress(dir string, fn func(addr string) error) error {
 	name := filepath.Join(dir, socketName)
 	if len(name) <= maxSocketPath {
 		return fn(name)
 	}
+
+	// Linux resolves the path through the descriptor, however long the name is.
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -51,7 +53,7 @@ func listen(dir string) (ln net.Listener, path string, err error) {
 		err := c.Control(func(fd uintptr) { chmod = syscall.Fchmod(int(fd), 0o600) })
 		return errors.Join(err, chmod)
 	}}
-	err = reach(dir, func(addr string) (err error) {
+	err = withAddress(dir, func(addr string) (err error) {
 		ln, err = private.Listen(context.Background(), "unix", addr)
 		return err
 	})
@@ -78,7 +80,7 @@ func clearPath(name string) error {
 // Dial connects to the socket in dir. ErrStopped: no daemon listens there.
 func Dial(ctx context.Context, dir string) (net.Conn, error) {
 	var c net.Conn
-	err := reach(dir, func(addr string) (err error) {
+	err := withAddress(dir, func(addr string) (err error) {
 		var d net.Dialer
 		c, err = d.DialContext(ctx, "unix", addr)
 		return err

@@ -1,8 +1,8 @@
 // Package web is the daemon's one web server. It owns the sockets, their limits
-// and the question of who may ask; the answers are handlers that other parts hand
+// and the decision about access; the answers are handlers that other parts hand
 // in: metrics, control, plugins.
 //
-//	Server    the handlers, and for whom each of them is
+//	Server    the handlers, and the clients that each is for
 //	Endpoint  listeners that start and stop together: those of Bind are on TCP and
 //	          TLS, that of Listen is the Unix socket in the queue's folder
 //	Dial      connects to that socket
@@ -28,7 +28,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Access says for whom a handler is.
+// Access says which clients a handler is for.
 type Access int
 
 // The clients of a Server.

@@ -1,4 +1,4 @@
-package control
+package mailq
 
 import (
 	"bufio"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"tarishi/internal/control"
+	"tarishi/internal/control/view"
 	"tarishi/internal/mail"
 	"tarishi/internal/queue"
 	"tarishi/internal/web"
@@ -24,19 +26,20 @@ func TestStopCutsOff(t *testing.T) {
 	q.contents["C.1"] = endless{}
 	r := serve(t, t.TempDir(), q, &flushes{})
 	c := r.dial()
-	var stalled []io.Closer
-	for range 2 { // these never read
-		list, _, err := c.do(t.Context(), http.MethodGet, "/v1/queue/messages", nil)
+	for _, path := range []string{"messages", "messages/C.1/content", "messages", "messages/C.1/content"} { // these never read on
+		conn, err := web.Dial(t.Context(), r.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		content, _, err := c.Content(t.Context(), "C.1")
-		if err != nil {
+		defer conn.Close()
+		if _, err := fmt.Fprintf(conn, "GET /v1/queue/%s HTTP/1.1\r\nHost: x\r\n\r\n", path); err != nil {
 			t.Fatal(err)
 		}
-		stalled = append(stalled, list, content)
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	err := c.List(t.Context(), Filter{}, func(m *Message) error {
+	err := c.List(t.Context(), conditions{}, func(m *view.Message) error {
 		if r.cancel != nil {
 			r.stop() // returns only when nobody uses the queue any more
 		}
@@ -44,9 +47,6 @@ func TestStopCutsOff(t *testing.T) {
 	})
 	if err == nil {
 		t.Error("the list ended as if it were whole")
-	}
-	for _, s := range stalled {
-		s.Close()
 	}
 }
 
@@ -81,7 +81,7 @@ func TestRequests(t *testing.T) {
 		{"GET /v1/queue/messages?limit=x", 400, `"error":"invalid"`},
 		{"GET /v1/queue/messages?domain=", 400, "needs one value"},
 		{"GET /v1/queue/messages?domain=a.test&domain=b.test", 400, "needs one value"},
-		{"GET /v1/queue/messages?older=1h", 400, "unknown parameter"},
+		{"GET /v1/queue/messages?elder=1h", 400, "unknown parameter"},
 		{"GET /v1/queue/messages?domain=nowhere.test", 200, ""},
 		{"GET /v1/queue/messages/A.1", 200, `"header":"Subject: A.1\r\n\r\n"`},
 		{"GET /v1/queue/messages/A.1/content", 200, "Hello."},
@@ -104,10 +104,11 @@ func TestRequests(t *testing.T) {
 		{"GET /v1/destinations?limit=1&limit=2", 400, "needs one value"},
 		{"DELETE /v1/queue/messages/B.1", 204, ""},
 		{"DELETE /v1/queue/messages/B.1", 404, `"error":"unknown"`},
-		{"DELETE /v1/queue/messages", 405, ""},
+		{"DELETE /v1/queue/messages", 400, "no message is named"},
+		{"PUT /v1/queue/messages", 405, ""},
 		{"GET /", 404, ""},
 		{"GET /v2/queue", 404, ""},
-		{"GET /" + strings.Repeat("x", 2<<14), 431, ""},
+		{"GET /" + strings.Repeat("x", 16<<10), 431, ""},
 	} {
 		conn, err := web.Dial(t.Context(), r.dir)
 		if err != nil {
@@ -176,13 +177,13 @@ func TestRealQueue(t *testing.T) {
 	if _, err := q.Path(second); err != nil { // which makes it a file
 		t.Fatal(err)
 	}
-	look := func(c Commands, messages int) {
+	look := func(c *caller, messages int) {
 		t.Helper()
-		if n := len(strings.Fields(ids(t, c, Filter{}))); n != messages {
+		if n := len(strings.Fields(ids(t, c, conditions{}))); n != messages {
 			t.Errorf("%d messages", n)
 		}
 		m, err := c.Show(t.Context(), first)
-		if err != nil || len(m.Recipients) != 2 || m.Recipients[0].Status != Settled || m.Recipients[1].Attempts != 2 ||
+		if err != nil || len(m.Recipients) != 2 || m.Recipients[0].Status != view.Settled || m.Recipients[1].Attempts != 2 ||
 			m.Recipients[1].Last != "451 later" || !m.Recipients[1].Next.Equal(born) || m.Header != "Subject: real\r\n\r\n" {
 			t.Errorf("%+v, %v", m, err)
 		}
@@ -197,15 +198,16 @@ func TestRealQueue(t *testing.T) {
 		}
 	}
 	r := serve(t, dir, q, &flushes{})
-	c, err := Open(t.Context(), dir, t.Output())
-	if err != nil {
-		t.Fatal(err)
+	daemon, stopped, err := Open(t.Context(), dir, t.Output())
+	if err != nil || stopped {
+		t.Fatal(stopped, err)
 	}
+	c := &caller{daemon}
 	look(c, 5)
 	if err := c.Remove(t.Context(), third); err != nil {
 		t.Error(err)
 	}
-	if err := c.Remove(t.Context(), third); !errors.Is(err, ErrUnknown) {
+	if err := c.Remove(t.Context(), third); !errors.Is(err, control.ErrUnknown) {
 		t.Error(err)
 	}
 	look(c, 4)
@@ -214,16 +216,17 @@ func TestRealQueue(t *testing.T) {
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
-	files, err := Open(t.Context(), dir, t.Output())
-	if err != nil {
-		t.Fatal(err)
+	spool, stopped, err := Open(t.Context(), dir, t.Output())
+	if err != nil || !stopped {
+		t.Fatal(stopped, err)
 	}
+	files := &caller{spool}
 	defer files.Close()
 	look(files, 4)
-	if err := files.Remove(t.Context(), first); !errors.Is(err, ErrStopped) {
+	if err := files.Remove(t.Context(), first); !errors.Is(err, control.ErrStopped) {
 		t.Error(err)
 	}
-	if _, err := Open(t.Context(), filepath.Join(dir, "missing"), t.Output()); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := Open(t.Context(), filepath.Join(dir, "missing"), t.Output()); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 }
