@@ -111,6 +111,9 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	s.web.Handle(web.Anyone, "GET /metrics", counts.Handler())
 	s.web.Handle(web.Anyone, "GET /health", metrics.Health(s.healthy, s.Notes))
 	s.http, err = s.web.Bind(cfg.HTTP.Listen)
+	if err == nil && len(cfg.HTTP.TLSListen) > 0 {
+		err = s.http.BindTLS(cfg.HTTP.TLSListen, certificates)
+	}
 	if err != nil {
 		s.listener.Close()
 		return nil, err
@@ -286,6 +289,9 @@ func grace(cfg *conf.Config) time.Duration {
 // serverTLS loads the certificates; nil when there are none.
 func serverTLS(cfg *conf.Config, files *tlsconf.Files) (*tls.Config, error) {
 	if len(cfg.TLS.Key) == 0 || len(cfg.TLS.Cert) == 0 {
+		if len(cfg.HTTP.TLSListen) > 0 {
+			return nil, errors.New("config/http.ini: tls_listen is set, but config/tls.ini names no certificate")
+		}
 		for _, a := range cfg.SMTP.Listen {
 			if _, port, _ := net.SplitHostPort(a); port == strconv.Itoa(cfg.SMTP.SMTPSPort) {
 				return nil, fmt.Errorf("config/smtp.ini: %s has the smtps_port, but config/tls.ini names no certificate", a)
