@@ -41,6 +41,8 @@ type streams struct {
 // commands returns the table of all commands, in the order of the help.
 func commands() []command {
 	configs := []control.Parameter{configsFlag}
+
+	// In the order in which an administrator comes to need them.
 	return slices.Concat(
 		[]command{
 			{
@@ -104,7 +106,7 @@ func run(line []string, s streams) int {
 		hangup.Release()
 	}
 
-	// Wrong usage has a code of its own: nothing was done then.
+	// Wrong usage has its own code: nothing was done then.
 	switch err := c.run(s, a); {
 	case err == nil:
 		return exitOK
@@ -132,6 +134,7 @@ type serveCmd struct {
 // goes through the log's buffer: nobody waits for the reader of standard error, and
 // a reader that goes away ends nothing.
 func (c *serveCmd) Run(s streams) error {
+	// The log may be a pipe that breaks.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE) // else it is fatal for standard error; see os/signal
 	defer signal.Stop(broken)
@@ -168,9 +171,11 @@ func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, w *maillog.Wr
 	if err != nil {
 		return err
 	}
+
+	// The first signal stops in order, the second at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop)
 	return srv.Run(ctx, hangup.Signals())
 }
 
@@ -205,6 +210,8 @@ func (c *checkCmd) Run(s streams) error {
 	if c.Print {
 		cfg.Print(s.out)
 	}
+
+	// Errors stand last, where the eye is when the command has ended.
 	more, err := server.Check(cfg)
 	var warnings, errs []string
 	for _, p := range slices.Concat(problems, more) {
@@ -220,6 +227,8 @@ func (c *checkCmd) Run(s streams) error {
 	for _, line := range slices.Concat(warnings, errs) {
 		fmt.Fprintln(s.err, line)
 	}
+
+	// Warnings alone leave the exit code as it is.
 	count := terminal.FormatCount(len(errs), "error") + ", " + terminal.FormatCount(len(warnings), "warning")
 	switch {
 	case len(errs) > 0:

@@ -22,6 +22,8 @@ func harakaOptions(args []string) []string {
 	options := map[string][]string{
 		"--qlist": {"qlist"}, "--qstat": {"qstat"}, "--qunstick": {"queue", "flush"}, "--version": {"version"}, "-v": {"version"},
 	}
+
+	// They may stand before or behind the others.
 	for i, a := range args {
 		if command, ok := options[a]; ok {
 			return slices.Concat(command, args[:i], args[i+1:])
@@ -40,6 +42,7 @@ func printHarakaList(s streams, a control.Arguments) error {
 	defer c.Close()
 	out := bufio.NewWriter(s.out)
 	err = control.Each(context.Background(), c, mailq.Row("queue list"), nil, func(m *view.Message) error {
+		// Haraka has a file for each domain of a message.
 		var order []string
 		recipients := map[string]int{}
 		for _, r := range m.Recipients {
@@ -67,6 +70,8 @@ func printHarakaCount(s streams, a control.Arguments) error {
 		return err
 	}
 	defer c.Close()
+
+	// The sum counts a message for each of its domains, as its files would.
 	n := 0
 	err = control.Each(context.Background(), c, mailq.Row("queue stat"), control.Arguments{"destinations": {"1"}}, func(st *view.Stat) error {
 		for _, d := range st.Destinations {

@@ -44,6 +44,7 @@ func importHaraka(s streams, a control.Arguments) error {
 		return err
 	}
 	dryRun, hold := switched(a, "dry-run"), switched(a, "hold")
+	// A signal ends it between two files; imported ones stay imported.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	r, err := server.ImportHaraka(ctx, cfg, a.Text("dir"), server.ImportOptions{DryRun: dryRun, Hold: hold}, s.err)
@@ -56,6 +57,8 @@ func importHaraka(s streams, a control.Arguments) error {
 	for _, p := range r.Failed {
 		fmt.Fprintf(s.err, "failed %s: %v\n", p.Name, p.Err)
 	}
+
+	// The sum comes last, after the problems, and also when it was cut short.
 	did := "imported"
 	if hold {
 		did = "imported and held"
@@ -76,6 +79,7 @@ func exportHaraka(s streams, a control.Arguments) error {
 	if err != nil {
 		return err
 	}
+	// A signal ends it between two messages; the queue is only read.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	dir := a.Text("haraka")

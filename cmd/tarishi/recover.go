@@ -24,6 +24,8 @@ func recoverCorrupt(s streams, a control.Arguments) error {
 	if err != nil && len(all) == 0 {
 		return err
 	}
+
+	// What came back is listed, and what stays, with the reason.
 	messages, known, stay := 0, 0, 0
 	for _, r := range all {
 		for _, id := range r.Messages {
@@ -36,6 +38,8 @@ func recoverCorrupt(s streams, a control.Arguments) error {
 			fmt.Fprintf(s.err, "stays %s: %s\n", terminal.Printable(r.Name), terminal.Printable(r.Err.Error()))
 		}
 	}
+
+	// A file that stays is a failure: there may be mail in it.
 	did := "recovered"
 	if dryRun {
 		did = "would recover"

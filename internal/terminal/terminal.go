@@ -114,6 +114,8 @@ func FormatSize(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%dB", n)
 	}
+
+	// Two digits below ten of a unit, whole numbers above.
 	f := float64(n)
 	for _, unit := range []string{"kB", "MB", "GB", "TB"} {
 		f /= 1000

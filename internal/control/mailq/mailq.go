@@ -102,7 +102,7 @@ func Open(ctx context.Context, dir string, stderr io.Writer) (c control.Caller, 
 		return daemon, false, nil
 	}
 
-	// Any other error may be of a daemon that runs, whose files change meanwhile.
+	// Any other error may be of a daemon that runs, and changes its files meanwhile.
 	if !errors.Is(err, control.ErrStopped) {
 		return nil, false, err
 	}

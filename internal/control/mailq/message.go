@@ -13,8 +13,8 @@ import (
 	"tarishi/internal/schedule"
 )
 
-// noteSuspensions says of recipients that are due, and whose destination is
-// suspended, when its next probe is.
+// noteSuspensions adds the next probe to recipients that are due and wait for a
+// suspended destination.
 func noteSuspensions(m *view.Message, suspended map[string]schedule.Suspension) {
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
@@ -50,7 +50,7 @@ func (l *Local) listMessages(ctx context.Context, a control.Arguments, emit func
 		return nil
 	}
 
-	// The limit counts what is emitted, readable or not.
+	// The limit counts messages in the answer, readable or not.
 	left := f.Limit
 	pass := func(err error) error {
 		if left--; err == nil && left == 0 {

@@ -33,6 +33,7 @@ func filterWithIDs() []control.Parameter {
 
 // readingRows only read the queue: the files of a stopped daemon will do.
 func (l *Local) readingRows() []control.Operation {
+	// The texts are those of the help and the reference: no other place has them.
 	return []control.Operation{
 		control.Lines(control.Operation{
 			Name: "queue list", Method: "GET", Path: "/v1/queue/messages", Parameters: filter.Parameters(), Files: true,
@@ -86,6 +87,7 @@ func (l *Local) daemonRows() []control.Operation {
 
 // changingRows change the queue, or when it is delivered.
 func (l *Local) changingRows() []control.Operation {
+	// Older than the filter, and shorter to type: 'queue flush example.com'.
 	which := control.Parameter{
 		Name: "which", Positional: true, Text: "Only deliveries to this domain, or those of the message with this ID.",
 		Empty: "an empty domain; leave it out to flush the whole queue",
@@ -96,6 +98,8 @@ func (l *Local) changingRows() []control.Operation {
 			return filter.Domain.Check(name, value)
 		}},
 	}
+
+	// Those that change a message report on each; a flush only counts deliveries.
 	return []control.Operation{
 		control.Lines(control.Operation{
 			Name: "queue hold", Method: "POST", Path: "/v1/queue/hold", Single: "/v1/queue/messages/{id}/hold", Parameters: filterWithIDs(),

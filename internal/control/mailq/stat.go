@@ -18,7 +18,7 @@ import (
 func (l *Local) countQueue(ctx context.Context, a control.Arguments) (*view.Stat, error) {
 	s := &view.Stat{}
 
-	// The only part whose time grows with the queue, so it is done when asked for.
+	// Only this takes longer with a full queue, so it is done on request.
 	if top := a.Number("destinations", 0); top > 0 {
 		t := tally{domains: map[string]*count{}}
 		err := l.walkQueue(ctx, func(p mail.Pending) error {
@@ -141,7 +141,7 @@ func (t *tally) largest(n int) ([]view.Destination, *view.Destination) {
 		return strings.Compare(a.Domain, b.Domain)
 	})
 
-	// What is not listed is summed up, with the domains that were not counted by
+	// The other domains are summed up, with those that were not counted by
 	// name, so that the sums are those of the whole queue.
 	n = min(n, len(all))
 	others := view.Destination{Messages: t.rest.messages, Recipients: t.rest.recipients, Held: t.rest.held}

@@ -132,6 +132,7 @@ func printHeader(w io.Writer, m *Message) {
 		}
 		fmt.Fprintln(w, strings.Join(parts, "\t"))
 	}
+	// The daemon sends no more than a MiB of it.
 	if m.HeaderCut {
 		fmt.Fprintln(w, "(the header section goes on)")
 	}
@@ -139,6 +140,7 @@ func printHeader(w io.Writer, m *Message) {
 
 // formatParameters returns what the envelope has beside addresses, as MAIL said it.
 func formatParameters(m *Message) string {
+	// In the order of RFC 6152, 6531, 8689 and 3461.
 	var all []string
 	add := func(set bool, text string) {
 		if set {

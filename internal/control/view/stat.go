@@ -25,6 +25,7 @@ func printDaemon(w io.Writer, s *Stat) {
 		fmt.Fprintln(w, "daemon      not running")
 		return
 	}
+	// Health is the first thing to look for, and stands on top.
 	state := "running"
 	if s.Stopping {
 		state = "stopping"

@@ -80,7 +80,7 @@ type Deliveries struct {
 	Suspended int `json:"suspended,omitempty"`
 }
 
-// Destination counts what is pending for one domain. In Stat.Others Messages is a
+// Destination counts the pending mail for one domain. In Stat.Others Messages is a
 // sum: a message that goes to two of them counts twice.
 type Destination struct {
 	Domain     string `json:"domain,omitempty"`
@@ -112,7 +112,7 @@ type DestinationState struct {
 	LastError      string    `json:"last_error,omitempty"`
 }
 
-// Delivery is one delivery of a message and what it waits for.
+// Delivery is one delivery of a message, with its obstacle.
 type Delivery struct {
 	Domain     string    `json:"domain"`
 	Recipients []int     `json:"recipients"` // places in the envelope
