@@ -27,7 +27,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"hash/maphash"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -216,7 +215,6 @@ func New(o Options) *Outbound {
 		kept:     map[*schedule.Unit]kept{},
 		running:  map[*schedule.Unit]*attempt{},
 		held:     map[mail.ID]map[int]*parked{},
-		holding:  holding{seed: maphash.MakeSeed()},
 		flushed:  map[string]bool{},
 	}
 	out.schedule = schedule.New(schedule.Options{
@@ -251,21 +249,6 @@ func (o *Outbound) Flush(domain string) int {
 	select {
 	case o.reload <- struct{}{}:
 	default:
-	}
-	o.signal()
-	return n
-}
-
-// FlushMessages is Flush for the deliveries of some messages. It looks at every
-// delivery, so that many messages are best flushed at once.
-func (o *Outbound) FlushMessages(ids ...mail.ID) int {
-	o.mu.Lock()
-	n := o.schedule.FlushMessages(o.o.Now(), ids...)
-	o.mu.Unlock()
-	if len(ids) == 1 {
-		o.o.Log.Info("message flushed", zap.String("uuid", string(ids[0])), zap.Int("deliveries", n))
-	} else {
-		o.o.Log.Info("messages flushed", zap.Int("messages", len(ids)), zap.Int("deliveries", n))
 	}
 	o.signal()
 	return n

@@ -2,10 +2,8 @@ package outbound
 
 import (
 	"fmt"
-	"hash/maphash"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"tarishi/internal/mail"
@@ -17,19 +15,6 @@ import (
 type parked struct {
 	schedule.Delivery
 	kept kept
-}
-
-// holding makes queue and held of a message change together. Messages share its
-// locks by chance, so that many can be held at a time and share the queue's syncs.
-type holding struct {
-	seed  maphash.Seed
-	locks [64]sync.Mutex
-}
-
-func (h *holding) lock(id mail.ID) (unlock func()) {
-	l := &h.locks[maphash.String(h.seed, string(id))%uint64(len(h.locks))]
-	l.Lock()
-	return l.Unlock
 }
 
 // Hold keeps recipients of a message, by their indices in its envelope (nil: all
@@ -280,22 +265,4 @@ func (o *Outbound) Overview(limit int) ([]schedule.DestinationStat, schedule.Res
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.schedule.Overview(o.o.Now(), limit)
-}
-
-// Active returns the recipients, by their indices, that attempts run for.
-func (o *Outbound) Active() map[mail.ID][]int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	active := make(map[mail.ID][]int, len(o.running))
-	for u := range o.running {
-		active[u.ID()] = append(active[u.ID()], u.Recipients()...)
-	}
-	return active
-}
-
-// Sites returns the domains with a site whose name match accepts.
-func (o *Outbound) Sites(match func(site string) bool) map[string]bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.schedule.DomainsAt(match)
 }
