@@ -23,7 +23,10 @@ func TestManyOfOneSender(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	const many, others = 20_000, 100
+	many, others := 20_000, 100
+	if raced {
+		many = 3000 // a few batches
+	}
 	root := t.TempDir()
 	cfg := instanceIn(t, root, map[string]string{
 		"me": "me.test\n", "plugins": "", "smtp.ini": "listen=127.0.0.1:0\n", "dns.ini": "servers[]=127.0.0.1:9\n", "outbound.ini": "disabled=true\n", "log.ini": "level=error\n",
@@ -62,7 +65,7 @@ func TestManyOfOneSender(t *testing.T) {
 	if held = count(daemon, "queue list", control.Arguments{"state": {"held"}}); held != many {
 		t.Errorf("%d are listed as held", held)
 	}
-	if done = count(daemon, "queue release", control.Arguments{"sender": {"bulk@*"}, "state": {"held"}, "limit": {"5000"}}); done != 5000 {
+	if done = count(daemon, "queue release", control.Arguments{"sender": {"bulk@*"}, "state": {"held"}, "limit": {"2000"}}); done != 2000 {
 		t.Errorf("%d are released", done)
 	}
 	if done = count(daemon, "queue release", ofBulk); done != many {
