@@ -135,7 +135,7 @@ type Outbound struct {
 	policyMu sync.Mutex // may be taken while mu is held
 	policies map[[2]string]*policy
 
-	holding sync.Mutex // queue and held change together; before mu
+	holding holding // before mu
 
 	mu       sync.Mutex
 	schedule *schedule.Schedule
@@ -240,16 +240,6 @@ func (o *Outbound) Flush(domain string) int {
 	case o.reload <- struct{}{}:
 	default:
 	}
-	o.signal()
-	return n
-}
-
-// FlushMessage is Flush for the deliveries of one message.
-func (o *Outbound) FlushMessage(id mail.ID) int {
-	o.mu.Lock()
-	n := o.schedule.FlushMessage(id, o.o.Now())
-	o.mu.Unlock()
-	o.o.Log.Info("message flushed", zap.String("uuid", string(id)), zap.Int("deliveries", n))
 	o.signal()
 	return n
 }

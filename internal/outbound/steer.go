@@ -22,8 +22,7 @@ type parked struct {
 // Hold returns nil; an error is the queue's. An attempt that runs is not stopped,
 // but is the last one. Held recipients do not expire.
 func (o *Outbound) Hold(id mail.ID, recipients []int) error {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	if err := o.o.Queue.Hold(id, recipients); err != nil {
 		return err
 	}
@@ -57,8 +56,7 @@ func (o *Outbound) park(v *parked, recipient int) {
 // Release undoes Hold, in the same way; nil means all that are held. Recipients
 // whose time came meanwhile are due now, others at their time.
 func (o *Outbound) Release(id mail.ID, recipients []int) error {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	if err := o.o.Queue.Release(id, recipients); err != nil {
 		return err
 	}
@@ -108,8 +106,7 @@ func (o *Outbound) unpark(id mail.ID, recipients []int) {
 
 // reconcile unparks what was parked although it is not held any more.
 func (o *Outbound) reconcile(id mail.ID) {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	p, _ := o.o.Queue.Find(id)
 	free := []int{}
 	for _, r := range p.Recipients {

@@ -456,9 +456,9 @@ func (s *Schedule) Flush(domain string, now time.Time) int {
 	return n
 }
 
-// FlushMessage is Flush for the units of one message. Those that wait for a
+// FlushMessages is Flush for the units of some messages. Those that wait for a
 // suspended site count, too.
-func (s *Schedule) FlushMessage(id mail.ID, now time.Time) int {
+func (s *Schedule) FlushMessages(now time.Time, messages ...mail.ID) int {
 	at := now.UnixNano()
 	n, probe := 0, []*site{}
 	s.WalkOf(func(u *Unit) bool {
@@ -475,7 +475,7 @@ func (s *Schedule) FlushMessage(id mail.ID, now time.Time) int {
 			n++
 		}
 		return true
-	}, id)
+	}, messages...)
 	for _, t := range probe {
 		t.until = at
 		s.offer(t, at)

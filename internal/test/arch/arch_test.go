@@ -57,6 +57,7 @@ var packages = map[string]entry{
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
 	"internal/maillog":     {nouns, []string{"internal/mail"}},
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
+	"internal/terminal":    {nouns, nil},
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
 
 	"internal/store":                {nouns, []string{"internal/mail"}},
@@ -89,11 +90,15 @@ var packages = map[string]entry{
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
-	"internal/control": {assembly, nil},
-	"internal/metrics": {assembly, nil},
-	"internal/server":  {assembly, []string{"internal/control", "internal/metrics"}},
+	"internal/web":            {assembly, nil},
+	"internal/control":        {assembly, []string{"internal/web"}},
+	"internal/control/filter": {assembly, []string{"internal/control"}},
+	"internal/control/view":   {assembly, []string{"internal/control"}},
+	"internal/control/mailq":  {assembly, []string{"internal/control", "internal/control/filter", "internal/control/view"}},
+	"internal/metrics":        {assembly, nil},
+	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/metrics", "internal/web"}},
 
-	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control"}},
+	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
@@ -130,11 +135,9 @@ var modules = map[string][]string{
 	"gopkg.in/ini.v1":                     {"internal/conf"},
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
 	"go.uber.org/zap":                     {"internal/*"},
-	"github.com/alecthomas/kong":          {"cmd/tarishi"},
 	"github.com/google/uuid":              {"internal/mail"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},
-	"golang.org/x/net/netutil":            {"internal/metrics"},
 	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
 	"golang.org/x/sys":                    {"internal/vfs"},
 }

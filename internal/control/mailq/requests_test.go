@@ -1,113 +1,22 @@
-package control
+package mailq
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
+	"tarishi/internal/control"
+	"tarishi/internal/control/view"
 	"tarishi/internal/mail"
 	"tarishi/internal/store/disk"
+	"tarishi/internal/web"
 )
-
-func TestSocketMode(t *testing.T) {
-	defer syscall.Umask(syscall.Umask(0))
-	r := serve(t, t.TempDir(), newMemory(t), nil)
-	info, err := os.Lstat(filepath.Join(r.dir, socketName))
-	if err != nil || info.Mode() != fs.ModeSocket|0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-}
-
-// The socket is there while the server is, and what a killed daemon left is
-// replaced.
-func TestSocketLife(t *testing.T) {
-	dir := t.TempDir()
-	name := filepath.Join(dir, socketName)
-	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrStopped) {
-		t.Errorf("no socket: %v", err)
-	}
-	if _, err := Dial(t.Context(), filepath.Join(dir, "missing")); !errors.Is(err, ErrStopped) {
-		t.Errorf("no folder: %v", err)
-	}
-	stale, err := listen(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale.Close() // the file stays
-	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrStopped) {
-		t.Errorf("stale socket: %v", err)
-	}
-	r := serve(t, dir, newMemory(t), nil)
-	if _, err := r.dial().Stat(t.Context(), 0); err != nil {
-		t.Error(err)
-	}
-	r.stop()
-	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("after the end: %v", err)
-	}
-	s, err := Listen(dir, NewLocal(newMemory(t), nil, nil), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("after Close: %v", err)
-	}
-}
-
-// What is no socket is not removed.
-func TestSocketInTheWay(t *testing.T) {
-	for what, put := range map[string]func(name string) error{
-		"file":   func(name string) error { return os.WriteFile(name, []byte("x"), 0o600) },
-		"folder": func(name string) error { return os.Mkdir(name, 0o700) },
-		"link":   func(name string) error { return os.Symlink("/dev/null", name) },
-	} {
-		dir := t.TempDir()
-		name := filepath.Join(dir, socketName)
-		if err := put(name); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Listen(dir, NewLocal(newMemory(t), nil, nil), nil); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", what, err)
-		}
-		if _, err := os.Lstat(name); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-}
-
-// A folder whose name is too long for a socket's address.
-func TestSocketLongPath(t *testing.T) {
-	base := t.TempDir()
-	for _, n := range []int{maxSocketPath - 1, maxSocketPath, maxSocketPath + 1, 400} {
-		dir := base
-		for room := n - len(dir) - 1 - len("/"+socketName); room > 0; room = n - len(dir) - 1 - len("/"+socketName) {
-			dir = filepath.Join(dir, strings.Repeat("d", min(room, 200)))
-		}
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		r := serve(t, dir, three(t), &flushes{})
-		if got := ids(t, r.dial(), Filter{}); got != "A.1 B.1 C.1" {
-			t.Errorf("%d: %q", n, got)
-		}
-		r.stop()
-		if _, err := os.Lstat(filepath.Join(dir, socketName)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%d: %v", n, err)
-		}
-	}
-}
 
 // A list that the end of the daemon cuts off is an error for the one who reads
 // it, and nobody who reads slowly can hold the daemon up.
@@ -117,19 +26,20 @@ func TestStopCutsOff(t *testing.T) {
 	q.contents["C.1"] = endless{}
 	r := serve(t, t.TempDir(), q, &flushes{})
 	c := r.dial()
-	var stalled []io.Closer
-	for range 2 { // these never read
-		list, _, err := c.do(t.Context(), http.MethodGet, "/v1/queue/messages", nil)
+	for _, path := range []string{"messages", "messages/C.1/content", "messages", "messages/C.1/content"} { // these never read on
+		conn, err := web.Dial(t.Context(), r.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		content, _, err := c.Content(t.Context(), "C.1")
-		if err != nil {
+		defer conn.Close()
+		if _, err := fmt.Fprintf(conn, "GET /v1/queue/%s HTTP/1.1\r\nHost: x\r\n\r\n", path); err != nil {
 			t.Fatal(err)
 		}
-		stalled = append(stalled, list, content)
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	err := c.List(t.Context(), Filter{}, func(m *Message) error {
+	err := c.List(t.Context(), conditions{}, func(m *view.Message) error {
 		if r.cancel != nil {
 			r.stop() // returns only when nobody uses the queue any more
 		}
@@ -137,9 +47,6 @@ func TestStopCutsOff(t *testing.T) {
 	})
 	if err == nil {
 		t.Error("the list ended as if it were whole")
-	}
-	for _, s := range stalled {
-		s.Close()
 	}
 }
 
@@ -152,49 +59,6 @@ func (endless) Open() (io.ReadCloser, error) { return io.NopCloser(zeros{}), nil
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
-
-// Idle connections do not hold the end up.
-func TestStopWithIdleClients(t *testing.T) {
-	r := serve(t, t.TempDir(), newMemory(t), nil)
-	for range 5 {
-		if _, err := r.dial().Stat(t.Context(), 0); err != nil {
-			t.Fatal(err)
-		}
-		c, err := dial(t.Context(), r.dir) // says nothing
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	r.stop()
-}
-
-// What other parts of the daemon answer.
-func TestHandle(t *testing.T) {
-	s, err := Listen(t.TempDir(), NewLocal(newMemory(t), nil, nil), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Handle("GET /v1/other", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"messages":42}`) }))
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- s.Run(ctx) }()
-	c, err := Dial(t.Context(), filepath.Dir(s.path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got Stat
-	if err := c.ask(t.Context(), http.MethodGet, "/v1/other", nil, &got); err != nil || got.Messages != 42 {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if err := c.ask(t.Context(), http.MethodGet, "/v1/unknown", nil, &got); err == nil || !strings.Contains(err.Error(), "does not understand GET /v1/unknown: 404") {
-		t.Errorf("%v", err)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
 
 // Requests as they may come from other programs.
 func TestRequests(t *testing.T) {
@@ -217,7 +81,7 @@ func TestRequests(t *testing.T) {
 		{"GET /v1/queue/messages?limit=x", 400, `"error":"invalid"`},
 		{"GET /v1/queue/messages?domain=", 400, "needs one value"},
 		{"GET /v1/queue/messages?domain=a.test&domain=b.test", 400, "needs one value"},
-		{"GET /v1/queue/messages?older=1h", 400, "unknown parameter"},
+		{"GET /v1/queue/messages?elder=1h", 400, "unknown parameter"},
 		{"GET /v1/queue/messages?domain=nowhere.test", 200, ""},
 		{"GET /v1/queue/messages/A.1", 200, `"header":"Subject: A.1\r\n\r\n"`},
 		{"GET /v1/queue/messages/A.1/content", 200, "Hello."},
@@ -240,12 +104,13 @@ func TestRequests(t *testing.T) {
 		{"GET /v1/destinations?limit=1&limit=2", 400, "needs one value"},
 		{"DELETE /v1/queue/messages/B.1", 204, ""},
 		{"DELETE /v1/queue/messages/B.1", 404, `"error":"unknown"`},
-		{"DELETE /v1/queue/messages", 405, ""},
+		{"DELETE /v1/queue/messages", 400, "no message is named"},
+		{"PUT /v1/queue/messages", 405, ""},
 		{"GET /", 404, ""},
 		{"GET /v2/queue", 404, ""},
-		{"GET /" + strings.Repeat("x", 2*maxRequest), 431, ""},
+		{"GET /" + strings.Repeat("x", 16<<10), 431, ""},
 	} {
-		conn, err := dial(t.Context(), r.dir)
+		conn, err := web.Dial(t.Context(), r.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -270,7 +135,7 @@ func TestBody(t *testing.T) {
 	o := &flushes{}
 	r := serve(t, t.TempDir(), three(t), o)
 	for _, body := range []string{"Content-Length: 13\r\n\r\ndomain=x.test", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"} {
-		conn, err := dial(t.Context(), r.dir)
+		conn, err := web.Dial(t.Context(), r.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,13 +177,13 @@ func TestRealQueue(t *testing.T) {
 	if _, err := q.Path(second); err != nil { // which makes it a file
 		t.Fatal(err)
 	}
-	look := func(c Commands, messages int) {
+	look := func(c *caller, messages int) {
 		t.Helper()
-		if n := len(strings.Fields(ids(t, c, Filter{}))); n != messages {
+		if n := len(strings.Fields(ids(t, c, conditions{}))); n != messages {
 			t.Errorf("%d messages", n)
 		}
 		m, err := c.Show(t.Context(), first)
-		if err != nil || len(m.Recipients) != 2 || m.Recipients[0].Status != Settled || m.Recipients[1].Attempts != 2 ||
+		if err != nil || len(m.Recipients) != 2 || m.Recipients[0].Status != view.Settled || m.Recipients[1].Attempts != 2 ||
 			m.Recipients[1].Last != "451 later" || !m.Recipients[1].Next.Equal(born) || m.Header != "Subject: real\r\n\r\n" {
 			t.Errorf("%+v, %v", m, err)
 		}
@@ -333,15 +198,16 @@ func TestRealQueue(t *testing.T) {
 		}
 	}
 	r := serve(t, dir, q, &flushes{})
-	c, err := Open(t.Context(), dir, t.Output())
-	if err != nil {
-		t.Fatal(err)
+	daemon, stopped, err := Open(t.Context(), dir, t.Output())
+	if err != nil || stopped {
+		t.Fatal(stopped, err)
 	}
+	c := &caller{daemon}
 	look(c, 5)
 	if err := c.Remove(t.Context(), third); err != nil {
 		t.Error(err)
 	}
-	if err := c.Remove(t.Context(), third); !errors.Is(err, ErrUnknown) {
+	if err := c.Remove(t.Context(), third); !errors.Is(err, control.ErrUnknown) {
 		t.Error(err)
 	}
 	look(c, 4)
@@ -350,16 +216,17 @@ func TestRealQueue(t *testing.T) {
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
-	files, err := Open(t.Context(), dir, t.Output())
-	if err != nil {
-		t.Fatal(err)
+	spool, stopped, err := Open(t.Context(), dir, t.Output())
+	if err != nil || !stopped {
+		t.Fatal(stopped, err)
 	}
+	files := &caller{spool}
 	defer files.Close()
 	look(files, 4)
-	if err := files.Remove(t.Context(), first); !errors.Is(err, ErrStopped) {
+	if err := files.Remove(t.Context(), first); !errors.Is(err, control.ErrStopped) {
 		t.Error(err)
 	}
-	if _, err := Open(t.Context(), filepath.Join(dir, "missing"), t.Output()); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := Open(t.Context(), filepath.Join(dir, "missing"), t.Output()); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 }

@@ -1,18 +1,15 @@
-package control
+package mailq
 
 import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"go.uber.org/zap"
-
+	"tarishi/internal/control"
 	"tarishi/internal/mail"
 )
 
@@ -47,6 +44,8 @@ func FuzzRequest(f *testing.F) {
 		"POST /v1/queue/flush?domain=x.test", "GET /v1/queue/messages/..%2f..%2fetc", "PUT /v1/queue/messages/%00%ff",
 		"GET http://x:99999/v1/queue", "OPTIONS *", "GET //v1///queue/../messages", "GET /v1/queue?a=%zz;b", "CONNECT x:1",
 		"GET /v1/queue/messages/" + strings.Repeat("A", 5000), "GET /v1/queue?destinations=99999999999999999999",
+		"DELETE /v1/queue/messages?sender=*@*.test&older=0s&state=ready", "POST /v1/queue/hold?id=A.1&id=..", "POST /v1/queue/release?reason=^4..%20",
+		"POST /v1/queue/flush?which=A.1&attempts=2", "GET /v1/queue/messages?site=mx1*&recipient=@y.test&newer=1w", "DELETE /v1/queue/messages",
 	} {
 		f.Add([]byte(line + " HTTP/1.1\r\nHost: x\r\n\r\n"))
 	}
@@ -56,8 +55,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := &Server{commands: NewLocal(guarded{three(t), t}, &flushes{}, nil), log: zap.NewNop(), mux: http.NewServeMux()}
-		s.routes()
+		s := control.NewHandler(New(guarded{three(t), t}, &flushes{}, nil).Operations(), nil)
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
 		if w.Code >= 500 {
@@ -67,40 +65,4 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("no JSON: %q", w.Body)
 		}
 	})
-}
-
-// FuzzAnswer reads whatever a server may send.
-func FuzzAnswer(f *testing.F) {
-	for _, body := range []string{
-		`{"messages":1}`, `{"error":"unknown","text":"x"}`, `{"id":"A.1","from":"a@b.test","recipients":[{}]}` + "\n{", "null", "[]", "",
-	} {
-		f.Add(200, []byte(body))
-		f.Add(404, []byte(body))
-	}
-	f.Fuzz(func(t *testing.T, status int, body []byte) {
-		c := &Client{http.Client{Transport: canned{status, body}}}
-		_, err := c.Stat(t.Context(), 0)
-		if err == nil && status/100 != 2 {
-			t.Error("a failure passed for an answer")
-		}
-		n := 0
-		if err := c.List(t.Context(), Filter{}, func(*Message) error { n++; return nil }); err == nil && n == 0 && status == 200 && len(bytes.TrimSpace(body)) > 0 {
-			t.Errorf("%q is an empty list", body)
-		}
-		c.Show(t.Context(), "A.1")
-	})
-}
-
-// canned answers every request the same.
-type canned struct {
-	status int
-	body   []byte
-}
-
-func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
-	if c.status < 200 || c.status > 599 || c.status/100 == 3 {
-		return nil, errors.New("no answer")
-	}
-	text := fmt.Sprintf("HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%s", c.status, len(c.body), c.body)
-	return http.ReadResponse(bufio.NewReader(strings.NewReader(text)), r)
 }

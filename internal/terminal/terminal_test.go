@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func TestPrintable(t *testing.T) {
 		"\ufffd":                   `\u{fffd}`,
 		"no\u00a0break \U000e0001": `no\xa0break \u{e0001}`,
 	} {
-		if got := printable(in); got != want {
+		if got := Printable(in); got != want {
 			t.Errorf("%q: %s, want %s", in, got, want)
 		}
 	}
@@ -41,9 +41,9 @@ func FuzzSafe(f *testing.F) {
 				t.Errorf("%s: %q", what, s)
 			}
 		}
-		clean("printable", printable(a+b))
+		clean("printable", Printable(a+b))
 		var out bytes.Buffer
-		if err := writeJSON(&out, map[string]string{"a": a, "b": b}); err != nil {
+		if err := WriteJSON(&out, map[string]string{"a": a, "b": b}); err != nil {
 			t.Fatal(err)
 		}
 		line, ok := strings.CutSuffix(out.String(), "\n")
@@ -62,34 +62,16 @@ func runes(s string) string { return string([]rune(s)) }
 func TestFigures(t *testing.T) {
 	now := time.Now()
 	for got, want := range map[string]string{
-		span(-time.Second): "0s", span(119 * time.Second): "119s", span(2 * time.Minute): "2m", span(119 * time.Minute): "119m",
-		span(2 * time.Hour): "2h", span(49 * time.Hour): "2d",
-		until(time.Time{}, now): "now", until(now, now): "now", until(now.Add(10*time.Minute), now): "in 10m",
-		bytesOf(0): "0B", bytesOf(999): "999B", bytesOf(1000): "1.0kB", bytesOf(9949): "9.9kB", bytesOf(9950): "10kB",
-		bytesOf(999_499): "999kB", bytesOf(999_500): "1.0MB", bytesOf(1 << 62): "4612PB",
-		shorten("äöü", 3): "äöü", shorten("äöü!", 3): "äöü…", shorten("", 0): "",
-		plural(0, "attempt"): "0 attempts", plural(1, "attempt"): "1 attempt",
+		FormatSpan(-time.Second): "0s", FormatSpan(119 * time.Second): "119s", FormatSpan(2 * time.Minute): "2m", FormatSpan(119 * time.Minute): "119m",
+		FormatSpan(2 * time.Hour): "2h", FormatSpan(49 * time.Hour): "2d",
+		FormatDue(time.Time{}, now): "now", FormatDue(now, now): "now", FormatDue(now.Add(10*time.Minute), now): "in 10m",
+		FormatSize(0): "0B", FormatSize(999): "999B", FormatSize(1000): "1.0kB", FormatSize(9949): "9.9kB", FormatSize(9950): "10kB",
+		FormatSize(999_499): "999kB", FormatSize(999_500): "1.0MB", FormatSize(1 << 62): "4612PB",
+		Shorten("äöü", 3): "äöü", Shorten("äöü!", 3): "äöü…", Shorten("", 0): "",
+		FormatCount(0, "attempt"): "0 attempts", FormatCount(1, "attempt"): "1 attempt",
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
-		}
-	}
-}
-
-func TestHarakaOptions(t *testing.T) {
-	for in, want := range map[string]string{
-		"--qlist -c DIR":                "qlist -c DIR",
-		"-c DIR --qstat":                "qstat -c DIR",
-		"--qunstick example.com -c DIR": "queue flush example.com -c DIR",
-		"--qunstick -c DIR":             "queue flush -c DIR",
-		"queue list -c DIR":             "queue list -c DIR",
-		"":                              "--help",
-		"help":                          "--help",
-		"-v":                            "version",
-		"-c DIR":                        "-c DIR",
-	} {
-		if got := strings.Join(harakaOptions(strings.Fields(in)), " "); got != want {
-			t.Errorf("%s: %s, want %s", in, got, want)
 		}
 	}
 }

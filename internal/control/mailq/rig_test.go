@@ -1,4 +1,4 @@
-package control
+package mailq
 
 import (
 	"context"
@@ -6,15 +6,19 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"tarishi/internal/control"
+	"tarishi/internal/control/view"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
 	"tarishi/internal/schedule"
 	"tarishi/internal/store"
+	"tarishi/internal/web"
 )
 
 // memory is a Queue of messages in a slice.
@@ -184,9 +188,17 @@ func (f *flushes) Flush(domain string) int {
 	return 7
 }
 
-func (f *flushes) FlushMessage(id mail.ID) int {
-	f.Flush(string(id))
-	return 2
+func (f *flushes) FlushMessages(ids ...mail.ID) int {
+	for _, id := range ids {
+		f.Flush(string(id))
+	}
+	return 2 * len(ids)
+}
+
+func (f *flushes) Active() map[mail.ID][]int { return map[mail.ID][]int{"A.1": {1}} }
+
+func (f *flushes) Sites(match func(string) bool) map[string]bool {
+	return map[string]bool{"x.test": match("mx1.test,mx2.test")}
 }
 
 func (f *flushes) Suspensions() map[string]schedule.Suspension {
@@ -215,7 +227,7 @@ func envelope(t *testing.T, id, from string, to ...string) *mail.Envelope {
 	return env
 }
 
-// running is a Server in a folder of its own.
+// running is the operations on the socket in a folder.
 type running struct {
 	t      *testing.T
 	dir    string
@@ -225,13 +237,15 @@ type running struct {
 
 func serve(t *testing.T, dir string, q Queue, o Outbound) *running {
 	t.Helper()
-	s, err := Listen(dir, NewLocal(q, o, nil), nil)
+	s := web.New(web.Options{})
+	s.Handle(web.Operator, "/v1/", control.NewHandler(New(q, o, nil).Operations(), nil))
+	e, err := s.Listen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{t, dir, cancel, make(chan error, 1)}
-	go func() { r.done <- s.Run(ctx) }()
+	go func() { r.done <- e.Run(ctx) }()
 	t.Cleanup(r.stop)
 	return r
 }
@@ -248,21 +262,24 @@ func (r *running) stop() {
 	}
 }
 
-func (r *running) dial() *Client {
+func (r *running) dial() *caller {
 	r.t.Helper()
-	c, err := Dial(r.t.Context(), r.dir)
+	c, err := control.Dial(r.t.Context(), r.dir)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
-	return c
+	return &caller{c}
 }
 
-// both runs a test on a Local and on a Client of the same queue.
-func both(t *testing.T, make func(t *testing.T) (Queue, Outbound), test func(t *testing.T, c Commands)) {
+// local performs operations in this process.
+func local(l *Local) *caller { return &caller{&control.Table{Operations: l.Operations()}} }
+
+// both runs a test in this process and over the socket, on the same queue.
+func both(t *testing.T, make func(t *testing.T) (Queue, Outbound), test func(t *testing.T, c *caller)) {
 	t.Run("local", func(t *testing.T) {
 		q, o := make(t)
-		test(t, NewLocal(q, o, nil))
+		test(t, local(New(q, o, nil)))
 	})
 	t.Run("client", func(t *testing.T) {
 		q, o := make(t)
@@ -270,10 +287,113 @@ func both(t *testing.T, make func(t *testing.T) (Queue, Outbound), test func(t *
 	})
 }
 
-func ids(t *testing.T, c Commands, f Filter) string {
+// caller has a method for each operation.
+type caller struct{ control.Caller }
+
+// one performs an operation and returns the last element of its answer.
+func one[T any](ctx context.Context, c *caller, name string, a control.Arguments) (last *T, err error) {
+	err = control.Each(ctx, c, Row(name), a, func(v *T) error { last = v; return nil })
+	if f, ok := any(last).(control.Failure); ok && err == nil && last != nil {
+		err = f.Failure()
+	}
+	return last, err
+}
+
+func (c *caller) List(ctx context.Context, f conditions, fn func(*view.Message) error) error {
+	return control.Each(ctx, c, Row("queue list"), f.arguments(), fn)
+}
+
+func (c *caller) Stat(ctx context.Context, top int) (*view.Stat, error) {
+	return one[view.Stat](ctx, c, "queue stat", control.Arguments{"destinations": {strconv.Itoa(top)}})
+}
+
+func (c *caller) Show(ctx context.Context, id mail.ID) (*view.Message, error) {
+	return one[view.Message](ctx, c, "queue show", of(id))
+}
+
+// Content returns all bytes, and how many there should be.
+func (c *caller) Content(ctx context.Context, id mail.ID) (text []byte, size int64, err error) {
+	err = c.Call(ctx, Row("queue cat"), of(id), func(v any) error {
+		b := v.(*control.Bytes)
+		text, err = io.ReadAll(b)
+		size = b.Size
+		return err
+	})
+	return text, size, err
+}
+
+func (c *caller) Flush(ctx context.Context, domain string) (int, error) {
+	a := control.Arguments{}
+	if domain != "" {
+		a["domain"] = []string{domain}
+	}
+	f, err := one[view.Flushed](ctx, c, "queue flush", a)
+	if f == nil {
+		f = &view.Flushed{}
+	}
+	return f.Deliveries, err
+}
+
+func (c *caller) FlushMessage(ctx context.Context, id mail.ID) (int, error) {
+	f, err := one[view.Flushed](ctx, c, "queue flush", of(id))
+	if f == nil {
+		f = &view.Flushed{}
+	}
+	return f.Deliveries, err
+}
+
+func (c *caller) Remove(ctx context.Context, id mail.ID) error {
+	_, err := one[view.Removal](ctx, c, "queue remove", of(id))
+	return err
+}
+
+func (c *caller) Hold(ctx context.Context, id mail.ID) error {
+	_, err := one[view.Holding](ctx, c, "queue hold", of(id))
+	return err
+}
+
+func (c *caller) Release(ctx context.Context, id mail.ID) error {
+	_, err := one[view.Holding](ctx, c, "queue release", of(id))
+	return err
+}
+
+func (c *caller) Why(ctx context.Context, id mail.ID) (all []view.Delivery, err error) {
+	err = control.Each(ctx, c, Row("queue why"), of(id), func(d *view.Delivery) error { all = append(all, *d); return nil })
+	return all, err
+}
+
+func (c *caller) Destinations(ctx context.Context, limit int) (all []view.DestinationState, err error) {
+	a := control.Arguments{"limit": {strconv.Itoa(limit)}}
+	err = control.Each(ctx, c, Row("queue destinations"), a, func(d *view.DestinationState) error { all = append(all, *d); return nil })
+	return all, err
+}
+
+func of(id mail.ID) control.Arguments { return control.Arguments{"id": {string(id)}} }
+
+// conditions are what a list is asked for.
+type conditions struct {
+	Domain, Sender string
+	Limit          int
+}
+
+func (f conditions) arguments() control.Arguments {
+	a := control.Arguments{}
+	if f.Domain != "" {
+		a["domain"] = []string{f.Domain}
+	}
+	if f.Sender != "" {
+		a["sender"] = []string{f.Sender}
+	}
+	if f.Limit != 0 {
+		a["limit"] = []string{strconv.Itoa(f.Limit)}
+	}
+	return a
+}
+
+func ids(t *testing.T, c *caller, f conditions) string {
 	t.Helper()
 	var all []string
-	err := c.List(t.Context(), f, func(m *Message) error {
+	err := c.List(t.Context(), f, func(m *view.Message) error {
 		all = append(all, string(m.ID))
 		return nil
 	})
@@ -283,14 +403,9 @@ func ids(t *testing.T, c Commands, f Filter) string {
 	return strings.Join(all, " ")
 }
 
-func read(t *testing.T, c Commands, id mail.ID) string {
+func read(t *testing.T, c *caller, id mail.ID) string {
 	t.Helper()
-	r, size, err := c.Content(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	b, err := io.ReadAll(r)
+	b, size, err := c.Content(t.Context(), id)
 	if err != nil || int64(len(b)) != size {
 		t.Fatalf("%d of %d bytes, %v", len(b), size, err)
 	}

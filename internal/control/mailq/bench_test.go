@@ -1,4 +1,4 @@
-package control
+package mailq
 
 import (
 	"context"
@@ -6,8 +6,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"tarishi/internal/control"
+	"tarishi/internal/control/view"
 	"tarishi/internal/mail"
 	"tarishi/internal/store/disk"
+	"tarishi/internal/web"
 )
 
 // The list and the counts of a queue of 10,000 messages, over the socket.
@@ -29,7 +32,9 @@ func BenchmarkQueue(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	s, err := Listen(dir, NewLocal(q, &flushes{}, nil), nil)
+	w := web.New(web.Options{})
+	w.Handle(web.Operator, "/v1/", control.NewHandler(New(q, &flushes{}, nil).Operations(), nil))
+	s, err := w.Listen(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -40,15 +45,16 @@ func BenchmarkQueue(b *testing.B) {
 		cancel()
 		<-done
 	}()
-	c, err := Dial(b.Context(), dir)
+	daemon, err := control.Dial(b.Context(), dir)
 	if err != nil {
 		b.Fatal(err)
 	}
+	c := &caller{daemon}
 	b.Run("list", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			n := 0
-			if err := c.List(b.Context(), Filter{}, func(*Message) error { n++; return nil }); err != nil || n != messages {
+			if err := c.List(b.Context(), conditions{}, func(*view.Message) error { n++; return nil }); err != nil || n != messages {
 				b.Fatal(n, err)
 			}
 		}

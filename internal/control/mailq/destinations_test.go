@@ -1,4 +1,4 @@
-package control
+package mailq
 
 import (
 	"errors"
@@ -9,14 +9,16 @@ import (
 	"testing"
 	"time"
 
+	"tarishi/internal/control"
+	"tarishi/internal/control/view"
 	"tarishi/internal/store"
 	"tarishi/internal/vfs"
 )
 
 func TestDestinations(t *testing.T) {
-	both(t, func(t *testing.T) (Queue, Outbound) { return newMemory(t), &flushes{} }, func(t *testing.T, c Commands) {
+	both(t, func(t *testing.T) (Queue, Outbound) { return newMemory(t), &flushes{} }, func(t *testing.T, c *caller) {
 		got, err := c.Destinations(t.Context(), 5)
-		want := []DestinationState{
+		want := []view.DestinationState{
 			{
 				Domain: "x.test", Site: "mx.test", Waiting: 1, Ready: 2, Running: 3, Oldest: born, Limit: 4, Rate: "600/m",
 				SuspendedUntil: born, LastError: "421 no",
@@ -30,12 +32,12 @@ func TestDestinations(t *testing.T) {
 			t.Errorf("%v %v", got, err)
 		}
 		s, err := c.Stat(t.Context(), 0)
-		if err != nil || s.DSNs == nil || *s.DSNs != (DSNs{1, 2, 3}) {
+		if err != nil || s.DSNs == nil || *s.DSNs != (view.DSNs{Queued: 1, Failed: 2, Double: 3}) {
 			t.Errorf("%+v %v", s, err)
 		}
 	})
 	c := serve(t, t.TempDir(), newMemory(t), &flushes{}).dial()
-	if _, err := c.Destinations(t.Context(), maxTop+1); !errors.Is(err, ErrInvalid) {
+	if _, err := c.Destinations(t.Context(), maxTop+1); !errors.Is(err, control.ErrInvalid) {
 		t.Error(err)
 	}
 }
@@ -45,14 +47,14 @@ func TestFlushMessage(t *testing.T) {
 	const id = "F47AC10B-58CC-4372-A567-0E02B2C3D479.1"
 	both(t, func(t *testing.T) (Queue, Outbound) {
 		return newMemory(t, envelope(t, id, "s@x.test", "r@x.test")), &flushes{}
-	}, func(t *testing.T, c Commands) {
+	}, func(t *testing.T, c *caller) {
 		if n, err := c.FlushMessage(t.Context(), id); n != 2 || err != nil {
 			t.Error(n, err)
 		}
-		if _, err := c.Flush(t.Context(), id); !errors.Is(err, ErrInvalid) {
+		if _, err := c.Flush(t.Context(), id); !errors.Is(err, control.ErrInvalid) {
 			t.Error(err)
 		}
-		if _, err := c.FlushMessage(t.Context(), "B.1"); !errors.Is(err, ErrUnknown) {
+		if _, err := c.FlushMessage(t.Context(), "B.1"); !errors.Is(err, control.ErrUnknown) {
 			t.Error(err)
 		}
 	})
@@ -62,12 +64,12 @@ func TestFlushMessage(t *testing.T) {
 func TestSuspended(t *testing.T) {
 	both(t, func(t *testing.T) (Queue, Outbound) {
 		return newMemory(t, envelope(t, "A.1", "s@x.test", "r@x.test", "r@y.test")), &flushes{}
-	}, func(t *testing.T, c Commands) {
+	}, func(t *testing.T, c *caller) {
 		m, err := c.Show(t.Context(), "A.1")
 		if err != nil || !m.Recipients[0].Probe.IsZero() || !m.Recipients[1].Probe.Equal(born.Add(time.Hour)) {
 			t.Errorf("%+v, %v", m, err)
 		}
-		err = c.List(t.Context(), Filter{}, func(m *Message) error {
+		err = c.List(t.Context(), conditions{}, func(m *view.Message) error {
 			if !m.Recipients[0].Probe.IsZero() || !m.Recipients[1].Probe.Equal(born.Add(time.Hour)) {
 				t.Errorf("%+v", m)
 			}
@@ -89,9 +91,9 @@ func TestDialWhileItStarts(t *testing.T) {
 	defer lock.Close()
 	found := make(chan error, 1)
 	go func() {
-		c, err := Dial(t.Context(), dir)
+		c, err := control.Dial(t.Context(), dir)
 		if err == nil {
-			_, err = c.Stat(t.Context(), 0)
+			_, err = (&caller{c}).Stat(t.Context(), 0)
 			c.Close()
 		}
 		found <- err
@@ -108,9 +110,9 @@ func TestWhyHoldRelease(t *testing.T) {
 	both(t, func(t *testing.T) (Queue, Outbound) {
 		o = &flushes{}
 		return newMemory(t, envelope(t, "A.1", "s@x.test", "r@x.test")), o
-	}, func(t *testing.T, c Commands) {
+	}, func(t *testing.T, c *caller) {
 		got, err := c.Why(t.Context(), "A.1")
-		want := []Delivery{
+		want := []view.Delivery{
 			{Domain: "x.test", Recipients: []int{0, 2}, Attempts: 3, Next: born, Reason: "why A.1"},
 			{Domain: "y.test", Recipients: []int{1}, Reason: "ready"},
 			{Domain: "z.test", Recipients: []int{4, 6}, Reason: "held"},
@@ -127,15 +129,15 @@ func TestWhyHoldRelease(t *testing.T) {
 		}
 		_, err = c.Why(t.Context(), "B.1")
 		for _, err := range []error{err, c.Hold(t.Context(), "B.1"), c.Release(t.Context(), "B.1")} {
-			if !errors.Is(err, ErrUnknown) {
+			if !errors.Is(err, control.ErrUnknown) {
 				t.Errorf("an unknown message: %v", err)
 			}
 		}
-		if err := c.Hold(t.Context(), "../x"); !errors.Is(err, ErrInvalid) {
+		if err := c.Hold(t.Context(), "../x"); !errors.Is(err, control.ErrInvalid) {
 			t.Error(err)
 		}
 		o.sick = fmt.Errorf("%w: A.1", store.ErrUnknown)
-		if err := c.Hold(t.Context(), "A.1"); !errors.Is(err, ErrUnknown) {
+		if err := c.Hold(t.Context(), "A.1"); !errors.Is(err, control.ErrUnknown) {
 			t.Error(err)
 		}
 		o.sick = errDamage
@@ -143,11 +145,11 @@ func TestWhyHoldRelease(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	l := NewLocal(newMemory(t, envelope(t, "A.1", "s@x.test", "r@x.test")), nil, nil)
+	l := local(New(newMemory(t, envelope(t, "A.1", "s@x.test", "r@x.test")), nil, nil))
 	_, why := l.Why(t.Context(), "A.1")
 	_, all := l.Destinations(t.Context(), 1)
 	for _, err := range []error{why, all, l.Hold(t.Context(), "A.1"), l.Release(t.Context(), "A.1")} {
-		if !errors.Is(err, ErrStopped) {
+		if !errors.Is(err, control.ErrStopped) {
 			t.Errorf("without a daemon: %v", err)
 		}
 	}

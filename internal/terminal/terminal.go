@@ -1,4 +1,6 @@
-package main
+// Package terminal writes for people at a terminal: foreign text without anything
+// that a terminal obeys, and figures in few characters.
+package terminal
 
 import (
 	"bytes"
@@ -11,12 +13,14 @@ import (
 	"unicode/utf8"
 )
 
-// printable returns s so that it is safe on a terminal, whoever wrote it: what
-// is no printable character, or invalid UTF-8, is written as an escape.
-func printable(s string) string {
+// Printable returns s in a form that is safe on a terminal: invalid UTF-8 and
+// everything but printable characters is written as an escape.
+func Printable(s string) string {
 	if !strings.ContainsFunc(s, unprintable) {
 		return s
 	}
+
+	// The shortest escape that names the byte or the character.
 	var b strings.Builder
 	for i, r := range s {
 		switch {
@@ -38,15 +42,17 @@ func printable(s string) string {
 // U+FFFD, too, which stands for invalid UTF-8.
 func unprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// writeJSON writes v as one line. JSON's own escapes leave some controls of
+// WriteJSON writes v as one line. JSON's own escapes leave some controls of
 // terminals as they are; here they are escaped, too.
-func writeJSON(w io.Writer, v any) error {
+func WriteJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		return err
 	}
+
+	// Escapes of JSON keep the value, so that programs read the same text.
 	line := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 	if bytes.ContainsFunc(line, unprintable) {
 		var safe bytes.Buffer
@@ -67,8 +73,8 @@ func writeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// shorten returns at most n characters of s.
-func shorten(s string, n int) string {
+// Shorten returns at most n characters of s.
+func Shorten(s string, n int) string {
 	for i := range s {
 		if n--; n < 0 {
 			return s[:i] + "…"
@@ -77,8 +83,8 @@ func shorten(s string, n int) string {
 	return s
 }
 
-// span returns a length of time in one unit.
-func span(d time.Duration) string {
+// FormatSpan returns a length of time in one unit.
+func FormatSpan(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "0s"
@@ -92,21 +98,24 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
-// until says when something is due.
-func until(t, now time.Time) string {
+// FormatDue says when something is due.
+func FormatDue(t, now time.Time) string {
 	if d := t.Sub(now); d > 0 {
-		return "in " + span(d)
+		return "in " + FormatSpan(d)
 	}
 	return "now"
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// FormatTime returns a time in UTC as RFC 3339 has it.
+func FormatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// bytesOf returns a size in three or four characters and its unit.
-func bytesOf(n int64) string {
+// FormatSize returns a size in three or four characters and its unit.
+func FormatSize(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%dB", n)
 	}
+
+	// Two digits below ten of a unit, whole numbers above.
 	f := float64(n)
 	for _, unit := range []string{"kB", "MB", "GB", "TB"} {
 		f /= 1000
@@ -120,7 +129,8 @@ func bytesOf(n int64) string {
 	return fmt.Sprintf("%.0fPB", f/1000)
 }
 
-func plural(n int, noun string) string {
+// FormatCount returns how many there are of a noun.
+func FormatCount(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
