@@ -114,17 +114,6 @@ func BenchmarkSession4KiB(b *testing.B)          { benchSend(b, 4<<10, 20, false
 func BenchmarkSession4KiBPipelined(b *testing.B) { benchSend(b, 4<<10, 20, true) }
 func BenchmarkSession1MiB(b *testing.B)          { benchSend(b, 1<<20, 2, true) }
 
-func BenchmarkScanner(b *testing.B) {
-	content := []byte(strings.Repeat(strings.Repeat("x", 76)+"\r\n", 400))
-	b.SetBytes(int64(len(content)))
-	for b.Loop() {
-		s := scanner{dots: true}
-		if _, _, err := s.scan(content, io.Discard); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 // hold opens n sessions, leads each to where it waits for a command after EHLO,
 // and returns how many bytes of heap and stack each one costs.
 func hold(tb testing.TB, n int) float64 {

@@ -71,6 +71,11 @@ var packages = map[string]entry{
 	"internal/dane":       {mechanisms, nil},
 	"internal/mtasts":     {mechanisms, []string{"internal/dns"}},
 	"internal/hook":       {mechanisms, nil},
+	"internal/guesses":    {mechanisms, nil},
+
+	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
+	"internal/smtpd/syntax": {mechanisms, nil},
+	"internal/receive":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/syntax"}},
 
 	"internal/listener": {roles, nil},
 	"internal/session":  {roles, nil},
@@ -118,8 +123,8 @@ var only = map[string][]string{
 // package, or one that ends in "/*" and everything below it. docs/dependencies.md
 // says what each is for.
 var modules = map[string][]string{
-	"github.com/emersion/go-smtp":         {"internal/session"}, // the server
-	"github.com/emersion/go-sasl":         {"internal/session", "internal/smtpclient"},
+	"github.com/emersion/go-smtp":         {"internal/smtpd"}, // the server
+	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient"},
 	"gopkg.in/ini.v1":                     {"internal/conf"},
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
 	"go.uber.org/zap":                     {"internal/*"},
@@ -292,7 +297,8 @@ func TestForbidden(t *testing.T) {
 		{"internal/outbound", module + "internal/journal", false},
 		{"internal/outbound", module + "internal/queue", false},
 		{"internal/session", module + "internal/hook", true},
-		{"internal/session", "github.com/emersion/go-smtp", true},
+		{"internal/smtpd", "github.com/emersion/go-smtp", true},
+		{"internal/session", "github.com/emersion/go-smtp", false},
 		{"internal/smtpclient", "github.com/emersion/go-smtp", false},
 		{"internal/plugin/relay", module + "internal/hook", true},
 		{"internal/plugin/relay", module + "internal/session", false},
@@ -306,7 +312,7 @@ func TestForbidden(t *testing.T) {
 		{"cmd/tarishi-bench", module + "internal/server", false},
 		{"internal/test/e2e", module + "internal/server", false},
 		{"internal/mail", "example.org/unknown", false},
-		{"internal/session", "github.com/emersion/go-smtp-proxy", false},
+		{"internal/smtpd", "github.com/emersion/go-smtp-proxy", false},
 		{"internal/queue", module + "internal/nowhere", false},
 	} {
 		e, ok := lookup(c.dir)

@@ -1,4 +1,4 @@
-package session
+package syntax
 
 import (
 	"math"
@@ -18,81 +18,97 @@ const (
 	maxAUTH  = 500
 )
 
-// parameters are the ESMTP parameters of a MAIL or RCPT command (RFC 5321 section
-// 4.1.2).
-type parameters struct {
-	raw map[string]string // what hooks see: upper-case keys, values as they came
+// Mail is a MAIL command (RFC 5321 section 4.1.1.2).
+type Mail struct {
+	From       Path
+	Parameters map[string]string // as hooks see them: upper-case keys, values as they came
 
-	size       int64 // math.MaxInt64: that, or more; 0: not said
-	body       string
-	utf8       bool
-	requireTLS bool
-	ret        string
-	envid      string
-	notify     mail.Notify
-	orcpt      string
+	Size       int64  // math.MaxInt64: that, or more; 0: not said
+	Body       string // "7BIT", "8BITMIME" or ""
+	UTF8       bool
+	RequireTLS bool
+	Return     string // "FULL", "HDRS" or ""
+	EnvelopeID string
 }
 
-// cutPath splits the argument of MAIL or RCPT into the path with its keyword
-// ("FROM:<a@b>") and the parameters behind it, which a blank must separate. It does
-// not look into the path.
-func cutPath(arg string) (path, rest string, ok bool) {
-	colon := strings.IndexByte(arg, ':')
-	if colon < 0 {
-		return arg, "", true // the parser of the path says what is wrong
-	}
-	from := colon + 1
-	for from < len(arg) && isBlank(arg[from]) {
-		from++
-	}
-	bracketed := from < len(arg) && arg[from] == '<'
-	quoted := false
-	for i := from; i < len(arg); i++ {
-		switch c := arg[i]; {
-		case c == '\\' && quoted:
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case bracketed && c == '>':
-			end := i + 1
-			if end < len(arg) && !isBlank(arg[end]) {
-				return "", "", false
-			}
-			return arg[:end], arg[end:], true
-		case !bracketed && isBlank(c):
-			return arg[:i], arg[i:], true
-		}
-	}
-	return arg, "", !bracketed && !quoted
+// Rcpt is a RCPT command (RFC 5321 section 4.1.1.3).
+type Rcpt struct {
+	To         Path
+	Parameters map[string]string // as those of Mail
+
+	Notify            mail.Notify
+	OriginalRecipient string // "type;address", decoded
 }
 
-func isBlank[T byte | rune](c T) bool { return c == ' ' || c == '\t' }
+// Offer is what the reply to EHLO promised, as far as the parameters of MAIL depend
+// on it.
+type Offer struct{ SMTPUTF8, RequireTLS bool }
 
-// malformed is the reply to a parameter whose value, or lack of one, is wrong.
-func malformed(key string) *reply.Reply {
+// ParseMail reads the argument of MAIL, or returns the reply to one that is malformed.
+// An address that is none is no reason for that: see Path. From.Text is empty if there
+// is no path.
+func ParseMail(arg string, offer Offer) (m Mail, bad *reply.Reply) {
+	malformed := reply.New(501, "5.5.2", "Was expecting MAIL arg syntax of FROM:<address>")
+	path, list, ok := cutPath(arg)
+	if !ok {
+		return m, malformed
+	}
+	m.From.Text = path
+
+	// Parameters are judged first: they say how the path has to be read.
+	if bad := m.parseParameters(list, offer); bad != nil {
+		return m, bad
+	}
+	if m.From, ok = parsePath(path, "FROM:", true); !ok {
+		return m, malformed
+	}
+	return m, nil
+}
+
+// ParseRcpt reads the argument of RCPT in a transaction that is SMTPUTF8 or not. It
+// returns what ParseMail does.
+func ParseRcpt(arg string, smtputf8 bool) (r Rcpt, bad *reply.Reply) {
+	malformed := reply.New(501, "5.5.2", "Was expecting RCPT arg syntax of TO:<address>")
+	path, list, ok := cutPath(arg)
+	if !ok {
+		return r, malformed
+	}
+	r.To.Text = path
+	if bad := r.parseParameters(list, smtputf8); bad != nil {
+		return r, bad
+	}
+	if r.To, ok = parsePath(path, "TO:", false); !ok {
+		return r, malformed
+	}
+	return r, nil
+}
+
+// malformedParameter is the reply to a parameter with a wrong value, or without one.
+func malformedParameter(key string) *reply.Reply {
 	return reply.New(501, "5.5.4", "Malformed "+key+" parameter")
 }
 
-// split reads "KEY=value KEY …" into raw.
-func (p *parameters) split(s string) (keys []string, bad *reply.Reply) {
+// splitParameters reads "KEY=value KEY …". keys are in the order of the command.
+func splitParameters(s string) (values map[string]string, keys []string, bad *reply.Reply) {
 	if s == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
-	p.raw = map[string]string{}
+
+	// No parameter may stand twice (RFC 5321 section 4.1.1.11).
+	values = map[string]string{}
 	for _, f := range strings.FieldsFunc(s, isBlank[rune]) {
 		key, value, valued := strings.Cut(f, "=")
 		if !isKeyword(key) || valued && value == "" || strings.Contains(value, "=") {
-			return nil, reply.New(501, "5.5.4", "Malformed parameter")
+			return nil, nil, reply.New(501, "5.5.4", "Malformed parameter")
 		}
 		key = strings.ToUpper(key)
-		if _, twice := p.raw[key]; twice {
-			return nil, reply.New(501, "5.5.4", "Parameter "+key+" is repeated")
+		if _, twice := values[key]; twice {
+			return nil, nil, reply.New(501, "5.5.4", "Parameter "+key+" is repeated")
 		}
-		p.raw[key] = value
+		values[key] = value
 		keys = append(keys, key)
 	}
-	return keys, nil
+	return values, keys, nil
 }
 
 // isKeyword reports whether s is an esmtp-keyword.
@@ -106,83 +122,86 @@ func isKeyword(s string) bool {
 	return s != ""
 }
 
-// mailParameters reads the parameters of MAIL.
-func (s *session) mailParameters(list string) (p parameters, bad *reply.Reply) {
-	keys, bad := p.split(list)
-	if bad != nil {
-		return p, bad
+// parseParameters reads the parameters of MAIL.
+func (m *Mail) parseParameters(list string, offer Offer) (bad *reply.Reply) {
+	var keys []string
+	if m.Parameters, keys, bad = splitParameters(list); bad != nil {
+		return bad
 	}
 	for _, key := range keys {
-		value := p.raw[key]
+		value := m.Parameters[key]
 		ok, offered := true, true
 		switch key {
 		case "SIZE":
-			p.size, ok = messageSize(value)
+			m.Size, ok = parseSize(value)
 		case "BODY":
-			p.body = strings.ToUpper(value)
-			offered = p.body != "BINARYMIME"
-			ok = p.body == "7BIT" || p.body == "8BITMIME"
+			m.Body = strings.ToUpper(value)
+			offered = m.Body != "BINARYMIME"
+			ok = m.Body == "7BIT" || m.Body == "8BITMIME"
 		case "SMTPUTF8":
-			p.utf8, offered, ok = true, s.o.SMTPUTF8, value == ""
+			m.UTF8, offered, ok = true, offer.SMTPUTF8, value == ""
 		case "REQUIRETLS":
-			p.requireTLS, offered, ok = true, s.c.TLS.Enabled, value == "" // RFC 8689: not for clients in clear
+			m.RequireTLS, offered, ok = true, offer.RequireTLS, value == ""
 		case "RET":
-			p.ret = strings.ToUpper(value)
-			ok = p.ret == "FULL" || p.ret == "HDRS"
+			m.Return = strings.ToUpper(value)
+			ok = m.Return == "FULL" || m.Return == "HDRS"
 		case "ENVID":
-			p.envid, ok = decodeXtext(value)
-			ok = ok && len(value) <= maxENVID && isPrintable(p.envid)
+			m.EnvelopeID, ok = decodeXtext(value)
+			ok = ok && len(value) <= maxENVID && isPrintable(m.EnvelopeID)
 		case "AUTH":
 			ok = len(value) <= maxAUTH && isSubmitter(value)
 		default:
-			return p, unknownParameter(key)
+			return unknownParameter(key)
 		}
+
+		// A value is judged only where the parameter may be used at all.
 		switch {
 		case !offered:
-			return p, reply.New(504, "5.5.4", key+" is not offered")
+			return reply.New(504, "5.5.4", key+" is not offered")
 		case !ok:
-			return p, malformed(key)
+			return malformedParameter(key)
 		}
 	}
-	return p, nil
+	return nil
 }
 
-// rcptParameters reads the parameters of RCPT in a transaction that is SMTPUTF8 or
-// not.
-func rcptParameters(list string, smtputf8 bool) (p parameters, bad *reply.Reply) {
-	keys, bad := p.split(list)
-	if bad != nil {
-		return p, bad
+// parseParameters reads the parameters of RCPT.
+func (r *Rcpt) parseParameters(list string, smtputf8 bool) (bad *reply.Reply) {
+	var keys []string
+	if r.Parameters, keys, bad = splitParameters(list); bad != nil {
+		return bad
 	}
 	for _, key := range keys {
-		value := p.raw[key]
+		value := r.Parameters[key]
 		var ok bool
 		switch key {
 		case "NOTIFY":
-			p.notify, ok = parseNotify(value)
+			r.Notify, ok = parseNotify(value)
 		case "ORCPT":
-			p.orcpt, ok = parseORCPT(value, smtputf8)
+			r.OriginalRecipient, ok = parseORCPT(value, smtputf8)
 		default:
-			return p, unknownParameter(key)
+			return unknownParameter(key)
 		}
 		if !ok {
-			return p, malformed(key)
+			return malformedParameter(key)
 		}
 	}
-	return p, nil
+	return nil
 }
 
 func unknownParameter(key string) *reply.Reply {
-	return reply.New(555, "5.5.4", "Parameter "+clean(key)+" is not recognized")
+	return reply.New(555, "5.5.4", "Parameter "+Clean(key)+" is not recognized")
 }
 
-// messageSize reads the value of SIZE, which has up to 20 digits (RFC 1870).
-func messageSize(value string) (int64, bool) {
+// parseSize reads the value of SIZE, which has up to 20 digits (RFC 1870).
+func parseSize(value string) (int64, bool) {
 	if value == "" || len(value) > 20 || strings.Trim(value, "0123456789") != "" {
 		return 0, false
 	}
+
+	// More octets than that are too many in any case.
 	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil { // more than that many octets
+	if err != nil {
 		n = math.MaxInt64
 	}
 	return n, true
@@ -216,6 +235,8 @@ func parseNotify(value string) (n mail.Notify, ok bool) {
 func parseORCPT(value string, smtputf8 bool) (orcpt string, ok bool) {
 	kind, encoded, _ := strings.Cut(value, ";")
 	kind = strings.ToLower(kind)
+
+	// The type is any atom: an address of another mail system is only passed on.
 	if len(value) > maxORCPT || !mail.IsAddressType(kind) {
 		return "", false
 	}
@@ -230,7 +251,7 @@ func parseORCPT(value string, smtputf8 bool) (orcpt string, ok bool) {
 }
 
 // isSubmitter reports whether value can stand behind AUTH= (RFC 4954 section 5):
-// xtext of <> or of a mailbox. What it says is not believed.
+// xtext of <> or of a mailbox. Nothing is done with it: anybody can claim anything.
 func isSubmitter(value string) bool {
 	s, ok := decodeXtext(value)
 	if !ok || s == "<>" {
@@ -248,6 +269,8 @@ func decodeXtext(s string) (string, bool) {
 		if c <= ' ' || c > '~' || c == '=' {
 			return "", false
 		}
+
+		// +HH is an octet, with upper-case digits only.
 		if c == '+' {
 			if i+2 >= len(s) || strings.ToUpper(s[i+1:i+3]) != s[i+1:i+3] {
 				return "", false
@@ -275,6 +298,7 @@ func isPrintable(s string) bool {
 func decodeUTF8Address(s string, raw bool) (string, bool) {
 	var b strings.Builder
 	for len(s) > 0 {
+		// Raw UTF-8 is for clients that use SMTPUTF8, and some of ASCII only for \x{HEX}.
 		r, size := utf8.DecodeRuneInString(s)
 		switch {
 		case r == utf8.RuneError && size < 2, r >= utf8.RuneSelf && !raw, r == '+', r == '=', r == ' ':

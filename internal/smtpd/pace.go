@@ -1,4 +1,4 @@
-package session
+package smtpd
 
 import (
 	"sync"
@@ -38,7 +38,7 @@ func (p *pace) receive() { p.receiving, p.waited, p.got, p.total, p.quiet = true
 // limit is how long the client may be waited for now: at most most, and less when
 // the message has made no progress or the transaction must end. overdue says which.
 func (p *pace) limit(now time.Time, most time.Duration) (d time.Duration, overdue error) {
-	d, overdue = most, errTimeout
+	d, overdue = most, ErrTimeout
 	if p == nil {
 		return d, overdue
 	}
@@ -46,7 +46,7 @@ func (p *pace) limit(now time.Time, most time.Duration) (d time.Duration, overdu
 		d -= p.quiet
 	}
 	if left := p.until.Sub(now); !p.until.IsZero() && left < d {
-		d, overdue = left, errTooLong
+		d, overdue = left, ErrTooLong
 	}
 	return d, overdue
 }
