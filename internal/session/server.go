@@ -5,23 +5,24 @@
 // It is a machine of states and commands. The table steps says what each command
 // does in each state, and nothing else knows how far the protocol is:
 //
-//	           hooks connect_init, lookup_rdns, connect; banner
-//	accepted ─────────────────────────────────────▶ connected ◀──────────────┐
-//	                                        EHLO, HELO │ ▲ refused EHLO,     │
-//	                                                   ▼ │ STARTTLS          │
-//	    ┌──────────────────────────────────────▶ greeted │                   │
-//	    │                                    AUTH │      │ EHLO of a client  │
-//	    │ RSET, EHLO, end of data,                ▼      │ with credentials  │
-//	    │ refused DATA or VRFY               authenticated ──────────────────┘
-//	    │   (back to where MAIL came from)        │ MAIL (from greeted too)
-//	    │                                         ▼
-//	    ├───────────────────────────────── inTransaction ◀┐ MAIL anew, RCPT
-//	    │                              DATA, BDAT │       └┘
-//	    │                                         ▼
-//	    └───────────────────────────────────── receiving ◀┐ BDAT
-//	                                                      └┘
+//	          banner             EHLO, HELO             AUTH
+//	accepted ───────▶ connected ────────────▶ greeted ────────▶ authenticated
+//	                      ▲                    │   ▲              │   ▲
+//	 STARTTLS, or EHLO or │               MAIL │   │         MAIL │   │
+//	 HELO that a hook has │                    ▼   │              ▼   │
+//	 refused, from any ───┘          ┌───────▶ inTransaction ─────────┤
+//	                      RCPT, MAIL └──────────┘  │                  │
+//	                                    DATA, BDAT │                  │
+//	                                               ▼                  │
+//	                                 ┌───────▶ receiving ─────────────┘
+//	                            BDAT └──────────┘    the transaction ends: RSET, EHLO,
+//	                                                 end of data, refused DATA or VRFY
+//
 //	any of them ── QUIT, a refusal that disconnects, a client that vanishes, is too
 //	slow or breaks the rules of content, a late handler, a panic ──▶ closing
+//
+// A transaction that ends leads back to greeted, or to authenticated if the client has
+// shown its credentials.
 //
 // Invariants: hooks of one connection and the hook.Connection they see are
 // touched by one goroutine at a time. What a handler still has after its timeout is

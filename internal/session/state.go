@@ -53,11 +53,21 @@ var (
 	mailFirst      = refuseWith(503, "Use MAIL before RCPT")
 	contentLater   = refuseWith(503, "MAIL required first")
 	authOnce       = refuseWith(503, "Already authenticated")
-	noAuthNow      = refuseWith(503, "AUTH not allowed during a mail transaction")
+	authLater      = refuseWith(503, "AUTH not allowed during a mail transaction")
 	noMailNow      = refuseWith(503, "MAIL not allowed during message transfer")
 	noRcptNow      = refuseWith(503, "RCPT not allowed during message transfer")
 	noDataNow      = refuseWith(503, "DATA not allowed during message transfer")
 )
+
+// noAuthNow is the step of AUTH in a transaction. It need not be tried again later by
+// a client that has shown its credentials.
+func noAuthNow(s *session, c syntax.Command) {
+	if s.c.AuthUser != "" {
+		authOnce(s, c)
+		return
+	}
+	authLater(s, c)
+}
 
 // refuseWith returns the step that refuses a command which is out of sequence.
 func refuseWith(code int, text string) step {

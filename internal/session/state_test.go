@@ -22,7 +22,7 @@ type outcome struct {
 // walk is what each command does in each state, as RFC 5321 section 4.1.4 has it, and
 // RFC 3030, RFC 3207 and RFC 4954 for their commands: connected, greeted,
 // authenticated, inTransaction, receiving. In the two of a transaction the client has
-// no credentials.
+// no credentials; see expect for one that has.
 var walk = map[syntax.Verb]struct {
 	line string
 	all  [commandStates]outcome
@@ -46,15 +46,27 @@ var walk = map[syntax.Verb]struct {
 	syntax.Unknown:       {"XYZZY", [...]outcome{{"500", connected}, {"500", greeted}, {"500", authenticated}, {"500", inTransaction}, {"500", receiving}}},
 }
 
+// expect is what walk says, for a client with credentials or without.
+func expect(verb syntax.Verb, from state, credentials bool) outcome {
+	want := walk[verb].all[from]
+	switch {
+	case credentials && verb == syntax.STARTTLS:
+		return outcome{"503", from}
+	case credentials && want.next == greeted:
+		want.next = authenticated
+	}
+	return want
+}
+
 // lead brings a new client into a state.
-func lead(t *testing.T, r *rig, to state) *client {
+func lead(t *testing.T, r *rig, to state, credentials bool) *client {
 	t.Helper()
 	c := r.dial()
 	c.want("220")
 	if to >= greeted {
 		c.cmd("EHLO x", "250")
 	}
-	if to == authenticated {
+	if credentials {
 		c.cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
 	}
 	if to >= inTransaction {
@@ -99,43 +111,44 @@ func TestStates(t *testing.T) {
 			if steps[verb][from] == nil {
 				t.Fatalf("%s has no step in %s", row.line, from)
 			}
-			t.Run(fmt.Sprint(row.line[:4], " ", from), func(t *testing.T) {
-				want := row.all[from]
-				r := newRig(t, false)
-				r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
-					e.Conn.Auth = append(e.Conn.Auth, users{mechs: []string{"PLAIN"}})
-					return hook.Proceed()
-				})
-				c := lead(t, r, from)
-				if verb == syntax.BDAT {
-					c.send(row.line)
-					c.want(want.code)
-				} else {
-					c.cmd(row.line, want.code)
+			for _, credentials := range []bool{false, true} {
+				if from < inTransaction && credentials != (from == authenticated) {
+					continue
 				}
-				switch want.code {
-				case "220":
-					c.startTLS(r.pool)
-				case "354":
-					c.send("\r\n.\r\n")
-					c.want("250")
-				case "221":
-					c.closed()
-					return
-				}
-				if verb == syntax.MAIL && want.code == "250" { // the recipient of the old transaction is gone
-					c.cmd("DATA", "503 5.5.1 RCPT required")
-				}
-				if verb == syntax.RCPT && want.code == "250" || from == inTransaction && want.next == inTransaction && verb != syntax.MAIL {
-					c.cmd("BDAT 2\r\n", "250") // it has its recipients
-					c.cmd("DATA", "503 5.5.1 DATA not allowed")
-					return
-				}
-				if got := find(c); got != want.next {
-					t.Errorf("the session is %s, want %s", got, want.next)
-				}
-			})
+				t.Run(fmt.Sprint(row.line[:4], " ", from, " ", credentials), func(t *testing.T) { take(t, verb, from, credentials) })
+			}
 		}
+	}
+}
+
+// take has a client in a state say a command, and looks where that leads.
+func take(t *testing.T, verb syntax.Verb, from state, credentials bool) {
+	want := expect(verb, from, credentials)
+	c := lead(t, authRig(t, users{mechs: []string{"PLAIN"}}), from, credentials)
+	c.send(strings.TrimSuffix(walk[verb].line+"\r\n", "xy\r\n"))
+	if verb == syntax.BDAT {
+		c.send("xy")
+	}
+	c.want(want.code)
+	switch {
+	case want.code == "220":
+		_, pool := testCert()
+		c.startTLS(pool)
+	case want.code == "354":
+		c.send("\r\n.\r\n")
+		c.want("250")
+	case want.code == "221":
+		c.closed()
+		return
+	case verb == syntax.MAIL && want.next == inTransaction: // a new one, without recipients
+		c.cmd("DATA", "503 5.5.1 RCPT required")
+	case want.next == inTransaction: // with its recipients still
+		c.cmd("BDAT 2\r\n", "250")
+		c.cmd("DATA", "503 5.5.1 DATA not allowed")
+		return
+	}
+	if got := find(c); got != want.next {
+		t.Errorf("the session is %s, want %s", got, want.next)
 	}
 }
 
@@ -143,7 +156,7 @@ func TestStates(t *testing.T) {
 // credentials as they are.
 func TestRefusedGreeting(t *testing.T) {
 	r := authRig(t, users{mechs: []string{"PLAIN"}})
-	c := lead(t, r, authenticated)
+	c := lead(t, r, authenticated, true)
 	r.hooks.answer(hook.OnEhlo, hook.Verdict{Code: hook.Deny})
 	c.cmd("EHLO again", "550")
 	if got := find(c); got != connected {
