@@ -139,11 +139,13 @@ func (r *Message) Spare() {
 	if r.watch == nil || !r.watch.ShouldSpill(r.body.Held()) {
 		return
 	}
+
+	// The body goes to a file; the header section has to stay.
 	r.spillBody()
 	r.watch.HoldMessage(r.heldBytes(), false)
 }
 
-// GiveWay implements smtpd.Receiver: it frees what it can of the memory for a faster
+// GiveWay implements smtpd.Receiver: it frees memory for a faster
 // client. It returns false if that is not enough, and the session has to end.
 func (r *Message) GiveWay() bool {
 	if r.fault == nil {
@@ -195,7 +197,7 @@ func (r *Message) collect(b []byte) []byte {
 		part = part[:i+len(emptyLine)] // head lives as long as the transaction: no body in it
 	}
 
-	// The end is sought only in what is new, and three bytes before.
+	// The end is sought only in the new bytes, and three before.
 	r.head = append(r.head, part...)
 	end := -1
 	if bytes.HasPrefix(r.head[r.trace:], crlf) {
@@ -292,6 +294,8 @@ func (r *Message) Finish(maxReceived int, cleanAuthResults bool) error {
 	if r.fault == nil && r.Size > 0 && r.last != '\n' { // BDAT: the last line has no end
 		r.writeBody(crlf)
 	}
+
+	// A loop is recognized by the number of servers that it has passed.
 	if r.fault == nil && maxReceived > 0 && r.Header.Count("Received") > maxReceived {
 		r.failWith(errReceivedFields)
 	}

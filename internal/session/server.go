@@ -41,7 +41,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -329,6 +328,3 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Panics returns how many panics were caught since the start. Anything but 0 is
 // a defect.
 func (s *Server) Panics() int64 { return s.panics.Load() }
-
-// isOwn reports whether addr is an address of this host.
-func (s *Server) isOwn(addr netip.Addr) bool { return slices.Contains(s.own, addr) }

@@ -212,7 +212,7 @@ func (s *session) finish() {
 	}()
 	s.named.stopSearch()
 
-	// The client gets the last reply before plugins end what they have begun.
+	// The client gets the last reply before plugins do their last work.
 	if s.linger {
 		s.wire.CloseWrite()
 		defer s.wire.Drain()

@@ -64,9 +64,9 @@ var (
 func noAuthNow(s *session, c syntax.Command) {
 	if s.c.AuthUser != "" {
 		authOnce(s, c)
-		return
+	} else {
+		authLater(s, c)
 	}
-	authLater(s, c)
 }
 
 // refuseWith returns the step that refuses a command which is out of sequence.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -159,22 +160,14 @@ func (s *session) protocol() string {
 
 // isPrivate and isLocal are hook.Remote's Private and Local.
 func isPrivate(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsPrivate() || documentation(a)
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsPrivate() ||
+		slices.ContainsFunc(documentationNets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func (s *Server) isLocal(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is6() && a.IsPrivate() || s.isOwn(a)
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is6() && a.IsPrivate() || slices.Contains(s.own, a)
 }
 
 var documentationNets = []netip.Prefix{
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
-}
-
-func documentation(a netip.Addr) bool {
-	for _, p := range documentationNets {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }

@@ -60,6 +60,7 @@ func (p *Answerers) giveBack(a *answerer) {
 // connections any more.
 func (p *Answerers) Dismiss() {
 	p.mu.Lock()
+	// Ending one waits for its goroutine, which is not for under the lock.
 	idle := p.idle
 	p.idle = nil
 	p.mu.Unlock()
@@ -89,6 +90,7 @@ type answerer struct {
 }
 
 func newAnswerer() *answerer {
+	// The limits and policies of go-smtp's own loop are all ours.
 	a := &answerer{lines: make(chan string), ready: make(chan struct{})}
 	a.server = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return a, nil }))
 	a.server.MaxLineLength = 0 // Conn has looked after that
@@ -102,6 +104,7 @@ func newAnswerer() *answerer {
 
 // answer has go-smtp answer a command; write gets the reply.
 func (a *answerer) answer(line string, write func(line []byte)) {
+	// One of the two goroutines waits at any time, so nothing here needs a lock.
 	a.write = write
 	a.lines <- line
 	<-a.ready
@@ -240,6 +243,7 @@ func (c *Conn) Greet(host string, g Greeting) {
 
 // Decline answers a command that is not implemented.
 func (c *Conn) Decline(command syntax.Command) {
+	// go-smtp knows what each of them deserves, and needs no arguments for that.
 	a := c.settings.Answerers.borrow()
 	defer c.settings.Answerers.giveBack(a)
 	a.conn = c
@@ -249,6 +253,7 @@ func (c *Conn) Decline(command syntax.Command) {
 // wire turns r into go-smtp's error type. go-smtp writes the enhanced code on
 // the last line only; it belongs on each (RFC 2034 section 4).
 func wire(r *reply.Reply) *smtp.SMTPError {
+	// The last line gets its code from go-smtp, the others bring it along.
 	status, text := r.Status(), syntax.Clean(r.Text)
 	if lines := strings.Count(text, "\n"); lines > 0 {
 		prefix := status.String() + " "

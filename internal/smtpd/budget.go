@@ -133,8 +133,8 @@ func (s *share) push() bool {
 	return true
 }
 
-// evict has the slowest session give way, if it is slower than s. What it
-// holds counts as free from then on.
+// evict has the slowest session give way, if it is slower than s. Its memory
+// counts as free from then on.
 func (b *Budget) evict(s *share) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -151,6 +151,7 @@ func (c *Conn) readLine(parking bool) ([]byte, error) {
 // cutLine takes a whole line off the buffer, nil if there is none. The bytes before
 // scanned have no line end.
 func (c *Conn) cutLine(scanned int) ([]byte, error) {
+	// A client that begins with TLS would not understand a reply to its first "line".
 	pending := c.buf[c.from:c.to]
 	if len(pending) > 0 && pending[0] == 0x16 && c.conn == c.raw { // a TLS handshake record
 		return nil, ErrTLSInClear
@@ -160,6 +161,8 @@ func (c *Conn) cutLine(scanned int) ([]byte, error) {
 		c.from += n
 		return pending[:n], nil
 	}
+
+	// What follows a line that is too long may be its rest: nothing of it is looked at.
 	if i >= 0 || len(pending) >= c.settings.MaxLine {
 		return nil, ErrLineTooLong
 	}
@@ -202,6 +205,7 @@ func (c *Conn) awaitLine(parking bool) error {
 // fill reads at least one byte into the buffer.
 func (c *Conn) fill(content bool) error {
 	c.adjustBuffer(content)
+	// A reader may return nothing now and then, but not for ever.
 	for range 100 {
 		n, err := c.conn.Read(c.buf[c.to:])
 		if c.to += n; n > 0 {
@@ -229,6 +233,7 @@ func (c *Conn) appendLine(line []byte) {
 
 // finishLine is called with a whole reply line in out, behind from.
 func (c *Conn) finishLine(from int) {
+	// A flush empties out, so the line is shown before.
 	line := c.out[from:]
 	if c.settings.Trace != nil {
 		c.settings.Trace("S: " + string(line))

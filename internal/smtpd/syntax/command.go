@@ -111,6 +111,7 @@ func (c Command) Malformed() *reply.Reply {
 
 // Host returns the argument of HELO or EHLO, or the reply to one that is none.
 func (c Command) Host() (string, *reply.Reply) {
+	// The name goes into replies, logs and our trace field.
 	host, _, _ := strings.Cut(c.Argument, " ")
 	switch {
 	case host == "":
@@ -125,6 +126,7 @@ func (c Command) Host() (string, *reply.Reply) {
 
 // ParseChunk reads the argument of BDAT: a size in octets and perhaps LAST (RFC 3030).
 func ParseChunk(arg string) (size int64, last, ok bool) {
+	// The chunk follows whatever is answered, so a size that is not clear is none.
 	f := strings.Fields(arg)
 	if len(f) == 0 || len(f) > 2 || len(f) == 2 && !strings.EqualFold(f[1], "LAST") {
 		return 0, false, false

@@ -74,6 +74,8 @@ func ParseRcpt(arg string, smtputf8 bool) (r Rcpt, bad *reply.Reply) {
 		return r, malformed
 	}
 	r.To.Text = path
+
+	// As in ParseMail.
 	if bad := r.parseParameters(list, smtputf8); bad != nil {
 		return r, bad
 	}
@@ -209,6 +211,7 @@ func parseSize(value string) (int64, bool) {
 
 // parseNotify reads the value of NOTIFY (RFC 3461 section 4.1).
 func parseNotify(value string) (n mail.Notify, ok bool) {
+	// NEVER stands alone, and nothing stands twice.
 	for word := range strings.SplitSeq(value, ",") {
 		var bit mail.Notify
 		switch strings.ToUpper(word) {
@@ -240,6 +243,7 @@ func parseORCPT(value string, smtputf8 bool) (orcpt string, ok bool) {
 	if len(value) > maxORCPT || !mail.IsAddressType(kind) {
 		return "", false
 	}
+	// Only the type utf-8 may hold more than ASCII, and has an encoding for it.
 	var addr string
 	if kind == "utf-8" {
 		addr, ok = decodeUTF8Address(encoded, smtputf8)
@@ -253,6 +257,7 @@ func parseORCPT(value string, smtputf8 bool) (orcpt string, ok bool) {
 // isSubmitter reports whether value can stand behind AUTH= (RFC 4954 section 5):
 // xtext of <> or of a mailbox. Nothing is done with it: anybody can claim anything.
 func isSubmitter(value string) bool {
+	// "<>" says that the submitter is not known.
 	s, ok := decodeXtext(value)
 	if !ok || s == "<>" {
 		return ok

@@ -97,6 +97,7 @@ func parsePath(text, keyword string, null bool) (p Path, ok bool) {
 
 // cutMailbox splits a mailbox into its local part, without quotes, and its domain.
 func cutMailbox(s string) (local, domain string, ok bool) {
+	// Anything may stand within quotes, outside of them only what structures nothing.
 	if strings.HasPrefix(s, `"`) {
 		local, s, ok = cutQuoted(s[1:])
 	} else if i := strings.IndexAny(s, "@()<>[]:;\\,\" \t"); i >= 0 && s[i] == '@' {
@@ -129,6 +130,8 @@ func cutQuoted(s string) (text, rest string, ok bool) {
 // checkAddress checks that a, which was read from text, is an address. In a quoted
 // local part may be anything, so that such an address is written anew for the check.
 func checkAddress(a mail.Address, text string) error {
+	// Unquoted, text is what ParseAddress reads; it takes the last @ where the grammar
+	// has the first.
 	if strings.HasPrefix(text, `"`) {
 		text = a.Path()
 	}

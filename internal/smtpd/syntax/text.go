@@ -20,6 +20,8 @@ func Clean(text string) string {
 	if isPlain(text) {
 		return text
 	}
+	// Every line is cut and cleaned by itself: a line end that gets through would begin
+	// another reply.
 	lines := strings.Split(strings.TrimRight(text, "\r\n"), "\n")
 	if len(lines) > maxReplyLines {
 		lines = lines[:maxReplyLines]
