@@ -73,6 +73,9 @@ func FuzzPath(f *testing.F) {
 		if m.Parameters != nil || bad != nil && m.From.Text != "" {
 			return // what stands behind the path is not go-smtp's
 		}
+		if bad != nil && strings.ContainsAny(text, `":`) {
+			return // go-smtp lets anything stand in a source route, and quotes in a domain
+		}
 		if theirs, ok := j.ask(t, arg); ok != (bad == nil) || theirs != m.From.Plain() {
 			t.Fatalf("%q is %+v %v here, %q %v there", arg, m.From, bad, theirs, ok)
 		}

@@ -107,7 +107,7 @@ func cutMailbox(s string) (local, domain string, ok bool) {
 		return "", "", false
 	}
 	domain = s[1:]
-	return local, domain, domain != "" && !strings.ContainsAny(domain, " \t>")
+	return local, domain, domain != "" && !strings.HasSuffix(domain, "@") && !strings.ContainsAny(domain, " \t>")
 }
 
 // cutQuoted takes a quoted string, behind its first quote, off s.

@@ -24,7 +24,7 @@ func TestPaths(t *testing.T) {
 		`<"a"@b@c.test>`:             {"a", "b@c.test", true, false},
 		"<a@b..test>":                {"a", "b..test", true, false},
 		"<a..b@c.test>":              {"a..b", "c.test", true, true}, // not by the grammar, but it is delivered
-		"<a>":                        {}, "<a@>": {}, "<@b>": {}, "<@r:>": {}, `<"a@b>`: {}, "<a@b": {}, "a@b>": {}, "<a(b)@c>": {}, `<a"b"@c>`: {}, "": {},
+		"<a>":                        {}, "<a@>": {}, "<@b>": {}, "<@r:>": {}, `<"a@b>`: {}, "<a@b": {}, "a@b>": {}, "<a(b)@c>": {}, "<a@b@>": {}, `<a"b"@c>`: {}, "": {},
 	} {
 		p, ok := parsePath("from:"+text, "FROM:", true)
 		if ok != want.ok || p.Address != (mail.Address{Local: want.local, Domain: want.domain}) || (p.Err == nil) != (want.valid || !ok) {
