@@ -75,6 +75,11 @@ var packages = map[string]entry{
 	"internal/dane":                 {mechanisms, nil},
 	"internal/mtasts":               {mechanisms, []string{"internal/dns"}},
 	"internal/hook":                 {mechanisms, nil},
+	"internal/guesses":              {mechanisms, nil},
+
+	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
+	"internal/smtpd/syntax": {mechanisms, nil},
+	"internal/receive":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/syntax"}},
 
 	"internal/listener":   {roles, nil},
 	"internal/session":    {roles, nil},
@@ -130,8 +135,8 @@ var only = map[string][]string{
 // package, or one that ends in "/*" and everything below it. docs/dependencies.md
 // says what each is for.
 var modules = map[string][]string{
-	"github.com/emersion/go-smtp":         {"internal/session"}, // the server
-	"github.com/emersion/go-sasl":         {"internal/session", "internal/smtpclient"},
+	"github.com/emersion/go-smtp":         {"internal/smtpd"}, // the server
+	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient"},
 	"gopkg.in/ini.v1":                     {"internal/conf"},
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
 	"go.uber.org/zap":                     {"internal/*"},
@@ -308,7 +313,8 @@ func TestForbidden(t *testing.T) {
 		{"internal/outbound", module + "internal/store", true},
 		{"internal/server", module + "internal/store/mem", false},
 		{"internal/session", module + "internal/hook", true},
-		{"internal/session", "github.com/emersion/go-smtp", true},
+		{"internal/smtpd", "github.com/emersion/go-smtp", true},
+		{"internal/session", "github.com/emersion/go-smtp", false},
 		{"internal/smtpclient", "github.com/emersion/go-smtp", false},
 		{"internal/plugin/relay", module + "internal/hook", true},
 		{"internal/plugin/relay", module + "internal/session", false},

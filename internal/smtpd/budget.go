@@ -1,4 +1,4 @@
-package session
+package smtpd
 
 import (
 	"sync"
@@ -21,11 +21,11 @@ const (
 	paceWindow = 5 * time.Second
 )
 
-// budget bounds the memory that all sessions together hold for mail that is still
+// Budget bounds the memory that all sessions together hold for mail that is still
 // arriving: recipients, header sections, and bodies as far as they are not in a
 // file. Only what needs more than freeShare is counted and can be refused. Bodies go
 // to a file when there is no more; what cannot makes the slowest give way.
-type budget struct {
+type Budget struct {
 	limit int64 // bytes; 0: none
 
 	mu     sync.Mutex
@@ -33,8 +33,7 @@ type budget struct {
 	shares map[*share]struct{} // that hold something
 }
 
-// owner is whose mail takes the memory. Its methods may be called from any
-// goroutine.
+// owner is a session with mail in memory. Its methods may be called from any goroutine.
 type owner interface {
 	// yield tells the session to give way.
 	yield()
@@ -42,17 +41,27 @@ type owner interface {
 	lately() (bytes int64, in time.Duration)
 }
 
+// NewBudget returns a Budget of limit bytes; 0: there is no limit.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit, shares: map[*share]struct{}{}} }
+
+// Used returns how many bytes are taken.
+func (b *Budget) Used() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
 // share is what one session holds of the budget. Its methods are for the session's
 // goroutine.
 type share struct {
-	budget *budget
+	budget *Budget
 	owner  owner
 
 	envelope, message int64 // bytes held
 	counted           bool  // something was taken in this transaction
 
 	taken   int64 // from the budget; guarded by budget.mu
-	leaving bool  // was told to give way; guarded by budget.mu
+	leaving bool  // has to give way; guarded by budget.mu
 }
 
 // holdEnvelope notes that recipients need n bytes in all. It returns false if there
@@ -66,8 +75,8 @@ func (s *share) holdEnvelope(n int64) bool {
 	return false
 }
 
-// holdMessage notes that the message needs n bytes, of which its body has some if
-// spillable. It returns false if there is no memory for them: then the body has to
+// holdMessage notes that the message needs n bytes, and that its body has some of them
+// if spillable. It returns false if there is no memory for them: then the body has to
 // leave it.
 func (s *share) holdMessage(n int64, spillable bool) bool {
 	s.message = n
@@ -77,7 +86,8 @@ func (s *share) holdMessage(n int64, spillable bool) bool {
 	return s.fits()
 }
 
-// fits takes from the budget what is needed, or gives back what is not.
+// fits adjusts what is taken from the budget to the need. It returns false if there is
+// not enough.
 func (s *share) fits() bool { return s.fitsIn(s.budget.limit) }
 
 // fitsIn is fits while no more than limit is used in all.
@@ -86,6 +96,7 @@ func (s *share) fitsIn(limit int64) bool {
 	if b.limit <= 0 {
 		return true
 	}
+	// Nearly all mail is small and never gets to the lock.
 	need := max(0, s.envelope-freeShare) + max(0, s.message-freeShare)
 	if need == 0 && !s.counted {
 		return true
@@ -93,6 +104,8 @@ func (s *share) fitsIn(limit int64) bool {
 	need = (need + shareStep - 1) / shareStep * shareStep
 	b.mu.Lock()
 	defer b.mu.Unlock()
+
+	// A session that has to give way can only give back.
 	more := need - s.taken
 	if more > 0 && (s.leaving || b.used+more > limit) {
 		return false
@@ -109,7 +122,7 @@ func (s *share) fitsIn(limit int64) bool {
 	return true
 }
 
-// push makes room for what is needed: slower sessions, the slowest first, have to
+// push makes room for the need: slower sessions, the slowest first, have to
 // give way. It returns false if that is not enough.
 func (s *share) push() bool {
 	for !s.fits() {
@@ -120,14 +133,17 @@ func (s *share) push() bool {
 	return true
 }
 
-// evict tells the slowest session, if it is slower than s, to give way. What it
-// holds counts as free from then on.
-func (b *budget) evict(s *share) bool {
+// evict has the slowest session give way, if it is slower than s. Its memory
+// counts as free from then on.
+func (b *Budget) evict(s *share) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s.leaving {
 		return false
 	}
+
+	// Those that have not been watched for long enough are spared, and so is everyone if
+	// s itself is the slowest.
 	var slowest *share
 	least, watched := s.speed()
 	for o := range b.shares {
@@ -141,6 +157,8 @@ func (b *budget) evict(s *share) bool {
 	if slowest == nil {
 		return false
 	}
+
+	// Its memory counts as free at once; it comes back in a moment.
 	b.used -= slowest.taken
 	slowest.taken, slowest.leaving = 0, true
 	delete(b.shares, slowest)
@@ -155,8 +173,8 @@ func (s *share) speed() (float64, bool) {
 	return float64(n) / max(d.Seconds(), 1e-9), d >= paceWindow
 }
 
-// short reports whether memory is so short that slow messages should leave it.
-func (b *budget) short() bool {
+// isShort reports whether memory is so short that slow messages should leave it.
+func (b *Budget) isShort() bool {
 	if b.limit <= 0 {
 		return false
 	}
@@ -178,7 +196,7 @@ func (s *share) stay() bool {
 }
 
 // drop gives everything back at the end of a transaction. It returns true if the
-// session was told to give way meanwhile, which is done with now.
+// session had to give way meanwhile, which is done with now.
 func (s *share) drop() (told bool) {
 	s.envelope, s.message = 0, 0
 	if !s.counted {

@@ -1,17 +1,14 @@
-package session
+package guesses
 
 import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"tarishi/internal/hook"
 )
 
 // clock is a time that a test sets.
@@ -35,19 +32,19 @@ func (c *clock) advance(d time.Duration) {
 }
 
 // try offers one wrong password that was not offered before.
-func (g *guesses) try(t *testing.T, ip string, pass string) bool {
+func (g *Counter) try(t *testing.T, ip string, pass string) bool {
 	t.Helper()
 	a := netip.MustParseAddr(ip)
-	ok := !g.waits(a) && g.begin(t.Context(), a)
+	ok := !g.MustWait(a) && g.TakePlace(t.Context(), a)
 	if ok {
-		g.end(a, "user", pass, true)
+		g.GiveBack(a, "user", pass, true)
 	}
 	return ok
 }
 
 func TestGuesses(t *testing.T) {
 	c := newClock()
-	g := newGuesses(3, c.now)
+	g := New(3, c.now)
 	n := 0
 	wrong := func(ip string) bool { n++; return g.try(t, ip, fmt.Sprint(n)) }
 	for range 3 {
@@ -98,7 +95,7 @@ func TestGuessesNetwork(t *testing.T) {
 		{"192.0.2.1", "192.0.2.2", false},
 		{"fe80::1", "fe80::2", false},
 	} {
-		g := newGuesses(1, newClock().now)
+		g := New(1, newClock().now)
 		g.try(t, tc.first, "a")
 		if g.try(t, tc.second, "b") == tc.same {
 			t.Errorf("%s and %s are one: %v", tc.first, tc.second, !tc.same)
@@ -110,7 +107,7 @@ func TestGuessesNetwork(t *testing.T) {
 // does not make others wait, but a flood of the same one does.
 func TestGuessesSame(t *testing.T) {
 	c := newClock()
-	g := newGuesses(3, c.now)
+	g := New(3, c.now)
 	for range 100 {
 		if !g.try(t, "192.0.2.1", "old") {
 			t.Fatal("the same password counts each time")
@@ -118,10 +115,10 @@ func TestGuessesSame(t *testing.T) {
 		c.advance(sameGuess)
 	}
 	ip := netip.MustParseAddr("192.0.2.1")
-	if !g.begin(t.Context(), ip) {
+	if !g.TakePlace(t.Context(), ip) {
 		t.Fatal("waits")
 	}
-	g.end(ip, "other", "right", false)
+	g.GiveBack(ip, "other", "right", false)
 	flood := 0
 	for g.try(t, "192.0.2.9", "same") {
 		flood++
@@ -136,12 +133,12 @@ func TestGuessesSame(t *testing.T) {
 func TestGuessesParallel(t *testing.T) {
 	for _, wrong := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGuesses(10, newClock().now)
+			g := New(10, newClock().now)
 			ip := netip.MustParseAddr("192.0.2.1")
 			var places, refused atomic.Int32
 			for range 25 {
 				go func() {
-					if g.begin(t.Context(), ip) {
+					if g.TakePlace(t.Context(), ip) {
 						places.Add(1)
 					} else {
 						refused.Add(1)
@@ -153,17 +150,17 @@ func TestGuessesParallel(t *testing.T) {
 				t.Errorf("%d places, %d refused", places.Load(), refused.Load())
 			}
 			for i := range 10 {
-				g.end(ip, "u", fmt.Sprint(i), wrong)
+				g.GiveBack(ip, "u", fmt.Sprint(i), wrong)
 				synctest.Wait()
 			}
 			if want := map[bool][2]int32{true: {10, 15}, false: {20, 0}}[wrong]; want != [2]int32{places.Load(), refused.Load()} {
 				t.Errorf("wrong %v: %d places, %d refused, want %v", wrong, places.Load(), refused.Load(), want)
 			}
-			if g.waits(ip) != wrong {
+			if g.MustWait(ip) != wrong {
 				t.Errorf("waits: %v", !wrong)
 			}
 			for i := int32(0); !wrong && i < 15; i++ { // those in the second ten, and the last five
-				g.end(ip, "u", "right", false)
+				g.GiveBack(ip, "u", "right", false)
 				synctest.Wait()
 			}
 			if len(g.clients) > 0 != wrong {
@@ -175,12 +172,12 @@ func TestGuessesParallel(t *testing.T) {
 
 // A client that is held for a place goes when its connection ends.
 func TestGuessesGone(t *testing.T) {
-	g := newGuesses(1, newClock().now)
+	g := New(1, newClock().now)
 	ip := netip.MustParseAddr("192.0.2.1")
-	g.begin(t.Context(), ip)
+	g.TakePlace(t.Context(), ip)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if g.begin(ctx, ip) {
+	if g.TakePlace(ctx, ip) {
 		t.Error("a second place")
 	}
 }
@@ -188,7 +185,7 @@ func TestGuessesGone(t *testing.T) {
 // Several programs with an old password each, behind one address, lock nobody out.
 func TestGuessesOldPasswords(t *testing.T) {
 	c := newClock()
-	g := newGuesses(10, c.now)
+	g := New(10, c.now)
 	for round := range 50 {
 		for n := range 9 {
 			if !g.try(t, "192.0.2.1", fmt.Sprint("old", n)) {
@@ -201,72 +198,20 @@ func TestGuessesOldPasswords(t *testing.T) {
 
 func TestGuessesMemory(t *testing.T) {
 	c := newClock()
-	g := newGuesses(1, c.now)
+	g := New(1, c.now)
 	busy := netip.MustParseAddr("192.0.2.1")
-	g.begin(t.Context(), busy)
+	g.TakePlace(t.Context(), busy)
 	for i := range 3 * maxGuessers {
 		g.try(t, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String(), "x")
 	}
 	if n := len(g.clients); n > maxGuessers {
 		t.Errorf("%d clients", n)
 	}
-	g.end(busy, "u", "right", false) // it was not forgotten
+	g.GiveBack(busy, "u", "right", false) // it was not forgotten
 	if g.clients[busy] != nil {
 		t.Error("a client without a wrong password is remembered")
 	}
-	if off := newGuesses(0, c.now); !off.try(t, "192.0.2.1", "x") || len(off.clients) > 0 {
+	if off := New(0, c.now); !off.try(t, "192.0.2.1", "x") || len(off.clients) > 0 {
 		t.Error("0 is a limit")
 	}
-}
-
-// A hundred connections with a wrong password each: ten are verified, and then no
-// password from there until the wait is over, not even a right one.
-func TestAuthFlood(t *testing.T) {
-	c := newClock()
-	var asked atomic.Int32
-	r := newRig(t, false, func(o *Options) { o.MaxAuthFailures, o.Now = 10, c.now })
-	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
-		e.Conn.Auth = append(e.Conn.Auth, &counted{users{mechs: []string{"PLAIN", "LOGIN"}}, &asked})
-		return hook.Proceed()
-	})
-	var wg sync.WaitGroup
-	replies := make(chan string, 100)
-	for i := range 100 {
-		client := r.hello()
-		wg.Go(func() {
-			client.send("AUTH PLAIN " + b64(fmt.Sprintf("\x00user\x00wrong%d", i)) + "\r\n")
-			line, _ := client.r.ReadString('\n')
-			replies <- line
-		})
-	}
-	wg.Wait()
-	close(replies)
-	wrong := 0
-	for line := range replies {
-		switch {
-		case strings.HasPrefix(line, "535 5.7.8"):
-			wrong++
-		case !strings.HasPrefix(line, "421 4.7.0"):
-			t.Errorf("%q", line)
-		}
-	}
-	if wrong != 10 || asked.Load() != 10 {
-		t.Errorf("%d were answered, %d verified", wrong, asked.Load())
-	}
-	late := r.hello()
-	late.cmd("AUTH LOGIN", "421 4.7.0")
-	late.closed()
-	c.advance(guessWait)
-	r.hello().cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
-}
-
-// counted is an Authenticator that counts passwords.
-type counted struct {
-	users
-	n *atomic.Int32
-}
-
-func (c *counted) Authenticate(ctx context.Context, conn *hook.Connection, user, pass string) (bool, error) {
-	c.n.Add(1)
-	return c.users.Authenticate(ctx, conn, user, pass)
 }

@@ -1,4 +1,4 @@
-package session
+package syntax
 
 import "strings"
 
@@ -8,10 +8,10 @@ const httpMethods = " ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT CONNECT COPY DE
 	"MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE NOTIFY OPTIONS ORDERPATCH PATCH POST PRI PROPFIND PROPPATCH PURGE PUT " +
 	"QUERY REBIND REGISTER REPORT SEARCH SOURCE SUBSCRIBE TRACE TRACK UNBIND UNCHECKOUT UNLINK UNLOCK UNSUBSCRIBE UPDATE UPDATEREDIRECTREF VERSION-CONTROL "
 
-// isRequestLine reports whether a line is one of HTTP or a protocol of its kind: a
+// IsRequest reports whether the line is one of HTTP or a protocol of its kind: a
 // browser that a page made talk to us would say its commands in the next lines.
-func isRequestLine(line []byte) bool {
-	words := strings.Fields(string(line))
+func (c Command) IsRequest() bool {
+	words := strings.Fields(string(c.line))
 	if len(words) == 0 {
 		return false
 	}

@@ -1,18 +1,12 @@
-package session
+package smtpd
 
 import (
 	"bytes"
-	"errors"
 	"io"
 )
 
-// errBare is a CR without LF or an LF without CR in a message. No two servers
-// agree what they mean, so they can hide a second message (RFC 5321 sections
-// 2.3.8 and 4.1.1.4).
-var errBare = errors.New("bare CR or LF in a message")
-
-// scanner looks through content as it arrives, in pieces of any size: what it
-// finds does not depend on how the content is cut. It works on whole lines and
+// scanner looks through content as it arrives, in pieces of any size. The result does
+// not depend on how the content is cut. It works on whole lines and
 // passes on slices of its input.
 type scanner struct {
 	dots bool // DATA: transparency and the final dot (RFC 5321 section 4.5.2); not in BDAT
@@ -23,7 +17,7 @@ type scanner struct {
 // scan passes the content in b to w, without the dots that were stuffed. n is
 // how many bytes of b it used: all, or those up to the final dot's line end
 // (done), or all but up to two that cannot be judged before the next one comes
-// and have to be shown again with it. err is errBare, or w's.
+// and have to be shown again with it. err is ErrBare, or w's.
 func (s *scanner) scan(b []byte, w io.Writer) (n int, done bool, err error) {
 	from := 0 // b[from:n] is not written yet
 	write := func(to int) error {
@@ -34,14 +28,17 @@ func (s *scanner) scan(b []byte, w io.Writer) (n int, done bool, err error) {
 		return err
 	}
 	for n < len(b) {
+		// A CR needs its LF, perhaps in the next piece.
 		if s.cr {
 			if b[n] != '\n' {
-				return n, false, errBare
+				return n, false, ErrBare
 			}
 			s.cr, s.mid = false, false
 			n++
 			continue
 		}
+
+		// A dot begins a line: it is the end, or one of two, or cannot be judged yet.
 		if !s.mid && s.dots && b[n] == '.' {
 			switch rest := b[n:]; {
 			case len(rest) == 1 || len(rest) == 2 && rest[1] == '\r':
@@ -57,6 +54,8 @@ func (s *scanner) scan(b []byte, w io.Writer) (n int, done bool, err error) {
 			from = n
 			continue
 		}
+
+		// The rest of the line is taken in one span.
 		s.mid = true
 		line := b[n:]
 		end := bytes.IndexByte(line, '\r')
@@ -64,7 +63,7 @@ func (s *scanner) scan(b []byte, w io.Writer) (n int, done bool, err error) {
 			line = line[:end]
 		}
 		if bytes.IndexByte(line, '\n') >= 0 {
-			return n, false, errBare
+			return n, false, ErrBare
 		}
 		n += len(line)
 		if end >= 0 {
@@ -78,7 +77,7 @@ func (s *scanner) scan(b []byte, w io.Writer) (n int, done bool, err error) {
 // finish is called at the end of content that ends by its length.
 func (s *scanner) finish() error {
 	if s.cr {
-		return errBare
+		return ErrBare
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package session
+package smtpd
 
 import (
 	"sync"
@@ -38,7 +38,8 @@ func (p *pace) receive() { p.receiving, p.waited, p.got, p.total, p.quiet = true
 // limit is how long the client may be waited for now: at most most, and less when
 // the message has made no progress or the transaction must end. overdue says which.
 func (p *pace) limit(now time.Time, most time.Duration) (d time.Duration, overdue error) {
-	d, overdue = most, errTimeout
+	// Before its message the client has the whole time for each command.
+	d, overdue = most, ErrTimeout
 	if p == nil {
 		return d, overdue
 	}
@@ -46,7 +47,7 @@ func (p *pace) limit(now time.Time, most time.Duration) (d time.Duration, overdu
 		d -= p.quiet
 	}
 	if left := p.until.Sub(now); !p.until.IsZero() && left < d {
-		d, overdue = left, errTooLong
+		d, overdue = left, ErrTooLong
 	}
 	return d, overdue
 }
@@ -93,6 +94,7 @@ func (p *pace) tooSlow() bool {
 	if p == nil || !p.receiving || p.minRate <= 0 || p.waited < p.window {
 		return false
 	}
+	// The next window begins here, so that a client can recover.
 	slow := float64(p.got) < float64(p.minRate)*p.waited.Seconds()
 	p.waited, p.got = 0, 0
 	return slow

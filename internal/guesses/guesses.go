@@ -1,4 +1,6 @@
-package session
+// Package guesses counts wrong passwords by client, and has those wait that offer too
+// many.
+package guesses
 
 import (
 	"context"
@@ -17,16 +19,16 @@ const (
 	forgetGuess = 10 * time.Minute
 	// sameGuess is how long after it the same wrong password counts again: a
 	// program with an old password, which asks every few minutes, guesses nothing
-	// and must not lock out who is behind the same address.
+	// and must not lock out others behind the same address.
 	sameGuess = 30 * time.Second
 	// maxGuessers is how many clients are remembered; beyond it one is forgotten for
 	// each that comes.
 	maxGuessers = 1 << 14
 )
 
-// guesses counts wrong passwords by client: an IPv4 address, or the /64 of an IPv6
+// Counter counts wrong passwords by client: an IPv4 address, or the /64 of an IPv6
 // address. Its methods may be called from any goroutine.
-type guesses struct {
+type Counter struct {
 	free int // wrong passwords before a client has to wait; 0: as many as it likes
 	now  func() time.Time
 	seed maphash.Seed
@@ -35,7 +37,7 @@ type guesses struct {
 	clients map[netip.Addr]*guesser
 }
 
-// guesser is what is known of one client.
+// guesser is one client.
 type guesser struct {
 	pending int       // passwords that are being verified
 	wrong   int       // that were not, and are not forgotten
@@ -53,8 +55,10 @@ type guess struct {
 	at   int64 // Unix time in nanoseconds; 0: none
 }
 
-func newGuesses(free int, now func() time.Time) *guesses {
-	return &guesses{free: free, now: now, seed: maphash.MakeSeed(), clients: map[netip.Addr]*guesser{}}
+// New returns a Counter for which free wrong passwords are free, 0: any number, and
+// now is the time.
+func New(free int, now func() time.Time) *Counter {
+	return &Counter{free: free, now: now, seed: maphash.MakeSeed(), clients: map[netip.Addr]*guesser{}}
 }
 
 // network returns what ip is counted under: hosts choose among the addresses of an
@@ -68,8 +72,8 @@ func network(ip netip.Addr) netip.Addr {
 	return ip
 }
 
-// waits reports whether the client at ip has to wait before its next password.
-func (g *guesses) waits(ip netip.Addr) bool {
+// MustWait reports whether the client at ip has to wait before its next password.
+func (g *Counter) MustWait(ip netip.Addr) bool {
 	if g.free == 0 {
 		return false
 	}
@@ -79,13 +83,13 @@ func (g *guesses) waits(ip netip.Addr) bool {
 	return c != nil && g.now().Before(c.until)
 }
 
-// begin takes a place for the verification of one password, which end gives back,
+// TakePlace takes a place for the verification of one password, which GiveBack returns,
 // or reports that the client has to wait, or that ctx has ended. Passwords offered in
 // parallel get no more places than wrong ones are free: the others are held until
 // one of these is verified, for they may be right.
-func (g *guesses) begin(ctx context.Context, ip netip.Addr) bool {
+func (g *Counter) TakePlace(ctx context.Context, ip netip.Addr) bool {
 	for g.free > 0 {
-		freed, ok := g.take(network(ip))
+		freed, ok := g.tryPlace(network(ip))
 		if freed == nil {
 			return ok
 		}
@@ -98,11 +102,12 @@ func (g *guesses) begin(ctx context.Context, ip netip.Addr) bool {
 	return true
 }
 
-// take is begin without the waiting: freed is closed when it is worth another try;
+// tryPlace is TakePlace without the waiting: freed is closed when it is worth another try;
 // nil: there is an answer.
-func (g *guesses) take(ip netip.Addr) (freed <-chan struct{}, ok bool) {
+func (g *Counter) tryPlace(ip netip.Addr) (freed <-chan struct{}, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	// A client is remembered while it has a place or something to remember.
 	now := g.now()
 	c := g.clients[ip]
 	if c == nil {
@@ -111,6 +116,8 @@ func (g *guesses) take(ip netip.Addr) (freed <-chan struct{}, ok bool) {
 		g.clients[ip] = c
 	}
 	c.forget(now)
+
+	// There are never more places than wrong passwords are free: all may be wrong.
 	switch {
 	case now.Before(c.until):
 		return nil, false
@@ -123,13 +130,14 @@ func (g *guesses) take(ip netip.Addr) (freed <-chan struct{}, ok bool) {
 	return c.freed, false
 }
 
-// end gives the place back. wrong says that the password was.
-func (g *guesses) end(ip netip.Addr, user, pass string, wrong bool) {
+// GiveBack gives the place back. wrong says that the password was.
+func (g *Counter) GiveBack(ip netip.Addr, user, pass string, wrong bool) {
 	if g.free == 0 {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	// Those that wait for a place can try again, whatever this password was.
 	ip, now := network(ip), g.now()
 	c := g.clients[ip]
 	c.pending--
@@ -137,6 +145,8 @@ func (g *guesses) end(ip netip.Addr, user, pass string, wrong bool) {
 		close(c.freed)
 		c.freed = nil
 	}
+
+	// The wait doubles with each guess beyond the free ones.
 	if wrong && c.counts(maphash.String(g.seed, user+"\x00"+pass), now) {
 		c.wrong++
 		c.last = now
@@ -148,7 +158,7 @@ func (g *guesses) end(ip netip.Addr, user, pass string, wrong bool) {
 			}
 		}
 	}
-	if c.idle() {
+	if c.isIdle() {
 		delete(g.clients, ip)
 	}
 }
@@ -167,7 +177,7 @@ func (c *guesser) counts(hash uint64, now time.Time) bool {
 	return true
 }
 
-// forget takes off what is old enough.
+// forget takes off the wrong passwords that are old enough.
 func (c *guesser) forget(now time.Time) {
 	n := min(int(now.Sub(c.last)/forgetGuess), c.wrong)
 	if n > 0 {
@@ -176,15 +186,17 @@ func (c *guesser) forget(now time.Time) {
 	}
 }
 
-// idle reports whether there is nothing to remember of c.
-func (c *guesser) idle() bool { return c.pending == 0 && c.wrong == 0 }
+// isIdle reports whether there is nothing to remember of c.
+func (c *guesser) isIdle() bool { return c.pending == 0 && c.wrong == 0 }
 
 // makeRoom forgets one client if there are too many: one that is done with, if
 // there is one among the first few, else the one of them that waits least.
-func (g *guesses) makeRoom(now time.Time) {
+func (g *Counter) makeRoom(now time.Time) {
 	if len(g.clients) < maxGuessers {
 		return
 	}
+
+	// A look at a few is enough: a flood of addresses pushes out mostly itself.
 	var victim netip.Addr
 	var least time.Time
 	seen := 0
@@ -192,7 +204,7 @@ func (g *guesses) makeRoom(now time.Time) {
 		if c.pending > 0 {
 			continue
 		}
-		if c.forget(now); c.idle() {
+		if c.forget(now); c.isIdle() {
 			victim = ip
 			break
 		}
