@@ -59,20 +59,21 @@ var packages = map[string]entry{
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
 
-	"internal/store":         {nouns, []string{"internal/mail"}},
-	"internal/store/journal": {mechanisms, nil},
-	"internal/store/spool":   {mechanisms, nil},
-	"internal/store/disk/*":  {mechanisms, []string{"internal/store/disk/*", "internal/store/journal", "internal/store/spool"}}, // its inner parts
-	"internal/schedule":      {mechanisms, nil},
-	"internal/route":         {mechanisms, nil},
-	"internal/dns":           {mechanisms, nil},
-	"internal/smtpclient":    {mechanisms, nil},
-	"internal/pool":          {mechanisms, []string{"internal/smtpclient"}},
-	"internal/qfile":         {mechanisms, nil},
-	"internal/dsn":           {mechanisms, nil},
-	"internal/dane":          {mechanisms, nil},
-	"internal/mtasts":        {mechanisms, []string{"internal/dns"}},
-	"internal/hook":          {mechanisms, nil},
+	"internal/store":                {nouns, []string{"internal/mail"}},
+	"internal/store/journal":        {mechanisms, []string{"internal/store/journal/window"}},
+	"internal/store/journal/window": {mechanisms, nil},
+	"internal/store/spool":          {mechanisms, nil},
+	"internal/store/disk/*":         {mechanisms, []string{"internal/store/disk/*", "internal/store/journal", "internal/store/spool"}}, // its inner parts
+	"internal/schedule":             {mechanisms, nil},
+	"internal/route":                {mechanisms, nil},
+	"internal/dns":                  {mechanisms, nil},
+	"internal/smtpclient":           {mechanisms, nil},
+	"internal/pool":                 {mechanisms, []string{"internal/smtpclient"}},
+	"internal/qfile":                {mechanisms, nil},
+	"internal/dsn":                  {mechanisms, nil},
+	"internal/dane":                 {mechanisms, nil},
+	"internal/mtasts":               {mechanisms, []string{"internal/dns"}},
+	"internal/hook":                 {mechanisms, nil},
 
 	"internal/listener":   {roles, nil},
 	"internal/session":    {roles, nil},
@@ -118,6 +119,8 @@ var only = map[string][]string{
 	"internal/store/disk/*":  {"internal/store/disk", "internal/store/disk/*"},
 	"internal/store/journal": {"internal/store/disk", "internal/store/disk/*"},
 	"internal/store/spool":   {"internal/store/disk", "internal/store/disk/*"},
+
+	"internal/store/journal/window": {"internal/store/journal"},
 }
 
 // modules names the importers of each module that the project depends on: a
