@@ -15,11 +15,12 @@ import (
 const Name = "queue/discard"
 
 // New is the plugin's factory.
-func New(_ plugin.Services, h plugin.Host) error {
+func New(plugin.Env) (plugin.Plugin, error) { return plugin.Hooks(register), nil }
+
+func register(h plugin.Host) {
 	h.Timeout(0)
 	h.On(hook.OnQueue, "discard", 0, discard)
 	h.On(hook.OnQueueOutbound, "discard", 0, discard)
-	return nil
 }
 
 func discard(_ context.Context, e *hook.Event) hook.Verdict {

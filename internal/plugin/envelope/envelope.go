@@ -13,10 +13,11 @@ import (
 const Name = "record_envelope_addresses"
 
 // New is the plugin's factory.
-func New(_ plugin.Services, h plugin.Host) error {
+func New(plugin.Env) (plugin.Plugin, error) { return plugin.Hooks(register), nil }
+
+func register(h plugin.Host) {
 	h.Timeout(0)
 	h.On(hook.OnDataPost, "record", 0, record)
-	return nil
 }
 
 // record adds the fields anew: those that the client sent under these names

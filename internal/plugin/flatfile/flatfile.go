@@ -21,24 +21,32 @@ import (
 const Name = "auth/flat_file"
 
 // New is the plugin's factory.
-func New(s plugin.Services, h plugin.Host) error {
-	cfg := s.Config.AuthFlatFile
-	u := &users{methods: cfg.Methods, onlyTLS: cfg.OnlyTLS, passwords: make(map[string][sha256.Size]byte, len(cfg.Users))}
+func New(env plugin.Env) (plugin.Plugin, error) {
+	cfg := env.Config.AuthFlatFile
+	u := &users{
+		methods: cfg.Methods, onlyTLS: cfg.OnlyTLS, constrain: cfg.ConstrainSender,
+		passwords: make(map[string][sha256.Size]byte, len(cfg.Users)),
+	}
 	for name, password := range cfg.Users {
 		u.passwords[name] = sha256.Sum256([]byte(password))
 	}
-	h.Timeout(0)
-	h.On(hook.OnCapabilities, "hook_capabilities", 0, u.offer)
-	if cfg.ConstrainSender {
-		h.On(hook.OnMail, "constrain_sender", 0, constrainSender)
-	}
-	return nil
+	return u, nil
 }
 
-// users is the hook.Authenticator of the file.
+// Register implements plugin.Plugin.
+func (u *users) Register(h plugin.Host) {
+	h.Timeout(0)
+	h.On(hook.OnCapabilities, "hook_capabilities", 0, u.offer)
+	if u.constrain {
+		h.On(hook.OnMail, "constrain_sender", 0, constrainSender)
+	}
+}
+
+// users is the plugin and the hook.Authenticator of the file.
 type users struct {
 	methods   []string
 	onlyTLS   bool
+	constrain bool // senders to the domain of their login
 	passwords map[string][sha256.Size]byte
 }
 

@@ -75,7 +75,7 @@ func TestSender(t *testing.T) {
 }
 
 func TestBadExpression(t *testing.T) {
-	if _, err := plugintest.Build(New, plugin.Services{Config: &conf.Config{HostListRegex: []string{"ok", "a(?=b)"}}}); err == nil {
+	if _, err := plugintest.Load(New, plugin.Services{Config: &conf.Config{HostListRegex: []string{"ok", "a(?=b)"}}}); err == nil {
 		t.Error("no error")
 	}
 }

@@ -23,11 +23,16 @@ import (
 const Name = "queue/smtp_forward"
 
 // New is the plugin's factory. Without a Forwarder no message is taken.
-func New(s plugin.Services, h plugin.Host) error {
-	p := &forward{cfg: &s.Config.Forward, forwarder: s.Forwarder}
+func New(env plugin.Env) (plugin.Plugin, error) {
+	p := &forward{cfg: &env.Config.Forward, forwarder: env.Forwarder}
 	if !p.cfg.Configured {
-		s.Log.Warn("smtp_forward.ini names no host: nothing will be forwarded")
+		env.Log.Warn("smtp_forward.ini names no host: nothing will be forwarded")
 	}
+	return p, nil
+}
+
+// Register implements plugin.Plugin.
+func (p *forward) Register(h plugin.Host) {
 	h.Timeout(0) // the conversation with the backend has deadlines of its own
 	h.On(hook.OnQueue, "queue_forward", 0, p.queue)
 	h.On(hook.OnQueueOutbound, "queue_forward", 0, p.queue)
@@ -39,7 +44,6 @@ func New(s plugin.Services, h plugin.Host) error {
 		h.On(hook.OnRcpt, "check_recipient", 0, p.checkRecipient)
 	}
 	h.On(hook.OnRcptOK, "split", 0, p.split)
-	return nil
 }
 
 type forward struct {

@@ -52,6 +52,7 @@ var packages = map[string]entry{
 
 	"internal/mail":        {nouns, nil},
 	"internal/reply":       {nouns, nil},
+	"internal/message":     {nouns, []string{"internal/mail"}},
 	"internal/conf":        {nouns, []string{"internal/mail"}},
 	"internal/vfs":         {nouns, nil},
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
@@ -75,6 +76,7 @@ var packages = map[string]entry{
 	"internal/dane":                 {mechanisms, nil},
 	"internal/mtasts":               {mechanisms, []string{"internal/dns"}},
 	"internal/hook":                 {mechanisms, nil},
+	"internal/kv":                   {mechanisms, nil},
 	"internal/guesses":              {mechanisms, nil},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
@@ -143,6 +145,7 @@ var modules = map[string][]string{
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
 	"go.uber.org/zap":                     {"internal/*"},
 	"github.com/google/uuid":              {"internal/mail"},
+	"go.etcd.io/bbolt":                    {"internal/kv"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},
 	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
