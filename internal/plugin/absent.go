@@ -22,7 +22,7 @@ func (noStore) Update(string, func([]byte, bool) ([]byte, time.Duration, bool)) 
 }
 func (noStore) Range(string, func(string, []byte) bool) error { return ErrNoStore }
 
-// unread is the Metrics of an Env whose figures nobody reads.
+// unread is the Metrics of an Env without a reader of figures.
 type unread struct{}
 
 func (unread) Counter(string, string, ...string) Counter { return unread{} }

@@ -56,7 +56,7 @@ type Loader struct {
 	Services Services
 }
 
-// needsJavaScript is what is said of plugins in files.
+// needsJavaScript is the verdict about plugins in files.
 const needsJavaScript = "needs JavaScript, which this version does not run"
 
 // find returns the factory of a plugin, or an error that names the line which lists

@@ -52,9 +52,9 @@ func (f Hooks) Register(h Host) { f(h) }
 
 // Starter is a Plugin with something to open or to run.
 type Starter interface {
-	// Start is called once, before the first handler runs. What it starts ends by
-	// itself with ctx, or when the plugin is closed, which is soon after. An
-	// error stops the start of the daemon, or keeps the generation before.
+	// Start is called once, before the first handler runs. ctx ends just before the
+	// plugin is closed, also if Start has failed. An error stops the start of the
+	// daemon, or keeps the generation before.
 	Start(ctx context.Context) error
 }
 
@@ -63,7 +63,8 @@ type Starter interface {
 type Reloader interface {
 	// Reload looks at the new settings and changes nothing. If they are good it
 	// returns a function that puts them in force, for handlers that run too, and
-	// cannot fail; it is called when the whole new generation is good.
+	// cannot fail; it is called when the whole new generation is good. HTTP
+	// handlers are given to the Mux of env anew.
 	Reload(env Env) (swap func(), err error)
 }
 
@@ -100,10 +101,10 @@ type Resolver interface {
 // and answers as a handler of queue does: OK when the message has left our
 // hands, DenySoft or Deny with the reply for the client.
 type Forwarder interface {
-	Forward(ctx context.Context, c *hook.Connection, t *hook.Transaction, r *conf.ForwardRoute) hook.Verdict
+	Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *conf.ForwardRoute) hook.Verdict
 	// Queue takes the message into the outbound queue instead: the hook get_mx
 	// says where it goes. OK when it is durable there.
-	Queue(ctx context.Context, t *hook.Transaction) hook.Verdict
+	Queue(ctx context.Context, t hook.TransactionView) hook.Verdict
 }
 
 // Submitter sends a message that a plugin makes, through the outbound queue.
@@ -138,8 +139,8 @@ type Mux interface {
 	Handle(pattern string, h http.Handler)
 }
 
-// Metrics makes figures of the plugin, whose names begin with tarishi_plugin_NAME_.
-// Asked for a name again, by a new instance too, it goes on with what there is.
+// Metrics makes figures of the plugin; their names begin with tarishi_plugin_NAME_. A
+// name that is asked for again, by a new instance too, is the same figure.
 type Metrics interface {
 	Counter(name, help string, labels ...string) Counter
 	// Gauge has read called whenever somebody reads the metrics.
@@ -159,8 +160,8 @@ type Host interface {
 	On(p hook.Point, function string, priority int, h hook.Handler)
 	// Timeout sets the plugin's own default for each of its handlers instead
 	// of config/plugin_timeout; 0 is none. config/NAME.timeout wins over it. A
-	// plugin whose handlers neither wait nor compute for long sets 0: they then
-	// run without a goroutine of their own.
+	// plugin with handlers that neither wait nor compute for long sets 0: they
+	// then run without a separate goroutine.
 	Timeout(d time.Duration)
 }
 

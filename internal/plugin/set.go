@@ -153,7 +153,7 @@ func (s *Set) Registrations() []hook.Registration { return s.regs }
 func (s *Set) Handler() http.Handler { return &s.routes.mux }
 
 // Start starts the plugins that have not started, in order. When one fails, those
-// that this call has started are closed again.
+// that this call has started are closed again, the one that failed included.
 func (s *Set) Start(ctx context.Context) error {
 	var started []*instance
 	for _, one := range s.instances {

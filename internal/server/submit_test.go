@@ -36,14 +36,14 @@ func TestPluginSubmits(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			e.Tx.Notes.Set("id", string(id))
+			e.Tx.Notes().Set("id", string(id))
 			return hook.Proceed()
 		}
 		return plugin.Hooks(func(h plugin.Host) { h.On(hook.OnQueueOK, "notify", 0, notify) }), nil
 	}
 	chain := plugintest.Chain(t, notifier, plugin.Services{Submitter: &leftover{queue: s.queue, outbound: s.outbound}})
 	c, tx := plugintest.Session(t, "s@from.test", "r@to.test")
-	chain.Run(t.Context(), hook.OnQueueOK, &hook.Event{Conn: c, Tx: tx, Text: "queued"})
+	chain.Run(t.Context(), hook.OnQueueOK, &hook.Event{Conn: c.View(), Tx: tx.View(), Text: "queued"})
 	end := time.Now().Add(time.Minute)
 	for len(mx.Messages()) < 2 {
 		if time.Now().After(end) {

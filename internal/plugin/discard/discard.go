@@ -7,7 +7,6 @@ import (
 	"reflect"
 
 	"tarishi/internal/hook"
-	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 )
 
@@ -24,10 +23,10 @@ func register(h plugin.Host) {
 }
 
 func discard(_ context.Context, e *hook.Event) hook.Verdict {
-	switch e.Tx.Notes.String("queue.wants") {
+	switch e.Tx.Notes().String("queue.wants") {
 	case "discard":
 	case "":
-		if !condemned(e.Tx.Notes) && !condemned(e.Conn.Notes) {
+		if !condemned(e.Tx.Notes()) && !condemned(e.Conn.Notes()) {
 			return hook.Proceed()
 		}
 	default:
@@ -37,7 +36,7 @@ func discard(_ context.Context, e *hook.Event) hook.Verdict {
 }
 
 // condemned reads the note discard, which plugins set to true, or to the reason.
-func condemned(n mail.Notes) bool {
+func condemned(n hook.NotesView) bool {
 	v := n.Get("discard")
 	return v != nil && !reflect.ValueOf(v).IsZero()
 }

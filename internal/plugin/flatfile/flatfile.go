@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"slices"
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
@@ -54,9 +53,8 @@ type users struct {
 // password can be read on its way, or where auth_insecure is set. With onlyTLS they
 // are unknown to it in clear.
 func (u *users) offer(_ context.Context, e *hook.Event) hook.Verdict {
-	c := e.Conn
-	if len(u.passwords) > 0 && (c.TLS.Enabled || !u.onlyTLS) && !slices.Contains(c.Auth, hook.Authenticator(u)) {
-		c.Auth = append(c.Auth, u)
+	if len(u.passwords) > 0 && (e.Conn.TLS().Enabled || !u.onlyTLS) {
+		e.Conn.OfferAuth(u)
 	}
 	return hook.Proceed()
 }
@@ -66,7 +64,7 @@ func (u *users) Mechanisms() []string { return u.methods }
 
 // Authenticate implements hook.Authenticator. It takes the same time for an
 // unknown user as for a wrong password.
-func (u *users) Authenticate(_ context.Context, _ *hook.Connection, user, pass string) (bool, error) {
+func (u *users) Authenticate(_ context.Context, _ hook.ConnectionView, user, pass string) (bool, error) {
 	want, known := u.passwords[user]
 	got := sha256.Sum256([]byte(pass))
 	return subtle.ConstantTimeCompare(want[:], got[:]) == 1 && known, nil
@@ -76,7 +74,7 @@ func (u *users) Authenticate(_ context.Context, _ *hook.Connection, user, pass s
 // login. A login without a domain may use any, and the null reverse-path is
 // free: read receipts are sent with it (RFC 8098 section 3).
 func constrainSender(_ context.Context, e *hook.Event) hook.Verdict {
-	_, domain, ok := cutLast(e.Conn.AuthUser, "@")
+	_, domain, ok := cutLast(e.Conn.Authenticated().User, "@")
 	if !ok || e.Sender.IsNull() {
 		return hook.Proceed()
 	}

@@ -65,11 +65,11 @@ func (l *list) mail(_ context.Context, e *hook.Event) hook.Verdict {
 	if !l.has(e.Sender) {
 		return hook.Proceed()
 	}
-	if l.antiSpoof && !e.Tx.Relaying {
+	if l.antiSpoof && !e.Tx.Relaying() {
 		return hook.Verdict{Code: hook.Deny, Reply: reply.Newf(550, "5.7.1",
 			"Mail from domain '%s' is not allowed from your host", e.Sender.Host())}
 	}
-	e.Tx.Notes.Set("local_sender", true)
+	e.Tx.Notes().Set("local_sender", true)
 	return hook.Proceed()
 }
 

@@ -65,7 +65,7 @@ func (c *counters) Close() error {
 	return nil
 }
 
-// series is one counter and what it did second by second.
+// series is one counter and its growth second by second.
 type series struct{ total, before, last, most int }
 
 // step closes a second.

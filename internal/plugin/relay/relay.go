@@ -42,24 +42,24 @@ func (c *clients) Register(h plugin.Host) {
 	}
 }
 
-// matchACL lets clients relay whose address the list allows.
+// matchACL lets clients relay if the list allows their address.
 func (c *clients) matchACL(_ context.Context, e *hook.Event) hook.Verdict {
-	if contains(c.allow, e.Conn.Remote.Addr.Addr()) {
-		e.Conn.Relaying = true
-		e.Conn.Results.For(Name).Pass = append(e.Conn.Results.For(Name).Pass, "acl")
+	if contains(c.allow, e.Conn.Remote().Addr.Addr()) {
+		e.Conn.SetRelaying(true)
+		e.Conn.Results().Pass(Name, "acl")
 	}
 	return hook.Proceed()
 }
 
 // acceptAll accepts any recipient of any client.
 func acceptAll(_ context.Context, e *hook.Event) hook.Verdict {
-	e.Tx.Relaying = true
+	e.Tx.SetRelaying(true)
 	return hook.Answer(hook.OK, "")
 }
 
 // passRelaying spares clients that may relay the checks of later plugins.
 func passRelaying(_ context.Context, e *hook.Event) hook.Verdict {
-	if e.Conn.Relaying {
+	if e.Conn.Relaying() {
 		return hook.Answer(hook.OK, "")
 	}
 	return hook.Proceed()

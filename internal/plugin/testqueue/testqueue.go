@@ -37,13 +37,13 @@ func (w *writer) Register(h plugin.Host) {
 }
 
 func (w *writer) queue(_ context.Context, e *hook.Event) hook.Verdict {
-	path, err := write(os.TempDir(), e.Tx.ID, e.Tx.Final())
+	path, err := write(os.TempDir(), e.Tx.ID(), e.Tx.Final())
 	if err != nil {
 		r := reply.New(451, "4.3.0", "Message not written, please try again later").Because(err)
-		w.log.Error("message not written", zap.String("uuid", string(e.Tx.ID)), zap.Error(err))
+		w.log.Error("message not written", zap.String("uuid", string(e.Tx.ID())), zap.Error(err))
 		return hook.Verdict{Code: hook.DenySoft, Reply: r}
 	}
-	w.log.Info("message written", zap.String("uuid", string(e.Tx.ID)), zap.String("file", path))
+	w.log.Info("message written", zap.String("uuid", string(e.Tx.ID())), zap.String("file", path))
 	return hook.Answer(hook.OK, "Queued to "+path)
 }
 

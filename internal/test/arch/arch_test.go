@@ -53,6 +53,7 @@ var packages = map[string]entry{
 	"internal/mail":        {nouns, nil},
 	"internal/reply":       {nouns, nil},
 	"internal/message":     {nouns, []string{"internal/mail"}},
+	"internal/lease":       {nouns, []string{"internal/mail"}},
 	"internal/conf":        {nouns, []string{"internal/mail"}},
 	"internal/vfs":         {nouns, nil},
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},

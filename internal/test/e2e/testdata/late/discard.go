@@ -34,7 +34,7 @@ func register(h plugin.Host) {
 }
 
 func late(ctx context.Context, e *hook.Event) hook.Verdict {
-	if e.Tx.From.Local == string(e.Point) {
+	if e.Tx.From().Local == string(e.Point) {
 		<-ctx.Done()
 		scribble(e, time.Now().Add(overtime))
 	}
@@ -47,9 +47,9 @@ func late(ctx context.Context, e *hook.Event) hook.Verdict {
 // scribble writes to the notes of the connection and the transaction.
 func scribble(e *hook.Event, until time.Time) {
 	for n := 0; time.Now().Before(until); n++ {
-		e.Conn.Notes.Set("n", n)
-		if e.Tx != nil {
-			e.Tx.Notes.Set("n", n)
+		e.Conn.Notes().Set("n", n)
+		if !e.Tx.IsZero() {
+			e.Tx.Notes().Set("n", n)
 		}
 	}
 }
