@@ -3,6 +3,7 @@ package kv
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,8 +19,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"context"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"

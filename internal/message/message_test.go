@@ -114,6 +114,7 @@ func TestTree(t *testing.T) {
 		{"blanks behind the delimiter", "Content-Type: multipart/mixed; boundary=x\n\n--x \t\n\none\n--x-- \n", `multipart/mixed(text/plain"one")`},
 		{"longer boundary inside", "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/mixed; boundary=xy\n\n--xy\n\none\n--xy--\n--x--\n", `multipart/mixed(multipart/mixed(text/plain"one"))`},
 		{"outer delimiter ends inner parts", "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/mixed; boundary=y\n\n--y\n\none\n--x\n\ntwo\n--x--\n", `multipart/mixed(multipart/mixed(text/plain"one") text/plain"two")`},
+		{"empty parts", "Content-Type: multipart/mixed; boundary=x\n\n--x\n--x\n\n--x\n\n\n--x", `multipart/mixed(text/plain"" text/plain"" text/plain"" text/plain"")`},
 		{"digest", "Content-Type: multipart/digest; boundary=x\n\n--x\n\nSubject: one\n\nbody\n--x--\n", `multipart/digest(message/rfc822(text/plain"body"))`},
 		{"malformed parameters", "Content-Type: multipart/mixed; charset; boundary=\"a;b\" ; =; x=\"\\\"\n\n--a;b\n\none\n--a;b--\n", `multipart/mixed(text/plain"one")`},
 		{"boundary twice", "Content-Type: multipart/mixed; boundary=x; boundary=y\n\n--x\n\none\n--x--\n", `multipart/mixed(text/plain"one")`},
@@ -362,6 +363,8 @@ func FuzzMessage(f *testing.F) {
 	f.Add([]byte("Content-Type: multipart/mixed; boundary=\"\"\r\n\r\n--\r\n----\r\n"))
 	f.Add([]byte("Content-Type: message/rfc822\r\n\r\n\r\n--x"))
 	f.Add([]byte("Content-Transfer-Encoding: base64\n\n==a\x00b"))
+	f.Add([]byte("Content-Type:multipart/0;boundary= outer\n--outer\n--outer"))
+	f.Add([]byte("Content-Type:multipart/;boundary=outer\n--outer\nContent-Type:message/rfc822\n\n\n--outer"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		header, size, complete := mail.ParseHeader(raw)
 		m := New(header, mail.Memory{raw}, int64(size), Limits{Depth: 5, Parts: 20, Header: 1000})
@@ -397,7 +400,7 @@ func FuzzMessage(f *testing.F) {
 
 // check sees that parts lie in each other and behind each other.
 func check(t *testing.T, p *Part, from, to int64) {
-	if p.body < from || p.end < p.body || p.end > to || p.Header == nil || p.Type == "" {
+	if p.head < p.start || p.body < p.head || p.body < from || p.end < p.body || p.end > to || p.Header == nil || p.Type == "" {
 		t.Fatalf("%s from %d to %d, within %d and %d", p.Type, p.body, p.end, from, to)
 	}
 	from = p.body

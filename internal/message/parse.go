@@ -170,7 +170,12 @@ func (p *parser) delimiter(line []byte) (level int, last bool) {
 // delimit ends the parts inside of a multipart at its delimiter, of length bytes,
 // and begins the next one, unless it is the last delimiter.
 func (p *parser) delimit(level int, last bool, length int64) error {
-	end := p.offset - p.ending // the line end belongs to the delimiter
+	// The line end before the delimiter belongs to it, unless it ends the header
+	// section or the delimiter before.
+	end := p.offset - p.ending
+	for _, inner := range p.stack[level+1:] {
+		end = max(end, inner.part.body)
+	}
 	for _, inner := range p.stack[level+1:] {
 		p.finish(inner, end)
 	}
