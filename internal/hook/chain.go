@@ -112,6 +112,8 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 	if p == OnResetTransaction || p == OnDisconnect {
 		ctx = context.WithoutCancel(ctx)
 	}
+
+	// Handlers run one after another until one of them decides.
 	last := Proceed()
 	for i := range list {
 		r := &list[i]
@@ -124,7 +126,7 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 		if tx := e.Tx.state; tx != nil && tx.SkipsPlugin(r.Plugin) {
 			continue
 		}
-		v, failed := c.call(ctx, r, e)
+		v, failed := c.callHandler(ctx, r, e)
 		if failed && p.failsOpen() {
 			continue
 		}
@@ -177,8 +179,12 @@ type loan struct {
 func newLoan(e *Event) *loan {
 	l := &loan{event: *e}
 	own := &l.event
-	own.named = e.id() // when the views are revoked a panic still has a name in the log
+
+	// When the views are revoked a panic still has a name in the log.
+	own.named = e.id()
 	own.Conn.gate, own.Tx.gate, own.Delivery.gate = &l.gate, &l.gate, &l.gate
+
+	// What an event holds itself is copied: it is small, and not behind the gate.
 	own.Params = maps.Clone(e.Params)
 	own.Failed, own.Deferred, own.Bounced = slices.Clone(e.Failed), slices.Clone(e.Deferred), slices.Clone(e.Bounced)
 	if e.Success != nil {
@@ -193,17 +199,21 @@ func newLoan(e *Event) *loan {
 	return l
 }
 
-// call runs one handler within its timeout. failed reports that the verdict is
+// callHandler runs one handler within its timeout. failed reports that the verdict is
 // not the handler's own.
-func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool) {
+func (c *Chain) callHandler(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool) {
 	if r.Timeout <= 0 {
 		return c.guarded(ctx, r, e)
 	}
+
+	// Whatever becomes of the handler, its views end with this call.
 	deadline := time.Now().Add(r.Timeout)
 	limited, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	l := newLoan(e)
 	defer l.gate.Revoke()
+
+	// It runs beside the chain, which can give it up.
 	done := make(chan outcome, 1)
 	c.late.add()
 	go func() {
@@ -228,6 +238,9 @@ func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict,
 		return o.verdict, o.failed
 	case <-rest.C:
 	}
+
+	// It is late: the state behind its views is ours again.
+	l.gate.Revoke()
 	c.timeouts.Add(1)
 	c.log.Error("plugin timed out", append(about(r, e), zap.Duration("timeout", r.Timeout))...)
 	return Answer(DenySoft, textTimeout), true

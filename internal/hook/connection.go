@@ -155,6 +155,7 @@ var ErrCapability = errors.New("hook: no line of a reply to EHLO (RFC 5321 secti
 // blanks. It is for the point capabilities. The session writes the lines of the extensions
 // that it knows itself.
 func (v ConnectionView) AddCapability(line string) error {
+	// The client reads what stands here as protocol: only what RFC 5321 allows.
 	keyword, _, _ := strings.Cut(line, " ")
 	isOdd := func(c rune) bool {
 		return c != '-' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')

@@ -68,7 +68,7 @@ func (v DeliveryView) Recipients() []mail.Recipient {
 
 // Envelope returns a copy of the envelope, as TransactionView.Envelope does.
 func (v DeliveryView) Envelope() mail.Envelope {
-	return lease.Look(v.gate, v.state, func(d *Delivery) mail.Envelope { return lend(v.gate, d.Envelope) })
+	return lease.Look(v.gate, v.state, func(d *Delivery) mail.Envelope { return lendEnvelope(v.gate, d.Envelope) })
 }
 
 // Domain is the destination: lower case, A-labels.

@@ -135,11 +135,11 @@ func (v TransactionView) SetRecipients(all []mail.Recipient) {
 // Envelope returns a copy of the envelope. Its lists and maps must not be changed; they
 // are copies, unless the handler has no timeout.
 func (v TransactionView) Envelope() mail.Envelope {
-	return lease.Look(v.gate, v.state, func(t *Transaction) mail.Envelope { return lend(v.gate, t.Envelope) })
+	return lease.Look(v.gate, v.state, func(t *Transaction) mail.Envelope { return lendEnvelope(v.gate, t.Envelope) })
 }
 
-// lend returns an envelope for the handler behind a gate.
-func lend(g *lease.Gate, env mail.Envelope) mail.Envelope {
+// lendEnvelope returns an envelope for the handler behind a gate.
+func lendEnvelope(g *lease.Gate, env mail.Envelope) mail.Envelope {
 	if g == nil {
 		return env
 	}
@@ -218,6 +218,7 @@ var ErrNoBody = errors.New("hook: there is no message that can be rewritten here
 // message.Rewrite. It is for the points from data_post to queue. On an error the
 // message stays as it was.
 func (v TransactionView) Rewrite(edit func(p *message.Part) (*message.Change, error)) error {
+	// The old message and the storage for the new one are taken while the time lasts.
 	old := v.Message()
 	body := lease.Look(v.gate, v.state, func(t *Transaction) Body {
 		if t.Bodies == nil {
@@ -243,6 +244,8 @@ func (v TransactionView) Rewrite(edit func(p *message.Part) (*message.Change, er
 		body.Discard()
 		return err
 	}
+
+	// The new header section counts as unchanged: it stands in the new content.
 	section := changed.Bytes()
 	fresh, _, _ := mail.ParseHeader(section)
 	err = ErrRevoked

@@ -36,7 +36,7 @@ type file struct{ db *bbolt.DB }
 // before plugins build on it. stored is the size of its entries, as Options.MaxBytes
 // counts it.
 func openFile(path string) (opened *file, stored int64, err error) {
-	err = guard(func() error {
+	err = guarded(func() error {
 		db, err := bbolt.Open(path, fileMode, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
 		if err != nil {
 			return err
@@ -53,10 +53,10 @@ func openFile(path string) (opened *file, stored int64, err error) {
 	return opened, stored, nil
 }
 
-// guard runs what reads or writes the database. It turns a panic of the library
+// guarded runs what reads or writes the database. It turns a panic of the library
 // over pages that make no sense, and a fault where the file is shorter than it
 // says, into errDamaged.
-func guard(work func() error) (err error) {
+func guarded(work func() error) (err error) {
 	previous := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(previous)
 	defer func() {
@@ -65,6 +65,8 @@ func guard(work func() error) (err error) {
 		}
 	}()
 	err = work()
+
+	// These are the library's words for the same.
 	for _, sign := range []error{bbolterrors.ErrInvalid, bbolterrors.ErrChecksum, bbolterrors.ErrVersionMismatch, bbolterrors.ErrInvalidMapping} {
 		if errors.Is(err, sign) {
 			return fmt.Errorf("%w: %w", errDamaged, err)
@@ -127,10 +129,10 @@ func (e entry) encode() []byte {
 	return append(binary.BigEndian.AppendUint64(make([]byte, 0, stampSize+len(e.value)), uint64(at)), e.value...)
 }
 
-// get returns what stands under a key, a deleted entry if nothing does.
-func (f *file) get(bucket, key string) (found entry, err error) {
+// lookup returns what stands under a key, a deleted entry if nothing does.
+func (f *file) lookup(bucket, key string) (found entry, err error) {
 	found.deleted = true
-	err = guard(func() error {
+	err = guarded(func() error {
 		return f.db.View(func(tx *bbolt.Tx) error {
 			in := tx.Bucket([]byte(bucket))
 			if in == nil {
@@ -148,10 +150,10 @@ func (f *file) get(bucket, key string) (found entry, err error) {
 	return found, err
 }
 
-// list returns what stands under the keys that begin with prefix.
-func (f *file) list(bucket, prefix string) (map[string]entry, error) {
+// collect returns what stands under the keys that begin with prefix.
+func (f *file) collect(bucket, prefix string) (map[string]entry, error) {
 	all := map[string]entry{}
-	err := guard(func() error {
+	err := guarded(func() error {
 		return f.db.View(func(tx *bbolt.Tx) error {
 			in := tx.Bucket([]byte(bucket))
 			if in == nil {
@@ -172,10 +174,10 @@ func (f *file) list(bucket, prefix string) (map[string]entry, error) {
 	return all, err
 }
 
-// write makes all changes of a batch in one transaction and returns when it is on
+// writeBatch makes all changes of a batch in one transaction and returns when it is on
 // stable storage.
-func (f *file) write(batch map[string]map[string]entry) error {
-	return guard(func() error {
+func (f *file) writeBatch(batch map[string]map[string]entry) error {
+	return guarded(func() error {
 		return f.db.Update(func(tx *bbolt.Tx) error {
 			for name, changes := range batch {
 				bucket, err := tx.CreateBucketIfNotExists([]byte(name))
@@ -211,10 +213,12 @@ type outdated struct {
 // those that have expired, and the position for the next call: the beginning again
 // after the last entry.
 func (f *file) expired(from position, limit int, now time.Time) (found []outdated, next position, err error) {
-	err = guard(func() error {
+	err = guarded(func() error {
 		return f.db.View(func(tx *bbolt.Tx) error {
 			names := tx.Cursor()
 			for name, _ := names.Seek([]byte(from.bucket)); name != nil; name, _ = names.Next() {
+				// The first bucket goes on where the last call ended,
+				// the others begin anew.
 				cursor := tx.Bucket(name).Cursor()
 				key, stamped := cursor.First()
 				if string(name) == from.bucket && from.key != "" {
@@ -229,7 +233,7 @@ func (f *file) expired(from position, limit int, now time.Time) (found []outdate
 					if err != nil {
 						return err
 					}
-					if one.gone(now) {
+					if one.isGone(now) {
 						found = append(found, outdated{string(name), string(key), len(one.value)})
 					}
 				}
@@ -240,4 +244,4 @@ func (f *file) expired(from position, limit int, now time.Time) (found []outdate
 	return found, next, err
 }
 
-func (f *file) close() error { return guard(f.db.Close) }
+func (f *file) close() error { return guarded(f.db.Close) }

@@ -28,7 +28,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		s.sweep()
+		s.sweepExpired()
 		_ = s.Flush() // it logs its errors, and the next one tries again
 	}
 }
@@ -52,7 +52,7 @@ func (s *Store) Flush() error {
 	s.mu.Unlock()
 
 	// Readers and writers go on meanwhile: they see the batch in writing.
-	err = f.write(batch)
+	err = f.writeBatch(batch)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,9 +64,12 @@ func (s *Store) Flush() error {
 		}
 		return nil
 	}
+
+	// The batch is not lost with the disk, nor with a file that is damaged: it is
+	// written with the next one.
 	s.restore(batch)
 	if errors.Is(err, errDamaged) {
-		return s.lose(err)
+		return s.abandonDamaged(err)
 	}
 	if !s.failing {
 		s.failing = true
@@ -92,8 +95,8 @@ func (s *Store) restore(batch map[string]map[string]entry) {
 	}
 }
 
-// sweep deletes entries of the file that have expired, some with each call.
-func (s *Store) sweep() {
+// sweepExpired deletes entries of the file that have expired, some with each call.
+func (s *Store) sweepExpired() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file == nil || s.closed {
@@ -101,7 +104,7 @@ func (s *Store) sweep() {
 	}
 	expired, next, err := s.file.expired(s.sweepPos, sweepStep, s.o.Now())
 	if err != nil {
-		_ = s.lose(err) // it logs
+		_ = s.abandonDamaged(err) // it logs
 		return
 	}
 	s.sweepPos = next
@@ -129,6 +132,8 @@ func (s *Store) opened() (*file, error) {
 	case s.openErr != nil && s.o.Now().Before(s.retry):
 		return nil, s.openErr
 	}
+
+	// A damaged file makes way for an empty one, once.
 	f, stored, err := openFile(s.o.Path)
 	if errors.Is(err, errDamaged) {
 		if err = s.setAside(err); err == nil {
@@ -144,10 +149,10 @@ func (s *Store) opened() (*file, error) {
 	return f, nil
 }
 
-// lose gives up a file that turned out to be damaged: the next call opens a new
+// abandonDamaged gives up a file that turned out to be damaged: the next call opens a new
 // one, for which the writes that wait are kept. Other errors it only returns. The
 // caller holds mu.
-func (s *Store) lose(err error) error {
+func (s *Store) abandonDamaged(err error) error {
 	if !errors.Is(err, errDamaged) || s.file == nil {
 		return err
 	}
@@ -174,6 +179,8 @@ func (s *Store) setAside(cause error) error {
 // Run must have ended.
 func (s *Store) Close() error {
 	err := s.Flush()
+
+	// Buckets that are used after this do not open the file again.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true

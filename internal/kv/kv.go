@@ -90,8 +90,8 @@ type entry struct {
 // size is what an entry counts against Options.MaxBytes.
 func (e entry) size(key string) int64 { return entryCost + int64(len(key)+len(e.value)) }
 
-// gone reports whether there is nothing to be seen any more.
-func (e entry) gone(now time.Time) bool {
+// isGone reports whether there is nothing to be seen any more.
+func (e entry) isGone(now time.Time) bool {
 	return e.deleted || !e.expires.IsZero() && !now.Before(e.expires)
 }
 
@@ -120,7 +120,7 @@ func (b *Bucket) Get(key string) (value []byte, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found, err := s.lookup(b.name, key)
-	if err != nil || found.gone(s.o.Now()) {
+	if err != nil || found.isGone(s.o.Now()) {
 		return nil, false, err
 	}
 	return append([]byte{}, found.value...), true, nil
@@ -148,8 +148,10 @@ func (b *Bucket) Update(key string, change func(old []byte, ok bool) (value []by
 	if err != nil {
 		return err
 	}
+
+	// An entry that has expired is still there until it is swept; nobody sees it.
 	now := s.o.Now()
-	present := !before.gone(now)
+	present := !before.isGone(now)
 	old := before.value
 	if !present {
 		old = nil
@@ -192,10 +194,12 @@ func (s *Store) collect(bucket, prefix string) (map[string]entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := f.list(bucket, prefix)
+	all, err := f.collect(bucket, prefix)
 	if err != nil {
-		return nil, s.lose(err)
+		return nil, s.abandonDamaged(err)
 	}
+
+	// The batch that is being written is older than what waits.
 	for _, newer := range []map[string]entry{s.writing[bucket], s.pending[bucket]} {
 		for key, changed := range newer {
 			if strings.HasPrefix(key, prefix) {
@@ -203,8 +207,10 @@ func (s *Store) collect(bucket, prefix string) (map[string]entry, error) {
 			}
 		}
 	}
+
+	// The caller gets copies: it goes on without the lock.
 	now := s.o.Now()
-	maps.DeleteFunc(all, func(_ string, found entry) bool { return found.gone(now) })
+	maps.DeleteFunc(all, func(_ string, found entry) bool { return found.isGone(now) })
 	for key, found := range all {
 		found.value = append([]byte{}, found.value...)
 		all[key] = found
@@ -225,9 +231,9 @@ func (s *Store) lookup(bucket, key string) (entry, error) {
 	if found, ok := s.writing[bucket][key]; ok {
 		return found, nil
 	}
-	found, err := f.get(bucket, key)
+	found, err := f.lookup(bucket, key)
 	if err != nil {
-		return entry{}, s.lose(err)
+		return entry{}, s.abandonDamaged(err)
 	}
 	return found, nil
 }
@@ -251,14 +257,18 @@ func (s *Store) replace(bucket, key string, before, next entry) error {
 	// A store that is full still takes what makes it no larger. What has expired
 	// in it is only waiting for the sweep, which is due now.
 	if s.o.MaxBytes > 0 && grown > 0 && s.stored+grown > s.o.MaxBytes {
-		s.hurry()
+		s.requestFlush()
 		return ErrFull
 	}
+
+	// A disk that fails must not let memory grow.
 	waits := next.size(key)
 	if s.unsaved+waits > maxPending {
-		s.hurry()
+		s.requestFlush()
 		return ErrFull
 	}
+
+	// A key that is written again before a flush waits once.
 	if s.pending[bucket] == nil {
 		s.pending[bucket] = map[string]entry{}
 	}
@@ -268,13 +278,13 @@ func (s *Store) replace(bucket, key string, before, next entry) error {
 	s.pending[bucket][key] = next
 	s.stored += grown
 	if s.unsaved += waits; s.unsaved > flushEarly {
-		s.hurry()
+		s.requestFlush()
 	}
 	return nil
 }
 
-// hurry asks Run for a flush now.
-func (s *Store) hurry() {
+// requestFlush asks Run for a flush now.
+func (s *Store) requestFlush() {
 	select {
 	case s.wake <- struct{}{}:
 	default:

@@ -66,7 +66,7 @@ func TestOpensNothingUnasked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "plugins.db")
 	s, _, _ := open(t, path, 0)
 	s.Bucket("a")
-	s.sweep()
+	s.sweepExpired()
 	must(t, s.Flush())
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("there is a file: %v", err)
@@ -113,7 +113,7 @@ func TestReadsItsWrites(t *testing.T) {
 		case n < 80:
 			must(t, s.Flush())
 		case n < 85:
-			s.sweep()
+			s.sweepExpired()
 		case n < 86:
 			must(t, s.Close())
 			next, _, _ := open(t, path, 0)
@@ -156,7 +156,7 @@ func TestUpdate(t *testing.T) {
 			if err := s.Flush(); err != nil {
 				t.Error(err)
 			}
-			s.sweep()
+			s.sweepExpired()
 		}
 	})
 	all.Wait()
@@ -226,7 +226,7 @@ func TestExpiry(t *testing.T) {
 		must(t, b.Put(fmt.Sprintf("%d000", round), make([]byte, 10), time.Hour)) // no larger
 		must(t, s.Flush())
 		at.pass(time.Hour)
-		s.sweep()
+		s.sweepExpired()
 		must(t, s.Flush())
 		if s.stored != 0 {
 			t.Fatalf("round %d: %d bytes are left", round, s.stored)
@@ -245,7 +245,7 @@ func TestSweepGoesRound(t *testing.T) {
 			keys[fmt.Sprint(name, i)] = entry{expires: long}
 		}
 	}
-	must(t, f.write(batch))
+	must(t, f.writeBatch(batch))
 	seen := map[string]int{}
 	var at position
 	for range 5 {
@@ -414,7 +414,7 @@ func TestRunFlushes(t *testing.T) {
 	f, _, err := openFile(path)
 	must(t, err)
 	defer f.close()
-	if found, err := f.get("a", "k"); err != nil || string(found.value) != "v" {
+	if found, err := f.lookup("a", "k"); err != nil || string(found.value) != "v" {
 		t.Errorf("%q, %v", found.value, err)
 	}
 }

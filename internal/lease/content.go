@@ -26,7 +26,7 @@ func (c lentContent) Size() int64 { return c.content.Size() }
 
 // Open implements mail.Content.
 func (c lentContent) Open() (io.ReadCloser, error) {
-	if !c.gate.pass() {
+	if !c.gate.acquire() {
 		return nil, ErrRevoked
 	}
 	defer c.gate.release()
@@ -52,7 +52,7 @@ const maxRead = 256 << 10
 
 // Read implements io.Reader.
 func (r *lentReader) Read(to []byte) (int, error) {
-	if !r.gate.pass() {
+	if !r.gate.acquire() {
 		return 0, ErrRevoked
 	}
 	defer r.gate.release()
@@ -70,7 +70,7 @@ type lentSeeker struct {
 
 // Seek implements io.Seeker.
 func (s *lentSeeker) Seek(offset int64, whence int) (int64, error) {
-	if !s.gate.pass() {
+	if !s.gate.acquire() {
 		return 0, ErrRevoked
 	}
 	defer s.gate.release()

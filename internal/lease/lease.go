@@ -32,15 +32,15 @@ func (g *Gate) Revoke() {
 
 // Revoked reports whether the time is over.
 func (g *Gate) Revoked() bool {
-	if !g.pass() {
+	if !g.acquire() {
 		return true
 	}
 	g.release()
 	return false
 }
 
-// pass holds the gate for a moment, if it is open. release is due then.
-func (g *Gate) pass() (open bool) {
+// acquire holds the gate for a moment, if it is open. release is due then.
+func (g *Gate) acquire() (open bool) {
 	if g == nil {
 		return true
 	}
@@ -61,7 +61,7 @@ func (g *Gate) release() {
 // Look reads something of a state: the zero value if there is no state, or if the time
 // is over. read must be short and must not lead the borrower to the state.
 func Look[State, Value any](g *Gate, state *State, read func(*State) Value) (value Value) {
-	if state == nil || !g.pass() {
+	if state == nil || !g.acquire() {
 		return value
 	}
 	defer g.release()
@@ -71,7 +71,7 @@ func Look[State, Value any](g *Gate, state *State, read func(*State) Value) (val
 // Touch changes a state, unless there is none or the time is over. change must be
 // short.
 func Touch[State any](g *Gate, state *State, change func(*State)) {
-	if state == nil || !g.pass() {
+	if state == nil || !g.acquire() {
 		return
 	}
 	defer g.release()

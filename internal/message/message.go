@@ -72,7 +72,7 @@ func (m *Message) Size() int64 { return m.content.Size() - m.headerSize }
 // other error is of the content.
 func (m *Message) Root() (*Part, error) {
 	m.once.Do(func() {
-		m.root, m.err = parse(m)
+		m.root, m.err = parseTree(m)
 	})
 	return m.root, m.err
 }
@@ -98,7 +98,7 @@ func (m *Message) section(from, to int64) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := skip(r, from); err != nil {
+	if err := skipBytes(r, from); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("message: content ends before byte %d: %w", from, err)
 	}
@@ -108,8 +108,8 @@ func (m *Message) section(from, to int64) (io.ReadCloser, error) {
 	}{io.LimitReader(r, to-from), r}, nil
 }
 
-// skip passes over the first n bytes of a reader that has just been opened.
-func skip(r io.Reader, n int64) error {
+// skipBytes passes over the first n bytes of a reader that has just been opened.
+func skipBytes(r io.Reader, n int64) error {
 	if s, ok := r.(io.Seeker); ok {
 		_, err := s.Seek(n, io.SeekStart)
 		return err

@@ -44,35 +44,37 @@ const (
 	inBetween              // preamble or epilogue of a multipart: nobody's
 )
 
-// parse reads the tree of m.
-func parse(m *Message) (*Part, error) {
+// parseTree reads the tree of m.
+func parseTree(m *Message) (*Part, error) {
 	body, err := m.OpenBody()
 	if err != nil {
 		return nil, err
 	}
 	defer body.Close()
+
+	// The header section of the message is known: reading begins behind it.
 	p := &parser{message: m, offset: m.headerSize}
 	p.root = &Part{Header: m.Header, message: m, start: m.headerSize, head: m.headerSize, body: m.headerSize}
-	err = p.open(&frame{part: p.root, preset: "text/plain", state: inHeader})
+	err = p.pushPart(&frame{part: p.root, preset: "text/plain", state: inHeader})
 	if err == nil {
-		err = p.enter()
+		err = p.enterBody()
 	}
 	if err == nil {
-		err = p.read(bufio.NewReaderSize(body, lineBuffer))
+		err = p.readLines(bufio.NewReaderSize(body, lineBuffer))
 	}
 
 	// What is still open at the end of the message ends there: a message that
 	// lacks its last delimiters was cut short, or hopes to be read as one part.
 	end := min(p.offset, m.content.Size())
 	for _, open := range p.stack {
-		p.finish(open, end)
+		p.closePart(open, end)
 	}
 	return p.root, err
 }
 
-// finish closes a part at an offset. One that ends in its header section has
+// closePart closes a part at an offset. One that ends in its header section has
 // nothing else.
-func (p *parser) finish(f *frame, end int64) {
+func (p *parser) closePart(f *frame, end int64) {
 	if f.state == inHeader && f.part != p.root {
 		f.part.Header, _, _ = mail.ParseHeader(p.section)
 		f.part.describe(f.preset)
@@ -82,19 +84,21 @@ func (p *parser) finish(f *frame, end int64) {
 	f.part.end = max(end, f.part.body)
 }
 
-// read passes all lines to line.
-func (p *parser) read(r *bufio.Reader) error {
+// readLines passes all lines to takePiece.
+func (p *parser) readLines(r *bufio.Reader) error {
 	fresh := true // at the beginning of a line
 	for {
 		piece, err := r.ReadSlice('\n')
 		if len(piece) > 0 {
-			if bad := p.line(piece, fresh); bad != nil {
+			if bad := p.takePiece(piece, fresh); bad != nil {
 				return bad
 			}
 			p.offset += int64(len(piece))
 			fresh = err == nil
 			p.ending = lineEnd(piece)
 		}
+
+		// A line that is longer than the buffer goes on with the next piece.
 		switch {
 		case err == nil, errors.Is(err, bufio.ErrBufferFull):
 		case errors.Is(err, io.EOF):
@@ -116,11 +120,11 @@ func lineEnd(piece []byte) int64 {
 	return 0
 }
 
-// line takes the next piece of the message, which begins a line if fresh is set.
-func (p *parser) line(piece []byte, fresh bool) error {
+// takePiece takes the next piece of the message, which begins a line if fresh is set.
+func (p *parser) takePiece(piece []byte, fresh bool) error {
 	if fresh && bytes.HasPrefix(piece, []byte("--")) {
 		if level, last := p.delimiter(piece); level >= 0 {
-			return p.delimit(level, last, int64(len(piece)))
+			return p.beginPart(level, last, int64(len(piece)))
 		}
 	}
 	top := p.stack[len(p.stack)-1]
@@ -134,7 +138,7 @@ func (p *parser) line(piece []byte, fresh bool) error {
 	first := len(p.section) == 0
 	if fresh && !empty && (!mail.InHeader(piece) || first && (piece[0] == ' ' || piece[0] == '\t')) {
 		top.part.body = p.offset
-		return p.headed()
+		return p.endHeader()
 	}
 	if p.headers += int64(len(piece)); p.headers > p.message.limits.Header {
 		return ErrHeader
@@ -144,7 +148,7 @@ func (p *parser) line(piece []byte, fresh bool) error {
 		return nil
 	}
 	top.part.body = p.offset + int64(len(piece))
-	return p.headed()
+	return p.endHeader()
 }
 
 // delimiter finds the open multipart that a delimiter line belongs to, the innermost
@@ -167,9 +171,9 @@ func (p *parser) delimiter(line []byte) (level int, last bool) {
 	return -1, false
 }
 
-// delimit ends the parts inside of a multipart at its delimiter, of length bytes,
+// beginPart ends the parts inside of a multipart at its delimiter, of length bytes,
 // and begins the next one, unless it is the last delimiter.
-func (p *parser) delimit(level int, last bool, length int64) error {
+func (p *parser) beginPart(level int, last bool, length int64) error {
 	// The line end before the delimiter belongs to it, unless it ends the header
 	// section or the delimiter before.
 	end := p.offset - p.ending
@@ -177,12 +181,15 @@ func (p *parser) delimit(level int, last bool, length int64) error {
 		end = max(end, inner.part.body)
 	}
 	for _, inner := range p.stack[level+1:] {
-		p.finish(inner, end)
+		p.closePart(inner, end)
 	}
 	outer := p.stack[level]
 	p.stack = p.stack[:level+1]
+
+	// Behind the last delimiter comes the epilogue, where the boundary means
+	// nothing any more.
 	if last {
-		outer.boundary = "" // what follows is the epilogue
+		outer.boundary = ""
 		return nil
 	}
 	preset := "text/plain"
@@ -191,11 +198,11 @@ func (p *parser) delimit(level int, last bool, length int64) error {
 	}
 	next := &Part{message: p.message, start: end, head: p.offset + length, body: p.offset + length}
 	outer.part.Parts = append(outer.part.Parts, next)
-	return p.open(&frame{part: next, preset: preset, state: inHeader})
+	return p.pushPart(&frame{part: next, preset: preset, state: inHeader})
 }
 
-// open puts a part on the stack, within the limits.
-func (p *parser) open(f *frame) error {
+// pushPart puts a part on the stack, within the limits.
+func (p *parser) pushPart(f *frame) error {
 	if p.parts++; p.parts > p.message.limits.Parts {
 		return ErrParts
 	}
@@ -207,19 +214,22 @@ func (p *parser) open(f *frame) error {
 	return nil
 }
 
-// headed is called when the header section of the innermost part is complete.
-func (p *parser) headed() error {
+// endHeader is called when the header section of the innermost part is complete.
+func (p *parser) endHeader() error {
 	top := p.stack[len(p.stack)-1]
 	top.part.Header, _, _ = mail.ParseHeader(p.section)
 	p.section = nil
-	return p.enter()
+	return p.enterBody()
 }
 
-// enter begins the body of the innermost part, by what its header says.
-func (p *parser) enter() error {
+// enterBody begins the body of the innermost part, by what its header says.
+func (p *parser) enterBody() error {
 	top := p.stack[len(p.stack)-1]
 	part := top.part
 	part.describe(top.preset)
+
+	// A multipart without a boundary is a leaf, and so is an encoded message, which
+	// RFC 2046 section 5.2.1 does not allow: it is read by decoding it first.
 	plain := part.Encoding != encodingBase64 && part.Encoding != encodingQP
 	switch boundary := strings.TrimRight(part.Params["boundary"], " \t"); {
 	case part.IsMultipart() && boundary != "":
@@ -228,7 +238,7 @@ func (p *parser) enter() error {
 		top.state = inBetween
 		inner := &Part{message: p.message, start: part.body, head: part.body, body: part.body}
 		part.Parts = []*Part{inner}
-		return p.open(&frame{part: inner, preset: "text/plain", state: inHeader})
+		return p.pushPart(&frame{part: inner, preset: "text/plain", state: inHeader})
 	default:
 		top.state = inBody
 	}

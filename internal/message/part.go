@@ -136,6 +136,7 @@ func (a *alphabet) Read(to []byte) (int, error) {
 	if a.ended || len(to) == 0 {
 		return 0, io.EOF
 	}
+	// Nothing may be left of what was read: then there is more to read.
 	for {
 		n, err := a.from.Read(to)
 		kept := to[:0]
@@ -180,6 +181,8 @@ func mediaType(value string) (word string, params map[string]string) {
 	if err == nil {
 		return word, params
 	}
+
+	// The first of several parameters of one name counts.
 	word, rest, _ := strings.Cut(value, ";")
 	word = strings.ToLower(strings.TrimSpace(word))
 	params = map[string]string{}

@@ -62,7 +62,7 @@ func (m *Message) Rewrite(w io.Writer, edit func(p *Part) (*Change, error)) (*ma
 	defer body.Close()
 	out := &rewriter{to: w, from: body, at: m.headerSize}
 	for _, one := range changes {
-		if err := out.apply(one, one.part == root); err != nil {
+		if err := out.applyChange(one, one.part == root); err != nil {
 			return nil, err
 		}
 	}
@@ -110,6 +110,8 @@ func (c change) header() *mail.Header {
 		h.Remove("Content-Transfer-Encoding")
 		h.Add("Content-Transfer-Encoding", c.encoding())
 	}
+
+	// The fields that described the old content would lie about the new one.
 	if c.ContentType != "" {
 		for _, name := range []string{"Content-Type", "Content-Disposition", "Content-Description", "Content-MD5"} {
 			h.Remove(name)
@@ -136,22 +138,24 @@ func (r *rewriter) copyTo(offset int64) error {
 	return nil
 }
 
-// pass drops what stands before an offset.
-func (r *rewriter) pass(offset int64) error {
+// discardTo drops what stands before an offset.
+func (r *rewriter) discardTo(offset int64) error {
 	n, err := io.CopyN(io.Discard, r.from, offset-r.at)
 	r.at += n
 	return err
 }
 
-// apply makes one change. whole says that the part is the message itself: its header has
+// applyChange makes one change. whole says that the part is the message itself: its header has
 // been written.
-func (r *rewriter) apply(c change, whole bool) error {
+func (r *rewriter) applyChange(c change, whole bool) error {
 	p := c.part
+
+	// A part goes with its delimiter; the next one's stays.
 	if c.Drop {
 		if err := r.copyTo(p.start); err != nil {
 			return err
 		}
-		return r.pass(p.end)
+		return r.discardTo(p.end)
 	}
 	if !whole {
 		if err := r.copyTo(p.head); err != nil {
@@ -161,7 +165,7 @@ func (r *rewriter) apply(c change, whole bool) error {
 			return err
 		}
 	}
-	if err := r.pass(p.body); err != nil {
+	if err := r.discardTo(p.body); err != nil {
 		return err
 	}
 
@@ -175,13 +179,15 @@ func (r *rewriter) apply(c change, whole bool) error {
 	if err := encoder.Close(); err != nil {
 		return err
 	}
-	if whole && c.encoding() == encodingBase64 { // no delimiter brings a line end
+
+	// Where no delimiter follows nothing brings the last line end.
+	if whole && c.encoding() == encodingBase64 {
 		if _, err := io.WriteString(r.to, "\r\n"); err != nil {
 			return err
 		}
 	}
 	r.at = p.end - old.N
-	return r.pass(p.end)
+	return r.discardTo(p.end)
 }
 
 // newEncoder returns a writer that puts a transfer encoding on. Close ends it and

@@ -26,12 +26,15 @@ type Services struct {
 	Title     func(string)
 }
 
-// env returns what one plugin of a set gets.
-func (s *Services) env(name string, routes *routes) Env {
+// newEnv returns what one plugin of a set gets.
+func (s *Services) newEnv(name string, routes *routes) Env {
 	env := Env{
 		Config: s.Config, Log: s.Log.Named(name), Resolver: s.Resolver, Forwarder: s.Forwarder, Submitter: s.Submitter,
 		Store: noStore{}, Mux: prefixed{routes, name}, Metrics: unread{}, Title: s.Title,
 	}
+
+	// What the daemon does not give is there and does nothing, so that plugins need
+	// not ask.
 	if s.Store != nil {
 		env.Store = s.Store(name)
 	}
@@ -59,11 +62,13 @@ type Loader struct {
 // needsJavaScript is the verdict about plugins in files.
 const needsJavaScript = "needs JavaScript, which this version does not run"
 
-// find returns the factory of a plugin, or an error that names the line which lists
+// findFactory returns the factory of a plugin, or an error that names the line which lists
 // it and says what to do instead.
-func (l *Loader) find(c *conf.Config, p conf.PluginName) (Factory, error) {
+func (l *Loader) findFactory(c *conf.Config, p conf.PluginName) (Factory, error) {
 	f := l.Registry.factories[p.Name]
-	if script := own(c, p); script != "" {
+
+	// A site that has written a plugin must not get another one unasked.
+	if script := siteScript(c, p); script != "" {
 		problem := conf.Problem{File: p.File, Line: p.Line, Text: "plugin " + p.As + ": " + script + " " + needsJavaScript}
 		if f != nil {
 			problem.Text += "; without it the built-in plugin " + p.Name + " would be used"
@@ -76,10 +81,10 @@ func (l *Loader) find(c *conf.Config, p conf.PluginName) (Factory, error) {
 	return f, nil
 }
 
-// own returns the file below DIR/plugins that a plugin's name stands for, relative
+// siteScript returns the file below DIR/plugins that a plugin's name stands for, relative
 // to DIR; "": there is none.
-func own(c *conf.Config, p conf.PluginName) string {
-	for _, name := range names(p) {
+func siteScript(c *conf.Config, p conf.PluginName) string {
+	for _, name := range spellings(p) {
 		if script := existing(c, "plugins/"+name+".js", "plugins/"+name+"/package.json"); script != "" {
 			return script
 		}
@@ -90,7 +95,7 @@ func own(c *conf.Config, p conf.PluginName) string {
 // installed returns the package below DIR/node_modules that a plugin's name stands
 // for, relative to DIR; "": there is none.
 func installed(c *conf.Config, p conf.PluginName) string {
-	for _, name := range names(p) {
+	for _, name := range spellings(p) {
 		folder := "node_modules/" + name
 		prefixed := "node_modules/haraka-plugin-" + name
 		if at := existing(c, folder+"/package.json", prefixed+"/package.json"); at != "" {
@@ -100,9 +105,9 @@ func installed(c *conf.Config, p conf.PluginName) string {
 	return ""
 }
 
-// names are those under which a plugin may be found in a folder: as it is written,
+// spellings are the names under which a plugin may be found in a folder: as it is written,
 // and the newest of Haraka's names for it.
-func names(p conf.PluginName) []string {
+func spellings(p conf.PluginName) []string {
 	if p.As == p.Name {
 		return []string{p.Name}
 	}
@@ -127,6 +132,9 @@ func existing(c *conf.Config, files ...string) string {
 func (l *Loader) unknown(p conf.PluginName, script string) error {
 	problem := conf.Problem{File: p.File, Line: p.Line, Text: "there is no plugin " + p.As}
 	advice := conf.PluginAdvice(p.Name)
+
+	// Of Haraka's plugins it is known what stands in for them; another name may be
+	// misspelt, unless such a package is installed.
 	switch {
 	case advice != "":
 		if p.As != p.Name {

@@ -83,7 +83,8 @@ func (l *Loader) build(c *conf.Config, running *Set) (*Set, []error) {
 	lines := make(map[string]int, len(c.Plugins))
 	used := map[*instance]bool{}
 	for _, listed := range c.Plugins {
-		f, err := l.find(c, listed)
+		// A bad line does not hide the problems of the others.
+		f, err := l.findFactory(c, listed)
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -94,8 +95,11 @@ func (l *Loader) build(c *conf.Config, running *Set) (*Set, []error) {
 		} else {
 			lines[listed.Name] = listed.Line
 		}
+
+		// An instance that lives on has the new generation's entry, for its line
+		// in config/plugins may be another one.
 		one := &instance{listed: listed}
-		env := services.env(listed.Name, next.routes)
+		env := services.newEnv(listed.Name, next.routes)
 		if before := running.reloadable(listed.Name, used); before != nil {
 			used[before] = true
 			one.plugin, one.cancel = before.plugin, before.cancel
@@ -132,6 +136,8 @@ func (s *Set) register(c *conf.Config) error {
 	for _, one := range s.instances {
 		h := host{plugin: one.listed.Name, timeout: c.PluginTimeout}
 		one.plugin.Register(&h)
+
+		// The administrator has the last word on timeouts.
 		if limit, set := c.PluginTimeouts[one.listed.Name]; set {
 			h.timeout = limit
 		}
@@ -160,6 +166,7 @@ func (s *Set) Start(ctx context.Context) error {
 		if one.cancel != nil {
 			continue
 		}
+		// A signal to stop ends sessions first, and plugins behind them.
 		life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		one.cancel = cancel
 		started = append(started, one)
@@ -181,15 +188,15 @@ func (s *Set) Close() error { return closeAll(s.instances) }
 func (s *Set) Retire(next *Set) error {
 	var dropped []*instance
 	for _, one := range s.instances {
-		if !slices.ContainsFunc(next.instances, func(kept *instance) bool { return same(kept.plugin, one.plugin) }) {
+		if !slices.ContainsFunc(next.instances, func(kept *instance) bool { return isReloaded(kept.plugin, one.plugin) }) {
 			dropped = append(dropped, one)
 		}
 	}
 	return closeAll(dropped)
 }
 
-// same reports whether two plugins are one that was reloaded.
-func same(a, b Plugin) bool {
+// isReloaded reports whether two plugins are one that was reloaded.
+func isReloaded(a, b Plugin) bool {
 	_, can := a.(Reloader)
 	return can && a == b
 }

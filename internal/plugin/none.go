@@ -44,6 +44,8 @@ func (p prefixed) Handle(pattern string, h http.Handler) {
 	} else {
 		method, path = "", pattern
 	}
+
+	// The pattern of http.ServeMux has the method, a blank and the path.
 	whole := method + "/plugins/" + p.plugin + strings.TrimLeft(path, " \t")
 	p.mu.Lock()
 	defer p.mu.Unlock()
