@@ -433,9 +433,15 @@ func TestRewrittenMessage(t *testing.T) {
 	})
 	c := r.hello()
 	c.message("Subject: x\r\n\r\nthe text\r\n.\r\n", "250 ")
+	c.message("Subject: x\r\n\r\n"+strings.Repeat("the text\r\n", 10_000)+".\r\n", "250 ")
 	c.cmd("QUIT", "221")
 	got := r.intake.messages()
-	if len(got) != 1 || !strings.Contains(got[0].raw, "Subject: x\r\nX-Stamp: yes\r\n") || !strings.HasSuffix(got[0].raw, "\r\n\r\nanother text\r\n") {
-		t.Errorf("%+v", got)
+	if len(got) != 2 {
+		t.Fatalf("%d messages", len(got))
+	}
+	for _, m := range got {
+		if !strings.Contains(m.raw, "Subject: x\r\nX-Stamp: yes\r\n") || !strings.HasSuffix(m.raw, "\r\n\r\nanother text\r\n") {
+			t.Errorf("%q", m.raw)
+		}
 	}
 }

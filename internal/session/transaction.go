@@ -93,8 +93,19 @@ func (s *session) answerMail(c syntax.Command) {
 	s.wire.WriteReply(r)
 }
 
+// rewriteInMemory is how large a message may be, in bytes, to be rewritten in memory. A
+// larger one goes to a file: the memory of sessions is counted for what clients send,
+// not for a second copy of it.
+const rewriteInMemory = 64 << 10
+
 // NewBody implements hook.Lender.
-func (s *session) NewBody() hook.Body { return s.o.Intake.NewBody() }
+func (s *session) NewBody() hook.Body {
+	body := s.o.Intake.NewBody()
+	if s.tx.Size > rewriteInMemory {
+		_ = body.Spill() // Write returns the error too
+	}
+	return body
+}
 
 // openTransaction begins a transaction.
 func (s *session) openTransaction(m syntax.Mail) {
