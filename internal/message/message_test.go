@@ -153,6 +153,20 @@ func TestCuts(t *testing.T) {
 	}
 }
 
+// TestLineEndInPieces: a line end that the buffer cuts in two is still not part of the
+// content before a delimiter.
+func TestLineEndInPieces(t *testing.T) {
+	for extra := range 4 {
+		text := strings.Repeat("a", lineBuffer-2+extra)
+		m, _ := read("Content-Type: multipart/mixed; boundary=x\n\n--x\n\n"+text+"\n--x--\n", Limits{})
+		for leaf := range m.Leaves() {
+			if got := content(t, leaf); got != text {
+				t.Errorf("%d bytes, want %d", len(got), len(text))
+			}
+		}
+	}
+}
+
 func TestDescription(t *testing.T) {
 	m, _ := read(mixed, Limits{})
 	leaves := slices.Collect(m.Leaves())

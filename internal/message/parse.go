@@ -86,7 +86,8 @@ func (p *parser) closePart(f *frame, end int64) {
 
 // readLines passes all lines to takePiece.
 func (p *parser) readLines(r *bufio.Reader) error {
-	fresh := true // at the beginning of a line
+	fresh := true     // at the beginning of a line
+	carriage := false // the last piece ended in a CR
 	for {
 		piece, err := r.ReadSlice('\n')
 		if len(piece) > 0 {
@@ -96,6 +97,10 @@ func (p *parser) readLines(r *bufio.Reader) error {
 			p.offset += int64(len(piece))
 			fresh = err == nil
 			p.ending = lineEnd(piece)
+			if carriage && string(piece) == "\n" { // the buffer has cut the line end
+				p.ending = 2
+			}
+			carriage = piece[len(piece)-1] == '\r'
 		}
 
 		// A line that is longer than the buffer goes on with the next piece.
