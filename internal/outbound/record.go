@@ -4,16 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/delivery"
-	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
-	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
 )
 
@@ -59,34 +54,6 @@ func (a *attempt) deliver(ctx context.Context, recipients []int) {
 	a.settle(recipients)
 	for _, some := range a.byHost(recipients) {
 		a.announce(ctx, some)
-	}
-}
-
-// byHost puts recipients with replies of the same host together, in order of
-// appearance.
-func (a *attempt) byHost(recipients []int) [][]int {
-	if len(a.res.By) == 0 {
-		return [][]int{recipients}
-	}
-	var all [][]int
-	place := map[*delivery.Via]int{}
-	for _, i := range recipients {
-		via := a.res.By[i]
-		at, ok := place[via]
-		if !ok {
-			at = len(all)
-			place[via] = at
-			all = append(all, nil)
-		}
-		all[at] = append(all[at], i)
-	}
-	return all
-}
-
-// turnTo makes a.res tell of the host that replied about a recipient.
-func (a *attempt) turnTo(i int) {
-	if i < len(a.res.By) && a.res.By[i] != nil {
-		a.res.Via = *a.res.By[i]
 	}
 }
 
@@ -153,165 +120,4 @@ func (a *attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 		a.o.o.Mail.Deferred(line, a.addresses(same), last, next)
 	}
 	a.keep(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return a.accounted[i] }), rest{attempts: attempts, next: next})
-}
-
-// fail is for recipients that were refused for good, and for those deferred
-// once too often, whose replies are of class 4. Hook bounce decides whether the
-// sender is told.
-func (a *attempt) fail(ctx context.Context, recipients []int) {
-	if len(recipients) == 0 {
-		return
-	}
-	v := a.bounce(ctx, recipients)
-	var told []int
-	for _, i := range recipients {
-		if dsn.Wanted(a.env.Recipients[i], dsn.Failed) {
-			told = append(told, i)
-		}
-	}
-	switch {
-	case v.Code != 0 && v.Code != hook.Cont && v.Code != hook.Stop:
-		a.give(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
-	case a.env.From.IsNull():
-		a.o.counts.double.Add(1)
-		a.give(recipients, nullSender)
-	case len(told) == 0:
-		a.give(recipients, notWanted)
-	case a.gather(told):
-		a.logFailed(told)
-		if rest := without(recipients, told); len(rest) > 0 {
-			a.give(rest, notWanted)
-		}
-	default:
-		p, err := a.tell(ctx, told, dsn.Failed)
-		if err != nil {
-			a.log("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))
-			a.putOff(recipients, a.res.Replies, a.unit.Attempts(), a.now().Add(localWait))
-			return
-		}
-		defer a.o.Enqueue(p)
-		a.give(recipients, "")
-	}
-}
-
-// bounce runs the hook of that name.
-func (a *attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
-	e := hook.Event{Text: a.reason(recipients[0]), Failed: a.results(recipients)}
-	for _, r := range e.Failed {
-		if r.Reply.Permanent() {
-			e.Bounced = append(e.Bounced, r)
-		} else {
-			e.Deferred = append(e.Deferred, r)
-		}
-	}
-	return a.hook(ctx, hook.OnBounce, e, recipients)
-}
-
-// give gives recipients up: whoever is to be told has been. reason is why there
-// is no DSN, if there is none.
-func (a *attempt) give(recipients []int, reason string) {
-	a.settle(recipients)
-	a.logFailed(recipients)
-	if reason != "" {
-		a.o.o.Mail.NoDSN(string(a.env.ID), reason)
-	}
-}
-
-func (a *attempt) logFailed(recipients []int) {
-	for _, same := range groups(recipients, a.res.Replies) {
-		a.turnTo(same[0])
-		a.o.o.Mail.Failed(a.line(a.made()), a.addresses(same), clip(a.reason(same[0])))
-	}
-}
-
-// without returns all but some.
-func without(all, some []int) []int {
-	return slices.DeleteFunc(slices.Clone(all), func(i int) bool { return slices.Contains(some, i) })
-}
-
-// reason says in one line why a recipient was not served.
-func (a *attempt) reason(i int) string {
-	r := a.res.Replies[i]
-	if r.Permanent() || a.unit.Expired() {
-		return r.Error()
-	}
-	if _, ok := a.policy.backoff.Interval(a.unit.Attempts() + 1); !ok && !a.free {
-		return fmt.Sprintf("Too many failures (%s)", r.Error())
-	}
-	if a.policy.backoff.Expired(a.env.Received, a.now()) {
-		return fmt.Sprintf("Not delivered within %s (%s)", a.policy.backoff.MaxLifetime, r.Error())
-	}
-	return r.Error()
-}
-
-func (a *attempt) results(recipients []int) []hook.RecipientResult {
-	all := make([]hook.RecipientResult, len(recipients))
-	for n, i := range recipients {
-		a.turnTo(i)
-		all[n] = hook.RecipientResult{Recipient: a.env.Recipients[i], Reply: a.res.Replies[i], Host: a.remote()}
-	}
-	return all
-}
-
-// made counts the attempts with this one, unless the delivery was given up
-// without.
-func (a *attempt) made() int {
-	if a.unit.Expired() {
-		return a.unit.Attempts()
-	}
-	return a.unit.Attempts() + 1
-}
-
-// line is what the mail log tells of this attempt.
-func (a *attempt) line(attempts int) maillog.Delivery {
-	return maillog.Delivery{
-		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,
-		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Policy: a.res.PolicyWanted, Verified: a.res.PolicyGot, Auth: a.res.Authenticated, Reused: a.res.Reused,
-		Delay: a.now().Sub(a.env.Received), Attempts: attempts,
-	}
-}
-
-func (a *attempt) addresses(recipients []int) []string {
-	all := make([]string, len(recipients))
-	for n, i := range recipients {
-		all[n] = a.env.Recipients[i].Address.String()
-	}
-	return all
-}
-
-// groups puts recipients with the same reply together, in order of appearance.
-func groups(recipients []int, replies []*reply.Reply) [][]int {
-	var all [][]int
-	place := map[string]int{}
-	at := 0
-	for n, i := range recipients {
-		if n == 0 || replies[i] != replies[recipients[n-1]] { // most share one
-			key, ok := replies[i].String(), false
-			if at, ok = place[key]; !ok {
-				at = len(all)
-				place[key] = at
-				all = append(all, nil)
-			}
-		}
-		all[at] = append(all[at], i)
-	}
-	return all
-}
-
-// maxReason is how much of a server's words is kept.
-const maxReason = 1000
-
-// clip makes a peer's words fit for a record: valid UTF-8 on one line, without
-// control characters, of bounded length.
-func clip(s string) string {
-	if len(s) > maxReason {
-		s = s[:maxReason] + "…"
-	}
-	s = strings.ToValidUTF8(s, "?")
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError || 0x80 <= r && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -1,0 +1,78 @@
+package outbound
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/maillog"
+)
+
+// reason says in one line why a recipient was not served.
+func (a *attempt) reason(i int) string {
+	r := a.res.Replies[i]
+	if r.Permanent() || a.unit.Expired() {
+		return r.Error()
+	}
+	if _, ok := a.policy.backoff.Interval(a.unit.Attempts() + 1); !ok && !a.free {
+		return fmt.Sprintf("Too many failures (%s)", r.Error())
+	}
+	if a.policy.backoff.Expired(a.env.Received, a.now()) {
+		return fmt.Sprintf("Not delivered within %s (%s)", a.policy.backoff.MaxLifetime, r.Error())
+	}
+	return r.Error()
+}
+
+func (a *attempt) results(recipients []int) []hook.RecipientResult {
+	all := make([]hook.RecipientResult, len(recipients))
+	for n, i := range recipients {
+		a.turnTo(i)
+		all[n] = hook.RecipientResult{Recipient: a.env.Recipients[i], Reply: a.res.Replies[i], Host: a.remote()}
+	}
+	return all
+}
+
+// made counts the attempts with this one, unless the delivery was given up
+// without.
+func (a *attempt) made() int {
+	if a.unit.Expired() {
+		return a.unit.Attempts()
+	}
+	return a.unit.Attempts() + 1
+}
+
+// line is what the mail log tells of this attempt.
+func (a *attempt) line(attempts int) maillog.Delivery {
+	return maillog.Delivery{
+		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,
+		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Policy: a.res.PolicyWanted, Verified: a.res.PolicyGot, Auth: a.res.Authenticated, Reused: a.res.Reused,
+		Delay: a.now().Sub(a.env.Received), Attempts: attempts,
+	}
+}
+
+func (a *attempt) addresses(recipients []int) []string {
+	all := make([]string, len(recipients))
+	for n, i := range recipients {
+		all[n] = a.env.Recipients[i].Address.String()
+	}
+	return all
+}
+
+// maxReason is how much of a server's words is kept.
+const maxReason = 1000
+
+// clip makes a peer's words fit for a record: valid UTF-8 on one line, without
+// control characters, of bounded length.
+func clip(s string) string {
+	if len(s) > maxReason {
+		s = s[:maxReason] + "…"
+	}
+	s = strings.ToValidUTF8(s, "?")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError || 0x80 <= r && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,119 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/schedule"
+)
+
+// Enqueue takes a message that has just been put in the queue. It never blocks
+// for long and may be called before Run.
+func (o *Outbound) Enqueue(p mail.Pending) {
+	o.mu.Lock()
+	o.add(p)
+	o.mu.Unlock()
+	o.signal()
+}
+
+// load schedules what was in the queue before this process.
+func (o *Outbound) load(ctx context.Context) {
+	messages, began := 0, o.o.Now()
+	for said := -1; ; {
+		left := o.o.Queue.Recovered(func(p mail.Pending) bool {
+			messages++
+			o.mu.Lock()
+			for i, r := range p.Recipients {
+				if !o.flushed[""] && !o.flushed[r.Address.Host()] {
+					continue
+				}
+				if _, failed := parseFailure(r.Last); !failed { // its report has its own time
+					p.Recipients[i].Next = time.Time{}
+				}
+			}
+			o.add(p)
+			o.mu.Unlock()
+			o.signal()
+			return ctx.Err() == nil
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if left != said {
+			said = left
+			o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
+		}
+		if left == 0 {
+			break
+		}
+		again := time.NewTimer(loadAgain)
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return
+		case <-again.C:
+		case <-o.reload:
+			again.Stop()
+		}
+	}
+	o.mu.Lock()
+	released := o.released
+	o.flushed, o.released = nil, nil
+	o.mu.Unlock()
+	for _, id := range released {
+		o.reconcile(id)
+	}
+}
+
+// add schedules the deliveries of a message: recipients of one domain that are
+// due together are one. The caller holds o.mu.
+func (o *Outbound) add(p mail.Pending) {
+	type key struct {
+		domain   string
+		attempts int
+		next     int64
+	}
+	now := o.o.Now()
+	p.Recipients = o.gatherFailed(&p)
+	delivery := func(domain string, r mail.PendingRecipient) *schedule.Delivery {
+		return &schedule.Delivery{
+			ID: p.ID, Domain: domain, Attempts: r.Attempts, Next: r.Next, Received: p.Received, Null: p.From.IsNull(),
+			Marked: r.Attempts > 0 && o.policy(domain, nil).warned(&p, domain, r.Attempts, r.Next),
+		}
+	}
+	if len(p.Recipients) == 1 && !p.Recipients[0].Held {
+		r := p.Recipients[0]
+		v := delivery(r.Address.Host(), r)
+		v.Recipients = []int{r.Index}
+		o.schedule.Add(now, *v)
+		return
+	}
+	var order []*schedule.Delivery
+	groups := map[key]*schedule.Delivery{}
+	for _, r := range p.Recipients {
+		k := key{r.Address.Host(), r.Attempts, r.Next.UnixNano()}
+		v := groups[k]
+		switch {
+		case r.Held:
+			o.park(&parked{Delivery: *delivery(k.domain, r)}, r.Index)
+			continue
+		case v == nil || o.o.AlwaysSplit:
+			v = delivery(k.domain, r)
+			groups[k] = v
+			order = append(order, v)
+		}
+		v.Recipients = append(v.Recipients, r.Index)
+	}
+	for _, v := range order {
+		o.schedule.Add(now, *v)
+	}
+}
+
+// unknown reports whether err says that a message is not in the queue.
+func (o *Outbound) unknown(err error) bool {
+	return err != nil && o.o.Unknown != nil && errors.Is(err, o.o.Unknown)
+}

@@ -1,0 +1,90 @@
+package outbound
+
+import (
+	"fmt"
+	"time"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/schedule"
+)
+
+// Waiting says what a delivery of a message waits for.
+type Waiting struct {
+	Domain     string
+	Recipients []int // indices in the envelope
+	Attempts   int   // that ended in a deferral
+	Next       time.Time
+	Reason     string // in a few words
+	Host       string // that a running attempt is trying; "": none yet, or it does not run
+}
+
+// Explain tells what each delivery of a message waits for, in no order. Nothing
+// is returned for a message that is not scheduled.
+func (o *Outbound) Explain(id mail.ID) []Waiting {
+	disabled := o.o.Disabled()
+	p, _ := o.o.Queue.Find(id)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := o.o.Now()
+	var all []Waiting
+	o.schedule.WalkOf(func(u *schedule.Unit) bool {
+		w := Waiting{Domain: u.Domain(), Recipients: u.Recipients(), Attempts: u.Attempts(), Next: u.Next(), Reason: o.schedule.Why(u, now)}
+		if a := o.running[u]; a != nil {
+			if host := a.host.Load(); host != nil {
+				w.Host = *host
+			}
+		}
+		held := 0
+		for _, i := range w.Recipients {
+			if _, marked := o.held[id][i]; marked {
+				held++
+			}
+		}
+		switch {
+		case u.Running():
+		case held == len(w.Recipients):
+			w.Reason = "held"
+		case held > 0:
+			w.Reason = fmt.Sprintf("%d held, the others: %s", held, w.Reason)
+		case disabled:
+			w.Reason = fmt.Sprintf("delivery is disabled (%s)", w.Reason)
+		}
+		all = append(all, w)
+		return true
+	}, id)
+	all = append(all, o.gathering.explain(&p)...)
+	for _, d := range o.debts {
+		if d.id == id {
+			all = append(all, Waiting{Domain: d.domain, Recipients: d.recipients, Next: d.next, Reason: "done with, but the queue could not record it yet"})
+		}
+	}
+	for i, v := range o.held[id] {
+		if v != nil {
+			all = append(all, Waiting{Domain: v.Domain, Recipients: []int{i}, Attempts: v.Attempts, Next: v.Next, Reason: "held"})
+		}
+	}
+	return all
+}
+
+// Destinations returns what is known of the limit domains with the most
+// deliveries, the largest first.
+func (o *Outbound) Destinations(limit int) []schedule.DestinationStat {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.schedule.Destinations(o.o.Now(), limit)
+}
+
+// Suspensions returns the domains whose site is suspended.
+func (o *Outbound) Suspensions() map[string]schedule.Suspension {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.schedule.Suspensions(o.o.Now())
+}
+
+// Overview returns what is known of limit domains, the oldest and the largest,
+// and of all others together.
+func (o *Outbound) Overview(limit int) ([]schedule.DestinationStat, schedule.Rest) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.schedule.Overview(o.o.Now(), limit)
+}

@@ -1,0 +1,80 @@
+package outbound
+
+import (
+	"context"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/dsn"
+	"tarishi/internal/hook"
+)
+
+// fail is for recipients that were refused for good, and for those deferred
+// once too often, whose replies are of class 4. Hook bounce decides whether the
+// sender is told.
+func (a *attempt) fail(ctx context.Context, recipients []int) {
+	if len(recipients) == 0 {
+		return
+	}
+	v := a.bounce(ctx, recipients)
+	var told []int
+	for _, i := range recipients {
+		if dsn.Wanted(a.env.Recipients[i], dsn.Failed) {
+			told = append(told, i)
+		}
+	}
+	switch {
+	case v.Code != 0 && v.Code != hook.Cont && v.Code != hook.Stop:
+		a.give(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
+	case a.env.From.IsNull():
+		a.o.counts.double.Add(1)
+		a.give(recipients, nullSender)
+	case len(told) == 0:
+		a.give(recipients, notWanted)
+	case a.gather(told):
+		a.logFailed(told)
+		if rest := without(recipients, told); len(rest) > 0 {
+			a.give(rest, notWanted)
+		}
+	default:
+		p, err := a.tell(ctx, told, dsn.Failed)
+		if err != nil {
+			a.log("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))
+			a.putOff(recipients, a.res.Replies, a.unit.Attempts(), a.now().Add(localWait))
+			return
+		}
+		defer a.o.Enqueue(p)
+		a.give(recipients, "")
+	}
+}
+
+// bounce runs the hook of that name.
+func (a *attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
+	e := hook.Event{Text: a.reason(recipients[0]), Failed: a.results(recipients)}
+	for _, r := range e.Failed {
+		if r.Reply.Permanent() {
+			e.Bounced = append(e.Bounced, r)
+		} else {
+			e.Deferred = append(e.Deferred, r)
+		}
+	}
+	return a.hook(ctx, hook.OnBounce, e, recipients)
+}
+
+// give gives recipients up: whoever is to be told has been. reason is why there
+// is no DSN, if there is none.
+func (a *attempt) give(recipients []int, reason string) {
+	a.settle(recipients)
+	a.logFailed(recipients)
+	if reason != "" {
+		a.o.o.Mail.NoDSN(string(a.env.ID), reason)
+	}
+}
+
+func (a *attempt) logFailed(recipients []int) {
+	for _, same := range groups(recipients, a.res.Replies) {
+		a.turnTo(same[0])
+		a.o.o.Mail.Failed(a.line(a.made()), a.addresses(same), clip(a.reason(same[0])))
+	}
+}

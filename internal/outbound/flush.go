@@ -1,0 +1,38 @@
+package outbound
+
+import (
+	"go.uber.org/zap"
+
+	"tarishi/internal/mail"
+)
+
+// Flush makes every waiting delivery to domain due now; "" means all. It
+// returns how many there are; while the queue is still being loaded, more may
+// follow. Reports that could not be queued, and what could not be read at the
+// start, are tried again too.
+func (o *Outbound) Flush(domain string) int {
+	o.mu.Lock()
+	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
+	o.gathering.flush()
+	if o.flushed != nil {
+		o.flushed[mail.CanonicalDomain(domain)] = true
+	}
+	o.mu.Unlock()
+	o.o.Log.Info("queue flushed", zap.String("domain", domain), zap.Int("deliveries", n))
+	select {
+	case o.reload <- struct{}{}:
+	default:
+	}
+	o.signal()
+	return n
+}
+
+// FlushMessage is Flush for the deliveries of one message.
+func (o *Outbound) FlushMessage(id mail.ID) int {
+	o.mu.Lock()
+	n := o.schedule.FlushMessage(id, o.o.Now())
+	o.mu.Unlock()
+	o.o.Log.Info("message flushed", zap.String("uuid", string(id)), zap.Int("deliveries", n))
+	o.signal()
+	return n
+}

@@ -1,0 +1,35 @@
+package outbound
+
+import (
+	"slices"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/schedule"
+)
+
+// Forget drops messages that were taken out of the queue. An attempt that runs
+// is not stopped.
+func (o *Outbound) Forget(ids ...mail.ID) {
+	gone := make(map[mail.ID]bool, len(ids))
+	for _, id := range ids {
+		gone[id] = true
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var units []*schedule.Unit
+	o.schedule.WalkOf(func(u *schedule.Unit) bool {
+		if !u.Running() {
+			units = append(units, u)
+		}
+		return true
+	}, ids...)
+	for _, u := range units {
+		delete(o.kept, u)
+		o.schedule.Drop(u)
+	}
+	o.gathering.forget(gone)
+	o.debts = slices.DeleteFunc(o.debts, func(d debt) bool { return gone[d.id] })
+	for _, id := range ids {
+		delete(o.held, id)
+	}
+}

@@ -1,0 +1,68 @@
+package outbound
+
+import (
+	"context"
+	"sync/atomic"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+)
+
+// hook runs the handlers of p with an event about some recipients.
+func (a *attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipients []int) hook.Verdict {
+	c := a.o.o.Chain
+	if c == nil || !c.Has(p) {
+		return hook.Proceed()
+	}
+	o, id := a.o, a.unit.ID()
+	d := &hook.Delivery{
+		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.failures(p, e), Notes: a.notes, Content: a.content,
+		MX: a.res.Tried, ForceTLS: new(atomic.Bool),
+		Path: func() (string, error) { return o.o.Queue.Path(id) },
+	}
+	d.ForceTLS.Store(a.force.Load())
+	d.Recipients = make([]mail.Recipient, len(recipients))
+	for n, i := range recipients {
+		d.Recipients[n] = a.env.Recipients[i]
+	}
+	e.Point, e.Delivery = p, d
+	v := c.Run(ctx, p, &e)
+	if v.Fresh != nil {
+		d = v.Fresh.Delivery
+		a.renew(d)
+	}
+	a.force.Store(d.ForceTLS.Load())
+	return v
+}
+
+// renew leaves all notes to a handler that was late, and goes on with the copies
+// that the chain made before it ran.
+func (a *attempt) renew(d *hook.Delivery) {
+	if a.notes = d.Notes; a.notes == nil {
+		a.notes = mail.Notes{}
+	}
+	if a.env.Notes = d.Envelope.Notes; a.env.Notes == nil {
+		a.env.Notes = mail.Notes{}
+	}
+	a.was.notes = a.notes
+	if a.was.message != nil {
+		a.was.message = a.env.Notes
+	}
+}
+
+// failures is Haraka's num_failures: it counts the deferral that hook deferred is
+// about, and the one too many that hook bounce is about.
+func (a *attempt) failures(p hook.Point, e hook.Event) int {
+	if p == hook.OnDeferred || p == hook.OnBounce && len(e.Deferred) > 0 && !a.unit.Expired() {
+		return a.deferrals()
+	}
+	return a.unit.Attempts()
+}
+
+// deferrals counts those of the delivery with the one of this attempt.
+func (a *attempt) deferrals() int {
+	if a.free {
+		return a.unit.Attempts()
+	}
+	return a.unit.Attempts() + 1
+}

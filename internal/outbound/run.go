@@ -1,0 +1,158 @@
+package outbound
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/schedule"
+)
+
+// Run delivers until ctx ends. Then no attempt begins, and those that have not
+// sent their message to its end are given up. The others have Options.ReplyGrace
+// to hear whether it was taken, and all of them Options.Grace to record what they
+// heard. Deliveries do not wait until all that was in the queue before is loaded.
+func (o *Outbound) Run(ctx context.Context) error {
+	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	var running sync.WaitGroup
+	running.Go(func() { o.load(ctx) })
+	next := make(chan *schedule.Unit) // to a worker that has nothing to do
+	alarm := alarm{Timer: time.NewTimer(longestSleep)}
+	defer alarm.Stop()
+	for ctx.Err() == nil {
+		units, debts, reports, wait := o.due()
+		if len(reports) > 0 {
+			running.Go(func() { o.tellGathered(ctx, attempts, reports) })
+		}
+		if len(debts) > 0 {
+			running.Go(func() { o.repay(debts) })
+		}
+		for _, u := range units {
+			select {
+			case next <- u:
+			default:
+				running.Go(func() { o.work(ctx, attempts, u, next) })
+			}
+		}
+		o.sleep(ctx, wait, &alarm)
+	}
+	idle := make(chan struct{})
+	go func() {
+		running.Wait()
+		close(idle)
+	}()
+	o.finish(idle)
+	cut()
+	<-idle
+	o.mu.Lock()
+	if n := o.doubtful; n > 0 {
+		o.o.Log.Warn("next hops did not answer in time to messages that they may have taken, which are sent again after the next start", zap.Int("deliveries", n))
+	}
+	debts := o.debts
+	o.debts = nil
+	o.mu.Unlock()
+	o.repay(debts)
+	return nil
+}
+
+// work makes an attempt at u, and then at what comes by next, until nothing has
+// come for a while or ctx ends. To begin a goroutine for each attempt would cost
+// more: its stack has to grow every time.
+func (o *Outbound) work(ctx, attempts context.Context, u *schedule.Unit, next <-chan *schedule.Unit) {
+	idle := time.NewTimer(idleWorker)
+	defer idle.Stop()
+	for {
+		o.attempt(attempts, u)
+		idle.Reset(idleWorker)
+		select {
+		case u = <-next:
+		case <-idle.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// never is a wait that only a signal ends.
+const never = time.Duration(-1)
+
+// alarm is a timer that is not set anew for each message: it may ring early, by
+// early at most.
+type alarm struct {
+	*time.Timer
+	at time.Time // when it rings; zero: it does not
+}
+
+const early = 100 * time.Millisecond
+
+// set has it ring after wait.
+func (a *alarm) set(wait time.Duration) {
+	if wait == never {
+		if !a.at.IsZero() {
+			a.at = time.Time{}
+			a.Stop()
+		}
+		return
+	}
+	wait = min(wait, longestSleep)
+	at := time.Now().Add(wait)
+	if d := at.Sub(a.at); a.at.IsZero() || d < 0 || d > early {
+		a.at = at
+		a.Reset(wait)
+	}
+}
+
+// sleep returns when there may be work again, or when ctx ends.
+func (o *Outbound) sleep(ctx context.Context, wait time.Duration, a *alarm) {
+	a.set(wait)
+	select {
+	case <-ctx.Done():
+	case <-o.wake:
+	case <-a.C:
+		a.at = time.Time{}
+	}
+}
+
+// due hands out what is to be attempted, recorded and reported now, and says how long there
+// will be nothing more.
+func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*gathered, wait time.Duration) {
+	disabled := o.o.Disabled()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := o.o.Now()
+	debts, reports = o.payable(now), o.gathering.take(now)
+	o.recall(now)
+	if !disabled {
+		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
+	}
+	units = append(units, o.withhold(now, o.schedule.Expire(now, math.MaxInt))...)
+	next, ok := o.schedule.Next(now)
+	switch {
+	case !ok:
+		wait = never
+	case disabled:
+		wait = max(disabledPoll, next.Sub(now))
+	default:
+		wait = max(0, next.Sub(now))
+	}
+	if repay := o.repayAt.Sub(now); len(o.debts) > 0 && (wait == never || repay < wait) {
+		wait = max(0, repay)
+	}
+	if next, ok := o.gathering.next(); ok && (wait == never || next.Sub(now) < wait) {
+		wait = max(0, next.Sub(now))
+	}
+	return units, debts, reports, wait
+}
+
+// signal tells Run that there may be work.
+func (o *Outbound) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,136 @@
+package outbound
+
+import (
+	"context"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/delivery"
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+	"tarishi/internal/schedule"
+)
+
+// send finds the way to the destination and makes the attempt. It returns the
+// reply for all recipients if there is no way.
+func (a *attempt) send(ctx context.Context) *reply.Reply {
+	o, domain := a.o, a.unit.Domain()
+	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: a.hops, Trying: a.trying}
+	if len(job.Hops) == 0 {
+		job.Hops = a.policy.Hosts
+	}
+	plan, refusal := o.delivery.Plan(ctx, job)
+	if refusal == nil && len(job.Hops) == 0 {
+		if a.policy = o.policy(domain, plan.Hosts()); len(a.policy.Hosts) > 0 {
+			job.Hops = a.policy.Hosts
+			plan, refusal = o.delivery.Plan(ctx, job)
+		}
+	}
+	if ctx.Err() != nil {
+		a.res.Interrupted = true
+		return nil
+	}
+	if plan != nil && plan.Pending() {
+		a.postpone(plan)
+		return nil
+	}
+	if !a.locate(plan) {
+		o.signal()
+		return nil
+	}
+	if refusal != nil {
+		if refusal.Temporary() {
+			a.report(schedule.Outcome{Err: clip(refusal.String())})
+		}
+		return refusal
+	}
+	source := a.policy.choose(&a.env, o.o.Random())
+	job.Settings = a.policy.settings(source)
+	if a.force.Load() {
+		job.Settings.TLS = max(job.Settings.TLS, mail.TLSEncrypt)
+		job.Hops = slices.Clone(job.Hops)
+		for i := range job.Hops {
+			if h := &job.Hops[i]; h.TLS != mail.TLSDefault {
+				h.TLS = max(h.TLS, mail.TLSEncrypt)
+			}
+		}
+		if len(job.Hops) > 0 {
+			plan, _ = o.delivery.Plan(ctx, job) // hops only: it cannot fail
+		}
+	}
+	a.res = o.delivery.Attempt(ctx, job, plan)
+	if other, ok := a.policy.other(source, o.o.Random()); ok && len(a.res.Tried) == 0 && !a.res.Interrupted {
+		job.Settings = a.policy.settings(other) // no host has an address of that family
+		a.res = o.delivery.Attempt(ctx, job, plan)
+	}
+	if a.env.RequireTLS && a.env.From.IsNull() && slices.IndexFunc(a.res.Replies, secure) < 0 && !a.res.Interrupted {
+		a.env.RequireTLS = false // RFC 8689 section 5: it is no reason to keep a DSN back
+		a.res = o.delivery.Attempt(ctx, job, plan)
+	}
+	if a.res.Interrupted {
+		return nil
+	}
+	out := schedule.Outcome{Reached: a.res.Reached, Throttled: a.res.Throttled, Local: a.res.Local}
+	for _, r := range a.res.Replies {
+		if !r.Positive() {
+			out.Err = clip(r.String())
+		}
+	}
+	a.report(out)
+	return nil
+}
+
+// trying notes which host is tried next.
+func (a *attempt) trying(host string) { a.host.Store(&host) }
+
+// locate tells the schedule which domains this one shares its next hops with;
+// plan is nil when there are none. It returns false when these have no place for
+// the delivery now, which is in the schedule again.
+func (a *attempt) locate(plan *delivery.Plan) bool {
+	o, domain := a.o, a.unit.Domain()
+	site, route, limits := "", "", a.policy.limits
+	switch {
+	case plan == nil || o.o.Config.Apart(domain):
+	case len(a.hops) > 0: // another message for the domain may go elsewhere
+		site, limits = plan.Site(), o.hopLimits(a.policy, a.hops[0])
+		route = site
+	case a.policy.MX != "" && len(a.policy.Hosts) == 0:
+		site = "[" + a.policy.MX + "]" // one for all that the section is for
+	case plan.Site() != domain:
+		site = plan.Site()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := o.o.Now()
+	o.schedule.Reroute(a.unit, route, now)
+	if o.schedule.Locate(a.unit, site, limits, now) {
+		return true
+	}
+	a.put()
+	return false
+}
+
+// report tells the schedule how the destination fared. That a site is suspended, or
+// not any more, is logged; a probe that fails is not.
+func (a *attempt) report(out schedule.Outcome) {
+	o := a.o
+	o.mu.Lock()
+	site, change, until := o.schedule.Report(a.unit, out, o.o.Now())
+	o.mu.Unlock()
+	switch change {
+	case schedule.Suspended:
+		o.o.Log.Warn("destination suspended", zap.String("site", site), zap.String("domain", a.unit.Domain()), zap.Time("probe", until.UTC()), zap.String("error", out.Err))
+	case schedule.Resumed:
+		o.o.Log.Info("destination resumed", zap.String("site", site), zap.String("domain", a.unit.Domain()))
+	}
+}
+
+// secure reports whether a reply is about anything but TLS that cannot be had.
+func secure(r *reply.Reply) bool {
+	switch r.Status() {
+	case reply.Enhanced{4, 7, 5}, reply.Enhanced{4, 7, 10}, reply.Enhanced{4, 7, 30}, reply.Enhanced{5, 7, 30}:
+		return false
+	}
+	return true
+}
