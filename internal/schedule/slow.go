@@ -39,17 +39,6 @@ const (
 	usual = 8 // an attempt is late when it takes so many times as long as others did
 )
 
-// span is how a unit runs that Due handed out.
-type span struct {
-	began    int64 // 0: Expire's
-	class    class
-	outside  bool // it has no place
-	slow     bool // it is in Schedule.slow
-	answered bool // its outcome is known
-	recalled bool
-	overdue  bool // and was recalled for that
-}
-
 // delays is what a Schedule knows of attempts that take long.
 type delays struct {
 	watching bool
@@ -65,35 +54,6 @@ type delays struct {
 func (d *delays) init(o Options) {
 	d.watching = o.Outside > 0 || o.Deadline > 0
 	d.reviewAt, d.lateAt = math.MaxInt64, math.MaxInt64
-}
-
-// begin makes a unit run that Due hands out.
-func (s *Schedule) begin(u *Unit, now int64) {
-	r := span{began: max(now, 1), class: u.class()}
-	if s.o.Outside > 0 && u.dest.site.slow {
-		r.slow = true
-		s.slow++
-		u.dest.site.called = false
-	}
-	s.list(u, r)
-	s.running++
-	s.byClass[r.class]++
-	if s.watching {
-		s.reviewAt = min(s.reviewAt, now+int64(s.firstBound()))
-		s.lateAt = min(s.lateAt, now+int64(strangerPatience))
-	}
-}
-
-// firstBound is after how long anything may have to be done about a unit that
-// begins to run.
-func (s *Schedule) firstBound() time.Duration {
-	if s.o.Outside == 0 {
-		return s.o.Deadline
-	}
-	if s.o.Deadline > 0 {
-		return min(slowAfter, s.o.Deadline)
-	}
-	return slowAfter
 }
 
 // rewind follows a clock that was set back.
@@ -403,14 +363,4 @@ func mix(mean, value int32) int32 {
 		return value
 	}
 	return max(1, mean+(value-mean)/4)
-}
-
-// Hasten makes a unit that waits due now, as Flush does.
-func (s *Schedule) Hasten(u *Unit, now time.Time) {
-	if u.state != waiting {
-		return
-	}
-	s.waiting.remove(int(u.index))
-	u.next = min(u.next, now.UnixNano())
-	s.makeReady(u, now.UnixNano(), true)
 }
