@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"tarishi/internal/schedule/unit"
 )
 
 // Expire hands out up to limit units whose lifetime ended while they were
@@ -15,19 +17,19 @@ func (s *Schedule) Expire(now time.Time, limit int) []*Unit {
 	s.promote(at)
 	s.sweep(at)
 	var out []*Unit
-	for len(out) < limit && s.dooming < maxDoomed && s.doomed.n > 0 {
-		u := s.doomed.pop()
-		switch end, warning := u.ends(); {
+	for len(out) < limit && s.given.Len() < maxDoomed && s.doomed.Len() > 0 {
+		u := s.doomed.Pop()
+		switch end, warning := deadlines(u); {
 		case end <= at:
-			u.flags |= expired
+			u.Set(unit.Expired)
 		case warning <= at:
-			u.flags |= late
+			u.Set(unit.Late)
 		default: // its site is back
-			s.makeReady(u, at, true)
+			s.putReady(u, at, true)
 			continue
 		}
-		s.list(u, span{})
-		s.dooming++
+		u.SetState(unit.Running)
+		s.given.Push(u)
 		out = append(out, u)
 	}
 	return out
@@ -35,7 +37,7 @@ func (s *Schedule) Expire(now time.Time, limit int) []*Unit {
 
 // nextSweep is when the ready units are to be looked at.
 func (s *Schedule) nextSweep() int64 {
-	if s.units == len(s.waiting)+len(s.runs)+s.doomed.n {
+	if s.units == len(s.waiting)+len(s.dispatch.Running())+s.given.Len()+s.doomed.Len() {
 		return math.MaxInt64
 	}
 	return max(s.sweepAt, s.restAt)
@@ -51,10 +53,10 @@ func (s *Schedule) sweep(now int64) {
 	var over []*Unit
 	all := s.walkReady(func(u *Unit) bool {
 		looked++
-		if end := u.end(); end <= now {
+		if by := handOutBy(u); by <= now {
 			over = append(over, u)
 		} else {
-			next = min(next, end)
+			next = min(next, by)
 		}
 		return len(over) < maxAtOnce
 	})
@@ -63,36 +65,39 @@ func (s *Schedule) sweep(now int64) {
 	}
 	s.sweepAt = next
 	s.restAt = now + int64(100*time.Millisecond) + int64(looked)*int64(20*time.Microsecond)
-	slices.SortFunc(over, func(a, b *Unit) int { return cmp.Compare(a.received, b.received) })
+	slices.SortFunc(over, func(a, b *Unit) int { return cmp.Compare(a.Arrived(), b.Arrived()) })
 	for _, u := range over {
-		s.unready(u)
-		u.state = doomed
-		s.doomed.push(u)
+		s.dispatch.TakeReady(u)
+		u.SetState(unit.Doomed)
+		s.doomed.Push(u)
 	}
 }
 
-// end is when Expire is to hand out a unit that is ready.
-func (u *Unit) end() int64 {
-	end, warning := u.ends()
+// handOutBy returns when Expire is to hand out a unit that is ready.
+func handOutBy(u *Unit) int64 {
+	end, warning := deadlines(u)
 	return min(end, warning)
 }
 
-// ends returns when a unit that is ready is given up, and when its sender is
+// deadlines returns when a unit that is ready is given up, and when its sender is
 // warned.
-func (u *Unit) ends() (end, warning int64) {
+func deadlines(u *Unit) (end, warning int64) {
 	end, warning = math.MaxInt64, math.MaxInt64
-	l := u.dest.limits
-	if l.Warning > 0 && u.flags&(marked|fromNull) == 0 && u.received < math.MaxInt64-int64(l.Warning) {
-		warning = max(u.received+int64(l.Warning), u.next+int64(lastTry))
+	l, received := u.Dest().Limits(), u.Arrived()
+	if l.Warning > 0 && !u.Has(unit.Marked|unit.FromNull) && received < math.MaxInt64-int64(l.Warning) {
+		warning = max(received+int64(l.Warning), u.At()+int64(lastTry))
 	}
-	if l.Lifetime > 0 && u.received <= math.MaxInt64-int64(l.Lifetime) {
-		end = u.received + int64(l.Lifetime)
-		if u.flags&overdue != 0 {
-			end = max(end, u.next+int64(lastTry))
+	if l.Lifetime > 0 && received <= math.MaxInt64-int64(l.Lifetime) {
+		end = received + int64(l.Lifetime)
+		if u.Has(unit.Overdue) {
+			end = max(end, u.At()+int64(lastTry))
 		}
 	}
-	if t := u.dest.site; t != nil && t.until != 0 && l.Patience > 0 {
-		if from := max(u.received, t.since); from <= math.MaxInt64-int64(l.Patience) {
+
+	// While the destination is suspended nothing is attempted, so the lifetime may be
+	// over earlier.
+	if until, since := u.Dest().Suspended(); until != 0 && l.Patience > 0 {
+		if from := max(received, since); from <= math.MaxInt64-int64(l.Patience) {
 			end = min(end, from+int64(l.Patience))
 		}
 	}

@@ -1,10 +1,10 @@
 package schedule
 
 import (
-	"slices"
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/schedule/unit"
 )
 
 // Flush makes what waits for domain due at now; domain "" means every one. A
@@ -13,20 +13,19 @@ func (s *Schedule) Flush(domain string, now time.Time) int {
 	at := now.UnixNano()
 	s.follow(at)
 	for _, d := range s.domains {
-		if t := d.site; t != nil && t.until > at && (domain == "" || d.name == domain) {
-			t.until = at
-			s.offer(t, at)
+		if until, _ := d.Suspended(); until > at && (domain == "" || d.Name == domain) {
+			s.dispatch.ProbeNow(d, at)
 		}
 	}
 	n := 0
 	for _, u := range s.waiting {
-		if domain == "" || u.dest.name == domain {
-			u.next = min(u.next, at)
+		if domain == "" || u.Domain() == domain {
+			u.SetAt(min(u.At(), at))
 			n++
 		}
 	}
 	if domain != "" { // else what was in order still is
-		s.waiting.order()
+		s.waiting.Restore()
 	}
 	s.promote(at)
 	return n
@@ -36,37 +35,36 @@ func (s *Schedule) Flush(domain string, now time.Time) int {
 // suspended site count, too.
 func (s *Schedule) FlushMessage(id mail.ID, now time.Time) int {
 	at := now.UnixNano()
-	n, probe := 0, []*site{}
+	n, probe := 0, map[*domain]bool{}
 	s.WalkOf(func(u *Unit) bool {
-		t := u.dest.site
-		late := t != nil && t.until > at
-		if late && !slices.Contains(probe, t) {
-			probe = append(probe, t)
+		until, _ := u.Dest().Suspended()
+		if until > at {
+			probe[u.Dest()] = true
 		}
 		switch {
-		case u.state == waiting:
-			u.next = min(u.next, at)
+		case u.State() == unit.Waiting:
+			u.SetAt(min(u.At(), at))
 			n++
-		case u.state == ready && late:
+		case u.State() == unit.Ready && until > at:
 			n++
 		}
 		return true
 	}, id)
-	for _, t := range probe {
-		t.until = at
-		s.offer(t, at)
+	for d := range probe {
+		s.dispatch.ProbeNow(d, at)
 	}
-	s.waiting.order()
+	s.waiting.Restore()
 	s.promote(at)
 	return n
 }
 
 // Hasten makes a unit that waits due now, as Flush does.
 func (s *Schedule) Hasten(u *Unit, now time.Time) {
-	if u.state != waiting {
+	if u.State() != unit.Waiting {
 		return
 	}
-	s.waiting.remove(int(u.index))
-	u.next = min(u.next, now.UnixNano())
-	s.makeReady(u, now.UnixNano(), true)
+	at := now.UnixNano()
+	s.waiting.Remove(u)
+	u.SetAt(min(u.At(), at))
+	s.putReady(u, at, true)
 }

@@ -2,52 +2,30 @@ package schedule
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 	"time"
+
+	"tarishi/internal/schedule/unit"
 )
 
 // Why says in a few words what a unit waits for.
 func (s *Schedule) Why(u *Unit, now time.Time) string {
-	switch u.state {
-	case waiting:
+	switch u.State() {
+	case unit.Waiting:
 		return "due " + u.Next().UTC().Format(time.RFC3339)
-	case running, displaced:
+	case unit.Running, unit.Displaced:
 		return "running"
-	case doomed:
-		if end, _ := u.ends(); end > now.UnixNano() {
+	case unit.Doomed:
+		if end, _ := deadlines(u); end > now.UnixNano() {
 			return "its sender is to be told that it is late"
 		}
 		return "expired"
-	case gone:
+	case unit.Gone:
 		return "gone"
 	}
-	t := u.dest.site
-	name := t.name
-	switch why, until := s.blocked(t, now.UnixNano()); why {
-	case suspended:
-		return fmt.Sprintf("%s could not be reached, next probe %s (%s)", name, stamp(until), t.lastError)
-	case probed:
-		return fmt.Sprintf("%s could not be reached, another message probes it (%s)", name, t.lastError)
-	case rated:
-		return fmt.Sprintf("the rate of %s, next attempt %s", name, stamp(until))
-	case crowded:
-		return fmt.Sprintf("%s has its share of all attempts at a time, %d", name, t.running)
-	case stuck:
-		return fmt.Sprintf("%s keeps %d attempts waiting", name, t.late)
-	case slowed:
-		return fmt.Sprintf("%s is slow, and %d attempts at slow destinations run", name, s.slow)
-	case full:
-		return fmt.Sprintf("%s has its %d attempts at a time", name, t.running)
-	}
-	if !s.room(u.class()) {
-		return fmt.Sprintf("all %d attempts at a time run", s.running)
-	}
-	return "ready"
+	return s.dispatch.Why(u, now.UnixNano())
 }
-
-func stamp(at int64) string { return time.Unix(0, at).UTC().Format(time.RFC3339) }
 
 // DestinationStat is what is known of one domain.
 type DestinationStat struct {
@@ -72,7 +50,7 @@ func (s *Schedule) Destinations(now time.Time, limit int) []DestinationStat {
 	all := s.first(limit, larger)
 	out := make([]DestinationStat, 0, len(all))
 	for _, d := range all {
-		out = append(out, d.stat())
+		out = append(out, stat(d))
 	}
 	return out
 }
@@ -83,7 +61,7 @@ func (s *Schedule) first(limit int, order func(a, b *domain) int) []*domain {
 	limit = max(limit, 0)
 	var all []*domain
 	for _, d := range s.domains {
-		if n := len(all); d.units == 0 || n == limit && (n == 0 || order(all[n-1], d) <= 0) {
+		if n := len(all); d.Units == 0 || n == limit && (n == 0 || order(all[n-1], d) <= 0) {
 			continue
 		}
 		i, _ := slices.BinarySearchFunc(all, d, order)
@@ -96,31 +74,21 @@ func (s *Schedule) first(limit int, order func(a, b *domain) int) []*domain {
 
 // larger and older are orders of domains that have a unit.
 func larger(a, b *domain) int {
-	return cmp.Or(cmp.Compare(b.units, a.units), cmp.Compare(a.name, b.name))
+	return cmp.Or(cmp.Compare(b.Units, a.Units), cmp.Compare(a.Name, b.Name))
 }
 
 func older(a, b *domain) int {
-	return cmp.Or(cmp.Compare(a.oldest, b.oldest), cmp.Compare(a.name, b.name))
+	return cmp.Or(cmp.Compare(a.Oldest, b.Oldest), cmp.Compare(a.Name, b.Name))
 }
 
-func (d *domain) stat() DestinationStat {
-	v := DestinationStat{
-		Domain: d.key(), Ready: int(d.ready), Running: int(d.active),
-		Waiting: int(d.units - d.ready - d.active), Oldest: time.Unix(0, d.oldest),
+// stat sums up what is known of a domain.
+func stat(d *domain) DestinationStat {
+	site := d.Site()
+	return DestinationStat{
+		Domain: d.Key(), Ready: d.Ready(), Running: d.Active(), Waiting: int(d.Units) - d.Ready() - d.Active(),
+		Oldest: time.Unix(0, d.Oldest),
+		Site:   site.Name, Limit: site.Limit, Rate: site.Rate, SuspendedUntil: site.SuspendedUntil, LastError: site.LastError,
 	}
-	t := d.site
-	if t == nil {
-		t = newSite(d.name, d.limits)
-		t.lastError = d.lastError
-	}
-	v.Site, v.Rate, v.LastError = t.name, t.limits.Rate, t.lastError
-	if p := t.places(); p < math.MaxInt32 {
-		v.Limit = int(p)
-	}
-	if t.until != 0 {
-		v.SuspendedUntil = time.Unix(0, t.until)
-	}
-	return v
 }
 
 // Rest sums destinations up.
@@ -140,7 +108,7 @@ func (s *Schedule) Overview(now time.Time, limit int) (top []DestinationStat, re
 	choose := func(d *domain) {
 		if len(chosen) < limit && !chosen[d] {
 			chosen[d] = true
-			top = append(top, d.stat())
+			top = append(top, stat(d))
 		}
 	}
 	for i := range byAge {
@@ -149,17 +117,17 @@ func (s *Schedule) Overview(now time.Time, limit int) (top []DestinationStat, re
 	}
 	oldest := int64(math.MaxInt64)
 	for _, d := range s.domains {
-		if d.units == 0 || chosen[d] {
+		if d.Units == 0 || chosen[d] {
 			continue
 		}
 		rest.Destinations++
-		rest.Waiting += int(d.units - d.ready - d.active)
-		rest.Ready += int(d.ready)
-		rest.Running += int(d.active)
-		if d.site != nil && d.site.until != 0 {
+		rest.Waiting += int(d.Units) - d.Ready() - d.Active()
+		rest.Ready += d.Ready()
+		rest.Running += d.Active()
+		if until, _ := d.Suspended(); until != 0 {
 			rest.Suspended++
 		}
-		oldest = min(oldest, d.oldest)
+		oldest = min(oldest, d.Oldest)
 	}
 	if rest.Destinations > 0 {
 		rest.Oldest = time.Unix(0, oldest)
@@ -180,21 +148,21 @@ func (s *Schedule) dateSome(now time.Time) {
 func (s *Schedule) date() {
 	any := false
 	for _, d := range s.domains {
-		if d.stale {
-			d.oldest, any = math.MaxInt64, true
+		if d.Stale {
+			d.Oldest, any = math.MaxInt64, true
 		}
 	}
 	if !any {
 		return
 	}
 	s.Walk(func(u *Unit) bool {
-		if d := u.dest; d.stale {
-			d.oldest = min(d.oldest, u.received)
+		if d := u.Dest(); d.Stale {
+			d.Oldest = min(d.Oldest, u.Arrived())
 		}
 		return true
 	})
 	for _, d := range s.domains {
-		d.stale = false
+		d.Stale = false
 	}
 }
 
@@ -209,23 +177,19 @@ type Suspension struct {
 func (s *Schedule) Suspensions(now time.Time) map[string]Suspension {
 	all := map[string]Suspension{}
 	for _, d := range s.domains {
-		if d.site == nil || d.site.until <= now.UnixNano() {
+		until, _ := d.Suspended()
+		if until <= now.UnixNano() {
 			continue
 		}
-		old, there := all[d.name]
-		v := Suspension{time.Unix(0, d.site.until), int(d.ready) + old.Ready}
+		old, there := all[d.Name]
+		v := Suspension{time.Unix(0, until), d.Ready() + old.Ready}
 		if there && old.Until.Before(v.Until) {
 			v.Until = old.Until
 		}
-		all[d.name] = v
+		all[d.Name] = v
 	}
 	return all
 }
 
 // LastError returns what was last reported of a running unit's site; "": nothing.
-func (s *Schedule) LastError(u *Unit) string {
-	if u.dest.site == nil {
-		return u.dest.lastError
-	}
-	return u.dest.site.lastError
-}
+func (s *Schedule) LastError(u *Unit) string { return u.Dest().LastError() }

@@ -1,8 +1,8 @@
 // Package schedule decides what is due: a pure data structure without I/O,
 // goroutines or a clock (now is always an argument).
 //
-// A Unit is one delivery: some recipients of one message that share a
-// destination domain. It is in one of four states:
+// A Unit is one delivery: some recipients of one message that share a destination
+// domain. Package unit has a picture of its states:
 //
 //	waiting  its time has not come: in one heap ordered by that time
 //	ready    due: in its domain's list, first come first served
@@ -13,52 +13,58 @@
 // Domains that share their MX are one site (Locate says which), and mail for a
 // domain that goes another way may be part of another (Reroute). A site has
 // places, a rate and a state: one that could not be reached by several attempts
-// in a row is suspended, and one unit at a time probes whether it is back. What
-// waits for a place, for the rate or for the end of a suspension is ready, and
-// its attempts do not count up.
+// in a row is suspended, and one unit at a time probes whether it is back (package
+// throttle has the picture). What waits for a place, for the rate or for the end of
+// a suspension is ready, and its attempts do not count up.
 //
-// Due goes round the sites, and within a site round its domains, one unit of
-// each at a time, so that a destination with much mail does not keep the others
-// waiting. Mail that was never tried goes before retries and mail from the null
-// sender, except that each of these gets every tenth place, so that a steady
-// stream of fresh mail cannot starve it. While others wait, and while it is not
-// known to take mail, a site gets a place only while it has less than three times
-// the places that would be left: that is not quite three quarters of all, and
-// however many want all they can get, some places are left for those that have
-// none. A site that takes mail, and nobody else waits, may have all; the first
-// place that it leaves is then for whoever comes. Retries have at most three
-// quarters; a tenth is kept for the null sender, which never gets more than a
-// quarter. (Below ten and four places there is nothing to share out.)
-//
-// Destinations that keep an attempt waiting cannot hold all places, see slow.go:
-// an attempt without an outcome gives its place over to those who wait, and one
+// Which ready unit gets the next place is the business of package dispatch.
+// Destinations that keep an attempt waiting cannot hold all places there: an
+// attempt without an outcome gives its place over to others that wait, and one
 // that takes long is recalled when too many do.
 //
-// Invariants: a unit is in exactly one state; the running units with a place are
-// at most Options.Concurrency, those without one at most Options.Outside, and
-// those of a site at most its limit, but for
-// domains that joined it while they ran; every unit that does not run has a due
-// time, or Why tells what it waits for; each is handed out at the latest when
-// its lifetime is over; domains and sites are forgotten a while after their
-// last unit. Nothing returns an error. A Schedule is not safe for concurrent
-// use.
+// Invariants: a unit is in exactly one state; every unit that does not run has a due
+// time, or Why tells what it waits for; each is handed out at the latest when its
+// lifetime is over; domains and sites are forgotten a while after their last unit.
+// Nothing returns an error. A Schedule is not safe for concurrent use.
 package schedule
 
 import (
+	"maps"
 	"math"
 	"strings"
 	"time"
+
+	"tarishi/internal/schedule/dispatch"
+	"tarishi/internal/schedule/order"
+	"tarishi/internal/schedule/throttle"
+	"tarishi/internal/schedule/unit"
 )
 
 const (
-	tenth     = 10               // one place in so many is a retry's, and one the null sender's
 	lastTry   = 10 * time.Minute // what a unit that is too old when it comes in has for one attempt
 	idleFor   = 15 * time.Minute // how long what was learned of a domain is kept without mail
 	maxIdle   = 20_000           // domains without mail
 	maxDoomed = 16               // running by Expire, at a time
 	maxAtOnce = 10_000           // made ready or doomed in one call, so that nobody has to wait long for the Schedule
 	backward  = time.Minute      // by so much the clock may be behind without being set back
-	share     = 3                // a site may have so many times the places that are left
+)
+
+// The parts of a Schedule that its callers name.
+type (
+	Unit     = dispatch.Unit
+	Delivery = unit.Delivery
+	Limits   = throttle.Limits
+	Rate     = throttle.Rate
+	Outcome  = throttle.Outcome
+	Recall   = dispatch.Recall
+	Change   = dispatch.Change
+)
+
+// The changes of a site.
+const (
+	Same      = dispatch.Same
+	Suspended = dispatch.Suspended
+	Resumed   = dispatch.Resumed
 )
 
 // Options are the caps on running units; 0 means that there is none.
@@ -81,27 +87,14 @@ type Options struct {
 type Schedule struct {
 	o        Options
 	fallback *Limits
-	sharing  bool         // there are enough places to share them out
-	caps     [classes]int // places of a class at most
-	reserve  int          // places that only the null sender gets
+	dispatch *dispatch.Dispatcher // of the ready and the running units
 
 	domains map[string]*domain
-	sites   map[string]*site // those that Locate named
-	idle    []*domain        // those that had no units and are kept, in turn
-	waiting heap
-	rings   [classes]ring
-	alarms  alarms
-	leftOut []*site // with something ready and no place but for share
-	doomed  list
-	runs    []*Unit
-	spans   []span // of each of runs
-	delays
-
+	idle    []*domain // those that had no units and are kept, in turn
+	waiting order.Heap[*Unit]
+	doomed  order.List[*Unit]
+	given   order.List[*Unit] // running, and handed out by Expire
 	units   int
-	running int // of Due, with a place
-	dooming int // running of Expire
-	byClass [classes]int
-	turn    int
 
 	sweepAt int64 // no ready unit expires before
 	restAt  int64 // nor is there a sweep before, after one that was work
@@ -109,26 +102,15 @@ type Schedule struct {
 	dated   int64 // when the domains' oldest were exact
 }
 
+type domain = dispatch.Domain
+
 // New returns an empty Schedule.
 func New(o Options) *Schedule {
-	if o.Concurrency <= 0 || o.Concurrency > math.MaxInt32 {
-		o.Concurrency = math.MaxInt32
+	each := max(o.PerDestination, 0)
+	return &Schedule{
+		o: o, fallback: &Limits{Low: each, High: each}, domains: map[string]*domain{}, sweepAt: math.MaxInt64,
+		dispatch: dispatch.New(dispatch.Options{Concurrency: o.Concurrency, Random: o.Random, Outside: o.Outside, Deadline: o.Deadline}),
 	}
-	s := &Schedule{
-		o: o, fallback: &Limits{Low: max(o.PerDestination, 0), High: max(o.PerDestination, 0)},
-		domains: map[string]*domain{}, sites: map[string]*site{}, sweepAt: math.MaxInt64,
-	}
-	s.delays.init(o)
-	c := o.Concurrency
-	s.caps = [classes]int{c, c, c}
-	if c >= 4 && c < math.MaxInt32 {
-		s.sharing = true
-		s.caps[retry], s.caps[null] = c-c/4, c/4
-	}
-	if c >= tenth {
-		s.reserve = c / tenth
-	}
-	return s
 }
 
 func (s *Schedule) limits(domain string) *Limits {
@@ -145,33 +127,24 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 	d := s.domains[v.Domain]
 	if d == nil {
 		name := strings.Clone(v.Domain) // it may be part of a larger string
-		d = &domain{name: name, limits: s.limits(name)}
+		d = dispatch.NewDomain(name, "", s.limits(name))
 		s.domains[name] = d
 	}
-	s.seen = max(s.seen, now.UnixNano())
-	u := &Unit{received: nanoseconds(v.Received)}
-	d.admit(u)
+	at := now.UnixNano()
+	s.seen = max(s.seen, at)
+	u := dispatch.NewUnit(d, v)
+	s.admit(d, u)
 	s.units++
-	if k, ok := v.ID.Key(); ok {
-		u.id = k
-	} else {
-		u.more = &more{id: v.ID}
+
+	// What is late already has lastTry from now on, not from when it was due.
+	l := d.Limits()
+	if l.Lifetime > 0 && u.Arrived() <= at-int64(l.Lifetime) {
+		u.Set(unit.Overdue)
 	}
-	if v.Null {
-		u.flags |= fromNull
+	if u.Has(unit.Overdue) || l.Warning > 0 && u.Arrived() <= at-int64(l.Warning) {
+		u.SetAt(max(u.At(), at))
 	}
-	if v.Marked {
-		u.flags |= marked
-	}
-	u.set(v.Recipients, v.Attempts, v.Next)
-	at, l := now.UnixNano(), d.limits
-	if l.Lifetime > 0 && u.received <= at-int64(l.Lifetime) {
-		u.flags |= overdue
-	}
-	if u.flags&overdue != 0 || l.Warning > 0 && u.received <= at-int64(l.Warning) {
-		u.next = max(u.next, at) // lastTry counts from now
-	}
-	s.place(u, now)
+	s.place(u, at)
 	return u
 }
 
@@ -180,30 +153,29 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 func (s *Schedule) Due(now time.Time, limit int) []*Unit {
 	at := now.UnixNano()
 	s.promote(at)
-	s.admitSlow(at)
-	var due []*Unit
-	for len(due) < limit && s.running < s.o.Concurrency {
-		u := s.pick(at)
-		if u == nil {
-			break
-		}
-		s.begin(u, at)
-		due = append(due, u)
-	}
-	s.forget(at)
+	due := s.dispatch.Begin(at, limit)
+	s.forgetIdle(at)
 	return due
+}
+
+// Recall returns the units of which the attempts are to be ended. They run until
+// Done, Defer or Drop as all others. Each is returned once, or a second time as
+// overdue. It also takes places from those that are late, so it is to be called
+// before Due.
+func (s *Schedule) Recall(now time.Time) []Recall {
+	at := now.UnixNano()
+	s.follow(at)
+	return s.dispatch.Recall(at)
 }
 
 // promote makes ready what is due, or the first of it, and gives sites their
 // turns whose time came.
 func (s *Schedule) promote(now int64) {
 	s.follow(now)
-	for n := 0; n < maxAtOnce && len(s.waiting) > 0 && s.waiting[0].next <= now; n++ {
-		s.makeReady(s.waiting.pop(), now, false)
+	for n := 0; n < maxAtOnce && len(s.waiting) > 0 && s.waiting[0].At() <= now; n++ {
+		s.putReady(s.waiting.Pop(), now, false)
 	}
-	for len(s.alarms) > 0 && s.alarms[0].alarmAt <= now {
-		s.offer(s.alarms[0], now)
-	}
+	s.dispatch.WakeSites(now)
 }
 
 // follow notes what time it is. If the clock was set back, what is to come is as
@@ -215,24 +187,13 @@ func (s *Schedule) follow(now int64) {
 		return
 	}
 	s.seen, s.sweepAt, s.restAt, s.dated = now, 0, 0, 0
-	s.rewind(by)
 	for _, u := range s.waiting {
-		u.next -= by
+		u.SetAt(u.At() - by)
 	}
-	done := map[*site]bool{}
 	for _, d := range s.domains {
-		d.idle = min(d.idle, now)
-		t := d.site
-		if t == nil || done[t] {
-			continue
-		}
-		done[t] = true
-		t.tat -= by
-		if t.until != 0 {
-			t.until, t.since = max(1, t.until-by), t.since-by
-		}
-		s.offer(t, now)
+		d.Idle = min(d.Idle, now)
 	}
+	s.dispatch.Rewind(by, now, maps.Values(s.domains))
 }
 
 // Done forgets a running unit: all its recipients are settled.
@@ -241,29 +202,59 @@ func (s *Schedule) Done(u *Unit) { s.Drop(u) }
 // Defer ends a running unit, which becomes due again at next with the
 // recipients that are left and the new number of deferrals.
 func (s *Schedule) Defer(u *Unit, now time.Time, recipients []int, attempts int, next time.Time) {
-	s.release(u, now.UnixNano())
-	u.flags &^= expired | late | overdue
-	u.set(recipients, attempts, next)
-	s.place(u, now)
+	at := now.UnixNano()
+	s.release(u, at)
+	u.Clear(unit.Expired | unit.Late | unit.Overdue)
+	u.SetDelivery(recipients, attempts, next)
+	s.place(u, at)
 }
 
 // Drop forgets a unit in any state. Doing it twice is harmless.
 func (s *Schedule) Drop(u *Unit) {
-	switch u.state {
-	case waiting:
-		s.waiting.remove(int(u.index))
-	case ready:
-		s.unready(u)
-	case doomed:
-		s.doomed.remove(u)
-	case running, displaced:
+	switch u.State() {
+	case unit.Waiting:
+		s.waiting.Remove(u)
+	case unit.Ready:
+		s.dispatch.TakeReady(u)
+	case unit.Doomed:
+		s.doomed.Remove(u)
+	case unit.Running, unit.Displaced:
 		s.release(u, s.seen)
-	case gone:
+	case unit.Gone:
 		return
 	}
-	u.state = gone
+	u.SetState(unit.Gone)
 	s.units--
-	s.dismiss(u)
+	s.dismiss(u.Dest(), u)
+}
+
+// release ends a running unit, which is in no state then.
+func (s *Schedule) release(u *Unit, now int64) {
+	switch {
+	case !u.Running():
+		panic("schedule: a unit that is not running ends")
+	case u.Has(unit.Expired | unit.Late):
+		s.given.Remove(u)
+	default:
+		s.dispatch.Release(u, now)
+	}
+}
+
+// place puts a unit that is in no structure where its time says.
+func (s *Schedule) place(u *Unit, now int64) {
+	if u.At() <= now {
+		s.putReady(u, now, false)
+		return
+	}
+	u.SetState(unit.Waiting)
+	s.waiting.Push(u)
+	s.dispatch.Shrink(u.Dest(), now)
+}
+
+// putReady makes a unit ready, behind those that are or before them.
+func (s *Schedule) putReady(u *Unit, now int64, first bool) {
+	s.dispatch.PutReady(u, now, first)
+	s.sweepAt = min(s.sweepAt, handOutBy(u))
 }
 
 // Next returns when Due or Expire has something to hand out: now if one would
@@ -271,28 +262,76 @@ func (s *Schedule) Drop(u *Unit) {
 // end of a running unit or an Add can change anything.
 func (s *Schedule) Next(now time.Time) (next time.Time, ok bool) {
 	at := now.UnixNano()
-	wanted := false
-	for c := range classes {
-		if s.front(c, at) != nil {
-			if s.room(c) {
-				return now, true
-			}
-			wanted = true
-		}
-	}
-	if s.doomed.n > 0 && s.dooming < maxDoomed {
+	earliest := s.dispatch.Next(at)
+	if earliest == at || s.doomed.Len() > 0 && s.given.Len() < maxDoomed {
 		return now, true
 	}
-	earliest := s.nextSweep()
-	earliest = min(earliest, s.nextReview(wanted))
+	earliest = min(earliest, s.nextSweep())
 	if len(s.waiting) > 0 {
-		earliest = min(earliest, s.waiting[0].next)
-	}
-	if len(s.alarms) > 0 {
-		earliest = min(earliest, s.alarms[0].alarmAt)
+		earliest = min(earliest, s.waiting[0].At())
 	}
 	if earliest == math.MaxInt64 {
 		return time.Time{}, false
 	}
 	return time.Unix(0, earliest), true
+}
+
+// Report notes the outcome of a running unit's attempt. It comes before Done or
+// Defer. An attempt that says nothing about the destination is not reported. It
+// returns what that changes for which site, and when a suspended one is probed.
+func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) (site string, change Change, probe time.Time) {
+	if !u.Running() || u.Has(unit.Expired|unit.Late) {
+		return "", Same, time.Time{}
+	}
+	at := now.UnixNano()
+	change, extended := s.dispatch.Report(u, o, at)
+	if extended { // some may be past their patience
+		s.sweepAt = min(s.sweepAt, at)
+	}
+	if change == Suspended {
+		until, _ := u.Dest().Suspended()
+		probe = time.Unix(0, until)
+	}
+	return u.Dest().SiteName(), change, probe
+}
+
+// Locate says to which site a running unit's domain belongs: a name for those
+// that share their MX, or "" for a site of its own, and the site's limits (nil:
+// those that Options.Limits gave). All units of the domain follow. It returns
+// false when that site has no place for the unit now, which then is ready again
+// and does not belong to the caller any more.
+func (s *Schedule) Locate(u *Unit, name string, l *Limits, now time.Time) bool {
+	at := now.UnixNano()
+	d := u.Dest()
+	before := d.Limits()
+	located, moved := s.dispatch.Locate(u, name, l, at)
+
+	// The domain's ready units may be given up earlier there.
+	if d.Ready() > 0 && (moved || d.Limits() != before) {
+		s.sweepAt = min(s.sweepAt, at)
+	}
+	if !located {
+		s.sweepAt = min(s.sweepAt, handOutBy(u))
+	}
+	return located
+}
+
+// Reroute says that a running unit goes another way than its domain: route names
+// it, "" is the domain's. What goes one way to a domain is apart from all other
+// mail for it: Locate and Report are about that alone.
+func (s *Schedule) Reroute(u *Unit, route string, now time.Time) {
+	from := u.Dest()
+	if from.Route == route {
+		return
+	}
+	to := dispatch.NewDomain(from.Name, route, nil)
+	if d := s.domains[to.Key()]; d != nil {
+		to = d
+	} else {
+		to = dispatch.NewDomain(from.Name, route, s.limits(from.Name))
+		s.domains[to.Key()] = to
+	}
+	s.dispatch.Reroute(u, to, now.UnixNano())
+	s.dismiss(from, u)
+	s.admit(to, u)
 }

@@ -20,8 +20,8 @@ func TestAloneTakesAll(t *testing.T) {
 	}
 	end(s, share[0], reached, start)
 	s.Due(start, 100)
-	if s.running != 18 {
-		t.Fatalf("%d of 20 places are used", s.running)
+	if n, _ := s.dispatch.Places(); n != 18 {
+		t.Fatalf("%d of 20 places are used", n)
 	}
 	for i := range 3 {
 		add(s, fmt.Sprint("b", i), fmt.Sprint("b", i), 0, 0)

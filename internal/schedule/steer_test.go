@@ -189,7 +189,7 @@ func TestAdaptation(t *testing.T) {
 	}
 	running := func() []*Unit {
 		s.Due(start, 100)
-		return append([]*Unit(nil), s.runs...)
+		return append([]*Unit(nil), s.dispatch.Running()...)
 	}
 	round := func(o Outcome) int {
 		all := running()
@@ -279,7 +279,7 @@ func TestSite(t *testing.T) {
 	if len(probe) != 1 {
 		t.Fatal(ids(probe))
 	}
-	if !s.Locate(probe[0], "", nil, start.Add(time.Minute)) || probe[0].dest.site.shared {
+	if !s.Locate(probe[0], "", nil, start.Add(time.Minute)) || probe[0].Dest().SiteName() != probe[0].Domain() {
 		t.Fatal("it has a site of its own now")
 	}
 	if more := s.Due(start.Add(time.Minute), 10); len(more) == 0 {
@@ -298,7 +298,7 @@ func TestExpiryWhileSuspended(t *testing.T) {
 		}
 	}
 	s.Report(expect(t, s, 15*time.Minute, 1, "b")[0], nobody, start.Add(15*time.Minute))
-	s.Defer(s.runs[0], start.Add(15*time.Minute), []int{0}, 1, start.Add(15*time.Minute))
+	s.Defer(s.dispatch.Running()[0], start.Add(15*time.Minute), []int{0}, 1, start.Add(15*time.Minute))
 	now := start.Add(20 * time.Minute)
 	u := s.Expire(now, 10)
 	if len(u) != 1 || u[0].ID() != "b" || !u[0].Expired() || s.Stat().Running != 1 {
@@ -389,11 +389,17 @@ func TestNullSenderHasItsShare(t *testing.T) {
 	if u := s.Due(start, 100); len(u) != 2 || !u[0].Null() || !u[1].Null() {
 		t.Fatal(ids(u))
 	}
-	for _, u := range append([]*Unit(nil), s.runs...) {
+	for _, u := range append([]*Unit(nil), s.dispatch.Running()...) {
 		s.Done(u)
 	}
 	s.Due(start, 100)
-	if n := s.byClass[null]; n < 2 || n > 5 {
+	n := 0
+	for _, u := range s.dispatch.Running() {
+		if u.Null() {
+			n++
+		}
+	}
+	if n < 2 || n > 5 {
 		t.Fatalf("%d of 20 places are the null sender's", n)
 	}
 }

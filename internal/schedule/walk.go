@@ -1,6 +1,8 @@
 package schedule
 
-import "tarishi/internal/mail"
+import (
+	"tarishi/internal/mail"
+)
 
 // Len returns the number of units in any state.
 func (s *Schedule) Len() int { return s.units }
@@ -10,24 +12,25 @@ type Stat struct{ Waiting, Ready, Running int }
 
 // Stat returns how many units are in each state.
 func (s *Schedule) Stat() Stat {
+	running := len(s.dispatch.Running()) + s.given.Len()
 	return Stat{
 		Waiting: len(s.waiting),
-		Ready:   s.units - len(s.waiting) - len(s.runs),
-		Running: len(s.runs),
+		Ready:   s.units - len(s.waiting) - running,
+		Running: running,
 	}
 }
 
 // Walk calls fn for each unit, in no order, until it returns false. fn must not
 // change the Schedule; what it collects may be dropped afterwards.
 func (s *Schedule) Walk(fn func(*Unit) bool) {
-	for _, all := range [][]*Unit{s.waiting, s.runs} {
+	for _, all := range [][]*Unit{s.waiting, s.dispatch.Running()} {
 		for _, u := range all {
 			if !fn(u) {
 				return
 			}
 		}
 	}
-	if s.doomed.walk(fn) {
+	if s.given.Walk(fn) && s.doomed.Walk(fn) {
 		s.walkReady(fn)
 	}
 }
@@ -43,25 +46,14 @@ func (s *Schedule) WalkOf(fn func(*Unit) bool, messages ...mail.ID) {
 			others[id] = true
 		}
 	}
-	s.Walk(func(u *Unit) bool {
-		wanted := keys[u.id]
-		if u.more != nil && u.more.id != "" {
-			wanted = others[u.more.id]
-		}
-		return !wanted || fn(u)
-	})
+	s.Walk(func(u *Unit) bool { return !u.IsOf(keys, others) || fn(u) })
 }
 
 // walkReady calls fn for each ready unit until it returns false.
 func (s *Schedule) walkReady(fn func(*Unit) bool) bool {
 	for _, d := range s.domains {
-		if d.ready == 0 {
-			continue
-		}
-		for c := range classes {
-			if !d.lists[c].walk(fn) {
-				return false
-			}
+		if !d.Walk(fn) {
+			return false
 		}
 	}
 	return true

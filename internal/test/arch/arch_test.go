@@ -59,18 +59,20 @@ var packages = map[string]entry{
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
 
-	"internal/journal":    {mechanisms, nil},
-	"internal/spool":      {mechanisms, nil},
-	"internal/schedule":   {mechanisms, nil},
-	"internal/route":      {mechanisms, nil},
-	"internal/dns":        {mechanisms, nil},
-	"internal/smtpclient": {mechanisms, nil},
-	"internal/pool":       {mechanisms, []string{"internal/smtpclient"}},
-	"internal/qfile":      {mechanisms, nil},
-	"internal/dsn":        {mechanisms, nil},
-	"internal/dane":       {mechanisms, nil},
-	"internal/mtasts":     {mechanisms, []string{"internal/dns"}},
-	"internal/hook":       {mechanisms, nil},
+	"internal/journal":           {mechanisms, nil},
+	"internal/spool":             {mechanisms, nil},
+	"internal/schedule":          {mechanisms, []string{"internal/schedule/*"}},
+	"internal/schedule/*":        {mechanisms, nil},
+	"internal/schedule/dispatch": {mechanisms, []string{"internal/schedule/*"}},
+	"internal/route":             {mechanisms, nil},
+	"internal/dns":               {mechanisms, nil},
+	"internal/smtpclient":        {mechanisms, nil},
+	"internal/pool":              {mechanisms, []string{"internal/smtpclient"}},
+	"internal/qfile":             {mechanisms, nil},
+	"internal/dsn":               {mechanisms, nil},
+	"internal/dane":              {mechanisms, nil},
+	"internal/mtasts":            {mechanisms, []string{"internal/dns"}},
+	"internal/hook":              {mechanisms, nil},
 
 	"internal/listener": {roles, nil},
 	"internal/session":  {roles, nil},
@@ -112,6 +114,9 @@ var only = map[string][]string{
 	"internal/hangup":  {"cmd/tarishi"},
 	"internal/journal": {"internal/queue"},
 	"internal/spool":   {"internal/queue"},
+
+	"internal/schedule/dispatch": {"internal/schedule"},
+	"internal/schedule/order":    {"internal/schedule", "internal/schedule/dispatch"},
 }
 
 // modules names the importers of each module that the project depends on: a

@@ -1,9 +1,9 @@
-package schedule
+package dispatch
 
 // siteRing is the domains whose turn it is within a site, and the site's place
 // in the ring of its class.
 type siteRing struct {
-	head, tail *domain
+	head, tail *Domain
 	link       *site
 	queued     bool
 }
@@ -12,7 +12,7 @@ func (t *site) pending() bool {
 	return t.rings[fresh].head != nil || t.rings[retry].head != nil || t.rings[null].head != nil
 }
 
-func (r *siteRing) push(d *domain, c class) {
+func (r *siteRing) push(d *Domain, c class) {
 	l := &d.lists[c]
 	if l.queued {
 		return
@@ -26,14 +26,14 @@ func (r *siteRing) push(d *domain, c class) {
 	r.tail = d
 }
 
-func (r *siteRing) pop(c class) *domain {
+func (r *siteRing) pop(c class) *Domain {
 	d := r.head
 	r.remove(d, c)
 	return d
 }
 
 // remove takes out a domain that is queued here.
-func (r *siteRing) remove(d *domain, c class) {
+func (r *siteRing) remove(d *Domain, c class) {
 	l := &d.lists[c]
 	if l.before == nil {
 		r.head = l.link
