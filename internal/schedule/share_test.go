@@ -61,8 +61,8 @@ func TestManyDomainsLeaveOneSite(t *testing.T) {
 	n := 0
 	for s.Len() > 1 { // one runs
 		all := s.Expire(now, math.MaxInt)
-		if s.doomed.n > maxAtOnce {
-			t.Fatalf("%d are taken on at once", s.doomed.n)
+		if s.doomed.Len() > maxAtOnce {
+			t.Fatalf("%d are taken on at once", s.doomed.Len())
 		}
 		n += len(all)
 		for _, u := range all {
@@ -88,8 +88,8 @@ func TestManyDomainsLeaveOneSite(t *testing.T) {
 func TestHugeLimits(t *testing.T) {
 	for name, l := range map[string]Limits{
 		"lifetime": {Lifetime: math.MaxInt64, Patience: math.MaxInt64, Warning: math.MaxInt64},
-		"rate":     {Rate: Rate{math.MaxInt32, time.Second}},
-		"a day":    {Rate: Rate{math.MaxInt32, 24 * time.Hour}},
+		"rate":     {Rate: Rate{Count: math.MaxInt32, Per: time.Second}},
+		"a day":    {Rate: Rate{Count: math.MaxInt32, Per: 24 * time.Hour}},
 		"places":   {Low: math.MaxInt32, High: math.MaxInt32, Start: math.MaxInt32},
 		"probes":   {High: 1, Probes: []time.Duration{math.MaxInt64}},
 	} {

@@ -53,7 +53,7 @@ func TestProbeLeavesItsSite(t *testing.T) {
 // over.
 func TestJoiningABlockedSite(t *testing.T) {
 	s := under(Limits{High: 1}, 0)
-	rate := &Limits{High: 10, Rate: Rate{1, time.Minute}}
+	rate := &Limits{High: 10, Rate: Rate{Count: 1, Per: time.Minute}}
 	add(s, "a", "a", 0, 0)
 	a := s.Due(start, 1)[0]
 	if !s.Locate(a, "mx", rate, start) {
@@ -76,7 +76,7 @@ func TestJoiningABlockedSite(t *testing.T) {
 // TestJoiningTogether has several deliveries of a domain run when its site is
 // learned of: each of them asks for a place there.
 func TestJoiningTogether(t *testing.T) {
-	for name, l := range map[string]*Limits{"rate": {High: 10, Rate: Rate{1, time.Minute}}, "suspended": {High: 10}} {
+	for name, l := range map[string]*Limits{"rate": {High: 10, Rate: Rate{Count: 1, Per: time.Minute}}, "suspended": {High: 10}} {
 		s := under(Limits{High: 10}, 0)
 		add(s, "a", "a", 0, 0)
 		a := s.Due(start, 1)[0]
@@ -113,7 +113,7 @@ func TestSites(t *testing.T) {
 func sites(t *testing.T, r *rand.Rand) {
 	plain := &Limits{Low: 1, High: 3}
 	limits := map[string]*Limits{
-		"": plain, "rated": {Low: 1, High: 5, Rate: Rate{6, time.Minute}}, "dead": {Low: 1, High: 6}, "narrow": {Low: 1, High: 1}, "wide": {Low: 2, High: 8, Start: 2},
+		"": plain, "rated": {Low: 1, High: 5, Rate: Rate{Count: 6, Per: time.Minute}}, "dead": {Low: 1, High: 6}, "narrow": {Low: 1, High: 1}, "wide": {Low: 2, High: 8, Start: 2},
 	}
 	names := []string{"", "rated", "dead", "narrow", "wide"}
 	s := New(Options{Concurrency: 12, Random: r.Float64, Limits: func(string) *Limits { return plain }})
@@ -232,7 +232,7 @@ func sites(t *testing.T, r *rand.Rand) {
 // before lasts no longer for it.
 func TestClockGoesBack(t *testing.T) {
 	s := New(Options{Limits: func(domain string) *Limits {
-		return &Limits{High: 10, Rate: map[string]Rate{"rated": {1, time.Minute}}[domain], Lifetime: 48 * time.Hour, Patience: 40 * time.Hour}
+		return &Limits{High: 10, Rate: map[string]Rate{"rated": {Count: 1, Per: time.Minute}}[domain], Lifetime: 48 * time.Hour, Patience: 40 * time.Hour}
 	}})
 	wrong := start.Add(24 * time.Hour)
 	for i := range 2 {
@@ -319,7 +319,7 @@ func TestManyDue(t *testing.T) {
 // TestWaitingDomainIsSmall holds what is kept of a domain of which nothing is due.
 func TestWaitingDomainIsSmall(t *testing.T) {
 	s := New(Options{Limits: func(domain string) *Limits {
-		return &Limits{High: 3, Rate: map[string]Rate{"rated": {1, time.Hour}}[domain]}
+		return &Limits{High: 3, Rate: map[string]Rate{"rated": {Count: 1, Per: time.Hour}}[domain]}
 	}})
 	for _, domain := range []string{"plain", "rated", "dead"} {
 		u := add(s, domain, domain, 0, 0)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/schedule/unit"
 )
 
 // under returns a Schedule whose every destination has the limits l.
@@ -141,7 +142,7 @@ func TestFlushMessage(t *testing.T) {
 }
 
 func TestRate(t *testing.T) {
-	s := under(Limits{Rate: Rate{600, time.Minute}}, 0)
+	s := under(Limits{Rate: Rate{Count: 600, Per: time.Minute}}, 0)
 	for i := range 40 {
 		add(s, fmt.Sprint(i), "a", 0, 0)
 	}
@@ -167,7 +168,7 @@ func TestRate(t *testing.T) {
 
 // TestRateIsRemembered: a destination without mail keeps what it has used.
 func TestRateIsRemembered(t *testing.T) {
-	s := under(Limits{Rate: Rate{10, time.Hour}}, 0)
+	s := under(Limits{Rate: Rate{Count: 10, Per: time.Hour}}, 0)
 	add(s, "a", "a", 0, 0)
 	s.Done(expect(t, s, 0, 1, "a")[0])
 	s.Due(start.Add(time.Minute), 1)
@@ -425,7 +426,7 @@ func TestOneDestinationLeavesPlaces(t *testing.T) {
 
 func TestWhy(t *testing.T) {
 	s := New(Options{Concurrency: 3, Limits: func(d string) *Limits {
-		return map[string]*Limits{"rate": {Rate: Rate{1, time.Minute}}, "full": {High: 1}, "dead": {High: 1}}[d]
+		return map[string]*Limits{"rate": {Rate: Rate{Count: 1, Per: time.Minute}}, "full": {High: 1}, "dead": {High: 1}}[d]
 	}})
 	why := func(u *Unit, want string) {
 		t.Helper()
@@ -449,7 +450,7 @@ func TestWhy(t *testing.T) {
 }
 
 func TestDestinations(t *testing.T) {
-	s := New(Options{Limits: func(string) *Limits { return &Limits{High: 2, Rate: Rate{100, time.Second}} }})
+	s := New(Options{Limits: func(string) *Limits { return &Limits{High: 2, Rate: Rate{Count: 100, Per: time.Second}} }})
 	old := s.Add(start, Delivery{ID: "0", Domain: "a", Recipients: []int{0}, Received: start.Add(-time.Hour)})
 	for i := range 4 {
 		s.Add(start, Delivery{ID: mail.ID(fmt.Sprint(i)), Domain: "a", Recipients: []int{0}, Received: start.Add(time.Duration(i) * time.Second)})
@@ -491,7 +492,7 @@ func world(t *testing.T, r *rand.Rand) {
 	for _, k := range kinds {
 		limits[k] = &Limits{Low: 1, High: 10, Lifetime: 12 * time.Hour, Patience: 6 * time.Hour, Probes: []time.Duration{time.Minute, 2 * time.Minute, time.Hour}}
 	}
-	limits["rated"].Rate = Rate{600, time.Hour}
+	limits["rated"].Rate = Rate{Count: 600, Per: time.Hour}
 	limits["busy"].Low, limits["busy"].Start = 2, 2
 	kind := func(domain string) string { k, _, _ := strings.Cut(domain, "-"); return k }
 	s := New(Options{Concurrency: 60, Random: r.Float64, Limits: func(d string) *Limits { return limits[kind(d)] }})
@@ -596,7 +597,7 @@ func world(t *testing.T, r *rand.Rand) {
 		}
 		now = wake
 		s.Walk(func(u *Unit) bool {
-			if u.state == ready && now.Sub(u.Received()) > 12*time.Hour+time.Minute {
+			if u.State() == unit.Ready && now.Sub(u.Received()) > 12*time.Hour+time.Minute {
 				t.Fatalf("%s is ready and past its end by %v: %s", u.Domain(), now.Sub(u.Received())-12*time.Hour, s.Why(u, now))
 			}
 			return step%100 == 0
