@@ -25,10 +25,10 @@ func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 	switch v.Code {
 	case hook.Delay:
 		r := reply.Newf(451, "4.3.0", "Delayed by plugin %s", v.Plugin)
-		if a.policy.backoff.Expired(a.env.Received, a.now()) {
+		if a.policy.Backoff.Expired(a.env.Received, a.now()) {
 			return nil, r, false
 		}
-		next := a.policy.backoff.Until(a.env.Received, a.now(), max(v.Delay, time.Second))
+		next := a.policy.Backoff.Until(a.env.Received, a.now(), max(v.Delay, time.Second))
 		a.putOff(a.open(), a.all(r), a.unit.Attempts(), next)
 		return nil, nil, true
 	case hook.DenySoft, hook.DenySoftDisconnect:

@@ -10,6 +10,7 @@ import (
 
 	"tarishi/internal/delivery"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/policy"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
 	"tarishi/internal/smtpclient"
@@ -37,7 +38,7 @@ type attempt struct {
 	yielded bool                   // it made room for other mail
 	free    bool                   // its deferral does not count, see record
 	host    atomic.Pointer[string] // that is being tried
-	policy  *policy
+	policy  *policy.Policy
 	hops    []mail.NextHop // that get_mx gave
 	res     delivery.Result
 	moved   bool // the unit was put back in the schedule and is not ours any more
@@ -49,7 +50,7 @@ type attempt struct {
 
 // attempt makes one attempt at u and puts back in the schedule what is left.
 func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
-	a := &attempt{o: o, unit: u, sending: smtpclient.NewSending(ctx), index: u.Recipients(), policy: o.policy(u.Domain(), nil)}
+	a := &attempt{o: o, unit: u, sending: smtpclient.NewSending(ctx), index: u.Recipients(), policy: o.policies.For(u.Domain(), nil)}
 	defer a.sending.Cancel(nil)
 	a.accounted = make([]bool, len(a.index))
 	defer a.end()
@@ -82,7 +83,7 @@ func (a *attempt) end() {
 	o, now := a.o, a.now()
 	if p := recover(); p != nil {
 		a.log("attempt panicked, its recipients are deferred", zap.Any("panic", p), zap.Stack("stack"))
-		wait, ok := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
+		wait, ok := a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 		if !ok { // it was to be the last; a DSN from here could panic again
 			wait = localWait
 		}

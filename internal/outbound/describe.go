@@ -15,11 +15,11 @@ func (a *attempt) reason(i int) string {
 	if r.Permanent() || a.unit.Expired() {
 		return r.Error()
 	}
-	if _, ok := a.policy.backoff.Interval(a.unit.Attempts() + 1); !ok && !a.free {
+	if _, ok := a.policy.Backoff.Interval(a.unit.Attempts() + 1); !ok && !a.free {
 		return fmt.Sprintf("Too many failures (%s)", r.Error())
 	}
-	if a.policy.backoff.Expired(a.env.Received, a.now()) {
-		return fmt.Sprintf("Not delivered within %s (%s)", a.policy.backoff.MaxLifetime, r.Error())
+	if a.policy.Backoff.Expired(a.env.Received, a.now()) {
+		return fmt.Sprintf("Not delivered within %s (%s)", a.policy.Backoff.MaxLifetime, r.Error())
 	}
 	return r.Error()
 }

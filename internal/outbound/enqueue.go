@@ -82,7 +82,7 @@ func (o *Outbound) add(p mail.Pending) {
 	delivery := func(domain string, r mail.PendingRecipient) *schedule.Delivery {
 		return &schedule.Delivery{
 			ID: p.ID, Domain: domain, Attempts: r.Attempts, Next: r.Next, Received: p.Received, Null: p.From.IsNull(),
-			Marked: r.Attempts > 0 && o.policy(domain, nil).warned(&p, domain, r.Attempts, r.Next),
+			Marked: r.Attempts > 0 && o.policies.For(domain, nil).Warned(&p, domain, r.Attempts, r.Next),
 		}
 	}
 	if len(p.Recipients) == 1 && !p.Recipients[0].Held {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"tarishi/internal/delivery"
+	"tarishi/internal/outbound/policy"
 	"tarishi/internal/reply"
 )
 
@@ -26,12 +27,12 @@ func (a *attempt) expire(ctx context.Context) {
 // lives reports whether the domain's mail exchangers have a section with a longer
 // lifetime.
 func (a *attempt) lives(ctx context.Context) bool {
-	return a.policy.backoff.Expired(a.env.Received, a.now()) && !a.policyByMX(ctx).backoff.Expired(a.env.Received, a.now())
+	return a.policy.Backoff.Expired(a.env.Received, a.now()) && !a.policyByMX(ctx).Backoff.Expired(a.env.Received, a.now())
 }
 
 // policyByMX is the policy by the sections for mail exchangers too, which are not
 // known before the first attempt of this process.
-func (a *attempt) policyByMX(ctx context.Context) *policy {
+func (a *attempt) policyByMX(ctx context.Context) *policy.Policy {
 	if !a.o.o.Config.HasMX() {
 		return a.policy
 	}
@@ -39,7 +40,7 @@ func (a *attempt) policyByMX(ctx context.Context) *policy {
 	if refusal != nil {
 		return a.policy
 	}
-	return a.o.policy(a.unit.Domain(), plan.Hosts())
+	return a.o.policies.For(a.unit.Domain(), plan.Hosts())
 }
 
 // unattempted is the reply about what its destination could not be tried with.

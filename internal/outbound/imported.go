@@ -23,7 +23,7 @@ func (a *attempt) deferImported(ctx context.Context, refusal *reply.Reply) {
 	r := *refusal
 	r.Code, r.Enhanced = 451, reply.Enhanced{4, 1, 2}
 	a.spared, a.res.Replies = true, a.all(&r)
-	wait, _ := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
+	wait, _ := a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 	a.o.o.Log.Warn("imported message goes to a domain that does not exist, it fails at the next attempt: is a route of get_mx missing?",
 		zap.String("uuid", string(a.unit.ID())), zap.String("domain", a.unit.Domain()))
 	a.deferAll(ctx, a.open(), max(wait, importedWait))

@@ -41,6 +41,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/outbound/policy"
 	"tarishi/internal/schedule"
 )
 
@@ -144,8 +145,7 @@ type Outbound struct {
 	reload   chan struct{} // holds one when Flush was asked for what could not be read
 
 	counts   struct{ dsn, dsnFailed, double atomic.Int64 }
-	policyMu sync.Mutex // may be taken while mu is held
-	policies map[[2]string]*policy
+	policies *policy.Table // may be asked while mu is held
 
 	holding sync.Mutex // queue and held change together; before mu
 
@@ -209,7 +209,7 @@ func New(o Options) *Outbound {
 		pid:      os.Getpid(),
 		wake:     make(chan struct{}, 1),
 		reload:   make(chan struct{}, 1),
-		policies: map[[2]string]*policy{},
+		policies: policy.New(policy.Options{Config: o.Config, Jitter: o.Jitter, MaxConcurrency: o.PoolConcurrencyMax}),
 		kept:     map[*schedule.Unit]kept{},
 		running:  map[*schedule.Unit]*attempt{},
 		held:     map[mail.ID]map[int]*parked{},
@@ -217,7 +217,7 @@ func New(o Options) *Outbound {
 	}
 	out.schedule = schedule.New(schedule.Options{
 		Concurrency: o.ConcurrencyMax, Outside: min(outside*o.ConcurrencyMax, maxOutside), Deadline: o.EnvelopeTimeout, Random: o.Random,
-		Limits: func(domain string) *schedule.Limits { return out.policy(domain, nil).limits },
+		Limits: func(domain string) *schedule.Limits { return out.policies.For(domain, nil).Limits },
 	})
 	return out
 }

@@ -32,14 +32,14 @@ func (a *attempt) record(ctx context.Context) {
 	}
 	a.deliver(ctx, delivered)
 	a.keep(more, rest{attempts: a.unit.Attempts(), next: a.now()})
-	wait, ok := a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
+	wait, ok := a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 	if !ok && a.yielded { // that is not the destination's fault: only the lifetime ends it
 		a.free, ok = true, true
-		if wait, _ = a.policy.wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()); wait == 0 {
+		if wait, _ = a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()); wait == 0 {
 			wait = localWait
 		}
 	}
-	if !ok || a.policy.backoff.Expired(a.env.Received, a.now()) {
+	if !ok || a.policy.Backoff.Expired(a.env.Received, a.now()) {
 		failed, deferred = append(failed, deferred...), nil // with their replies of class 4
 	}
 	a.fail(ctx, failed)
@@ -96,7 +96,7 @@ func (a *attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 		return
 	}
 	now := a.now()
-	next := a.policy.backoff.Until(a.env.Received, now, wait)
+	next := a.policy.Backoff.Until(a.env.Received, now, wait)
 	a.putOff(recipients, a.res.Replies, a.deferrals(), next)
 	if w := a.policy.DelayWarning; w > 0 && !now.Before(a.env.Received.Add(w)) && !a.unit.Marked() {
 		a.warn(ctx, recipients)

@@ -23,12 +23,12 @@ func (o *Outbound) EnqueueDeferred(p mail.Pending, why []*reply.Reply) {
 	members := map[group][]int{}
 	for i := range p.Recipients {
 		r := &p.Recipients[i]
-		policy := o.policy(r.Address.Host(), nil)
-		wait, again := policy.wait(p.ID, r.Address.Host(), 1)
+		its := o.policies.For(r.Address.Host(), nil)
+		wait, again := its.Wait(p.ID, r.Address.Host(), 1)
 		if why[i] == nil || !again {
 			continue
 		}
-		r.Attempts, r.Next, r.Last = 1, policy.backoff.Until(p.Received, now, wait), clip(why[i].Error())
+		r.Attempts, r.Next, r.Last = 1, its.Backoff.Until(p.Received, now, wait), clip(why[i].Error())
 		g := group{r.Next, r.Last}
 		if members[g] == nil {
 			order = append(order, g)

@@ -22,7 +22,7 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 	}
 	plan, refusal := o.delivery.Plan(ctx, job)
 	if refusal == nil && len(job.Hops) == 0 {
-		if a.policy = o.policy(domain, plan.Hosts()); len(a.policy.Hosts) > 0 {
+		if a.policy = o.policies.For(domain, plan.Hosts()); len(a.policy.Hosts) > 0 {
 			job.Hops = a.policy.Hosts
 			plan, refusal = o.delivery.Plan(ctx, job)
 		}
@@ -45,8 +45,8 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 		}
 		return refusal
 	}
-	source := a.policy.choose(&a.env, o.o.Random())
-	job.Settings = a.policy.settings(source)
+	source := a.policy.ChooseSource(&a.env, o.o.Random())
+	job.Settings = a.policy.Settings(source)
 	if a.force.Load() {
 		job.Settings.TLS = max(job.Settings.TLS, mail.TLSEncrypt)
 		job.Hops = slices.Clone(job.Hops)
@@ -60,8 +60,8 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 		}
 	}
 	a.res = o.delivery.Attempt(ctx, job, plan)
-	if other, ok := a.policy.other(source, o.o.Random()); ok && len(a.res.Tried) == 0 && !a.res.Interrupted {
-		job.Settings = a.policy.settings(other) // no host has an address of that family
+	if other, ok := a.policy.OtherSource(source, o.o.Random()); ok && len(a.res.Tried) == 0 && !a.res.Interrupted {
+		job.Settings = a.policy.Settings(other) // no host has an address of that family
 		a.res = o.delivery.Attempt(ctx, job, plan)
 	}
 	if a.env.RequireTLS && a.env.From.IsNull() && slices.IndexFunc(a.res.Replies, secure) < 0 && !a.res.Interrupted {
@@ -89,11 +89,11 @@ func (a *attempt) trying(host string) { a.host.Store(&host) }
 // the delivery now, which is in the schedule again.
 func (a *attempt) locate(plan *delivery.Plan) bool {
 	o, domain := a.o, a.unit.Domain()
-	site, route, limits := "", "", a.policy.limits
+	site, route, limits := "", "", a.policy.Limits
 	switch {
 	case plan == nil || o.o.Config.Apart(domain):
 	case len(a.hops) > 0: // another message for the domain may go elsewhere
-		site, limits = plan.Site(), o.hopLimits(a.policy, a.hops[0])
+		site, limits = plan.Site(), a.policy.LimitsAt(a.hops[0])
 		route = site
 	case a.policy.MX != "" && len(a.policy.Hosts) == 0:
 		site = "[" + a.policy.MX + "]" // one for all that the section is for

@@ -112,8 +112,8 @@ func (a *attempt) lateOthers() map[int]dsn.Recipient {
 	late := map[int]dsn.Recipient{}
 	p, _ := a.o.o.Queue.Find(a.unit.ID())
 	for _, one := range p.Recipients {
-		policy := a.o.policy(one.Address.Host(), nil)
-		after := policy.DelayWarning
+		its := a.o.policies.For(one.Address.Host(), nil)
+		after := its.DelayWarning
 		r := a.whole[one.Index]
 		switch _, failed := parseFailure(one.Last); {
 		case failed || one.Held || slices.Contains(a.index, one.Index):
@@ -123,8 +123,8 @@ func (a *attempt) lateOthers() map[int]dsn.Recipient {
 			if d.Reply == nil || d.Reply.Permanent() {
 				d.Reply = reply.New(451, "4.4.1", "Not delivered yet")
 			}
-			if policy.MaxLifetime > 0 {
-				d.RetryUntil = a.env.Received.Add(policy.MaxLifetime)
+			if its.MaxLifetime > 0 {
+				d.RetryUntil = a.env.Received.Add(its.MaxLifetime)
 			}
 			late[one.Index] = d
 		}

@@ -249,39 +249,6 @@ func TestUnitIsSmall(t *testing.T) {
 	}
 }
 
-func TestBackoff(t *testing.T) {
-	b := Backoff{Intervals: []time.Duration{64 * time.Second, 128 * time.Second}, MaxLifetime: time.Hour}
-	for _, tt := range []struct {
-		attempts int
-		wait     time.Duration
-		ok       bool
-	}{{0, 0, false}, {1, 64 * time.Second, true}, {2, 128 * time.Second, true}, {3, 0, false}} {
-		if wait, ok := b.Interval(tt.attempts); wait != tt.wait || ok != tt.ok {
-			t.Errorf("attempt %d: %v %v", tt.attempts, wait, ok)
-		}
-	}
-	for _, tt := range []struct {
-		age     time.Duration
-		expired bool
-		next    time.Duration
-	}{
-		{0, false, 64 * time.Second},
-		{time.Hour - time.Second, false, time.Hour},
-		{time.Hour, true, time.Hour},
-	} {
-		now := start.Add(tt.age)
-		if got := b.Expired(start, now); got != tt.expired {
-			t.Errorf("%v: expired %v", tt.age, got)
-		}
-		if got := b.Until(start, now, 64*time.Second).Sub(start); got != tt.next {
-			t.Errorf("%v: next %v", tt.age, got)
-		}
-	}
-	if (Backoff{}).Expired(start, start.AddDate(100, 0, 0)) {
-		t.Error("expired without a lifetime")
-	}
-}
-
 // TestProperties does random operations beside a simple model and checks that
 // nothing is lost or handed out twice, that nothing is early, that units of one
 // destination and class come in the order in which they became due, and that

@@ -110,19 +110,6 @@ func TestHugeLimits(t *testing.T) {
 	}
 }
 
-func TestHugeWait(t *testing.T) {
-	b := Backoff{Intervals: []time.Duration{math.MaxInt64 - 5}, MaxLifetime: math.MaxInt64, Jitter: 1}
-	for _, random := range []float64{0, 0.5, 0.75, 0.999999} {
-		wait := b.Spread(b.Intervals[0], random)
-		if wait < 0 || random >= 0.5 && wait < 1<<61 {
-			t.Errorf("%v: %v", random, wait)
-		}
-		if next := b.Until(start, start, wait); next.Before(start) {
-			t.Errorf("%v: due %v", random, next)
-		}
-	}
-}
-
 // TestFlushProbesEveryDomain: all that is suspended is probed at once, however
 // often it failed before.
 func TestFlushProbesEveryDomain(t *testing.T) {

@@ -74,14 +74,15 @@ var packages = map[string]entry{
 	"internal/mtasts":            {mechanisms, []string{"internal/dns"}},
 	"internal/hook":              {mechanisms, nil},
 
-	"internal/listener": {roles, nil},
-	"internal/session":  {roles, nil},
-	"internal/intake":   {roles, nil},
-	"internal/forward":  {roles, nil},
-	"internal/queue":    {roles, nil},
-	"internal/delivery": {roles, nil},
-	"internal/migrate":  {roles, []string{"internal/qfile"}},
-	"internal/outbound": {roles, []string{"internal/delivery"}}, // one attempt is its inner part
+	"internal/listener":   {roles, nil},
+	"internal/session":    {roles, nil},
+	"internal/intake":     {roles, nil},
+	"internal/forward":    {roles, nil},
+	"internal/queue":      {roles, nil},
+	"internal/delivery":   {roles, nil},
+	"internal/migrate":    {roles, []string{"internal/qfile"}},
+	"internal/outbound":   {roles, []string{"internal/delivery", "internal/outbound/*"}}, // one attempt is its inner part
+	"internal/outbound/*": {roles, []string{"internal/delivery", "internal/outbound/*"}},
 
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
