@@ -64,7 +64,7 @@ func (a *attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
 		name, ok := delivery.HeloName(h.Helo)
 		if h.Helo != "" && !ok {
 			a.o.o.Log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
-				zap.String("uuid", string(a.unit.ID())), zap.Stringer("hop", *h), zap.String("value", clip(h.Helo)))
+				zap.String("uuid", string(a.unit.ID())), zap.Stringer("hop", *h), zap.String("value", reply.Clip(h.Helo)))
 		}
 		h.Helo = name
 	}

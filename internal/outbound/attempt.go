@@ -113,8 +113,8 @@ func (a *attempt) end() {
 	for _, d := range a.debts {
 		o.owe(d)
 	}
-	if o.gathering.messages[a.unit.ID()] != nil {
-		o.gathering.decide(a.unit.ID(), a.decided())
+	if o.gathering.Holds(a.unit.ID()) {
+		o.gathering.Decide(a.unit.ID(), a.decided())
 	}
 	if len(o.held) > 0 {
 		o.unmark(a.unit.ID(), slices.DeleteFunc(slices.Clone(a.index), func(i int) bool {

@@ -2,8 +2,6 @@ package outbound
 
 import (
 	"fmt"
-	"strings"
-	"unicode/utf8"
 
 	"tarishi/internal/hook"
 	"tarishi/internal/maillog"
@@ -57,22 +55,4 @@ func (a *attempt) addresses(recipients []int) []string {
 		all[n] = a.env.Recipients[i].Address.String()
 	}
 	return all
-}
-
-// maxReason is how much of a server's words is kept.
-const maxReason = 1000
-
-// clip makes a peer's words fit for a record: valid UTF-8 on one line, without
-// control characters, of bounded length.
-func clip(s string) string {
-	if len(s) > maxReason {
-		s = s[:maxReason] + "…"
-	}
-	s = strings.ToValidUTF8(s, "?")
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError || 0x80 <= r && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
 )
 
@@ -31,7 +32,7 @@ func (o *Outbound) load(ctx context.Context) {
 				if !o.flushed[""] && !o.flushed[r.Address.Host()] {
 					continue
 				}
-				if _, failed := parseFailure(r.Last); !failed { // its report has its own time
+				if _, failed := notice.ParseFailure(r.Last); !failed { // its report has its own time
 					p.Recipients[i].Next = time.Time{}
 				}
 			}

@@ -2,9 +2,11 @@ package outbound
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
 )
 
@@ -52,7 +54,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 		all = append(all, w)
 		return true
 	}, id)
-	all = append(all, o.gathering.explain(&p)...)
+	all = append(all, explainReports(o.gathering.All(), &p)...)
 	for _, d := range o.debts {
 		if d.id == id {
 			all = append(all, Waiting{Domain: d.domain, Recipients: d.recipients, Next: d.next, Reason: "done with, but the queue could not record it yet"})
@@ -87,4 +89,29 @@ func (o *Outbound) Overview(limit int) ([]schedule.DestinationStat, schedule.Res
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.schedule.Overview(o.o.Now(), limit)
+}
+
+// explainReports returns which recipients of a message wait to be reported, by
+// domain, and until when.
+func explainReports(reports []*notice.Report, p *mail.Pending) (all []Waiting) {
+	for _, r := range reports {
+		list := r.Recipients[p.ID]
+		reason := "failed, its report waits for other recipients of the message"
+		if r.Several {
+			reason = "failed, its report waits: the sender has had many, the next one is about all failures since"
+		}
+		for _, one := range p.Recipients {
+			if !slices.Contains(list, one.Index) {
+				continue
+			}
+			domain := one.Address.Host()
+			i := slices.IndexFunc(all, func(w Waiting) bool { return w.Domain == domain && w.Reason == reason })
+			if i < 0 {
+				i = len(all)
+				all = append(all, Waiting{Domain: domain, Attempts: one.Attempts, Next: r.Due, Reason: reason})
+			}
+			all[i].Recipients = append(all[i].Recipients, one.Index)
+		}
+	}
+	return all
 }

@@ -8,6 +8,7 @@ import (
 
 	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
+	"tarishi/internal/reply"
 )
 
 // fail is for recipients that were refused for good, and for those deferred
@@ -75,6 +76,6 @@ func (a *attempt) give(recipients []int, reason string) {
 func (a *attempt) logFailed(recipients []int) {
 	for _, same := range groups(recipients, a.res.Replies) {
 		a.turnTo(same[0])
-		a.o.o.Mail.Failed(a.line(a.made()), a.addresses(same), clip(a.reason(same[0])))
+		a.o.o.Mail.Failed(a.line(a.made()), a.addresses(same), reply.Clip(a.reason(same[0])))
 	}
 }

@@ -13,7 +13,7 @@ import (
 func (o *Outbound) Flush(domain string) int {
 	o.mu.Lock()
 	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
-	o.gathering.flush()
+	o.gathering.Flush()
 	if o.flushed != nil {
 		o.flushed[mail.CanonicalDomain(domain)] = true
 	}

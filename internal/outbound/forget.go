@@ -27,7 +27,7 @@ func (o *Outbound) Forget(ids ...mail.ID) {
 		delete(o.kept, u)
 		o.schedule.Drop(u)
 	}
-	o.gathering.forget(gone)
+	o.gathering.Forget(gone)
 	o.debts = slices.DeleteFunc(o.debts, func(d debt) bool { return gone[d.id] })
 	for _, id := range ids {
 		delete(o.held, id)

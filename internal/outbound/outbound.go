@@ -41,6 +41,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/outbound/notice"
 	"tarishi/internal/outbound/policy"
 	"tarishi/internal/schedule"
 )
@@ -157,8 +158,8 @@ type Outbound struct {
 	repayAt time.Time // the earliest of them
 	kept    map[*schedule.Unit]kept
 	// gathering has the recipients that failed and whose report waits.
-	gathering gathering
-	warnings  warnings
+	gathering notice.Gathering
+	warnings  notice.Warnings
 	running   map[*schedule.Unit]*attempt
 	stopping  bool // attempts are to end, see giveUp
 	doubtful  int  // attempts that were cut off while their message may have been taken

@@ -877,11 +877,11 @@ func TestClip(t *testing.T) {
 		"ümlaut":       "ümlaut",
 		"\u0085\u2028": " \u2028",
 	} {
-		if got := clip(in); got != want {
+		if got := reply.Clip(in); got != want {
 			t.Errorf("%q: %q", in, got)
 		}
 	}
-	if got := clip(strings.Repeat("ü", maxReason)); len(got) > maxReason+10 {
+	if got := reply.Clip(strings.Repeat("ü", 1000)); len(got) > 1000+10 {
 		t.Error(len(got))
 	}
 }

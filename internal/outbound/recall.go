@@ -39,12 +39,12 @@ func (a *attempt) recalled(cause error) *reply.Reply {
 	switch {
 	case errors.Is(cause, errOverdue):
 		r := reply.New(451, "4.4.2", "Next hop did not let us send the message in time")
-		a.report(schedule.Outcome{Reached: a.res.Reached, Throttled: true, Err: clip(r.String())})
+		a.report(schedule.Outcome{Reached: a.res.Reached, Throttled: true, Err: reply.Clip(r.String())})
 		return r
 	case errors.Is(cause, errYield):
 		a.yielded = true
 		r := reply.New(451, "4.4.2", "Next hop is slow, and other mail was waiting")
-		a.report(schedule.Outcome{Local: true, Err: clip(r.String())})
+		a.report(schedule.Outcome{Local: true, Err: reply.Clip(r.String())})
 		return r
 	}
 	return nil

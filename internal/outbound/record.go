@@ -62,7 +62,7 @@ func (a *attempt) announce(ctx context.Context, recipients []int) {
 	a.turnTo(recipients[0])
 	line := a.line(a.made())
 	for _, same := range groups(recipients, a.res.Replies) {
-		a.o.o.Mail.Delivered(line, a.addresses(same), clip(a.res.Replies[same[0]].String()))
+		a.o.o.Mail.Delivered(line, a.addresses(same), reply.Clip(a.res.Replies[same[0]].String()))
 	}
 	params := &hook.DeliveredParams{
 		Host: a.res.Host, IP: a.res.IP, Response: a.res.Replies[recipients[0]].Text, Delay: line.Delay, Port: a.res.Port,
@@ -109,7 +109,7 @@ func (a *attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 		a.turnTo(same[0])
 		line := a.line(attempts)
 		index := a.indices(same)
-		last := clip(replies[same[0]].Error())
+		last := reply.Clip(replies[same[0]].Error())
 		switch err := a.o.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
 		case a.o.unknown(err):
 			a.vanished(same)

@@ -28,7 +28,7 @@ func (o *Outbound) EnqueueDeferred(p mail.Pending, why []*reply.Reply) {
 		if why[i] == nil || !again {
 			continue
 		}
-		r.Attempts, r.Next, r.Last = 1, its.Backoff.Until(p.Received, now, wait), clip(why[i].Error())
+		r.Attempts, r.Next, r.Last = 1, its.Backoff.Until(p.Received, now, wait), reply.Clip(why[i].Error())
 		g := group{r.Next, r.Last}
 		if members[g] == nil {
 			order = append(order, g)

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
 )
 
@@ -120,12 +121,12 @@ func (o *Outbound) sleep(ctx context.Context, wait time.Duration, a *alarm) {
 
 // due hands out what is to be attempted, recorded and reported now, and says how long there
 // will be nothing more.
-func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*gathered, wait time.Duration) {
+func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*notice.Report, wait time.Duration) {
 	disabled := o.o.Disabled()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
-	debts, reports = o.payable(now), o.gathering.take(now)
+	debts, reports = o.payable(now), o.gathering.Take(now)
 	o.recall(now)
 	if !disabled {
 		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
@@ -143,7 +144,7 @@ func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*gathe
 	if repay := o.repayAt.Sub(now); len(o.debts) > 0 && (wait == never || repay < wait) {
 		wait = max(0, repay)
 	}
-	if next, ok := o.gathering.next(); ok && (wait == never || next.Sub(now) < wait) {
+	if next, ok := o.gathering.Next(); ok && (wait == never || next.Sub(now) < wait) {
 		wait = max(0, next.Sub(now))
 	}
 	return units, debts, reports, wait

@@ -41,7 +41,7 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 	}
 	if refusal != nil {
 		if refusal.Temporary() {
-			a.report(schedule.Outcome{Err: clip(refusal.String())})
+			a.report(schedule.Outcome{Err: reply.Clip(refusal.String())})
 		}
 		return refusal
 	}
@@ -74,7 +74,7 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 	out := schedule.Outcome{Reached: a.res.Reached, Throttled: a.res.Throttled, Local: a.res.Local}
 	for _, r := range a.res.Replies {
 		if !r.Positive() {
-			out.Err = clip(r.String())
+			out.Err = reply.Clip(r.String())
 		}
 	}
 	a.report(out)

@@ -263,17 +263,6 @@ func TestOneDelayWarningForOneMessage(t *testing.T) {
 			t.Fatalf("%d warnings", n)
 		}
 	})
-	var w warnings
-	for i := range maxWarnings {
-		w.claim(mail.ID(fmt.Sprint(i)), []int{0}, []int{1})
-	}
-	if len(w.recipients) != maxWarnings/2 || len(w.order) != maxWarnings/2 || w.n != maxWarnings || w.recipients["0"] != nil || w.recipients[mail.ID(fmt.Sprint(maxWarnings-1))] == nil {
-		t.Error(len(w.recipients), len(w.order), w.n)
-	}
-	w.disclaim(mail.ID(fmt.Sprint(maxWarnings-1)), []int{0, 1})
-	if fresh, more := w.claim(mail.ID(fmt.Sprint(maxWarnings-1)), []int{1}, []int{0}); len(fresh) != 1 || len(more) != 1 || w.n != maxWarnings {
-		t.Error(fresh, more, w.n)
-	}
 }
 
 func TestDelayWarningWhileNothingIsTried(t *testing.T) {

@@ -111,7 +111,7 @@ func (o *Outbound) transaction(s hook.Submission) (*hook.Transaction, *reply.Rep
 	}
 	from, err := mail.ParseAddress(s.From)
 	if err != nil {
-		return nil, reply.Newf(553, "5.1.7", "Malformed from: %s", clip(s.From)).Because(err)
+		return nil, reply.Newf(553, "5.1.7", "Malformed from: %s", reply.Clip(s.From)).Because(err)
 	}
 	t.From, t.UTF8 = from, from.IsUTF8()
 	for _, one := range s.To {
@@ -120,7 +120,7 @@ func (o *Outbound) transaction(s hook.Submission) (*hook.Transaction, *reply.Rep
 			err = mail.ErrAddress
 		}
 		if err != nil {
-			return nil, reply.Newf(553, "5.1.3", "Malformed to: %s", clip(one)).Because(err)
+			return nil, reply.Newf(553, "5.1.3", "Malformed to: %s", reply.Clip(one)).Because(err)
 		}
 		if slices.ContainsFunc(t.Recipients, func(r mail.Recipient) bool { return r.Address == to }) {
 			continue

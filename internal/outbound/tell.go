@@ -10,6 +10,7 @@ import (
 
 	"tarishi/internal/dsn"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/notice"
 )
 
 // reporters is how many gathered reports are made at a time.
@@ -18,8 +19,8 @@ const reporters = 8
 // tellGathered makes reports that are due, and returns when they are in the queue,
 // or are gathered again. When ctx ends those that are not begun wait for the next
 // start, the queue has them; attempts is for those that are.
-func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*gathered) {
-	next := make(chan *gathered)
+func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*notice.Report) {
+	next := make(chan *notice.Report)
 	var running sync.WaitGroup
 	for range min(reporters, len(due)) {
 		running.Go(func() {
@@ -39,10 +40,10 @@ func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*gathered) 
 
 // tellOne makes one report. A report about one message may be one too many for
 // its sender: it then becomes part of the one about several.
-func (o *Outbound) tellOne(ctx context.Context, r *gathered) {
-	if !r.several {
+func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
+	if !r.Several {
 		o.mu.Lock()
-		ok, until := o.gathering.admit(o.o.Now(), r.sender, o.o.Config.DSNRate)
+		ok, until := o.gathering.Admit(o.o.Now(), r.Sender, o.o.Config.DSNRate)
 		o.mu.Unlock()
 		if !ok {
 			o.collect(r, until)
@@ -55,7 +56,7 @@ func (o *Outbound) tellOne(ctx context.Context, r *gathered) {
 	}
 	p, err := o.put(ctx, report)
 	if err != nil {
-		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.sender), zap.Int("recipients", len(report.Recipients)), zap.Error(err))
+		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.Sender), zap.Int("recipients", len(report.Recipients)), zap.Error(err))
 		o.gatherAgain(r, told, o.o.Now().Add(localWait))
 		return
 	}
@@ -76,35 +77,35 @@ func (o *Outbound) tellOne(ctx context.Context, r *gathered) {
 }
 
 // collect makes what was gathered of one message wait with others of its sender.
-func (o *Outbound) collect(r *gathered, until time.Time) {
-	for id, recipients := range r.recipients {
+func (o *Outbound) collect(r *notice.Report, until time.Time) {
+	for id, recipients := range r.Recipients {
 		p, _ := o.o.Queue.Find(id)
 		for _, one := range p.Recipients {
-			f, ok := parseFailure(one.Last)
+			f, ok := notice.ParseFailure(one.Last)
 			if !ok || !slices.Contains(recipients, one.Index) {
 				continue
 			}
-			f.collected = true
+			f.Collected = true
 			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !o.unknown(err) { // after a restart it has a report of its own
 				o.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
 			}
 		}
 		o.mu.Lock()
-		_, begun := o.gathering.hold(id, r.sender, recipients, until, true, o.o.Config.DSNRate)
+		_, begun := o.gathering.Hold(id, r.Sender, recipients, until, true, o.o.Config.DSNRate)
 		o.mu.Unlock()
 		if begun {
-			o.logCollecting(r.sender, until)
+			o.logCollecting(r.Sender, until)
 		}
 	}
 	o.signal()
 }
 
 // gatherAgain keeps recipients of r for another report at due.
-func (o *Outbound) gatherAgain(r *gathered, recipients map[mail.ID][]int, due time.Time) {
+func (o *Outbound) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, due time.Time) {
 	o.mu.Lock()
 	for id, list := range recipients {
-		again, _ := o.gathering.hold(id, r.sender, list, due, r.several, o.o.Config.DSNRate)
-		again.stuck = true
+		again, _ := o.gathering.Hold(id, r.Sender, list, due, r.Several, o.o.Config.DSNRate)
+		again.MarkStuck()
 	}
 	o.mu.Unlock()
 	o.signal()
@@ -113,13 +114,13 @@ func (o *Outbound) gatherAgain(r *gathered, recipients map[mail.ID][]int, due ti
 // composeGathered looks up what was gathered in the queue, and returns the report
 // and which recipients it tells of. What is not in the queue any more is left out,
 // and what cannot be read now is gathered again.
-func (o *Outbound) composeGathered(r *gathered) (report dsn.Report, told map[mail.ID][]int) {
+func (o *Outbound) composeGathered(r *notice.Report) (report dsn.Report, told map[mail.ID][]int) {
 	told = map[mail.ID][]int{}
 	sender := &mail.Envelope{}
 	report = o.newReport(sender, nil)
 	var last *mail.Envelope
-	for _, id := range r.order {
-		list := r.recipients[id]
+	for _, id := range r.Order {
+		list := r.Recipients[id]
 		if len(list) == 0 || told[id] != nil {
 			continue
 		}
@@ -141,11 +142,11 @@ func (o *Outbound) composeGathered(r *gathered) (report dsn.Report, told map[mai
 		sender.From, sender.RequireTLS = env.From, sender.RequireTLS || env.RequireTLS
 		p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return !slices.Contains(list, one.Index) })
 		for _, one := range p.Recipients {
-			if f, ok := parseFailure(one.Last); ok {
+			if f, ok := notice.ParseFailure(one.Last); ok {
 				told[id] = append(told[id], one.Index)
 				report.Recipients = append(report.Recipients, dsn.Recipient{
-					Recipient: env.Recipients[one.Index], Action: dsn.Failed, Reply: f.reply, RemoteMTA: f.host,
-					Expired: f.reply.Temporary(), LastAttempt: f.at, Of: of,
+					Recipient: env.Recipients[one.Index], Action: dsn.Failed, Reply: f.Reply, RemoteMTA: f.Host,
+					Expired: f.Reply.Temporary(), LastAttempt: f.At, Of: of,
 				})
 			}
 		}

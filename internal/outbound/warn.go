@@ -8,57 +8,9 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/dsn"
-	"tarishi/internal/mail"
+	"tarishi/internal/outbound/notice"
 	"tarishi/internal/reply"
 )
-
-// warnings remembers which recipients of messages with several deliveries senders
-// were warned of, so that the later deliveries need not. What it forgets, the
-// oldest first or at a restart, may be warned of twice. Outbound.mu guards it.
-type warnings struct {
-	recipients map[mail.ID][]int
-	order      []mail.ID
-	n          int // recipients
-}
-
-// maxWarnings is how many recipients are remembered.
-const maxWarnings = 100_000
-
-// claim returns those of a delivery's recipients, and of others, that the sender
-// was not warned of; if there are any of the delivery's all of them count as warned
-// of now.
-func (w *warnings) claim(id mail.ID, own, others []int) (fresh, more []int) {
-	known := func(i int) bool { return slices.Contains(w.recipients[id], i) }
-	fresh = slices.DeleteFunc(slices.Clone(own), known)
-	if len(fresh) == 0 {
-		return nil, nil
-	}
-	more = slices.DeleteFunc(slices.Clone(others), known)
-	if w.recipients == nil {
-		w.recipients = map[mail.ID][]int{}
-	}
-	if w.recipients[id] == nil {
-		w.order = append(w.order, id)
-	}
-	w.recipients[id] = slices.Concat(w.recipients[id], fresh, more)
-	for w.n += len(fresh) + len(more); w.n > maxWarnings && len(w.order) > 1; {
-		w.n -= len(w.recipients[w.order[0]])
-		delete(w.recipients, w.order[0])
-		w.order = w.order[1:]
-	}
-	return fresh, more
-}
-
-// disclaim undoes claim: the sender could not be warned.
-func (w *warnings) disclaim(id mail.ID, recipients []int) {
-	before := w.recipients[id]
-	if before == nil {
-		return
-	}
-	after := slices.DeleteFunc(slices.Clone(before), func(i int) bool { return slices.Contains(recipients, i) })
-	w.recipients[id] = after
-	w.n -= len(before) - len(after)
-}
 
 // warn tells the sender once that recipients are not served yet, where NOTIFY does
 // not forbid it: those of this attempt, and those of the message's other
@@ -75,7 +27,7 @@ func (a *attempt) warn(ctx context.Context, recipients []int) {
 	if len(a.whole) > len(a.index) {
 		others = a.lateOthers()
 		o.mu.Lock()
-		fresh, more := o.warnings.claim(id, a.indices(told), slices.Sorted(maps.Keys(others)))
+		fresh, more := o.warnings.Claim(id, a.indices(told), slices.Sorted(maps.Keys(others)))
 		o.mu.Unlock()
 		if len(fresh) == 0 {
 			a.unit.Mark()
@@ -94,7 +46,7 @@ func (a *attempt) warn(ctx context.Context, recipients []int) {
 	if err != nil {
 		a.log("DSN of delay cannot be queued", zap.Error(err))
 		o.mu.Lock()
-		o.warnings.disclaim(id, claimed)
+		o.warnings.Disclaim(id, claimed)
 		o.mu.Unlock()
 		return
 	}
@@ -115,11 +67,11 @@ func (a *attempt) lateOthers() map[int]dsn.Recipient {
 		its := a.o.policies.For(one.Address.Host(), nil)
 		after := its.DelayWarning
 		r := a.whole[one.Index]
-		switch _, failed := parseFailure(one.Last); {
+		switch _, failed := notice.ParseFailure(one.Last); {
 		case failed || one.Held || slices.Contains(a.index, one.Index):
 		case after <= 0 || a.now().Before(a.env.Received.Add(after)) || !dsn.Wanted(r, dsn.Delayed):
 		default:
-			d := dsn.Recipient{Recipient: r, Action: dsn.Delayed, Reply: parseReply(one.Last)}
+			d := dsn.Recipient{Recipient: r, Action: dsn.Delayed, Reply: notice.ParseReply(one.Last)}
 			if d.Reply == nil || d.Reply.Permanent() {
 				d.Reply = reply.New(451, "4.4.1", "Not delivered yet")
 			}

@@ -1,4 +1,4 @@
-package outbound
+package notice
 
 import (
 	"errors"
@@ -8,13 +8,13 @@ import (
 	"tarishi/internal/reply"
 )
 
-// failure is why a recipient failed, as the queue has it between that and its
-// report: in place of the reply that deferred it last.
-type failure struct {
-	at        time.Time
-	reply     *reply.Reply // of class 4: deferred too often or for too long
-	host      string       // that was spoken to; "": none
-	collected bool         // to be reported with other messages of the sender
+// Failure is why a recipient failed, as the queue has it until that is reported: in
+// place of the reply that deferred it last.
+type Failure struct {
+	At        time.Time
+	Reply     *reply.Reply // of class 4: deferred too often or for too long
+	Host      string       // that was spoken to; "": none
+	Collected bool         // to be reported with other messages of the sender
 }
 
 // failed is how it begins: no reply does.
@@ -25,25 +25,25 @@ var errPrivate = errors.New("a cause that was logged")
 
 // String returns "failed TIME[, collected][, at HOST | , talking to HOST]: REPLY".
 // A reply with a private cause is ours, not the host's.
-func (f failure) String() string {
+func (f Failure) String() string {
 	var b strings.Builder
-	b.WriteString(failed + f.at.UTC().Format(time.RFC3339))
-	if f.collected {
+	b.WriteString(failed + f.At.UTC().Format(time.RFC3339))
+	if f.Collected {
 		b.WriteString(", collected")
 	}
-	if f.host != "" && !strings.ContainsAny(f.host, " ,") {
-		if f.reply.Cause == nil {
-			b.WriteString(", at " + f.host)
+	if f.Host != "" && !strings.ContainsAny(f.Host, " ,") {
+		if f.Reply.Cause == nil {
+			b.WriteString(", at " + f.Host)
 		} else {
-			b.WriteString(", talking to " + f.host)
+			b.WriteString(", talking to " + f.Host)
 		}
 	}
-	b.WriteString(": " + clip(f.reply.String()))
+	b.WriteString(": " + reply.Clip(f.Reply.String()))
 	return b.String()
 }
 
-// parseFailure reads what String made.
-func parseFailure(s string) (f failure, ok bool) {
+// ParseFailure reads what String made.
+func ParseFailure(s string) (f Failure, ok bool) {
 	s, ok = strings.CutPrefix(s, failed)
 	if !ok {
 		return f, false
@@ -52,31 +52,31 @@ func parseFailure(s string) (f failure, ok bool) {
 	if !ok {
 		return f, false
 	}
-	f.reply = parseReply(text)
+	f.Reply = ParseReply(text)
 	for i, word := range strings.Split(head, ", ") {
 		var err error
 		switch {
 		case i == 0:
-			f.at, err = time.Parse(time.RFC3339, word)
+			f.At, err = time.Parse(time.RFC3339, word)
 		case word == "collected":
-			f.collected = true
+			f.Collected = true
 		case strings.HasPrefix(word, "at "):
-			f.host = word[len("at "):]
+			f.Host = word[len("at "):]
 		case strings.HasPrefix(word, "talking to "):
-			f.host = word[len("talking to "):]
-			if f.reply != nil {
-				f.reply.Cause = errPrivate
+			f.Host = word[len("talking to "):]
+			if f.Reply != nil {
+				f.Reply.Cause = errPrivate
 			}
 		}
 		if err != nil {
 			return f, false
 		}
 	}
-	return f, f.reply != nil
+	return f, f.Reply != nil
 }
 
-// parseReply reads "550 5.1.1 text"; nil: it is no reply.
-func parseReply(s string) *reply.Reply {
+// ParseReply reads "550 5.1.1 text"; nil: it is no reply.
+func ParseReply(s string) *reply.Reply {
 	code, text, _ := strings.Cut(s, " ")
 	if len(code) != 3 || strings.Trim(code, "0123456789") != "" || code[0] != '4' && code[0] != '5' {
 		return nil
