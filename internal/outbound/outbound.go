@@ -44,6 +44,7 @@ import (
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/outbound/policy"
 	"tarishi/internal/schedule"
+	"tarishi/internal/submit"
 )
 
 // Queue is where messages live; *queue.Queue is one.
@@ -109,8 +110,8 @@ type Options struct {
 	Templates  dsn.Templates
 
 	Queue    Queue
-	NewBody  func() Body // for Submit, which fails without
-	Unknown  error       // what Queue's errors wrap when a message is not there (any more); nil: nothing
+	NewBody  func() submit.Body // for Submit, which fails without
+	Unknown  error              // what Queue's errors wrap when a message is not there (any more); nil: nothing
 	Resolver delivery.Resolver
 	Pool     delivery.Sender
 	Chain    Chain        // nil: no hooks
@@ -139,6 +140,7 @@ const (
 
 // Outbound delivers a queue. Use New, then Run.
 type Outbound struct {
+	*submit.Submitter
 	o        Options
 	delivery *delivery.Delivery
 	pid      int
@@ -216,6 +218,10 @@ func New(o Options) *Outbound {
 		held:     map[mail.ID]map[int]*parked{},
 		flushed:  map[string]bool{},
 	}
+	out.Submitter = submit.New(submit.Options{
+		Me: o.Me, ReceivedHeader: o.Config.ReceivedHeader, NewBody: o.NewBody, Put: func(env *mail.Envelope, c mail.Content) error { return o.Queue.Put(env, c) }, Enqueue: out.Enqueue,
+		Chain: o.Chain, Mail: o.Mail, Log: o.Log, Now: o.Now,
+	})
 	out.schedule = schedule.New(schedule.Options{
 		Concurrency: o.ConcurrencyMax, Outside: min(outside*o.ConcurrencyMax, maxOutside), Deadline: o.EnvelopeTimeout, Random: o.Random,
 		Limits: func(domain string) *schedule.Limits { return out.policies.For(domain, nil).Limits },

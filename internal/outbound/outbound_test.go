@@ -868,20 +868,3 @@ func TestHooksSeeTheirOwnRecipients(t *testing.T) {
 		}
 	})
 }
-
-func TestClip(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":        "plain",
-		"a\r\nb\x00c":  "a  b c",
-		"bad \xff utf": "bad ? utf",
-		"ümlaut":       "ümlaut",
-		"\u0085\u2028": " \u2028",
-	} {
-		if got := reply.Clip(in); got != want {
-			t.Errorf("%q: %q", in, got)
-		}
-	}
-	if got := reply.Clip(strings.Repeat("ü", 1000)); len(got) > 1000+10 {
-		t.Error(len(got))
-	}
-}

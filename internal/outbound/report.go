@@ -2,7 +2,6 @@ package outbound
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -68,7 +67,7 @@ func (o *Outbound) newReport(env *mail.Envelope, c mail.Content) dsn.Report {
 func (o *Outbound) put(ctx context.Context, r dsn.Report) (mail.Pending, error) {
 	env, content, err := dsn.Compose(r, o.o.Templates)
 	if err == nil {
-		content = o.shown(ctx, env, content)
+		content = o.Show(ctx, env, content)
 		err = o.o.Queue.Put(env, content)
 	}
 	if err != nil {
@@ -92,26 +91,6 @@ func (o *Outbound) logDSN(env *mail.Envelope, about mail.ID, r dsn.Report) {
 	if about != "" {
 		o.o.Mail.DSN(string(env.ID), string(about), r.Original.From.String(), r.Recipients[0].Action)
 	}
-}
-
-// shown returns a DSN with the header fields that plugins gave it, a signature
-// for instance. Nothing else of it is theirs to change.
-func (o *Outbound) shown(ctx context.Context, env *mail.Envelope, c mail.Content) mail.Content {
-	if o.o.Chain == nil || !o.o.Chain.Has(hook.OnPreSendTransEmail) {
-		return c
-	}
-	t := &hook.Transaction{Envelope: *env, Relaying: true, Results: hook.NewResults(), Content: c, Size: c.Size()}
-	t.Recipients, t.Notes = slices.Clone(env.Recipients), mail.Notes{}
-	if err := readHeader(t); err != nil {
-		o.o.Log.Error("DSN goes out without what plugins add to it", zap.String("uuid", string(env.ID)), zap.Error(err))
-		return c
-	}
-	v := o.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t})
-	if v.Fresh != nil { // the handler may be changing t, but none of this
-		o.o.Log.Error("DSN goes out without what plugins add to it", zap.String("uuid", string(env.ID)), zap.String("plugin", v.Plugin))
-		return c
-	}
-	return t.Final()
 }
 
 // tell puts a DSN about what became of recipients in the queue. The caller

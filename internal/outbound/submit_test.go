@@ -16,6 +16,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/queue"
 	"tarishi/internal/reply"
+	"tarishi/internal/submit"
 	"tarishi/internal/test/smtptest"
 )
 
@@ -25,7 +26,7 @@ type memoryBody struct{ bytes.Buffer }
 func (b *memoryBody) Content() (mail.Content, error) { return mail.Memory{b.Bytes()}, nil }
 func (b *memoryBody) Discard()                       {}
 
-func newMemoryBody() Body { return &memoryBody{} }
+func newMemoryBody() submit.Body { return &memoryBody{} }
 
 // submitted returns what the message with the ID would be sent as.
 func (r *rig) submitted(id mail.ID) (*mail.Envelope, string) {
@@ -249,7 +250,7 @@ func TestSubmitLarge(t *testing.T) {
 	server := smtptest.New(t, smtptest.On(smtptest.Rcpt, func(smtptest.Event) smtptest.Action { return smtptest.Reply("450 4.2.1 later") }))
 	w := startWhole(t, t.TempDir(), server.Port())
 	defer w.stop()
-	w.o.NewBody = func() Body { return w.queue.NewBody() }
+	w.o.NewBody = func() submit.Body { return w.queue.NewBody() }
 	runtime.GC()
 	peak := make(chan uint64, 1)
 	watch, stop := context.WithCancel(t.Context())

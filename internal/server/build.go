@@ -38,6 +38,7 @@ import (
 	"tarishi/internal/queue"
 	"tarishi/internal/reply"
 	"tarishi/internal/session"
+	"tarishi/internal/submit"
 	"tarishi/internal/tlsconf"
 	"tarishi/internal/vfs"
 )
@@ -147,7 +148,7 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		PoolConcurrencyMax: cfg.Outbound.PoolConcurrencyMax, PublicIP: cfg.SMTP.PublicIP,
 		Config: &cfg.Outbound, Jitter: float64(cfg.Outbound.Jitter) / 100, Disabled: s.disabled(), Grace: grace(cfg), ReplyGrace: cfg.SMTP.ShutdownReplyTimeout,
 		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
-		NewBody:   func() outbound.Body { return s.queue.NewBody() },
+		NewBody:   func() submit.Body { return s.queue.NewBody() },
 		Queue:     s.queue, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
 	})
 	receive := intake.New(intake.Options{

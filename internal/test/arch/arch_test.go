@@ -81,7 +81,8 @@ var packages = map[string]entry{
 	"internal/queue":      {roles, nil},
 	"internal/delivery":   {roles, nil},
 	"internal/migrate":    {roles, []string{"internal/qfile"}},
-	"internal/outbound":   {roles, []string{"internal/delivery", "internal/outbound/*"}}, // one attempt is its inner part
+	"internal/submit":     {roles, nil},
+	"internal/outbound":   {roles, []string{"internal/delivery", "internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
 	"internal/outbound/*": {roles, []string{"internal/delivery", "internal/outbound/*"}},
 
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns"}},

@@ -1,4 +1,8 @@
-package outbound
+// Package submit puts messages into the queue that this server makes itself:
+// submissions of plugins, completed and shown to them as any message that is about
+// to leave, and what plugins add to DSNs. A submission that is accepted is durable;
+// anything else is a reply, as a client would get it.
+package submit
 
 import (
 	"bufio"
@@ -9,13 +13,41 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
 )
+
+// Chain runs hooks; *hook.Chain does.
+type Chain interface {
+	Run(ctx context.Context, p hook.Point, e *hook.Event) hook.Verdict
+	Has(p hook.Point) bool
+}
+
+// Options are what a Submitter works with.
+type Options struct {
+	Me             string
+	ReceivedHeader string                                         // text of the Received field, see mail.Header.Complete
+	NewBody        func() Body                                    // nil: every submission fails
+	Put            func(env *mail.Envelope, c mail.Content) error // makes a message durable
+	Enqueue        func(mail.Pending)                             // sees to the delivery of one that is
+	Chain          Chain                                          // nil: no hooks
+	Mail           *maillog.Log
+	Log            *zap.Logger
+	Now            func() time.Time
+}
+
+// Submitter queues messages of this server. Its methods may be called from any
+// goroutine.
+type Submitter struct{ o Options }
+
+// New returns a Submitter.
+func New(o Options) *Submitter { return &Submitter{o} }
 
 // Body takes the content of a message that is being made; *queue.Body is one.
 type Body interface {
@@ -27,7 +59,7 @@ type Body interface {
 }
 
 // maxHeader is how many bytes the header section of a submission may have: it
-// is held in memory while plugins look at it.
+// is in memory while plugins look at it.
 const maxHeader = 1 << 20
 
 // Submit queues a message that this server makes itself, see hook.Submission,
@@ -35,21 +67,21 @@ const maxHeader = 1 << 20
 // error is a *reply.Reply: of class 5 if the message would never be taken, else
 // of class 4; nothing is in the queue then. Memory does not grow with the
 // contents. A ctx that ends before the message is queued ends the Submit.
-func (o *Outbound) Submit(ctx context.Context, s hook.Submission) (mail.ID, error) {
-	t, refusal := o.transaction(s)
+func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, error) {
+	t, refusal := s.transaction(m)
 	if refusal != nil {
 		return "", refusal
 	}
-	if s.Contents == nil {
+	if m.Contents == nil {
 		return "", reply.New(554, "5.6.0", "No contents for email")
 	}
-	if o.o.NewBody == nil {
+	if s.o.NewBody == nil {
 		return "", reply.New(451, "4.3.5", "No place for contents")
 	}
-	body := o.o.NewBody()
+	body := s.o.NewBody()
 	defer body.Discard()
-	lines := &canon{w: body, stuffed: s.DotStuffed}
-	err := lines.copy(ctx, s.Contents)
+	lines := &canon{w: body, stuffed: m.DotStuffed}
+	err := lines.copy(ctx, m.Contents)
 	if err == nil {
 		t.Content, err = body.Content()
 	}
@@ -57,64 +89,64 @@ func (o *Outbound) Submit(ctx context.Context, s hook.Submission) (mail.ID, erro
 		err = readHeader(t)
 	}
 	if err != nil {
-		return "", o.refuse(t, err)
+		return "", s.refuse(t, err)
 	}
 	if lines.eightBit {
 		t.Body = "8BITMIME"
 	}
 	t.Size = t.Content.Size()
-	if s.RemoveMessageID {
+	if m.RemoveMessageID {
 		t.Header.Remove("Message-Id")
 	}
-	if s.RemoveDate {
+	if m.RemoveDate {
 		t.Header.Remove("Date")
 	}
-	t.Header.Complete(t.ID, o.o.Me, o.o.Config.ReceivedHeader, t.Received)
-	if c := o.o.Chain; c != nil {
+	t.Header.Complete(t.ID, s.o.Me, s.o.ReceivedHeader, t.Received)
+	if c := s.o.Chain; c != nil {
 		v := c.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t})
 		if v.Fresh != nil { // the handler may be changing what would go out
-			return "", o.refuse(v.Fresh.Tx, reply.New(451, "4.3.0", "plugin timeout"))
+			return "", s.refuse(v.Fresh.Tx, reply.New(451, "4.3.0", "plugin timeout"))
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return "", o.refuse(t, err)
+		return "", s.refuse(t, err)
 	}
 	content := t.Final()
-	if err := o.o.Queue.Put(&t.Envelope, content); err != nil {
-		return "", o.refuse(t, err)
+	if err := s.o.Put(&t.Envelope, content); err != nil {
+		return "", s.refuse(t, err)
 	}
-	o.o.Mail.Queued(string(t.ID), t.From.String(), len(t.Recipients), content.Size())
-	o.Enqueue(mail.NewPending(&t.Envelope, content.Size()))
+	s.o.Mail.Queued(string(t.ID), t.From.String(), len(t.Recipients), content.Size())
+	s.o.Enqueue(mail.NewPending(&t.Envelope, content.Size()))
 	return t.ID, nil
 }
 
 // refuse turns what went wrong into the answer of Submit.
-func (o *Outbound) refuse(t *hook.Transaction, err error) error {
+func (s *Submitter) refuse(t *hook.Transaction, err error) error {
 	var r *reply.Reply
 	if !errors.As(err, &r) {
 		r = reply.New(451, "4.3.0", "Message cannot be queued").Because(err)
 	}
-	o.o.Log.Warn("submission refused", zap.String("uuid", string(t.ID)), zap.String("from", t.From.String()), zap.Error(r))
+	s.o.Log.Warn("submission refused", zap.String("uuid", string(t.ID)), zap.String("from", t.From.String()), zap.Error(r))
 	return r
 }
 
 // transaction makes the envelope of a submission.
-func (o *Outbound) transaction(s hook.Submission) (*hook.Transaction, *reply.Reply) {
+func (s *Submitter) transaction(m hook.Submission) (*hook.Transaction, *reply.Reply) {
 	t := &hook.Transaction{Relaying: true, Results: hook.NewResults()}
 	t.ID = mail.NewID(mail.NewConnectionID(), 1)
-	t.Received, t.Origin = o.o.Now(), s.Origin
-	if t.Notes = s.Notes.Clone(); t.Notes == nil {
+	t.Received, t.Origin = s.o.Now(), m.Origin
+	if t.Notes = m.Notes.Clone(); t.Notes == nil {
 		t.Notes = mail.Notes{}
 	}
 	if _, err := json.Marshal(t.Notes); err != nil {
 		return nil, reply.New(554, "5.3.0", "Notes cannot be kept").Because(err)
 	}
-	from, err := mail.ParseAddress(s.From)
+	from, err := mail.ParseAddress(m.From)
 	if err != nil {
-		return nil, reply.Newf(553, "5.1.7", "Malformed from: %s", reply.Clip(s.From)).Because(err)
+		return nil, reply.Newf(553, "5.1.7", "Malformed from: %s", reply.Clip(m.From)).Because(err)
 	}
 	t.From, t.UTF8 = from, from.IsUTF8()
-	for _, one := range s.To {
+	for _, one := range m.To {
 		to, err := mail.ParseAddress(one)
 		if err == nil && to.IsNull() {
 			err = mail.ErrAddress
@@ -132,6 +164,26 @@ func (o *Outbound) transaction(s hook.Submission) (*hook.Transaction, *reply.Rep
 		return nil, reply.New(554, "5.5.1", "No recipients for email")
 	}
 	return t, nil
+}
+
+// Show returns a DSN with the header fields that plugins gave it, a signature
+// for instance. Nothing else of it is theirs to change.
+func (s *Submitter) Show(ctx context.Context, env *mail.Envelope, c mail.Content) mail.Content {
+	if s.o.Chain == nil || !s.o.Chain.Has(hook.OnPreSendTransEmail) {
+		return c
+	}
+	t := &hook.Transaction{Envelope: *env, Relaying: true, Results: hook.NewResults(), Content: c, Size: c.Size()}
+	t.Recipients, t.Notes = slices.Clone(env.Recipients), mail.Notes{}
+	if err := readHeader(t); err != nil {
+		s.o.Log.Error("DSN goes out without what plugins add to it", zap.String("uuid", string(env.ID)), zap.Error(err))
+		return c
+	}
+	v := s.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t})
+	if v.Fresh != nil { // the handler may be changing t, but none of this
+		s.o.Log.Error("DSN goes out without what plugins add to it", zap.String("uuid", string(env.ID)), zap.String("plugin", v.Plugin))
+		return c
+	}
+	return t.Final()
 }
 
 // readHeader parses the header section of t.Content, and puts in the empty line
