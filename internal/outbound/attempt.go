@@ -11,6 +11,7 @@ import (
 	"tarishi/internal/delivery"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/policy"
+	"tarishi/internal/outbound/remember"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
 	"tarishi/internal/smtpclient"
@@ -28,8 +29,8 @@ type attempt struct {
 	notes   mail.Notes // hook.Delivery.Notes
 	queued  mail.Notes // the message's, as the queue has them
 	was     kept
-	known   bool    // this process has kept something
-	records records // what the queue remembers
+	known   bool             // this process has kept something
+	records remember.Records // what the queue remembers
 	loaded  bool
 	whole   []mail.Recipient // all of the message
 	ran     bool             // there was an attempt

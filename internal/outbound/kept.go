@@ -4,6 +4,7 @@ import (
 	"reflect"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/remember"
 	"tarishi/internal/schedule"
 )
 
@@ -18,7 +19,9 @@ type kept struct {
 	stored  string         // what of it the queue remembers
 }
 
-func (k kept) remembered() remembered { return remembered{k.notes, k.message, k.force, k.spared} }
+func (k kept) remembered() remember.Remembered {
+	return remember.Remembered{Notes: k.notes, Message: k.message, ForceTLS: k.force, Spared: k.spared}
+}
 
 func (k kept) nothing() bool {
 	return len(k.notes) == 0 && k.message == nil && !k.force && !k.spared && !k.asked && k.stored == ""

@@ -34,7 +34,7 @@ func (a *attempt) load() bool {
 	}
 	a.loaded, a.whole = true, env.Recipients
 	// Other deliveries of the message may run at the same time.
-	if a.queued = a.recall(env.Notes); a.queued == nil {
+	if a.queued = a.restoreNotes(env.Notes); a.queued == nil {
 		a.queued = mail.Notes{}
 	}
 	if a.env.Notes = a.was.message; a.env.Notes == nil {
