@@ -67,7 +67,7 @@ func (a *attempt) settle(recipients []int) {
 	index := a.account(recipients)
 	if err := a.o.o.Queue.Settle(a.unit.ID(), index); err != nil && !a.o.unknown(err) {
 		a.log("recipients are done with, but the queue cannot record it", zap.Ints("recipients", index), zap.Error(err))
-		a.debts = append(a.debts, debt{a.unit.ID(), a.unit.Domain(), index, a.now().Add(localWait)})
+		a.unrecorded = append(a.unrecorded, unrecorded{a.unit.ID(), a.unit.Domain(), index, a.now().Add(localWait)})
 	}
 }
 

@@ -44,9 +44,9 @@ type attempt struct {
 	res     delivery.Result
 	moved   bool // the unit was put back in the schedule and is not ours any more
 
-	accounted []bool // recipients that are settled, or in later
-	later     []rest
-	debts     []debt
+	accounted  []bool // recipients that are settled, or in later
+	later      []rest
+	unrecorded []unrecorded
 }
 
 // attempt makes one attempt at u and puts back in the schedule what is left.
@@ -111,8 +111,8 @@ func (a *attempt) end() {
 		}
 		o.keepFor(u, k)
 	}
-	for _, d := range a.debts {
-		o.owe(d)
+	for _, d := range a.unrecorded {
+		o.noteUnrecorded(d)
 	}
 	if o.gathering.Holds(a.unit.ID()) {
 		o.gathering.Decide(a.unit.ID(), a.decided())

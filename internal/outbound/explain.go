@@ -55,7 +55,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 		return true
 	}, id)
 	all = append(all, explainReports(o.gathering.All(), &p)...)
-	for _, d := range o.debts {
+	for _, d := range o.unrecorded {
 		if d.id == id {
 			all = append(all, Waiting{Domain: d.domain, Recipients: d.recipients, Next: d.next, Reason: "done with, but the queue could not record it yet"})
 		}

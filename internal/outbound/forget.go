@@ -28,7 +28,7 @@ func (o *Outbound) Forget(ids ...mail.ID) {
 		o.schedule.Drop(u)
 	}
 	o.gathering.Forget(gone)
-	o.debts = slices.DeleteFunc(o.debts, func(d debt) bool { return gone[d.id] })
+	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d unrecorded) bool { return gone[d.id] })
 	for _, id := range ids {
 		delete(o.held, id)
 	}

@@ -154,11 +154,10 @@ type Outbound struct {
 
 	mu       sync.Mutex
 	schedule *schedule.Schedule
-	// debts are recipients that are done with; only the queue does not
-	// know it yet.
-	debts   []debt
-	repayAt time.Time // the earliest of them
-	kept    map[*schedule.Unit]kept
+	// settled recipients whose record failed; retried until the queue accepts it
+	unrecorded []unrecorded
+	recordAt   time.Time // the earliest of them
+	kept       map[*schedule.Unit]kept
 	// gathering has the recipients that failed and whose report waits.
 	gathering notice.Gathering
 	warnings  notice.Warnings

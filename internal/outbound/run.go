@@ -25,12 +25,12 @@ func (o *Outbound) Run(ctx context.Context) error {
 	alarm := alarm{Timer: time.NewTimer(longestSleep)}
 	defer alarm.Stop()
 	for ctx.Err() == nil {
-		units, debts, reports, wait := o.due()
+		units, settled, reports, wait := o.due()
 		if len(reports) > 0 {
 			running.Go(func() { o.tellGathered(ctx, attempts, reports) })
 		}
-		if len(debts) > 0 {
-			running.Go(func() { o.repay(debts) })
+		if len(settled) > 0 {
+			running.Go(func() { o.recordAgain(settled) })
 		}
 		for _, u := range units {
 			select {
@@ -53,10 +53,10 @@ func (o *Outbound) Run(ctx context.Context) error {
 	if n := o.doubtful; n > 0 {
 		o.o.Log.Warn("next hops did not answer in time to messages that they may have taken, which are sent again after the next start", zap.Int("deliveries", n))
 	}
-	debts := o.debts
-	o.debts = nil
+	settled := o.unrecorded
+	o.unrecorded = nil
 	o.mu.Unlock()
-	o.repay(debts)
+	o.recordAgain(settled)
 	return nil
 }
 
@@ -121,12 +121,12 @@ func (o *Outbound) sleep(ctx context.Context, wait time.Duration, a *alarm) {
 
 // due hands out what is to be attempted, recorded and reported now, and says how long there
 // will be nothing more.
-func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*notice.Report, wait time.Duration) {
+func (o *Outbound) due() (units []*schedule.Unit, settled []unrecorded, reports []*notice.Report, wait time.Duration) {
 	disabled := o.o.Disabled()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
-	debts, reports = o.payable(now), o.gathering.Take(now)
+	settled, reports = o.dueUnrecorded(now), o.gathering.Take(now)
 	o.recall(now)
 	if !disabled {
 		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
@@ -141,13 +141,13 @@ func (o *Outbound) due() (units []*schedule.Unit, debts []debt, reports []*notic
 	default:
 		wait = max(0, next.Sub(now))
 	}
-	if repay := o.repayAt.Sub(now); len(o.debts) > 0 && (wait == never || repay < wait) {
-		wait = max(0, repay)
+	if again := o.recordAt.Sub(now); len(o.unrecorded) > 0 && (wait == never || again < wait) {
+		wait = max(0, again)
 	}
 	if next, ok := o.gathering.Next(); ok && (wait == never || next.Sub(now) < wait) {
 		wait = max(0, next.Sub(now))
 	}
-	return units, debts, reports, wait
+	return units, settled, reports, wait
 }
 
 // signal tells Run that there may be work.

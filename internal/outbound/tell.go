@@ -69,7 +69,7 @@ func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 			o.unmark(id, recipients)
 		} else {
 			o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
-			o.owe(debt{id: id, recipients: recipients, next: o.o.Now().Add(localWait)})
+			o.noteUnrecorded(unrecorded{id: id, recipients: recipients, next: o.o.Now().Add(localWait)})
 		}
 		o.mu.Unlock()
 	}
