@@ -32,9 +32,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 	o.schedule.WalkOf(func(u *schedule.Unit) bool {
 		w := Waiting{Domain: u.Domain(), Recipients: u.Recipients(), Attempts: u.Attempts(), Next: u.Next(), Reason: o.schedule.Why(u, now)}
 		if a := o.running[u]; a != nil {
-			if host := a.host.Load(); host != nil {
-				w.Host = *host
-			}
+			w.Host = a.Host()
 		}
 		held := 0
 		for _, i := range w.Recipients {
@@ -56,8 +54,8 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 	}, id)
 	all = append(all, explainReports(o.gathering.All(), &p)...)
 	for _, d := range o.unrecorded {
-		if d.id == id {
-			all = append(all, Waiting{Domain: d.domain, Recipients: d.recipients, Next: d.next, Reason: "done with, but the queue could not record it yet"})
+		if d.ID == id {
+			all = append(all, Waiting{Domain: d.Domain, Recipients: d.Recipients, Next: d.Next, Reason: "done with, but the queue could not record it yet"})
 		}
 	}
 	for i, v := range o.held[id] {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/schedule"
 )
 
@@ -28,7 +29,7 @@ func (o *Outbound) Forget(ids ...mail.ID) {
 		o.schedule.Drop(u)
 	}
 	o.gathering.Forget(gone)
-	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d unrecorded) bool { return gone[d.id] })
+	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d attempt.Unrecorded) bool { return gone[d.ID] })
 	for _, id := range ids {
 		delete(o.held, id)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/reply"
 )
 
@@ -289,7 +290,7 @@ func reportsThatCannotBeQueued(t *testing.T, flush bool) {
 			r.out.Flush("other.test")
 			r.pass(0)
 		} else {
-			r.pass(localWait)
+			r.pass(attempt.LocalWait)
 		}
 		r.wantPutFirst()
 		if texts, _ := r.reports(); len(texts) != 1 || !strings.Contains(texts[0], "no3@") || !strings.Contains(texts[0], "no4@") || !strings.Contains(texts[0], "no5@") {
@@ -326,7 +327,7 @@ func TestSettlementsThatCannotBeRecorded(t *testing.T) {
 			t.Fatalf("%d reports", len(texts))
 		}
 		r.queue.set("settle", nil)
-		r.pass(localWait)
+		r.pass(attempt.LocalWait)
 		if texts, _ := r.reports(); len(texts) != 0 {
 			t.Fatalf("%d reports", len(texts))
 		}

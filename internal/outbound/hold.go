@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/schedule"
 )
 
@@ -13,7 +14,7 @@ import (
 // schedule it again.
 type parked struct {
 	schedule.Delivery
-	kept kept
+	kept attempt.Kept
 }
 
 // Hold keeps recipients of a message, by their indices in its envelope (nil: all
@@ -142,8 +143,7 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 				continue
 			}
 			taken = true
-			k := o.kept[u]
-			k.notes, k.message = k.notes.Clone(), k.message.Clone() // each has its own
+			k := o.kept[u].Clone() // each has its own
 			o.park(&parked{schedule.Delivery{
 				ID: u.ID(), Domain: u.Domain(), Attempts: u.Attempts(), Next: u.Next(), Received: u.Received(), Null: u.Null(), Marked: u.Marked(),
 			}, k}, i)

@@ -28,9 +28,7 @@ import (
 	"crypto/tls"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,8 +39,10 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/outbound/policy"
+	"tarishi/internal/outbound/report"
 	"tarishi/internal/schedule"
 	"tarishi/internal/submit"
 )
@@ -129,25 +129,21 @@ const (
 
 // Waits that no setting covers.
 const (
-	idleWorker   = 5 * time.Second  // after that a goroutine that makes attempts ends
-	disabledPoll = time.Second      // how often Disabled is asked, as in Haraka
-	longestSleep = time.Minute      // the clock may be set, and timers stand still while the machine sleeps
-	localWait    = 5 * time.Minute  // after trouble of our own: a DSN or a settlement that cannot be written
-	unreadable   = 15 * time.Minute // for messages that cannot be loaded
-	importedWait = time.Hour        // at least, see attempt.spare
-	loadAgain    = time.Minute      // for those that Recovered could not read: somebody may mend what keeps it
+	idleWorker   = 5 * time.Second // after that a goroutine that makes attempts ends
+	disabledPoll = time.Second     // how often Disabled is asked, as in Haraka
+	longestSleep = time.Minute     // the clock may be set, and timers stand still while the machine sleeps
+	loadAgain    = time.Minute     // for those that Recovered could not read: somebody may mend what keeps it
 )
 
 // Outbound delivers a queue. Use New, then Run.
 type Outbound struct {
 	*submit.Submitter
 	o        Options
-	delivery *delivery.Delivery
-	pid      int
+	attempts *attempt.Maker
+	reporter *report.Reporter
 	wake     chan struct{} // holds one token when there may be work
 	reload   chan struct{} // holds one when Flush was asked for what could not be read
 
-	counts   struct{ dsn, dsnFailed, double atomic.Int64 }
 	policies *policy.Table // may be asked while mu is held
 
 	holding sync.Mutex // queue and held change together; before mu
@@ -155,13 +151,13 @@ type Outbound struct {
 	mu       sync.Mutex
 	schedule *schedule.Schedule
 	// settled recipients whose record failed; retried until the queue accepts it
-	unrecorded []unrecorded
+	unrecorded []attempt.Unrecorded
 	recordAt   time.Time // the earliest of them
-	kept       map[*schedule.Unit]kept
+	kept       map[*schedule.Unit]attempt.Kept
 	// gathering has the recipients that failed and whose report waits.
 	gathering notice.Gathering
 	warnings  notice.Warnings
-	running   map[*schedule.Unit]*attempt
+	running   map[*schedule.Unit]*attempt.Attempt
 	stopping  bool // attempts are to end, see giveUp
 	doubtful  int  // attempts that were cut off while their message may have been taken
 	// held are recipients that Hold was asked for, by message and index: with
@@ -201,25 +197,31 @@ func New(o Options) *Outbound {
 		o.Log.Warn("public_ip is no IP address", zap.String("value", o.PublicIP))
 	}
 	out := &Outbound{
-		o: o,
-		delivery: delivery.New(delivery.Options{
-			Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig, BackendTLS: o.BackendTLS,
-			ConnectTimeout: o.ConnectTimeout, MinRate: o.MinRate, PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
-			PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: o.NoIPv6,
-			NextAfterDeferral: o.Config.NextMXOnDeferral,
-		}),
-		pid:      os.Getpid(),
+		o:        o,
 		wake:     make(chan struct{}, 1),
 		reload:   make(chan struct{}, 1),
 		policies: policy.New(policy.Options{Config: o.Config, Jitter: o.Jitter, MaxConcurrency: o.PoolConcurrencyMax}),
-		kept:     map[*schedule.Unit]kept{},
-		running:  map[*schedule.Unit]*attempt{},
+		kept:     map[*schedule.Unit]attempt.Kept{},
+		running:  map[*schedule.Unit]*attempt.Attempt{},
 		held:     map[mail.ID]map[int]*parked{},
 		flushed:  map[string]bool{},
 	}
+	deliver := delivery.New(delivery.Options{
+		Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig, BackendTLS: o.BackendTLS,
+		ConnectTimeout: o.ConnectTimeout, MinRate: o.MinRate, PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
+		PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: o.NoIPv6,
+		NextAfterDeferral: o.Config.NextMXOnDeferral,
+	})
 	out.Submitter = submit.New(submit.Options{
-		Me: o.Me, ReceivedHeader: o.Config.ReceivedHeader, NewBody: o.NewBody, Put: func(env *mail.Envelope, c mail.Content) error { return o.Queue.Put(env, c) }, Enqueue: out.Enqueue,
+		Me: o.Me, ReceivedHeader: o.Config.ReceivedHeader, NewBody: o.NewBody, Put: out.put, Enqueue: out.Enqueue,
 		Chain: o.Chain, Mail: o.Mail, Log: o.Log, Now: o.Now,
+	})
+	out.reporter = report.NewReporter(report.Options{
+		Me: o.Me, Full: o.Config.DSNReturn == "full", Templates: o.Templates, Show: out.Show, Put: out.put, Mail: o.Mail, Now: o.Now,
+	})
+	out.attempts = attempt.New(attempt.Options{
+		Me: o.Me, Config: o.Config, Queue: o.Queue, Unknown: o.Unknown, Chain: o.Chain, Delivery: deliver, Policies: out.policies,
+		Reporter: out.reporter, Board: (*board)(out), Mail: o.Mail, Log: o.Log, Now: o.Now, Random: o.Random,
 	})
 	out.schedule = schedule.New(schedule.Options{
 		Concurrency: o.ConcurrencyMax, Outside: min(outside*o.ConcurrencyMax, maxOutside), Deadline: o.EnvelopeTimeout, Random: o.Random,
@@ -244,5 +246,9 @@ type Counts struct {
 
 // Counts returns how DSNs have fared.
 func (o *Outbound) Counts() Counts {
-	return Counts{o.counts.dsn.Load(), o.counts.dsnFailed.Load(), o.counts.double.Load()}
+	queued, failed := o.reporter.Counts()
+	return Counts{DSN: queued, DSNFailed: failed, Double: o.attempts.Double()}
 }
+
+// put makes a message durable.
+func (o *Outbound) put(env *mail.Envelope, c mail.Content) error { return o.o.Queue.Put(env, c) }

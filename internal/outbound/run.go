@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
 )
@@ -67,7 +68,7 @@ func (o *Outbound) work(ctx, attempts context.Context, u *schedule.Unit, next <-
 	idle := time.NewTimer(idleWorker)
 	defer idle.Stop()
 	for {
-		o.attempt(attempts, u)
+		o.attempts.Make(attempts, u)
 		idle.Reset(idleWorker)
 		select {
 		case u = <-next:
@@ -121,7 +122,7 @@ func (o *Outbound) sleep(ctx context.Context, wait time.Duration, a *alarm) {
 
 // due hands out what is to be attempted, recorded and reported now, and says how long there
 // will be nothing more.
-func (o *Outbound) due() (units []*schedule.Unit, settled []unrecorded, reports []*notice.Report, wait time.Duration) {
+func (o *Outbound) due() (units []*schedule.Unit, settled []attempt.Unrecorded, reports []*notice.Report, wait time.Duration) {
 	disabled := o.o.Disabled()
 	o.mu.Lock()
 	defer o.mu.Unlock()

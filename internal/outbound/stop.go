@@ -1,14 +1,10 @@
 package outbound
 
 import (
-	"errors"
 	"time"
 
 	"go.uber.org/zap"
 )
-
-// errStopped ends attempts on a stop.
-var errStopped = errors.New("stopping")
 
 // giveUp ends the attempts whose message has not been sent to its end: nothing is
 // lost by it but time. The others have a while to hear whether it was taken; with all
@@ -19,18 +15,11 @@ func (o *Outbound) giveUp(all bool) {
 	o.stopping = true
 	for _, a := range o.running {
 		if all {
-			a.sending.Cancel(errStopped)
+			a.Cancel()
 		} else {
-			a.sending.GiveUp(errStopped)
+			a.GiveUp()
 		}
 	}
-}
-
-// doubt counts an attempt that was cut off after the end of its message.
-func (o *Outbound) doubt() {
-	o.mu.Lock()
-	o.doubtful++
-	o.mu.Unlock()
 }
 
 // finish waits until idle is closed: first for replies to whole messages, for

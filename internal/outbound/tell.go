@@ -10,6 +10,7 @@ import (
 
 	"tarishi/internal/dsn"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/notice"
 )
 
@@ -50,14 +51,14 @@ func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 			return
 		}
 	}
-	report, told := o.composeGathered(r)
+	about, told := o.composeGathered(r)
 	if len(told) == 0 {
 		return
 	}
-	p, err := o.put(ctx, report)
+	p, err := o.reporter.Put(ctx, about)
 	if err != nil {
-		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.Sender), zap.Int("recipients", len(report.Recipients)), zap.Error(err))
-		o.gatherAgain(r, told, o.o.Now().Add(localWait))
+		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.Sender), zap.Int("recipients", len(about.Recipients)), zap.Error(err))
+		o.gatherAgain(r, told, o.o.Now().Add(attempt.LocalWait))
 		return
 	}
 
@@ -69,7 +70,7 @@ func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 			o.unmark(id, recipients)
 		} else {
 			o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
-			o.noteUnrecorded(unrecorded{id: id, recipients: recipients, next: o.o.Now().Add(localWait)})
+			o.noteUnrecorded(attempt.Unrecorded{ID: id, Recipients: recipients, Next: o.o.Now().Add(attempt.LocalWait)})
 		}
 		o.mu.Unlock()
 	}
@@ -114,10 +115,10 @@ func (o *Outbound) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, d
 // composeGathered looks up what was gathered in the queue, and returns the report
 // and which recipients it tells of. What is not in the queue any more is left out,
 // and what cannot be read now is gathered again.
-func (o *Outbound) composeGathered(r *notice.Report) (report dsn.Report, told map[mail.ID][]int) {
+func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map[mail.ID][]int) {
 	told = map[mail.ID][]int{}
 	sender := &mail.Envelope{}
-	report = o.newReport(sender, nil)
+	about = o.reporter.New(sender, nil)
 	var last *mail.Envelope
 	for _, id := range r.Order {
 		list := r.Recipients[id]
@@ -135,16 +136,16 @@ func (o *Outbound) composeGathered(r *notice.Report) (report dsn.Report, told ma
 		p, there := o.o.Queue.Find(id)
 		if err != nil || !there {
 			o.o.Log.Error("failed message cannot be loaded, its report waits", zap.String("uuid", string(id)), zap.Error(err))
-			o.gatherAgain(r, map[mail.ID][]int{id: list}, o.o.Now().Add(unreadable))
+			o.gatherAgain(r, map[mail.ID][]int{id: list}, o.o.Now().Add(attempt.Unreadable))
 			continue
 		}
-		last, report.OriginalContent = env, content
+		last, about.OriginalContent = env, content
 		sender.From, sender.RequireTLS = env.From, sender.RequireTLS || env.RequireTLS
 		p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return !slices.Contains(list, one.Index) })
 		for _, one := range p.Recipients {
 			if f, ok := notice.ParseFailure(one.Last); ok {
 				told[id] = append(told[id], one.Index)
-				report.Recipients = append(report.Recipients, dsn.Recipient{
+				about.Recipients = append(about.Recipients, dsn.Recipient{
 					Recipient: env.Recipients[one.Index], Action: dsn.Failed, Reply: f.Reply, RemoteMTA: f.Host,
 					Expired: f.Reply.Temporary(), LastAttempt: f.At, Of: of,
 				})
@@ -156,12 +157,12 @@ func (o *Outbound) composeGathered(r *notice.Report) (report dsn.Report, told ma
 		}
 	}
 	if len(told) > 1 {
-		report.OriginalContent = nil
-		return report, told
+		about.OriginalContent = nil
+		return about, told
 	}
-	report.Original = last
-	for i := range report.Recipients {
-		report.Recipients[i].Of = nil
+	about.Original = last
+	for i := range about.Recipients {
+		about.Recipients[i].Of = nil
 	}
-	return report, told
+	return about, told
 }

@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"slices"
@@ -9,7 +9,7 @@ import (
 
 // byHost puts recipients with replies of the same host together, in order of
 // appearance.
-func (a *attempt) byHost(recipients []int) [][]int {
+func (a *Attempt) byHost(recipients []int) [][]int {
 	if len(a.res.By) == 0 {
 		return [][]int{recipients}
 	}
@@ -29,7 +29,7 @@ func (a *attempt) byHost(recipients []int) [][]int {
 }
 
 // turnTo makes a.res tell of the host that replied about a recipient.
-func (a *attempt) turnTo(i int) {
+func (a *Attempt) turnTo(i int) {
 	if i < len(a.res.By) && a.res.By[i] != nil {
 		a.res.Via = *a.res.By[i]
 	}

@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"context"
@@ -9,12 +9,12 @@ import (
 )
 
 // expire gives up what could not be attempted until its lifetime was over.
-func (a *attempt) expire(ctx context.Context) {
+func (a *Attempt) expire(ctx context.Context) {
 	if !a.load() {
 		return
 	}
 	if a.lives(ctx) {
-		a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: a.now().Add(localWait)})
+		a.keep(a.open(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(LocalWait)})
 		return
 	}
 	if ctx.Err() != nil { // then its mail exchangers may not be known
@@ -26,28 +26,26 @@ func (a *attempt) expire(ctx context.Context) {
 
 // lives reports whether the domain's mail exchangers have a section with a longer
 // lifetime.
-func (a *attempt) lives(ctx context.Context) bool {
+func (a *Attempt) lives(ctx context.Context) bool {
 	return a.policy.Backoff.Expired(a.env.Received, a.now()) && !a.policyByMX(ctx).Backoff.Expired(a.env.Received, a.now())
 }
 
 // policyByMX is the policy by the sections for mail exchangers too, which are not
 // known before the first attempt of this process.
-func (a *attempt) policyByMX(ctx context.Context) *policy.Policy {
-	if !a.o.o.Config.HasMX() {
+func (a *Attempt) policyByMX(ctx context.Context) *policy.Policy {
+	if !a.m.o.Config.HasMX() {
 		return a.policy
 	}
-	plan, refusal := a.o.delivery.Plan(ctx, delivery.Job{Envelope: &a.env, Domain: a.unit.Domain()})
+	plan, refusal := a.m.o.Delivery.Plan(ctx, delivery.Job{Envelope: &a.env, Domain: a.unit.Domain()})
 	if refusal != nil {
 		return a.policy
 	}
-	return a.o.policies.For(a.unit.Domain(), plan.Hosts())
+	return a.m.o.Policies.For(a.unit.Domain(), plan.Hosts())
 }
 
 // unattempted is the reply about what its destination could not be tried with.
-func (a *attempt) unattempted(status string) *reply.Reply {
-	a.o.mu.Lock()
-	last := a.o.schedule.LastError(a.unit)
-	a.o.mu.Unlock()
+func (a *Attempt) unattempted(status string) *reply.Reply {
+	last := a.m.o.Board.LastError(a.unit)
 	text := "Not delivered yet"
 	if a.unit.Expired() {
 		text = "Not delivered in time"
@@ -58,8 +56,8 @@ func (a *attempt) unattempted(status string) *reply.Reply {
 	return reply.New(451, status, text)
 }
 
-// late warns of what waits for its destination.
-func (a *attempt) late(ctx context.Context) {
+// warnLate warns of what waits for its destination.
+func (a *Attempt) warnLate(ctx context.Context) {
 	if a.load() {
 		switch after := a.policyByMX(ctx).DelayWarning; {
 		case after <= 0:
@@ -71,7 +69,7 @@ func (a *attempt) late(ctx context.Context) {
 	}
 	next := a.unit.Next()
 	if !a.unit.Marked() {
-		next = a.now().Add(localWait)
+		next = a.now().Add(LocalWait)
 	}
-	a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: next})
+	a.keep(a.open(), Rest{Attempts: a.unit.Attempts(), Next: next})
 }

@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"cmp"
@@ -20,7 +20,7 @@ import (
 // A DENYSOFT of send_email is a plugin that failed: the message is deferred,
 // not sent past it. DELAY does not count as a failure, and ends with the
 // lifetime.
-func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.Reply, postponed bool) {
+func (a *Attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.Reply, postponed bool) {
 	v := a.hook(ctx, hook.OnSendEmail, hook.Event{}, a.open())
 	switch v.Code {
 	case hook.Delay:
@@ -57,13 +57,13 @@ func (a *attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 
 // inOrder returns the next hops of get_mx by their priority, the lowest first, and
 // otherwise as they were given. A name that cannot be said in EHLO is left out.
-func (a *attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
+func (a *Attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
 	hops = slices.Clone(hops)
 	for i := range hops {
 		h := &hops[i]
 		name, ok := delivery.HeloName(h.Helo)
 		if h.Helo != "" && !ok {
-			a.o.o.Log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
+			a.m.o.Log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
 				zap.String("uuid", string(a.unit.ID())), zap.Stringer("hop", *h), zap.String("value", reply.Clip(h.Helo)))
 		}
 		h.Helo = name

@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 // warn tells the sender once that recipients are not served yet, where NOTIFY does
 // not forbid it: those of this attempt, and those of the message's other
 // deliveries. What cannot be told now is told after the next attempt.
-func (a *attempt) warn(ctx context.Context, recipients []int) {
-	o, id := a.o, a.unit.ID()
+func (a *Attempt) warn(ctx context.Context, recipients []int) {
+	board, id := a.m.o.Board, a.unit.ID()
 	told := slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return !dsn.Wanted(a.env.Recipients[i], dsn.Delayed) })
 	if len(told) == 0 || a.env.From.IsNull() {
 		a.unit.Mark()
@@ -26,9 +26,7 @@ func (a *attempt) warn(ctx context.Context, recipients []int) {
 	var claimed []int
 	if len(a.whole) > len(a.index) {
 		others = a.lateOthers()
-		o.mu.Lock()
-		fresh, more := o.warnings.Claim(id, a.indices(told), slices.Sorted(maps.Keys(others)))
-		o.mu.Unlock()
+		fresh, more := board.ClaimWarning(id, a.indices(told), slices.Sorted(maps.Keys(others)))
 		if len(fresh) == 0 {
 			a.unit.Mark()
 			return
@@ -42,29 +40,27 @@ func (a *attempt) warn(ctx context.Context, recipients []int) {
 	for _, i := range slices.Sorted(maps.Keys(others)) {
 		r.Recipients = append(r.Recipients, others[i])
 	}
-	p, err := o.put(ctx, r)
+	p, err := a.m.o.Reporter.Put(ctx, r)
 	if err != nil {
 		a.log("DSN of delay cannot be queued", zap.Error(err))
-		o.mu.Lock()
-		o.warnings.Disclaim(id, claimed)
-		o.mu.Unlock()
+		board.DisclaimWarning(id, claimed)
 		return
 	}
-	o.Enqueue(p)
+	board.Enqueue(p)
 	a.unit.Mark()
 }
 
 // lateOthers returns the recipients of the message's other deliveries that are as
 // late, by their indices in the queue's envelope. Where sections for mail
 // exchangers may say something else about them there are none.
-func (a *attempt) lateOthers() map[int]dsn.Recipient {
-	if a.o.o.Config.HasMX() {
+func (a *Attempt) lateOthers() map[int]dsn.Recipient {
+	if a.m.o.Config.HasMX() {
 		return nil
 	}
 	late := map[int]dsn.Recipient{}
-	p, _ := a.o.o.Queue.Find(a.unit.ID())
+	p, _ := a.m.o.Queue.Find(a.unit.ID())
 	for _, one := range p.Recipients {
-		its := a.o.policies.For(one.Address.Host(), nil)
+		its := a.m.o.Policies.For(one.Address.Host(), nil)
 		after := its.DelayWarning
 		r := a.whole[one.Index]
 		switch _, failed := notice.ParseFailure(one.Last); {

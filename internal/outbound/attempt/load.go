@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 )
 
 // load fetches the message from the queue.
-func (a *attempt) load() bool {
-	env, content, err := a.o.o.Queue.Load(a.unit.ID())
+func (a *Attempt) load() bool {
+	env, content, err := a.m.o.Queue.Load(a.unit.ID())
 	if err == nil {
 		for _, i := range a.index {
 			if i < 0 || i >= len(env.Recipients) {
@@ -18,13 +18,13 @@ func (a *attempt) load() bool {
 			}
 		}
 	}
-	if a.o.unknown(err) {
+	if a.m.unknown(err) {
 		a.vanished(a.open())
 		return false
 	}
 	if err != nil {
 		a.log("message cannot be loaded, it stays in the queue", zap.String("domain", a.unit.Domain()), zap.Error(err))
-		a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: a.now().Add(unreadable)})
+		a.keep(a.open(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(Unreadable)})
 		return false
 	}
 	a.env, a.content = *env, content

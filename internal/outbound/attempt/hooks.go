@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"context"
@@ -9,16 +9,16 @@ import (
 )
 
 // hook runs the handlers of p with an event about some recipients.
-func (a *attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipients []int) hook.Verdict {
-	c := a.o.o.Chain
+func (a *Attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipients []int) hook.Verdict {
+	c := a.m.o.Chain
 	if c == nil || !c.Has(p) {
 		return hook.Proceed()
 	}
-	o, id := a.o, a.unit.ID()
+	queue, id := a.m.o.Queue, a.unit.ID()
 	d := &hook.Delivery{
 		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.failures(p, e), Notes: a.notes, Content: a.content,
 		MX: a.res.Tried, ForceTLS: new(atomic.Bool),
-		Path: func() (string, error) { return o.o.Queue.Path(id) },
+		Path: func() (string, error) { return queue.Path(id) },
 	}
 	d.ForceTLS.Store(a.force.Load())
 	d.Recipients = make([]mail.Recipient, len(recipients))
@@ -37,7 +37,7 @@ func (a *attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipien
 
 // renew leaves all notes to a handler that was late, and goes on with the copies
 // that the chain made before it ran.
-func (a *attempt) renew(d *hook.Delivery) {
+func (a *Attempt) renew(d *hook.Delivery) {
 	if a.notes = d.Notes; a.notes == nil {
 		a.notes = mail.Notes{}
 	}
@@ -52,7 +52,7 @@ func (a *attempt) renew(d *hook.Delivery) {
 
 // failures is Haraka's num_failures: it counts the deferral that hook deferred is
 // about, and the one too many that hook bounce is about.
-func (a *attempt) failures(p hook.Point, e hook.Event) int {
+func (a *Attempt) failures(p hook.Point, e hook.Event) int {
 	if p == hook.OnDeferred || p == hook.OnBounce && len(e.Deferred) > 0 && !a.unit.Expired() {
 		return a.deferrals()
 	}
@@ -60,7 +60,7 @@ func (a *attempt) failures(p hook.Point, e hook.Event) int {
 }
 
 // deferrals counts those of the delivery with the one of this attempt.
-func (a *attempt) deferrals() int {
+func (a *Attempt) deferrals() int {
 	if a.free {
 		return a.unit.Attempts()
 	}

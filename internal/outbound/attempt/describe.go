@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 )
 
 // reason says in one line why a recipient was not served.
-func (a *attempt) reason(i int) string {
+func (a *Attempt) reason(i int) string {
 	r := a.res.Replies[i]
 	if r.Permanent() || a.unit.Expired() {
 		return r.Error()
@@ -22,7 +22,7 @@ func (a *attempt) reason(i int) string {
 	return r.Error()
 }
 
-func (a *attempt) results(recipients []int) []hook.RecipientResult {
+func (a *Attempt) results(recipients []int) []hook.RecipientResult {
 	all := make([]hook.RecipientResult, len(recipients))
 	for n, i := range recipients {
 		a.turnTo(i)
@@ -33,7 +33,7 @@ func (a *attempt) results(recipients []int) []hook.RecipientResult {
 
 // made counts the attempts with this one, unless the delivery was given up
 // without.
-func (a *attempt) made() int {
+func (a *Attempt) made() int {
 	if a.unit.Expired() {
 		return a.unit.Attempts()
 	}
@@ -41,7 +41,7 @@ func (a *attempt) made() int {
 }
 
 // line is what the mail log tells of this attempt.
-func (a *attempt) line(attempts int) maillog.Delivery {
+func (a *Attempt) line(attempts int) maillog.Delivery {
 	return maillog.Delivery{
 		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,
 		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Policy: a.res.PolicyWanted, Verified: a.res.PolicyGot, Auth: a.res.Authenticated, Reused: a.res.Reused,
@@ -49,7 +49,7 @@ func (a *attempt) line(attempts int) maillog.Delivery {
 	}
 }
 
-func (a *attempt) addresses(recipients []int) []string {
+func (a *Attempt) addresses(recipients []int) []string {
 	all := make([]string, len(recipients))
 	for n, i := range recipients {
 		all[n] = a.env.Recipients[i].Address.String()

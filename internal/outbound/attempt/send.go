@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"context"
@@ -14,17 +14,17 @@ import (
 
 // send finds the way to the destination and makes the attempt. It returns the
 // reply for all recipients if there is no way.
-func (a *attempt) send(ctx context.Context) *reply.Reply {
-	o, domain := a.o, a.unit.Domain()
+func (a *Attempt) send(ctx context.Context) *reply.Reply {
+	o, domain := &a.m.o, a.unit.Domain()
 	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: a.hops, Trying: a.trying}
 	if len(job.Hops) == 0 {
 		job.Hops = a.policy.Hosts
 	}
-	plan, refusal := o.delivery.Plan(ctx, job)
+	plan, refusal := o.Delivery.Plan(ctx, job)
 	if refusal == nil && len(job.Hops) == 0 {
-		if a.policy = o.policies.For(domain, plan.Hosts()); len(a.policy.Hosts) > 0 {
+		if a.policy = o.Policies.For(domain, plan.Hosts()); len(a.policy.Hosts) > 0 {
 			job.Hops = a.policy.Hosts
-			plan, refusal = o.delivery.Plan(ctx, job)
+			plan, refusal = o.Delivery.Plan(ctx, job)
 		}
 	}
 	if ctx.Err() != nil {
@@ -36,7 +36,6 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 		return nil
 	}
 	if !a.locate(plan) {
-		o.signal()
 		return nil
 	}
 	if refusal != nil {
@@ -45,7 +44,7 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 		}
 		return refusal
 	}
-	source := a.policy.ChooseSource(&a.env, o.o.Random())
+	source := a.policy.ChooseSource(&a.env, o.Random())
 	job.Settings = a.policy.Settings(source)
 	if a.force.Load() {
 		job.Settings.TLS = max(job.Settings.TLS, mail.TLSEncrypt)
@@ -56,17 +55,17 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 			}
 		}
 		if len(job.Hops) > 0 {
-			plan, _ = o.delivery.Plan(ctx, job) // hops only: it cannot fail
+			plan, _ = o.Delivery.Plan(ctx, job) // hops only: it cannot fail
 		}
 	}
-	a.res = o.delivery.Attempt(ctx, job, plan)
-	if other, ok := a.policy.OtherSource(source, o.o.Random()); ok && len(a.res.Tried) == 0 && !a.res.Interrupted {
+	a.res = o.Delivery.Attempt(ctx, job, plan)
+	if other, ok := a.policy.OtherSource(source, o.Random()); ok && len(a.res.Tried) == 0 && !a.res.Interrupted {
 		job.Settings = a.policy.Settings(other) // no host has an address of that family
-		a.res = o.delivery.Attempt(ctx, job, plan)
+		a.res = o.Delivery.Attempt(ctx, job, plan)
 	}
 	if a.env.RequireTLS && a.env.From.IsNull() && slices.IndexFunc(a.res.Replies, secure) < 0 && !a.res.Interrupted {
 		a.env.RequireTLS = false // RFC 8689 section 5: it is no reason to keep a DSN back
-		a.res = o.delivery.Attempt(ctx, job, plan)
+		a.res = o.Delivery.Attempt(ctx, job, plan)
 	}
 	if a.res.Interrupted {
 		return nil
@@ -82,16 +81,16 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 }
 
 // trying notes which host is tried next.
-func (a *attempt) trying(host string) { a.host.Store(&host) }
+func (a *Attempt) trying(host string) { a.host.Store(&host) }
 
 // locate tells the schedule which domains this one shares its next hops with;
 // plan is nil when there are none. It returns false when these have no place for
 // the delivery now, which is in the schedule again.
-func (a *attempt) locate(plan *delivery.Plan) bool {
-	o, domain := a.o, a.unit.Domain()
+func (a *Attempt) locate(plan *delivery.Plan) bool {
+	o, domain := &a.m.o, a.unit.Domain()
 	site, route, limits := "", "", a.policy.Limits
 	switch {
-	case plan == nil || o.o.Config.Apart(domain):
+	case plan == nil || o.Config.Apart(domain):
 	case len(a.hops) > 0: // another message for the domain may go elsewhere
 		site, limits = plan.Site(), a.policy.LimitsAt(a.hops[0])
 		route = site
@@ -100,29 +99,22 @@ func (a *attempt) locate(plan *delivery.Plan) bool {
 	case plan.Site() != domain:
 		site = plan.Site()
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	now := o.o.Now()
-	o.schedule.Reroute(a.unit, route, now)
-	if o.schedule.Locate(a.unit, site, limits, now) {
+	if a.m.o.Board.Locate(a, route, site, limits) {
 		return true
 	}
-	a.put()
+	a.moved = true
 	return false
 }
 
 // report tells the schedule how the destination fared. That a site is suspended, or
 // not any more, is logged; a probe that fails is not.
-func (a *attempt) report(out schedule.Outcome) {
-	o := a.o
-	o.mu.Lock()
-	site, change, until := o.schedule.Report(a.unit, out, o.o.Now())
-	o.mu.Unlock()
+func (a *Attempt) report(out schedule.Outcome) {
+	site, change, until := a.m.o.Board.Report(a.unit, out)
 	switch change {
 	case schedule.Suspended:
-		o.o.Log.Warn("destination suspended", zap.String("site", site), zap.String("domain", a.unit.Domain()), zap.Time("probe", until.UTC()), zap.String("error", out.Err))
+		a.m.o.Log.Warn("destination suspended", zap.String("site", site), zap.String("domain", a.unit.Domain()), zap.Time("probe", until.UTC()), zap.String("error", out.Err))
 	case schedule.Resumed:
-		o.o.Log.Info("destination resumed", zap.String("site", site), zap.String("domain", a.unit.Domain()))
+		a.m.o.Log.Info("destination resumed", zap.String("site", site), zap.String("domain", a.unit.Domain()))
 	}
 }
 

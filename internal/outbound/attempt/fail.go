@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"context"
@@ -8,13 +8,14 @@ import (
 
 	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
+	"tarishi/internal/outbound/report"
 	"tarishi/internal/reply"
 )
 
 // fail is for recipients that were refused for good, and for those deferred
 // once too often, whose replies are of class 4. Hook bounce decides whether the
 // sender is told.
-func (a *attempt) fail(ctx context.Context, recipients []int) {
+func (a *Attempt) fail(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
 	}
@@ -29,29 +30,29 @@ func (a *attempt) fail(ctx context.Context, recipients []int) {
 	case v.Code != 0 && v.Code != hook.Cont && v.Code != hook.Stop:
 		a.give(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
 	case a.env.From.IsNull():
-		a.o.counts.double.Add(1)
-		a.give(recipients, nullSender)
+		a.m.double.Add(1)
+		a.give(recipients, report.NullSender)
 	case len(told) == 0:
-		a.give(recipients, notWanted)
+		a.give(recipients, report.NotWanted)
 	case a.gather(told):
 		a.logFailed(told)
 		if rest := without(recipients, told); len(rest) > 0 {
-			a.give(rest, notWanted)
+			a.give(rest, report.NotWanted)
 		}
 	default:
 		p, err := a.tell(ctx, told, dsn.Failed)
 		if err != nil {
 			a.log("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))
-			a.putOff(recipients, a.res.Replies, a.unit.Attempts(), a.now().Add(localWait))
+			a.putOff(recipients, a.res.Replies, a.unit.Attempts(), a.now().Add(LocalWait))
 			return
 		}
-		defer a.o.Enqueue(p)
+		defer a.m.o.Board.Enqueue(p)
 		a.give(recipients, "")
 	}
 }
 
 // bounce runs the hook of that name.
-func (a *attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
+func (a *Attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
 	e := hook.Event{Text: a.reason(recipients[0]), Failed: a.results(recipients)}
 	for _, r := range e.Failed {
 		if r.Reply.Permanent() {
@@ -65,17 +66,17 @@ func (a *attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
 
 // give gives recipients up: whoever is to be told has been. reason is why there
 // is no DSN, if there is none.
-func (a *attempt) give(recipients []int, reason string) {
+func (a *Attempt) give(recipients []int, reason string) {
 	a.settle(recipients)
 	a.logFailed(recipients)
 	if reason != "" {
-		a.o.o.Mail.NoDSN(string(a.env.ID), reason)
+		a.m.o.Mail.NoDSN(string(a.env.ID), reason)
 	}
 }
 
-func (a *attempt) logFailed(recipients []int) {
+func (a *Attempt) logFailed(recipients []int) {
 	for _, same := range groups(recipients, a.res.Replies) {
 		a.turnTo(same[0])
-		a.o.o.Mail.Failed(a.line(a.made()), a.addresses(same), reply.Clip(a.reason(same[0])))
+		a.m.o.Mail.Failed(a.line(a.made()), a.addresses(same), reply.Clip(a.reason(same[0])))
 	}
 }

@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 )
 
 // record does with each recipient what its reply asks for.
-func (a *attempt) record(ctx context.Context) {
+func (a *Attempt) record(ctx context.Context) {
 	var delivered, deferred, failed, more []int
 	// Surplus recipients go again at once, as long as each time fewer are left.
 	others := slices.ContainsFunc(a.res.Replies, func(r *reply.Reply) bool { return !r.Surplus() })
@@ -31,12 +31,12 @@ func (a *attempt) record(ctx context.Context) {
 		}
 	}
 	a.deliver(ctx, delivered)
-	a.keep(more, rest{attempts: a.unit.Attempts(), next: a.now()})
+	a.keep(more, Rest{Attempts: a.unit.Attempts(), Next: a.now()})
 	wait, ok := a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 	if !ok && a.yielded { // that is not the destination's fault: only the lifetime ends it
 		a.free, ok = true, true
 		if wait, _ = a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()); wait == 0 {
-			wait = localWait
+			wait = LocalWait
 		}
 	}
 	if !ok || a.policy.Backoff.Expired(a.env.Received, a.now()) {
@@ -47,7 +47,7 @@ func (a *attempt) record(ctx context.Context) {
 }
 
 // deliver is for recipients whose message the next hop took.
-func (a *attempt) deliver(ctx context.Context, recipients []int) {
+func (a *Attempt) deliver(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
 	}
@@ -58,11 +58,11 @@ func (a *attempt) deliver(ctx context.Context, recipients []int) {
 }
 
 // announce tells of recipients that one host took.
-func (a *attempt) announce(ctx context.Context, recipients []int) {
+func (a *Attempt) announce(ctx context.Context, recipients []int) {
 	a.turnTo(recipients[0])
 	line := a.line(a.made())
 	for _, same := range groups(recipients, a.res.Replies) {
-		a.o.o.Mail.Delivered(line, a.addresses(same), reply.Clip(a.res.Replies[same[0]].String()))
+		a.m.o.Mail.Delivered(line, a.addresses(same), reply.Clip(a.res.Replies[same[0]].String()))
 	}
 	params := &hook.DeliveredParams{
 		Host: a.res.Host, IP: a.res.IP, Response: a.res.Replies[recipients[0]].Text, Delay: line.Delay, Port: a.res.Port,
@@ -78,7 +78,7 @@ func (a *attempt) announce(ctx context.Context, recipients []int) {
 // deferAll is for recipients that are tried again after wait. Hook deferred may
 // change the wait (DENYSOFT), or drop the recipients (what is neither that nor
 // CONT), as Haraka documents.
-func (a *attempt) deferAll(ctx context.Context, recipients []int, wait time.Duration) {
+func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Duration) {
 	if len(recipients) == 0 {
 		return
 	}
@@ -104,20 +104,20 @@ func (a *attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 }
 
 // putOff records that recipients wait until next, as one delivery.
-func (a *attempt) putOff(recipients []int, replies []*reply.Reply, attempts int, next time.Time) {
+func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int, next time.Time) {
 	for _, same := range groups(recipients, replies) {
 		a.turnTo(same[0])
 		line := a.line(attempts)
 		index := a.indices(same)
 		last := reply.Clip(replies[same[0]].Error())
-		switch err := a.o.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
-		case a.o.unknown(err):
+		switch err := a.m.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
+		case a.m.unknown(err):
 			a.vanished(same)
 			continue
 		case err != nil: // after a restart they would only be tried earlier
 			a.log("deferral not recorded", zap.Ints("recipients", index), zap.Error(err))
 		}
-		a.o.o.Mail.Deferred(line, a.addresses(same), last, next)
+		a.m.o.Mail.Deferred(line, a.addresses(same), last, next)
 	}
-	a.keep(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return a.accounted[i] }), rest{attempts: attempts, next: next})
+	a.keep(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return a.accounted[i] }), Rest{Attempts: attempts, Next: next})
 }

@@ -1,4 +1,4 @@
-package outbound
+package attempt
 
 import (
 	"encoding/json"
@@ -12,7 +12,7 @@ import (
 // restoreNotes takes what the queue remembers of deliveries out of its notes of the
 // message, which it returns, and if this process knows nothing of this delivery
 // it goes on with that.
-func (a *attempt) restoreNotes(notes mail.Notes) mail.Notes {
+func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
 	all := notes.Get(mail.DeliveryNotes)
 	if all == nil {
 		return notes
@@ -49,8 +49,8 @@ func (a *attempt) restoreNotes(notes mail.Notes) mail.Notes {
 
 // remember has the queue keep what plugins changed, and returns k as it is then.
 // What cannot be kept lasts until the daemon stops.
-func (a *attempt) remember(k kept) kept {
-	if !a.loaded || len(a.later) == 0 || k.nothing() {
+func (a *Attempt) remember(k Kept) Kept {
+	if !a.loaded || len(a.left.Later) == 0 || k.IsNothing() {
 		return k
 	}
 	text, err := k.remembered().Text()
@@ -58,16 +58,16 @@ func (a *attempt) remember(k kept) kept {
 		return k
 	}
 	if err == nil {
-		deliveries := make([][]int, len(a.later))
-		for i, r := range a.later {
-			deliveries[i] = r.index
+		deliveries := make([][]int, len(a.left.Later))
+		for i, r := range a.left.Later {
+			deliveries[i] = r.Index
 		}
-		err = a.o.o.Queue.SetNotes(a.unit.ID(), a.records.Replace(a.index, deliveries, k.remembered()))
+		err = a.m.o.Queue.SetNotes(a.unit.ID(), a.records.Replace(a.index, deliveries, k.remembered()))
 	}
 	switch {
 	case err == nil:
 		k.stored = text
-	case !a.o.unknown(err):
+	case !a.m.unknown(err):
 		a.log("what plugins left with a delivery would not outlive a restart", zap.String("domain", a.unit.Domain()), zap.Error(err))
 	}
 	return k
