@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/mail"
 )
 
@@ -443,5 +444,5 @@ func imagePart(lines []string) (part, bool) {
 		}
 	}
 	p.body = [][]byte{body}
-	return p, typed && isASCII(p.head) && isPlain(body)
+	return p, typed && isASCII(p.head) && sevenbit.IsPlain(body)
 }

@@ -1,7 +1,10 @@
-package dsn
+// Package sevenbit brings messages into the form that every mail system carries:
+// ASCII in short lines, with the leaves of the MIME tree encoded where needed.
+package sevenbit
 
 import (
 	"bytes"
+	"encoding/base64"
 	"mime"
 	"mime/quotedprintable"
 	"strings"
@@ -9,27 +12,31 @@ import (
 	"tarishi/internal/mail"
 )
 
-// maxDepth is how deep MIME parts may be nested for sevenBit to look into them.
+// maxLine is the longest line, without CRLF, that goes out unencoded (RFC 5322
+// section 2.1.1).
+const maxLine = 998
+
+// maxDepth is how deep MIME parts may be nested for Encode to look into them.
 const maxDepth = 20
 
-// sevenBit returns a message as 7bit data (RFC 2045 section 2.7), which any mail
+// Encode returns a message as 7bit data (RFC 2045 section 2.7), which any mail
 // system carries: as it is, or with its leaves encoded, as RFC 6152 section 3 has
 // it. message/rfc822 and multipart must not be encoded themselves (RFC 2046
 // sections 5.1 and 5.2.1). ok is false if that cannot be done, or would break a
 // signature.
-func sevenBit(message []byte) (encoded []byte, ok bool) {
+func Encode(message []byte) (encoded []byte, ok bool) {
 	encoded, ok = recode(message, "", 0)
-	return encoded, ok && isPlain(encoded)
+	return encoded, ok && IsPlain(encoded)
 }
 
-// recode is sevenBit for an entity, whose parent has some type: "" is none, the
+// recode is Encode for an entity, whose parent has some type: "" is none, the
 // entity is a message.
 func recode(b []byte, parent string, depth int) ([]byte, bool) {
-	if isPlain(b) {
+	if IsPlain(b) {
 		return b, true
 	}
 	header, n, _ := mail.ParseHeader(b)
-	if depth > maxDepth || !isPlain(b[:n]) {
+	if depth > maxDepth || !IsPlain(b[:n]) {
 		return nil, false
 	}
 	kind, params := "text/plain", map[string]string(nil)
@@ -91,7 +98,7 @@ func recodeParts(b []byte, boundary, kind string, depth int) ([]byte, bool) {
 		switch {
 		case parts == 0 || ended:
 			all = append(all, piece...)
-			return isPlain(piece)
+			return IsPlain(piece)
 		case len(piece) < 2: // an empty part
 			all = append(all, piece...)
 			return true
@@ -145,7 +152,7 @@ func encodeLeaf(b []byte, text bool) (encoded []byte, encoding string) {
 			return q.Bytes(), "quoted-printable"
 		}
 	}
-	return base64Lines(b), "base64"
+	return Base64Lines(b), "base64"
 }
 
 func mostlyASCII(b []byte) bool {
@@ -156,4 +163,47 @@ func mostlyASCII(b []byte) bool {
 		}
 	}
 	return n <= len(b)/6
+}
+
+// IsPlain reports whether b is 7bit data (RFC 2045 section 2.7): ASCII without
+// NUL, with CRLF only as line ends, and no line too long.
+func IsPlain(b []byte) bool {
+	return isASCII(b) && IsLines(b)
+}
+
+// IsLines is IsPlain for 8bit data.
+func IsLines(b []byte) bool {
+	if bytes.IndexByte(b, 0) >= 0 {
+		return false
+	}
+	for line := range bytes.Lines(b) {
+		text, ended := bytes.CutSuffix(line, []byte("\r\n"))
+		if len(text) > maxLine || bytes.IndexByte(text, '\r') >= 0 || !ended && bytes.IndexByte(text, '\n') >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Base64Lines encodes b in lines of 76 characters.
+func Base64Lines(b []byte) []byte {
+	const in, out = 57, 76
+	lines := (len(b) + in - 1) / in
+	all := make([]byte, 0, lines*(out+2))
+	for len(b) > 0 {
+		n := min(in, len(b))
+		all = base64.StdEncoding.AppendEncode(all, b[:n])
+		all = append(all, '\r', '\n')
+		b = b[n:]
+	}
+	return all
+}
+
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
 }
