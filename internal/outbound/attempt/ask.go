@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 )
 
 // ask runs the hooks send_email and get_mx. They may give next hops, or the
@@ -38,9 +39,9 @@ func (a *Attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 	v = a.hook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.open())
 	switch v.Code {
 	case hook.OK:
-		hops, err := v.MX, checkHops(v.MX)
+		hops, err := v.MX, route.CheckHops(v.MX)
 		if len(v.MX) == 0 && v.Text != "" {
-			hops, err = parseHops(v.Text)
+			hops, err = route.ParseHops(v.Text)
 		}
 		if err != nil {
 			a.log("get_mx gave no next hop", zap.String("plugin", v.Plugin), zap.String("domain", domain), zap.Error(err))

@@ -1,4 +1,4 @@
-package attempt
+package route
 
 import (
 	"errors"
@@ -8,11 +8,10 @@ import (
 	"strings"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/route"
 )
 
-// checkHops complains of next hops that no connection can be made to.
-func checkHops(hops []mail.NextHop) error {
+// CheckHops returns an error for next hops that no connection can be made to.
+func CheckHops(hops []mail.NextHop) error {
 	for _, h := range hops {
 		if h.Host == "" && h.Path == "" {
 			return errors.New("a next hop has neither host nor path")
@@ -24,9 +23,9 @@ func checkHops(hops []mail.NextHop) error {
 	return nil
 }
 
-// parseHops reads what get_mx may give as text, separated by blanks or commas:
+// ParseHops reads what get_mx may give as text, separated by blanks or commas:
 // host, host:port, an address with or without a port, or the URL of a next hop.
-func parseHops(text string) ([]mail.NextHop, error) {
+func ParseHops(text string) ([]mail.NextHop, error) {
 	var hops []mail.NextHop
 	for _, one := range strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' || c == '\t' || c == '\n' }) {
 		if !strings.Contains(one, "://") {
@@ -35,14 +34,14 @@ func parseHops(text string) ([]mail.NextHop, error) {
 			}
 			one = "smtp://" + one
 		}
-		h, err := route.ParseNextHop(one)
+		h, err := ParseNextHop(one)
 		if err != nil {
 			return nil, err
 		}
 		hops = append(hops, h)
 	}
 	if len(hops) == 0 {
-		return nil, route.ErrNextHop
+		return nil, ErrNextHop
 	}
 	return hops, nil
 }
