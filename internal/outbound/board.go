@@ -6,6 +6,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/remember"
 	"tarishi/internal/schedule"
 )
 
@@ -16,7 +17,7 @@ const maxWaits = 6
 // board is an Outbound as its attempts see it.
 type board Outbound
 
-func (b *board) Begin(a *attempt.Attempt) (was attempt.Kept, known bool) {
+func (b *board) Begin(a *attempt.Attempt) (was remember.Kept, known bool) {
 	o, u := (*Outbound)(b), a.Unit()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -64,7 +65,7 @@ func (b *board) End(a *attempt.Attempt, left attempt.Left) {
 		o.gathering.Decide(id, a.Decided())
 	}
 	if done != nil {
-		o.unmark(id, slices.DeleteFunc(done, func(i int) bool {
+		o.held.Unmark(id, slices.DeleteFunc(done, func(i int) bool {
 			return slices.ContainsFunc(left.Later, func(r attempt.Rest) bool { return slices.Contains(r.Index, i) })
 		}))
 	}
@@ -110,7 +111,7 @@ func (o *Outbound) putBack(a *attempt.Attempt) {
 }
 
 // keepFor notes what u's next attempt finds again. The caller holds o.mu.
-func (o *Outbound) keepFor(u *schedule.Unit, k attempt.Kept) {
+func (o *Outbound) keepFor(u *schedule.Unit, k remember.Kept) {
 	if !k.IsNothing() {
 		o.kept[u] = k
 	}

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/held"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
 )
@@ -100,7 +101,7 @@ func (o *Outbound) add(p mail.Pending) {
 		v := groups[k]
 		switch {
 		case r.Held:
-			o.park(&parked{Delivery: *delivery(k.domain, r)}, r.Index)
+			o.held.Park(held.Parked{Delivery: *delivery(k.domain, r)}, r.Index)
 			continue
 		case v == nil || o.o.AlwaysSplit:
 			v = delivery(k.domain, r)

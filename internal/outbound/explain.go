@@ -36,7 +36,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 		}
 		held := 0
 		for _, i := range w.Recipients {
-			if _, marked := o.held[id][i]; marked {
+			if o.held.Has(id, i) {
 				held++
 			}
 		}

@@ -1,21 +1,12 @@
 package outbound
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/held"
 	"tarishi/internal/schedule"
 )
-
-// parked is a held recipient whose delivery came up, and what is needed to
-// schedule it again.
-type parked struct {
-	schedule.Delivery
-	kept attempt.Kept
-}
 
 // Hold keeps recipients of a message, by their indices in its envelope (nil: all
 // that are not settled), from being attempted until Release. It is durable when
@@ -31,27 +22,11 @@ func (o *Outbound) Hold(id mail.ID, recipients []int) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, r := range p.Recipients {
-		if r.Held && o.held[id][r.Index] == nil {
-			o.hold(id, r.Index, nil)
+		if r.Held {
+			o.held.Mark(id, r.Index)
 		}
 	}
 	return nil
-}
-
-// hold notes that a recipient is held. The caller holds o.mu.
-func (o *Outbound) hold(id mail.ID, recipient int, v *parked) {
-	h := o.held[id]
-	if h == nil {
-		h = map[int]*parked{}
-		o.held[id] = h
-	}
-	h[recipient] = v
-}
-
-// park keeps a held recipient out of the schedule. The caller holds o.mu.
-func (o *Outbound) park(v *parked, recipient int) {
-	v.Recipients = []int{recipient}
-	o.hold(v.ID, recipient, v)
 }
 
 // Release undoes Hold, in the same way; nil means all that are held. Recipients
@@ -69,40 +44,12 @@ func (o *Outbound) Release(id mail.ID, recipients []int) error {
 // unpark schedules what was held; nil means all.
 func (o *Outbound) unpark(id mail.ID, recipients []int) {
 	o.mu.Lock()
-	h := o.held[id]
-	if recipients == nil {
-		recipients = slices.Sorted(maps.Keys(h))
-	}
 	if o.flushed != nil { // the queue may have told of it already, see load
 		o.released = append(o.released, id)
 	}
-	type key struct {
-		domain   string
-		attempts int
-		next     int64
-	}
-	groups := map[key]*parked{}
-	var order []*parked
-	for _, i := range recipients {
-		v := h[i]
-		delete(h, i)
-		if v == nil {
-			continue
-		}
-		k := key{v.Domain, v.Attempts, v.Next.UnixNano()}
-		if g := groups[k]; g != nil && !o.o.AlwaysSplit {
-			g.Recipients = append(g.Recipients, i)
-			continue
-		}
-		groups[k] = v
-		order = append(order, v)
-	}
 	now := o.o.Now()
-	for _, v := range order {
-		o.keepFor(o.schedule.Add(now, v.Delivery), v.kept)
-	}
-	if len(h) == 0 {
-		delete(o.held, id)
+	for _, v := range o.held.Take(id, recipients, o.o.AlwaysSplit) {
+		o.keepFor(o.schedule.Add(now, v.Delivery), v.Kept)
 	}
 	o.mu.Unlock()
 	o.signal()
@@ -138,15 +85,14 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 		var free []int
 		taken := false
 		for _, i := range u.Recipients() {
-			if _, held := h[i]; !held {
+			if _, marked := h[i]; !marked {
 				free = append(free, i)
 				continue
 			}
 			taken = true
-			k := o.kept[u].Clone() // each has its own
-			o.park(&parked{schedule.Delivery{
+			o.held.Park(held.Parked{Kept: o.kept[u].Clone(), Delivery: schedule.Delivery{ // each has its own
 				ID: u.ID(), Domain: u.Domain(), Attempts: u.Attempts(), Next: u.Next(), Received: u.Received(), Null: u.Null(), Marked: u.Marked(),
-			}, k}, i)
+			}}, i)
 		}
 		switch {
 		case !taken:
@@ -159,21 +105,4 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 		}
 	}
 	return kept
-}
-
-// unmark forgets that recipients are held which are done with. The caller holds
-// o.mu.
-func (o *Outbound) unmark(id mail.ID, recipients []int) {
-	h := o.held[id]
-	if len(h) == 0 {
-		return
-	}
-	for _, i := range recipients {
-		if h[i] == nil {
-			delete(h, i)
-		}
-	}
-	if len(h) == 0 {
-		delete(o.held, id)
-	}
 }

@@ -40,8 +40,10 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/held"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/outbound/policy"
+	"tarishi/internal/outbound/remember"
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/schedule"
 	"tarishi/internal/submit"
@@ -153,17 +155,14 @@ type Outbound struct {
 	// settled recipients whose record failed; retried until the queue accepts it
 	unrecorded []attempt.Unrecorded
 	recordAt   time.Time // the earliest of them
-	kept       map[*schedule.Unit]attempt.Kept
+	kept       map[*schedule.Unit]remember.Kept
 	// gathering has the recipients that failed and whose report waits.
 	gathering notice.Gathering
 	warnings  notice.Warnings
 	running   map[*schedule.Unit]*attempt.Attempt
 	stopping  bool // attempts are to end, see giveUp
 	doubtful  int  // attempts that were cut off while their message may have been taken
-	// held are recipients that Hold was asked for, by message and index: with
-	// what is needed to schedule them again, or nil while their unit has not
-	// come up.
-	held map[mail.ID]map[int]*parked
+	held      held.Register
 
 	// While Run still loads what was in the queue before, flushed are the
 	// domains that Flush was asked for ("" is all); nil afterwards.
@@ -201,9 +200,9 @@ func New(o Options) *Outbound {
 		wake:     make(chan struct{}, 1),
 		reload:   make(chan struct{}, 1),
 		policies: policy.New(policy.Options{Config: o.Config, Jitter: o.Jitter, MaxConcurrency: o.PoolConcurrencyMax}),
-		kept:     map[*schedule.Unit]attempt.Kept{},
+		kept:     map[*schedule.Unit]remember.Kept{},
 		running:  map[*schedule.Unit]*attempt.Attempt{},
-		held:     map[mail.ID]map[int]*parked{},
+		held:     held.Register{},
 		flushed:  map[string]bool{},
 	}
 	deliver := delivery.New(delivery.Options{

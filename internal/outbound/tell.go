@@ -67,7 +67,7 @@ func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 		err := o.o.Queue.Settle(id, recipients)
 		o.mu.Lock()
 		if err == nil || o.unknown(err) {
-			o.unmark(id, recipients)
+			o.held.Unmark(id, recipients)
 		} else {
 			o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
 			o.noteUnrecorded(attempt.Unrecorded{ID: id, Recipients: recipients, Next: o.o.Now().Add(attempt.LocalWait)})

@@ -42,7 +42,7 @@ func (o *Outbound) recordAgain(settled []attempt.Unrecorded) {
 		err := o.o.Queue.Settle(d.ID, d.Recipients)
 		if err == nil || o.unknown(err) {
 			o.mu.Lock()
-			o.unmark(d.ID, d.Recipients) // they may have been held meanwhile
+			o.held.Unmark(d.ID, d.Recipients) // they may have been held meanwhile
 			o.mu.Unlock()
 			continue
 		}

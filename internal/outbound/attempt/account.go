@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/remember"
 	"tarishi/internal/reply"
 )
 
@@ -13,7 +14,7 @@ import (
 type Left struct {
 	Later      []Rest
 	Unrecorded []Unrecorded
-	Kept       Kept // for what stays scheduled
+	Kept       remember.Kept // for what stays scheduled
 }
 
 // Rest is recipients that stay scheduled, by their indices in the queue's envelope.

@@ -60,7 +60,7 @@ type Chain interface {
 type Board interface {
 	// Begin enters an attempt among those that run, and returns what was left for it;
 	// known: this process has kept something.
-	Begin(a *Attempt) (was Kept, known bool)
+	Begin(a *Attempt) (was remember.Kept, known bool)
 	// End takes an attempt out, and puts back what it leaves.
 	End(a *Attempt, left Left)
 	// Locate says where an attempt goes, see schedule.Schedule. If there is no place the
@@ -143,7 +143,7 @@ type Attempt struct {
 	content mail.Content
 	notes   mail.Notes // hook.Delivery.Notes
 	queued  mail.Notes // the message's, as the queue has them
-	was     Kept
+	was     remember.Kept
 	known   bool             // this process has kept something
 	records remember.Records // what the queue remembers
 	loaded  bool
@@ -181,12 +181,12 @@ func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
 	a.accounted = make([]bool, len(a.index))
 	defer a.end()
 	a.was, a.known = m.o.Board.Begin(a)
-	a.hops = a.was.hops
-	if a.notes = a.was.notes; a.notes == nil {
+	a.hops = a.was.Hops
+	if a.notes = a.was.Notes; a.notes == nil {
 		a.notes = mail.Notes{}
 	}
-	a.force.Store(a.was.force)
-	a.spared = a.was.spared
+	a.force.Store(a.was.ForceTLS)
+	a.spared = a.was.Spared
 	switch {
 	case u.Expired():
 		a.expire(ctx)
@@ -212,7 +212,7 @@ func (a *Attempt) end() {
 		return
 	}
 	a.keep(a.open(), Rest{Attempts: attempts, Next: now}) // interrupted
-	a.left.Kept = a.remember(a.keeps(a.was.asked && !a.ran))
+	a.left.Kept = a.remember(a.keeps(a.was.Asked && !a.ran))
 	a.m.o.Board.End(a, a.left)
 }
 
@@ -234,7 +234,7 @@ func (a *Attempt) run(ctx context.Context) {
 func (a *Attempt) try(whole context.Context) bool {
 	ctx := context.Context(a.sending)
 	var refusal *reply.Reply
-	if !a.was.asked {
+	if !a.was.Asked {
 		var postponed bool
 		if a.hops, refusal, postponed = a.ask(ctx); postponed {
 			return false

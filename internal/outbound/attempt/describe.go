@@ -25,7 +25,7 @@ func (a *Attempt) reason(i int) string {
 func (a *Attempt) results(recipients []int) []hook.RecipientResult {
 	all := make([]hook.RecipientResult, len(recipients))
 	for n, i := range recipients {
-		a.turnTo(i)
+		a.res.TurnTo(i)
 		all[n] = hook.RecipientResult{Recipient: a.env.Recipients[i], Reply: a.res.Replies[i], Host: a.remote()}
 	}
 	return all

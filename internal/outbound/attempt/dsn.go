@@ -20,7 +20,7 @@ func (a *Attempt) tell(ctx context.Context, recipients []int, action string) (ma
 func (a *Attempt) describe(recipients []int, action string) dsn.Report {
 	r := a.m.o.Reporter.New(&a.env, a.content)
 	for _, i := range recipients {
-		a.turnTo(i)
+		a.res.TurnTo(i)
 		r.Recipients = append(r.Recipients, dsn.Recipient{
 			Recipient: a.env.Recipients[i], Action: action, Reply: a.res.Replies[i], RemoteMTA: a.remote(),
 			Expired: action == dsn.Failed && a.res.Replies[i].Temporary(), LastAttempt: r.Date,

@@ -3,9 +3,11 @@ package attempt
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/delivery"
 	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
 	"tarishi/internal/outbound/report"
@@ -75,8 +77,13 @@ func (a *Attempt) give(recipients []int, reason string) {
 }
 
 func (a *Attempt) logFailed(recipients []int) {
-	for _, same := range groups(recipients, a.res.Replies) {
-		a.turnTo(same[0])
+	for _, same := range delivery.GroupByReply(recipients, a.res.Replies) {
+		a.res.TurnTo(same[0])
 		a.m.o.Mail.Failed(a.line(a.made()), a.addresses(same), reply.Clip(a.reason(same[0])))
 	}
+}
+
+// without returns all but some.
+func without(all, some []int) []int {
+	return slices.DeleteFunc(slices.Clone(all), func(i int) bool { return slices.Contains(some, i) })
 }

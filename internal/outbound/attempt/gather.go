@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/delivery"
 	"tarishi/internal/outbound/notice"
 )
 
@@ -70,8 +71,8 @@ func (a *Attempt) Decided() []int {
 // mark has the queue remember that recipients failed, and why. Without that they
 // cannot wait: it returns false.
 func (a *Attempt) mark(recipients []int, due time.Time, collected bool) bool {
-	for _, same := range groups(recipients, a.res.Replies) {
-		a.turnTo(same[0])
+	for _, same := range delivery.GroupByReply(recipients, a.res.Replies) {
+		a.res.TurnTo(same[0])
 		f := notice.Failure{At: a.now(), Reply: a.res.Replies[same[0]], Host: a.remote(), Collected: collected}
 		index := a.indices(same)
 		if err := a.m.o.Queue.Defer(a.unit.ID(), index, a.made(), due, f.String()); err != nil {

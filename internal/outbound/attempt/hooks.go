@@ -44,9 +44,9 @@ func (a *Attempt) renew(d *hook.Delivery) {
 	if a.env.Notes = d.Envelope.Notes; a.env.Notes == nil {
 		a.env.Notes = mail.Notes{}
 	}
-	a.was.notes = a.notes
-	if a.was.message != nil {
-		a.was.message = a.env.Notes
+	a.was.Notes = a.notes
+	if a.was.Message != nil {
+		a.was.Message = a.env.Notes
 	}
 }
 

@@ -37,7 +37,7 @@ func (a *Attempt) load() bool {
 	if a.queued = a.restoreNotes(env.Notes); a.queued == nil {
 		a.queued = mail.Notes{}
 	}
-	if a.env.Notes = a.was.message; a.env.Notes == nil {
+	if a.env.Notes = a.was.Message; a.env.Notes == nil {
 		a.env.Notes = a.queued.Plain() // a handler that is late may change its lists too
 	}
 	return true

@@ -3,10 +3,12 @@ package attempt
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/remember"
 )
 
 // restoreNotes takes what the queue remembers of deliveries out of its notes of the
@@ -31,30 +33,29 @@ func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
 		return notes
 	}
 	was, one := a.records.Of(a.index)
-	a.was.notes, a.was.message, a.was.force = was.Notes, was.Message, was.ForceTLS
-	if a.was.notes != nil {
-		a.notes = a.was.notes
+	a.was.Remembered = was
+	if a.was.Notes != nil {
+		a.notes = a.was.Notes
 	}
-	a.force.Store(a.was.force)
-	a.was.spared = was.Spared
+	a.force.Store(a.was.ForceTLS)
 	a.spared = was.Spared
-	if a.was.stored, err = a.was.remembered().Text(); err != nil {
+	if a.was.Stored, err = was.Text(); err != nil {
 		a.log("notes of a delivery cannot be compared", zap.Error(err))
 	}
 	if !one {
-		a.was.stored = "several" // no JSON, so it is recorded for all
+		a.was.Stored = "several" // no JSON, so it is recorded for all
 	}
 	return notes
 }
 
 // remember has the queue keep what plugins changed, and returns k as it is then.
 // What cannot be kept lasts until the daemon stops.
-func (a *Attempt) remember(k Kept) Kept {
+func (a *Attempt) remember(k remember.Kept) remember.Kept {
 	if !a.loaded || len(a.left.Later) == 0 || k.IsNothing() {
 		return k
 	}
-	text, err := k.remembered().Text()
-	if err == nil && text == k.stored {
+	text, err := k.Text()
+	if err == nil && text == k.Stored {
 		return k
 	}
 	if err == nil {
@@ -62,13 +63,30 @@ func (a *Attempt) remember(k Kept) Kept {
 		for i, r := range a.left.Later {
 			deliveries[i] = r.Index
 		}
-		err = a.m.o.Queue.SetNotes(a.unit.ID(), a.records.Replace(a.index, deliveries, k.remembered()))
+		err = a.m.o.Queue.SetNotes(a.unit.ID(), a.records.Replace(a.index, deliveries, k.Remembered))
 	}
 	switch {
 	case err == nil:
-		k.stored = text
+		k.Stored = text
 	case !a.m.unknown(err):
 		a.log("what plugins left with a delivery would not outlive a restart", zap.String("domain", a.unit.Domain()), zap.Error(err))
+	}
+	return k
+}
+
+// Postponed returns what the delivery's next attempt needs when this one has not been
+// made.
+func (a *Attempt) Postponed() remember.Kept { return a.keeps(true) }
+
+// keeps returns what is to be kept; asked: the attempt is still to be made.
+func (a *Attempt) keeps(asked bool) remember.Kept {
+	k := remember.Kept{Asked: asked, Stored: a.was.Stored}
+	k.Notes, k.Message, k.ForceTLS, k.Spared = a.notes, a.was.Message, a.force.Load(), a.spared
+	if asked {
+		k.Hops = a.hops
+	}
+	if a.env.Notes != nil && !reflect.DeepEqual(a.env.Notes, a.queued) {
+		k.Message = a.env.Notes
 	}
 	return k
 }

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/reply"
 )
@@ -52,16 +53,16 @@ func (a *Attempt) deliver(ctx context.Context, recipients []int) {
 		return
 	}
 	a.settle(recipients)
-	for _, some := range a.byHost(recipients) {
+	for _, some := range a.res.GroupByHost(recipients) {
 		a.announce(ctx, some)
 	}
 }
 
 // announce tells of recipients that one host took.
 func (a *Attempt) announce(ctx context.Context, recipients []int) {
-	a.turnTo(recipients[0])
+	a.res.TurnTo(recipients[0])
 	line := a.line(a.made())
-	for _, same := range groups(recipients, a.res.Replies) {
+	for _, same := range delivery.GroupByReply(recipients, a.res.Replies) {
 		a.m.o.Mail.Delivered(line, a.addresses(same), reply.Clip(a.res.Replies[same[0]].String()))
 	}
 	params := &hook.DeliveredParams{
@@ -105,8 +106,8 @@ func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 
 // putOff records that recipients wait until next, as one delivery.
 func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int, next time.Time) {
-	for _, same := range groups(recipients, replies) {
-		a.turnTo(same[0])
+	for _, same := range delivery.GroupByReply(recipients, replies) {
+		a.res.TurnTo(same[0])
 		line := a.line(attempts)
 		index := a.indices(same)
 		last := reply.Clip(replies[same[0]].Error())

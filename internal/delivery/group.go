@@ -1,0 +1,50 @@
+package delivery
+
+import "tarishi/internal/reply"
+
+// GroupByHost puts recipients with replies of the same host together, in order of
+// appearance.
+func (r *Result) GroupByHost(recipients []int) [][]int {
+	if len(r.By) == 0 {
+		return [][]int{recipients}
+	}
+	var all [][]int
+	place := map[*Via]int{}
+	for _, i := range recipients {
+		via := r.By[i]
+		at, ok := place[via]
+		if !ok {
+			at = len(all)
+			place[via] = at
+			all = append(all, nil)
+		}
+		all[at] = append(all[at], i)
+	}
+	return all
+}
+
+// TurnTo makes Via the one of the host that replied about a recipient.
+func (r *Result) TurnTo(i int) {
+	if i < len(r.By) && r.By[i] != nil {
+		r.Via = *r.By[i]
+	}
+}
+
+// GroupByReply puts recipients with the same reply together, in order of appearance.
+func GroupByReply(recipients []int, replies []*reply.Reply) [][]int {
+	var all [][]int
+	place := map[string]int{}
+	at := 0
+	for n, i := range recipients {
+		if n == 0 || replies[i] != replies[recipients[n-1]] { // most share one
+			key, ok := replies[i].String(), false
+			if at, ok = place[key]; !ok {
+				at = len(all)
+				place[key] = at
+				all = append(all, nil)
+			}
+		}
+		all[at] = append(all[at], i)
+	}
+	return all
+}
