@@ -11,7 +11,7 @@ import (
 	"tarishi/internal/mail"
 )
 
-// Bounds of what is read of the original.
+// Bounds of the part of the original that is read.
 const (
 	maxSection = 64 << 10 // header section
 	maxFull    = 1 << 20  // whole message

@@ -42,7 +42,7 @@ func (b *board) End(a *attempt.Attempt, left attempt.Left) {
 		done = u.Recipients()
 	}
 
-	// Each group of recipients is a delivery of its own from now on.
+	// Each group of recipients is a separate delivery from now on.
 	first := u
 	for i, r := range left.Later {
 		if i == 0 {

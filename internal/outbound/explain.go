@@ -66,7 +66,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 	return all
 }
 
-// Destinations returns what is known of the limit domains with the most
+// Destinations describes the limit domains with the most
 // deliveries, the largest first.
 func (o *Outbound) Destinations(limit int) []schedule.DestinationStat {
 	o.mu.Lock()
@@ -74,14 +74,14 @@ func (o *Outbound) Destinations(limit int) []schedule.DestinationStat {
 	return o.schedule.Destinations(o.o.Now(), limit)
 }
 
-// Suspensions returns the domains whose site is suspended.
+// Suspensions returns the domains on suspended sites.
 func (o *Outbound) Suspensions() map[string]schedule.Suspension {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.schedule.Suspensions(o.o.Now())
 }
 
-// Overview returns what is known of limit domains, the oldest and the largest,
+// Overview describes limit domains, the oldest and the largest,
 // and of all others together.
 func (o *Outbound) Overview(limit int) ([]schedule.DestinationStat, schedule.Rest) {
 	o.mu.Lock()

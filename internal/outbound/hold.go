@@ -30,7 +30,7 @@ func (o *Outbound) Hold(id mail.ID, recipients []int) error {
 }
 
 // Release undoes Hold, in the same way; nil means all that are held. Recipients
-// whose time came meanwhile are due now, others at their time.
+// that fell due meanwhile are due now, others at their time.
 func (o *Outbound) Release(id mail.ID, recipients []int) error {
 	o.holding.Lock()
 	defer o.holding.Unlock()

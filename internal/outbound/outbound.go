@@ -58,11 +58,11 @@ type Queue interface {
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
 	Settle(id mail.ID, recipients []int) error
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
-	// SetNotes changes what Load tells of a message's notes: values by dotted path,
+	// SetNotes changes the notes that Load returns with a message: values by dotted path,
 	// nil: none.
 	SetNotes(id mail.ID, values map[string]any) error
 	// Hold and Release return when it is durable that recipients are held, or are
-	// not any more; nil means all. Find tells of those that are not settled.
+	// not any more; nil means all. Find returns those that are not settled.
 	Hold(id mail.ID, recipients []int) error
 	Release(id mail.ID, recipients []int) error
 	Find(id mail.ID) (mail.Pending, bool)
@@ -152,11 +152,11 @@ type Outbound struct {
 
 	mu       sync.Mutex
 	schedule *schedule.Schedule
-	// settled recipients whose record failed; retried until the queue accepts it
+	// settled recipients that the queue could not record; retried until it does
 	unrecorded []attempt.Unrecorded
 	recordAt   time.Time // the earliest of them
 	kept       map[*schedule.Unit]remember.Kept
-	// gathering has the recipients that failed and whose report waits.
+	// gathering has the recipients that failed and wait for their report.
 	gathering notice.Gathering
 	warnings  notice.Warnings
 	running   map[*schedule.Unit]*attempt.Attempt
@@ -239,8 +239,8 @@ func (o *Outbound) Stat() schedule.Stat {
 // Counts is how many there have been since the start.
 type Counts struct {
 	DSN       int64 // that were queued
-	DSNFailed int64 // that could not be queued; what they are about stays in the queue
-	Double    int64 // failures of mail from the null sender, of which nobody is told
+	DSNFailed int64 // that could not be queued; their recipients stay in the queue
+	Double    int64 // failures of mail from the null sender, which nobody hears of
 }
 
 // Counts returns how DSNs have fared.

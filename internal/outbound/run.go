@@ -15,8 +15,8 @@ import (
 
 // Run delivers until ctx ends. Then no attempt begins, and those that have not
 // sent their message to its end are given up. The others have Options.ReplyGrace
-// to hear whether it was taken, and all of them Options.Grace to record what they
-// heard. Deliveries do not wait until all that was in the queue before is loaded.
+// to hear whether it was taken, and all of them Options.Grace to record the
+// answer. Deliveries do not wait until all that was in the queue before is loaded.
 func (o *Outbound) Run(ctx context.Context) error {
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -120,8 +120,8 @@ func (o *Outbound) sleep(ctx context.Context, wait time.Duration, a *alarm) {
 	}
 }
 
-// due hands out what is to be attempted, recorded and reported now, and says how long there
-// will be nothing more.
+// due hands out the attempts, records and reports that are due now, and says for how
+// long there will be nothing more.
 func (o *Outbound) due() (units []*schedule.Unit, settled []attempt.Unrecorded, reports []*notice.Report, wait time.Duration) {
 	disabled := o.o.Disabled()
 	o.mu.Lock()

@@ -6,8 +6,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// giveUp ends the attempts whose message has not been sent to its end: nothing is
-// lost by it but time. The others have a while to hear whether it was taken; with all
+// giveUp ends the attempts that have not sent their message to its end: that costs
+// nothing but time. The others have a while to hear whether it was taken; with all
 // set they are ended too.
 func (o *Outbound) giveUp(all bool) {
 	o.mu.Lock()
@@ -23,7 +23,7 @@ func (o *Outbound) giveUp(all bool) {
 }
 
 // finish waits until idle is closed: first for replies to whole messages, for
-// ReplyGrace at most, then for what is still to be recorded, for Grace in all.
+// ReplyGrace at most, then for the records that are still to be written, for Grace in all.
 func (o *Outbound) finish(idle <-chan struct{}) {
 	o.giveUp(false)
 	replies := time.NewTimer(min(o.o.ReplyGrace, o.o.Grace))

@@ -62,7 +62,7 @@ func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 		return
 	}
 
-	// The report is durable: only now may the queue forget what it is about.
+	// The report is durable: only now may the queue forget its recipients.
 	for id, recipients := range told {
 		err := o.o.Queue.Settle(id, recipients)
 		o.mu.Lock()
@@ -87,7 +87,7 @@ func (o *Outbound) collect(r *notice.Report, until time.Time) {
 				continue
 			}
 			f.Collected = true
-			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !o.unknown(err) { // after a restart it has a report of its own
+			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !o.unknown(err) { // after a restart it has a separate report
 				o.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
 			}
 		}
@@ -113,7 +113,7 @@ func (o *Outbound) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, d
 }
 
 // composeGathered looks up what was gathered in the queue, and returns the report
-// and which recipients it tells of. What is not in the queue any more is left out,
+// and the recipients in it. What is not in the queue any more is left out,
 // and what cannot be read now is gathered again.
 func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map[mail.ID][]int) {
 	told = map[mail.ID][]int{}

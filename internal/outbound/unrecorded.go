@@ -16,8 +16,7 @@ func (o *Outbound) noteUnrecorded(d attempt.Unrecorded) {
 	o.unrecorded = append(o.unrecorded, d)
 }
 
-// dueUnrecorded takes those whose time has come off the list. The caller holds
-// o.mu.
+// dueUnrecorded takes those that are due off the list. The caller holds o.mu.
 func (o *Outbound) dueUnrecorded(now time.Time) []attempt.Unrecorded {
 	if len(o.unrecorded) == 0 || o.recordAt.After(now) {
 		return nil

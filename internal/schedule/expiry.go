@@ -9,7 +9,7 @@ import (
 	"tarishi/internal/schedule/unit"
 )
 
-// Expire hands out up to limit units whose lifetime ended while they were
+// Expire hands out up to limit units that outlived their lifetime while they were
 // ready: their site has no place, is suspended, or nobody asks Due. Those of
 // which the sender is to be warned come too. They take no places.
 func (s *Schedule) Expire(now time.Time, limit int) []*Unit {
@@ -43,7 +43,7 @@ func (s *Schedule) nextSweep() int64 {
 	return max(s.sweepAt, s.restAt)
 }
 
-// sweep dooms the ready units whose lifetime is over, or many of them. It looks
+// sweep dooms the ready units that have outlived their lifetime, or many of them. It looks
 // at every ready unit, and is to take no noticeable part of the time.
 func (s *Schedule) sweep(now int64) {
 	if s.nextSweep() > now {

@@ -27,7 +27,7 @@ func (s *Schedule) Why(u *Unit, now time.Time) string {
 	return s.dispatch.Why(u, now.UnixNano())
 }
 
-// DestinationStat is what is known of one domain.
+// DestinationStat describes one domain.
 type DestinationStat struct {
 	Domain string // "domain via route" for what goes another way, see Reroute
 	Site   string // the domain itself, unless it shares its MX with others
@@ -81,7 +81,7 @@ func older(a, b *domain) int {
 	return cmp.Or(cmp.Compare(a.Oldest, b.Oldest), cmp.Compare(a.Name, b.Name))
 }
 
-// stat sums up what is known of a domain.
+// stat describes a domain.
 func stat(d *domain) DestinationStat {
 	site := d.Site()
 	return DestinationStat{
@@ -166,7 +166,7 @@ func (s *Schedule) date() {
 	}
 }
 
-// Suspension is what is known of a domain whose site is suspended.
+// Suspension describes a domain on a suspended site.
 type Suspension struct {
 	Until time.Time // the next probe
 	Ready int       // units that wait for it

@@ -23,7 +23,7 @@
 // that takes long is recalled when too many do.
 //
 // Invariants: a unit is in exactly one state; every unit that does not run has a due
-// time, or Why tells what it waits for; each is handed out at the latest when its
+// time, or Why gives the reason; each is handed out at the latest when its
 // lifetime is over; domains and sites are forgotten a while after their last unit.
 // Nothing returns an error. A Schedule is not safe for concurrent use.
 package schedule
@@ -72,7 +72,7 @@ type Options struct {
 	Concurrency    int // in all
 	PerDestination int // for each site, if Limits is nil
 
-	Limits func(domain string) *Limits // of a domain and of the site of its own
+	Limits func(domain string) *Limits // of a domain and of a site that only it has
 	Random func() float64              // in [0,1), for the jitter of probes; nil: none
 
 	// Outside is how many units may go on without a place, beside those of
@@ -158,7 +158,7 @@ func (s *Schedule) Due(now time.Time, limit int) []*Unit {
 	return due
 }
 
-// Recall returns the units of which the attempts are to be ended. They run until
+// Recall returns the units with an attempt to be ended. They run until
 // Done, Defer or Drop as all others. Each is returned once, or a second time as
 // overdue. It also takes places from those that are late, so it is to be called
 // before Due.
@@ -168,8 +168,8 @@ func (s *Schedule) Recall(now time.Time) []Recall {
 	return s.dispatch.Recall(at)
 }
 
-// promote makes ready what is due, or the first of it, and gives sites their
-// turns whose time came.
+// promote makes ready what is due, or the first of it, and gives turns to sites
+// that waited for this time.
 func (s *Schedule) promote(now int64) {
 	s.follow(now)
 	for n := 0; n < maxAtOnce && len(s.waiting) > 0 && s.waiting[0].At() <= now; n++ {
@@ -178,8 +178,8 @@ func (s *Schedule) promote(now int64) {
 	s.dispatch.WakeSites(now)
 }
 
-// follow notes what time it is. If the clock was set back, what is to come is as
-// far away as it was before.
+// follow notes the time. If the clock was set back, future events are as far away as
+// before.
 func (s *Schedule) follow(now int64) {
 	by := s.seen - now
 	if by <= int64(backward) {
@@ -296,7 +296,7 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) (site string, chang
 }
 
 // Locate says to which site a running unit's domain belongs: a name for those
-// that share their MX, or "" for a site of its own, and the site's limits (nil:
+// that share their MX, or "" for a site for itself, and the site's limits (nil:
 // those that Options.Limits gave). All units of the domain follow. It returns
 // false when that site has no place for the unit now, which then is ready again
 // and does not belong to the caller any more.

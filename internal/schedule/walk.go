@@ -21,7 +21,7 @@ func (s *Schedule) Stat() Stat {
 }
 
 // Walk calls fn for each unit, in no order, until it returns false. fn must not
-// change the Schedule; what it collects may be dropped afterwards.
+// change the Schedule; units that it collects may be dropped afterwards.
 func (s *Schedule) Walk(fn func(*Unit) bool) {
 	for _, all := range [][]*Unit{s.waiting, s.dispatch.Running()} {
 		for _, u := range all {

@@ -29,8 +29,8 @@ func Encode(message []byte) (encoded []byte, ok bool) {
 	return encoded, ok && IsPlain(encoded)
 }
 
-// recode is Encode for an entity, whose parent has some type: "" is none, the
-// entity is a message.
+// recode is Encode for an entity below a parent of some type: "" is none, the entity
+// is a message.
 func recode(b []byte, parent string, depth int) ([]byte, bool) {
 	if IsPlain(b) {
 		return b, true

@@ -24,8 +24,8 @@ type Rest struct {
 	Next     time.Time
 }
 
-// Unrecorded is settled recipients whose record failed; it is retried until the queue
-// accepts it. That is no delivery: it waits for no place, rate or destination.
+// Unrecorded is settled recipients that the queue could not record: it is asked again
+// until it does. That is no delivery: it waits for no place, rate or destination.
 type Unrecorded struct {
 	ID         mail.ID
 	Domain     string

@@ -40,11 +40,11 @@ type Queue interface {
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
 	Settle(id mail.ID, recipients []int) error
 	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
-	// SetNotes changes what Load tells of a message's notes: values by dotted path,
+	// SetNotes changes the notes that Load returns with a message: values by dotted path,
 	// nil: none.
 	SetNotes(id mail.ID, values map[string]any) error
-	// Find returns what is not settled of a message, Path the name of a file with its
-	// content.
+	// Find returns the recipients of a message that are not settled, Path the name of a
+	// file with its content.
 	Find(id mail.ID) (mail.Pending, bool)
 	Path(id mail.ID) (string, error)
 }
@@ -61,7 +61,7 @@ type Board interface {
 	// Begin enters an attempt among those that run, and returns what was left for it;
 	// known: this process has kept something.
 	Begin(a *Attempt) (was remember.Kept, known bool)
-	// End takes an attempt out, and puts back what it leaves.
+	// End takes an attempt out, and puts back the rest.
 	End(a *Attempt, left Left)
 	// Locate says where an attempt goes, see schedule.Schedule. If there is no place the
 	// unit is in the schedule again, with a.Postponed.
@@ -115,7 +115,7 @@ type Maker struct {
 func New(o Options) *Maker { return &Maker{o: o} }
 
 // Double returns how many failures there were of mail from the null sender, which
-// nobody is told of.
+// nobody hears of.
 func (m *Maker) Double() int64 { return m.double.Load() }
 
 // unknown reports whether err says that a message is not in the queue.

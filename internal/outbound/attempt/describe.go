@@ -40,7 +40,7 @@ func (a *Attempt) made() int {
 	return a.unit.Attempts() + 1
 }
 
-// line is what the mail log tells of this attempt.
+// line has the fields of this attempt in the mail log.
 func (a *Attempt) line(attempts int) maillog.Delivery {
 	return maillog.Delivery{
 		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,

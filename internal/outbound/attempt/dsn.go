@@ -10,13 +10,13 @@ import (
 	"tarishi/internal/mail"
 )
 
-// tell puts a DSN about what became of recipients in the queue. The caller
+// tell puts a DSN about recipients in the queue. The caller
 // enqueues it.
 func (a *Attempt) tell(ctx context.Context, recipients []int, action string) (mail.Pending, error) {
 	return a.m.o.Reporter.Put(ctx, a.describe(recipients, action))
 }
 
-// describe makes a report about what became of recipients.
+// describe makes a report about recipients.
 func (a *Attempt) describe(recipients []int, action string) dsn.Report {
 	r := a.m.o.Reporter.New(&a.env, a.content)
 	for _, i := range recipients {
@@ -32,8 +32,8 @@ func (a *Attempt) describe(recipients []int, action string) dsn.Report {
 	return r
 }
 
-// remote is who decided in this attempt: what listens on a socket of this host
-// goes by our name. "" is nobody.
+// remote names the host that decided in this attempt: a server behind a socket of this
+// host goes by our name. "": none did.
 func (a *Attempt) remote() string {
 	switch {
 	case strings.HasPrefix(a.res.Host, "/"):

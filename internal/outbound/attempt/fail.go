@@ -15,8 +15,8 @@ import (
 )
 
 // fail is for recipients that were refused for good, and for those deferred
-// once too often, whose replies are of class 4. Hook bounce decides whether the
-// sender is told.
+// once too often, with replies of class 4. Hook bounce decides whether the sender
+// hears of it.
 func (a *Attempt) fail(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
@@ -66,8 +66,8 @@ func (a *Attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
 	return a.hook(ctx, hook.OnBounce, e, recipients)
 }
 
-// give gives recipients up: whoever is to be told has been. reason is why there
-// is no DSN, if there is none.
+// give gives recipients up after the sender was notified. reason is why there is no
+// DSN, if there is none.
 func (a *Attempt) give(recipients []int, reason string) {
 	a.settle(recipients)
 	a.logFailed(recipients)

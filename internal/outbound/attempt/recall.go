@@ -38,7 +38,7 @@ func (a *Attempt) GiveUp() { a.sending.GiveUp(errStopped) }
 // Cancel ends the attempt in any case.
 func (a *Attempt) Cancel() { a.sending.Cancel(errStopped) }
 
-// recalled is the outcome of an attempt whose context has ended: a deferral as any
+// recalled is the outcome of an attempt after its context has ended: a deferral as any
 // other if the schedule ended it, else nil. Only where it had all its time something
 // follows about the destination.
 func (a *Attempt) recalled(cause error) *reply.Reply {

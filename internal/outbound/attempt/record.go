@@ -47,7 +47,7 @@ func (a *Attempt) record(ctx context.Context) {
 	a.deferAll(ctx, deferred, wait)
 }
 
-// deliver is for recipients whose message the next hop took.
+// deliver is for recipients that the next hop took the message for.
 func (a *Attempt) deliver(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
@@ -58,7 +58,7 @@ func (a *Attempt) deliver(ctx context.Context, recipients []int) {
 	}
 }
 
-// announce tells of recipients that one host took.
+// announce logs recipients that one host took, and runs the hook.
 func (a *Attempt) announce(ctx context.Context, recipients []int) {
 	a.res.TurnTo(recipients[0])
 	line := a.line(a.made())
@@ -77,7 +77,7 @@ func (a *Attempt) announce(ctx context.Context, recipients []int) {
 }
 
 // deferAll is for recipients that are tried again after wait. Hook deferred may
-// change the wait (DENYSOFT), or drop the recipients (what is neither that nor
+// change the wait (DENYSOFT), or drop the recipients (any other verdict but
 // CONT), as Haraka documents.
 func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Duration) {
 	if len(recipients) == 0 {

@@ -12,9 +12,9 @@ import (
 	"tarishi/internal/reply"
 )
 
-// warn tells the sender once that recipients are not served yet, where NOTIFY does
+// warn notifies the sender once that recipients are not served yet, where NOTIFY does
 // not forbid it: those of this attempt, and those of the message's other
-// deliveries. What cannot be told now is told after the next attempt.
+// deliveries. If that fails now it is tried after the next attempt.
 func (a *Attempt) warn(ctx context.Context, recipients []int) {
 	board, id := a.m.o.Board, a.unit.ID()
 	told := slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return !dsn.Wanted(a.env.Recipients[i], dsn.Delayed) })

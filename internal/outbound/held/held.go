@@ -1,6 +1,6 @@
 // Package held knows the recipients that are not to be attempted: a pure data
 // structure beside the schedule. A recipient is marked when a hold is asked for, and
-// parked when its delivery comes up, with what is needed to schedule it again.
+// parked when its delivery comes up, with everything needed to schedule it again.
 package held
 
 import (
@@ -12,7 +12,7 @@ import (
 	"tarishi/internal/schedule"
 )
 
-// Parked is a held recipient whose delivery came up, or several.
+// Parked is a delivery of held recipients that came up.
 type Parked struct {
 	schedule.Delivery
 	Kept remember.Kept
@@ -48,7 +48,7 @@ func (h Register) put(id mail.ID, recipient int, v *Parked) {
 	h[id][recipient] = v
 }
 
-// Unmark forgets marks of recipients that are done with. What is parked stays.
+// Unmark forgets marks of recipients that are done with. Parked ones stay.
 func (h Register) Unmark(id mail.ID, recipients []int) {
 	of := h[id]
 	for _, i := range recipients {

@@ -1,4 +1,4 @@
-// Package notice decides when senders are told that their mail failed or is late:
+// Package notice decides when senders hear that their mail failed or is late:
 // pure data structures without I/O or a clock. A Gathering holds reports back,
 // Warnings remembers which recipients a sender was warned of, and a Failure is how
 // the queue remembers a recipient that failed and was not reported yet.
@@ -18,12 +18,12 @@ import (
 const (
 	maxTogether = 5000    // recipients in a report about several messages
 	maxWaiting  = 100_000 // recipients in all
-	maxSenders  = 10_000  // whose reports are counted
+	maxSenders  = 10_000  // with counted reports
 )
 
 // Gathering holds back reports of failures: those of a message for a moment while
 // more of its recipients may fail, and those of a sender that has had many until the
-// period is over. What it holds is recipients that the queue has marked as failed,
+// period is over. It holds recipients that the queue has marked as failed,
 // see Failure; they are settled when their report is durable, and found again after
 // a restart. The zero Gathering is empty, and not safe for concurrent use.
 type Gathering struct {
@@ -43,7 +43,7 @@ func (g *Gathering) All() []*Report { return g.due }
 // MarkStuck notes that a report could not be made, or queued, when it was due.
 func (r *Report) MarkStuck() { r.stuck = true }
 
-// dueHeap has what is due first in front, see container/heap.
+// dueHeap has the earliest report in front, see container/heap.
 type dueHeap []*Report
 
 func (h dueHeap) Len() int           { return len(h) }

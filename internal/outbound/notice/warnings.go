@@ -7,8 +7,8 @@ import (
 )
 
 // Warnings remembers which recipients of messages with several deliveries senders
-// were warned of, so that the later deliveries need not. What it forgets, the
-// oldest first or at a restart, may be warned of twice. The zero Warnings is empty,
+// were warned of, so that the later deliveries need not. It forgets the oldest first,
+// and all at a restart: these may be warned of twice. The zero Warnings is empty,
 // and not safe for concurrent use.
 type Warnings struct {
 	recipients map[mail.ID][]int

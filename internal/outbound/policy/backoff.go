@@ -37,7 +37,7 @@ func (b Backoff) Spread(wait time.Duration, random float64) time.Duration {
 }
 
 // Patience is how long all attempts together take when each fails at once, and
-// a quarter more; at least five minutes. Mail whose destination is suspended,
+// a quarter more; at least five minutes. Mail for a suspended destination,
 // so that its attempts do not count up, is kept as long.
 func (b Backoff) Patience() time.Duration {
 	sum := time.Duration(0)

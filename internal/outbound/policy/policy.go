@@ -81,8 +81,8 @@ func (t *Table) newPolicy(d conf.Destination) *Policy {
 	return p
 }
 
-// LimitsAt are the limits at a next hop from get_mx, which may have a cap of its own
-// for its connections.
+// LimitsAt are the limits at a next hop from get_mx, which may have its own cap
+// for connections.
 func (p *Policy) LimitsAt(h mail.NextHop) *schedule.Limits {
 	if h.Limits == (mail.Limits{}) || p.Concurrency != (conf.Range{}) {
 		return p.Limits
@@ -137,7 +137,7 @@ func (p *Policy) ChooseSource(env *mail.Envelope, random float64) conf.Source {
 	return s
 }
 
-// OtherSource returns a source whose address is of the other family than s's.
+// OtherSource returns a source with an address of the other family than s's.
 func (p *Policy) OtherSource(s conf.Source, random float64) (conf.Source, bool) {
 	return p.source(random, func(t conf.Source) bool {
 		return s.Bind.IsValid() && t.Bind.IsValid() && t.Bind.Unmap().Is4() != s.Bind.Unmap().Is4()

@@ -6,8 +6,8 @@ import "tarishi/internal/mail"
 type Kept struct {
 	Remembered
 	Asked  bool           // send_email and get_mx have been asked about this attempt
-	Hops   []mail.NextHop // what they gave then
-	Stored string         // what of it the queue remembers
+	Hops   []mail.NextHop // that they gave then
+	Stored string         // the part that the queue remembers
 }
 
 // IsNothing reports whether the next attempt is the same without.

@@ -28,7 +28,7 @@ type record struct {
 	Remembered
 }
 
-// Text returns what it says as JSON, "" if that is nothing.
+// Text returns it as JSON, "" if it is empty.
 func (r Remembered) Text() (string, error) {
 	b, err := json.Marshal(r)
 	if err != nil || string(b) == "{}" {
@@ -40,7 +40,7 @@ func (r Remembered) Text() (string, error) {
 // Records are those of a message, by their keys.
 type Records map[string]record
 
-// Of returns what is remembered of a delivery of some recipients. If they were
+// Of returns the memory of a delivery of some recipients. If they were
 // several deliveries the notes are those of one of them, and one that forced TLS
 // is enough. one is false if the recipients' records differ.
 func (all Records) Of(recipients []int) (was Remembered, one bool) {

@@ -77,7 +77,7 @@ func (r *Reporter) Put(ctx context.Context, about dsn.Report) (mail.Pending, err
 	return mail.NewPending(env, content.Size()), nil
 }
 
-// log logs which report tells of a message; "": of none alone.
+// log notes which report is about a message; "": about none alone.
 func (r *Reporter) log(env *mail.Envelope, of mail.ID, about dsn.Report) {
 	if of != "" {
 		r.o.Mail.DSN(string(env.ID), string(of), about.Original.From.String(), about.Recipients[0].Action)

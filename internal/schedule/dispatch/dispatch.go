@@ -5,12 +5,12 @@
 // Domains that share their MX are one site. A site has places, a rate and a state
 // (package throttle), and its ready units wait in this way:
 //
-//	Dispatcher.rings[class]      the sites whose turn it is, for each class
-//	  └─ site.rings[class]       the domains whose turn it is within the site
+//	Dispatcher.rings[class]      the sites in turn, for each class
+//	  └─ site.rings[class]       the domains in turn within the site
 //	       └─ Domain.lists[class]    the units, first come first served
 //
-// A site with something ready is in exactly one of these places, or one of its own
-// running units brings it back when it ends:
+// A site with something ready is in exactly one of these places, or one of its running
+// units brings it back when it ends:
 //
 //	          offer                         front, pick
 //	┌──────────────────▶ rings ──────────────────────────▶ a unit runs
@@ -161,7 +161,7 @@ func (s *Dispatcher) pick(now int64) *Unit {
 	return nil
 }
 
-// WakeSites offers the sites whose rate or suspension lets them go on by now.
+// WakeSites offers the sites that rate or suspension held up until now.
 func (s *Dispatcher) WakeSites(now int64) {
 	for len(s.alarms) > 0 && s.alarms[0].alarmAt <= now {
 		s.offer(s.alarms[0], now)

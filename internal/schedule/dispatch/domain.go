@@ -33,7 +33,7 @@ type Tally struct {
 	Idle   int64 // when there was a unit last
 }
 
-// domainList is what is ready for a domain, and its place in its site's ring.
+// domainList has the ready units of a domain, and its place in its site's ring.
 type domainList struct {
 	order.List[*Unit]
 	link   *Domain // behind it in the ring
@@ -46,7 +46,7 @@ func NewDomain(name, route string, l *throttle.Limits) *Domain {
 	return &Domain{Name: name, Route: route, limits: l}
 }
 
-// Key is the domain's name among all, and what it is shown as.
+// Key is the domain's name among all, also in lists for people.
 func (d *Domain) Key() string {
 	if d.Route == "" {
 		return d.Name

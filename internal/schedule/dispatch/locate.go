@@ -6,7 +6,7 @@ import (
 )
 
 // Locate says to which site a running unit's domain belongs: a name for those
-// that share their MX, or "" for a site of its own, and the site's limits (nil:
+// that share their MX, or "" for a site for itself, and the site's limits (nil:
 // those of the domain). All units of the domain follow. It is not located when that
 // site has no place for it now: then it is ready again. moved reports whether the
 // domain has changed its site.
@@ -66,8 +66,8 @@ func (s *Dispatcher) siteOf(d *Domain, name string, l *throttle.Limits) *site {
 	return to
 }
 
-// Reroute makes a running unit one of another domain, of which it is displaced until
-// it is located.
+// Reroute makes a running unit one of another domain. It is displaced until it is
+// located.
 func (s *Dispatcher) Reroute(u *Unit, to *Domain, now int64) {
 	to.settle()
 	from := u.dest.site

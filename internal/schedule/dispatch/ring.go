@@ -1,6 +1,6 @@
 package dispatch
 
-// siteRing is the domains whose turn it is within a site, and the site's place
+// siteRing is the domains in turn within a site, and the site's place
 // in the ring of its class.
 type siteRing struct {
 	head, tail *Domain
@@ -48,7 +48,7 @@ func (r *siteRing) remove(d *Domain, c class) {
 	l.link, l.before, l.queued = nil, nil, false
 }
 
-// ring is the sites whose turn it is, first come first served.
+// ring is the sites in turn, first come first served.
 type ring struct{ head, tail *site }
 
 func (r *ring) push(t *site, c class) {

@@ -84,7 +84,7 @@ func (s *Dispatcher) offer(t *site, now int64) {
 }
 
 // await keeps a site that has something ready and no place until there may be
-// one: the end of one of its own attempts offers it again in any case.
+// one: the end of an attempt of the site offers it again in any case.
 func (s *Dispatcher) await(t *site, why obstacle, until, now int64) {
 	switch {
 	case until > 0:

@@ -9,7 +9,7 @@ import (
 )
 
 // site is what the domains that share their MX share: places, rate and
-// suspension. A domain whose MX are not known has one of its own.
+// suspension. A domain without known MX has a site for itself.
 type site struct {
 	throttle.State
 	name    string
@@ -132,7 +132,7 @@ func (t *site) plain(now int64) bool {
 	return !t.shared && t.running == 0 && t.State.Plain(now)
 }
 
-// SiteStat is what is known of a domain's site: 0, zero and "" where there is no
+// SiteStat describes a domain's site: 0, zero and "" where there is no
 // limit, suspension or error.
 type SiteStat struct {
 	Name           string
@@ -142,7 +142,7 @@ type SiteStat struct {
 	LastError      string
 }
 
-// Site returns what is known of the domain's site.
+// Site describes the domain's site.
 func (d *Domain) Site() SiteStat {
 	t := d.site
 	if t == nil {

@@ -42,7 +42,7 @@ type slowness struct {
 	outside  int           // running without a place
 	slow     int           // running at slow sites, or for longer than throttle.SlowAfter
 	slowWait []*site       // slow ones with something ready and no place, in turn
-	called   []*site       // those of which it is the turn
+	called   []*site       // those that may begin an attempt next
 	pace     throttle.Pace // of all sites
 	reviewAt int64         // no running unit passes a bound before
 	lateAt   int64         // no unit that runs gives its place over before
@@ -59,7 +59,7 @@ func (s *Dispatcher) rewindSpans(by int64) {
 	}
 }
 
-// Recall is a running unit whose attempt is to be ended if that is possible.
+// Recall is a running unit with an attempt to be ended if that is possible.
 type Recall struct {
 	Unit *Unit
 	// Overdue is set when it had as much time as an attempt may take. Otherwise it
@@ -67,7 +67,7 @@ type Recall struct {
 	Overdue bool
 }
 
-// Recall returns the units of which the attempts are to be ended. They run until
+// Recall returns the units with an attempt to be ended. They run until
 // Done, Defer or Drop as all others. Each is returned once, or a second time as
 // overdue. It also takes places from those that are late, so it is to be called
 // before Due.

@@ -5,7 +5,7 @@ import "tarishi/internal/schedule/unit"
 type class uint8
 
 // The classes of ready units. Mail from the null sender, DSNs above all, has
-// places of its own, tried or not.
+// places for itself, tried or not.
 const (
 	fresh class = iota
 	retry

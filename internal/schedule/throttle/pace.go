@@ -11,7 +11,7 @@ const (
 	// site counts as slow.
 	SlowAfter = 10 * time.Second
 
-	// StrangerPatience is the shortest Patience: at a site of which nothing is known.
+	// StrangerPatience is the shortest Patience: at an unknown site.
 	StrangerPatience = 750 * time.Millisecond
 	leastPatience    = 1500 * time.Millisecond // at one that takes mail
 

@@ -10,7 +10,7 @@ const (
 	doubt = 10
 )
 
-// State is what is known of one site. Make it with New.
+// State is the knowledge about one site. Make it with New.
 type State struct {
 	limits *Limits
 
@@ -32,7 +32,7 @@ type State struct {
 	lastError string
 }
 
-// New returns the State of a site of which nothing is known.
+// New returns the State of an unknown site.
 func New(l *Limits) State {
 	return State{limits: l, limit: l.start()}
 }

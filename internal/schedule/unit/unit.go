@@ -43,7 +43,7 @@ const (
 	Gone
 )
 
-// Flags are what is to be remembered of a unit.
+// Flags are facts about a unit.
 type Flags uint8
 
 // The flags of a unit.
