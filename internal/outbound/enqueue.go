@@ -17,13 +17,13 @@ import (
 // for long and may be called before Run.
 func (o *Outbound) Enqueue(p mail.Pending) {
 	o.mu.Lock()
-	o.add(p)
+	o.scheduleMessage(p)
 	o.mu.Unlock()
 	o.signal()
 }
 
-// load schedules what was in the queue before this process.
-func (o *Outbound) load(ctx context.Context) {
+// loadQueue schedules what was in the queue before this process.
+func (o *Outbound) loadQueue(ctx context.Context) {
 	messages, began := 0, o.o.Now()
 	for said := -1; ; {
 		left := o.o.Queue.Recovered(func(p mail.Pending) bool {
@@ -37,7 +37,7 @@ func (o *Outbound) load(ctx context.Context) {
 					p.Recipients[i].Next = time.Time{}
 				}
 			}
-			o.add(p)
+			o.scheduleMessage(p)
 			o.mu.Unlock()
 			o.signal()
 			return ctx.Err() == nil
@@ -71,9 +71,9 @@ func (o *Outbound) load(ctx context.Context) {
 	}
 }
 
-// add schedules the deliveries of a message: recipients of one domain that are
+// scheduleMessage schedules the deliveries of a message: recipients of one domain that are
 // due together are one. The caller holds o.mu.
-func (o *Outbound) add(p mail.Pending) {
+func (o *Outbound) scheduleMessage(p mail.Pending) {
 	type key struct {
 		domain   string
 		attempts int

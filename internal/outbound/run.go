@@ -21,12 +21,12 @@ func (o *Outbound) Run(ctx context.Context) error {
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var running sync.WaitGroup
-	running.Go(func() { o.load(ctx) })
+	running.Go(func() { o.loadQueue(ctx) })
 	next := make(chan *schedule.Unit) // to a worker that has nothing to do
 	alarm := alarm{Timer: time.NewTimer(longestSleep)}
 	defer alarm.Stop()
 	for ctx.Err() == nil {
-		units, settled, reports, wait := o.due()
+		units, settled, reports, wait := o.collectDue()
 		if len(reports) > 0 {
 			running.Go(func() { o.tellGathered(ctx, attempts, reports) })
 		}
@@ -37,10 +37,10 @@ func (o *Outbound) Run(ctx context.Context) error {
 			select {
 			case next <- u:
 			default:
-				running.Go(func() { o.work(ctx, attempts, u, next) })
+				running.Go(func() { o.runWorker(ctx, attempts, u, next) })
 			}
 		}
-		o.sleep(ctx, wait, &alarm)
+		o.awaitWork(ctx, wait, &alarm)
 	}
 	idle := make(chan struct{})
 	go func() {
@@ -61,10 +61,10 @@ func (o *Outbound) Run(ctx context.Context) error {
 	return nil
 }
 
-// work makes an attempt at u, and then at what comes by next, until nothing has
+// runWorker makes an attempt at u, and then at what comes by next, until nothing has
 // come for a while or ctx ends. To begin a goroutine for each attempt would cost
 // more: its stack has to grow every time.
-func (o *Outbound) work(ctx, attempts context.Context, u *schedule.Unit, next <-chan *schedule.Unit) {
+func (o *Outbound) runWorker(ctx, attempts context.Context, u *schedule.Unit, next <-chan *schedule.Unit) {
 	idle := time.NewTimer(idleWorker)
 	defer idle.Stop()
 	for {
@@ -109,8 +109,8 @@ func (a *alarm) set(wait time.Duration) {
 	}
 }
 
-// sleep returns when there may be work again, or when ctx ends.
-func (o *Outbound) sleep(ctx context.Context, wait time.Duration, a *alarm) {
+// awaitWork returns when there may be work again, or when ctx ends.
+func (o *Outbound) awaitWork(ctx context.Context, wait time.Duration, a *alarm) {
 	a.set(wait)
 	select {
 	case <-ctx.Done():
@@ -120,9 +120,9 @@ func (o *Outbound) sleep(ctx context.Context, wait time.Duration, a *alarm) {
 	}
 }
 
-// due hands out the attempts, records and reports that are due now, and says for how
+// collectDue hands out the attempts, records and reports that are due now, and says for how
 // long there will be nothing more.
-func (o *Outbound) due() (units []*schedule.Unit, settled []attempt.Unrecorded, reports []*notice.Report, wait time.Duration) {
+func (o *Outbound) collectDue() (units []*schedule.Unit, settled []attempt.Unrecorded, reports []*notice.Report, wait time.Duration) {
 	disabled := o.o.Disabled()
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -1,7 +1,7 @@
 package schedule
 
-// admit counts u among d's units.
-func (s *Schedule) admit(d *domain, u *Unit) {
+// countUnit counts u among d's units.
+func (s *Schedule) countUnit(d *domain, u *Unit) {
 	if d.Units == 0 || u.Arrived() < d.Oldest {
 		d.Oldest, d.Stale = u.Arrived(), false
 	}
@@ -24,7 +24,7 @@ func (s *Schedule) retire(d *domain) {
 	switch {
 	case d.Listed:
 	case d.Plain(s.seen):
-		s.erase(d)
+		s.eraseDomain(d)
 	default:
 		d.Listed = true
 		s.idle = append(s.idle, d)
@@ -44,11 +44,11 @@ func (s *Schedule) unlistFirst() {
 	}
 	d.Listed = false
 	if d.Units == 0 {
-		s.erase(d)
+		s.eraseDomain(d)
 	}
 }
 
-func (s *Schedule) erase(d *domain) {
+func (s *Schedule) eraseDomain(d *domain) {
 	s.dispatch.LeaveSite(d)
 	delete(s.domains, d.Key())
 }

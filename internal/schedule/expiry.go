@@ -15,7 +15,7 @@ import (
 func (s *Schedule) Expire(now time.Time, limit int) []*Unit {
 	at := now.UnixNano()
 	s.promote(at)
-	s.sweep(at)
+	s.sweepExpired(at)
 	var out []*Unit
 	for len(out) < limit && s.given.Len() < maxDoomed && s.doomed.Len() > 0 {
 		u := s.doomed.Pop()
@@ -43,9 +43,9 @@ func (s *Schedule) nextSweep() int64 {
 	return max(s.sweepAt, s.restAt)
 }
 
-// sweep dooms the ready units that have outlived their lifetime, or many of them. It looks
+// sweepExpired dooms the ready units that have outlived their lifetime, or many of them. It looks
 // at every ready unit, and is to take no noticeable part of the time.
-func (s *Schedule) sweep(now int64) {
+func (s *Schedule) sweepExpired(now int64) {
 	if s.nextSweep() > now {
 		return
 	}

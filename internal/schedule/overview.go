@@ -47,17 +47,17 @@ type DestinationStat struct {
 // takes a look at every unit, which is not done more often.
 func (s *Schedule) Destinations(now time.Time, limit int) []DestinationStat {
 	s.dateSome(now)
-	all := s.first(limit, larger)
+	all := s.firstDomains(limit, largerFirst)
 	out := make([]DestinationStat, 0, len(all))
 	for _, d := range all {
-		out = append(out, stat(d))
+		out = append(out, describe(d))
 	}
 	return out
 }
 
-// first returns the limit domains with a unit that come first in an order. It
+// firstDomains returns the limit domains with a unit that come first in an order. It
 // looks at each once and does not sort them all.
-func (s *Schedule) first(limit int, order func(a, b *domain) int) []*domain {
+func (s *Schedule) firstDomains(limit int, order func(a, b *domain) int) []*domain {
 	limit = max(limit, 0)
 	var all []*domain
 	for _, d := range s.domains {
@@ -72,17 +72,17 @@ func (s *Schedule) first(limit int, order func(a, b *domain) int) []*domain {
 	return all
 }
 
-// larger and older are orders of domains that have a unit.
-func larger(a, b *domain) int {
+// largerFirst and olderFirst are orders of domains that have a unit.
+func largerFirst(a, b *domain) int {
 	return cmp.Or(cmp.Compare(b.Units, a.Units), cmp.Compare(a.Name, b.Name))
 }
 
-func older(a, b *domain) int {
+func olderFirst(a, b *domain) int {
 	return cmp.Or(cmp.Compare(a.Oldest, b.Oldest), cmp.Compare(a.Name, b.Name))
 }
 
-// stat describes a domain.
-func stat(d *domain) DestinationStat {
+// describe describes a domain.
+func describe(d *domain) DestinationStat {
 	site := d.Site()
 	return DestinationStat{
 		Domain: d.Key(), Ready: d.Ready(), Running: d.Active(), Waiting: int(d.Units) - d.Ready() - d.Active(),
@@ -103,12 +103,12 @@ type Rest struct {
 // as in Destinations.
 func (s *Schedule) Overview(now time.Time, limit int) (top []DestinationStat, rest Rest) {
 	s.dateSome(now)
-	byAge, bySize := s.first(limit, older), s.first(limit, larger)
+	byAge, bySize := s.firstDomains(limit, olderFirst), s.firstDomains(limit, largerFirst)
 	chosen := make(map[*domain]bool, len(byAge))
 	choose := func(d *domain) {
 		if len(chosen) < limit && !chosen[d] {
 			chosen[d] = true
-			top = append(top, stat(d))
+			top = append(top, describe(d))
 		}
 	}
 	for i := range byAge {
@@ -140,12 +140,12 @@ func (s *Schedule) dateSome(now time.Time) {
 	at := now.UnixNano()
 	if at-s.dated > int64(10*time.Second)+int64(s.units)*int64(10*time.Microsecond) {
 		s.dated = at
-		s.date()
+		s.dateDomains()
 	}
 }
 
-// date makes the domains' oldest exact where it is not.
-func (s *Schedule) date() {
+// dateDomains makes the domains' oldest exact where it is not.
+func (s *Schedule) dateDomains() {
 	any := false
 	for _, d := range s.domains {
 		if d.Stale {

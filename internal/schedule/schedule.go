@@ -133,7 +133,7 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 	at := now.UnixNano()
 	s.seen = max(s.seen, at)
 	u := dispatch.NewUnit(d, v)
-	s.admit(d, u)
+	s.countUnit(d, u)
 	s.units++
 
 	// What is late already has lastTry from now on, not from when it was due.
@@ -144,7 +144,7 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 	if u.Has(unit.Overdue) || l.Warning > 0 && u.Arrived() <= at-int64(l.Warning) {
 		u.SetAt(max(u.At(), at))
 	}
-	s.place(u, at)
+	s.placeUnit(u, at)
 	return u
 }
 
@@ -206,7 +206,7 @@ func (s *Schedule) Defer(u *Unit, now time.Time, recipients []int, attempts int,
 	s.release(u, at)
 	u.Clear(unit.Expired | unit.Late | unit.Overdue)
 	u.SetDelivery(recipients, attempts, next)
-	s.place(u, at)
+	s.placeUnit(u, at)
 }
 
 // Drop forgets a unit in any state. Doing it twice is harmless.
@@ -240,8 +240,8 @@ func (s *Schedule) release(u *Unit, now int64) {
 	}
 }
 
-// place puts a unit that is in no structure where its time says.
-func (s *Schedule) place(u *Unit, now int64) {
+// placeUnit puts a unit that is in no structure where its time says.
+func (s *Schedule) placeUnit(u *Unit, now int64) {
 	if u.At() <= now {
 		s.putReady(u, now, false)
 		return
@@ -333,5 +333,5 @@ func (s *Schedule) Reroute(u *Unit, route string, now time.Time) {
 	}
 	s.dispatch.Reroute(u, to, now.UnixNano())
 	s.dismiss(from, u)
-	s.admit(to, u)
+	s.countUnit(to, u)
 }

@@ -81,7 +81,7 @@ func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, err
 	body := s.o.NewBody()
 	defer body.Discard()
 	lines := &canon{w: body, stuffed: m.DotStuffed}
-	err := lines.copy(ctx, m.Contents)
+	err := lines.copyLines(ctx, m.Contents)
 	if err == nil {
 		t.Content, err = body.Content()
 	}
@@ -229,8 +229,8 @@ type canon struct {
 
 var crlf = []byte("\r\n")
 
-// copy reads r to its end.
-func (c *canon) copy(ctx context.Context, r io.Reader) error {
+// copyLines reads r to its end.
+func (c *canon) copyLines(ctx context.Context, r io.Reader) error {
 	out := bufio.NewWriterSize(c.w, 32<<10)
 	c.w = out
 	b := make([]byte, 32<<10)
@@ -240,7 +240,7 @@ func (c *canon) copy(ctx context.Context, r io.Reader) error {
 		}
 		n, err := r.Read(b)
 		c.eightBit = c.eightBit || !isASCII(b[:n])
-		if err := c.write(b[:n]); err != nil {
+		if err := c.writeLines(b[:n]); err != nil {
 			return err
 		}
 		switch {
@@ -257,7 +257,7 @@ func (c *canon) copy(ctx context.Context, r io.Reader) error {
 	}
 }
 
-func (c *canon) write(b []byte) error {
+func (c *canon) writeLines(b []byte) error {
 	for len(b) > 0 {
 		switch {
 		case c.cr:

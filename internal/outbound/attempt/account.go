@@ -33,8 +33,8 @@ type Unrecorded struct {
 	Next       time.Time // when the queue is asked again
 }
 
-// all is r for every recipient.
-func (a *Attempt) all(r *reply.Reply) []*reply.Reply {
+// replyToAll is r for every recipient.
+func (a *Attempt) replyToAll(r *reply.Reply) []*reply.Reply {
 	replies := make([]*reply.Reply, len(a.index))
 	for i := range replies {
 		replies[i] = r
@@ -42,8 +42,8 @@ func (a *Attempt) all(r *reply.Reply) []*reply.Reply {
 	return replies
 }
 
-// open returns the recipients that are not accounted for.
-func (a *Attempt) open() []int {
+// unaccounted returns the recipients that are not accounted for.
+func (a *Attempt) unaccounted() []int {
 	var open []int
 	for i, done := range a.accounted {
 		if !done {
@@ -53,8 +53,8 @@ func (a *Attempt) open() []int {
 	return open
 }
 
-// keep leaves recipients in the schedule, as r says.
-func (a *Attempt) keep(recipients []int, r Rest) {
+// keepScheduled leaves recipients in the schedule, as r says.
+func (a *Attempt) keepScheduled(recipients []int, r Rest) {
 	if len(recipients) == 0 {
 		return
 	}
@@ -84,7 +84,7 @@ func (a *Attempt) indices(recipients []int) []int {
 func (a *Attempt) settle(recipients []int) {
 	index := a.account(recipients)
 	if err := a.m.o.Queue.Settle(a.unit.ID(), index); err != nil && !a.m.unknown(err) {
-		a.log("recipients are done with, but the queue cannot record it", zap.Ints("recipients", index), zap.Error(err))
+		a.logError("recipients are done with, but the queue cannot record it", zap.Ints("recipients", index), zap.Error(err))
 		a.left.Unrecorded = append(a.left.Unrecorded, Unrecorded{ID: a.unit.ID(), Domain: a.unit.Domain(), Recipients: index, Next: a.now().Add(LocalWait)})
 	}
 }

@@ -15,14 +15,14 @@ import (
 	"tarishi/internal/route"
 )
 
-// ask runs the hooks send_email and get_mx. They may give next hops, or the
+// askHooks runs the hooks send_email and get_mx. They may give next hops, or the
 // reply for all recipients, or have postponed the delivery.
 //
 // A DENYSOFT of send_email is a plugin that failed: the message is deferred,
 // not sent past it. DELAY does not count as a failure, and ends with the
 // lifetime.
-func (a *Attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.Reply, postponed bool) {
-	v := a.hook(ctx, hook.OnSendEmail, hook.Event{}, a.open())
+func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *reply.Reply, postponed bool) {
+	v := a.runHook(ctx, hook.OnSendEmail, hook.Event{}, a.unaccounted())
 	switch v.Code {
 	case hook.Delay:
 		r := reply.Newf(451, "4.3.0", "Delayed by plugin %s", v.Plugin)
@@ -30,13 +30,13 @@ func (a *Attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 			return nil, r, false
 		}
 		next := a.policy.Backoff.Until(a.env.Received, a.now(), max(v.Delay, time.Second))
-		a.putOff(a.open(), a.all(r), a.unit.Attempts(), next)
+		a.putOff(a.unaccounted(), a.replyToAll(r), a.unit.Attempts(), next)
 		return nil, nil, true
 	case hook.DenySoft, hook.DenySoftDisconnect:
 		return nil, answer(v, reply.New(451, "4.3.0", "Delivery is refused by a plugin for now")), false
 	}
 	domain := a.unit.Domain()
-	v = a.hook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.open())
+	v = a.runHook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.unaccounted())
 	switch v.Code {
 	case hook.OK:
 		hops, err := v.MX, route.CheckHops(v.MX)
@@ -44,7 +44,7 @@ func (a *Attempt) ask(ctx context.Context) (hops []mail.NextHop, refusal *reply.
 			hops, err = route.ParseHops(v.Text)
 		}
 		if err != nil {
-			a.log("get_mx gave no next hop", zap.String("plugin", v.Plugin), zap.String("domain", domain), zap.Error(err))
+			a.logError("get_mx gave no next hop", zap.String("plugin", v.Plugin), zap.String("domain", domain), zap.Error(err))
 			return nil, reply.Newf(451, "4.3.5", "No MX for %s", domain).Because(err), false
 		}
 		return a.inOrder(hops), nil, false

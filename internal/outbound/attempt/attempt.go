@@ -179,7 +179,7 @@ func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
 	a := &Attempt{m: m, unit: u, sending: smtpclient.NewSending(ctx), index: u.Recipients(), policy: m.o.Policies.For(u.Domain(), nil)}
 	defer a.sending.Cancel(nil)
 	a.accounted = make([]bool, len(a.index))
-	defer a.end()
+	defer a.finish()
 	a.was, a.known = m.o.Board.Begin(a)
 	a.hops = a.was.Hops
 	if a.notes = a.was.Notes; a.notes == nil {
@@ -193,50 +193,50 @@ func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
 	case u.Late():
 		a.warnLate(ctx)
 	default:
-		a.run(ctx)
+		a.perform(ctx)
 	}
 }
 
-// end contains a panic and accounts for every recipient.
-func (a *Attempt) end() {
+// finish contains a panic and accounts for every recipient.
+func (a *Attempt) finish() {
 	now, attempts := a.now(), a.unit.Attempts()
 	if p := recover(); p != nil {
-		a.log("attempt panicked, its recipients are deferred", zap.Any("panic", p), zap.Stack("stack"))
+		a.logError("attempt panicked, its recipients are deferred", zap.Any("panic", p), zap.Stack("stack"))
 		wait, ok := a.policy.Wait(a.unit.ID(), a.unit.Domain(), attempts+1)
 		if !ok { // it was to be the last; a DSN from here could panic again
 			wait = LocalWait
 		}
-		a.keep(a.open(), Rest{Attempts: attempts + 1, Next: now.Add(wait)})
+		a.keepScheduled(a.unaccounted(), Rest{Attempts: attempts + 1, Next: now.Add(wait)})
 	}
 	if a.moved {
 		return
 	}
-	a.keep(a.open(), Rest{Attempts: attempts, Next: now}) // interrupted
-	a.left.Kept = a.remember(a.keeps(a.was.Asked && !a.ran))
+	a.keepScheduled(a.unaccounted(), Rest{Attempts: attempts, Next: now}) // interrupted
+	a.left.Kept = a.remember(a.collectKept(a.was.Asked && !a.ran))
 	a.m.o.Board.End(a, a.left)
 }
 
-// run is the attempt itself. Recipients that it leaves open are due again at
+// perform is the attempt itself. Recipients that it leaves open are due again at
 // once: it returns early only when ctx has ended, or when the destination turns
 // out to have no place now.
-func (a *Attempt) run(ctx context.Context) {
-	if !a.load() {
+func (a *Attempt) perform(ctx context.Context) {
+	if !a.loadMessage() {
 		return
 	}
 	a.ran = true
-	if a.try(ctx) {
+	if a.findOutcome(ctx) {
 		a.record(ctx)
 	}
 }
 
-// try finds out what becomes of each recipient, and reports whether it did. It is
+// findOutcome finds out what becomes of each recipient, and reports whether it did. It is
 // the part that a stop cuts short, and that the schedule can have ended.
-func (a *Attempt) try(whole context.Context) bool {
+func (a *Attempt) findOutcome(whole context.Context) bool {
 	ctx := context.Context(a.sending)
 	var refusal *reply.Reply
 	if !a.was.Asked {
 		var postponed bool
-		if a.hops, refusal, postponed = a.ask(ctx); postponed {
+		if a.hops, refusal, postponed = a.askHooks(ctx); postponed {
 			return false
 		}
 	}
@@ -257,18 +257,18 @@ func (a *Attempt) try(whole context.Context) bool {
 		}
 	}
 	if refusal != nil {
-		if a.spare(refusal) {
+		if a.isSpared(refusal) {
 			a.deferImported(whole, refusal)
 			return false
 		}
-		a.res.Replies = a.all(refusal)
+		a.res.Replies = a.replyToAll(refusal)
 	}
 	return true
 }
 
 func (a *Attempt) now() time.Time { return a.m.o.Now() }
 
-// log writes an error to the developers' log.
-func (a *Attempt) log(msg string, fields ...zap.Field) {
+// logError writes an error to the developers' log.
+func (a *Attempt) logError(msg string, fields ...zap.Field) {
 	a.m.o.Log.Error(msg, append(fields, zap.String("uuid", string(a.unit.ID())))...)
 }

@@ -31,17 +31,17 @@ func (a *Attempt) results(recipients []int) []hook.RecipientResult {
 	return all
 }
 
-// made counts the attempts with this one, unless the delivery was given up
+// attemptsMade counts the attempts with this one, unless the delivery was given up
 // without.
-func (a *Attempt) made() int {
+func (a *Attempt) attemptsMade() int {
 	if a.unit.Expired() {
 		return a.unit.Attempts()
 	}
 	return a.unit.Attempts() + 1
 }
 
-// line has the fields of this attempt in the mail log.
-func (a *Attempt) line(attempts int) maillog.Delivery {
+// logLine has the fields of this attempt in the mail log.
+func (a *Attempt) logLine(attempts int) maillog.Delivery {
 	return maillog.Delivery{
 		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,
 		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Policy: a.res.PolicyWanted, Verified: a.res.PolicyGot, Auth: a.res.Authenticated, Reused: a.res.Reused,

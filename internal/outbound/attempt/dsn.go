@@ -10,9 +10,9 @@ import (
 	"tarishi/internal/mail"
 )
 
-// tell puts a DSN about recipients in the queue. The caller
+// queueDSN puts a DSN about recipients in the queue. The caller
 // enqueues it.
-func (a *Attempt) tell(ctx context.Context, recipients []int, action string) (mail.Pending, error) {
+func (a *Attempt) queueDSN(ctx context.Context, recipients []int, action string) (mail.Pending, error) {
 	return a.m.o.Reporter.Put(ctx, a.describe(recipients, action))
 }
 
@@ -64,9 +64,9 @@ func (a *Attempt) confirm(ctx context.Context, recipients []int) {
 	if len(told) == 0 {
 		return
 	}
-	p, err := a.tell(ctx, told, action)
+	p, err := a.queueDSN(ctx, told, action)
 	if err != nil {
-		a.log("DSN of success cannot be queued", zap.Error(err))
+		a.logError("DSN of success cannot be queued", zap.Error(err))
 		return
 	}
 	a.m.o.Board.Enqueue(p)

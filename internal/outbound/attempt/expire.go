@@ -10,23 +10,23 @@ import (
 
 // expire gives up what could not be attempted until its lifetime was over.
 func (a *Attempt) expire(ctx context.Context) {
-	if !a.load() {
+	if !a.loadMessage() {
 		return
 	}
-	if a.lives(ctx) {
-		a.keep(a.open(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(LocalWait)})
+	if a.livesLonger(ctx) {
+		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(LocalWait)})
 		return
 	}
 	if ctx.Err() != nil { // then its mail exchangers may not be known
 		return
 	}
-	a.res.Replies = a.all(a.unattempted("4.4.7"))
-	a.fail(ctx, a.open())
+	a.res.Replies = a.replyToAll(a.unattempted("4.4.7"))
+	a.failRecipients(ctx, a.unaccounted())
 }
 
-// lives reports whether the domain's mail exchangers have a section with a longer
+// livesLonger reports whether the domain's mail exchangers have a section with a longer
 // lifetime.
-func (a *Attempt) lives(ctx context.Context) bool {
+func (a *Attempt) livesLonger(ctx context.Context) bool {
 	return a.policy.Backoff.Expired(a.env.Received, a.now()) && !a.policyByMX(ctx).Backoff.Expired(a.env.Received, a.now())
 }
 
@@ -58,18 +58,18 @@ func (a *Attempt) unattempted(status string) *reply.Reply {
 
 // warnLate warns of what waits for its destination.
 func (a *Attempt) warnLate(ctx context.Context) {
-	if a.load() {
+	if a.loadMessage() {
 		switch after := a.policyByMX(ctx).DelayWarning; {
 		case after <= 0:
 			a.unit.Mark()
 		case !a.now().Before(a.env.Received.Add(after)):
-			a.res.Replies = a.all(a.unattempted("4.4.1"))
-			a.warn(ctx, a.open())
+			a.res.Replies = a.replyToAll(a.unattempted("4.4.1"))
+			a.warnSender(ctx, a.unaccounted())
 		}
 	}
 	next := a.unit.Next()
 	if !a.unit.Marked() {
 		next = a.now().Add(LocalWait)
 	}
-	a.keep(a.open(), Rest{Attempts: a.unit.Attempts(), Next: next})
+	a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: next})
 }

@@ -14,10 +14,10 @@ import (
 	"tarishi/internal/reply"
 )
 
-// fail is for recipients that were refused for good, and for those deferred
+// failRecipients is for recipients that were refused for good, and for those deferred
 // once too often, with replies of class 4. Hook bounce decides whether the sender
 // hears of it.
-func (a *Attempt) fail(ctx context.Context, recipients []int) {
+func (a *Attempt) failRecipients(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
 	}
@@ -30,26 +30,26 @@ func (a *Attempt) fail(ctx context.Context, recipients []int) {
 	}
 	switch {
 	case v.Code != 0 && v.Code != hook.Cont && v.Code != hook.Stop:
-		a.give(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
+		a.giveUpRecipients(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
 	case a.env.From.IsNull():
 		a.m.double.Add(1)
-		a.give(recipients, report.NullSender)
+		a.giveUpRecipients(recipients, report.NullSender)
 	case len(told) == 0:
-		a.give(recipients, report.NotWanted)
+		a.giveUpRecipients(recipients, report.NotWanted)
 	case a.gather(told):
 		a.logFailed(told)
 		if rest := without(recipients, told); len(rest) > 0 {
-			a.give(rest, report.NotWanted)
+			a.giveUpRecipients(rest, report.NotWanted)
 		}
 	default:
-		p, err := a.tell(ctx, told, dsn.Failed)
+		p, err := a.queueDSN(ctx, told, dsn.Failed)
 		if err != nil {
-			a.log("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))
+			a.logError("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))
 			a.putOff(recipients, a.res.Replies, a.unit.Attempts(), a.now().Add(LocalWait))
 			return
 		}
 		defer a.m.o.Board.Enqueue(p)
-		a.give(recipients, "")
+		a.giveUpRecipients(recipients, "")
 	}
 }
 
@@ -63,12 +63,12 @@ func (a *Attempt) bounce(ctx context.Context, recipients []int) hook.Verdict {
 			e.Deferred = append(e.Deferred, r)
 		}
 	}
-	return a.hook(ctx, hook.OnBounce, e, recipients)
+	return a.runHook(ctx, hook.OnBounce, e, recipients)
 }
 
-// give gives recipients up after the sender was notified. reason is why there is no
+// giveUpRecipients gives recipients up after the sender was notified. reason is why there is no
 // DSN, if there is none.
-func (a *Attempt) give(recipients []int, reason string) {
+func (a *Attempt) giveUpRecipients(recipients []int, reason string) {
 	a.settle(recipients)
 	a.logFailed(recipients)
 	if reason != "" {
@@ -79,7 +79,7 @@ func (a *Attempt) give(recipients []int, reason string) {
 func (a *Attempt) logFailed(recipients []int) {
 	for _, same := range delivery.GroupByReply(recipients, a.res.Replies) {
 		a.res.TurnTo(same[0])
-		a.m.o.Mail.Failed(a.line(a.made()), a.addresses(same), reply.Clip(a.reason(same[0])))
+		a.m.o.Mail.Failed(a.logLine(a.attemptsMade()), a.addresses(same), reply.Clip(a.reason(same[0])))
 	}
 }
 

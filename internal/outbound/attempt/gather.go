@@ -35,7 +35,7 @@ func (a *Attempt) gather(recipients []int) bool {
 	}
 
 	// Only what the queue remembers may wait.
-	if !a.mark(recipients, due, collected) {
+	if !a.markFailed(recipients, due, collected) {
 		return false
 	}
 	board.HoldReport(a.unit.ID(), sender, a.account(recipients), due, collected, open)
@@ -68,16 +68,16 @@ func (a *Attempt) Decided() []int {
 	})
 }
 
-// mark has the queue remember that recipients failed, and why. Without that they
+// markFailed has the queue remember that recipients failed, and why. Without that they
 // cannot wait: it returns false.
-func (a *Attempt) mark(recipients []int, due time.Time, collected bool) bool {
+func (a *Attempt) markFailed(recipients []int, due time.Time, collected bool) bool {
 	for _, same := range delivery.GroupByReply(recipients, a.res.Replies) {
 		a.res.TurnTo(same[0])
 		f := notice.Failure{At: a.now(), Reply: a.res.Replies[same[0]], Host: a.remote(), Collected: collected}
 		index := a.indices(same)
-		if err := a.m.o.Queue.Defer(a.unit.ID(), index, a.made(), due, f.String()); err != nil {
+		if err := a.m.o.Queue.Defer(a.unit.ID(), index, a.attemptsMade(), due, f.String()); err != nil {
 			if !a.m.unknown(err) {
-				a.log("failure not recorded, it is reported at once", zap.Ints("recipients", index), zap.Error(err))
+				a.logError("failure not recorded, it is reported at once", zap.Ints("recipients", index), zap.Error(err))
 			}
 			return false
 		}

@@ -8,8 +8,8 @@ import (
 	"tarishi/internal/mail"
 )
 
-// hook runs the handlers of p with an event about some recipients.
-func (a *Attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipients []int) hook.Verdict {
+// runHook runs the handlers of p with an event about some recipients.
+func (a *Attempt) runHook(ctx context.Context, p hook.Point, e hook.Event, recipients []int) hook.Verdict {
 	c := a.m.o.Chain
 	if c == nil || !c.Has(p) {
 		return hook.Proceed()
@@ -29,15 +29,15 @@ func (a *Attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipien
 	v := c.Run(ctx, p, &e)
 	if v.Fresh != nil {
 		d = v.Fresh.Delivery
-		a.renew(d)
+		a.replaceNotes(d)
 	}
 	a.force.Store(d.ForceTLS.Load())
 	return v
 }
 
-// renew leaves all notes to a handler that was late, and goes on with the copies
+// replaceNotes leaves all notes to a handler that was late, and goes on with the copies
 // that the chain made before it ran.
-func (a *Attempt) renew(d *hook.Delivery) {
+func (a *Attempt) replaceNotes(d *hook.Delivery) {
 	if a.notes = d.Notes; a.notes == nil {
 		a.notes = mail.Notes{}
 	}

@@ -8,8 +8,8 @@ import (
 	"tarishi/internal/mail"
 )
 
-// load fetches the message from the queue.
-func (a *Attempt) load() bool {
+// loadMessage fetches the message from the queue.
+func (a *Attempt) loadMessage() bool {
 	env, content, err := a.m.o.Queue.Load(a.unit.ID())
 	if err == nil {
 		for _, i := range a.index {
@@ -19,12 +19,12 @@ func (a *Attempt) load() bool {
 		}
 	}
 	if a.m.unknown(err) {
-		a.vanished(a.open())
+		a.vanished(a.unaccounted())
 		return false
 	}
 	if err != nil {
-		a.log("message cannot be loaded, it stays in the queue", zap.String("domain", a.unit.Domain()), zap.Error(err))
-		a.keep(a.open(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(Unreadable)})
+		a.logError("message cannot be loaded, it stays in the queue", zap.String("domain", a.unit.Domain()), zap.Error(err))
+		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(Unreadable)})
 		return false
 	}
 	a.env, a.content = *env, content

@@ -26,7 +26,7 @@ func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
 		err = json.Unmarshal(b, &a.records)
 	}
 	if err != nil { // nothing that was written here
-		a.log("notes of deliveries cannot be read", zap.Error(err))
+		a.logError("notes of deliveries cannot be read", zap.Error(err))
 		a.records = nil
 	}
 	if a.known {
@@ -40,7 +40,7 @@ func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
 	a.force.Store(a.was.ForceTLS)
 	a.spared = was.Spared
 	if a.was.Stored, err = was.Text(); err != nil {
-		a.log("notes of a delivery cannot be compared", zap.Error(err))
+		a.logError("notes of a delivery cannot be compared", zap.Error(err))
 	}
 	if !one {
 		a.was.Stored = "several" // no JSON, so it is recorded for all
@@ -69,17 +69,17 @@ func (a *Attempt) remember(k remember.Kept) remember.Kept {
 	case err == nil:
 		k.Stored = text
 	case !a.m.unknown(err):
-		a.log("what plugins left with a delivery would not outlive a restart", zap.String("domain", a.unit.Domain()), zap.Error(err))
+		a.logError("what plugins left with a delivery would not outlive a restart", zap.String("domain", a.unit.Domain()), zap.Error(err))
 	}
 	return k
 }
 
 // Postponed returns what the delivery's next attempt needs when this one has not been
 // made.
-func (a *Attempt) Postponed() remember.Kept { return a.keeps(true) }
+func (a *Attempt) Postponed() remember.Kept { return a.collectKept(true) }
 
-// keeps returns what is to be kept; asked: the attempt is still to be made.
-func (a *Attempt) keeps(asked bool) remember.Kept {
+// collectKept returns what is to be kept; asked: the attempt is still to be made.
+func (a *Attempt) collectKept(asked bool) remember.Kept {
 	k := remember.Kept{Asked: asked, Stored: a.was.Stored}
 	k.Notes, k.Message, k.ForceTLS, k.Spared = a.notes, a.was.Message, a.force.Load(), a.spared
 	if asked {

@@ -32,7 +32,7 @@ func (a *Attempt) record(ctx context.Context) {
 		}
 	}
 	a.deliver(ctx, delivered)
-	a.keep(more, Rest{Attempts: a.unit.Attempts(), Next: a.now()})
+	a.keepScheduled(more, Rest{Attempts: a.unit.Attempts(), Next: a.now()})
 	wait, ok := a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 	if !ok && a.yielded { // that is not the destination's fault: only the lifetime ends it
 		a.free, ok = true, true
@@ -43,7 +43,7 @@ func (a *Attempt) record(ctx context.Context) {
 	if !ok || a.policy.Backoff.Expired(a.env.Received, a.now()) {
 		failed, deferred = append(failed, deferred...), nil // with their replies of class 4
 	}
-	a.fail(ctx, failed)
+	a.failRecipients(ctx, failed)
 	a.deferAll(ctx, deferred, wait)
 }
 
@@ -61,7 +61,7 @@ func (a *Attempt) deliver(ctx context.Context, recipients []int) {
 // announce logs recipients that one host took, and runs the hook.
 func (a *Attempt) announce(ctx context.Context, recipients []int) {
 	a.res.TurnTo(recipients[0])
-	line := a.line(a.made())
+	line := a.logLine(a.attemptsMade())
 	for _, same := range delivery.GroupByReply(recipients, a.res.Replies) {
 		a.m.o.Mail.Delivered(line, a.addresses(same), reply.Clip(a.res.Replies[same[0]].String()))
 	}
@@ -72,7 +72,7 @@ func (a *Attempt) announce(ctx context.Context, recipients []int) {
 	for _, i := range recipients {
 		params.OKRecipients = append(params.OKRecipients, a.env.Recipients[i])
 	}
-	a.hook(ctx, hook.OnDelivered, hook.Event{Success: params}, recipients)
+	a.runHook(ctx, hook.OnDelivered, hook.Event{Success: params}, recipients)
 	a.confirm(ctx, recipients)
 }
 
@@ -83,7 +83,7 @@ func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 	if len(recipients) == 0 {
 		return
 	}
-	v := a.hook(ctx, hook.OnDeferred, hook.Event{
+	v := a.runHook(ctx, hook.OnDeferred, hook.Event{
 		Text: a.reason(recipients[0]), Delay: wait, Failed: a.results(recipients),
 	}, recipients)
 	switch v.Code {
@@ -93,14 +93,14 @@ func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 			wait = max(v.Delay, time.Second)
 		}
 	default:
-		a.give(recipients, fmt.Sprintf("dropped by plugin %s, hook deferred: %s", v.Plugin, v.Code))
+		a.giveUpRecipients(recipients, fmt.Sprintf("dropped by plugin %s, hook deferred: %s", v.Plugin, v.Code))
 		return
 	}
 	now := a.now()
 	next := a.policy.Backoff.Until(a.env.Received, now, wait)
 	a.putOff(recipients, a.res.Replies, a.deferrals(), next)
 	if w := a.policy.DelayWarning; w > 0 && !now.Before(a.env.Received.Add(w)) && !a.unit.Marked() {
-		a.warn(ctx, recipients)
+		a.warnSender(ctx, recipients)
 	}
 }
 
@@ -108,7 +108,7 @@ func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int, next time.Time) {
 	for _, same := range delivery.GroupByReply(recipients, replies) {
 		a.res.TurnTo(same[0])
-		line := a.line(attempts)
+		line := a.logLine(attempts)
 		index := a.indices(same)
 		last := reply.Clip(replies[same[0]].Error())
 		switch err := a.m.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
@@ -116,9 +116,9 @@ func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 			a.vanished(same)
 			continue
 		case err != nil: // after a restart they would only be tried earlier
-			a.log("deferral not recorded", zap.Ints("recipients", index), zap.Error(err))
+			a.logError("deferral not recorded", zap.Ints("recipients", index), zap.Error(err))
 		}
 		a.m.o.Mail.Deferred(line, a.addresses(same), last, next)
 	}
-	a.keep(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return a.accounted[i] }), Rest{Attempts: attempts, Next: next})
+	a.keepScheduled(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return a.accounted[i] }), Rest{Attempts: attempts, Next: next})
 }

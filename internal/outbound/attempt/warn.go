@@ -12,10 +12,10 @@ import (
 	"tarishi/internal/reply"
 )
 
-// warn notifies the sender once that recipients are not served yet, where NOTIFY does
+// warnSender notifies the sender once that recipients are not served yet, where NOTIFY does
 // not forbid it: those of this attempt, and those of the message's other
 // deliveries. If that fails now it is tried after the next attempt.
-func (a *Attempt) warn(ctx context.Context, recipients []int) {
+func (a *Attempt) warnSender(ctx context.Context, recipients []int) {
 	board, id := a.m.o.Board, a.unit.ID()
 	told := slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return !dsn.Wanted(a.env.Recipients[i], dsn.Delayed) })
 	if len(told) == 0 || a.env.From.IsNull() {
@@ -42,7 +42,7 @@ func (a *Attempt) warn(ctx context.Context, recipients []int) {
 	}
 	p, err := a.m.o.Reporter.Put(ctx, r)
 	if err != nil {
-		a.log("DSN of delay cannot be queued", zap.Error(err))
+		a.logError("DSN of delay cannot be queued", zap.Error(err))
 		board.DisclaimWarning(id, claimed)
 		return
 	}

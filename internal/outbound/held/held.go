@@ -31,17 +31,17 @@ func (h Register) Has(id mail.ID, recipient int) bool {
 // Mark notes that a recipient is held, unless it is parked already.
 func (h Register) Mark(id mail.ID, recipient int) {
 	if h[id][recipient] == nil {
-		h.put(id, recipient, nil)
+		h.putParked(id, recipient, nil)
 	}
 }
 
 // Park keeps a held recipient out of the schedule.
 func (h Register) Park(v Parked, recipient int) {
 	v.Recipients = []int{recipient}
-	h.put(v.ID, recipient, &v)
+	h.putParked(v.ID, recipient, &v)
 }
 
-func (h Register) put(id mail.ID, recipient int, v *Parked) {
+func (h Register) putParked(id mail.ID, recipient int, v *Parked) {
 	if h[id] == nil {
 		h[id] = map[int]*Parked{}
 	}

@@ -108,7 +108,7 @@ func (g *Gathering) Admit(now time.Time, sender string, rate conf.Rate) (ok bool
 			return true, now
 		}
 		s = &allowance{began: now}
-		g.put(sender, s)
+		g.putAllowance(sender, s)
 	}
 	if s.reports < rate.Count {
 		s.reports++
@@ -117,7 +117,7 @@ func (g *Gathering) Admit(now time.Time, sender string, rate conf.Rate) (ok bool
 	return false, s.began.Add(rate.Per)
 }
 
-func (g *Gathering) put(sender string, s *allowance) {
+func (g *Gathering) putAllowance(sender string, s *allowance) {
 	if g.senders == nil {
 		g.senders = map[string]*allowance{}
 	}
@@ -133,7 +133,7 @@ func (g *Gathering) Hold(id mail.ID, sender string, recipients []int, due time.T
 		s := g.senders[sender]
 		if s == nil { // from before a restart
 			s = &allowance{began: due.Add(-rate.Per), reports: rate.Count}
-			g.put(sender, s)
+			g.putAllowance(sender, s)
 		}
 		if begun = s.collected == nil; begun {
 			s.collected, fresh = &Report{Sender: sender, Due: due, Several: true, Recipients: map[mail.ID][]int{}}, true
@@ -149,7 +149,7 @@ func (g *Gathering) Hold(id mail.ID, sender string, recipients []int, due time.T
 	if fresh {
 		heap.Push(&g.due, r)
 	} else if due.Before(r.Due) {
-		g.move(r, due)
+		g.reschedule(r, due)
 	}
 	if len(r.Recipients[id]) == 0 {
 		r.Order = append(r.Order, id)
@@ -158,7 +158,7 @@ func (g *Gathering) Hold(id mail.ID, sender string, recipients []int, due time.T
 	r.n += len(recipients)
 	g.waiting += len(recipients)
 	if r.n >= maxTogether {
-		g.move(r, time.Time{})
+		g.reschedule(r, time.Time{})
 	}
 	if g.waiting >= maxWaiting {
 		for _, r := range g.due {
@@ -182,12 +182,12 @@ func (g *Gathering) Await(r *Report, open map[int]bool, due, end time.Time) {
 		due = r.end
 	}
 	if !r.Due.IsZero() && due.After(r.Due) {
-		g.move(r, due)
+		g.reschedule(r, due)
 	}
 }
 
-// move makes a report due at another time; zero: now.
-func (g *Gathering) move(r *Report, due time.Time) {
+// reschedule makes a report due at another time; zero: now.
+func (g *Gathering) reschedule(r *Report, due time.Time) {
 	r.Due = due
 	heap.Fix(&g.due, r.at)
 }
@@ -211,7 +211,7 @@ func (g *Gathering) Decide(id mail.ID, recipients []int) {
 		delete(r.open, i)
 	}
 	if len(r.open) == 0 {
-		g.move(r, time.Time{})
+		g.reschedule(r, time.Time{})
 	}
 }
 

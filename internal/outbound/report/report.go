@@ -67,18 +67,18 @@ func (r *Reporter) Put(ctx context.Context, about dsn.Report) (mail.Pending, err
 	}
 	r.queued.Add(1)
 	last := about.Original.ID
-	r.log(env, last, about)
+	r.logReport(env, last, about)
 	for i := range about.Recipients { // of several messages each has its line
 		if of := about.Recipients[i].Of; of != nil && of.ID() != last {
 			last = of.ID()
-			r.log(env, last, about)
+			r.logReport(env, last, about)
 		}
 	}
 	return mail.NewPending(env, content.Size()), nil
 }
 
-// log notes which report is about a message; "": about none alone.
-func (r *Reporter) log(env *mail.Envelope, of mail.ID, about dsn.Report) {
+// logReport notes which report is about a message; "": about none alone.
+func (r *Reporter) logReport(env *mail.Envelope, of mail.ID, about dsn.Report) {
 	if of != "" {
 		r.o.Mail.DSN(string(env.ID), string(of), about.Original.From.String(), about.Recipients[0].Action)
 	}

@@ -116,18 +116,18 @@ func (s *Dispatcher) Begin(now int64, limit int) []*Unit {
 	s.admitSlow(now)
 	var due []*Unit
 	for len(due) < limit && s.running < s.o.Concurrency {
-		u := s.pick(now)
+		u := s.pickUnit(now)
 		if u == nil {
 			break
 		}
-		s.start(u, now)
+		s.startUnit(u, now)
 		due = append(due, u)
 	}
 	return due
 }
 
-// pick takes the next ready unit off its list, or returns nil.
-func (s *Dispatcher) pick(now int64) *Unit {
+// pickUnit takes the next ready unit off its list, or returns nil.
+func (s *Dispatcher) pickUnit(now int64) *Unit {
 	order := [classes]class{fresh, null, retry}
 	switch {
 	case s.turn == tenth-1:
@@ -136,10 +136,10 @@ func (s *Dispatcher) pick(now int64) *Unit {
 		order = [classes]class{null, fresh, retry}
 	}
 	for _, c := range order {
-		if !s.room(c) {
+		if !s.hasRoom(c) {
 			continue
 		}
-		t := s.front(c, now)
+		t := s.frontSite(c, now)
 		if t == nil {
 			continue
 		}
@@ -153,8 +153,8 @@ func (s *Dispatcher) pick(now int64) *Unit {
 		if d.lists[c].Len() > 0 {
 			r.push(d, c)
 		}
-		t.take(u, now)
-		s.offer(t, now)
+		t.takePlace(u, now)
+		s.offerTurn(t, now)
 		s.turn = (s.turn + 1) % tenth
 		return u
 	}
@@ -164,7 +164,7 @@ func (s *Dispatcher) pick(now int64) *Unit {
 // WakeSites offers the sites that rate or suspension held up until now.
 func (s *Dispatcher) WakeSites(now int64) {
 	for len(s.alarms) > 0 && s.alarms[0].alarmAt <= now {
-		s.offer(s.alarms[0], now)
+		s.offerTurn(s.alarms[0], now)
 	}
 }
 
@@ -173,8 +173,8 @@ func (s *Dispatcher) WakeSites(now int64) {
 func (s *Dispatcher) Next(now int64) int64 {
 	wanted := false
 	for c := range classes {
-		if s.front(c, now) != nil {
-			if s.room(c) {
+		if s.frontSite(c, now) != nil {
+			if s.hasRoom(c) {
 				return now
 			}
 			wanted = true
@@ -196,7 +196,7 @@ func (s *Dispatcher) Rewind(by, now int64, domains func(yield func(*Domain) bool
 		if t := d.site; t != nil && !done[t] {
 			done[t] = true
 			t.Rewind(by)
-			s.offer(t, now)
+			s.offerTurn(t, now)
 		}
 	}
 }
@@ -226,9 +226,9 @@ func (s *Dispatcher) Report(u *Unit, o Outcome, now int64) (change Change, exten
 		return Same, false
 	}
 	if s.o.Outside > 0 {
-		s.learn(t, time.Duration(max(now-r.began, 0)))
+		s.learnPace(t, time.Duration(max(now-r.began, 0)))
 	}
-	s.offer(t, now)
+	s.offerTurn(t, now)
 	switch is := t.Suspended() != 0; {
 	case is && !was:
 		change = Suspended

@@ -90,7 +90,7 @@ func (d *Domain) SiteName() string { return d.site.name }
 // Busy reports whether something is known of the domain's site that only time takes
 // away; Plain, whether nothing is known that a new site would not do as well.
 func (d *Domain) Busy(now int64) bool  { return d.site != nil && d.site.Busy(now) }
-func (d *Domain) Plain(now int64) bool { return d.site == nil || d.site.plain(now) }
+func (d *Domain) Plain(now int64) bool { return d.site == nil || d.site.isPlain(now) }
 
 // LastError returns what was last reported of the domain's site; "": nothing.
 func (d *Domain) LastError() string {
@@ -112,7 +112,7 @@ func (d *Domain) settle() {
 // ProbeNow has the suspended site of a domain probed at once.
 func (s *Dispatcher) ProbeNow(d *Domain, now int64) {
 	d.site.ProbeNow(now)
-	s.offer(d.site, now)
+	s.offerTurn(d.site, now)
 }
 
 // Shrink drops what a domain has only while mail of it is due: with many domains
@@ -122,7 +122,7 @@ func (s *Dispatcher) Shrink(d *Domain, now int64) {
 		return
 	}
 	d.lists = nil
-	if t := d.site; t != nil && t.plain(now) {
+	if t := d.site; t != nil && t.isPlain(now) {
 		d.lastError = t.LastError()
 		s.LeaveSite(d)
 	}
@@ -130,7 +130,7 @@ func (s *Dispatcher) Shrink(d *Domain, now int64) {
 
 // PutReady makes a unit ready, behind what came before it or in front.
 func (s *Dispatcher) PutReady(u *Unit, now int64, first bool) {
-	d, c := u.dest, u.class()
+	d, c := u.dest, u.classOf()
 	u.SetState(unit.Ready)
 	if d.lists == nil {
 		d.lists = new([classes]domainList)
@@ -145,14 +145,14 @@ func (s *Dispatcher) PutReady(u *Unit, now int64, first bool) {
 	if t := d.site; !d.lists[c].queued {
 		t.rings[c].push(d, c)
 		if !t.rings[c].queued {
-			s.offer(t, now)
+			s.offerTurn(t, now)
 		}
 	}
 }
 
 // TakeReady takes a ready unit out of its list.
 func (s *Dispatcher) TakeReady(u *Unit) {
-	d, c := u.dest, u.class()
+	d, c := u.dest, u.classOf()
 	d.lists[c].Remove(u)
 	d.ready--
 	if d.lists[c].Len() == 0 && d.lists[c].queued {

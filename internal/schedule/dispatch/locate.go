@@ -20,31 +20,31 @@ func (s *Dispatcher) Locate(u *Unit, name string, l *throttle.Limits, now int64)
 	d.limits = l
 	to.SetLimits(l)
 	if to == from && u.State() != unit.Displaced && from.running <= from.Places() {
-		s.offer(to, now) // it may bear more now
+		s.offerTurn(to, now) // it may bear more now
 		return true, false
 	}
 
 	// The unit leaves its place and takes one at the other site, if there is one.
-	outside := s.leave(from, u)
+	outside := s.leavePlace(from, u)
 	s.uncountSlow(u)
 	if to != from {
-		s.move(d, to)
-		s.offer(from, now)
+		s.moveDomain(d, to)
+		s.offerTurn(from, now)
 	}
-	if why, _ := s.blocked(to, now); why != open {
-		s.free(u)
+	if why, _ := s.obstacleOf(to, now); why != open {
+		s.freePlace(u)
 		s.PutReady(u, now, true)
-		s.offer(to, now)
+		s.offerTurn(to, now)
 		s.readmit(now)
 		return false, to != from
 	}
-	to.take(u, now)
+	to.takePlace(u, now)
 	if outside {
 		to.outside++
 		d.outside++
 	}
 	s.recountSlow(to, u, now)
-	s.offer(to, now)
+	s.offerTurn(to, now)
 	return true, to != from
 }
 
@@ -71,8 +71,8 @@ func (s *Dispatcher) siteOf(d *Domain, name string, l *throttle.Limits) *site {
 func (s *Dispatcher) Reroute(u *Unit, to *Domain, now int64) {
 	to.settle()
 	from := u.dest.site
-	outside := s.leave(from, u)
-	s.offer(from, now)
+	outside := s.leavePlace(from, u)
+	s.offerTurn(from, now)
 	u.dest = to
 	u.SetState(unit.Displaced)
 	to.active++
@@ -83,10 +83,10 @@ func (s *Dispatcher) Reroute(u *Unit, to *Domain, now int64) {
 	}
 }
 
-// move makes d, which has one running unit that is not counted any more, part of
+// moveDomain makes d, which has one running unit that is not counted any more, part of
 // another site. The others that run come along: the site may have too many until
 // each of them is located.
-func (s *Dispatcher) move(d *Domain, to *site) {
+func (s *Dispatcher) moveDomain(d *Domain, to *site) {
 	from := d.site
 	if from.probe != nil && from.probe.dest == d {
 		from.probe = nil

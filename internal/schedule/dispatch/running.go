@@ -7,15 +7,15 @@ import (
 	"tarishi/internal/schedule/unit"
 )
 
-// list puts a unit among those that run.
-func (s *Dispatcher) list(u *Unit, r span) {
+// addRunning puts a unit among those that run.
+func (s *Dispatcher) addRunning(u *Unit, r span) {
 	u.SetState(unit.Running)
 	*u.Place() = int32(len(s.runs))
 	s.runs, s.spans = append(s.runs, u), append(s.spans, r)
 }
 
-// unlist takes a unit out of those that run.
-func (s *Dispatcher) unlist(u *Unit) span {
+// removeRunning takes a unit out of those that run.
+func (s *Dispatcher) removeRunning(u *Unit) span {
 	end := len(s.runs) - 1
 	last, r := s.runs[end], s.spans[*u.Place()]
 	s.runs[*u.Place()], s.spans[*u.Place()] = last, s.spans[end]
@@ -29,17 +29,17 @@ func (s *Dispatcher) unlist(u *Unit) span {
 // if it was left out for its limit. The unit is in no state then.
 func (s *Dispatcher) Release(u *Unit, now int64) {
 	t := u.dest.site
-	s.leave(t, u)
-	s.free(u)
+	s.leavePlace(t, u)
+	s.freePlace(u)
 	if t.pending() {
-		s.offer(t, now)
+		s.offerTurn(t, now)
 	}
 	s.readmit(now)
 }
 
-// free takes a unit that was handed out away from the counts of those that run.
-func (s *Dispatcher) free(u *Unit) {
-	r := s.unlist(u)
+// freePlace takes a unit that was handed out away from the counts of those that run.
+func (s *Dispatcher) freePlace(u *Unit) {
+	r := s.removeRunning(u)
 	if r.slow {
 		s.slow--
 	}
@@ -62,15 +62,15 @@ type span struct {
 	overdue  bool // and was recalled for that
 }
 
-// start makes a unit run that pick has taken off its list.
-func (s *Dispatcher) start(u *Unit, now int64) {
-	r := span{began: max(now, 1), class: u.class()}
+// startUnit makes a unit run that pick has taken off its list.
+func (s *Dispatcher) startUnit(u *Unit, now int64) {
+	r := span{began: max(now, 1), class: u.classOf()}
 	if s.o.Outside > 0 && u.dest.site.Slow() {
 		r.slow = true
 		s.slow++
 		u.dest.site.called = false
 	}
-	s.list(u, r)
+	s.addRunning(u, r)
 	s.running++
 	s.byClass[r.class]++
 	if s.watching {

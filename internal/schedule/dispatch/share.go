@@ -11,41 +11,41 @@ const share = 3
 
 // hasShare reports whether a site has all that it may have of the places.
 func (s *Dispatcher) hasShare(t *site) bool {
-	return s.sharing && t.running > 0 && int(t.running) >= share*(s.left()-1) && !(t.Trusted() && s.alone(t))
+	return s.sharing && t.running > 0 && int(t.running) >= share*(s.placesLeft()-1) && !(t.Trusted() && s.waitsAlone(t))
 }
 
 // leavesQuarter reports whether a site that takes mail, but needs long for it, must
 // leave the last quarter of the places to others.
 func (s *Dispatcher) leavesQuarter(t *site) bool {
-	return t.Steady() && t.running > 0 && s.left() <= s.o.Concurrency/4 && s.o.Outside > 0
+	return t.Steady() && t.running > 0 && s.placesLeft() <= s.o.Concurrency/4 && s.o.Outside > 0
 }
 
-// room reports whether one more of a class may run.
-func (s *Dispatcher) room(c class) bool {
+// hasRoom reports whether one more of a class may run.
+func (s *Dispatcher) hasRoom(c class) bool {
 	if s.running >= s.o.Concurrency || s.byClass[c] >= s.caps[c] {
 		return false
 	}
 	return c == null || s.running-s.byClass[null] < s.o.Concurrency-s.reserve
 }
 
-// front returns the first site of a class that has a place for a unit. Those
+// frontSite returns the first site of a class that has a place for a unit. Those
 // that have none lose their turn until they are offered again.
-func (s *Dispatcher) front(c class, now int64) *site {
+func (s *Dispatcher) frontSite(c class, now int64) *site {
 	for t := s.rings[c].head; t != nil; t = s.rings[c].head {
 		if t.rings[c].head != nil {
-			why, until := s.blocked(t, now)
+			why, until := s.obstacleOf(t, now)
 			if why == open {
 				return t
 			}
-			s.await(t, why, until, now)
+			s.keepWaiting(t, why, until, now)
 		}
 		s.rings[c].pop(c)
 	}
 	return nil
 }
 
-// alone reports whether no other site is waiting for a place.
-func (s *Dispatcher) alone(t *site) bool {
+// waitsAlone reports whether no other site is waiting for a place.
+func (s *Dispatcher) waitsAlone(t *site) bool {
 	for c := range classes {
 		if h := s.rings[c].head; h != nil && (h != t || t.rings[c].link != nil) {
 			return false
@@ -54,19 +54,19 @@ func (s *Dispatcher) alone(t *site) bool {
 	return len(s.leftOut) == 0 || len(s.leftOut) == 1 && t.leftOut
 }
 
-// left is how many places are left for other mail than the null sender's.
-func (s *Dispatcher) left() int {
+// placesLeft is how many places are left for other mail than the null sender's.
+func (s *Dispatcher) placesLeft() int {
 	return s.o.Concurrency - s.reserve - (s.running - s.byClass[null])
 }
 
-// offer gives a site its turns if it has something ready and a place for it, or
+// offerTurn gives a site its turns if it has something ready and a place for it, or
 // an alarm for when it has.
-func (s *Dispatcher) offer(t *site, now int64) {
+func (s *Dispatcher) offerTurn(t *site, now int64) {
 	if !t.pending() {
 		s.cancelAlarm(t)
 		return
 	}
-	why, until := s.blocked(t, now)
+	why, until := s.obstacleOf(t, now)
 	switch {
 	case why == open:
 		s.cancelAlarm(t)
@@ -79,13 +79,13 @@ func (s *Dispatcher) offer(t *site, now int64) {
 		s.setAlarm(t, until)
 	default:
 		s.cancelAlarm(t)
-		s.await(t, why, until, now)
+		s.keepWaiting(t, why, until, now)
 	}
 }
 
-// await keeps a site that has something ready and no place until there may be
+// keepWaiting keeps a site that has something ready and no place until there may be
 // one: the end of an attempt of the site offers it again in any case.
-func (s *Dispatcher) await(t *site, why obstacle, until, now int64) {
+func (s *Dispatcher) keepWaiting(t *site, why obstacle, until, now int64) {
 	switch {
 	case until > 0:
 		s.setAlarm(t, until)
@@ -111,7 +111,7 @@ func (s *Dispatcher) readmit(now int64) {
 	s.leftOut = all[:0]
 	for _, t := range all {
 		t.leftOut = false
-		s.offer(t, now)
+		s.offerTurn(t, now)
 	}
 	clear(all[len(s.leftOut):])
 }

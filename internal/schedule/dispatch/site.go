@@ -70,9 +70,9 @@ const (
 	slowed // it is slow, and others are too
 )
 
-// blocked says what keeps the site's ready units, and until when if time alone
+// obstacleOf says what keeps the site's ready units, and until when if time alone
 // ends it.
-func (s *Dispatcher) blocked(t *site, now int64) (why obstacle, until int64) {
+func (s *Dispatcher) obstacleOf(t *site, now int64) (why obstacle, until int64) {
 	switch probeAt := t.Suspended(); {
 	case probeAt != 0 && t.probe != nil:
 		return probed, 0
@@ -81,7 +81,7 @@ func (s *Dispatcher) blocked(t *site, now int64) (why obstacle, until int64) {
 	case probeAt != 0: // the one place of a probe
 	case t.running >= t.Places():
 		return full, 0
-	case t.stuck():
+	case t.isStuck():
 		return stuck, 0
 	case s.hasShare(t):
 		return crowded, 0
@@ -98,8 +98,8 @@ func (s *Dispatcher) blocked(t *site, now int64) (why obstacle, until int64) {
 	return open, 0
 }
 
-// take notes that u, a unit of the site, has been handed out.
-func (t *site) take(u *Unit, now int64) {
+// takePlace notes that u, a unit of the site, has been handed out.
+func (t *site) takePlace(u *Unit, now int64) {
 	t.running++
 	u.dest.active++
 	if u.State() == unit.Displaced {
@@ -111,9 +111,9 @@ func (t *site) take(u *Unit, now int64) {
 	t.Begin(now)
 }
 
-// leave is the opposite, but for the rate. A unit without a place is counted as
+// leavePlace is the opposite, but for the rate. A unit without a place is counted as
 // such elsewhere then.
-func (s *Dispatcher) leave(t *site, u *Unit) (outside bool) {
+func (s *Dispatcher) leavePlace(t *site, u *Unit) (outside bool) {
 	t.running--
 	u.dest.active--
 	if t.probe == u {
@@ -127,8 +127,8 @@ func (s *Dispatcher) leave(t *site, u *Unit) (outside bool) {
 	return outside
 }
 
-// plain reports whether a new site of the same domain would be just the same.
-func (t *site) plain(now int64) bool {
+// isPlain reports whether a new site of the same domain would be just the same.
+func (t *site) isPlain(now int64) bool {
 	return !t.shared && t.running == 0 && t.State.Plain(now)
 }
 

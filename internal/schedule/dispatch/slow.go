@@ -86,7 +86,7 @@ func (s *Dispatcher) Recall(at int64) []Recall {
 		if s.o.Outside > 0 && at-r.began >= int64(throttle.SlowAfter) && !r.slow && !u.dest.site.Steady() {
 			s.countSlow(u.dest.site, r)
 		}
-		end := s.end(u, r)
+		end := s.overdueAt(u, r)
 		if end <= at && !r.overdue {
 			r.recalled, r.overdue = true, true
 			over = append(over, Recall{u, true})
@@ -94,7 +94,7 @@ func (s *Dispatcher) Recall(at int64) []Recall {
 		if r.slow {
 			slow = append(slow, delayed{r, u})
 		}
-		next = min(next, r.bound(at, end))
+		next = min(next, r.nextBound(at, end))
 		switch patience := r.began + int64(u.dest.site.Patience(s.pace)); {
 		case r.outside:
 			outside = append(outside, delayed{r, u})
@@ -126,8 +126,8 @@ type delayed struct {
 
 func byBegin(a, b delayed) int { return cmp.Compare(a.began, b.began) }
 
-// end is when r is overdue.
-func (s *Dispatcher) end(u *Unit, r *span) int64 {
+// overdueAt is when r is overdue.
+func (s *Dispatcher) overdueAt(u *Unit, r *span) int64 {
 	if s.o.Deadline <= 0 {
 		return math.MaxInt64
 	}
@@ -135,8 +135,8 @@ func (s *Dispatcher) end(u *Unit, r *span) int64 {
 	return end + int64(u.Many()-1)*int64(time.Second)
 }
 
-// bound is when r passes the next of its bounds.
-func (r *span) bound(now, end int64) int64 {
+// nextBound is when r passes the next of its bounds.
+func (r *span) nextBound(now, end int64) int64 {
 	next := int64(math.MaxInt64)
 	for _, at := range [...]int64{r.began + int64(throttle.SlowAfter), r.began + int64(slowTurn), end} {
 		if at > now {
@@ -224,7 +224,7 @@ func (s *Dispatcher) recall(r delayed) Recall {
 // wanted reports whether something is ready for which there is no place.
 func (s *Dispatcher) wanted(now int64) bool {
 	for c := range classes {
-		if !s.room(c) && s.front(c, now) != nil {
+		if !s.hasRoom(c) && s.frontSite(c, now) != nil {
 			return true
 		}
 	}
@@ -243,9 +243,9 @@ func (s *Dispatcher) nextReview(wanted bool) int64 {
 	return next
 }
 
-// stuck reports whether the attempts at a site that run outside are a reason to
+// isStuck reports whether the attempts at a site that run outside are a reason to
 // begin no other.
-func (t *site) stuck() bool {
+func (t *site) isStuck() bool {
 	if t.Trusted() {
 		return t.outside > t.Window()/2
 	}
@@ -286,7 +286,7 @@ func (s *Dispatcher) admitSlow(now int64) {
 			t.called = true
 			s.called = append(s.called, t)
 		}
-		s.offer(t, now)
+		s.offerTurn(t, now)
 	}
 }
 
@@ -313,8 +313,8 @@ func (s *Dispatcher) recountSlow(t *site, u *Unit, now int64) {
 	}
 }
 
-// learn notes how long an attempt took that has an outcome.
-func (s *Dispatcher) learn(t *site, took time.Duration) {
+// learnPace notes how long an attempt took that has an outcome.
+func (s *Dispatcher) learnPace(t *site, took time.Duration) {
 	t.Learn(took)
 	if t.Trusted() {
 		s.pace.Mix(took)

@@ -29,7 +29,7 @@ func (u *Unit) Dest() *Domain { return u.dest }
 // Domain returns the destination domain as it was given to Add.
 func (u *Unit) Domain() string { return u.dest.Name }
 
-func (u *Unit) class() class {
+func (u *Unit) classOf() class {
 	switch {
 	case u.Null():
 		return null

@@ -302,7 +302,7 @@ func (w *walk) auditReady() {
 			}
 			in := 0
 			d.lists[c].Walk(func(u *Unit) bool {
-				if found[u] || u.State() != unit.Ready || u.dest != d || u.class() != c {
+				if found[u] || u.State() != unit.Ready || u.dest != d || u.classOf() != c {
 					t.Fatalf("%s is in a list of others", u.ID())
 				}
 				found[u] = true
@@ -397,7 +397,7 @@ func (w *walk) auditRing(x *site, c class, domains []*Domain, queued bool) {
 		return
 	}
 	if !x.alarmed && !x.leftOut && !x.queued && x.running == 0 {
-		why, _ := s.blocked(x, w.now)
+		why, _ := s.obstacleOf(x, w.now)
 		t.Fatalf("%s waits for nothing: %d", x.name, why)
 	}
 }

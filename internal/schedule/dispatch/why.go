@@ -9,7 +9,7 @@ import (
 func (s *Dispatcher) Why(u *Unit, now int64) string {
 	t := u.dest.site
 	name := t.name
-	switch why, until := s.blocked(t, now); why {
+	switch why, until := s.obstacleOf(t, now); why {
 	case suspended:
 		return fmt.Sprintf("%s could not be reached, next probe %s (%s)", name, stamp(until), t.LastError())
 	case probed:
@@ -25,7 +25,7 @@ func (s *Dispatcher) Why(u *Unit, now int64) string {
 	case full:
 		return fmt.Sprintf("%s has its %d attempts at a time", name, t.running)
 	}
-	if !s.room(u.class()) {
+	if !s.hasRoom(u.classOf()) {
 		return fmt.Sprintf("all %d attempts at a time run", s.running)
 	}
 	return "ready"

@@ -34,7 +34,7 @@ type State struct {
 
 // New returns the State of an unknown site.
 func New(l *Limits) State {
-	return State{limits: l, limit: l.start()}
+	return State{limits: l, limit: l.startLimit()}
 }
 
 // Limits returns what the site may be asked to bear.
@@ -46,7 +46,7 @@ func (t *State) SetLimits(l *Limits) {
 		return
 	}
 	t.limits = l
-	t.limit = min(max(t.limit, l.low()), l.high())
+	t.limit = min(max(t.limit, l.lowLimit()), l.highLimit())
 }
 
 // Places returns how many attempts may run now: each failure in a row takes one
@@ -104,7 +104,7 @@ func (t *State) Busy(now int64) bool { return t.spent > now || t.until > now }
 
 // Plain reports whether a new State would let the site do just the same.
 func (t *State) Plain(now int64) bool {
-	return t.until == 0 && t.fails == 0 && t.spent <= now && t.limit == t.limits.start() && !t.braked && !t.slow
+	return t.until == 0 && t.fails == 0 && t.spent <= now && t.limit == t.limits.startLimit() && !t.braked && !t.slow
 }
 
 // Rewind follows a clock that was set back by so much.
@@ -127,7 +127,7 @@ func (t *State) Report(o Outcome, running int32, probe bool, now int64, random f
 		return false
 	}
 	t.trusted = o.Reached && !o.Throttled
-	t.adapt(running)
+	t.adaptLimit(running)
 
 	// Suspension: enough attempts in a row that reach nobody begin it, a probe that
 	// reaches somebody ends it.
@@ -152,10 +152,10 @@ func (t *State) Report(o Outcome, running int32, probe bool, now int64, random f
 	return false
 }
 
-// adapt moves the limit of attempts at a time: additive increase, multiplicative
+// adaptLimit moves the limit of attempts at a time: additive increase, multiplicative
 // decrease.
-func (t *State) adapt(running int32) {
-	low, high := t.limits.low(), t.limits.high()
+func (t *State) adaptLimit(running int32) {
+	low, high := t.limits.lowLimit(), t.limits.highLimit()
 	switch {
 	case t.stale > 0: // one cut answers all attempts that ran when it was made
 		t.stale--
@@ -191,6 +191,6 @@ func (t *State) suspend(now int64, random func() float64) {
 // resume ends a suspension. The site is pressed carefully at first.
 func (t *State) resume() {
 	t.until, t.probes = 0, 0
-	t.limit = min(t.limits.start(), max(2, t.limits.low()))
+	t.limit = min(t.limits.startLimit(), max(2, t.limits.lowLimit()))
 	t.good, t.stale, t.braked = 0, 0, false
 }

@@ -55,23 +55,23 @@ type Limits struct {
 	Probes []time.Duration
 }
 
-// high, low and start are Low, High and Start with their defaults.
-func (l *Limits) high() int32 {
+// highLimit, lowLimit and startLimit are Low, High and Start with their defaults.
+func (l *Limits) highLimit() int32 {
 	if l.High <= 0 || l.High > math.MaxInt32 {
 		return math.MaxInt32
 	}
 	return int32(l.High)
 }
 
-func (l *Limits) low() int32 {
-	return min(max(1, int32(min(l.Low, math.MaxInt32))), l.high())
+func (l *Limits) lowLimit() int32 {
+	return min(max(1, int32(min(l.Low, math.MaxInt32))), l.highLimit())
 }
 
-func (l *Limits) start() int32 {
+func (l *Limits) startLimit() int32 {
 	if l.Start <= 0 || l.Start > math.MaxInt32 {
-		return l.high()
+		return l.highLimit()
 	}
-	return min(max(int32(l.Start), l.low()), l.high())
+	return min(max(int32(l.Start), l.lowLimit()), l.highLimit())
 }
 
 // Rate is so many attempts in so much time; the zero value is no limit.
