@@ -48,3 +48,15 @@ func GroupByReply(recipients []int, replies []*reply.Reply) [][]int {
 	}
 	return all
 }
+
+// OnlyTLS reports whether all replies are about TLS that cannot be had.
+func OnlyTLS(replies []*reply.Reply) bool {
+	for _, r := range replies {
+		switch r.Status() {
+		case reply.Enhanced{4, 7, 5}, reply.Enhanced{4, 7, 10}, reply.Enhanced{4, 7, 30}, reply.Enhanced{5, 7, 30}:
+		default:
+			return false
+		}
+	}
+	return true
+}

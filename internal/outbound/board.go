@@ -21,6 +21,8 @@ func (b *board) Begin(a *attempt.Attempt) (was remember.Kept, known bool) {
 	o, u := (*Outbound)(b), a.Unit()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+
+	// Another attempt at the unit can only begin after End, so nobody else needs it.
 	was, known = o.kept[u]
 	delete(o.kept, u)
 	o.running[u] = a
@@ -83,6 +85,8 @@ func (b *board) Locate(a *attempt.Attempt, route, site string, l *schedule.Limit
 	if o.schedule.Locate(u, site, l, now) {
 		return true
 	}
+
+	// The unit may run again before this returns: the attempt must not touch it any more.
 	o.putBack(a)
 	return false
 }

@@ -52,6 +52,8 @@ func (o *Outbound) loadQueue(ctx context.Context) {
 		if left == 0 {
 			break
 		}
+
+		// What cannot be read may be mended by an administrator, who then flushes.
 		again := time.NewTimer(loadAgain)
 		select {
 		case <-ctx.Done():
@@ -62,6 +64,8 @@ func (o *Outbound) loadQueue(ctx context.Context) {
 			again.Stop()
 		}
 	}
+
+	// What was released while it was being loaded may have been parked after that.
 	o.mu.Lock()
 	released := o.released
 	o.flushed, o.released = nil, nil
@@ -87,6 +91,8 @@ func (o *Outbound) scheduleMessage(p mail.Pending) {
 			Marked: r.Attempts > 0 && o.policies.For(domain, nil).Warned(&p, domain, r.Attempts, r.Next),
 		}
 	}
+
+	// Most messages have one recipient: they need no maps.
 	if len(p.Recipients) == 1 && !p.Recipients[0].Held {
 		r := p.Recipients[0]
 		v := delivery(r.Address.Host(), r)
@@ -110,6 +116,8 @@ func (o *Outbound) scheduleMessage(p mail.Pending) {
 		}
 		v.Recipients = append(v.Recipients, r.Index)
 	}
+
+	// In the order of the envelope, so that the next start finds the same deliveries.
 	for _, v := range order {
 		o.schedule.Add(now, *v)
 	}

@@ -24,6 +24,8 @@ type Waiting struct {
 // is returned for a message that is not scheduled.
 func (o *Outbound) Explain(id mail.ID) []Waiting {
 	disabled := o.o.Disabled()
+
+	// The queue is asked before the lock is taken: it may have to read the disk.
 	p, _ := o.o.Queue.Find(id)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -34,6 +36,8 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 		if a := o.running[u]; a != nil {
 			w.Host = a.Host()
 		}
+
+		// Held recipients are in a unit until it comes up.
 		held := 0
 		for _, i := range w.Recipients {
 			if o.held.Has(id, i) {
@@ -52,6 +56,8 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 		all = append(all, w)
 		return true
 	}, id)
+
+	// The rest is in no schedule: failed and to be reported, settled and unrecorded, parked.
 	all = append(all, explainReports(o.gathering.All(), &p)...)
 	for _, d := range o.unrecorded {
 		if d.ID == id {

@@ -19,6 +19,8 @@ func (o *Outbound) Flush(domain string) int {
 	}
 	o.mu.Unlock()
 	o.o.Log.Info("queue flushed", zap.String("domain", domain), zap.Int("deliveries", n))
+
+	// Messages that could not be read when the daemon started are tried again too.
 	select {
 	case o.reload <- struct{}{}:
 	default:

@@ -1,9 +1,11 @@
 package outbound
 
 import (
+	"slices"
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/held"
 	"tarishi/internal/schedule"
 )
@@ -18,6 +20,8 @@ func (o *Outbound) Hold(id mail.ID, recipients []int) error {
 	if err := o.o.Queue.Hold(id, recipients); err != nil {
 		return err
 	}
+
+	// What is waiting stays in the schedule until it comes up: to find it takes a look at all.
 	p, _ := o.o.Queue.Find(id)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -60,6 +64,8 @@ func (o *Outbound) reconcile(id mail.ID) {
 	o.holding.Lock()
 	defer o.holding.Unlock()
 	p, _ := o.o.Queue.Find(id)
+
+	// Not nil: that would be all of them.
 	free := []int{}
 	for _, r := range p.Recipients {
 		if !r.Held {
@@ -75,6 +81,8 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 	if len(o.held) == 0 {
 		return units
 	}
+
+	// A unit may have recipients that are held and others that are not.
 	kept := units[:0]
 	for _, u := range units {
 		h := o.held[u.ID()]
@@ -94,6 +102,8 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 				ID: u.ID(), Domain: u.Domain(), Attempts: u.Attempts(), Next: u.Next(), Received: u.Received(), Null: u.Null(), Marked: u.Marked(),
 			}}, i)
 		}
+
+		// What is left of the unit is due at once, since it was handed out.
 		switch {
 		case !taken:
 			kept = append(kept, u)
@@ -105,4 +115,35 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 		}
 	}
 	return kept
+}
+
+// Forget drops messages that were taken out of the queue. An attempt that runs
+// is not stopped.
+func (o *Outbound) Forget(ids ...mail.ID) {
+	gone := make(map[mail.ID]bool, len(ids))
+	for _, id := range ids {
+		gone[id] = true
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+
+	// Walk must not change the schedule, so they are dropped behind it.
+	var units []*schedule.Unit
+	o.schedule.WalkOf(func(u *schedule.Unit) bool {
+		if !u.Running() {
+			units = append(units, u)
+		}
+		return true
+	}, ids...)
+	for _, u := range units {
+		delete(o.kept, u)
+		o.schedule.Drop(u)
+	}
+
+	// Nothing else may bring the messages back.
+	o.gathering.Forget(gone)
+	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d attempt.Unrecorded) bool { return gone[d.ID] })
+	for _, id := range ids {
+		delete(o.held, id)
+	}
 }

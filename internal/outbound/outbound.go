@@ -191,6 +191,8 @@ func New(o Options) *Outbound {
 	if o.Config == nil {
 		o.Config = &conf.Outbound{TempFailIntervals: o.Intervals, MaxLifetime: o.MaxLifetime, DelayWarning: -1}
 	}
+
+	// Without it mail that loops back through NAT is not recognised.
 	public, err := netip.ParseAddr(o.PublicIP)
 	if err != nil && o.PublicIP != "" {
 		o.Log.Warn("public_ip is no IP address", zap.String("value", o.PublicIP))
@@ -211,6 +213,8 @@ func New(o Options) *Outbound {
 		PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: o.NoIPv6,
 		NextAfterDeferral: o.Config.NextMXOnDeferral,
 	})
+
+	// What these parts call is not called before out is complete.
 	out.Submitter = submit.New(submit.Options{
 		Me: o.Me, ReceivedHeader: o.Config.ReceivedHeader, NewBody: o.NewBody, Put: out.put, Enqueue: out.Enqueue,
 		Chain: o.Chain, Mail: o.Mail, Log: o.Log, Now: o.Now,
@@ -222,6 +226,8 @@ func New(o Options) *Outbound {
 		Me: o.Me, Config: o.Config, Queue: o.Queue, Unknown: o.Unknown, Chain: o.Chain, Delivery: deliver, Policies: out.policies,
 		Reporter: out.reporter, Board: (*board)(out), Mail: o.Mail, Log: o.Log, Now: o.Now, Random: o.Random,
 	})
+
+	// A limit on attempts without a place keeps goroutines and connections bounded.
 	out.schedule = schedule.New(schedule.Options{
 		Concurrency: o.ConcurrencyMax, Outside: min(outside*o.ConcurrencyMax, maxOutside), Deadline: o.EnvelopeTimeout, Random: o.Random,
 		Limits: func(domain string) *schedule.Limits { return out.policies.For(domain, nil).Limits },

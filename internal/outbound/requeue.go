@@ -35,6 +35,8 @@ func (o *Outbound) EnqueueDeferred(p mail.Pending, why []*reply.Reply) {
 		}
 		members[g] = append(members[g], r.Index)
 	}
+
+	// One record for all recipients with the same reply.
 	for _, g := range order {
 		if err := o.o.Queue.Defer(p.ID, members[g], 1, g.next, g.last); err != nil { // after a restart they are tried earlier
 			o.o.Log.Warn("deferral not recorded", zap.String("uuid", string(p.ID)), zap.Ints("recipients", members[g]), zap.Error(err))

@@ -21,6 +21,8 @@ func (o *Outbound) Run(ctx context.Context) error {
 	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var running sync.WaitGroup
+
+	// Mail that comes in now need not wait for the mail of earlier processes.
 	running.Go(func() { o.loadQueue(ctx) })
 	next := make(chan *schedule.Unit) // to a worker that has nothing to do
 	alarm := alarm{Timer: time.NewTimer(longestSleep)}
@@ -33,6 +35,8 @@ func (o *Outbound) Run(ctx context.Context) error {
 		if len(settled) > 0 {
 			running.Go(func() { o.recordAgain(settled) })
 		}
+
+		// A worker that has nothing to do has a grown stack; a new one costs more.
 		for _, u := range units {
 			select {
 			case next <- u:
@@ -42,6 +46,8 @@ func (o *Outbound) Run(ctx context.Context) error {
 		}
 		o.awaitWork(ctx, wait, &alarm)
 	}
+
+	// The stop: what runs has its grace, then it is cut off, and then it is waited for.
 	idle := make(chan struct{})
 	go func() {
 		running.Wait()
@@ -54,6 +60,8 @@ func (o *Outbound) Run(ctx context.Context) error {
 	if n := o.doubtful; n > 0 {
 		o.o.Log.Warn("next hops did not answer in time to messages that they may have taken, which are sent again after the next start", zap.Int("deliveries", n))
 	}
+
+	// The last chance for these records: without them mail goes out twice after a start.
 	settled := o.unrecorded
 	o.unrecorded = nil
 	o.mu.Unlock()
@@ -68,6 +76,7 @@ func (o *Outbound) runWorker(ctx, attempts context.Context, u *schedule.Unit, ne
 	idle := time.NewTimer(idleWorker)
 	defer idle.Stop()
 	for {
+		// One timer serves all attempts of the worker.
 		o.attempts.Make(attempts, u)
 		idle.Reset(idleWorker)
 		select {
@@ -101,6 +110,8 @@ func (a *alarm) set(wait time.Duration) {
 		}
 		return
 	}
+
+	// A timer that rings a little early costs less than one that is set for each message.
 	wait = min(wait, longestSleep)
 	at := time.Now().Add(wait)
 	if d := at.Sub(a.at); a.at.IsZero() || d < 0 || d > early {
@@ -127,12 +138,16 @@ func (o *Outbound) collectDue() (units []*schedule.Unit, settled []attempt.Unrec
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
+
+	// Recalls come before new work: they take places away from attempts that hang.
 	settled, reports = o.dueUnrecorded(now), o.gathering.Take(now)
 	o.recall(now)
 	if !disabled {
 		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
 	}
 	units = append(units, o.withhold(now, o.schedule.Expire(now, math.MaxInt))...)
+
+	// The earliest of all that is to come ends the wait.
 	next, ok := o.schedule.Next(now)
 	switch {
 	case !ok:
@@ -156,5 +171,14 @@ func (o *Outbound) signal() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
+	}
+}
+
+// recall ends attempts that have to end. The caller holds o.mu.
+func (o *Outbound) recall(now time.Time) {
+	for _, c := range o.schedule.Recall(now) {
+		if a := o.running[c.Unit]; a != nil {
+			a.Recall(c.Overdue)
+		}
 	}
 }

@@ -26,6 +26,8 @@ func (o *Outbound) giveUp(all bool) {
 // ReplyGrace at most, then for the records that are still to be written, for Grace in all.
 func (o *Outbound) finish(idle <-chan struct{}) {
 	o.giveUp(false)
+
+	// A reply to a whole message is worth more time: without it the message goes out twice.
 	replies := time.NewTimer(min(o.o.ReplyGrace, o.o.Grace))
 	defer replies.Stop()
 	grace := time.NewTimer(o.o.Grace)

@@ -30,6 +30,8 @@ func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*notice.Rep
 			}
 		})
 	}
+
+	// On a stop the queue still has those that are not begun.
 	for _, r := range due {
 		if ctx.Err() == nil {
 			next <- r
@@ -51,6 +53,8 @@ func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 			return
 		}
 	}
+
+	// Nothing may be left of it: its messages were removed, or cannot be read now.
 	about, told := o.composeGathered(r)
 	if len(told) == 0 {
 		return
@@ -86,6 +90,8 @@ func (o *Outbound) collect(r *notice.Report, until time.Time) {
 			if !ok || !slices.Contains(recipients, one.Index) {
 				continue
 			}
+
+			// After a restart the mark says that it waits with others.
 			f.Collected = true
 			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !o.unknown(err) { // after a restart it has a separate report
 				o.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
@@ -125,6 +131,8 @@ func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map
 		if len(list) == 0 || told[id] != nil {
 			continue
 		}
+
+		// A message that an administrator removed needs no report.
 		env, content, err := o.o.Queue.Load(id)
 		if o.unknown(err) {
 			continue
@@ -139,6 +147,8 @@ func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map
 			o.gatherAgain(r, map[mail.ID][]int{id: list}, o.o.Now().Add(attempt.Unreadable))
 			continue
 		}
+
+		// One recipient that asked for REQUIRETLS binds the whole report.
 		last, about.OriginalContent = env, content
 		sender.From, sender.RequireTLS = env.From, sender.RequireTLS || env.RequireTLS
 		p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return !slices.Contains(list, one.Index) })
@@ -156,6 +166,8 @@ func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map
 			o.Enqueue(p)
 		}
 	}
+
+	// Of one message the report has the form that names and returns it.
 	if len(told) > 1 {
 		about.OriginalContent = nil
 		return about, told

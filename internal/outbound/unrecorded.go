@@ -21,6 +21,8 @@ func (o *Outbound) dueUnrecorded(now time.Time) []attempt.Unrecorded {
 	if len(o.unrecorded) == 0 || o.recordAt.After(now) {
 		return nil
 	}
+
+	// The list is made anew, and with it the time of the next look.
 	all := o.unrecorded
 	o.unrecorded = nil
 	var due []attempt.Unrecorded
@@ -46,6 +48,8 @@ func (o *Outbound) recordAgain(settled []attempt.Unrecorded) {
 			continue
 		}
 		o.o.Log.Error("recipients are done with, but the queue still cannot record it", zap.String("uuid", string(d.ID)), zap.Ints("recipients", d.Recipients), zap.Error(err))
+
+		// The disk may be full: ask again later.
 		d.Next = o.o.Now().Add(attempt.LocalWait)
 		o.mu.Lock()
 		o.noteUnrecorded(d)

@@ -42,6 +42,8 @@ func (s *Schedule) unlistFirst() {
 	if s.idle = s.idle[1:]; len(s.idle) == 0 {
 		s.idle = nil
 	}
+
+	// Mail may have come meanwhile.
 	d.Listed = false
 	if d.Units == 0 {
 		s.eraseDomain(d)

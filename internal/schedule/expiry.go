@@ -19,6 +19,8 @@ func (s *Schedule) Expire(now time.Time, limit int) []*Unit {
 	var out []*Unit
 	for len(out) < limit && s.given.Len() < maxDoomed && s.doomed.Len() > 0 {
 		u := s.doomed.Pop()
+
+		// A site that is back gives its units a longer life again.
 		switch end, warning := deadlines(u); {
 		case end <= at:
 			u.Set(unit.Expired)
@@ -46,6 +48,7 @@ func (s *Schedule) nextSweep() int64 {
 // sweepExpired dooms the ready units that have outlived their lifetime, or many of them. It looks
 // at every ready unit, and is to take no noticeable part of the time.
 func (s *Schedule) sweepExpired(now int64) {
+	// Nothing can have ended yet.
 	if s.nextSweep() > now {
 		return
 	}
@@ -63,8 +66,12 @@ func (s *Schedule) sweepExpired(now int64) {
 	if !all {
 		next = now
 	}
+
+	// The next look waits in proportion to the work of this one.
 	s.sweepAt = next
 	s.restAt = now + int64(100*time.Millisecond) + int64(looked)*int64(20*time.Microsecond)
+
+	// The oldest messages are given up first.
 	slices.SortFunc(over, func(a, b *Unit) int { return cmp.Compare(a.Arrived(), b.Arrived()) })
 	for _, u := range over {
 		s.dispatch.TakeReady(u)

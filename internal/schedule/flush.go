@@ -17,6 +17,8 @@ func (s *Schedule) Flush(domain string, now time.Time) int {
 			s.dispatch.ProbeNow(d, at)
 		}
 	}
+
+	// All at once, and one repair of the heap behind it.
 	n := 0
 	for _, u := range s.waiting {
 		if domain == "" || u.Domain() == domain {
@@ -50,6 +52,8 @@ func (s *Schedule) FlushMessage(id mail.ID, now time.Time) int {
 		}
 		return true
 	}, id)
+
+	// The probes are due now; Walk must not see the sites move.
 	for d := range probe {
 		s.dispatch.ProbeNow(d, at)
 	}

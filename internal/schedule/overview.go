@@ -64,6 +64,8 @@ func (s *Schedule) firstDomains(limit int, order func(a, b *domain) int) []*doma
 		if n := len(all); d.Units == 0 || n == limit && (n == 0 || order(all[n-1], d) <= 0) {
 			continue
 		}
+
+		// The list is short: an insertion costs less than a sort of all domains.
 		i, _ := slices.BinarySearchFunc(all, d, order)
 		if all = slices.Insert(all, i, d); len(all) > limit {
 			all = all[:limit]
@@ -104,6 +106,8 @@ type Rest struct {
 func (s *Schedule) Overview(now time.Time, limit int) (top []DestinationStat, rest Rest) {
 	s.dateSome(now)
 	byAge, bySize := s.firstDomains(limit, olderFirst), s.firstDomains(limit, largerFirst)
+
+	// By turns from both lists, each domain once.
 	chosen := make(map[*domain]bool, len(byAge))
 	choose := func(d *domain) {
 		if len(chosen) < limit && !chosen[d] {
@@ -115,6 +119,8 @@ func (s *Schedule) Overview(now time.Time, limit int) (top []DestinationStat, re
 		choose(byAge[i])
 		choose(bySize[i])
 	}
+
+	// Everything that was not chosen is summed up.
 	oldest := int64(math.MaxInt64)
 	for _, d := range s.domains {
 		if d.Units == 0 || chosen[d] {
@@ -155,6 +161,8 @@ func (s *Schedule) dateDomains() {
 	if !any {
 		return
 	}
+
+	// One walk serves all domains that need it.
 	s.Walk(func(u *Unit) bool {
 		if d := u.Dest(); d.Stale {
 			d.Oldest = min(d.Oldest, u.Arrived())

@@ -190,6 +190,8 @@ func (s *Schedule) follow(now int64) {
 	for _, u := range s.waiting {
 		u.SetAt(u.At() - by)
 	}
+
+	// What was learned of sites is rewound with them.
 	for _, d := range s.domains {
 		d.Idle = min(d.Idle, now)
 	}
@@ -223,6 +225,8 @@ func (s *Schedule) Drop(u *Unit) {
 	case unit.Gone:
 		return
 	}
+
+	// It may be the last unit of its domain.
 	u.SetState(unit.Gone)
 	s.units--
 	s.dismiss(u.Dest(), u)
@@ -261,11 +265,14 @@ func (s *Schedule) putReady(u *Unit, now int64, first bool) {
 // at once, else the earliest time at which one may. ok is false when only the
 // end of a running unit or an Add can change anything.
 func (s *Schedule) Next(now time.Time) (next time.Time, ok bool) {
+	// Units with a place to go are due at once.
 	at := now.UnixNano()
 	earliest := s.dispatch.Next(at)
 	if earliest == at || s.doomed.Len() > 0 && s.given.Len() < maxDoomed {
 		return now, true
 	}
+
+	// Otherwise the first of: an expiry, a review of what runs, a unit that falls due.
 	earliest = min(earliest, s.nextSweep())
 	if len(s.waiting) > 0 {
 		earliest = min(earliest, s.waiting[0].At())
@@ -331,6 +338,8 @@ func (s *Schedule) Reroute(u *Unit, route string, now time.Time) {
 		to = dispatch.NewDomain(from.Name, route, s.limits(from.Name))
 		s.domains[to.Key()] = to
 	}
+
+	// The unit is counted where it goes, and not any more where it was.
 	s.dispatch.Reroute(u, to, now.UnixNano())
 	s.dismiss(from, u)
 	s.countUnit(to, u)

@@ -78,6 +78,8 @@ func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, err
 	if s.o.NewBody == nil {
 		return "", reply.New(451, "4.3.5", "No place for contents")
 	}
+
+	// The content goes where that of clients goes: into memory, or a file if it is large.
 	body := s.o.NewBody()
 	defer body.Discard()
 	lines := &canon{w: body, stuffed: m.DotStuffed}
@@ -94,6 +96,8 @@ func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, err
 	if lines.eightBit {
 		t.Body = "8BITMIME"
 	}
+
+	// From here on it is a message as any other, and plugins see it as such.
 	t.Size = t.Content.Size()
 	if m.RemoveMessageID {
 		t.Header.Remove("Message-Id")
@@ -111,6 +115,8 @@ func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, err
 	if err := ctx.Err(); err != nil {
 		return "", s.refuse(t, err)
 	}
+
+	// Durable first, then in the log, then in the schedule.
 	content := t.Final()
 	if err := s.o.Put(&t.Envelope, content); err != nil {
 		return "", s.refuse(t, err)
@@ -146,6 +152,8 @@ func (s *Submitter) transaction(m hook.Submission) (*hook.Transaction, *reply.Re
 		return nil, reply.Newf(553, "5.1.7", "Malformed from: %s", reply.Clip(m.From)).Because(err)
 	}
 	t.From, t.UTF8 = from, from.IsUTF8()
+
+	// A recipient that is named twice gets one copy.
 	for _, one := range m.To {
 		to, err := mail.ParseAddress(one)
 		if err == nil && to.IsNull() {

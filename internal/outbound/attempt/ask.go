@@ -33,8 +33,10 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 		a.putOff(a.unaccounted(), a.replyToAll(r), a.unit.Attempts(), next)
 		return nil, nil, true
 	case hook.DenySoft, hook.DenySoftDisconnect:
-		return nil, answer(v, reply.New(451, "4.3.0", "Delivery is refused by a plugin for now")), false
+		return nil, v.ReplyOr(reply.New(451, "4.3.0", "Delivery is refused by a plugin for now")), false
 	}
+
+	// Only now: a plugin that postpones the message should not look for a way.
 	domain := a.unit.Domain()
 	v = a.runHook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.unaccounted())
 	switch v.Code {
@@ -49,9 +51,9 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 		}
 		return a.inOrder(hops), nil, false
 	case hook.Deny, hook.DenyDisconnect:
-		return nil, answer(v, reply.Newf(550, "5.1.2", "No MX for %s", domain)), false
+		return nil, v.ReplyOr(reply.Newf(550, "5.1.2", "No MX for %s", domain)), false
 	case hook.DenySoft, hook.DenySoftDisconnect:
-		return nil, answer(v, reply.Newf(451, "4.1.2", "Temporary MX lookup error for %s", domain)), false
+		return nil, v.ReplyOr(reply.Newf(451, "4.1.2", "Temporary MX lookup error for %s", domain)), false
 	}
 	return nil, nil, false
 }
@@ -71,16 +73,4 @@ func (a *Attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
 	}
 	slices.SortStableFunc(hops, func(x, y mail.NextHop) int { return cmp.Compare(x.Priority, y.Priority) })
 	return hops
-}
-
-// answer is the verdict's own reply if it is of def's class, or def with the
-// verdict's text if it has one.
-func answer(v hook.Verdict, def *reply.Reply) *reply.Reply {
-	switch {
-	case v.Reply != nil && v.Reply.Code/100 == def.Code/100:
-		return v.Reply
-	case v.Text != "":
-		return reply.New(def.Code, def.Enhanced.String(), v.Text)
-	}
-	return def
 }

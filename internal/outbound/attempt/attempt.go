@@ -17,6 +17,7 @@ package attempt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -180,6 +181,8 @@ func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
 	defer a.sending.Cancel(nil)
 	a.accounted = make([]bool, len(a.index))
 	defer a.finish()
+
+	// What the attempts before left: notes of plugins, and next hops if they were asked already.
 	a.was, a.known = m.o.Board.Begin(a)
 	a.hops = a.was.Hops
 	if a.notes = a.was.Notes; a.notes == nil {
@@ -187,6 +190,8 @@ func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
 	}
 	a.force.Store(a.was.ForceTLS)
 	a.spared = a.was.Spared
+
+	// Expired and late units come without a place: nothing may be sent.
 	switch {
 	case u.Expired():
 		a.expire(ctx)
@@ -208,6 +213,8 @@ func (a *Attempt) finish() {
 		}
 		a.keepScheduled(a.unaccounted(), Rest{Attempts: attempts + 1, Next: now.Add(wait)})
 	}
+
+	// Another attempt at the unit may be running by now.
 	if a.moved {
 		return
 	}
@@ -233,6 +240,8 @@ func (a *Attempt) perform(ctx context.Context) {
 // the part that a stop cuts short, and that the schedule can have ended.
 func (a *Attempt) findOutcome(whole context.Context) bool {
 	ctx := context.Context(a.sending)
+
+	// Hooks are not asked twice about one attempt, also if it had to wait for a place since.
 	var refusal *reply.Reply
 	if !a.was.Asked {
 		var postponed bool
@@ -242,6 +251,8 @@ func (a *Attempt) findOutcome(whole context.Context) bool {
 	}
 	if refusal == nil {
 		refusal = a.send(ctx)
+
+		// The next hop may have it: the next start sends it again, and an administrator should know.
 		if a.res.Uncertain && ctx.Err() != nil {
 			a.m.o.Board.CountDoubtful()
 			a.m.o.Log.Warn("cut off before the reply to the message, which may have been taken",
@@ -256,6 +267,8 @@ func (a *Attempt) findOutcome(whole context.Context) bool {
 			return false
 		}
 	}
+
+	// A refusal that is no reply of the next hop holds for all recipients.
 	if refusal != nil {
 		if a.isSpared(refusal) {
 			a.deferImported(whole, refusal)
@@ -271,4 +284,41 @@ func (a *Attempt) now() time.Time { return a.m.o.Now() }
 // logError writes an error to the developers' log.
 func (a *Attempt) logError(msg string, fields ...zap.Field) {
 	a.m.o.Log.Error(msg, append(fields, zap.String("uuid", string(a.unit.ID())))...)
+}
+
+// loadMessage fetches the message from the queue.
+func (a *Attempt) loadMessage() bool {
+	env, content, err := a.m.o.Queue.Load(a.unit.ID())
+	if err == nil {
+		for _, i := range a.index {
+			if i < 0 || i >= len(env.Recipients) {
+				err = fmt.Errorf("there is no recipient %d", i)
+			}
+		}
+	}
+	if a.m.unknown(err) {
+		a.vanished(a.unaccounted())
+		return false
+	}
+	if err != nil {
+		a.logError("message cannot be loaded, it stays in the queue", zap.String("domain", a.unit.Domain()), zap.Error(err))
+		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(Unreadable)})
+		return false
+	}
+
+	// The envelope is this attempt's: only its recipients, and notes that it may change.
+	a.env, a.content = *env, content
+	a.env.Recipients = make([]mail.Recipient, len(a.index))
+	for n, i := range a.index {
+		a.env.Recipients[n] = env.Recipients[i]
+	}
+	a.loaded, a.whole = true, env.Recipients
+	// Other deliveries of the message may run at the same time.
+	if a.queued = a.restoreNotes(env.Notes); a.queued == nil {
+		a.queued = mail.Notes{}
+	}
+	if a.env.Notes = a.was.Message; a.env.Notes == nil {
+		a.env.Notes = a.queued.Plain() // a handler that is late may change its lists too
+	}
+	return true
 }

@@ -13,6 +13,8 @@ func (a *Attempt) reason(i int) string {
 	if r.Permanent() || a.unit.Expired() {
 		return r.Error()
 	}
+
+	// The last reply alone would not explain why the message came back.
 	if _, ok := a.policy.Backoff.Interval(a.unit.Attempts() + 1); !ok && !a.free {
 		return fmt.Sprintf("Too many failures (%s)", r.Error())
 	}

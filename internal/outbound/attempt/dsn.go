@@ -61,6 +61,8 @@ func (a *Attempt) confirm(ctx context.Context, recipients []int) {
 			told = append(told, i)
 		}
 	}
+
+	// NOTIFY=SUCCESS is rare.
 	if len(told) == 0 {
 		return
 	}

@@ -21,6 +21,8 @@ func (a *Attempt) failRecipients(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
 	}
+
+	// The hook comes first: a plugin may handle the failure itself.
 	v := a.bounce(ctx, recipients)
 	var told []int
 	for _, i := range recipients {
@@ -28,6 +30,8 @@ func (a *Attempt) failRecipients(ctx context.Context, recipients []int) {
 			told = append(told, i)
 		}
 	}
+
+	// Each way out of here settles the recipients, or leaves them in the queue.
 	switch {
 	case v.Code != 0 && v.Code != hook.Cont && v.Code != hook.Stop:
 		a.giveUpRecipients(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
@@ -42,6 +46,7 @@ func (a *Attempt) failRecipients(ctx context.Context, recipients []int) {
 			a.giveUpRecipients(rest, report.NotWanted)
 		}
 	default:
+		// The report is durable before the recipients are settled (I5).
 		p, err := a.queueDSN(ctx, told, dsn.Failed)
 		if err != nil {
 			a.logError("DSN cannot be queued, the failed recipients stay in the queue", zap.Error(err))

@@ -17,6 +17,8 @@ func (a *Attempt) gather(recipients []int) bool {
 	board, now, wait := a.m.o.Board, a.now(), a.m.o.Config.DSNWait
 	sender := a.env.From.String()
 	due, collected := now.Add(wait), false
+
+	// A message with one delivery has nothing to wait for.
 	var open map[int]bool
 	if wait > 0 && (len(a.whole) > len(a.index) || len(a.left.Later) > 0) {
 		open = a.undecided(due)

@@ -20,11 +20,15 @@ func (a *Attempt) runHook(ctx context.Context, p hook.Point, e hook.Event, recip
 		MX: a.res.Tried, ForceTLS: new(atomic.Bool),
 		Path: func() (string, error) { return queue.Path(id) },
 	}
+
+	// Handlers get copies: one that is late must not see what becomes of them.
 	d.ForceTLS.Store(a.force.Load())
 	d.Recipients = make([]mail.Recipient, len(recipients))
 	for n, i := range recipients {
 		d.Recipients[n] = a.env.Recipients[i]
 	}
+
+	// What handlers leave in notes and ForceTLS counts from here on.
 	e.Point, e.Delivery = p, d
 	v := c.Run(ctx, p, &e)
 	if v.Fresh != nil {

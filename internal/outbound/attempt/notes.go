@@ -1,8 +1,6 @@
 package attempt
 
 import (
-	"encoding/json"
-	"maps"
 	"reflect"
 
 	"go.uber.org/zap"
@@ -15,23 +13,15 @@ import (
 // message, which it returns, and if this process knows nothing of this delivery
 // it goes on with that.
 func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
-	all := notes.Get(mail.DeliveryNotes)
-	if all == nil {
-		return notes
-	}
-	notes = maps.Clone(notes)
-	delete(notes, mail.DeliveryNotes)
-	b, err := json.Marshal(all)
-	if err == nil {
-		err = json.Unmarshal(b, &a.records)
-	}
+	notes, records, err := remember.Take(notes)
 	if err != nil { // nothing that was written here
 		a.logError("notes of deliveries cannot be read", zap.Error(err))
-		a.records = nil
 	}
-	if a.known {
+	if a.records = records; a.known || records == nil && err == nil {
 		return notes
 	}
+
+	// After a start there is nothing but the records.
 	was, one := a.records.Of(a.index)
 	a.was.Remembered = was
 	if a.was.Notes != nil {
@@ -54,6 +44,8 @@ func (a *Attempt) remember(k remember.Kept) remember.Kept {
 	if !a.loaded || len(a.left.Later) == 0 || k.IsNothing() {
 		return k
 	}
+
+	// Most deliveries leave nothing, or the same as before.
 	text, err := k.Text()
 	if err == nil && text == k.Stored {
 		return k

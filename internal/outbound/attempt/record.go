@@ -31,8 +31,12 @@ func (a *Attempt) record(ctx context.Context) {
 			deferred = append(deferred, i)
 		}
 	}
+
+	// Delivered ones first: a crash from here on sends them again otherwise.
 	a.deliver(ctx, delivered)
 	a.keepScheduled(more, Rest{Attempts: a.unit.Attempts(), Next: a.now()})
+
+	// Deferrals are counted, and the last one is a failure.
 	wait, ok := a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 	if !ok && a.yielded { // that is not the destination's fault: only the lifetime ends it
 		a.free, ok = true, true
@@ -65,6 +69,8 @@ func (a *Attempt) announce(ctx context.Context, recipients []int) {
 	for _, same := range delivery.GroupByReply(recipients, a.res.Replies) {
 		a.m.o.Mail.Delivered(line, a.addresses(same), reply.Clip(a.res.Replies[same[0]].String()))
 	}
+
+	// Settled before it is announced: a plugin that hangs must not make a duplicate.
 	params := &hook.DeliveredParams{
 		Host: a.res.Host, IP: a.res.IP, Response: a.res.Replies[recipients[0]].Text, Delay: line.Delay, Port: a.res.Port,
 		Mode: line.Mode, Secured: a.res.TLS != "" && a.res.TLS != "none", Authenticated: a.res.Authenticated,
@@ -96,6 +102,8 @@ func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 		a.giveUpRecipients(recipients, fmt.Sprintf("dropped by plugin %s, hook deferred: %s", v.Plugin, v.Code))
 		return
 	}
+
+	// The last attempt is made when the lifetime ends, not a moment later.
 	now := a.now()
 	next := a.policy.Backoff.Until(a.env.Received, now, wait)
 	a.putOff(recipients, a.res.Replies, a.deferrals(), next)
@@ -120,5 +128,7 @@ func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 		}
 		a.m.o.Mail.Deferred(line, a.addresses(same), last, next)
 	}
+
+	// Some may have left the queue meanwhile.
 	a.keepScheduled(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return a.accounted[i] }), Rest{Attempts: attempts, Next: next})
 }

@@ -20,6 +20,8 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 	if len(job.Hops) == 0 {
 		job.Hops = a.policy.Hosts
 	}
+
+	// The sections for mail exchangers count only where no hook names the hops.
 	plan, refusal := o.Delivery.Plan(ctx, job)
 	if refusal == nil && len(job.Hops) == 0 {
 		if a.policy = o.Policies.For(domain, plan.Hosts()); len(a.policy.Hosts) > 0 {
@@ -31,6 +33,8 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 		a.res.Interrupted = true
 		return nil
 	}
+
+	// A place is too precious to wait for a web server.
 	if plan != nil && plan.Pending() {
 		a.postpone(plan)
 		return nil
@@ -38,12 +42,16 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 	if !a.locate(plan) {
 		return nil
 	}
+
+	// A domain without a way says nothing about the site, but the error explains the wait.
 	if refusal != nil {
 		if refusal.Temporary() {
 			a.report(schedule.Outcome{Err: reply.Clip(refusal.String())})
 		}
 		return refusal
 	}
+
+	// From here on the attempt counts: how it is sent, and from where.
 	source := a.policy.ChooseSource(&a.env, o.Random())
 	job.Settings = a.policy.Settings(source)
 	if a.force.Load() {
@@ -63,10 +71,12 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 		job.Settings = a.policy.Settings(other) // no host has an address of that family
 		a.res = o.Delivery.Attempt(ctx, job, plan)
 	}
-	if a.env.RequireTLS && a.env.From.IsNull() && slices.IndexFunc(a.res.Replies, secure) < 0 && !a.res.Interrupted {
+	if a.env.RequireTLS && a.env.From.IsNull() && delivery.OnlyTLS(a.res.Replies) && !a.res.Interrupted {
 		a.env.RequireTLS = false // RFC 8689 section 5: it is no reason to keep a DSN back
 		a.res = o.Delivery.Attempt(ctx, job, plan)
 	}
+
+	// What an interrupted attempt saw is no outcome of the destination.
 	if a.res.Interrupted {
 		return nil
 	}
@@ -116,13 +126,4 @@ func (a *Attempt) report(out schedule.Outcome) {
 	case schedule.Resumed:
 		a.m.o.Log.Info("destination resumed", zap.String("site", site), zap.String("domain", a.unit.Domain()))
 	}
-}
-
-// secure reports whether a reply is about anything but TLS that cannot be had.
-func secure(r *reply.Reply) bool {
-	switch r.Status() {
-	case reply.Enhanced{4, 7, 5}, reply.Enhanced{4, 7, 10}, reply.Enhanced{4, 7, 30}, reply.Enhanced{5, 7, 30}:
-		return false
-	}
-	return true
 }

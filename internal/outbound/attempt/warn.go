@@ -24,6 +24,8 @@ func (a *Attempt) warnSender(ctx context.Context, recipients []int) {
 	}
 	var others map[int]dsn.Recipient
 	var claimed []int
+
+	// Another delivery of the message may have warned of these recipients already.
 	if len(a.whole) > len(a.index) {
 		others = a.lateOthers()
 		fresh, more := board.ClaimWarning(id, a.indices(told), slices.Sorted(maps.Keys(others)))
@@ -36,6 +38,7 @@ func (a *Attempt) warnSender(ctx context.Context, recipients []int) {
 		maps.DeleteFunc(others, func(i int, _ dsn.Recipient) bool { return !slices.Contains(more, i) })
 	}
 
+	// One report for all recipients of the message that are late.
 	r := a.describe(told, dsn.Delayed)
 	for _, i := range slices.Sorted(maps.Keys(others)) {
 		r.Recipients = append(r.Recipients, others[i])

@@ -74,6 +74,8 @@ func (h Register) Take(id mail.ID, recipients []int, apart bool) (all []*Parked)
 		attempts int
 		next     int64
 	}
+
+	// They were one delivery before, and are one again.
 	together := map[key]*Parked{}
 	for _, i := range recipients {
 		v := of[i]

@@ -100,6 +100,8 @@ func (g *Gathering) Admit(now time.Time, sender string, rate conf.Rate) (ok bool
 	if s != nil && !now.Before(s.began.Add(rate.Per)) {
 		s.began, s.reports = now, 0
 	}
+
+	// Where senders cannot be counted any more nothing is held back.
 	if s == nil {
 		if len(g.senders) >= maxSenders {
 			maps.DeleteFunc(g.senders, func(_ string, s *allowance) bool { return s.collected == nil && !now.Before(s.began.Add(rate.Per)) })
@@ -151,15 +153,21 @@ func (g *Gathering) Hold(id mail.ID, sender string, recipients []int, due time.T
 	} else if due.Before(r.Due) {
 		g.reschedule(r, due)
 	}
+
+	// A message is listed once, however many of its recipients fail.
 	if len(r.Recipients[id]) == 0 {
 		r.Order = append(r.Order, id)
 	}
 	r.Recipients[id] = append(r.Recipients[id], recipients...)
 	r.n += len(recipients)
 	g.waiting += len(recipients)
+
+	// A report that grows too long goes out now, and the next failure begins another.
 	if r.n >= maxTogether {
 		g.reschedule(r, time.Time{})
 	}
+
+	// In all there is a bound too: everything goes out, in the order of the heap.
 	if g.waiting >= maxWaiting {
 		for _, r := range g.due {
 			r.Due = time.Time{}

@@ -70,6 +70,8 @@ func (t *Table) For(domain string, hosts []string) *Policy {
 func (t *Table) newPolicy(d conf.Destination) *Policy {
 	p := &Policy{Destination: d}
 	p.Backoff = Backoff{Intervals: d.TempFailIntervals, MaxLifetime: d.MaxLifetime, Jitter: t.o.Jitter}
+
+	// Sites without configured limits begin small and grow with success.
 	p.Limits = &schedule.Limits{
 		Low: 1, High: t.o.MaxConcurrency, Start: StartConcurrency,
 		Rate:     schedule.Rate{Count: d.Rate.Count, Per: d.Rate.Per},
@@ -155,6 +157,8 @@ func (p *Policy) Wait(id mail.ID, domain string, attempts int) (wait time.Durati
 	if !ok || p.Backoff.Jitter == 0 {
 		return wait, ok
 	}
+
+	// Not the process, but the message and its destination give the random numbers.
 	seed := jitterSeed
 	for _, text := range []string{string(id), domain} {
 		for i := 0; i < len(text); i++ { // FNV-1a
@@ -175,6 +179,8 @@ func (p *Policy) Warned(m *mail.Pending, domain string, attempts int, next time.
 	if !ok {
 		return false
 	}
+
+	// The wait is known, so the time of the deferral is too.
 	deferred := next.Add(-wait)
 	if end := m.Received.Add(p.MaxLifetime); p.MaxLifetime > 0 && !next.Before(end.Add(-time.Millisecond)) {
 		deferred = end.Add(-wait) // or later

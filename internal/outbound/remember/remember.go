@@ -7,6 +7,7 @@ package remember
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"tarishi/internal/mail"
@@ -40,12 +41,33 @@ func (r Remembered) Text() (string, error) {
 // Records are those of a message, by their keys.
 type Records map[string]record
 
+// Take takes the records out of a message's notes, and returns the rest and them.
+// With an error they cannot be read, and are gone.
+func Take(notes mail.Notes) (rest mail.Notes, all Records, err error) {
+	kept := notes.Get(mail.DeliveryNotes)
+	if kept == nil {
+		return notes, nil, nil
+	}
+	rest = maps.Clone(notes)
+	delete(rest, mail.DeliveryNotes)
+	b, err := json.Marshal(kept)
+	if err == nil {
+		err = json.Unmarshal(b, &all)
+	}
+	if err != nil {
+		return rest, nil, err
+	}
+	return rest, all, nil
+}
+
 // Of returns the memory of a delivery of some recipients. If they were
 // several deliveries the notes are those of one of them, and one that forced TLS
 // is enough. one is false if the recipients' records differ.
 func (all Records) Of(recipients []int) (was Remembered, one bool) {
 	var last record
 	force, spared, keys := false, false, map[string]bool{}
+
+	// Each recipient is in several records: the newest counts.
 	for _, i := range recipients {
 		var newest record
 		from := ""

@@ -66,6 +66,8 @@ func (r *Reporter) Put(ctx context.Context, about dsn.Report) (mail.Pending, err
 		return mail.Pending{}, err
 	}
 	r.queued.Add(1)
+
+	// A report about several messages has one line for each.
 	last := about.Original.ID
 	r.logReport(env, last, about)
 	for i := range about.Recipients { // of several messages each has its line

@@ -128,6 +128,7 @@ func (s *Dispatcher) Begin(now int64, limit int) []*Unit {
 
 // pickUnit takes the next ready unit off its list, or returns nil.
 func (s *Dispatcher) pickUnit(now int64) *Unit {
+	// Every tenth place goes to a retry first, every other tenth to the null sender.
 	order := [classes]class{fresh, null, retry}
 	switch {
 	case s.turn == tenth-1:
@@ -219,6 +220,8 @@ const (
 func (s *Dispatcher) Report(u *Unit, o Outcome, now int64) (change Change, extended bool) {
 	t := u.dest.site
 	was := t.Suspended() != 0
+
+	// An attempt with an outcome is neither recalled nor late any more.
 	r := &s.spans[*u.Place()]
 	r.answered = true
 	extended = t.Report(o, t.running, t.probe == u, now, s.o.Random)

@@ -142,6 +142,8 @@ func (s *Dispatcher) PutReady(u *Unit, now int64, first bool) {
 		d.lists[c].Push(u)
 	}
 	d.ready++
+
+	// The site has its turn if this domain is the first with something ready.
 	if t := d.site; !d.lists[c].queued {
 		t.rings[c].push(d, c)
 		if !t.rings[c].queued {

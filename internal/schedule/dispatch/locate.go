@@ -88,9 +88,13 @@ func (s *Dispatcher) Reroute(u *Unit, to *Domain, now int64) {
 // each of them is located.
 func (s *Dispatcher) moveDomain(d *Domain, to *site) {
 	from := d.site
+
+	// The probe says nothing about the site that it leaves.
 	if from.probe != nil && from.probe.dest == d {
 		from.probe = nil
 	}
+
+	// They are counted at the new site until each of them is located.
 	if d.active > 0 {
 		for _, u := range s.runs {
 			if u.dest == d {
@@ -103,6 +107,8 @@ func (s *Dispatcher) moveDomain(d *Domain, to *site) {
 			from.rings[c].remove(d, c)
 		}
 	}
+
+	// Counts follow the domain, and so does its place in the rings.
 	from.running -= d.active
 	to.running += d.active
 	from.outside -= d.outside

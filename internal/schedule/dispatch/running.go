@@ -16,6 +16,7 @@ func (s *Dispatcher) addRunning(u *Unit, r span) {
 
 // removeRunning takes a unit out of those that run.
 func (s *Dispatcher) removeRunning(u *Unit) span {
+	// The last one takes the place that is free.
 	end := len(s.runs) - 1
 	last, r := s.runs[end], s.spans[*u.Place()]
 	s.runs[*u.Place()], s.spans[*u.Place()] = last, s.spans[end]
@@ -43,6 +44,8 @@ func (s *Dispatcher) freePlace(u *Unit) {
 	if r.slow {
 		s.slow--
 	}
+
+	// Its place was given over before.
 	if r.outside {
 		s.outside--
 		return
@@ -73,6 +76,8 @@ func (s *Dispatcher) startUnit(u *Unit, now int64) {
 	s.addRunning(u, r)
 	s.running++
 	s.byClass[r.class]++
+
+	// A new attempt may pass its first bounds earlier than the others.
 	if s.watching {
 		s.reviewAt = min(s.reviewAt, now+int64(s.firstBound()))
 		s.lateAt = min(s.lateAt, now+int64(throttle.StrangerPatience))

@@ -107,6 +107,7 @@ func (s *Dispatcher) leaveOut(t *site) {
 // readmit offers the crowded sites again. There are never more of them than
 // running units.
 func (s *Dispatcher) readmit(now int64) {
+	// The list is made anew: some are crowded still.
 	all := s.leftOut
 	s.leftOut = all[:0]
 	for _, t := range all {

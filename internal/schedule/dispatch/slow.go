@@ -75,6 +75,8 @@ func (s *Dispatcher) Recall(at int64) []Recall {
 	if !s.watching || at < s.reviewAt && (at < s.lateAt || !s.wanted(at)) {
 		return nil
 	}
+
+	// One look at all that runs: it finds bounds that were passed, and the next ones.
 	var over []Recall
 	next, lateAt := int64(math.MaxInt64), at+int64(throttle.StrangerPatience)
 	var leaving, outside, slow []delayed
@@ -105,12 +107,16 @@ func (s *Dispatcher) Recall(at int64) []Recall {
 			lateAt = min(lateAt, patience)
 		}
 	}
+
+	// Until then there is nothing to review.
 	s.reviewAt, s.lateAt = next, max(lateAt, at+int64(reviewPause))
 	if s.o.Outside == 0 {
 		return over
 	}
 	slices.SortFunc(outside, byBegin)
 	slices.SortFunc(slow, byBegin)
+
+	// Places are taken away only while others wait for one.
 	wanted := s.wanted(at)
 	if wanted {
 		over = append(over, s.giveOver(at, leaving, outside)...)
@@ -165,6 +171,8 @@ func (s *Dispatcher) giveOver(now int64, leaving, outside []delayed) (over []Rec
 	if n > 0 {
 		s.readmit(now)
 	}
+
+	// Outside there is a bound too: the oldest go first, if they had a fair time.
 	least := int64(throttle.SlowAfter) / 2
 	if s.pace > 0 {
 		least = int64(s.pace.Late(leastRecall))
@@ -185,6 +193,7 @@ func (s *Dispatcher) giveOver(now int64, leaving, outside []delayed) (over []Rec
 // those that have had their turn while others wait for one. slow are in the order
 // in which they began; waiting: others are.
 func (s *Dispatcher) thinOut(now int64, slow []delayed, waiting bool) (over []Recall) {
+	// Recalled ones still run, but are on their way out.
 	n := len(slow)
 	for _, r := range slow {
 		if r.recalled {
@@ -200,6 +209,8 @@ func (s *Dispatcher) thinOut(now int64, slow []delayed, waiting bool) (over []Re
 			n--
 		}
 	}
+
+	// A site that has had its turn makes room for the next slow one.
 	turns := len(s.slowWait) - (s.slowShare() - n)
 	for _, r := range slow {
 		if turns <= 0 || now-r.began < int64(slowTurn) {
@@ -273,6 +284,8 @@ func (s *Dispatcher) admitSlow(now int64) {
 	if len(s.slowWait) == 0 && len(s.called) == 0 {
 		return
 	}
+
+	// A site that was called and has nothing ready any more lost its turn.
 	s.called = slices.DeleteFunc(s.called, func(t *site) bool {
 		t.called = t.called && (t.rings[fresh].queued || t.rings[retry].queued || t.rings[null].queued)
 		return !t.called

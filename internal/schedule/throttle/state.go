@@ -174,6 +174,7 @@ func (t *State) adaptLimit(running int32) {
 
 // suspend sets when the site is probed next.
 func (t *State) suspend(now int64, random func() float64) {
+	// Each probe that fails makes the next one wait longer.
 	wait := firstProbe << min(t.probes, 16)
 	if n := len(t.limits.Probes); n > 0 {
 		wait = t.limits.Probes[min(int(t.probes), n-1)] / 2

@@ -208,6 +208,8 @@ func (u *Packed) SetDelivery(recipients []int, attempts int, next time.Time) {
 			m.recipients[i] = int32(r)
 		}
 	}
+
+	// Nearly all units fit without more.
 	switch {
 	case m.id == "" && m.recipients == nil:
 		u.more = nil
