@@ -168,7 +168,6 @@ func (m *model) due(limit int) {
 			m.t.Fatalf("%s was handed out, scheduled: %v, due %v, now %v", u.ID(), m.idle[u], u.Next(), m.now)
 		}
 		delete(m.idle, u)
-		delete(m.early, u)
 		m.run[u] = &attempt{began: m.now}
 		m.hasPlace(u)
 	}

@@ -59,8 +59,8 @@ func TestList(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	var l List[*element]
 	var want []*element
-	for step := range 50_000 {
-		limit := 5 + step/10_000*200
+	for step := range 20_000 {
+		limit := 5 + step/4000*50
 		switch n := r.IntN(10); {
 		case len(want) == 0 || n < 5 && len(want) < limit:
 			e := &element{}
