@@ -250,7 +250,6 @@ func TestSubmitLarge(t *testing.T) {
 	server := smtptest.New(t, smtptest.On(smtptest.Rcpt, func(smtptest.Event) smtptest.Action { return smtptest.Reply("450 4.2.1 later") }))
 	w := startWhole(t, t.TempDir(), server.Port())
 	defer w.stop()
-	w.o.NewBody = func() submit.Body { return w.queue.NewBody() }
 	runtime.GC()
 	peak := make(chan uint64, 1)
 	watch, stop := context.WithCancel(t.Context())

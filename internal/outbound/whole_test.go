@@ -14,6 +14,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/queue"
+	"tarishi/internal/submit"
 	"tarishi/internal/test/smtptest"
 )
 
@@ -36,7 +37,8 @@ func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *
 		return hook.Verdict{Code: hook.OK, MX: []mail.NextHop{{Host: "127.0.0.1", Port: port}}}
 	}
 	o := New(Options{
-		Me: "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
+		NewBody: func() submit.Body { return q.NewBody() },
+		Me:      "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
 		Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Unknown: queue.ErrUnknown, Resolver: &dns.Memory{}, Pool: p,
 		Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
 	})
