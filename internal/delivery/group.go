@@ -32,6 +32,16 @@ func (r *Result) TurnTo(i int) {
 
 // GroupByReply puts recipients with the same reply together, in order of appearance.
 func GroupByReply(recipients []int, replies []*reply.Reply) [][]int {
+	if len(recipients) == 0 {
+		return nil
+	}
+	same := true
+	for _, i := range recipients {
+		same = same && replies[i] == replies[recipients[0]]
+	}
+	if same { // nearly always
+		return [][]int{recipients}
+	}
 	var all [][]int
 	place := map[string]int{}
 	at := 0

@@ -22,6 +22,9 @@ import (
 // not sent past it. DELAY does not count as a failure, and ends with the
 // lifetime.
 func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *reply.Reply, postponed bool) {
+	if !a.hasHook(hook.OnSendEmail) && !a.hasHook(hook.OnGetMX) {
+		return nil, nil, false
+	}
 	v := a.runHook(ctx, hook.OnSendEmail, hook.Event{}, a.unaccounted())
 	switch v.Code {
 	case hook.Delay:

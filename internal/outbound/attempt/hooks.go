@@ -8,12 +8,20 @@ import (
 	"tarishi/internal/mail"
 )
 
-// runHook runs the handlers of p with an event about some recipients.
+// hasHook reports whether p has a handler.
+func (a *Attempt) hasHook(p hook.Point) bool { return a.m.o.Chain != nil && a.m.o.Chain.Has(p) }
+
+// runHook runs the handlers of p, if it has any, with an event about some
+// recipients.
 func (a *Attempt) runHook(ctx context.Context, p hook.Point, e hook.Event, recipients []int) hook.Verdict {
-	c := a.m.o.Chain
-	if c == nil || !c.Has(p) {
+	if !a.hasHook(p) {
 		return hook.Proceed()
 	}
+	return a.runHandlers(ctx, p, e, recipients)
+}
+
+// runHandlers is apart from runHook because its Event lives on the heap.
+func (a *Attempt) runHandlers(ctx context.Context, p hook.Point, e hook.Event, recipients []int) hook.Verdict {
 	queue, id := a.m.o.Queue, a.unit.ID()
 	d := &hook.Delivery{
 		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.failures(p, e), Notes: a.notes, Content: a.content,
@@ -30,7 +38,7 @@ func (a *Attempt) runHook(ctx context.Context, p hook.Point, e hook.Event, recip
 
 	// What handlers leave in notes and ForceTLS counts from here on.
 	e.Point, e.Delivery = p, d
-	v := c.Run(ctx, p, &e)
+	v := a.m.o.Chain.Run(ctx, p, &e)
 	if v.Fresh != nil {
 		d = v.Fresh.Delivery
 		a.replaceNotes(d)

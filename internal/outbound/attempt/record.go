@@ -71,15 +71,22 @@ func (a *Attempt) announce(ctx context.Context, recipients []int) {
 	}
 
 	// Settled before it is announced: a plugin that hangs must not make a duplicate.
+	if a.hasHook(hook.OnDelivered) {
+		a.runHook(ctx, hook.OnDelivered, hook.Event{Success: a.success(recipients, line.Delay)}, recipients)
+	}
+	a.confirm(ctx, recipients)
+}
+
+// success has the parameters of hook delivered.
+func (a *Attempt) success(recipients []int, delay time.Duration) *hook.DeliveredParams {
 	params := &hook.DeliveredParams{
-		Host: a.res.Host, IP: a.res.IP, Response: a.res.Replies[recipients[0]].Text, Delay: line.Delay, Port: a.res.Port,
-		Mode: line.Mode, Secured: a.res.TLS != "" && a.res.TLS != "none", Authenticated: a.res.Authenticated,
+		Host: a.res.Host, IP: a.res.IP, Response: a.res.Replies[recipients[0]].Text, Delay: delay, Port: a.res.Port,
+		Mode: a.res.Mode.String(), Secured: a.res.TLS != "" && a.res.TLS != "none", Authenticated: a.res.Authenticated,
 	}
 	for _, i := range recipients {
 		params.OKRecipients = append(params.OKRecipients, a.env.Recipients[i])
 	}
-	a.runHook(ctx, hook.OnDelivered, hook.Event{Success: params}, recipients)
-	a.confirm(ctx, recipients)
+	return params
 }
 
 // deferAll is for recipients that are tried again after wait. Hook deferred may
