@@ -122,18 +122,19 @@ func (b *Body) spill() error {
 // chunks keeps the memory of bodies that went to files for the next ones: when many
 // large messages come at once that is most of what they use. The zero value is empty.
 type chunks struct {
-	pools [9]sync.Pool // of *[]byte, by size: leastChunk, twice that, … mostChunk
+	pools [9]sync.Pool // of *[]byte, by least size: leastChunk, twice that, … mostChunk
 }
 
 func (c *chunks) pool(size int) *sync.Pool { return &c.pools[bits.Len(uint(size/leastChunk))-1] }
 
-// take returns an empty chunk for n bytes, or for some of them.
+// take returns an empty chunk for n bytes, or for some of them. A new one is hardly
+// larger than that: most messages are small, and come in one piece.
 func (c *chunks) take(n int) []byte {
 	size := min(leastChunk<<bits.Len(uint(n-1)/leastChunk), mostChunk)
 	if b, ok := c.pool(size).Get().(*[]byte); ok {
 		return (*b)[:0]
 	}
-	return make([]byte, 0, size)
+	return make([]byte, 0, min(size, (n+leastChunk-1)/leastChunk*leastChunk))
 }
 
 func (c *chunks) giveBack(all mail.Memory) {

@@ -31,6 +31,11 @@ const (
 	hasSeal       = 4 // flag of a Message record: what stands before the content ends with its own
 	sealSize      = 4
 
+	// usualEnvelope is how many bytes of JSON an envelope has at most, as a rule, and
+	// usualRecipient each of its recipients.
+	usualEnvelope  = 512
+	usualRecipient = 64
+
 	// maxLast is how much of a reply is kept in bytes.
 	maxLast = 1000
 )
@@ -88,19 +93,23 @@ func encodeMessage(env *mail.Envelope, size int64, spooled bool) ([]byte, error)
 			return nil, err
 		}
 	}
-	j, err := json.Marshal(env)
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, messageHead, messageHead+len(env.ID)+len(j)+sealSize)
+	b := make([]byte, messageHead, messageHead+len(env.ID)+usualEnvelope+usualRecipient*len(env.Recipients))
 	b[0], b[2] = recordVersion, byte(len(env.ID))
 	if spooled {
 		b[1] = inSpool
 	}
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(env.Recipients)))
-	binary.LittleEndian.PutUint32(b[8:], uint32(len(j)))
 	binary.LittleEndian.PutUint64(b[16:], uint64(size))
-	return append(append(append(b, env.ID...), j...), make([]byte, sealSize)...), nil
+
+	// The envelope is written in place, and its length before it.
+	b = append(b, env.ID...)
+	begin := len(b)
+	b, err := env.AppendJSON(b)
+	if err != nil {
+		return nil, err
+	}
+	binary.LittleEndian.PutUint32(b[8:], uint32(len(b)-begin))
+	return append(b, make([]byte, sealSize)...), nil
 }
 
 func readsBack(a mail.Address) error {
