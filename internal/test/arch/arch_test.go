@@ -56,6 +56,7 @@ var packages = map[string]entry{
 	"internal/vfs":         {nouns, nil},
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
 	"internal/maillog":     {nouns, []string{"internal/mail"}},
+	"internal/heap":        {nouns, nil},
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
 
