@@ -20,7 +20,7 @@
 //   - A message that is not delivered for long is warned of once, and given up when
 //     its lifetime is over, whatever it waits for; held recipients alone are not.
 //
-// Nothing here returns an error: there is nobody to tell but the log.
+// Package attempt makes one attempt. There is nobody to return errors to but the log.
 package outbound
 
 import (
