@@ -20,8 +20,8 @@ import (
 	"tarishi/internal/control"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
-	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store/disk"
 )
 
 // TestMain lets the tests run the program itself: as this binary.
@@ -108,7 +108,7 @@ const hostile = "Subject: one\r\nX-Evil: \x1b[2J\u009b31m\r\n\tfolded\r\n\r\n\x1
 func fill(t *testing.T, dir string) (stop func()) {
 	t.Helper()
 	dir = filepath.Join(dir, "queue")
-	q, err := queue.Open(queue.Options{Dir: dir, SegmentSize: 1 << 20})
+	q, err := disk.Open(disk.Options{Dir: dir, SegmentSize: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestQueueCommands(t *testing.T) {
 func TestQueueHeld(t *testing.T) {
 	dir := folder(t, nil)
 	fill(t, dir)()
-	q, err := queue.Open(queue.Options{Dir: dir + "/queue"})
+	q, err := disk.Open(disk.Options{Dir: dir + "/queue"})
 	if err == nil {
 		err = errors.Join(q.Hold(first, []int{1}), q.Hold(second, nil), q.Close())
 	}

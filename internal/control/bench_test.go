@@ -7,14 +7,14 @@ import (
 	"testing"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 )
 
 // The list and the counts of a queue of 10,000 messages, over the socket.
 func BenchmarkQueue(b *testing.B) {
 	const messages = 10_000
 	dir := filepath.Join(b.TempDir(), "queue")
-	q, err := queue.Open(queue.Options{Dir: dir, NoSync: true})
+	q, err := disk.Open(disk.Options{Dir: dir, NoSync: true})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
+	"tarishi/internal/store"
 )
 
 // three is a queue of three messages.
@@ -409,7 +409,7 @@ func (q *unread) Walk(fn func(mail.Pending) bool) {
 	q.memory.Walk(fn)
 }
 
-func (q *unread) Stat() queue.Stat {
+func (q *unread) Stat() store.Stat {
 	s := q.memory.Stat()
 	if !q.walked {
 		s.Recipients, s.Bytes = 0, 0

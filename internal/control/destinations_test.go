@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/queue"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs"
 )
 
@@ -134,7 +134,7 @@ func TestWhyHoldRelease(t *testing.T) {
 		if err := c.Hold(t.Context(), "../x"); !errors.Is(err, ErrInvalid) {
 			t.Error(err)
 		}
-		o.sick = fmt.Errorf("%w: A.1", queue.ErrUnknown)
+		o.sick = fmt.Errorf("%w: A.1", store.ErrUnknown)
 		if err := c.Hold(t.Context(), "A.1"); !errors.Is(err, ErrUnknown) {
 			t.Error(err)
 		}

@@ -13,19 +13,19 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
-	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 )
 
-// Queue is where the messages are; *queue.Queue is one.
+// Queue is where the messages are; every store.Store is one.
 type Queue interface {
 	Walk(fn func(mail.Pending) bool)
 	Find(id mail.ID) (mail.Pending, bool)
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
 	Remove(id mail.ID) error
-	Stat() queue.Stat
+	Stat() store.Stat
 	Healthy() error
-	Unreadable() queue.Unreadable
+	Unreadable() store.Unreadable
 	WalkUnreadable(fn func(id mail.ID, reason string) bool)
 }
 
@@ -248,7 +248,7 @@ func (l *Local) load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 
 // known turns the queue's word for a message that is not there into ours.
 func known(err error) error {
-	if errors.Is(err, queue.ErrUnknown) {
+	if errors.Is(err, store.ErrUnknown) {
 		return ErrUnknown
 	}
 	return err

@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/maillog"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 )
 
 // Open returns Commands on the queue in dir: those of the daemon that runs
@@ -22,7 +22,7 @@ func Open(ctx context.Context, dir string, stderr io.Writer) (Commands, error) {
 	if !errors.Is(err, ErrStopped) {
 		return nil, err
 	}
-	q, err := queue.OpenReadOnly(queue.Options{Dir: dir, Log: zap.New(maillog.NewCore("", false, zap.ErrorLevel, stderr))})
+	q, err := disk.OpenReadOnly(disk.Options{Dir: dir, Log: zap.New(maillog.NewCore("", false, zap.ErrorLevel, stderr))})
 	if err != nil {
 		return nil, err
 	}

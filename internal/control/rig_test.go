@@ -13,8 +13,8 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
-	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 )
 
 // memory is a Queue of messages in a slice.
@@ -78,7 +78,7 @@ func (q *memory) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 			return env, q.contents[id], nil
 		}
 	}
-	return nil, nil, fmt.Errorf("%w: %s", queue.ErrUnknown, id)
+	return nil, nil, fmt.Errorf("%w: %s", store.ErrUnknown, id)
 }
 
 func (q *memory) Remove(id mail.ID) error {
@@ -87,16 +87,16 @@ func (q *memory) Remove(id mail.ID) error {
 	n := len(q.envelopes)
 	q.envelopes = slices.DeleteFunc(q.envelopes, func(env *mail.Envelope) bool { return env.ID == id })
 	if len(q.envelopes) == n {
-		return fmt.Errorf("%w: %s", queue.ErrUnknown, id)
+		return fmt.Errorf("%w: %s", store.ErrUnknown, id)
 	}
 	delete(q.pending, id)
 	return nil
 }
 
-func (q *memory) Stat() queue.Stat {
+func (q *memory) Stat() store.Stat {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := queue.Stat{Messages: len(q.pending)}
+	s := store.Stat{Messages: len(q.pending)}
 	for _, p := range q.pending {
 		s.Recipients += len(p.Recipients)
 		s.Bytes += p.Size
@@ -106,13 +106,13 @@ func (q *memory) Stat() queue.Stat {
 
 func (q *memory) Healthy() error { return q.sick }
 
-func (q *memory) Unreadable() queue.Unreadable {
+func (q *memory) Unreadable() store.Unreadable {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.damaged == "" {
-		return queue.Unreadable{}
+		return store.Unreadable{}
 	}
-	return queue.Unreadable{Messages: 1, Reason: errDamage.Error()}
+	return store.Unreadable{Messages: 1, Reason: errDamage.Error()}
 }
 
 func (q *memory) WalkUnreadable(fn func(mail.ID, string) bool) {

@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 )
 
 func TestSocketMode(t *testing.T) {
@@ -294,7 +294,7 @@ func TestBody(t *testing.T) {
 // The whole with the real queue: while its daemon runs, and after it.
 func TestRealQueue(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "queue")
-	q, err := queue.Open(queue.Options{Dir: dir, SegmentSize: 1 << 20})
+	q, err := disk.Open(disk.Options{Dir: dir, SegmentSize: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

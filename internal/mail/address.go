@@ -227,6 +227,35 @@ func (a Address) String() string {
 	}
 }
 
+// AppendTo appends String to b.
+func (a Address) AppendTo(b []byte) []byte {
+	switch {
+	case a.IsNull():
+		return b
+	case isDotString(a.Local):
+		b = append(b, a.Local...)
+	default:
+		b = append(b, a.local()...)
+	}
+	if a.Domain == "" {
+		return b
+	}
+	return append(append(b, '@'), a.Domain...)
+}
+
+// ReadsBack returns an error unless ParseAddress reads a from its String.
+func (a Address) ReadsBack() error {
+	// What needs no quotes comes apart at the @ as it was put together.
+	if a.Domain != "" && isDotString(a.Local) && isASCII(a.Local) && isASCII(a.Domain) && len(a.Local)+len(a.Domain) < MaxPathRelaxed {
+		return checkDomain(a.Domain)
+	}
+	b, err := ParseAddress(a.String())
+	if err == nil && a != b {
+		err = fmt.Errorf("%w: it would read back as another one", ErrAddress)
+	}
+	return err
+}
+
 // local is Local as it goes on the wire.
 func (a Address) local() string {
 	if isDotString(a.Local) {

@@ -119,3 +119,20 @@ func FuzzParseAddress(f *testing.F) {
 		}
 	})
 }
+
+// TestReadsBack compares the quick way with the slow one.
+func TestReadsBack(t *testing.T) {
+	parts := []string{"", "a", "a.b", ".a", "a..b", "a b", `a"b`, "a@b", "<a>", "é", "a\x00", "-a", "a-", "a_b", "[192.0.2.1]", "[x]", "postmaster", strings.Repeat("x", 64), strings.Repeat("x", 999)}
+	for _, local := range parts {
+		for _, domain := range parts {
+			a := Address{Local: local, Domain: domain}
+			b, err := ParseAddress(a.String())
+			if want := err == nil && a == b; (a.ReadsBack() == nil) != want {
+				t.Errorf("%q: %v, want it to read back: %v", a, a.ReadsBack(), want)
+			}
+			if got := string(a.AppendTo([]byte("x"))); got != "x"+a.String() {
+				t.Errorf("%q, want %q", got, "x"+a.String())
+			}
+		}
+	}
+}

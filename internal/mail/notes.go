@@ -62,6 +62,23 @@ func (n Notes) Set(path string, v any) {
 	m[keys[len(keys)-1]] = v
 }
 
+// Remove deletes what is at a dotted path, and the maps on the way that are empty
+// then.
+func (n Notes) Remove(path string) { removeAt(n, path) }
+
+func removeAt(m map[string]any, path string) {
+	key, rest, deep := strings.Cut(path, ".")
+	if !deep {
+		delete(m, key)
+		return
+	}
+	if sub, ok := asMap(m[key]); ok {
+		if removeAt(sub, rest); len(sub) == 0 {
+			delete(m, key)
+		}
+	}
+}
+
 // Clone returns a copy whose maps are its own; other values are shared.
 func (n Notes) Clone() Notes {
 	if n == nil {

@@ -8,17 +8,17 @@ import (
 
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs"
 )
 
 // Sources is what the gauges are read from. None of the functions may take long.
 type Sources struct {
 	Queue interface {
-		Stat() queue.Stat
+		Stat() store.Stat
 		Healthy() error
-		Unreadable() queue.Unreadable
+		Unreadable() store.Unreadable
 	}
 	Outbound interface {
 		Stat() schedule.Stat

@@ -166,7 +166,7 @@ func (m *Metrics) Reported(action string) {
 	}
 }
 
-// Synced measures a sync of the journal; it is for queue.Options.
+// Synced measures a sync of the journal; it is for disk.Options.
 func (m *Metrics) Synced(records int, took time.Duration, err error) {
 	if err != nil {
 		m.syncFailures.Inc()

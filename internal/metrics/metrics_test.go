@@ -15,8 +15,8 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 	"tarishi/internal/vfs"
 )
 
@@ -46,9 +46,9 @@ func (d *daemon) Overview(limit int) ([]schedule.DestinationStat, schedule.Rest)
 
 type queueOf struct{ *daemon }
 
-func (queueOf) Stat() queue.Stat { return queue.Stat{Messages: 13, Recipients: 14, Bytes: 15} }
+func (queueOf) Stat() store.Stat { return store.Stat{Messages: 13, Recipients: 14, Bytes: 15} }
 
-func (queueOf) Unreadable() queue.Unreadable { return queue.Unreadable{Messages: 25} }
+func (queueOf) Unreadable() store.Unreadable { return store.Unreadable{Messages: 25} }
 
 type outboundOf struct{ *daemon }
 

@@ -18,7 +18,7 @@ import (
 	"tarishi/internal/vfs"
 )
 
-// Source is where messages are; *queue.Queue is one.
+// Source is where messages are; every store.Store is one.
 type Source interface {
 	Walk(fn func(mail.Pending) bool)
 	Load(id mail.ID) (*mail.Envelope, mail.Content, error)

@@ -14,7 +14,7 @@ import (
 	"tarishi/internal/vfs"
 )
 
-// Queue is where messages are put; *queue.Queue is one.
+// Queue is where messages are put; every store.Store is one.
 type Queue interface {
 	Put(env *mail.Envelope, c mail.Content) error
 	Find(id mail.ID) (mail.Pending, bool)

@@ -18,8 +18,8 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/qfile"
-	"tarishi/internal/queue"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/smtptest"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
@@ -89,9 +89,9 @@ func harakaFile(uuid, rcpt, notes, message string) []byte {
 // message returns the part of a file behind its envelope.
 func message(b []byte) []byte { return b[4+binary.BigEndian.Uint32(b):] }
 
-func openQueue(tb testing.TB) *queue.Queue {
+func openQueue(tb testing.TB) *disk.Store {
 	tb.Helper()
-	q, err := queue.Open(queue.Options{Dir: tb.TempDir()})
+	q, err := disk.Open(disk.Options{Dir: tb.TempDir()})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -569,9 +569,9 @@ func stage(t *testing.T, files folder) *crashfs.FS {
 	return fs
 }
 
-func queueOn(t *testing.T, fs vfs.FS) *queue.Queue {
+func queueOn(t *testing.T, fs vfs.FS) *disk.Store {
 	t.Helper()
-	q, err := queue.Open(queue.Options{Dir: "/queue", FS: fs, SegmentSize: 64 << 10, LargeBody: 4000})
+	q, err := disk.Open(disk.Options{Dir: "/queue", FS: fs, SegmentSize: 64 << 10, LargeBody: 4000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -589,7 +589,7 @@ func smallFiles() folder {
 }
 
 // complete checks that a queue holds each file's message once, as it should be.
-func complete(t *testing.T, q *queue.Queue, files folder) {
+func complete(t *testing.T, q *disk.Store, files folder) {
 	t.Helper()
 	got := all(t, q)
 	if len(got) != len(files) {

@@ -12,24 +12,22 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store"
 )
 
 // instant is a queue of one message under many ids, and a server that takes it
 // at once: what is left is our own work.
 type instant struct {
+	store.Store // what the benchmark does not call
+
 	env  mail.Envelope
 	done sync.WaitGroup
 }
 
-func (q *instant) Hold(mail.ID, []int) error              { return nil }
-func (q *instant) Release(mail.ID, []int) error           { return nil }
-func (q *instant) Find(mail.ID) (mail.Pending, bool)      { return mail.Pending{}, false }
-func (q *instant) SetNotes(mail.ID, map[string]any) error { return nil }
-func (q *instant) Path(mail.ID) (string, error)           { return "", nil }
+func (q *instant) Watch(store.Deliverer)             {}
+func (q *instant) Adopt(func(mail.Pending) bool) int { return 0 }
+func (q *instant) Permit(mail.ID) error              { return nil }
 
-func (q *instant) Put(*mail.Envelope, mail.Content) error             { return nil }
-func (q *instant) Recovered(func(mail.Pending) bool) int              { return 0 }
-func (q *instant) Defer(mail.ID, []int, int, time.Time, string) error { return nil }
 func (q *instant) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	return &q.env, mail.Memory{}, nil
 }

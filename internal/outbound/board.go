@@ -29,6 +29,10 @@ func (b *board) Begin(a *attempt.Attempt) (was remember.Kept, known bool) {
 	if o.stopping {
 		a.GiveUp()
 	}
+	if o.forgone[u] {
+		delete(o.forgone, u)
+		a.Abandon()
+	}
 	return was, known
 }
 
@@ -38,6 +42,10 @@ func (b *board) End(a *attempt.Attempt, left attempt.Left) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.running, u)
+	if a.Abandoned() {
+		o.schedule.Done(u)
+		return
+	}
 	id, now := u.ID(), o.o.Now()
 	var done []int
 	if len(o.held) > 0 {
@@ -110,7 +118,11 @@ func (b *board) Postpone(a *attempt.Attempt, wait time.Duration) (hasten func())
 // The caller holds o.mu, and the schedule has the unit.
 func (o *Outbound) putBack(a *attempt.Attempt) {
 	delete(o.running, a.Unit())
-	o.keepFor(a.Unit(), a.Postponed())
+	if a.Abandoned() {
+		o.schedule.Drop(a.Unit())
+	} else {
+		o.keepFor(a.Unit(), a.Postponed())
+	}
 	o.signal()
 }
 

@@ -1,78 +1,23 @@
 package outbound
 
 import (
-	"context"
 	"errors"
-	"time"
-
-	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/held"
-	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 )
 
 // Enqueue takes a message that has just been put in the queue. It never blocks
 // for long and may be called before Run.
 func (o *Outbound) Enqueue(p mail.Pending) {
 	o.mu.Lock()
-	o.scheduleMessage(p)
+	if o.comes(p.ID) {
+		o.scheduleMessage(p)
+	}
 	o.mu.Unlock()
 	o.signal()
-}
-
-// loadQueue schedules what was in the queue before this process.
-func (o *Outbound) loadQueue(ctx context.Context) {
-	messages, began := 0, o.o.Now()
-	for said := -1; ; {
-		left := o.o.Queue.Recovered(func(p mail.Pending) bool {
-			messages++
-			o.mu.Lock()
-			for i, r := range p.Recipients {
-				if !o.flushed[""] && !o.flushed[r.Address.Host()] {
-					continue
-				}
-				if _, failed := notice.ParseFailure(r.Last); !failed { // its report has its own time
-					p.Recipients[i].Next = time.Time{}
-				}
-			}
-			o.scheduleMessage(p)
-			o.mu.Unlock()
-			o.signal()
-			return ctx.Err() == nil
-		})
-		if ctx.Err() != nil {
-			return
-		}
-		if left != said {
-			said = left
-			o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
-		}
-		if left == 0 {
-			break
-		}
-
-		// What cannot be read may be mended by an administrator, who then flushes.
-		again := time.NewTimer(loadAgain)
-		select {
-		case <-ctx.Done():
-			again.Stop()
-			return
-		case <-again.C:
-		case <-o.reload:
-			again.Stop()
-		}
-	}
-
-	// What was released while it was being loaded may have been parked after that.
-	o.mu.Lock()
-	released := o.released
-	o.flushed, o.released = nil, nil
-	o.mu.Unlock()
-	for _, id := range released {
-		o.reconcile(id)
-	}
 }
 
 // scheduleMessage schedules the deliveries of a message: recipients of one domain that are
@@ -124,6 +69,4 @@ func (o *Outbound) scheduleMessage(p mail.Pending) {
 }
 
 // unknown reports whether err says that a message is not in the queue.
-func (o *Outbound) unknown(err error) bool {
-	return err != nil && o.o.Unknown != nil && errors.Is(err, o.o.Unknown)
-}
+func unknown(err error) bool { return errors.Is(err, store.ErrUnknown) }

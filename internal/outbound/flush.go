@@ -14,9 +14,7 @@ func (o *Outbound) Flush(domain string) int {
 	o.mu.Lock()
 	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
 	o.gathering.Flush()
-	if o.flushed != nil {
-		o.flushed[mail.CanonicalDomain(domain)] = true
-	}
+	o.adopting.flush(mail.CanonicalDomain(domain))
 	o.mu.Unlock()
 	o.o.Log.Info("queue flushed", zap.String("domain", domain), zap.Int("deliveries", n))
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -338,15 +337,14 @@ func TestSettlementsThatCannotBeRecorded(t *testing.T) {
 // TestForgetWhatWaits: a message that was removed is not reported.
 func TestForgetWhatWaits(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Unknown = io.EOF
 		r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Minute})
 		r.start()
 		r.send("no1@a.test")
 		gone, kept := r.send("no2@a.test"), r.send("no3@a.test")
 		r.wire.take()
-		r.queue.mu.Lock()
-		delete(r.queue.messages, gone.ID)
-		r.queue.mu.Unlock()
+		if err := r.queue.Remove(gone.ID); err != nil {
+			t.Fatal(err)
+		}
 		r.out.Forget(gone.ID)
 		r.pass(time.Minute)
 		texts, _ := r.reports()

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -48,9 +49,7 @@ func (o *Outbound) Release(id mail.ID, recipients []int) error {
 // unpark schedules what was held; nil means all.
 func (o *Outbound) unpark(id mail.ID, recipients []int) {
 	o.mu.Lock()
-	if o.flushed != nil { // the queue may have told of it already, see load
-		o.released = append(o.released, id)
-	}
+	o.adopting.release(id) // the queue may have passed it on already, as one that is held
 	now := o.o.Now()
 	for _, v := range o.held.Take(id, recipients, o.o.AlwaysSplit) {
 		o.keepFor(o.schedule.Add(now, v.Delivery), v.Kept)
@@ -135,15 +134,17 @@ func (o *Outbound) Forget(ids ...mail.ID) {
 		}
 		return true
 	}, ids...)
+	o.drop(units, func(id mail.ID) bool { return gone[id] })
+}
+
+// drop forgets units, and what else waits of messages that are gone. The caller holds
+// o.mu.
+func (o *Outbound) drop(units []*schedule.Unit, gone func(mail.ID) bool) {
 	for _, u := range units {
 		delete(o.kept, u)
 		o.schedule.Drop(u)
 	}
-
-	// Nothing else may bring the messages back.
 	o.gathering.Forget(gone)
-	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d attempt.Unrecorded) bool { return gone[d.ID] })
-	for _, id := range ids {
-		delete(o.held, id)
-	}
+	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d attempt.Unrecorded) bool { return gone(d.ID) })
+	maps.DeleteFunc(o.held, func(id mail.ID, _ map[int]*held.Parked) bool { return gone(id) })
 }

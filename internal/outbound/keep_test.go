@@ -15,9 +15,9 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/attempt"
-	"tarishi/internal/queue"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store"
 	"tarishi/internal/test/smtptest"
 )
 
@@ -252,15 +252,15 @@ func (r *rig) wantReport(text string) {
 	}
 }
 
-// lateRelease is a queue in which a recipient is released after Recovered has
-// read that it is held.
+// lateRelease is a queue in which a recipient is released after Adopt has read that
+// it is held.
 type lateRelease struct {
 	*memoryQueue
 	release func(mail.ID)
 }
 
-func (q *lateRelease) Recovered(fn func(mail.Pending) bool) int {
-	return q.memoryQueue.Recovered(func(p mail.Pending) bool {
+func (q *lateRelease) Adopt(fn func(mail.Pending) bool) int {
+	return q.memoryQueue.Adopt(func(p mail.Pending) bool {
 		q.release(p.ID)
 		return fn(p)
 	})
@@ -339,7 +339,7 @@ func TestRemovedWhileRunning(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.Forget(id)
-			if err := w.Hold(id, nil); !errors.Is(err, queue.ErrUnknown) {
+			if err := w.Hold(id, nil); !errors.Is(err, store.ErrUnknown) {
 				t.Error(err)
 			}
 			close(proceed)
@@ -397,7 +397,7 @@ func TestLifetimeOfTheMX(t *testing.T) {
 		}
 		r.start()
 		r.pass(time.Hour)
-		if r.queue.messages[gone.ID] != nil || r.queue.messages[kept.ID] == nil {
+		if r.queue.holds(gone) || !r.queue.holds(kept) {
 			t.Fatal("given up by the wrong lifetime")
 		}
 		enabled.Store(true)
@@ -454,12 +454,12 @@ func TestDebtsWaitForNobody(t *testing.T) {
 			t.Errorf("%+v", why)
 		}
 		r.pass(attempt.LocalWait + time.Second) // still not
-		if r.queue.messages[one.ID] == nil {
+		if !r.queue.holds(one) {
 			t.Fatal("recorded by a queue that cannot")
 		}
 		r.queue.set("settle", nil)
 		r.pass(attempt.LocalWait)
-		if r.queue.messages[one.ID] != nil || len(r.wire.take()) != 2 {
+		if r.queue.holds(one) || len(r.wire.take()) != 2 {
 			t.Error("not recorded, or delivered again")
 		}
 		r.queue.set("settle", errDisk)
@@ -468,7 +468,7 @@ func TestDebtsWaitForNobody(t *testing.T) {
 		r.queue.set("settle", nil)
 		r.stop()
 		<-r.ended
-		if r.queue.messages[two.ID] != nil || r.queue.messages[three.ID] != nil {
+		if r.queue.holds(two) || r.queue.holds(three) {
 			t.Error("not recorded at the end")
 		}
 	})

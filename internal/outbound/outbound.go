@@ -46,28 +46,15 @@ import (
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 	"tarishi/internal/submit"
 )
 
-// Queue is where messages live; *queue.Queue is one.
+// Queue is where messages live; every store.Store is one.
 type Queue interface {
+	store.Delivery
+	NewBody() store.Body
 	Put(env *mail.Envelope, c mail.Content) error
-	// Recovered passes each message that was there before this process once, and
-	// returns how many are left for another call.
-	Recovered(fn func(mail.Pending) bool) (left int)
-	Load(id mail.ID) (*mail.Envelope, mail.Content, error)
-	Settle(id mail.ID, recipients []int) error
-	Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error
-	// SetNotes changes the notes that Load returns with a message: values by dotted path,
-	// nil: none.
-	SetNotes(id mail.ID, values map[string]any) error
-	// Hold and Release return when it is durable that recipients are held, or are
-	// not any more; nil means all. Find returns those that are not settled.
-	Hold(id mail.ID, recipients []int) error
-	Release(id mail.ID, recipients []int) error
-	Find(id mail.ID) (mail.Pending, bool)
-	// Path returns the name of a file with the content of a message.
-	Path(id mail.ID) (string, error)
 }
 
 // Chain runs hooks; *hook.Chain does.
@@ -112,8 +99,6 @@ type Options struct {
 	Templates  dsn.Templates
 
 	Queue    Queue
-	NewBody  func() submit.Body // for Submit, which fails without
-	Unknown  error              // what Queue's errors wrap when a message is not there (any more); nil: nothing
 	Resolver delivery.Resolver
 	Pool     delivery.Sender
 	Chain    Chain        // nil: no hooks
@@ -134,7 +119,7 @@ const (
 	idleWorker   = 5 * time.Second // after that a goroutine that makes attempts ends
 	disabledPoll = time.Second     // how often Disabled is asked, as in Haraka
 	longestSleep = time.Minute     // the clock may be set, and timers stand still while the machine sleeps
-	loadAgain    = time.Minute     // for those that Recovered could not read: somebody may mend what keeps it
+	loadAgain    = time.Minute     // for those that Adopt could not read: somebody may mend what keeps it
 )
 
 // Outbound delivers a queue. Use New, then Run.
@@ -145,6 +130,7 @@ type Outbound struct {
 	reporter *report.Reporter
 	wake     chan struct{} // holds one token when there may be work
 	reload   chan struct{} // holds one when Flush was asked for what could not be read
+	adopt    chan struct{} // holds one when the queue has more to adopt
 
 	policies *policy.Table // may be asked while mu is held
 
@@ -164,12 +150,13 @@ type Outbound struct {
 	doubtful  int  // attempts that were cut off while their message may have been taken
 	held      held.Register
 
-	// While Run still loads what was in the queue before, flushed are the
-	// domains that Flush was asked for ("" is all); nil afterwards.
-	flushed map[string]bool
-	// released are messages that Release was asked for meanwhile.
-	released []mail.ID
+	adopting *adoption // nil: nothing is left to adopt
+	handover handover
+	// forgone are units that were handed out, and abandoned before their attempt began.
+	forgone map[*schedule.Unit]bool
 }
+
+var _ store.Deliverer = (*Outbound)(nil)
 
 // New returns an Outbound that does nothing before Run.
 func New(o Options) *Outbound {
@@ -205,7 +192,9 @@ func New(o Options) *Outbound {
 		kept:     map[*schedule.Unit]remember.Kept{},
 		running:  map[*schedule.Unit]*attempt.Attempt{},
 		held:     held.Register{},
-		flushed:  map[string]bool{},
+		adopting: &adoption{},
+		adopt:    make(chan struct{}, 1),
+		forgone:  map[*schedule.Unit]bool{},
 	}
 	deliver := delivery.New(delivery.Options{
 		Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig, BackendTLS: o.BackendTLS,
@@ -216,14 +205,14 @@ func New(o Options) *Outbound {
 
 	// What these parts call is not called before out is complete.
 	out.Submitter = submit.New(submit.Options{
-		Me: o.Me, ReceivedHeader: o.Config.ReceivedHeader, NewBody: o.NewBody, Put: out.put, Enqueue: out.Enqueue,
+		Me: o.Me, ReceivedHeader: o.Config.ReceivedHeader, NewBody: func() store.Body { return o.Queue.NewBody() }, Put: out.put, Enqueue: out.Enqueue,
 		Chain: o.Chain, Mail: o.Mail, Log: o.Log, Now: o.Now,
 	})
 	out.reporter = report.NewReporter(report.Options{
 		Me: o.Me, Full: o.Config.DSNReturn == "full", Templates: o.Templates, Show: out.Show, Put: out.put, Mail: o.Mail, Now: o.Now,
 	})
 	out.attempts = attempt.New(attempt.Options{
-		Me: o.Me, Config: o.Config, Queue: o.Queue, Unknown: o.Unknown, Chain: o.Chain, Delivery: deliver, Policies: out.policies,
+		Me: o.Me, Config: o.Config, Queue: o.Queue, Chain: o.Chain, Delivery: deliver, Policies: out.policies,
 		Reporter: out.reporter, Board: (*board)(out), Mail: o.Mail, Log: o.Log, Now: o.Now, Random: o.Random,
 	})
 

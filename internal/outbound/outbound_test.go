@@ -19,6 +19,7 @@ import (
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store"
 )
 
 func TestDelivered(t *testing.T) {
@@ -583,13 +584,11 @@ func TestUnreadableMessage(t *testing.T) {
 
 // TestUnknownMessage: what is not in the queue any more is no trouble.
 func TestUnknownMessage(t *testing.T) {
-	gone := errors.New("gone")
 	for _, tt := range []struct{ op, to string }{{"load", "x@a.test"}, {"settle", "x@a.test"}, {"defer", "later@a.test"}} {
 		t.Run(tt.op, func(t *testing.T) {
 			inBubble(t, func(r *rig) {
-				r.o.Unknown = gone
 				r.start()
-				r.queue.set(tt.op, fmt.Errorf("message: %w", gone))
+				r.queue.set(tt.op, fmt.Errorf("message: %w", store.ErrUnknown))
 				r.send(tt.to)
 				if s := r.out.Stat(); s.Waiting+s.Ready+s.Running > 0 {
 					t.Fatalf("%+v", s)

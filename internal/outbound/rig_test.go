@@ -2,9 +2,8 @@ package outbound
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +22,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store/mem"
 )
 
 var (
@@ -34,43 +34,57 @@ var (
 	interval = []time.Duration{64 * time.Second, 128 * time.Second}
 )
 
-// memoryQueue is a queue without a disk. It notes what is done to it, in order.
+// memoryQueue is a store in memory that notes what is done to it, in order, and that
+// fails where a test wants it to.
 type memoryQueue struct {
-	mu       sync.Mutex
-	messages map[mail.ID]*message
-	order    []mail.ID
-	ops      []string
-	fail     map[string]error // by "put", "load", "settle", "defer"
+	*mem.Store
+	cluster *mem.Cluster
 
-	noted      int // calls of SetNotes
-	unreadable int // how often Recovered cannot read anything
-
-	loading func() // called before Recovered hands out a message; nil: nothing
+	mu         sync.Mutex
+	ops        []string
+	fail       map[string]error // by "put", "load", "settle", "defer", "notes", "hold", "release"
+	noted      int              // calls of SetNotes
+	unreadable int              // how often Adopt cannot read anything
+	loading    func()           // called before Adopt passes on a message; nil: nothing
 }
 
-type message struct {
-	env     *mail.Envelope
-	content mail.Content
-	pending map[int]mail.PendingRecipient
+func newMemoryQueue() *memoryQueue {
+	q := &memoryQueue{cluster: mem.NewCluster(mem.Options{})}
+	q.Store = q.cluster.Open()
+	return q
+}
+
+// reopen is what another process finds.
+func (q *memoryQueue) reopen() {
+	q.Kill()
+	q.Store = q.cluster.Open()
+}
+
+// failing returns the error that an operation is to end with, which is noted.
+func (q *memoryQueue) failing(op, note string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	err := q.fail[op]
+	if err != nil {
+		q.ops = append(q.ops, note+" fails")
+	}
+	return err
+}
+
+func (q *memoryQueue) note(op string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ops = append(q.ops, op)
 }
 
 func (q *memoryQueue) Put(env *mail.Envelope, c mail.Content) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err := q.fail["put"]; err != nil {
-		q.ops = append(q.ops, "put fails")
+	if err := q.failing("put", "put"); err != nil {
 		return err
 	}
-	m := &message{env: env, content: c, pending: map[int]mail.PendingRecipient{}}
-	for _, r := range mail.NewPending(env, c.Size()).Recipients {
-		m.pending[r.Index] = r
+	if err := q.Store.Put(env, c); err != nil {
+		return err
 	}
-	if q.messages == nil {
-		q.messages = map[mail.ID]*message{}
-	}
-	q.messages[env.ID] = m
-	q.order = append(q.order, env.ID)
-	q.ops = append(q.ops, fmt.Sprintf("put %s", env.From.Path()))
+	q.note("put " + env.From.Path())
 	return nil
 }
 
@@ -80,169 +94,84 @@ func (q *memoryQueue) fence() {
 	defer q.mu.Unlock()
 }
 
-func (q *memoryQueue) Recovered(fn func(mail.Pending) bool) (left int) {
+func (q *memoryQueue) Adopt(fn func(mail.Pending) bool) (left int) {
 	q.mu.Lock()
-	if q.unreadable > 0 {
+	loading, none := q.loading, q.unreadable > 0
+	if none {
 		q.unreadable--
-		defer q.mu.Unlock()
-		return len(q.order)
 	}
-	var all []mail.Pending
-	for _, id := range q.order {
-		m := q.messages[id]
-		if m == nil {
-			continue
-		}
-		p := mail.Pending{ID: id, From: m.env.From, Received: m.env.Received, Size: m.content.Size()}
-		for i := range m.env.Recipients {
-			if r, ok := m.pending[i]; ok {
-				p.Recipients = append(p.Recipients, r)
-			}
-		}
-		all = append(all, p)
-	}
-	loading := q.loading
 	q.mu.Unlock()
-	for i, p := range all {
+	if none {
+		return q.left()
+	}
+	return q.Store.Adopt(func(p mail.Pending) bool {
 		if loading != nil {
 			loading()
 		}
-		if !fn(p) {
-			return len(all) - i - 1
-		}
-	}
-	return 0
+		return fn(p)
+	})
 }
 
 func (q *memoryQueue) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err := q.fail["load"]; err != nil {
-		q.ops = append(q.ops, "load fails")
+	if err := q.failing("load", "load"); err != nil {
 		return nil, nil, err
 	}
-	m := q.messages[id]
-	if m == nil {
-		return nil, nil, errors.New("no such message")
-	}
-	return m.env, m.content, nil
+	return q.Store.Load(id)
 }
 
 func (q *memoryQueue) Settle(id mail.ID, recipients []int) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err := q.fail["settle"]; err != nil {
-		q.ops = append(q.ops, fmt.Sprintf("settle %v fails", recipients))
+	if err := q.failing("settle", fmt.Sprintf("settle %v", recipients)); err != nil {
 		return err
 	}
-	q.ops = append(q.ops, fmt.Sprintf("settle %v", recipients))
-	m := q.messages[id]
-	for _, i := range recipients {
-		if _, ok := m.pending[i]; !ok {
-			panic("settled twice")
-		}
-		delete(m.pending, i)
-	}
-	if len(m.pending) == 0 {
-		delete(q.messages, id)
-	}
-	return nil
+	q.note(fmt.Sprintf("settle %v", recipients))
+	q.check(id, recipients, "settled twice")
+	return q.Store.Settle(id, recipients)
 }
 
 func (q *memoryQueue) Defer(id mail.ID, recipients []int, attempts int, next time.Time, last string) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err := q.fail["defer"]; err != nil {
-		q.ops = append(q.ops, fmt.Sprintf("defer %v fails", recipients))
+	if err := q.failing("defer", fmt.Sprintf("defer %v", recipients)); err != nil {
 		return err
 	}
-	q.ops = append(q.ops, fmt.Sprintf("defer %v attempts %d in %v: %s", recipients, attempts, time.Until(next), last))
+	q.note(fmt.Sprintf("defer %v attempts %d in %v: %s", recipients, attempts, time.Until(next), last))
+	q.check(id, recipients, "deferred after it was settled")
+	return q.Store.Defer(id, recipients, attempts, next, last)
+}
+
+// check panics unless all recipients are pending.
+func (q *memoryQueue) check(id mail.ID, recipients []int, complaint string) {
+	p, _ := q.Find(id)
 	for _, i := range recipients {
-		r, ok := q.messages[id].pending[i]
-		if !ok {
-			panic("deferred after it was settled")
+		if !slices.ContainsFunc(p.Recipients, func(r mail.PendingRecipient) bool { return r.Index == i }) {
+			panic(complaint)
 		}
-		r.Attempts, r.Next, r.Last = attempts, next, last
-		q.messages[id].pending[i] = r
 	}
-	return nil
 }
 
 func (q *memoryQueue) SetNotes(id mail.ID, values map[string]any) error {
-	b, err := json.Marshal(values) // what plugins have may change
+	q.mu.Lock()
+	err := q.fail["notes"]
+	if err == nil {
+		q.noted++
+	}
+	q.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	values = nil
-	if err := json.Unmarshal(b, &values); err != nil {
-		return err
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err := q.fail["notes"]; err != nil {
-		return err
-	}
-	m := q.messages[id]
-	if m == nil {
-		return errors.New("no such message")
-	}
-	q.noted++
-	env := *m.env
-	if env.Notes = env.Notes.Clone(); env.Notes == nil {
-		env.Notes = mail.Notes{}
-	}
-	for path, v := range values {
-		env.Notes.Set(path, v)
-		if v == nil {
-			parent, last, _ := strings.Cut(path, ".")
-			delete(env.Notes[parent].(map[string]any), last)
-		}
-	}
-	m.env = &env
-	return nil
+	return q.Store.SetNotes(id, values)
 }
 
 func (q *memoryQueue) Hold(id mail.ID, recipients []int) error {
-	return q.setHeld("hold", id, recipients, true)
+	if err := q.failing("hold", "hold"); err != nil {
+		return err
+	}
+	return q.Store.Hold(id, recipients)
 }
 
 func (q *memoryQueue) Release(id mail.ID, recipients []int) error {
-	return q.setHeld("release", id, recipients, false)
-}
-
-func (q *memoryQueue) setHeld(op string, id mail.ID, recipients []int, on bool) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	m := q.messages[id]
-	if m == nil {
-		return errors.New("no such message")
-	}
-	if err := q.fail[op]; err != nil {
+	if err := q.failing("release", "release"); err != nil {
 		return err
 	}
-	for i, r := range m.pending {
-		if recipients == nil || slices.Contains(recipients, i) {
-			r.Held = on
-			m.pending[i] = r
-		}
-	}
-	return nil
-}
-
-func (q *memoryQueue) Find(id mail.ID) (p mail.Pending, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	m := q.messages[id]
-	if m == nil {
-		return p, false
-	}
-	p.ID = id
-	for i := range m.env.Recipients {
-		if r, ok := m.pending[i]; ok {
-			p.Recipients = append(p.Recipients, r)
-		}
-	}
-	return p, true
+	return q.Store.Release(id, recipients)
 }
 
 func (q *memoryQueue) Path(id mail.ID) (string, error) { return "/queue/" + string(id) + ".eml", nil }
@@ -264,10 +193,12 @@ func (q *memoryQueue) takeOps() []string {
 	return ops
 }
 
-func (q *memoryQueue) left() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.messages)
+func (q *memoryQueue) left() int { return q.Stat().Messages }
+
+// holds reports whether a message is in the queue.
+func (q *memoryQueue) holds(env *mail.Envelope) bool {
+	_, ok := q.Find(env.ID)
+	return ok
 }
 
 // attemptSeen is one Send.
@@ -297,7 +228,7 @@ func (w *wire) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c ma
 	if len(t.Addrs) > 0 {
 		addr = t.Addrs[0].String()
 	}
-	s := attemptSeen{after: time.Since(w.start), addr: addr, from: env.From.String(), env: env, body: c, target: t}
+	s := attemptSeen{after: time.Since(w.start), addr: addr, from: env.From.String(), env: env, body: received(c), target: t}
 	var to []string
 	for _, r := range env.Recipients {
 		to = append(to, r.Address.Local)
@@ -309,6 +240,20 @@ func (w *wire) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c ma
 	w.mu.Unlock()
 	replies, err := answer(ctx, s)
 	return smtpclient.Result{Replies: replies, TLS: "none", Addr: addr, DSN: w.dsn}, err
+}
+
+// received is a content as it is when it is sent: it goes with its message.
+func received(c mail.Content) mail.Content {
+	r, err := c.Open()
+	if err != nil {
+		return c
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return c
+	}
+	return mail.Memory{b}
 }
 
 func (w *wire) set(fn func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error)) {
@@ -362,7 +307,7 @@ func inBubble(t *testing.T, test func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.DebugLevel)
 		log := zap.New(core)
-		r := &rig{t: t, queue: &memoryQueue{}, dns: &dns.Memory{}, logs: logs, wire: &wire{start: time.Now(), answer: byName}}
+		r := &rig{t: t, queue: newMemoryQueue(), dns: &dns.Memory{}, logs: logs, wire: &wire{start: time.Now(), answer: byName}}
 		for i, d := range []string{"a.test", "b.test", "c.test", "from.test"} {
 			r.dns.AddAddr(d, fmt.Sprintf("192.0.2.%d", i+1))
 		}
@@ -383,6 +328,7 @@ func inBubble(t *testing.T, test func(r *rig)) {
 
 func (r *rig) start() {
 	r.o.Chain = hook.NewChain(r.regs, zap.NewNop())
+	r.queue.reopen()
 	r.out = New(r.o)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	r.stop, r.ended = cancel, make(chan struct{})

@@ -23,7 +23,8 @@ func (o *Outbound) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 
 	// Mail that comes in now need not wait for the mail of earlier processes.
-	running.Go(func() { o.loadQueue(ctx) })
+	o.o.Queue.Watch(o)
+	running.Go(func() { o.adoptAll(ctx) })
 	next := make(chan *schedule.Unit) // to a worker that has nothing to do
 	alarm := alarm{Timer: time.NewTimer(longestSleep)}
 	defer alarm.Stop()

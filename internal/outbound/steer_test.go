@@ -156,7 +156,7 @@ func TestDisabledStillExpires(t *testing.T) {
 			t.Fatalf("%+v", why)
 		}
 		r.pass(time.Hour + 2*time.Second)
-		if len(r.wire.take()) > 0 || r.queue.messages[env.ID] != nil {
+		if len(r.wire.take()) > 0 || r.queue.holds(env) {
 			t.Fatal("not given up without an attempt")
 		}
 	})
@@ -396,9 +396,9 @@ func TestHeldAtStartAndForget(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		env := r.envelope("one@a.test", "two@a.test")
 		r.put(env)
-		p := r.queue.messages[env.ID].pending[0]
-		p.Held = true
-		r.queue.messages[env.ID].pending[0] = p
+		if err := r.queue.Hold(env.ID, []int{0}); err != nil {
+			t.Fatal(err)
+		}
 		r.start()
 		if got := r.wire.take(); len(got) != 1 || got[0].to != "two" {
 			t.Fatalf("%+v", got)

@@ -1,7 +1,6 @@
 package outbound
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -14,19 +13,10 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
 	"tarishi/internal/reply"
-	"tarishi/internal/submit"
+	"tarishi/internal/store"
 	"tarishi/internal/test/smtptest"
 )
-
-// memoryBody is a Body in memory.
-type memoryBody struct{ bytes.Buffer }
-
-func (b *memoryBody) Content() (mail.Content, error) { return mail.Memory{b.Bytes()}, nil }
-func (b *memoryBody) Discard()                       {}
-
-func newMemoryBody() submit.Body { return &memoryBody{} }
 
 // submitted returns what the message with the ID would be sent as.
 func (r *rig) submitted(id mail.ID) (*mail.Envelope, string) {
@@ -74,7 +64,6 @@ func TestSubmit(t *testing.T) {
 				"whole": func(r io.Reader) io.Reader { return r }, "by byte": iotest.OneByteReader, "end with data": iotest.DataErrReader,
 			} {
 				inBubble(t, func(r *rig) {
-					r.o.NewBody = newMemoryBody
 					r.o.Disabled = func() bool { return true }
 					r.start()
 					id, err := r.out.Submit(r.t.Context(), hook.Submission{From: "s@from.test", To: []string{"<one@a.test>"}, Contents: cut(strings.NewReader(tc.contents))})
@@ -94,7 +83,6 @@ func TestSubmit(t *testing.T) {
 
 func TestSubmitOptions(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.NewBody = newMemoryBody
 		r.o.Config = &conf.Outbound{ReceivedHeader: "ours", TempFailIntervals: interval, DelayWarning: -1}
 		r.o.Disabled = func() bool { return true }
 		seen := r.on(hook.OnPreSendTransEmail, hook.Answer(hook.Deny, "no")) // which changes nothing
@@ -116,7 +104,7 @@ func TestSubmitOptions(t *testing.T) {
 		if got != want {
 			t.Errorf("\n got %q\nwant %q", got, want)
 		}
-		if !env.From.IsNull() || len(env.Recipients) != 3 || env.Body != "8BITMIME" || env.Notes.String("campaign") != "spring" || env.Origin != origin {
+		if !env.From.IsNull() || len(env.Recipients) != 3 || env.Body != "8BITMIME" || env.Notes.String("campaign") != "spring" || *env.Origin != *origin {
 			t.Errorf("%+v", env)
 		}
 		if n := r.out.Stat().Ready; n != 2 {
@@ -131,7 +119,6 @@ func TestSubmitOptions(t *testing.T) {
 // A mailbox line on top of a submission does not end its header section.
 func TestSubmitMailboxLine(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.NewBody = newMemoryBody
 		r.o.Config = &conf.Outbound{ReceivedHeader: "disabled", TempFailIntervals: interval, DelayWarning: -1}
 		r.o.Disabled = func() bool { return true }
 		r.start()
@@ -154,7 +141,6 @@ func TestSubmitMailboxLine(t *testing.T) {
 // TestSubmitChanged: what a plugin does at pre_send_trans_email goes out.
 func TestSubmitChanged(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.NewBody = newMemoryBody
 		r.o.Disabled = func() bool { return true }
 		for _, name := range []string{"signer", "skipped"} {
 			r.regs = append(r.regs, hook.Registration{Point: hook.OnPreSendTransEmail, Plugin: name, Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
@@ -177,7 +163,6 @@ func TestSubmitChanged(t *testing.T) {
 
 func TestSubmitRefuses(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.NewBody = newMemoryBody
 		r.o.Disabled = func() bool { return true }
 		r.start()
 		good := func() hook.Submission {
@@ -277,7 +262,7 @@ func TestSubmitLarge(t *testing.T) {
 	if err != nil || c.Size() < size {
 		t.Fatal(c, err)
 	}
-	if err := w.queue.Remove(id); err != nil || !errors.Is(w.queue.Remove(id), queue.ErrUnknown) {
+	if err := w.queue.Remove(id); err != nil || !errors.Is(w.queue.Remove(id), store.ErrUnknown) {
 		t.Fatal(err)
 	}
 }

@@ -70,7 +70,7 @@ func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 	for id, recipients := range told {
 		err := o.o.Queue.Settle(id, recipients)
 		o.mu.Lock()
-		if err == nil || o.unknown(err) {
+		if err == nil || unknown(err) {
 			o.held.Unmark(id, recipients)
 		} else {
 			o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
@@ -93,7 +93,7 @@ func (o *Outbound) collect(r *notice.Report, until time.Time) {
 
 			// After a restart the mark says that it waits with others.
 			f.Collected = true
-			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !o.unknown(err) { // after a restart it has a separate report
+			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !unknown(err) { // after a restart it has a separate report
 				o.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
 			}
 		}
@@ -134,7 +134,7 @@ func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map
 
 		// A message that an administrator removed needs no report.
 		env, content, err := o.o.Queue.Load(id)
-		if o.unknown(err) {
+		if unknown(err) {
 			continue
 		}
 		var of *dsn.Message
@@ -163,7 +163,10 @@ func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map
 		}
 		if len(told[id]) < len(p.Recipients) { // somebody wrote over the mark
 			p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return slices.Contains(told[id], one.Index) })
-			o.Enqueue(p)
+			o.mu.Lock()
+			o.scheduleMessage(p)
+			o.mu.Unlock()
+			o.signal()
 		}
 	}
 

@@ -41,7 +41,7 @@ func (o *Outbound) dueUnrecorded(now time.Time) []attempt.Unrecorded {
 func (o *Outbound) recordAgain(settled []attempt.Unrecorded) {
 	for _, d := range settled {
 		err := o.o.Queue.Settle(d.ID, d.Recipients)
-		if err == nil || o.unknown(err) {
+		if err == nil || unknown(err) {
 			o.mu.Lock()
 			o.held.Unmark(d.ID, d.Recipients) // they may have been held meanwhile
 			o.mu.Unlock()

@@ -13,8 +13,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
-	"tarishi/internal/submit"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/smtptest"
 )
 
@@ -22,13 +21,13 @@ import (
 // one server.
 type whole struct {
 	*Outbound
-	queue *queue.Queue
+	queue *disk.Store
 	stop  func()
 }
 
 func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *whole {
 	t.Helper()
-	q, err := queue.Open(queue.Options{Dir: dir})
+	q, err := disk.Open(disk.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,9 +36,8 @@ func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *
 		return hook.Verdict{Code: hook.OK, MX: []mail.NextHop{{Host: "127.0.0.1", Port: port}}}
 	}
 	o := New(Options{
-		NewBody: func() submit.Body { return q.NewBody() },
-		Me:      "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
-		Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Unknown: queue.ErrUnknown, Resolver: &dns.Memory{}, Pool: p,
+		Me: "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
+		Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Resolver: &dns.Memory{}, Pool: p,
 		Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
 	})
 	ctx, cancel := context.WithCancel(t.Context())

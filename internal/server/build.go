@@ -35,10 +35,10 @@ import (
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/all"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
 	"tarishi/internal/reply"
 	"tarishi/internal/session"
-	"tarishi/internal/submit"
+	"tarishi/internal/store"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/tlsconf"
 	"tarishi/internal/vfs"
 )
@@ -120,7 +120,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		s.http.Close()
 		return nil, err
 	}
-	s.queue, err = queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), MinFree: cfg.Outbound.MinFree.Floor, NoSync: noSync, Synced: counts.Synced, Log: log.Named("queue")})
+	s.queue, err = disk.Open(disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), MinFree: cfg.Outbound.MinFree.Floor, NoSync: noSync, Synced: counts.Synced, Log: log.Named("queue")})
 	if err != nil {
 		s.listener.Close()
 		s.http.Close()
@@ -148,8 +148,7 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		PoolConcurrencyMax: cfg.Outbound.PoolConcurrencyMax, PublicIP: cfg.SMTP.PublicIP,
 		Config: &cfg.Outbound, Jitter: float64(cfg.Outbound.Jitter) / 100, Disabled: s.disabled(), Grace: grace(cfg), ReplyGrace: cfg.SMTP.ShutdownReplyTimeout,
 		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
-		NewBody:   func() submit.Body { return s.queue.NewBody() },
-		Queue:     s.queue, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
+		Queue:     s.queue, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
 	})
 	receive := intake.New(intake.Options{
 		Me: cfg.Me, ReceivedHeader: cfg.Outbound.ReceivedHeader, Queue: s.queue, Dispatcher: s.outbound, Chain: chain,
@@ -232,7 +231,7 @@ func (s *Server) disabled() func() bool {
 // received is what session wants of intake and queue together.
 type received struct {
 	*intake.Intake
-	queue *queue.Queue
+	queue store.Store
 }
 
 func (r received) NewBody() session.Body { return r.queue.NewBody() }
@@ -241,7 +240,7 @@ func (r received) NewBody() session.Body { return r.queue.NewBody() }
 // that a backend deferred go into the queue, a DSN tells of those that it
 // refused, and plugins submit messages. New sets its fields before anything runs.
 type leftover struct {
-	queue    *queue.Queue
+	queue    store.Store
 	outbound *outbound.Outbound
 }
 

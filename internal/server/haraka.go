@@ -13,7 +13,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/maillog"
 	"tarishi/internal/migrate"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/vfs"
 )
 
@@ -57,7 +57,7 @@ func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, how ImportO
 	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {
 		return nil, err
 	}
-	q, err := queue.Open(queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)})
+	q, err := disk.Open(disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)})
 	if err != nil {
 		return nil, fmt.Errorf("import needs a queue that no daemon works on: %w", err)
 	}
@@ -84,7 +84,7 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 			defer lock.Close() // a queue on a read-only disk goes without
 		}
 	}
-	q, err := queue.OpenReadOnly(queue.Options{Dir: cfg.QueueDir, Log: errorLog(stderr)})
+	q, err := disk.OpenReadOnly(disk.Options{Dir: cfg.QueueDir, Log: errorLog(stderr)})
 	if err != nil {
 		return nil, err
 	}
@@ -98,10 +98,10 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 
 // RestoreCorrupt brings messages back from corrupt/ of the queue of a daemon that does
 // not run. A dry run only says what would be, whoever runs.
-func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr io.Writer) ([]queue.Restoration, error) {
-	o := queue.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)}
+func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr io.Writer) ([]disk.Restoration, error) {
+	o := disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)}
 	if dryRun {
-		q, err := queue.OpenReadOnly(o)
+		q, err := disk.OpenReadOnly(o)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +111,7 @@ func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr i
 	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {
 		return nil, err
 	}
-	q, err := queue.Open(o)
+	q, err := disk.Open(o)
 	if err != nil {
 		return nil, fmt.Errorf("recover needs a queue that no daemon works on: %w", err)
 	}

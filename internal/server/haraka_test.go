@@ -15,7 +15,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/qfile"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/dnstest"
 	"tarishi/internal/test/smtptest"
 )
@@ -204,7 +204,7 @@ func TestImportHeld(t *testing.T) {
 	if err != nil || r.Messages != 6 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	q, err := queue.OpenReadOnly(queue.Options{Dir: cfg.QueueDir})
+	q, err := disk.OpenReadOnly(disk.Options{Dir: cfg.QueueDir})
 	if err != nil {
 		t.Fatal(err)
 	}

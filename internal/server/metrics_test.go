@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"tarishi/internal/maillog"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/dnstest"
 	"tarishi/internal/test/smtptest"
 )
@@ -167,7 +167,7 @@ func TestMetricsNowhere(t *testing.T) {
 	addr := net.JoinHostPort("127.0.0.7", port)
 	files["http.ini"] = "listen=" + addr + "\n"
 	cfg = instance(t, files)
-	other, err := queue.Open(queue.Options{Dir: cfg.QueueDir})
+	other, err := disk.Open(disk.Options{Dir: cfg.QueueDir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,8 +33,8 @@ import (
 	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
 	"tarishi/internal/session"
+	"tarishi/internal/store"
 	"tarishi/internal/tlsconf"
 )
 
@@ -51,7 +51,7 @@ type Server struct {
 	o        Options
 	log      *zap.Logger
 	notice   *zap.Logger // see Notices
-	queue    *queue.Queue
+	queue    store.Store
 	pool     *pool.Pool
 	sts      *mtasts.Cache // nil: not used
 	relay    *forward.Forwarder

@@ -82,3 +82,45 @@ func TestEnding(t *testing.T) {
 		t.Error("what nobody asks about may not be ended")
 	}
 }
+
+// guard refuses permits with an error, or counts those that it gives.
+type guard struct {
+	given int
+	err   error
+}
+
+func (g *guard) Permit() error {
+	if g.err == nil {
+		g.given++
+	}
+	return g.err
+}
+
+// TestGuard: the guard of a Sending is asked before the final dot, and can still stop
+// the message there.
+func TestGuard(t *testing.T) {
+	errLost := errors.New("lost")
+	for _, refusal := range []error{nil, errLost} {
+		s := smtptest.New(t)
+		g := &guard{err: refusal}
+		ctx := smtpclient.NewSending(t.Context())
+		ctx.Guard(g)
+		c := dial(t, smtpclient.Options{Helo: "client.test", Addr: s.Addr()})
+		res, err := c.Send(ctx, envelope(t, "s@y.test", "a@x.test"), text(message))
+		if refusal == nil {
+			if err != nil || g.given != 1 || len(s.WaitMessages(1)) != 1 {
+				t.Error(outcome(res, err), g.given)
+			}
+			c.Quit()
+			ctx.Cancel(nil)
+			continue
+		}
+		var f *smtpclient.Failure
+		if !errors.As(err, &f) || f.Uncertain || context.Cause(ctx) != errLost || c.Reusable() {
+			t.Error(outcome(res, err), context.Cause(ctx))
+		}
+		if n := len(s.Messages()); n != 0 {
+			t.Errorf("%d messages were ended without a permit", n)
+		}
+	}
+}

@@ -15,10 +15,18 @@ import (
 type Sending struct {
 	context.Context
 	cancel context.CancelCauseFunc
+	guard  Guard // nil: nobody
 
 	mu      sync.Mutex
 	reached progress // of the transaction that is under way
 	cause   error    // ends the context when the server has answered
+}
+
+// Guard is asked before a message is sent to its end.
+type Guard interface {
+	// Permit returns nil, or why the message must not be sent to its end. It must be
+	// quick.
+	Permit() error
 }
 
 // progress is how far a message has come.
@@ -40,6 +48,10 @@ func NewSending(ctx context.Context) *Sending {
 	s.Context, s.cancel = context.WithCancelCause(ctx)
 	return s
 }
+
+// Guard names who is asked before the message is sent to its end: an error ends the
+// Sending. It is to be called before anything is sent.
+func (s *Sending) Guard(g Guard) { s.guard = g }
 
 // Value implements context.Context.
 func (s *Sending) Value(key any) any {
@@ -72,6 +84,12 @@ func (s *Sending) endBefore(limit progress, cause error) {
 // enter is called before the message gets so far, and returns false if it must not
 // because the context has ended.
 func (s *Sending) enter(next progress) bool {
+	// Whoever the guard asks may just be waiting for s.mu, to end the Sending.
+	if next == contentEnded && s.guard != nil {
+		if err := s.guard.Permit(); err != nil {
+			s.cancel(err)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Err() != nil {

@@ -21,6 +21,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 )
 
 // Chain runs hooks; *hook.Chain does.
@@ -32,8 +33,8 @@ type Chain interface {
 // Options are what a Submitter works with.
 type Options struct {
 	Me             string
-	ReceivedHeader string                                         // text of the Received field, see mail.Header.Complete
-	NewBody        func() Body                                    // nil: every submission fails
+	ReceivedHeader string // text of the Received field, see mail.Header.Complete
+	NewBody        func() store.Body
 	Put            func(env *mail.Envelope, c mail.Content) error // makes a message durable
 	Enqueue        func(mail.Pending)                             // sees to the delivery of one that is
 	Chain          Chain                                          // nil: no hooks
@@ -48,15 +49,6 @@ type Submitter struct{ o Options }
 
 // New returns a Submitter.
 func New(o Options) *Submitter { return &Submitter{o} }
-
-// Body takes the content of a message that is being made; *queue.Body is one.
-type Body interface {
-	io.Writer
-	// Content ends the body. Discard frees it and is called at the end of all
-	// uses of what Content returned.
-	Content() (mail.Content, error)
-	Discard()
-}
 
 // maxHeader is how many bytes the header section of a submission may have: it
 // is in memory while plugins look at it.
@@ -74,9 +66,6 @@ func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, err
 	}
 	if m.Contents == nil {
 		return "", reply.New(554, "5.6.0", "No contents for email")
-	}
-	if s.o.NewBody == nil {
-		return "", reply.New(451, "4.3.5", "No place for contents")
 	}
 
 	// The content goes where that of clients goes: into memory, or a file if it is large.

@@ -34,6 +34,7 @@ import (
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store"
 )
 
 // Queue is where messages live.
@@ -48,6 +49,8 @@ type Queue interface {
 	// file with its content.
 	Find(id mail.ID) (mail.Pending, bool)
 	Path(id mail.ID) (string, error)
+	// Permit returns nil if this process may begin an attempt, or send it to its end.
+	Permit(id mail.ID) error
 }
 
 // Chain runs hooks; *hook.Chain does.
@@ -94,7 +97,6 @@ type Options struct {
 	Me       string
 	Config   *conf.Outbound
 	Queue    Queue
-	Unknown  error // what Queue's errors wrap when a message is not there (any more); nil: nothing
 	Chain    Chain // nil: no hooks
 	Delivery *delivery.Delivery
 	Policies *policy.Table
@@ -120,9 +122,7 @@ func New(o Options) *Maker { return &Maker{o: o} }
 func (m *Maker) Double() int64 { return m.double.Load() }
 
 // unknown reports whether err says that a message is not in the queue.
-func (m *Maker) unknown(err error) bool {
-	return err != nil && m.o.Unknown != nil && errors.Is(err, m.o.Unknown)
-}
+func unknown(err error) bool { return errors.Is(err, store.ErrUnknown) }
 
 // Waits that no setting covers.
 const (
@@ -160,6 +160,8 @@ type Attempt struct {
 	res     delivery.Result
 	moved   bool // the unit was put back in the schedule and is not ours any more
 
+	abandoned atomic.Bool // another process has the message; changes with the Board's lock held
+
 	accounted []bool // recipients that are settled, or in left.Later
 	left      Left
 }
@@ -190,6 +192,10 @@ func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
 	}
 	a.force.Store(a.was.ForceTLS)
 	a.spared = a.was.Spared
+	if a.abandoned.Load() || !a.permitted() {
+		return
+	}
+	a.sending.Guard(a)
 
 	// Expired and late units come without a place: nothing may be sent.
 	switch {
@@ -296,7 +302,7 @@ func (a *Attempt) loadMessage() bool {
 			}
 		}
 	}
-	if a.m.unknown(err) {
+	if unknown(err) {
 		a.vanished(a.unaccounted())
 		return false
 	}

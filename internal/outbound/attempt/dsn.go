@@ -3,6 +3,8 @@ package attempt
 import (
 	"context"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -45,6 +47,30 @@ func (a *Attempt) remote() string {
 		return ""
 	}
 	return a.res.Host
+}
+
+// maxReturned is how much of a message a DSN of success returns at most, in bytes.
+const maxReturned = 64 << 10
+
+// returnable is the content for DSNs of success: what they return is read now, if any
+// may be due, as the message may be gone when they are made.
+func (a *Attempt) returnable(recipients []int) mail.Content {
+	wanted := func(i int) bool {
+		return dsn.Wanted(a.env.Recipients[i], dsn.Relayed) || dsn.Wanted(a.env.Recipients[i], dsn.Delivered)
+	}
+	if a.env.From.IsNull() || !slices.ContainsFunc(recipients, wanted) {
+		return a.content
+	}
+	r, err := a.content.Open()
+	if err != nil {
+		return a.content // the DSN will fail, and say so
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxReturned))
+	if err != nil {
+		return a.content
+	}
+	return mail.Memory{b}
 }
 
 // confirm tells the sender of success where NOTIFY=SUCCESS asks for it and the

@@ -60,7 +60,7 @@ func (a *Attempt) remember(k remember.Kept) remember.Kept {
 	switch {
 	case err == nil:
 		k.Stored = text
-	case !a.m.unknown(err):
+	case !unknown(err):
 		a.logError("what plugins left with a delivery would not outlive a restart", zap.String("domain", a.unit.Domain()), zap.Error(err))
 	}
 	return k

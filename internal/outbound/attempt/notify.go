@@ -153,7 +153,7 @@ func (a *Attempt) markFailed(recipients []int, due time.Time, collected bool) bo
 		f := notice.Failure{At: a.now(), Reply: a.res.Replies[same[0]], Host: a.remote(), Collected: collected}
 		index := a.indices(same)
 		if err := a.m.o.Queue.Defer(a.unit.ID(), index, a.attemptsMade(), due, f.String()); err != nil {
-			if !a.m.unknown(err) {
+			if !unknown(err) {
 				a.logError("failure not recorded, it is reported at once", zap.Ints("recipients", index), zap.Error(err))
 			}
 			return false

@@ -19,8 +19,41 @@ var (
 // it is still not fetched then, it is asked for again.
 const policyWait = time.Minute
 
-// errStopped ends attempts on a stop.
-var errStopped = errors.New("stopping")
+var (
+	errStopped   = errors.New("stopping")                     // ends attempts on a stop
+	errAbandoned = errors.New("message is another process's") // or when it was taken over
+)
+
+// permitWait is when a delivery is looked at again while its ownership is not sure.
+const permitWait = time.Second
+
+// Permit implements smtpclient.Guard.
+func (a *Attempt) Permit() error { return a.m.o.Queue.Permit(a.env.ID) }
+
+// permitted reports whether the attempt may begin. If nobody knows at the moment it
+// is to be asked again soon, which is no attempt.
+func (a *Attempt) permitted() bool {
+	err := a.m.o.Queue.Permit(a.unit.ID())
+	switch {
+	case err == nil:
+		return true
+	case unknown(err):
+		a.vanished(a.unaccounted())
+	default:
+		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(permitWait)})
+	}
+	return false
+}
+
+// Abandon gives the message up to another process: nothing but a reply that is on its
+// way may come of the attempt. Abandoned reports whether that was done. The caller
+// holds the Board's lock.
+func (a *Attempt) Abandon() {
+	a.abandoned.Store(true)
+	a.sending.GiveUp(errAbandoned)
+}
+
+func (a *Attempt) Abandoned() bool { return a.abandoned.Load() }
 
 // Recall ends the attempt unless it cannot be ended any more: the schedule needs its
 // place, or it is overdue.

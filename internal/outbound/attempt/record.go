@@ -34,6 +34,9 @@ func (a *Attempt) record(ctx context.Context) {
 
 	// Delivered ones first: a crash from here on sends them again otherwise.
 	a.deliver(ctx, delivered)
+	if a.abandoned.Load() { // another process will find out what becomes of the others
+		return
+	}
 	a.keepScheduled(more, Rest{Attempts: a.unit.Attempts(), Next: a.now()})
 
 	// Deferrals are counted, and the last one is a failure.
@@ -56,10 +59,13 @@ func (a *Attempt) deliver(ctx context.Context, recipients []int) {
 	if len(recipients) == 0 {
 		return
 	}
+	whole := a.content
+	a.content = a.returnable(recipients)
 	a.settle(recipients)
 	for _, some := range a.res.GroupByHost(recipients) {
 		a.announce(ctx, some)
 	}
+	a.content = whole
 }
 
 // announce logs recipients that one host took, and runs the hook.
@@ -127,7 +133,7 @@ func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 		index := a.indices(same)
 		last := reply.Clip(replies[same[0]].Error())
 		switch err := a.m.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
-		case a.m.unknown(err):
+		case unknown(err):
 			a.vanished(same)
 			continue
 		case err != nil: // after a restart they would only be tried earlier

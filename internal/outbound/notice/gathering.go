@@ -249,13 +249,14 @@ func (g *Gathering) Take(now time.Time) (due []*Report) {
 }
 
 // Forget drops what waits of messages that are gone.
-func (g *Gathering) Forget(gone map[mail.ID]bool) {
+func (g *Gathering) Forget(gone func(mail.ID) bool) {
 	for _, r := range g.due {
-		for id := range gone {
-			n := len(r.Recipients[id])
-			r.n -= n
-			g.waiting -= n
-			delete(r.Recipients, id)
+		for id, recipients := range r.Recipients {
+			if gone(id) {
+				r.n -= len(recipients)
+				g.waiting -= len(recipients)
+				delete(r.Recipients, id)
+			}
 		}
 	}
 }

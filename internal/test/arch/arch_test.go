@@ -60,27 +60,30 @@ var packages = map[string]entry{
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
 
-	"internal/journal":           {mechanisms, nil},
-	"internal/spool":             {mechanisms, nil},
-	"internal/schedule":          {mechanisms, []string{"internal/schedule/*"}},
-	"internal/schedule/*":        {mechanisms, nil},
-	"internal/schedule/dispatch": {mechanisms, []string{"internal/schedule/*"}},
-	"internal/route":             {mechanisms, nil},
-	"internal/dns":               {mechanisms, nil},
-	"internal/smtpclient":        {mechanisms, nil},
-	"internal/pool":              {mechanisms, []string{"internal/smtpclient"}},
-	"internal/qfile":             {mechanisms, nil},
-	"internal/dsn":               {mechanisms, []string{"internal/dsn/sevenbit"}},
-	"internal/dsn/sevenbit":      {mechanisms, nil},
-	"internal/dane":              {mechanisms, nil},
-	"internal/mtasts":            {mechanisms, []string{"internal/dns"}},
-	"internal/hook":              {mechanisms, nil},
+	"internal/store":                {nouns, []string{"internal/mail"}},
+	"internal/store/journal":        {mechanisms, []string{"internal/store/journal/window"}},
+	"internal/store/journal/window": {mechanisms, nil},
+	"internal/store/spool":          {mechanisms, nil},
+	"internal/store/disk/*":         {mechanisms, []string{"internal/store/disk/*", "internal/store/journal", "internal/store/spool"}}, // its inner parts
+	"internal/schedule":             {mechanisms, []string{"internal/schedule/*"}},
+	"internal/schedule/*":           {mechanisms, nil},
+	"internal/schedule/dispatch":    {mechanisms, []string{"internal/schedule/*"}},
+	"internal/route":                {mechanisms, nil},
+	"internal/dns":                  {mechanisms, nil},
+	"internal/smtpclient":           {mechanisms, nil},
+	"internal/pool":                 {mechanisms, []string{"internal/smtpclient"}},
+	"internal/qfile":                {mechanisms, nil},
+	"internal/dsn":                  {mechanisms, []string{"internal/dsn/sevenbit"}},
+	"internal/dsn/sevenbit":         {mechanisms, nil},
+	"internal/dane":                 {mechanisms, nil},
+	"internal/mtasts":               {mechanisms, []string{"internal/dns"}},
+	"internal/hook":                 {mechanisms, nil},
 
 	"internal/listener":   {roles, nil},
 	"internal/session":    {roles, nil},
 	"internal/intake":     {roles, nil},
 	"internal/forward":    {roles, nil},
-	"internal/queue":      {roles, nil},
+	"internal/store/disk": {roles, []string{"internal/store/disk/*"}},
 	"internal/delivery":   {roles, nil},
 	"internal/migrate":    {roles, []string{"internal/qfile"}},
 	"internal/submit":     {roles, nil},
@@ -100,6 +103,8 @@ var packages = map[string]entry{
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
+	"internal/store/mem":            {tests, nil}, // the twin in memory
+	"internal/store/storetest":      {tests, []string{"internal/store"}},
 	"internal/test/smtptest":        {tests, nil},
 	"internal/test/dnstest":         {tests, nil},
 	"internal/test/load":            {tests, nil},
@@ -111,16 +116,17 @@ var packages = map[string]entry{
 	"internal/test/arch":            {tests, nil},
 }
 
-// only names the importers of packages that not everyone above may use.
+// only names the importers of packages that not everyone above may use. A name that
+// ends in "/*" stands for all below.
 var only = map[string][]string{
-	"config":           {"cmd/tarishi"},
-	"internal/server":  {"cmd/tarishi"},
-	"internal/hangup":  {"cmd/tarishi"},
-	"internal/journal": {"internal/queue"},
-	"internal/spool":   {"internal/queue"},
-
+	"config":                     {"cmd/tarishi"},
+	"internal/server":            {"cmd/tarishi"},
+	"internal/hangup":            {"cmd/tarishi"},
 	"internal/schedule/dispatch": {"internal/schedule"},
 	"internal/schedule/order":    {"internal/schedule", "internal/schedule/dispatch"},
+	"internal/store/disk/*":      {"internal/store/disk", "internal/store/disk/*"},
+	"internal/store/journal":     {"internal/store/disk", "internal/store/disk/*"},
+	"internal/store/spool":       {"internal/store/disk", "internal/store/disk/*"},
 }
 
 // modules names the importers of each module that the project depends on: a
@@ -241,8 +247,10 @@ func forbidden(dir string, e entry, name string) string {
 		}
 		return "the module is not in the table"
 	}
-	if users, ok := only[target]; ok && !slices.Contains(users, dir) {
-		return "only " + strings.Join(users, ", ") + " may"
+	for restricted, users := range only {
+		if matches(restricted, target) && !slices.ContainsFunc(users, func(u string) bool { return matches(u, dir) }) {
+			return "only " + strings.Join(users, ", ") + " may"
+		}
 	}
 	if slices.ContainsFunc(e.also, func(a string) bool { return matches(a, target) }) {
 		return ""
@@ -297,26 +305,30 @@ func TestForbidden(t *testing.T) {
 		{"internal/dns", module + "internal/mail", true},
 		{"internal/dns", module + "internal/pool", false},
 		{"internal/pool", module + "internal/smtpclient", true},
-		{"internal/queue", module + "internal/journal", true},
-		{"internal/outbound", module + "internal/journal", false},
-		{"internal/outbound", module + "internal/queue", false},
+		{"internal/store/disk", module + "internal/store/journal", true},
+		{"internal/outbound", module + "internal/store/journal", false},
+		{"internal/store/disk/spill", module + "internal/store/journal", true},
+		{"internal/outbound", module + "internal/store/disk", false},
+		{"internal/outbound", module + "internal/store/disk/index", false},
+		{"internal/outbound", module + "internal/store", true},
+		{"internal/server", module + "internal/store/mem", false},
 		{"internal/session", module + "internal/hook", true},
 		{"internal/session", "github.com/emersion/go-smtp", true},
 		{"internal/smtpclient", "github.com/emersion/go-smtp", false},
 		{"internal/plugin/relay", module + "internal/hook", true},
 		{"internal/plugin/relay", module + "internal/session", false},
 		{"internal/plugin/queue/forward", module + "internal/plugin", true},
-		{"internal/server", module + "internal/queue", true},
+		{"internal/server", module + "internal/store/disk", true},
 		{"internal/server", module + "internal/plugin/all", true},
-		{"internal/server", module + "internal/journal", false},
+		{"internal/server", module + "internal/store/journal", false},
 		{"internal/server", module + "internal/test/e2e", false},
 		{"cmd/tarishi", module + "internal/server", true},
-		{"cmd/tarishi", module + "internal/queue", false},
+		{"cmd/tarishi", module + "internal/store/disk", false},
 		{"cmd/tarishi-bench", module + "internal/server", false},
 		{"internal/test/e2e", module + "internal/server", false},
 		{"internal/mail", "example.org/unknown", false},
 		{"internal/session", "github.com/emersion/go-smtp-proxy", false},
-		{"internal/queue", module + "internal/nowhere", false},
+		{"internal/store/disk", module + "internal/nowhere", false},
 	} {
 		e, ok := lookup(c.dir)
 		if !ok {

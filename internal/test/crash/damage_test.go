@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 )
 
 // damages are done to the two files of a message. Those that stay are left
@@ -148,7 +148,7 @@ func (v *victim) met(t *testing.T, dir, log string) {
 func damage(t *testing.T, dir string) map[int]*victim {
 	t.Helper()
 	// To this queue its segments are old.
-	q, err := queue.Open(queue.Options{
+	q, err := disk.Open(disk.Options{
 		Dir: filepath.Join(dir, "queue"), NoSync: true, Now: func() time.Time { return time.Now().Add(time.Hour) },
 	})
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/vfs"
 	"tarishi/internal/vfs/crashfs"
 )
@@ -33,8 +33,8 @@ const (
 	total              // every write, as where each one takes new blocks
 )
 
-// disk is a file system that can be full.
-type disk struct {
+// fullDisk is a file system that can be full.
+type fullDisk struct {
 	vfs.FS
 	is atomic.Int32
 
@@ -42,7 +42,7 @@ type disk struct {
 	refused map[string]int // by what the file is for
 }
 
-func (d *disk) refuse(name string, from fullness) error {
+func (d *fullDisk) refuse(name string, from fullness) error {
 	if fullness(d.is.Load()) < from {
 		return nil
 	}
@@ -59,7 +59,7 @@ func (d *disk) refuse(name string, from fullness) error {
 	return syscall.ENOSPC
 }
 
-func (d *disk) Create(name string) (vfs.File, error) {
+func (d *fullDisk) Create(name string) (vfs.File, error) {
 	if err := d.refuse(name, allocated); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (d *disk) Create(name string) (vfs.File, error) {
 	return &diskFile{File: f, disk: d, name: name}, err
 }
 
-func (d *disk) Mkdir(name string) error {
+func (d *fullDisk) Mkdir(name string) error {
 	if _, err := d.List(name); err == nil {
 		return nil
 	}
@@ -77,7 +77,7 @@ func (d *disk) Mkdir(name string) error {
 	return d.FS.Mkdir(name)
 }
 
-func (d *disk) Free(name string) (vfs.Space, error) {
+func (d *fullDisk) Free(name string) (vfs.Space, error) {
 	if fullness(d.is.Load()) != spacious {
 		return vfs.Space{TotalBytes: 1 << 40, Bytes: 200 << 20}, nil // as far as one can know
 	}
@@ -86,7 +86,7 @@ func (d *disk) Free(name string) (vfs.Space, error) {
 
 type diskFile struct {
 	vfs.File
-	disk     *disk
+	disk     *fullDisk
 	name     string
 	reserved int64
 }
@@ -182,9 +182,9 @@ func (w *world) set(hesitates, refuses bool) {
 // plant is a queue and an outbound on a disk.
 type plant struct {
 	t     *testing.T
-	disk  *disk
+	disk  *fullDisk
 	world *world
-	queue *queue.Queue
+	queue *disk.Store
 	out   *outbound.Outbound
 	stop  func()
 	n     int
@@ -195,10 +195,10 @@ type plant struct {
 
 func (p *plant) start(fs vfs.FS, how fullness) {
 	p.t.Helper()
-	p.disk = &disk{FS: fs, refused: map[string]int{}}
+	p.disk = &fullDisk{FS: fs, refused: map[string]int{}}
 	p.disk.is.Store(int32(how))
 	var err error
-	p.queue, err = queue.Open(queue.Options{Dir: "/queue", SegmentSize: 128 << 10, LargeBody: 5000, FS: p.disk})
+	p.queue, err = disk.Open(disk.Options{Dir: "/queue", SegmentSize: 128 << 10, LargeBody: 5000, FS: p.disk})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func (p *plant) start(fs vfs.FS, how fullness) {
 	}
 	p.out = outbound.New(outbound.Options{
 		Me: "me.test", Intervals: []time.Duration{time.Minute, time.Minute, time.Hour, time.Hour, time.Hour}, MaxLifetime: 5 * 24 * time.Hour,
-		LocalMXOK: true, Config: p.config, Queue: p.queue, Unknown: queue.ErrUnknown, Resolver: names, Pool: p.world,
+		LocalMXOK: true, Config: p.config, Queue: p.queue, Resolver: names, Pool: p.world,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

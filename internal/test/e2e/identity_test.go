@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/load"
 	"tarishi/internal/test/load/instance"
 )
@@ -271,8 +271,8 @@ func TestUnreadableMessages(t *testing.T) {
 // spool makes a queue of n messages that have left the journal.
 func spool(t *testing.T, dir string, n int) {
 	t.Helper()
-	o := queue.Options{Dir: dir, NoSync: true}
-	q, err := queue.Open(o)
+	o := disk.Options{Dir: dir, NoSync: true}
+	q, err := disk.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func spool(t *testing.T, dir string, n int) {
 		t.Fatal(err)
 	}
 	o.Now = func() time.Time { return time.Now().Add(time.Hour) } // to which it is old
-	if q, err = queue.Open(o); err != nil {
+	if q, err = disk.Open(o); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

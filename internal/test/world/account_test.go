@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/queue"
+	"tarishi/internal/store"
 )
 
 // post is the mail that is sent: what becomes of each recipient is accounted for.
@@ -129,7 +129,7 @@ func fates(w *world, r *relay, lost map[string]bool) (all, last map[string]strin
 	})
 	for _, id := range reports { // who waits for a DSN that is in the queue will be told
 		b, err := r.content(id)
-		if errors.Is(err, queue.ErrUnknown) {
+		if errors.Is(err, store.ErrUnknown) {
 			continue // delivered meanwhile
 		}
 		if err != nil {

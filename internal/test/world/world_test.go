@@ -26,8 +26,8 @@ import (
 	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
-	"tarishi/internal/queue"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/test/dnstest"
 	"tarishi/internal/test/smtptest"
 )
@@ -243,7 +243,7 @@ func (s *served) rate(begin time.Time) float64 {
 // relay is the daemon's outgoing half on a queue folder.
 type relay struct {
 	t     *testing.T
-	queue *queue.Queue
+	queue *disk.Store
 	out   *outbound.Outbound
 	logs  *observer.ObservedLogs
 	served
@@ -255,7 +255,7 @@ func newRelay(t *testing.T, w *world, dir string) *relay {
 	t.Helper()
 	core, logs := observer.New(zapcore.InfoLevel)
 	log := zap.New(core)
-	q, err := queue.Open(queue.Options{Dir: filepath.Join(dir, "queue"), SegmentSize: 8 << 20, Log: log.Named("queue")})
+	q, err := disk.Open(disk.Options{Dir: filepath.Join(dir, "queue"), SegmentSize: 8 << 20, Log: log.Named("queue")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func newRelay(t *testing.T, w *world, dir string) *relay {
 			TempFailIntervals: []time.Duration{500 * time.Millisecond, time.Second}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
 			Destinations: w.sections, NextMXOnDeferral: true,
 		},
-		Queue: q, Unknown: queue.ErrUnknown, Resolver: resolver, Pool: impatient{p, w.silent, &w.healed, &r.served}, Mail: maillog.New(log), Log: log,
+		Queue: q, Resolver: resolver, Pool: impatient{p, w.silent, &w.healed, &r.served}, Mail: maillog.New(log), Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	under, sink := context.WithCancel(context.Background()) // what outbound works with goes after it

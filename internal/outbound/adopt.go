@@ -1,0 +1,206 @@
+package outbound
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/outbound/notice"
+	"tarishi/internal/schedule"
+)
+
+// adoption is what operators ask for while messages are still being adopted, and
+// what therefore holds for those that come later too. A nil adoption notes nothing.
+type adoption struct {
+	flushed  map[string]bool // domains; "": all
+	released []mail.ID
+}
+
+func (a *adoption) flush(domain string) {
+	if a == nil {
+		return
+	}
+	if a.flushed == nil {
+		a.flushed = map[string]bool{}
+	}
+	a.flushed[domain] = true
+}
+
+func (a *adoption) release(id mail.ID) {
+	if a != nil {
+		a.released = append(a.released, id)
+	}
+}
+
+// hasten makes recipients due that were flushed before they came. The report about
+// one that failed has its own time.
+func (a *adoption) hasten(p *mail.Pending) {
+	if len(a.flushed) == 0 {
+		return
+	}
+	for i, r := range p.Recipients {
+		if !a.flushed[""] && !a.flushed[r.Address.Host()] {
+			continue
+		}
+		if _, failed := notice.ParseFailure(r.Last); !failed {
+			p.Recipients[i].Next = time.Time{}
+		}
+	}
+}
+
+// Adopt implements store.Deliverer.
+func (o *Outbound) Adopt() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.adopting == nil {
+		o.adopting = &adoption{}
+	}
+	select {
+	case o.adopt <- struct{}{}:
+	default:
+	}
+}
+
+// adoptAll schedules what was in the queue before this process, and what comes from
+// another one later, until ctx ends.
+func (o *Outbound) adoptAll(ctx context.Context) {
+	for o.adoptRound(ctx) {
+		for _, id := range o.adopted() {
+			o.reconcile(id)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.adopt:
+		}
+	}
+}
+
+// adopted ends a round, unless the queue has more already, and returns which messages
+// Release was asked for meanwhile.
+func (o *Outbound) adopted() []mail.ID {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	released := o.adopting.released
+	if o.adopting.released = nil; len(o.adopt) == 0 {
+		o.adopting = nil
+	}
+	return released
+}
+
+// adoptRound schedules what the queue has to pass on, and returns false if ctx ended
+// before all of it was. What cannot be read is tried again after a while, or when
+// Flush asks for it.
+func (o *Outbound) adoptRound(ctx context.Context) bool {
+	messages, began := 0, o.o.Now()
+	for said := -1; ; {
+		left := o.o.Queue.Adopt(func(p mail.Pending) bool {
+			messages++
+			o.mu.Lock()
+			o.adopting.hasten(&p)
+			if o.handover.first(p.ID, o.o.Now()) {
+				o.scheduleMessage(p)
+			}
+			o.mu.Unlock()
+			o.signal()
+			return ctx.Err() == nil
+		})
+		if ctx.Err() != nil {
+			return false
+		}
+		if left != said {
+			said = left
+			o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
+		}
+		if left == 0 {
+			return true
+		}
+		again := time.NewTimer(loadAgain)
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return false
+		case <-o.adopt:
+		case <-again.C:
+		case <-o.reload:
+		}
+		again.Stop()
+	}
+}
+
+// Abandon implements store.Deliverer. An attempt that has sent its message to the end
+// hears the reply, and logs a delivery; nothing else comes of it.
+func (o *Outbound) Abandon(lost func(mail.ID) bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var units []*schedule.Unit
+	running := 0
+	o.schedule.Walk(func(u *schedule.Unit) bool {
+		a := o.running[u]
+		switch {
+		case !lost(u.ID()):
+			return true
+		case a != nil:
+			a.Abandon()
+		case u.Running():
+			o.forgone[u] = true
+		default:
+			units = append(units, u)
+			return true
+		}
+		running++
+		return true
+	})
+	o.drop(units, lost)
+	o.handover.forget(lost, o.o.Now())
+	o.o.Log.Warn("messages were taken over by another process", zap.Int("deliveries", len(units)), zap.Int("running", running))
+}
+
+// comes reports whether a message that was just put is to be scheduled here. It may
+// have been lost since, and even come back. The caller holds o.mu.
+func (o *Outbound) comes(id mail.ID) bool {
+	if !o.handover.watching {
+		return true
+	}
+	return !unknown(o.o.Queue.Permit(id)) && o.handover.first(id, o.o.Now())
+}
+
+// handover remembers for a while which messages came, once any were abandoned. One
+// whose Put was confirmed just before its partition was lost, and claimed again, is
+// both adopted and enqueued. Outbound.mu guards it.
+type handover struct {
+	watching   bool
+	young, old map[mail.ID]bool
+	turned     time.Time // when the young were the old
+}
+
+// handoverTime is how long after its Put a message may be enqueued.
+const handoverTime = time.Minute
+
+// first notes that a message comes, and reports whether it does for the first time.
+func (h *handover) first(id mail.ID, now time.Time) bool {
+	if !h.watching {
+		return true
+	}
+	if now.Sub(h.turned) >= handoverTime {
+		h.old, h.young, h.turned = h.young, map[mail.ID]bool{}, now
+	}
+	if h.young[id] || h.old[id] {
+		return false
+	}
+	h.young[id] = true
+	return true
+}
+
+// forget lets messages come again that were abandoned.
+func (h *handover) forget(lost func(mail.ID) bool, now time.Time) {
+	if !h.watching {
+		h.watching, h.young, h.turned = true, map[mail.ID]bool{}, now
+	}
+	gone := func(id mail.ID, _ bool) bool { return lost(id) }
+	maps.DeleteFunc(h.young, gone)
+	maps.DeleteFunc(h.old, gone)
+}

@@ -1,6 +1,0 @@
-//go:build race
-
-package queue
-
-// racing says that the race detector looks on.
-const racing = true
