@@ -21,6 +21,10 @@
 //     its lifetime is over, whatever it waits for; held recipients alone are not.
 //
 // Package attempt makes one attempt. There is nobody to return errors to but the log.
+//
+// Size: up to 1,700 lines. What is left here are the methods that keep the schedule and
+// the registers beside it (kept, held, unrecorded, gathered, adopted) in step under one
+// lock; the registers themselves are packages.
 package outbound
 
 import (
