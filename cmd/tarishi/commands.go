@@ -12,14 +12,13 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/alecthomas/kong"
-
 	"tarishi/config"
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
 	"tarishi/internal/hangup"
 	"tarishi/internal/maillog"
 	"tarishi/internal/server"
+	"tarishi/internal/terminal"
 )
 
 // Exit codes of every command.
@@ -32,54 +31,83 @@ const (
 // errReported is returned by a command that has said itself what went wrong.
 var errReported = errors.New("reported")
 
-// streams is where commands write: results to out, everything else to err; the
-// daemon what it does to title, if the system has that (nil: it has not).
+// streams is where commands write: results to out, everything else to err. The
+// daemon shows its work in title; nil: the system has none.
 type streams struct {
 	out, err io.Writer
 	title    func(string)
 }
 
-type cli struct {
-	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the daemon in the foreground (the default command: 'tarishi -c DIR')."`
-	Init    initCmd    `cmd:"" help:"Write the shipped, commented configuration into a folder. Never overwrites a file."`
-	Check   checkCmd   `cmd:"" help:"Report every problem of the configuration with its file and line."`
-	Plugins pluginsCmd `cmd:"" help:"Print which plugins run at which hook, in order, with priority and timeout."`
-	Queue   queueCmd   `cmd:"" help:"Look into the queue and act on it: list, stat, show, cat, why, destinations, hold, release, flush, remove, recover, import, export."`
-	Metrics metricsCmd `cmd:"" help:"Print the daemon's metrics, as Prometheus reads them."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+// commands returns the table of all commands, in the order of the help.
+func commands() []command {
+	configs := []control.Parameter{configsFlag}
 
-	Qlist qlistCmd `cmd:"" hidden:"" help:"The queue as haraka --qlist prints it."`
-	Qstat qstatCmd `cmd:"" hidden:"" help:"The queue as haraka --qstat prints it."`
+	// In the order in which an administrator comes to need them.
+	return slices.Concat(
+		[]command{
+			{
+				name: defaultCommand, text: "Run the daemon in the foreground (the default command: 'tarishi -c DIR').", parameters: configs,
+				run: func(s streams, a control.Arguments) error { return (&serveCmd{instanceOf(a)}).Run(s) },
+			},
+			{
+				name: "init", text: "Write the shipped, commented configuration into a folder. Never overwrites a file.",
+				parameters: []control.Parameter{{Name: "dir", Kind: control.Kind{Placeholder: "DIR"}, Positional: true, Required: true, Text: "The folder; it is made when missing."}},
+				run:        func(s streams, a control.Arguments) error { return (&initCmd{a.Text("dir")}).Run(s) },
+			},
+			{
+				name: "check", text: "Report every problem of the configuration with its file and line.",
+				parameters: []control.Parameter{configsFlag, {Name: "print", Text: "Print the effective values, secrets masked."}},
+				run: func(s streams, a control.Arguments) error {
+					return (&checkCmd{instanceOf(a), switched(a, "print")}).Run(s)
+				},
+			},
+			{name: "plugins", text: "Print which plugins run at which hook, in order, with priority and timeout.", parameters: configs, run: printPlugins},
+		},
+		operations(),
+		migrations(),
+		[]command{
+			{name: "metrics", text: "Print the daemon's metrics, as Prometheus reads them.", parameters: configs, run: printMetrics},
+			{name: "version", text: "Print the version.", run: printVersion},
+			{name: "qlist", text: "Print the queue as haraka --qlist prints it.", hidden: true, parameters: configs, run: printHarakaList},
+			{name: "qstat", text: "Print the queue as haraka --qstat prints it.", hidden: true, parameters: configs, run: printHarakaCount},
+		},
+	)
 }
 
 // run executes one command line and returns its exit code.
-func run(args []string, s streams) int {
-	exit := -1
-	parser, err := kong.New(&cli{},
-		kong.Name("tarishi"),
-		kong.Description("A mail transfer agent: SMTP in, a chain of hooks, a relay and a durable outbound queue."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Writers(s.out, s.err),
-		kong.Exit(func(code int) { exit = code }),
-		kong.Bind(s),
-	)
-	if err != nil {
-		fmt.Fprintln(s.err, "tarishi:", err)
-		return exitFailure
+func run(line []string, s streams) int {
+	all := commands()
+	line = harakaOptions(line)
+	if line[0] == "--"+helpFlag || line[0] == "-h" {
+		printHelp(s.out, all, "")
+		return exitOK
 	}
-	ctx, err := parser.Parse(harakaOptions(args))
-	if exit >= 0 { // --help has been printed
-		return exit
+
+	// Help for a group of commands is help for no command.
+	c, rest, group, err := findCommand(all, line)
+	if c == nil {
+		if group != "" && slices.ContainsFunc(rest, func(word string) bool { return word == "--"+helpFlag || word == "-h" }) {
+			printHelp(s.out, all, group)
+			return exitOK
+		}
+		return reportMisuse(s, err)
 	}
-	if err != nil {
-		fmt.Fprintf(s.err, "tarishi: %v\nTry 'tarishi --help'.\n", err)
-		return exitUsage
+	a, err := c.parseLine(rest)
+	switch {
+	case errors.Is(err, errHelp):
+		c.printHelp(s.out)
+		return exitOK
+	case err != nil:
+		return reportMisuse(s, err)
 	}
-	if ctx.Command() != "serve" {
+
+	// Only the daemon outlives its terminal.
+	if c.name != defaultCommand {
 		hangup.Release()
 	}
-	switch err := ctx.Run(); {
+
+	// Wrong usage has its own code: nothing was done then.
+	switch err := c.run(s, a); {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errReported):
@@ -92,6 +120,12 @@ func run(args []string, s streams) int {
 	return exitFailure
 }
 
+// reportMisuse reports a line that is no command.
+func reportMisuse(s streams, err error) int {
+	fmt.Fprintf(s.err, "tarishi: %v\nTry 'tarishi --help'.\n", err)
+	return exitUsage
+}
+
 type serveCmd struct {
 	instance
 }
@@ -100,6 +134,7 @@ type serveCmd struct {
 // goes through the log's buffer: nobody waits for the reader of standard error, and
 // a reader that goes away ends nothing.
 func (c *serveCmd) Run(s streams) error {
+	// The log may be a pipe that breaks.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE) // else it is fatal for standard error; see os/signal
 	defer signal.Stop(broken)
@@ -136,14 +171,16 @@ func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, w *maillog.Wr
 	if err != nil {
 		return err
 	}
+
+	// The first signal stops in order, the second at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop)
 	return srv.Run(ctx, hangup.Signals())
 }
 
 type initCmd struct {
-	Dir string `arg:"" placeholder:"DIR" help:"The folder; it is made when missing."`
+	Dir string
 }
 
 // Run writes the shipped configuration.
@@ -160,7 +197,7 @@ func (c *initCmd) Run(s streams) error {
 
 type checkCmd struct {
 	instance
-	Print bool `help:"Print the effective values, secrets masked."`
+	Print bool // the effective values, too
 }
 
 // Run reports the problems of the configuration: the warnings, then the errors,
@@ -173,6 +210,8 @@ func (c *checkCmd) Run(s streams) error {
 	if c.Print {
 		cfg.Print(s.out)
 	}
+
+	// Errors stand last, where the eye is when the command has ended.
 	more, err := server.Check(cfg)
 	var warnings, errs []string
 	for _, p := range slices.Concat(problems, more) {
@@ -188,7 +227,9 @@ func (c *checkCmd) Run(s streams) error {
 	for _, line := range slices.Concat(warnings, errs) {
 		fmt.Fprintln(s.err, line)
 	}
-	count := plural(len(errs), "error") + ", " + plural(len(warnings), "warning")
+
+	// Warnings alone leave the exit code as it is.
+	count := terminal.FormatCount(len(errs), "error") + ", " + terminal.FormatCount(len(warnings), "warning")
 	switch {
 	case len(errs) > 0:
 		fmt.Fprintln(s.err, count)
@@ -201,31 +242,27 @@ func (c *checkCmd) Run(s streams) error {
 	return nil
 }
 
-type pluginsCmd struct {
-	instance
-}
-
-// Run prints the effective order of every hook.
-func (c *pluginsCmd) Run(s streams) error {
-	cfg, _, err := c.load()
+// printPlugins prints the effective order of every hook.
+func printPlugins(s streams, a control.Arguments) error {
+	cfg, _, err := instanceOf(a).load()
 	if err != nil {
 		return err
 	}
 	return server.PrintHooks(s.out, cfg)
 }
 
-type metricsCmd struct {
-	instance
-}
-
-// Run prints the metrics.
-func (c *metricsCmd) Run(s streams) error {
-	q, err := c.daemon()
+// printMetrics prints the daemon's metrics.
+func printMetrics(s streams, a control.Arguments) error {
+	cfg, _, err := instanceOf(a).load()
 	if err != nil {
 		return err
 	}
-	defer q.Close()
-	all, err := q.Metrics(context.Background())
+	c, err := control.Dial(context.Background(), cfg.QueueDir)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	all, err := c.Get(context.Background(), "/metrics")
 	if err != nil {
 		return err
 	}
@@ -234,10 +271,8 @@ func (c *metricsCmd) Run(s streams) error {
 	return err
 }
 
-type versionCmd struct{}
-
-// Run prints the version.
-func (versionCmd) Run(s streams) error {
+// printVersion prints the version.
+func printVersion(s streams, _ control.Arguments) error {
 	_, err := fmt.Fprintf(s.out, "tarishi %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }

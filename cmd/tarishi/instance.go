@@ -7,12 +7,15 @@ import (
 	"path/filepath"
 
 	"tarishi/internal/conf"
+	"tarishi/internal/control"
 )
 
 // instance is the folder that a command is about.
 type instance struct {
-	Configs string `short:"c" placeholder:"DIR" help:"The instance: a folder with config/, queue/ and plugins/. Without it: $TARISHI_DIR, the current folder if it has config/, /etc/tarishi."`
+	Configs string // what -c names; "": it is found
 }
+
+func instanceOf(a control.Arguments) instance { return instance{a.Text(configsFlag.Name)} }
 
 const (
 	instanceVariable = "TARISHI_DIR"
@@ -29,7 +32,7 @@ func (i instance) load() (*conf.Config, conf.Problems, error) {
 	return cfg, problems, nil
 }
 
-// find returns the folder of the instance: what -c names, what the variable does,
+// findCommand returns the folder of the instance: what -c names, what the variable does,
 // the current folder, the system's. The first two must be right if they are set.
 func (i instance) find(variable string, isInstance func(dir string) bool) (string, error) {
 	switch {

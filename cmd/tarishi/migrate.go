@@ -6,25 +6,48 @@ import (
 	"os/signal"
 	"syscall"
 
+	"tarishi/internal/control"
 	"tarishi/internal/server"
+	"tarishi/internal/terminal"
 )
 
-type queueImportCmd struct {
-	instance
-	Dir    string `arg:"" placeholder:"DIR" help:"Haraka's queue folder. Haraka must not run."`
-	DryRun bool   `help:"Only read the files and say what would be done."`
-	Hold   bool   `help:"Hold the messages: nothing is attempted until 'queue release'."`
+// migrations are the commands for the queue of a daemon that does not run.
+func migrations() []command {
+	folder := control.Kind{Placeholder: "DIR"}
+	return []command{
+		{
+			name: "queue recover", text: "Bring messages back from queue/corrupt/ that can be read by now. The daemon must not run.",
+			parameters: []control.Parameter{configsFlag, dryRunFlag}, run: recoverCorrupt,
+		},
+		{
+			name: "queue import", text: "Import Haraka's queue folder. The daemon must not run.", run: importHaraka,
+			parameters: []control.Parameter{
+				{Name: "dir", Kind: folder, Positional: true, Required: true, Text: "Haraka's queue folder. Haraka must not run."},
+				configsFlag, dryRunFlag,
+				{Name: "hold", Text: "Hold the messages: nothing is attempted until 'queue release'."},
+			},
+		},
+		{
+			name: "queue export", text: "Write the queue as Haraka's queue files. The daemon must not run.", run: exportHaraka,
+			parameters: []control.Parameter{
+				configsFlag,
+				{Name: "haraka", Kind: folder, Required: true, Text: "Write files of Haraka's queue to this folder, which holds none yet."},
+			},
+		},
+	}
 }
 
-// Run imports Haraka's queue.
-func (c *queueImportCmd) Run(s streams) error {
-	cfg, _, err := c.load()
+// importHaraka imports Haraka's queue.
+func importHaraka(s streams, a control.Arguments) error {
+	cfg, _, err := instanceOf(a).load()
 	if err != nil {
 		return err
 	}
+	dryRun, hold := switched(a, "dry-run"), switched(a, "hold")
+	// A signal ends it between two files; imported ones stay imported.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	r, err := server.ImportHaraka(ctx, cfg, c.Dir, server.ImportOptions{DryRun: c.DryRun, Hold: c.Hold}, s.err)
+	r, err := server.ImportHaraka(ctx, cfg, a.Text("dir"), server.ImportOptions{DryRun: dryRun, Hold: hold}, s.err)
 	if r == nil || err != nil && r.Messages == 0 {
 		return err
 	}
@@ -34,34 +57,33 @@ func (c *queueImportCmd) Run(s streams) error {
 	for _, p := range r.Failed {
 		fmt.Fprintf(s.err, "failed %s: %v\n", p.Name, p.Err)
 	}
+
+	// The sum comes last, after the problems, and also when it was cut short.
 	did := "imported"
-	if c.Hold {
+	if hold {
 		did = "imported and held"
 	}
-	if c.DryRun {
+	if dryRun {
 		did = "would import"
 	}
-	fmt.Fprintf(s.out, "%s %s, skipped %d, failed %d\n", did, plural(r.Messages, "file"), len(r.Skipped), len(r.Failed))
+	fmt.Fprintf(s.out, "%s %s, skipped %d, failed %d\n", did, terminal.FormatCount(r.Messages, "file"), len(r.Skipped), len(r.Failed))
 	if r.Known > 0 {
 		fmt.Fprintf(s.out, "%d of them were in the queue from an import that was cut short\n", r.Known)
 	}
 	return finished(err, len(r.Failed))
 }
 
-type queueExportCmd struct {
-	instance
-	Haraka string `name:"haraka" required:"" placeholder:"DIR" help:"Write files of Haraka's queue to this folder, which holds none yet."`
-}
-
-// Run exports the queue.
-func (c *queueExportCmd) Run(s streams) error {
-	cfg, _, err := c.load()
+// exportHaraka exports the queue.
+func exportHaraka(s streams, a control.Arguments) error {
+	cfg, _, err := instanceOf(a).load()
 	if err != nil {
 		return err
 	}
+	// A signal ends it between two messages; the queue is only read.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	r, err := server.ExportHaraka(ctx, cfg, c.Haraka, s.err)
+	dir := a.Text("haraka")
+	r, err := server.ExportHaraka(ctx, cfg, dir, s.err)
 	if r == nil || err != nil && r.Messages == 0 {
 		return err
 	}
@@ -72,7 +94,7 @@ func (c *queueExportCmd) Run(s streams) error {
 		fmt.Fprintf(s.err, "failed message %s: %v\n", p.Name, p.Err)
 	}
 	fmt.Fprintf(s.out, "wrote %s to %s, skipped %d, failed %d; the queue is unchanged\n",
-		plural(r.Messages, "file"), c.Haraka, len(r.Skipped), len(r.Failed))
+		terminal.FormatCount(r.Messages, "file"), dir, len(r.Skipped), len(r.Failed))
 	return finished(err, len(r.Failed)+len(r.Skipped))
 }
 

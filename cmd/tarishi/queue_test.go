@@ -18,10 +18,12 @@ import (
 	"time"
 
 	"tarishi/internal/control"
+	"tarishi/internal/control/mailq"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
 	"tarishi/internal/schedule"
 	"tarishi/internal/store/disk"
+	"tarishi/internal/web"
 )
 
 // TestMain lets the tests run the program itself: as this binary.
@@ -68,10 +70,12 @@ func folder(t *testing.T, config map[string]string) string {
 
 type quiet struct{}
 
-func (quiet) Flush(string) int { return 2 }
-func (quiet) FlushMessage(mail.ID) int {
-	return 1
-}
+func (quiet) Flush(string) int                 { return 2 }
+func (quiet) FlushMessages(ids ...mail.ID) int { return len(ids) }
+
+func (quiet) Active() map[mail.ID][]int { return nil }
+
+func (quiet) Sites(func(string) bool) map[string]bool { return nil }
 
 func (quiet) Suspensions() map[string]schedule.Suspension {
 	return map[string]schedule.Suspension{"y.test": {Until: time.Now().Add(20*time.Minute + 50*time.Second), Ready: 1}}
@@ -131,7 +135,9 @@ func fill(t *testing.T, dir string) (stop func()) {
 			t.Fatal(err)
 		}
 	}
-	s, err := control.Listen(dir, control.NewLocal(q, quiet{}, nil), nil)
+	w := web.New(web.Options{})
+	w.Handle(web.Operator, "/v1/", control.NewHandler(mailq.New(q, quiet{}, nil).Operations(), nil))
+	s, err := w.Listen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ import (
 // custom and reads on behind the command line if that does not end in a NUL. The
 // function is for one goroutine at a time; a title that is too long is cut.
 //
-// It must be called before anything else has seen os.Args, whose strings lie in
-// that memory: it replaces them by copies. The environment has been copied by the
+// It must be called before anything else has seen os.Args: their strings lie in
+// that memory, and it replaces them by copies. The environment has been copied by the
 // runtime.
 func takeTitle() func(title string) {
 	if len(os.Args) == 0 || os.Args[0] == "" {

@@ -164,6 +164,7 @@ type DNS struct {
 // HTTP is http.ini.
 type HTTP struct {
 	Listen       []string // where metrics and health are served, as SMTP.Listen; empty: nowhere
+	TLSListen    []string // the same with TLS, and the certificates of tls.ini
 	Destinations int      // so many have metrics of their own
 }
 

@@ -227,7 +227,7 @@ func TestKeys(t *testing.T) {
 		"dns.ini": "servers[]=192.0.2.53\nservers[]=[::1]:5353\ntimeout=250ms\ntries=3\ndnssec=true",
 		"outbound.ini": "disabled=true\nconcurrency_max=1\nenable_tls=false\nalways_split=true\nreceived_header=disabled\nconnect_timeout=1\npool_timeout=0\n" +
 			"pool_concurrency_max=2\nlocal_mx_ok=true\ninet_prefer=v4\nnext_mx_on_deferral=false\nmaxTempFailures=4\nport=26\nmax_lifetime=1d12h\nmin_free=2% 1G\ndelay_warning=none\ndsn_wait=0\ndsn_rate=none\ndsn_return=full\njitter=5%\nipv6_enabled=false\nenvelope_timeout=2m\nmin_rate=0",
-		"http.ini":        "listen=9000,[::1],127.0.0.1:0\ndestinations=7",
+		"http.ini":        "listen=9000,[::1],127.0.0.1:0\ntls_listen=192.0.2.1\ndestinations=7",
 		"relay.ini":       "[relay]\nacl=false\nall=true",
 		"relay_acl_allow": "192.0.2.1\n192.0.2.77/24 # net\n::1\n2001:db8::/32\n",
 		"host_list":       "Example.COM\nexämple.com\nexample.com\n", "host_list_regex": "(.*\\.)?example\\.net\n", "host_list.anti_spoof": "1",
@@ -257,7 +257,7 @@ func TestKeys(t *testing.T) {
 		Outbound: TLSOutbound{MinVersion: tls.VersionTLS13, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"f.example"}, CA: in("ca.pem"), Key: in("a.pem"), Cert: in("c.pem"), Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, ShowTo: []string{"s.example"}, HideFrom: []string{"h.example"}},
 	}
 	want.Forward.TLS = want.TLS.Outbound
-	want.HTTP = HTTP{[]string{"[::]:9000", "[::1]:9825", "127.0.0.1:0"}, 7}
+	want.HTTP = HTTP{Listen: []string{"[::]:9000", "[::1]:9825", "127.0.0.1:0"}, TLSListen: []string{"192.0.2.1:9826"}, Destinations: 7}
 	want.DNS = DNS{[]string{"192.0.2.53:53", "[::1]:5353"}, 250 * time.Millisecond, 3, true}
 	want.Outbound = Outbound{
 		true, 1, false, true, "disabled", time.Second, 0, 2, true, "v4", false, 4,

@@ -284,12 +284,16 @@ func relayINI(c *Config) *schema {
 	}}
 }
 
-// httpPort is that of an address of http.ini that names none.
-const httpPort = 9825
+// The ports of addresses in http.ini that name none.
+const (
+	httpPort  = 9825
+	httpsPort = 9826
+)
 
 func httpINI(c *Config) *schema {
 	return &schema{file: "http.ini", entries: []entry{
 		{key: "listen", field: listen(&c.HTTP.Listen, httpPort)},
+		{key: "tls_listen", field: listen(&c.HTTP.TLSListen, httpsPort)},
 		{key: "destinations", field: number(&c.HTTP.Destinations, 0, 1000)},
 		{key: "docroot", note: "has no effect: only metrics and health are served"},
 	}}

@@ -6,33 +6,35 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"strconv"
+	"slices"
+	"strings"
 	"time"
 
-	"tarishi/internal/mail"
 	"tarishi/internal/vfs"
+	"tarishi/internal/web"
 )
 
-// Client is Commands over the control socket of a running daemon.
+// Client performs operations in a running daemon, over its socket.
 type Client struct {
 	http http.Client
 }
 
-var _ Commands = (*Client)(nil)
+var _ Caller = (*Client)(nil)
 
 // startTime is how long Dial waits for a daemon that holds the queue and does not
 // answer: it reads the queue, or has just ended.
 const startTime = 10 * time.Second
 
-// Dial returns a Client of the daemon whose queue is in dir, for which it waits a
-// while if that is starting. ErrStopped: none runs there.
+// Dial returns a Client of the daemon that has the queue in dir, and waits a while
+// for one that is starting. ErrStopped: none runs there.
 func Dial(ctx context.Context, dir string) (*Client, error) {
-	first, err := dial(ctx, dir)
-	for end := time.Now().Add(startTime); errors.Is(err, ErrStopped); first, err = dial(ctx, dir) {
+	first, err := web.Dial(ctx, dir)
+	for end := time.Now().Add(startTime); errors.Is(err, ErrStopped); first, err = web.Dial(ctx, dir) {
 		pid := vfs.OS{}.Holder(filepath.Join(dir, "lock"))
 		if pid == 0 {
 			break
@@ -51,132 +53,107 @@ func Dial(ctx context.Context, dir string) (*Client, error) {
 	}
 	first.Close()
 	return &Client{http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, dir) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return web.Dial(ctx, dir) },
 	}}}, nil
 }
 
-// Close implements Commands.
+// Close implements Caller.
 func (c *Client) Close() error {
 	c.http.CloseIdleConnections()
 	return nil
 }
 
-// Stat implements Commands.
-func (c *Client) Stat(ctx context.Context, top int) (*Stat, error) {
-	q := url.Values{}
-	if top > 0 {
-		q.Set("destinations", strconv.Itoa(top))
-	}
-	var s Stat
-	return &s, c.ask(ctx, http.MethodGet, "/v1/queue", q, &s)
-}
+// maxPart is how many values of one parameter a request has: its head is bounded.
+const maxPart = 64
 
-// List implements Commands.
-func (c *Client) List(ctx context.Context, f Filter, fn func(*Message) error) error {
-	body, _, err := c.do(ctx, http.MethodGet, "/v1/queue/messages", f.query())
+// Call implements Caller. A parameter with very many values makes it several
+// requests.
+func (c *Client) Call(ctx context.Context, op *Operation, a Arguments, emit func(any) error) error {
+	if err := op.Check(a, ""); err != nil {
+		return err
+	}
+
+	// Only a parameter with several values can have so many, and there is one.
+	for name, values := range a {
+		if len(values) <= maxPart {
+			continue
+		}
+		for part := range slices.Chunk(values, maxPart) {
+			some := maps.Clone(a)
+			some[name] = part
+			if err := c.Call(ctx, op, some, emit); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+
+	// What stands in the path is not repeated in the query.
+	path, query := op.Path, url.Values{}
+	for name, values := range a {
+		if in := "{" + name + "}"; strings.Contains(path, in) {
+			path = strings.ReplaceAll(path, in, values[0])
+		} else {
+			query[name] = values
+		}
+	}
+	body, size, err := c.sendRequest(ctx, op.Method, path, query)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
+	if op.form == content {
+		return emit(&Bytes{size, body})
+	}
+
+	// An answer that the caller has cut off himself did not end early.
+	err = op.readAnswer(body, emit)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// readAnswer calls emit with each element of an answer.
+func (op *Operation) readAnswer(body io.Reader, emit func(any) error) error {
 	in := json.NewDecoder(body)
+	if op.form == list {
+		for _, want := range []json.Token{json.Delim('{'), op.key, json.Delim('[')} {
+			if t, err := in.Token(); err != nil || t != want {
+				return fmt.Errorf("the daemon's answer is not understood: there is no %v", want)
+			}
+		}
+	}
+
+	// Lines end with the answer, an array with its bracket, an object with itself.
 	for {
-		var m Message
-		err := in.Decode(&m)
-		if errors.Is(err, io.EOF) {
+		if op.form == list && !in.More() {
+			_, err := in.Token()
+			return err
+		}
+		v, err := op.decode(in)
+		switch {
+		case errors.Is(err, io.EOF) && op.form == lines:
 			return nil
+		case err != nil:
+			return fmt.Errorf("the answer ended early: %w", err)
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return fmt.Errorf("the list ended early: %w", err)
-		}
-		if err := fn(&m); err != nil {
+		if err := emit(v); err != nil || op.form == object {
 			return err
 		}
 	}
 }
 
-// Show implements Commands.
-func (c *Client) Show(ctx context.Context, id mail.ID) (*Message, error) {
-	path, err := message(id)
-	if err != nil {
-		return nil, err
-	}
-	var m Message
-	return &m, c.ask(ctx, http.MethodGet, path, nil, &m)
-}
-
-// Content implements Commands.
-func (c *Client) Content(ctx context.Context, id mail.ID) (io.ReadCloser, int64, error) {
-	path, err := message(id)
-	if err != nil {
-		return nil, 0, err
-	}
-	return c.do(ctx, http.MethodGet, path+"/content", nil)
-}
-
-// Flush implements Commands.
-func (c *Client) Flush(ctx context.Context, domain string) (int, error) {
-	q := url.Values{}
-	if domain != "" {
-		q.Set("domain", domain)
-	}
-	var f flushed
-	err := c.ask(ctx, http.MethodPost, "/v1/queue/flush", q, &f)
-	return f.Deliveries, err
-}
-
-// FlushMessage implements Commands.
-func (c *Client) FlushMessage(ctx context.Context, id mail.ID) (int, error) {
-	path, err := message(id)
-	if err != nil {
-		return 0, err
-	}
-	var f flushed
-	err = c.ask(ctx, http.MethodPost, path+"/flush", nil, &f)
-	return f.Deliveries, err
-}
-
-// Remove implements Commands.
-func (c *Client) Remove(ctx context.Context, id mail.ID) error {
-	path, err := message(id)
-	if err != nil {
-		return err
-	}
-	return c.ask(ctx, http.MethodDelete, path, nil, nil)
-}
-
-// Metrics returns the daemon's metrics in Prometheus' text format.
-func (c *Client) Metrics(ctx context.Context) (io.ReadCloser, error) {
-	body, _, err := c.do(ctx, http.MethodGet, "/metrics", nil)
+// Get returns what the daemon answers at a path that is no operation's, such as
+// /metrics.
+func (c *Client) Get(ctx context.Context, path string) (io.ReadCloser, error) {
+	body, _, err := c.sendRequest(ctx, http.MethodGet, path, nil)
 	return body, err
 }
 
-func message(id mail.ID) (path string, err error) {
-	if !id.Valid() {
-		return "", fmt.Errorf("%w: %q is no ID", ErrInvalid, id)
-	}
-	return "/v1/queue/messages/" + string(id), nil
-}
-
-// ask sends a request and reads the object in the answer, if there is to be
-// one.
-func (c *Client) ask(ctx context.Context, method, path string, q url.Values, answer any) error {
-	body, _, err := c.do(ctx, method, path, q)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	if answer == nil {
-		return nil
-	}
-	return json.NewDecoder(body).Decode(answer)
-}
-
-// do sends a request and returns the body of a good answer and its length, -1
+// sendRequest sends a request and returns the body of a good answer and its length, -1
 // if that is not known.
-func (c *Client) do(ctx context.Context, method, path string, q url.Values) (io.ReadCloser, int64, error) {
+func (c *Client) sendRequest(ctx context.Context, method, path string, q url.Values) (io.ReadCloser, int64, error) {
 	u := url.URL{Scheme: "http", Host: "tarishi", Path: path, RawQuery: q.Encode()}
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
@@ -193,6 +170,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values) (io.
 	if res.StatusCode/100 == 2 {
 		return res.Body, res.ContentLength, nil
 	}
+
+	// A failure without our object is not from an operation: the daemon is older
+	// or younger than this program.
 	defer res.Body.Close()
 	var p problem
 	if err := json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&p); err != nil {

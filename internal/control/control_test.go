@@ -1,469 +1,276 @@
 package control
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
-
-	"tarishi/internal/mail"
-	"tarishi/internal/store"
 )
 
-// three is a queue of three messages.
-func three(t *testing.T) *memory {
-	q := newMemory(t,
-		envelope(t, "A.1", "one@client.test", "a@x.test", "b@x.test", "c@y.test"),
-		envelope(t, "B.1", "Two@Client.test", "a@Y.test"),
-		envelope(t, "C.1", "<>", "one@bücher.test"),
-	)
-	q.envelopes[1].Received = born.Add(-time.Hour)
-	p := q.pending["B.1"]
-	p.Received = born.Add(-time.Hour)
-	q.pending["B.1"] = p
-	return q
+// thing is the element of the sample's answers.
+type thing struct {
+	N     int    `json:"n"`
+	Error string `json:"error,omitempty"`
 }
 
-func threeRunning(t *testing.T) (Queue, Outbound) { return three(t), &flushes{} }
-
-func TestList(t *testing.T) {
-	both(t, threeRunning, func(t *testing.T, c Commands) {
-		for _, row := range []struct {
-			filter Filter
-			want   string
-		}{
-			{Filter{}, "A.1 B.1 C.1"},
-			{Filter{Limit: 2}, "A.1 B.1"},
-			{Filter{Limit: 3}, "A.1 B.1 C.1"},
-			{Filter{Domain: "y.test"}, "A.1 B.1"},
-			{Filter{Domain: "Y.TEST."}, "A.1 B.1"},
-			{Filter{Domain: "y.test", Limit: 1}, "A.1"},
-			{Filter{Domain: "xn--bcher-kva.test"}, "C.1"},
-			{Filter{Domain: "BÜCHER.test"}, "C.1"},
-			{Filter{Domain: "nowhere.test"}, ""},
-			{Filter{Sender: "<>"}, "C.1"},
-			{Filter{Sender: "two@client.test"}, "B.1"},
-			{Filter{Sender: "<two@client.test>"}, "B.1"},
-			{Filter{Sender: "@client.test"}, "A.1 B.1"},
-			{Filter{Sender: "@client.test", Domain: "x.test"}, "A.1"},
-		} {
-			if got := ids(t, c, row.filter); got != row.want {
-				t.Errorf("%+v: %q, want %q", row.filter, got, row.want)
-			}
-		}
-		for _, f := range []Filter{
-			{Domain: "a b"}, {Domain: "@"}, {Domain: "a@b.test"}, {Sender: "nobody"}, {Sender: "@"}, {Sender: "@a b"}, {Limit: -1}, {Domain: ".."},
-		} {
-			err := c.List(t.Context(), f, func(*Message) error { return nil })
-			if !errors.Is(err, ErrInvalid) {
-				t.Errorf("%+v: %v", f, err)
-			}
-		}
-	})
+// Failure implements the interface of that name.
+func (t *thing) Failure() error {
+	if t.Error == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrUnknown, t.Error)
 }
 
-// What a list tells of a message.
-func TestListed(t *testing.T) {
-	next := born.Add(time.Hour)
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := three(t)
-		p := q.pending["A.1"]
-		p.Recipients = p.Recipients[1:2] // the others are settled
-		p.Recipients[0].Attempts, p.Recipients[0].Next, p.Recipients[0].Last = 3, next, "451 4.7.1 <\x1b>"
-		q.pending["A.1"] = p
-		return q, &flushes{}
-	}, func(t *testing.T, c Commands) {
-		var got *Message
-		if err := c.List(t.Context(), Filter{Limit: 1}, func(m *Message) error { got = m; return nil }); err != nil {
-			t.Fatal(err)
-		}
-		want := &Message{
-			ID: "A.1", From: address(t, "one@client.test"), Received: born, Size: 24,
-			Recipients: []Recipient{{
-				Index: 1, Address: address(t, "b@x.test"), Status: Pending, Attempts: 3, Next: next, Last: "451 4.7.1 <\x1b>",
-			}},
-		}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("got  %+v\nwant %+v", got, want)
-		}
-	})
-}
-
-// Who is held is told in lists, counts and of one message.
-func TestHeld(t *testing.T) {
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := three(t)
-		q.pending["A.1"].Recipients[1].Held = true
-		return q, &flushes{}
-	}, func(t *testing.T, c Commands) {
-		var listed []Recipient
-		if err := c.List(t.Context(), Filter{}, func(m *Message) error { listed = append(listed, m.Recipients...); return nil }); err != nil {
-			t.Fatal(err)
-		}
-		m, err := c.Show(t.Context(), "A.1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, all := range [][]Recipient{listed, m.Recipients} {
-			held := 0
-			for _, r := range all {
-				if r.Held {
-					held++
-					if r.Index != 1 || r.Status != Pending {
-						t.Errorf("%+v", r)
-					}
+// sample is a table with a row of each form. Its operations fail with sick behind
+// their first element.
+func sample(sick error) []Operation {
+	print := func(o *Output) (func(*thing), func()) {
+		return func(t *thing) { fmt.Fprintln(o, t.N) }, func() { fmt.Fprintln(o, "end") }
+	}
+	count := Parameter{Name: "n", Kind: Number(1, 9), Text: "How many."}
+	return []Operation{
+		Object(Operation{Name: "sample one", Method: "GET", Path: "/v1/one", Files: true}, func(context.Context, Arguments) (*thing, error) {
+			return &thing{N: 1}, sick
+		}, print),
+		Lines(Operation{Name: "sample all", Method: "GET", Path: "/v1/all", Parameters: []Parameter{count}}, func(_ context.Context, a Arguments, emit func(*thing) error) error {
+			for i := range a.Number("n", 3) {
+				if err := emit(&thing{N: i}); err != nil {
+					return err
 				}
-			}
-			if held != 1 {
-				t.Errorf("%d are held", held)
-			}
-		}
-		s, err := c.Stat(t.Context(), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		held := 0
-		for _, d := range s.Destinations {
-			held += d.Held
-		}
-		if s.Others != nil {
-			held += s.Others.Held
-		}
-		if s.Held != 1 || held != 1 {
-			t.Errorf("%d are held, %d of destinations", s.Held, held)
-		}
-	})
-}
-
-// An error of the callback ends the list and comes back.
-func TestListEnds(t *testing.T) {
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := three(t)
-		q.endless = true
-		return q, &flushes{}
-	}, func(t *testing.T, c Commands) {
-		stop, n := errors.New("stop"), 0
-		err := c.List(t.Context(), Filter{}, func(*Message) error {
-			if n++; n == 1000 {
-				return stop
+				if sick != nil {
+					return sick
+				}
 			}
 			return nil
-		})
-		if !errors.Is(err, stop) || n != 1000 {
-			t.Errorf("%d messages, %v", n, err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		if err := c.List(ctx, Filter{}, func(*Message) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
-			t.Errorf("context over: %v", err)
-		}
-	})
-}
-
-func TestStat(t *testing.T) {
-	both(t, threeRunning, func(t *testing.T, c Commands) {
-		got, err := c.Stat(t.Context(), 0)
-		want := &Stat{
-			Running: true, Messages: 3, Recipients: 5, Bytes: 72, Deliveries: &Deliveries{Waiting: 3, Ready: 1, Running: 1, Suspended: 1}, DSNs: &DSNs{1, 2, 3}, Health: "ok",
-		}
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
-		}
-		want.Oldest = born.Add(-time.Hour)
-		want.Destinations = []Destination{{"y.test", 2, 2, 0}, {"x.test", 1, 2, 0}}
-		want.Others = &Destination{"", 1, 1, 0}
-		got, err = c.Stat(t.Context(), 2)
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
-		}
-	})
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := newMemory(t)
-		q.sick = errors.New("452 4.3.1 no space")
-		return q, &flushes{}
-	}, func(t *testing.T, c Commands) {
-		got, err := c.Stat(t.Context(), 10)
-		if err != nil || got.Health != "452 4.3.1 no space" || !got.Oldest.IsZero() || len(got.Destinations) != 0 || got.Others != nil {
-			t.Errorf("%+v, %v", got, err)
-		}
-	})
-}
-
-// Domains beyond the cap are counted without their names.
-func TestTallyCap(t *testing.T) {
-	tl := tally{domains: map[string]*count{}}
-	for i := range maxDomains + 10 {
-		tl.add(mail.Pending{Recipients: []mail.PendingRecipient{{Address: mail.Address{Local: "x", Domain: fmt.Sprintf("d%d.test", i)}}}})
-	}
-	all, others := tl.top(5)
-	if len(tl.domains) != maxDomains || len(all) != 5 || others == nil || others.Messages != maxDomains+5 {
-		t.Errorf("%d domains, %v, %+v", len(tl.domains), all, others)
-	}
-}
-
-func TestShow(t *testing.T) {
-	next := born.Add(time.Hour)
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := three(t)
-		env := q.envelopes[0]
-		env.Body, env.UTF8, env.RequireTLS, env.Return, env.EnvelopeID = "8BITMIME", true, true, "HDRS", "x y"
-		env.Recipients[2].Notify, env.Recipients[2].ORCPT = mail.NotifyNever, "rfc822;z@y.test"
-		p := q.pending["A.1"]
-		p.Recipients = p.Recipients[2:]
-		p.Recipients[0].Attempts, p.Recipients[0].Next, p.Recipients[0].Last = 1, next, "451 later"
-		q.pending["A.1"] = p
-		return q, &flushes{}
-	}, func(t *testing.T, c Commands) {
-		got, err := c.Show(t.Context(), "A.1")
-		want := &Message{
-			ID: "A.1", From: address(t, "one@client.test"), Received: born, Size: 24,
-			Recipients: []Recipient{
-				{Index: 0, Address: address(t, "a@x.test"), Status: Settled},
-				{Index: 1, Address: address(t, "b@x.test"), Status: Settled},
-				{
-					Index: 2, Address: address(t, "c@y.test"), Status: Pending, Attempts: 1, Next: next, Last: "451 later",
-					Notify: mail.NotifyNever, ORCPT: "rfc822;z@y.test",
-				},
-			},
-			Body: "8BITMIME", UTF8: true, RequireTLS: true, Return: "HDRS", EnvelopeID: "x y",
-			Header: "Subject: A.1\r\n\r\n",
-		}
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
-		}
-	})
-}
-
-func TestHeader(t *testing.T) {
-	long := "X-Long: " + strings.Repeat("x", 50_000) + "\r\n"
-	huge := strings.Repeat(long, maxHeader/len(long)+1)
-	for _, c := range []struct {
-		name, content, want string
-		cut                 bool
-	}{
-		{"empty", "", "", false},
-		{"only header", "A: b\r\n", "A: b\r\n", false},
-		{"no body", "A: b\r\n\r\n", "A: b\r\n\r\n", false},
-		{"no header", "Hello\r\n", "", false},
-		{"no empty line", "A: b\r\nHello\r\n", "A: b\r\n", false},
-		{"long", long + "A: b\r\n\r\n" + huge, long + "A: b\r\n\r\n", false},
-		{"huge", huge + "\r\nbody", huge[:strings.LastIndex(huge[:maxHeader], "\n")+1], true},
-	} {
-		got, cut, err := header(mail.Memory{[]byte(c.content)})
-		if c.cut { // the last line is told as far as it goes
-			got = got[:strings.LastIndex(got, "\n")+1]
-		}
-		if got != c.want || cut != c.cut || err != nil {
-			t.Errorf("%s: %d bytes, %v, %v; want %d, %v", c.name, len(got), cut, err, len(c.want), c.cut)
-		}
-	}
-}
-
-func TestContent(t *testing.T) {
-	big := strings.Repeat("0123456789abcdef", 1<<16)
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := three(t)
-		q.contents["C.1"] = mail.Memory{[]byte("A: b\r\n\r\n\x00\x1b\xff"), []byte(big)}
-		return q, &flushes{}
-	}, func(t *testing.T, c Commands) {
-		if got := read(t, c, "C.1"); got != "A: b\r\n\r\n\x00\x1b\xff"+big {
-			t.Errorf("%d bytes: %.40q…", len(got), got)
-		}
-		if got := read(t, c, "A.1"); got != "Subject: A.1\r\n\r\nHello.\r\n" {
-			t.Errorf("%q", got)
-		}
-	})
-}
-
-func TestFlush(t *testing.T) {
-	var out *flushes
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		out = &flushes{}
-		return newMemory(t), out
-	}, func(t *testing.T, c Commands) {
-		for _, domain := range []string{"", "Example.COM.", "bücher.test", "[127.0.0.1]"} {
-			if n, err := c.Flush(t.Context(), domain); n != 7 || err != nil {
-				t.Errorf("%q: %d, %v", domain, n, err)
-			}
-		}
-		for _, domain := range []string{".", "a b", "a@b.test", "-", "\x00"} {
-			if _, err := c.Flush(t.Context(), domain); !errors.Is(err, ErrInvalid) {
-				t.Errorf("%q: %v", domain, err)
-			}
-		}
-		if want := []string{"", "example.com", "xn--bcher-kva.test", "[127.0.0.1]"}; !reflect.DeepEqual(out.domains, want) {
-			t.Errorf("flushed %q", out.domains)
-		}
-	})
-}
-
-func TestRemove(t *testing.T) {
-	out := &flushes{}
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		out.forgotten = nil
-		return three(t), out
-	}, func(t *testing.T, c Commands) {
-		if err := c.Remove(t.Context(), "B.1"); err != nil {
-			t.Error(err)
-		}
-		if got := ids(t, c, Filter{}); got != "A.1 C.1" {
-			t.Errorf("left: %q", got)
-		}
-		if err := c.Remove(t.Context(), "B.1"); !errors.Is(err, ErrUnknown) {
-			t.Errorf("a second time: %v", err)
-		}
-		if len(out.forgotten) != 1 || out.forgotten[0] != "B.1" {
-			t.Errorf("outbound forgot %q", out.forgotten)
-		}
-	})
-}
-
-func TestWrongIDs(t *testing.T) {
-	both(t, threeRunning, func(t *testing.T, c Commands) {
-		for id, want := range map[mail.ID]error{
-			"": ErrInvalid, "..": ErrInvalid, "../A.1": ErrInvalid, "A.1/content": ErrInvalid, "A.1?x": ErrInvalid, "A 1": ErrInvalid,
-			"A.1\x00": ErrInvalid, mail.ID(strings.Repeat("A", 65)): ErrInvalid, "%41.1": ErrInvalid,
-			"a.1": ErrUnknown, "A.2": ErrUnknown, mail.ID(strings.Repeat("A", 64)): ErrUnknown,
-		} {
-			_, errShow := c.Show(t.Context(), id)
-			_, _, errContent := c.Content(t.Context(), id)
-			errRemove := c.Remove(t.Context(), id)
-			for _, err := range []error{errShow, errContent, errRemove} {
-				if !errors.Is(err, want) {
-					t.Errorf("%q: %v, want %v", id, err, want)
+		}, print),
+		List(Operation{Name: "sample few", Method: "GET", Path: "/v1/few"}, "few", func(context.Context, Arguments) ([]thing, error) {
+			return []thing{{N: 1}, {N: 2}}, sick
+		}, print),
+		Lines(Operation{
+			Name: "sample each", Method: "DELETE", Path: "/v1/things", Single: "/v1/things/{id}",
+			Parameters: []Parameter{{Name: "id", Kind: Kind{Placeholder: "ID"}, Several: true, Positional: true}, {Name: "old", Kind: count.Kind}},
+		}, func(_ context.Context, a Arguments, emit func(*thing) error) error {
+			for _, id := range a["id"] {
+				one := &thing{}
+				if id != "A.1" {
+					one.Error = "no " + id
+				}
+				if err := emit(one); err != nil {
+					return err
 				}
 			}
-		}
-	})
+			return sick
+		}, print),
+		Content(Operation{Name: "sample text", Method: "GET", Path: "/v1/things/{id}/text", Parameters: []Parameter{{Name: "id", Kind: MessageID, Positional: true, Required: true}}},
+			func(_ context.Context, a Arguments) (io.ReadCloser, int64, error) {
+				return io.NopCloser(strings.NewReader("text of " + a.Text("id"))), 11, sick
+			}),
+	}
 }
 
-// A message that cannot be read can still be removed, and the failure is told.
-func TestDamaged(t *testing.T) {
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := three(t)
-		q.damaged = "A.1"
-		return q, &flushes{}
-	}, func(t *testing.T, c Commands) {
-		if _, err := c.Show(t.Context(), "A.1"); err == nil || err.Error() != errDamage.Error() {
-			t.Errorf("show: %v", err)
+// TestHandler: each form of an answer, and each kind of wrong request.
+func TestHandler(t *testing.T) {
+	for _, c := range []struct {
+		request string
+		sick    error
+		status  int
+		kind    string
+		body    string // part of it
+	}{
+		{"GET /v1/one", nil, 200, "application/json", "{\"n\":1}\n"},
+		{"GET /v1/all", nil, 200, "application/x-ndjson", "{\"n\":0}\n{\"n\":1}\n{\"n\":2}\n"},
+		{"GET /v1/all?n=1", nil, 200, "application/x-ndjson", "{\"n\":0}\n"},
+		{"GET /v1/few", nil, 200, "application/json", "{\"few\":[{\"n\":1},{\"n\":2}]}\n"},
+		{"DELETE /v1/things", nil, 200, "application/x-ndjson", ""},
+		{"DELETE /v1/things?id=A.1&id=B.1", nil, 200, "application/x-ndjson", "{\"n\":0}\n{\"n\":0,\"error\":\"no B.1\"}\n"},
+		{"DELETE /v1/things/A.1", nil, 204, "", ""},
+		{"DELETE /v1/things/B.1", nil, 404, "application/json", `{"error":"unknown","text":"not in the queue: no B.1"}`},
+		{"DELETE /v1/things/A.1?id=B.1", nil, 400, "application/json", "unknown parameter"},
+		{"DELETE /v1/things/..%2fA", nil, 400, "application/json", "is no ID"},
+		{"GET /v1/things/A.1/text", nil, 200, "message/rfc822", "text of A.1"},
+		{"GET /v1/things/A.1/text?id=B.1", nil, 400, "application/json", "unknown parameter"},
+		{"GET /v1/things/A%20/text", nil, 400, "application/json", "is no ID"},
+		{"GET /v1/all?n=", nil, 400, "application/json", "needs one value"},
+		{"GET /v1/all?n=1&n=2", nil, 400, "application/json", "needs one value"},
+		{"GET /v1/all?n=0", nil, 400, "application/json", "invalid request: n must be at least 1"},
+		{"GET /v1/all?n=10", nil, 400, "application/json", "n must be at most 9"},
+		{"GET /v1/all?n=x", nil, 400, "application/json", "is no number"},
+		{"GET /v1/all?m=1", nil, 400, "application/json", "unknown parameter"},
+		{"POST /v1/all", nil, 405, "", ""},
+		{"GET /v1/one", ErrBusy, 503, "application/json", `"error":"busy"`},
+		{"GET /v1/few", errors.New("broken"), 500, "application/json", `{"error":"failed","text":"broken"}`},
+		{"GET /v1/things/A.1/text", ErrUnknown, 404, "application/json", `"error":"unknown"`},
+	} {
+		method, target, _ := strings.Cut(c.request, " ")
+		w := httptest.NewRecorder()
+		NewHandler(sample(c.sick), nil).ServeHTTP(w, httptest.NewRequest(method, target, nil))
+		if w.Code != c.status || c.kind != "" && w.Header().Get("Content-Type") != c.kind || !strings.Contains(w.Body.String(), c.body) {
+			t.Errorf("%s: %d %s %s", c.request, w.Code, w.Header().Get("Content-Type"), w.Body)
 		}
-		if err := c.Remove(t.Context(), "A.1"); err != nil {
-			t.Errorf("remove: %v", err)
-		}
-	})
+	}
 }
 
-// Messages that cannot be read stand at the end of a list without conditions, and
-// are counted and make health red.
-func TestUnreadable(t *testing.T) {
-	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := three(t)
-		q.damaged = "A.1"
-		return q, &flushes{}
-	}, func(t *testing.T, c Commands) {
-		var last *Message
-		err := c.List(t.Context(), Filter{}, func(m *Message) error { last = m; return nil })
-		if err != nil || last.ID != "A.1" || last.Unreadable != errDamage.Error() {
-			t.Errorf("%+v, %v", last, err)
-		}
-		for _, f := range []Filter{{Limit: 1}, {Domain: "x.test"}, {Sender: "@x.test"}} {
-			if got := ids(t, c, f); strings.Contains(got, "A.1") {
-				t.Errorf("%+v: %s", f, got)
+// TestCutOff: an answer that fails behind its beginning is cut off, and the client
+// takes it for an error.
+func TestCutOff(t *testing.T) {
+	s := httptest.NewServer(NewHandler(sample(errors.New("broken")), nil))
+	defer s.Close()
+	c := &Client{http.Client{Transport: redirected{s.Listener.Addr().String()}}}
+	defer c.Close()
+	n := 0
+	err := c.Call(t.Context(), findOperation(sample(nil), "sample all"), nil, func(any) error { n++; return nil })
+	if err == nil || n > 1 {
+		t.Errorf("%d elements, %v", n, err)
+	}
+}
+
+// redirected sends every request to one address.
+type redirected struct{ addr string }
+
+func (r redirected) RoundTrip(q *http.Request) (*http.Response, error) {
+	q.URL.Host = r.addr
+	return http.DefaultTransport.RoundTrip(q)
+}
+
+// TestCallers: a table in this process and a client give the same elements.
+func TestCallers(t *testing.T) {
+	s := httptest.NewServer(NewHandler(sample(nil), nil))
+	defer s.Close()
+	var many []string
+	for i := range 3 * maxPart {
+		many = append(many, "A."+strconv.Itoa(i))
+	}
+	for _, c := range []Caller{&Client{http.Client{Transport: redirected{s.Listener.Addr().String()}}}, &Table{Operations: sample(nil)}} {
+		for _, q := range []struct {
+			name string
+			a    Arguments
+			want string
+			err  error
+		}{
+			{"sample one", nil, "1", nil},
+			{"sample all", Arguments{"n": {"4"}}, "0 1 2 3", nil},
+			{"sample all", Arguments{"n": {"0"}}, "", ErrInvalid},
+			{"sample few", nil, "1 2", nil},
+			{"sample each", Arguments{"id": {"A.1"}, "old": {"3"}}, "0", nil},
+			{"sample text", Arguments{"id": {"B.2"}}, "text of B.2", nil},
+			{"sample text", Arguments{"id": {"../x"}}, "", ErrInvalid},
+			{"sample text", nil, "", ErrInvalid},
+		} {
+			var got []string
+			err := c.Call(t.Context(), findOperation(sample(nil), q.name), q.a, func(v any) error {
+				switch v := v.(type) {
+				case *thing:
+					got = append(got, strconv.Itoa(v.N))
+				case *Bytes:
+					b, err := io.ReadAll(v)
+					got = append(got, string(b))
+					return err
+				}
+				return nil
+			})
+			if !errors.Is(err, q.err) || strings.Join(got, " ") != q.want {
+				t.Errorf("%T: %s %v: %q, %v", c, q.name, q.a, got, err)
 			}
 		}
-		s, err := c.Stat(t.Context(), 0)
-		if err != nil || s.Unreadable != 1 || s.Health != "1 message in the queue cannot be read: damaged on disk" {
-			t.Errorf("%+v, %v", s, err)
+		var failed []error
+		err := c.Call(t.Context(), findOperation(sample(nil), "sample each"), Arguments{"id": many}, func(v any) error {
+			failed = append(failed, v.(Failure).Failure())
+			return nil
+		})
+		if err != nil || len(failed) != len(many) || failed[1] != nil || !errors.Is(failed[2], ErrUnknown) {
+			t.Errorf("%T: %d elements, %v", c, len(failed), err)
 		}
+		c.Close()
+	}
+	if err := (&Table{}).Call(t.Context(), &sample(nil)[0], nil, nil); !errors.Is(err, ErrStopped) {
+		t.Errorf("a row that is not in the table: %v", err)
+	}
+}
+
+// TestPrint: an answer is printed with its end.
+func TestPrint(t *testing.T) {
+	var b bytes.Buffer
+	o := &Output{Writer: bufio.NewWriter(&b)}
+	item, end := findOperation(sample(nil), "sample few").Print(o)
+	for i := range 2 {
+		item(&thing{N: i})
+	}
+	end()
+	o.Flush()
+	if b.String() != "0\n1\nend\n" {
+		t.Errorf("%q", &b)
+	}
+	if item, _ := findOperation(sample(nil), "sample text").Print(o); item != nil {
+		t.Error("bytes have a printer")
+	}
+}
+
+// TestSampleReference: rows are described in usage, and flags of a set once.
+func TestSampleReference(t *testing.T) {
+	rows := sample(nil)
+	rows[1].Parameters = append(rows[1].Parameters, Parameter{Name: "a", Kind: Kind{Placeholder: "A"}, Shared: "set", Text: "An a."}, Parameter{Name: "b", Shared: "set"})
+	rows[0].Parameters = []Parameter{{Name: "preset", Preset: "1"}}
+	parts := Reference(rows, "set")
+	usage := strings.Split(parts["usage"], "\n")
+	for _, want := range []string{
+		"tarishi sample one -c DIR [--json]", "tarishi sample all -c DIR [--json] [--n N] [SET]",
+		"tarishi sample each -c DIR [--json] [ID...] [--old N]", "tarishi sample text -c DIR [--json] ID",
+	} {
+		if !slices.Contains(usage, want) {
+			t.Errorf("%q lacks %s", usage, want)
+		}
+	}
+	for part, want := range map[string]string{"set": "| `--a A` | `a` | An a. |", "requests": "| `DELETE /v1/things/ID` | | 204;", "commands": "| `few` |"} {
+		if !strings.Contains(parts[part], want) {
+			t.Errorf("%s: %s", part, parts[part])
+		}
+	}
+}
+
+// FuzzAnswer reads whatever a server may send.
+func FuzzAnswer(f *testing.F) {
+	for _, body := range []string{
+		`{"n":1}`, `{"error":"unknown","text":"x"}`, `{"n":1}` + "\n{", `{"few":[{"n":1},{"n":2}]}`, `{"few":[`, "null", "[]", "",
+	} {
+		f.Add(200, []byte(body))
+		f.Add(404, []byte(body))
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		c := &Client{http.Client{Transport: canned{status, body}}}
+		ask := func(name string) (elements int, err error) {
+			err = c.Call(t.Context(), findOperation(sample(nil), name), Arguments{}, func(any) error { elements++; return nil })
+			return elements, err
+		}
+		n, err := ask("sample one")
+		if err == nil && (status/100 != 2 || n != 1) {
+			t.Errorf("%d elements", n)
+		}
+		n, err = ask("sample all")
+		if err == nil && n == 0 && status == 200 && len(bytes.TrimSpace(body)) > 0 {
+			t.Errorf("%q is an empty list", body)
+		}
+		ask("sample few")
 	})
 }
 
-// Without an outbound nothing can be changed.
-func TestStopped(t *testing.T) {
-	q := three(t)
-	c := NewLocal(q, nil, nil)
-	if _, err := c.Flush(t.Context(), ""); !errors.Is(err, ErrStopped) {
-		t.Errorf("flush: %v", err)
-	}
-	if err := c.Remove(t.Context(), "A.1"); !errors.Is(err, ErrStopped) {
-		t.Errorf("remove: %v", err)
-	}
-	if s, err := c.Stat(t.Context(), 1); err != nil || s.Running || s.Deliveries != nil || s.Health != "" || s.Messages != 3 {
-		t.Errorf("stat: %+v, %v", s, err)
-	}
-	if got := ids(t, c, Filter{}); got != "A.1 B.1 C.1" {
-		t.Errorf("list: %q", got)
-	}
+// canned answers every request the same.
+type canned struct {
+	status int
+	body   []byte
 }
 
-// unread is a queue that has read no message's state before the first Walk.
-type unread struct {
-	*memory
-	walked bool
-}
-
-func (q *unread) Walk(fn func(mail.Pending) bool) {
-	q.walked = true
-	q.memory.Walk(fn)
-}
-
-func (q *unread) Stat() store.Stat {
-	s := q.memory.Stat()
-	if !q.walked {
-		s.Recipients, s.Bytes = 0, 0
+func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.status < 200 || c.status > 599 || c.status/100 == 3 {
+		return nil, errors.New("no answer")
 	}
-	return s
-}
-
-// The counts of messages whose state nobody has read yet are right too, as when
-// the files of a stopped daemon are looked into.
-func TestStatUnread(t *testing.T) {
-	q := three(t)
-	want := q.Stat()
-	s, err := NewLocal(&unread{memory: q}, nil, nil).Stat(t.Context(), 1)
-	if err != nil || s.Messages != want.Messages || s.Recipients != want.Recipients || s.Bytes != want.Bytes || s.Bytes == 0 {
-		t.Errorf("stat: %+v, %v, want %+v", s, err, want)
-	}
-}
-
-// So many walks at a time, and no more.
-func TestBusy(t *testing.T) {
-	q := three(t)
-	q.walking, q.proceed = make(chan struct{}), make(chan struct{})
-	c := serve(t, t.TempDir(), q, &flushes{}).dial()
-	errs := make(chan error, maxWalks)
-	for range maxWalks {
-		go func() { errs <- c.List(context.Background(), Filter{}, func(*Message) error { return nil }) }()
-		<-q.walking
-	}
-	if _, err := c.Stat(t.Context(), 1); !errors.Is(err, ErrBusy) {
-		t.Errorf("one more: %v", err)
-	}
-	if _, err := c.Stat(t.Context(), 0); err != nil {
-		t.Errorf("without a walk: %v", err)
-	}
-	close(q.proceed)
-	for range maxWalks {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// ending is a Daemon that stops.
-type ending struct{}
-
-func (ending) Stopping() bool  { return true }
-func (ending) Notes() []string { return []string{"one thing", "another"} }
-
-// TestStopping: a daemon that stops is not told of as one that runs well.
-func TestStopping(t *testing.T) {
-	l := NewLocal(three(t), &flushes{}, nil)
-	l.Watch(ending{})
-	got, err := l.Stat(t.Context(), 0)
-	if err != nil || !got.Running || !got.Stopping || got.Health != "stopping" || !reflect.DeepEqual(got.Notes, []string{"one thing", "another"}) {
-		t.Errorf("%+v, %v", got, err)
-	}
+	text := fmt.Sprintf("HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%s", c.status, len(c.body), c.body)
+	return http.ReadResponse(bufio.NewReader(strings.NewReader(text)), r)
 }

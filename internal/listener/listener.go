@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -45,6 +46,8 @@ type Listener struct {
 	ls   []bound
 	most int
 
+	reclaim reclaimer
+
 	mu    sync.Mutex
 	open  int
 	perIP map[netip.Addr]int // by client
@@ -70,7 +73,7 @@ func Listen(o Options) (*Listener, error) {
 	if o.Reserve == 0 {
 		o.Reserve = 128
 	}
-	l := &Listener{o: o, most: ceiling(o), perIP: map[netip.Addr]int{}}
+	l := &Listener{o: o, most: ceiling(o), perIP: map[netip.Addr]int{}, reclaim: reclaimer{free: debug.FreeOSMemory}}
 	if l.most < o.MaxConnections {
 		o.Log.Warn("the descriptor limit allows fewer connections than are configured", zap.Int("connections", l.most), zap.Int("configured", o.MaxConnections))
 	}
@@ -130,6 +133,7 @@ func (l *Listener) Run(ctx context.Context, serve func(ctx context.Context, c ne
 	stop := context.AfterFunc(ctx, l.Close)
 	defer stop()
 	defer l.Close()
+	defer l.reclaim.end()
 	var wg sync.WaitGroup
 	errs := make([]error, len(l.ls))
 	for i, b := range l.ls {
@@ -221,6 +225,7 @@ func (l *Listener) admit(ip netip.Addr) (why string) {
 		return "Too many connections from your address"
 	}
 	l.open++
+	l.reclaim.noteOpen(l.open)
 	l.perIP[ip]++
 	return ""
 }
@@ -230,6 +235,7 @@ func (l *Listener) release(ip netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
+	l.reclaim.noteOpen(l.open)
 	if l.perIP[ip]--; l.perIP[ip] == 0 {
 		delete(l.perIP, ip)
 	}

@@ -72,6 +72,8 @@ func describe() descs {
 		all = append(all, d)
 		return d
 	}
+
+	// Help texts are short; docs/metrics.md says more, and which ones to watch.
 	d := descs{
 		accepting:  desc("accepting", "1 if messages can be accepted; 0 if the queue cannot be written or space is short."),
 		open:       desc("connections_open", "Connections that are being served."),
@@ -123,6 +125,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v int64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
+	// First what says whether mail comes in at all.
 	gauge(g.accepting, truth(g.Queue.Healthy() == nil))
 	gauge(g.open, float64(g.Listener.Open()))
 	timeouts, panics := g.Hooks.Failures()
@@ -131,6 +134,8 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	counter(g.panics, g.Sessions.Panics())
 	counter(g.logLost, g.Log.Lost())
 
+	// The queue by messages and recipients, the schedule by deliveries: a message
+	// to three domains is one of the former and three of the latter.
 	q := g.Queue.Stat()
 	gauge(g.messages, float64(q.Messages))
 	gauge(g.recipients, float64(q.Recipients))
@@ -147,6 +152,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	counter(g.reportErrors, n.DSNFailed)
 	counter(g.doubles, n.Double)
 
+	// A domain that cannot be a label, or would be taken for the sum, is in the sum.
 	now := g.Now()
 	age := func(t time.Time) float64 { return max(now.Sub(t), 0).Seconds() }
 	top, rest := g.Outbound.Overview(g.Destinations)
@@ -156,7 +162,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		if off {
 			suspended++
 		}
-		if d.Domain == other || !utf8.ValidString(d.Domain) { // no label of its own
+		if d.Domain == other || !utf8.ValidString(d.Domain) { // it cannot be a label
 			add(&rest, d)
 			continue
 		}
@@ -167,6 +173,8 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 			gauge(g.limit, float64(d.Limit), d.Domain)
 		}
 	}
+
+	// The destinations without series of their own keep the sums whole.
 	if rest.Destinations > 0 {
 		gauge(g.oldest, age(rest.Oldest), other)
 		states(g.waiting, rest.Waiting, rest.Ready, rest.Running, other)
@@ -183,9 +191,10 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	counter(g.reuses, int64(p.Reuses))
 	gauge(g.unreachable, float64(len(g.Pool.Unreachable())))
 
+	// A file system that does not answer has no value: 0 would be an alarm.
 	space, err := g.Free()
 	if err != nil {
-		return // without a value nobody takes it for one
+		return
 	}
 	gauge(g.free, float64(space.Bytes))
 	gauge(g.size, float64(space.TotalBytes))

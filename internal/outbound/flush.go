@@ -26,13 +26,3 @@ func (o *Outbound) Flush(domain string) int {
 	o.signal()
 	return n
 }
-
-// FlushMessage is Flush for the deliveries of one message.
-func (o *Outbound) FlushMessage(id mail.ID) int {
-	o.mu.Lock()
-	n := o.schedule.FlushMessage(id, o.o.Now())
-	o.mu.Unlock()
-	o.o.Log.Info("message flushed", zap.String("uuid", string(id)), zap.Int("deliveries", n))
-	o.signal()
-	return n
-}

@@ -16,8 +16,7 @@ import (
 // Hold returns nil; an error is the queue's. An attempt that runs is not stopped,
 // but is the last one. Held recipients do not expire.
 func (o *Outbound) Hold(id mail.ID, recipients []int) error {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	if err := o.o.Queue.Hold(id, recipients); err != nil {
 		return err
 	}
@@ -37,8 +36,7 @@ func (o *Outbound) Hold(id mail.ID, recipients []int) error {
 // Release undoes Hold, in the same way; nil means all that are held. Recipients
 // that fell due meanwhile are due now, others at their time.
 func (o *Outbound) Release(id mail.ID, recipients []int) error {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	if err := o.o.Queue.Release(id, recipients); err != nil {
 		return err
 	}
@@ -60,8 +58,7 @@ func (o *Outbound) unpark(id mail.ID, recipients []int) {
 
 // reconcile unparks what was parked although it is not held any more.
 func (o *Outbound) reconcile(id mail.ID) {
-	o.holding.Lock()
-	defer o.holding.Unlock()
+	defer o.holding.lock(id)()
 	p, _ := o.o.Queue.Find(id)
 
 	// Not nil: that would be all of them.

@@ -138,7 +138,7 @@ type Outbound struct {
 
 	policies *policy.Table // may be asked while mu is held
 
-	holding sync.Mutex // queue and held change together; before mu
+	holding holding // before mu
 
 	mu       sync.Mutex
 	schedule *schedule.Schedule

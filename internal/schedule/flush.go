@@ -33,9 +33,9 @@ func (s *Schedule) Flush(domain string, now time.Time) int {
 	return n
 }
 
-// FlushMessage is Flush for the units of one message. Those that wait for a
+// FlushMessages is Flush for the units of some messages. Those that wait for a
 // suspended site count, too.
-func (s *Schedule) FlushMessage(id mail.ID, now time.Time) int {
+func (s *Schedule) FlushMessages(now time.Time, messages ...mail.ID) int {
 	at := now.UnixNano()
 	n, probe := 0, map[*domain]bool{}
 	s.WalkOf(func(u *Unit) bool {
@@ -51,7 +51,7 @@ func (s *Schedule) FlushMessage(id mail.ID, now time.Time) int {
 			n++
 		}
 		return true
-	}, id)
+	}, messages...)
 
 	// The probes are due now; Walk must not see the sites move.
 	for d := range probe {

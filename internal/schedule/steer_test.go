@@ -110,9 +110,9 @@ func TestFlushProbes(t *testing.T) {
 	expect(t, s, time.Second, 10, "b")
 }
 
-// TestFlushMessage: a message's own units are due, those of others are not, and its
+// TestFlushMessages: a message's own units are due, those of others are not, and its
 // suspended destination is probed.
-func TestFlushMessage(t *testing.T) {
+func TestFlushMessages(t *testing.T) {
 	s := under(Limits{Low: 1, High: 1}, 0)
 	add(s, "a0", "a", 0, 0)
 	if _, change, _ := s.Report(expect(t, s, 0, 10, "a0")[0], nobody, start); change != Suspended {
@@ -125,18 +125,18 @@ func TestFlushMessage(t *testing.T) {
 	if got := s.Suspensions(start); len(got) != 1 || got["a"].Ready != 1 || !got["a"].Until.After(start) {
 		t.Errorf("%+v", got)
 	}
-	if n := s.FlushMessage("b1", start); n != 1 {
+	if n := s.FlushMessages(start, "b1"); n != 1 {
 		t.Error(n)
 	}
 	expect(t, s, 0, 10, "b1")
-	if n := s.FlushMessage("a1", start); n != 1 {
+	if n := s.FlushMessages(start, "a1"); n != 1 {
 		t.Error(n)
 	}
 	probe := expect(t, s, 0, 10, "a1")[0]
 	if site, change, _ := s.Report(probe, reached, start); site != "a" || change != Resumed {
 		t.Error(site, change)
 	}
-	if n := s.FlushMessage("none", start); n != 0 || len(s.Suspensions(start)) != 0 {
+	if n := s.FlushMessages(start, "none"); n != 0 || len(s.Suspensions(start)) != 0 {
 		t.Error(n)
 	}
 }

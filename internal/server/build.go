@@ -20,6 +20,7 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
+	"tarishi/internal/control/mailq"
 	"tarishi/internal/delivery"
 	"tarishi/internal/dns"
 	"tarishi/internal/dsn"
@@ -41,6 +42,7 @@ import (
 	"tarishi/internal/store/disk"
 	"tarishi/internal/tlsconf"
 	"tarishi/internal/vfs"
+	"tarishi/internal/web"
 )
 
 // unsafeNoSync is the environment variable that turns durability off, to measure
@@ -106,7 +108,13 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.http, err = metrics.Listen(cfg.HTTP.Listen, counts.Handler(), metrics.Health(s.healthy, s.Notes), log.Named("http"))
+	s.web = web.New(web.Options{Log: log.Named("http")})
+	s.web.Handle(web.Anyone, "GET /metrics", counts.Handler())
+	s.web.Handle(web.Anyone, "GET /health", metrics.Health(s.healthy, s.Notes))
+	s.http, err = s.web.Bind(cfg.HTTP.Listen)
+	if err == nil && len(cfg.HTTP.TLSListen) > 0 {
+		err = s.http.BindTLS(cfg.HTTP.TLSListen, certificates)
+	}
 	if err != nil {
 		s.listener.Close()
 		return nil, err
@@ -166,14 +174,12 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
 		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
 	})
-	commands := control.NewLocal(s.queue, s.outbound, log.Named("queue"))
-	commands.Watch(s)
-	s.control, err = control.Listen(cfg.QueueDir, commands, log.Named("control"))
-	if err != nil {
+	mails := mailq.New(s.queue, s.outbound, log.Named("queue"))
+	mails.Watch(s)
+	s.web.Handle(web.Operator, "/v1/", control.NewHandler(mails.Operations(), log.Named("control")))
+	if s.control, err = s.web.Listen(cfg.QueueDir); err != nil {
 		return err
 	}
-	s.control.Handle("GET /metrics", s.metrics.Handler())
-	s.control.Handle("GET /health", metrics.Health(s.healthy, s.Notes))
 	s.metrics.Watch(metrics.Sources{
 		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Sessions: s.sessions, Listener: s.listener, Log: s.o.Log, Destinations: cfg.HTTP.Destinations,
 		Free: func() (vfs.Space, error) { return vfs.OS{}.Free(cfg.QueueDir) }, Now: time.Now,
@@ -283,6 +289,9 @@ func grace(cfg *conf.Config) time.Duration {
 // serverTLS loads the certificates; nil when there are none.
 func serverTLS(cfg *conf.Config, files *tlsconf.Files) (*tls.Config, error) {
 	if len(cfg.TLS.Key) == 0 || len(cfg.TLS.Cert) == 0 {
+		if len(cfg.HTTP.TLSListen) > 0 {
+			return nil, errors.New("config/http.ini: tls_listen is set, but config/tls.ini names no certificate")
+		}
 		for _, a := range cfg.SMTP.Listen {
 			if _, port, _ := net.SplitHostPort(a); port == strconv.Itoa(cfg.SMTP.SMTPSPort) {
 				return nil, fmt.Errorf("config/smtp.ini: %s has the smtps_port, but config/tls.ini names no certificate", a)

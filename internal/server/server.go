@@ -23,7 +23,6 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
-	"tarishi/internal/control"
 	"tarishi/internal/forward"
 	"tarishi/internal/heap"
 	"tarishi/internal/hook"
@@ -36,6 +35,7 @@ import (
 	"tarishi/internal/session"
 	"tarishi/internal/store"
 	"tarishi/internal/tlsconf"
+	"tarishi/internal/web"
 )
 
 // Options is what does not stand in the configuration.
@@ -60,9 +60,10 @@ type Server struct {
 	outbound *outbound.Outbound
 	sessions *session.Server
 	listener *listener.Listener
-	control  *control.Server
 	metrics  *metrics.Metrics
-	http     *metrics.Server // metrics and health, where http.ini says
+	web      *web.Server
+	http     *web.Endpoint // where http.ini says
+	control  *web.Endpoint // the socket in the queue's folder
 
 	stopping atomic.Pointer[time.Time] // since when; nil: it serves
 }
@@ -90,8 +91,8 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	for _, a := range s.listener.Addrs() {
 		s.notice.Info("listening on " + a.String())
 	}
-	for _, a := range s.http.Addrs() {
-		s.notice.Info("metrics and health on http://" + a.String())
+	for _, url := range s.http.URLs() {
+		s.notice.Info("metrics and health on " + url)
 	}
 	if v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit}); v.Code.Denies() {
 		s.listener.Close()

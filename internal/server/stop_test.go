@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"tarishi/internal/control"
+	"tarishi/internal/control/mailq"
+	"tarishi/internal/control/view"
 	"tarishi/internal/mail"
 	"tarishi/internal/test/smtptest"
 )
@@ -78,7 +80,9 @@ func TestStopIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stat, err := commands.Stat(t.Context(), 0); err != nil || !stat.Running || !stat.Stopping || stat.Health != "stopping" || len(stat.Notes) != 1 || stat.Messages != 1 {
+	var stat *view.Stat
+	err = control.Each(t.Context(), commands, mailq.Row("queue stat"), nil, func(s *view.Stat) error { stat = s; return nil })
+	if err != nil || !stat.Running || !stat.Stopping || stat.Health != "stopping" || len(stat.Notes) != 1 || stat.Messages != 1 {
 		t.Errorf("while it stops: %+v, %v", stat, err)
 	}
 	if err := commands.Close(); err != nil {

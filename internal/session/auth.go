@@ -1,15 +1,15 @@
 package session
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
-	"github.com/emersion/go-sasl"
 	"go.uber.org/zap"
 
 	"tarishi/internal/hook"
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpd"
+	"tarishi/internal/smtpd/syntax"
 )
 
 // maxAttempts is how many wrong passwords one connection may offer.
@@ -24,8 +24,6 @@ func (a attempts) delay(base time.Duration) time.Duration {
 }
 
 var (
-	authenticated  = reply.New(235, "2.7.0", "Authentication successful")
-	errBadAuth     = reply.New(501, "5.5.2", "Invalid AUTH string")
 	errWrongAuth   = reply.New(535, "5.7.8", "Authentication failed")
 	errManyAuth    = reply.New(421, "4.7.0", "Too many failed attempts to authenticate")
 	errWaitAuth    = reply.New(421, "4.7.0", "Too many failed attempts to authenticate from your address, try again later")
@@ -39,19 +37,13 @@ func (s *session) mayAuth() bool {
 	return s.c.TLS.Enabled || s.o.AuthInsecure || s.c.Remote.Private || s.c.Remote.Local
 }
 
-// AuthMechanisms implements smtp.AuthSession: what the plugins of this
-// connection can verify and what we speak.
-func (s *session) AuthMechanisms() []string {
-	if !s.mayAuth() {
+// mechanisms are those that EHLO announces: what the plugins of this connection can
+// verify and what we speak.
+func (s *session) mechanisms() []string {
+	if !s.mayAuth() || len(s.c.Auth) == 0 {
 		return nil
 	}
-	var all []string
-	for _, mech := range []string{sasl.Plain, sasl.Login} {
-		if s.verifier(mech) != nil {
-			all = append(all, mech)
-		}
-	}
-	return all
+	return slices.DeleteFunc(smtpd.Mechanisms(), func(mech string) bool { return s.verifier(mech) == nil })
 }
 
 func (s *session) verifier(mech string) hook.Authenticator {
@@ -63,72 +55,92 @@ func (s *session) verifier(mech string) hook.Authenticator {
 	return nil
 }
 
-// Auth implements smtp.AuthSession (RFC 4954).
-func (s *session) Auth(mech string) (server sasl.Server, err error) {
-	defer s.guard("auth", &err)
+// answerAuth answers AUTH (RFC 4954).
+func (s *session) answerAuth(c syntax.Command) {
+	if err := s.wire.Authenticate(c.Argument, authority{s}); err != nil {
+		s.giveUp(err)
+	}
+}
+
+// authority decides about the credentials of a session. It is called in a goroutine
+// of smtpd's, in which no panic is caught.
+type authority struct{ s *session }
+
+// rescue turns a panic into the reply 421, behind which the connection ends. It is
+// deferred.
+func (a authority) rescue(r **reply.Reply) {
+	if v := recover(); v != nil {
+		*r = a.s.logPanic("auth", v)
+		a.s.stopReading()
+	}
+}
+
+// BeginAuth implements smtpd.Authority.
+func (a authority) BeginAuth(mech string) (r *reply.Reply) {
+	defer a.rescue(&r)
+	s := a.s
+	// The refusals that say how to go on come first.
 	switch {
-	case s.c.Hello.Verb != "EHLO": // go-smtp remembers a greeting that was refused later
-		return nil, wire(reply.New(503, "5.5.1", "Use EHLO before AUTH"))
-	case s.tx != nil:
-		return nil, wire(reply.New(503, "5.5.1", "AUTH not allowed during a mail transaction"))
+	case s.c.Hello.Verb != "EHLO":
+		return reply.New(503, "5.5.1", "Use EHLO before AUTH")
 	case len(s.c.Auth) == 0:
-		return nil, wire(reply.New(502, "5.7.0", "Authentication not supported"))
-	case s.verifier(mech) == nil || mech != sasl.Plain && mech != sasl.Login:
-		return nil, wire(errNoMechanism)
+		return reply.New(502, "5.7.0", "Authentication not supported")
+	case s.verifier(mech) == nil || !slices.Contains(smtpd.Mechanisms(), mech):
+		return errNoMechanism
 	case !s.mayAuth():
-		return nil, wire(errNeedsTLS)
-	case s.srv.guesses.waits(s.c.Remote.Addr.Addr()):
-		return nil, s.mustWait(mech, "")
+		return errNeedsTLS
+	case s.srv.guesses.MustWait(s.c.Remote.Addr.Addr()):
+		return s.mustWait(mech, "")
 	}
-	check := func(user, pass string) error { return s.verify(mech, user, user, pass) }
-	if mech == sasl.Login {
-		return &exchange{Server: &login{verify: check}, s: s}, nil
-	}
-	return &exchange{s: s, Server: sasl.NewPlainServer(func(identity, user, pass string) error {
-		return s.verify(mech, cmp.Or(identity, user), user, pass)
-	})}, nil
+	return nil
 }
 
 // mustWait answers a client that offered too many wrong passwords, and closes: none
 // is verified until the wait is over.
-func (s *session) mustWait(mech, user string) error {
+func (s *session) mustWait(mech, user string) *reply.Reply {
 	s.logAuth(mech, user, errWaitAuth.Code)
-	s.over, s.linger = true, true
-	return wire(s.denied(errWaitAuth))
+	s.stopReading()
+	return s.denied(errWaitAuth)
 }
 
-// verify answers a password.
-func (s *session) verify(mech, identity, user, pass string) error {
-	if !s.srv.guesses.begin(s.ctx, s.c.Remote.Addr.Addr()) {
+// Verify implements smtpd.Authority.
+func (a authority) Verify(mech, identity, user, pass string) (r *reply.Reply) {
+	defer a.rescue(&r)
+	s := a.s
+	if !s.srv.guesses.TakePlace(s.ctx, s.c.Remote.Addr.Addr()) {
 		return s.mustWait(mech, user)
 	}
-	right, trouble := s.try(mech, identity, user, pass)
+
+	// Relaying and the user are set before the answer: commands may be pipelined.
+	right, trouble := s.askPlugins(mech, identity, user, pass)
 	switch {
 	case right:
 		s.c.Relaying = true
 		s.c.AuthUser, s.c.AuthPass, s.c.AuthMech = user, pass, mech
+		s.state = authenticated
 		s.logAuth(mech, user, 235)
 		return nil
 	case trouble != nil:
 		s.logAuth(mech, user, errAuthBackend.Code)
-		return wire(errAuthBackend)
+		return errAuthBackend
 	}
-	return s.failed(mech, user, errWrongAuth)
+	return s.failAuth(mech, user, errWrongAuth)
 }
 
-// try asks each plugin that speaks the mechanism until one says yes. A plugin in
+// askPlugins asks each plugin that speaks the mechanism until one says yes. A plugin in
 // trouble makes the answer temporary, unless another one says yes. Nobody may act
 // for somebody else. It gives back the place that guesses gave.
-func (s *session) try(mech, identity, user, pass string) (right bool, trouble error) {
-	wrong := false // also after a panic
-	defer func() { s.srv.guesses.end(s.c.Remote.Addr.Addr(), user, pass, wrong) }()
+func (s *session) askPlugins(mech, identity, user, pass string) (right bool, trouble error) {
+	// The place is given back also after a panic, which is nobody's wrong password.
+	wrong := false
+	defer func() { s.srv.guesses.GiveBack(s.c.Remote.Addr.Addr(), user, pass, wrong) }()
 	for _, a := range s.c.Auth {
 		if identity != user || !slices.Contains(a.Mechanisms(), mech) {
 			continue
 		}
 		ok, err := a.Authenticate(s.ctx, s.c, user, pass)
 		if err != nil {
-			s.log().Error("authentication back end failed", zap.String("user", user), zap.Error(err))
+			s.logger().Error("authentication back end failed", zap.String("user", user), zap.Error(err))
 			trouble = err
 			continue
 		}
@@ -140,62 +152,26 @@ func (s *session) try(mech, identity, user, pass string) (right bool, trouble er
 	return false, trouble
 }
 
-// logAuth logs the answer with the client's address, for those who look for
-// addresses to block.
+// logAuth logs the answer with the client's address, so that addresses can be blocked
+// by the log.
 func (s *session) logAuth(mech, user string, code int) {
 	s.o.Mail.Auth(s.c.ID, s.c.Remote.Addr.Addr().String(), mech, user, code)
 }
 
-// failed answers wrong credentials, each time more slowly, and at last closes.
-func (s *session) failed(mech, user string, r *reply.Reply) error {
+// failAuth answers wrong credentials, each time more slowly, and at last closes.
+func (s *session) failAuth(mech, user string, r *reply.Reply) *reply.Reply {
 	s.logAuth(mech, user, r.Code)
-	pause := time.NewTimer(s.auth.delay(s.srv.authDelay))
+	// Guessing gets slower with each wrong password; a Shutdown does not wait for it.
+	pause := time.NewTimer(s.wrong.delay(s.srv.authDelay))
 	defer pause.Stop()
 	select {
 	case <-pause.C:
 	case <-s.ctx.Done():
 	case <-s.srv.closing:
 	}
-	if s.auth++; s.auth >= maxAttempts {
-		s.over, s.linger = true, true
+	if s.wrong++; s.wrong >= maxAttempts {
+		s.stopReading()
 		r = errManyAuth
 	}
-	return wire(s.denied(r))
-}
-
-// exchange is a sasl.Server whose every error is a reply.
-type exchange struct {
-	sasl.Server
-	s *session
-}
-
-func (e *exchange) Next(response []byte) (challenge []byte, done bool, err error) {
-	defer e.s.guard("auth", &err)
-	challenge, done, err = e.Server.Next(response)
-	if err != nil && !isReply(err) {
-		err = wire(errBadAuth)
-	}
-	return challenge, done, err
-}
-
-// login is the server of the mechanism LOGIN
-// (draft-murchison-sasl-login-00): a user name, perhaps with the command, and
-// then a password.
-type login struct {
-	verify func(user, pass string) error
-	user   *string
-	asked  bool
-}
-
-func (l *login) Next(response []byte) (challenge []byte, done bool, err error) {
-	switch {
-	case response == nil && !l.asked:
-		l.asked = true
-		return []byte("Username:"), false, nil
-	case l.user == nil:
-		user := string(response)
-		l.user, l.asked = &user, true
-		return []byte("Password:"), false, nil
-	}
-	return nil, true, l.verify(*l.user, string(response))
+	return s.denied(r)
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,4 +163,76 @@ func TestOrigin(t *testing.T) {
 	if got[0] != (mail.Origin{Helo: "old.example", Protocol: "SMTP"}) || got[1] != (mail.Origin{Helo: "new.example", Protocol: "ESMTP", Login: "user"}) {
 		t.Errorf("%+v", got)
 	}
+}
+
+// clock is a time that a test sets.
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func newClock() *clock { return &clock{t: time.Unix(1e9, 0)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+// A hundred connections with a wrong password each: ten are verified, and then no
+// password from there until the wait is over, not even a right one.
+func TestAuthFlood(t *testing.T) {
+	c := newClock()
+	var asked atomic.Int32
+	r := newRig(t, false, func(o *Options) { o.MaxAuthFailures, o.Now = 10, c.now })
+	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
+		e.Conn.Auth = append(e.Conn.Auth, &counted{users{mechs: []string{"PLAIN", "LOGIN"}}, &asked})
+		return hook.Proceed()
+	})
+	var wg sync.WaitGroup
+	replies := make(chan string, 100)
+	for i := range 100 {
+		client := r.hello()
+		wg.Go(func() {
+			client.send("AUTH PLAIN " + b64(fmt.Sprintf("\x00user\x00wrong%d", i)) + "\r\n")
+			line, _ := client.r.ReadString('\n')
+			replies <- line
+		})
+	}
+	wg.Wait()
+	close(replies)
+	wrong := 0
+	for line := range replies {
+		switch {
+		case strings.HasPrefix(line, "535 5.7.8"):
+			wrong++
+		case !strings.HasPrefix(line, "421 4.7.0"):
+			t.Errorf("%q", line)
+		}
+	}
+	if wrong != 10 || asked.Load() != 10 {
+		t.Errorf("%d were answered, %d verified", wrong, asked.Load())
+	}
+	late := r.hello()
+	late.cmd("AUTH LOGIN", "421 4.7.0")
+	late.closed()
+	c.advance(30 * time.Second)
+	r.hello().cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
+}
+
+// counted is an Authenticator that counts passwords.
+type counted struct {
+	users
+	n *atomic.Int32
+}
+
+func (c *counted) Authenticate(ctx context.Context, conn *hook.Connection, user, pass string) (bool, error) {
+	c.n.Add(1)
+	return c.users.Authenticate(ctx, conn, user, pass)
 }

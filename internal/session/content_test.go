@@ -1,8 +1,6 @@
 package session
 
 import (
-	"bytes"
-	"errors"
 	"io"
 	"regexp"
 	"strconv"
@@ -240,120 +238,5 @@ func TestHeaderSection(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// scanAll runs a scanner over b in pieces of the sizes in cut, as a stream does.
-func scanAll(b []byte, dots bool, cut []byte) (out []byte, used int, done bool, err error) {
-	s := scanner{dots: dots}
-	var w bytes.Buffer
-	shown := 0
-	for i := 0; !done && err == nil; i++ {
-		step := len(b)
-		if len(cut) > 0 {
-			step = int(cut[i%len(cut)])%7 + 1
-		}
-		if shown = min(shown+step, len(b)); shown == used && used == len(b) {
-			break
-		}
-		var n int
-		n, done, err = s.scan(b[used:shown], &w)
-		if rest := shown - used - n; !done && err == nil && rest > 2 {
-			panic("too much is held back")
-		}
-		used += n
-		if shown == len(b) && !done && err == nil {
-			break
-		}
-	}
-	return w.Bytes(), used, done, err
-}
-
-func FuzzScanner(f *testing.F) {
-	for _, e := range endings {
-		f.Add([]byte("a\r\n..b"+e+"x\r\n.\r\n"), true, []byte{1})
-		f.Add([]byte("a\r\n..b"+e), false, []byte{3, 1})
-	}
-	f.Add([]byte(".\r\n"), true, []byte{1, 1})
-	f.Fuzz(func(t *testing.T, b []byte, dots bool, cut []byte) {
-		whole, used, done, err := scanAll(b, dots, nil)
-		pieces, used2, done2, err2 := scanAll(b, dots, cut)
-		if done != done2 || !errors.Is(err2, err) {
-			t.Fatalf("%q: %v %v in one piece, %v %v cut by %v", b, done, err, done2, err2, cut)
-		}
-		if err != nil {
-			return
-		}
-		if used != used2 || !bytes.Equal(whole, pieces) {
-			t.Fatalf("%q: %q (%d) in one piece, %q (%d) cut by %v", b, whole, used, pieces, used2, cut)
-		}
-		// Against the definition.
-		text := string(b)
-		if dots {
-			if strings.HasPrefix(text, ".\r\n") {
-				text = ""
-			} else if i := strings.Index(text, "\r\n.\r\n"); i >= 0 {
-				text = text[:i+2]
-			} else if done {
-				t.Fatalf("%q has no end", b)
-			} else {
-				return
-			}
-			if !done {
-				t.Fatalf("the end of %q was not seen", b)
-			}
-			text = strings.ReplaceAll("\r\n"+text, "\r\n.", "\r\n")[2:]
-		}
-		if string(whole) != text {
-			t.Fatalf("%q became %q, want %q", b, whole, text)
-		}
-		if bare := strings.ReplaceAll(text, "\r\n", ""); strings.Trim(bare[:max(0, len(bare)-1)], "\r\n") != bare[:max(0, len(bare)-1)] || strings.Contains(bare, "\n") {
-			t.Fatalf("%q passed with a bare CR or LF", b)
-		}
-	})
-}
-
-// A message without the empty line is found out while it arrives, not after a
-// megabyte, and alike however it is cut.
-func TestNoEmptyLine(t *testing.T) {
-	long := func(line string, n int) string { return strings.Repeat(line+"\r\n", n/(len(line)+2)+1) }
-	for name, tc := range map[string]struct{ fields, text string }{
-		"no field":               {"", long("text", 40_000)},
-		"a fold first":           {"", " fold\r\n" + long("text", 40_000)},
-		"few fields":             {"A: b\r\n", long("text", 40_000)},
-		"many fields":            {long("Field: value", 30_000), long("text", 20_000)},
-		"fields and folds":       {long("Field: value\r\n fold", 30_000), long("text", 20_000)},
-		"lines of a mailbox":     {long("From a b", 8000) + "A: b\r\n", long("text", 20_000)},
-		"text like a mailbox's":  {"A: b\r\n", long("From me to you", 20_000) + long("text", 20_000)},
-		"fields behind the text": {"A: b\r\n", long("text", 9000) + long("C: d", 9000)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			message := tc.fields + tc.text
-			_, n, _ := mail.ParseHeader([]byte(message))
-			for _, piece := range []int{1, 13, 1000, 4095, 9000, len(message)} {
-				in := &intake{}
-				b := &body{in: in}
-				r := newReceiver(b, "Received: here\r\n", 0, false)
-				most := 0
-				for rest := message; rest != ""; rest = rest[min(piece, len(rest)):] {
-					if _, err := r.Write([]byte(rest[:min(piece, len(rest))])); err != nil {
-						t.Fatal(err)
-					}
-					most = max(most, len(r.head))
-				}
-				var tx hook.Transaction
-				if err := r.finish(&tx, 0, false); err != nil {
-					t.Fatal(err)
-				}
-				want := "Received: here\r\n" + message[:n] + "\r\n" + message[n:]
-				if got := b.b.String(); got != want {
-					t.Errorf("pieces of %d: got %.200q, want %.200q", piece, got, want)
-				}
-				// What may be lines of a mailbox is known only behind them.
-				if allowed := 2*max(n, firstLook) + 2*piece; most > allowed && !strings.Contains(tc.text, "From ") {
-					t.Errorf("pieces of %d: %d bytes were held as a header section of %d", piece, most, n)
-				}
-			}
-		})
 	}
 }

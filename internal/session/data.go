@@ -2,45 +2,29 @@ package session
 
 import (
 	"errors"
-	"strconv"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpd/syntax"
 )
 
 var errNoContent = errors.New("intake gave no reply")
 
-// data receives a message with DATA (RFC 5321 section 4.1.1.4).
-func (s *session) data(arg string) {
-	switch {
-	case arg != "":
-		s.refuse(501, "5.5.4", "DATA command should not have any arguments")
-		return
-	case s.recv != nil:
-		s.refuse(503, "5.5.1", "DATA not allowed during message transfer")
-		return
-	case s.tx == nil:
-		s.refuse(503, "5.5.1", "MAIL required first")
-		return
-	case !s.mayTransfer():
+// answerData receives a message with DATA (RFC 5321 section 4.1.1.4).
+func (s *session) answerData(syntax.Command) {
+	if !s.mayTransfer() {
 		return
 	}
-	recv := s.open(true)
-	s.io.say(354, "", "go ahead, make my day")
-	err := s.io.content(func(b []byte) (int, bool, error) {
-		n, done, err := recv.scanner.scan(b, recv)
-		if err == nil && recv.overrun() {
-			err = errTooBig
-		}
-		return n, done, err
-	}, recv)
-	if err != nil {
-		recv.discard()
-		s.broken(err)
+	recv := s.startMessage(true)
+	s.wire.Answer(354, "", "go ahead, make my day")
+	if err := s.wire.ReadData(recv); err != nil {
+		// Nothing is taken of a message that has no end.
+		recv.Discard()
+		s.breakOff(err)
 		return
 	}
 	s.deliver(recv)
@@ -50,123 +34,133 @@ func (s *session) data(arg string) {
 // if the content may not come.
 func (s *session) mayTransfer() bool {
 	if len(s.tx.Recipients) == 0 {
+		// A client that pipelines DATA has not seen yet that all recipients were refused.
 		if s.tx.Rcpts != (hook.Counts{}) {
-			s.refuse(554, "5.5.1", "No valid recipients")
+			s.refuse(reply.New(554, "5.5.1", "No valid recipients"))
 		} else {
-			s.refuse(503, "5.5.1", "RCPT required first")
+			s.refuse(reply.New(503, "5.5.1", "RCPT required first"))
 		}
 		return false
 	}
-	if v := s.run(hook.OnData, hook.Event{}); v.Code.Denies() {
+	if v := s.runHook(hook.OnData, hook.Event{}); v.Code.Denies() {
 		r := refusal(v, fault{554, "5.7.1", "Message denied"}, fault{451, "4.7.1", "Message denied"})
-		s.message(r, "", 0)
-		s.decline(v, r)
-		s.reset()
+		s.logMessage(r, "", 0)
+		s.turnDown(v, r)
+		s.endTransaction()
 		return false
 	}
 	return true
 }
 
-func (s *session) open(dots bool) *receiver {
-	s.tx.Origin.Name = s.named.name()
-	r := newReceiver(s.o.Intake.NewBody(), s.received(time.Now()), s.o.MaxBytes, dots)
-	r.mem, r.pace = s.mem, s.io.pace
-	r.pace.receive()
-	return r
+// startMessage begins to receive content, with dots as in DATA or without.
+func (s *session) startMessage(dots bool) *receive.Message {
+	s.tx.Origin.Name = s.named.confirmedName()
+	s.watch.BeginMessage()
+	s.state = receiving
+	return receive.New(receive.Options{
+		Body: s.o.Intake.NewBody(), Received: s.received(time.Now()), Limit: s.o.MaxBytes, Dots: dots, Watch: s.watch,
+	})
 }
 
-// broken ends a session in the middle of content: no one can tell any more what
+// breakOff ends a session in the middle of content: no one can tell any more what
 // the client means by what follows.
-func (s *session) broken(err error) {
+func (s *session) breakOff(err error) {
+	// A receiver's error is a reply, the wire's is one of the ways in which reading ends.
 	if r := (*reply.Reply)(nil); errors.As(err, &r) {
 		s.hangUp(r)
 	} else {
-		s.lost(err)
+		s.giveUp(err)
 	}
-	s.reset()
+	s.endTransaction()
 }
 
-// bdat receives one chunk of a message (RFC 3030). The chunk follows the command
+// readChunkSize reads the argument of BDAT (RFC 3030). The chunk follows the command
 // whatever is answered to it; where its length is not known the session ends.
-func (s *session) bdat(arg string) {
-	size, last, ok := chunk(arg)
-	if !ok || s.o.MaxBytes > 0 && size > s.o.MaxBytes+maxExcess {
+func (s *session) readChunkSize(c syntax.Command) (size int64, last, ok bool) {
+	size, last, ok = syntax.ParseChunk(c.Argument)
+	if !ok || s.o.MaxBytes > 0 && size > s.o.MaxBytes+receive.MaxExcess {
 		s.hangUp(reply.New(501, "5.5.4", "Malformed BDAT command"))
-		return
+		return 0, false, false
 	}
-	if s.recv == nil {
-		switch {
-		case s.tx == nil:
-			s.refuse(503, "5.5.1", "MAIL required first")
-		case s.mayTransfer():
-			s.recv = s.open(false)
-		}
-		if s.recv == nil {
-			if !s.over {
-				s.skip(size)
-			}
-			return
-		}
+	return size, last, true
+}
+
+// skipBdat answers BDAT where there is no transaction, and drops the chunk.
+func (s *session) skipBdat(c syntax.Command) {
+	if size, _, ok := s.readChunkSize(c); ok {
+		contentLater(s, c)
+		s.skipChunk(size)
 	}
+}
+
+func (s *session) skipChunk(size int64) {
+	if err := s.wire.SkipChunk(size); err != nil {
+		s.breakOff(err)
+	}
+}
+
+// firstChunk receives the first chunk of a message.
+func (s *session) firstChunk(c syntax.Command) {
+	size, last, ok := s.readChunkSize(c)
+	switch {
+	case !ok:
+	case s.mayTransfer():
+		// The message stays open between chunks, in which other commands may come.
+		s.recv = s.startMessage(false)
+		s.receiveChunk(size, last)
+	case s.state != closing:
+		// The chunk follows the command even where that is refused.
+		s.skipChunk(size)
+	}
+}
+
+// nextChunk receives a further one.
+func (s *session) nextChunk(c syntax.Command) {
+	if size, last, ok := s.readChunkSize(c); ok {
+		s.receiveChunk(size, last)
+	}
+}
+
+func (s *session) receiveChunk(size int64, last bool) {
 	recv := s.recv
-	err := s.octets(size, func(b []byte) error {
-		_, _, err := recv.scanner.scan(b, recv)
-		return err
-	}, recv)
-	if err == nil && last {
-		err = recv.scanner.finish()
-	}
+	err := s.wire.ReadChunk(size, last, recv)
 	switch {
 	case err != nil:
-		s.broken(err)
-	case last:
-		s.recv = nil
-		s.deliver(recv)
-	case recv.failed != nil: // the rest will not be listened to: say it now
+		s.breakOff(err)
+	case last || recv.HasFailed():
+		// A message that has failed is answered at once: its further chunks would be
+		// read in vain.
 		s.recv = nil
 		s.deliver(recv)
 	default:
-		s.io.say(250, "2.0.0", "Continue")
+		s.wire.Answer(250, "2.0.0", "Continue")
 	}
-}
-
-// skip drops a chunk that is not wanted.
-func (s *session) skip(size int64) {
-	if err := s.octets(size, func([]byte) error { return nil }, nil); err != nil {
-		s.broken(err)
-	}
-}
-
-// octets hands the next left octets to f, piece by piece.
-func (s *session) octets(left int64, f func([]byte) error, w waiter) error {
-	if left == 0 {
-		return nil
-	}
-	return s.io.content(func(b []byte) (int, bool, error) {
-		n := min(int64(len(b)), left)
-		left -= n
-		return int(n), left == 0, f(b[:n])
-	}, w)
 }
 
 // deliver is what follows the end of data: it answers, and ends the transaction.
-func (s *session) deliver(recv *receiver) {
-	defer recv.discard()
+func (s *session) deliver(recv *receive.Message) {
+	defer recv.Discard()
 	began := time.Now()
 	tx := s.tx
-	err := recv.finish(tx, s.o.MaxReceived, s.o.CleanAuthResults)
+	err := recv.Finish(s.o.MaxReceived, s.o.CleanAuthResults)
+	tx.Size = recv.Size
+	if err == nil {
+		tx.Header, tx.Content, tx.HeaderSize = recv.Header, recv.Content, recv.HeaderSize
+	}
 	s.c.Bytes += tx.Size
+
+	// Plugins and the intake see only what arrived whole and within the limits.
 	var v hook.Verdict
 	var r *reply.Reply
 	switch {
-	case errors.Is(err, errTooBig):
-		r = errTooBig
-		over := s.run(hook.OnMaxDataExceeded, hook.Event{})
+	case errors.Is(err, receive.ErrTooBig):
+		r = receive.ErrTooBig
+		over := s.runHook(hook.OnMaxDataExceeded, hook.Event{})
 		switch {
 		case over.Fresh != nil:
 			v, r = over, errLate
 		case over.Code == hook.DenySoft || over.Code == hook.DenySoftDisconnect:
-			r = reply.New(452, "4.3.4", errTooBig.Text)
+			r = reply.New(452, "4.3.4", receive.ErrTooBig.Text)
 		}
 	case err != nil:
 		r = reply.From(err)
@@ -176,51 +170,47 @@ func (s *session) deliver(recv *receiver) {
 	default:
 		v, r = s.settle(tx)
 	}
-	tx = s.tx // not the one that a late handler has
+
+	// A late handler has kept tx.
+	tx = s.tx
 	counts(r, &s.c.Messages)
 	mid := ""
 	if tx.Header != nil {
 		mid = tx.Header.Get("Message-Id")
 	}
-	s.message(r, mid, time.Since(began))
-	s.decline(v, r)
+	s.logMessage(r, mid, time.Since(began))
+
+	// The promise is not kept back for the commands that are pipelined behind it.
+	s.turnDown(v, r)
 	if r.Positive() {
 		s.refused = 0
-		_ = s.io.flush() // the promise is not kept back for what is pipelined behind it
+		_ = s.wire.FlushReplies()
 	}
-	s.reset()
+	s.endTransaction()
 }
 
 // settle runs data_post and lets the intake decide.
 func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
-	v := s.run(hook.OnDataPost, hook.Event{})
+	v := s.runHook(hook.OnDataPost, hook.Event{})
 	if v.Code.Denies() {
 		return v, refusal(v, fault{550, "5.7.1", "Message denied"}, fault{450, "4.7.1", "Message denied temporarily"})
 	}
+
+	// From here on somebody may have taken responsibility: only the reply says so.
 	r, v := s.o.Intake.Accept(s.ctx, s.c, tx)
-	s.renew(v)
+	s.replaceLate(v)
 	if r == nil {
 		r = reply.From(errNoContent)
 	}
 	if r.Positive() {
-		s.run(hook.OnQueueOK, hook.Event{Text: r.Text})
+		s.runHook(hook.OnQueueOK, hook.Event{Text: r.Text})
 	}
 	return v, r
 }
 
-// message logs the answer to a message.
-func (s *session) message(r *reply.Reply, messageID string, delay time.Duration) {
+// logMessage logs the answer to a message.
+func (s *session) logMessage(r *reply.Reply, messageID string, delay time.Duration) {
 	t := s.tx
 	s.o.Mail.Message(string(t.ID), s.c.Remote.Addr.Addr(), messageID, t.Size, [3]int{t.Rcpts.Accepted, t.Rcpts.Deferred, t.Rcpts.Rejected},
 		delay, r.Code, r.Text)
-}
-
-// chunk reads the argument of BDAT: a size in octets and perhaps LAST.
-func chunk(arg string) (size int64, last, ok bool) {
-	f := strings.Fields(arg)
-	if len(f) == 0 || len(f) > 2 || len(f) == 2 && !strings.EqualFold(f[1], "LAST") {
-		return 0, false, false
-	}
-	u, err := strconv.ParseUint(f[0], 10, 63)
-	return int64(u), len(f) == 2, err == nil
 }

@@ -17,6 +17,7 @@ import (
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/maillog"
+	"tarishi/internal/smtpd"
 )
 
 // TestReverseName: hooks and the client see what the PTR record says; the trace
@@ -246,10 +247,10 @@ func TestRemoteFlags(t *testing.T) {
 // TestServerDefaults: zero options get usable values.
 func TestServerDefaults(t *testing.T) {
 	o := NewServer(Options{MaxLine: 1 << 30}).o
-	if o.MaxLine != largestMaxLine || o.InactivityTimeout != 5*time.Minute || o.Log == nil || o.Mail == nil || o.Helo == "" || o.Close == "" {
+	if o.MaxLine != smtpd.LargestLine || o.InactivityTimeout != 5*time.Minute || o.Log == nil || o.Mail == nil || o.Helo == "" || o.Close == "" {
 		t.Errorf("%+v", o)
 	}
-	if errors.Is(errBare, errTimeout) {
+	if errors.Is(smtpd.ErrBare, smtpd.ErrTimeout) {
 		t.Error("the ways to end are not distinct")
 	}
 }

@@ -21,6 +21,7 @@ func (s *session) lookup(ctx context.Context) string {
 	if s.o.Resolver == nil {
 		return unknown
 	}
+	// An address without a name is no failure, and mail servers have one.
 	names, err := s.o.Resolver.PTR(ctx, s.c.Remote.Addr.Addr())
 	switch {
 	case dns.IsNXDomain(err):
@@ -35,7 +36,7 @@ func (s *session) lookup(ctx context.Context) string {
 
 // confirmation is the search for the addresses of the client's name. Anybody can
 // write any name into the PTR record of an address of theirs: only one that has
-// the address, too, is told to next hops and to those who read our trace field.
+// the address, too, goes to next hops and into our trace field.
 type confirmation struct {
 	cancel context.CancelFunc
 	done   chan struct{} // nil: there is no name
@@ -43,7 +44,7 @@ type confirmation struct {
 }
 
 // confirm begins to look for the addresses of Remote.Host, beside the
-// conversation and within ctx, whose end it brings about.
+// conversation and within ctx, which it ends.
 func (s *session) confirm(ctx context.Context, cancel context.CancelFunc) {
 	host, addr := s.c.Remote.Host, s.c.Remote.Addr.Addr()
 	if s.o.Resolver == nil || host == unknown || host == nxDomain || host == dnsError {
@@ -54,17 +55,18 @@ func (s *session) confirm(ctx context.Context, cancel context.CancelFunc) {
 	c.cancel, c.done = cancel, make(chan struct{})
 	go func() {
 		defer close(c.done)
-		addrs, err := s.o.Resolver.Host(ctx, strings.TrimSuffix(host, ".")+".") // with the dot no other domain is searched
+		// With the dot at its end no other domain is searched.
+		addrs, err := s.o.Resolver.Host(ctx, strings.TrimSuffix(host, ".")+".")
 		if err == nil && slices.Contains(addrs, addr) {
 			c.host = host
 		}
 	}()
 }
 
-// name returns the confirmed name of the client, or "". If need be it waits, so
+// confirmedName returns the confirmed name of the client, or "". If need be it waits, so
 // that the same client has the same name each time: until RDNSTimeout has passed
 // since the connection was looked at.
-func (c *confirmation) name() string {
+func (c *confirmation) confirmedName() string {
 	if c.done == nil {
 		return ""
 	}
@@ -72,8 +74,8 @@ func (c *confirmation) name() string {
 	return c.host
 }
 
-// end ends the search and waits for it.
-func (c *confirmation) end() {
+// stopSearch ends the search and waits for it.
+func (c *confirmation) stopSearch() {
 	if c.done != nil {
 		c.cancel()
 		<-c.done
@@ -82,7 +84,7 @@ func (c *confirmation) end() {
 
 // fromName is what our trace field calls the client beside its address.
 func (s *session) fromName() string {
-	if name := s.named.name(); name != "" {
+	if name := s.named.confirmedName(); name != "" {
 		return name
 	}
 	if host := s.c.Remote.Host; host == nxDomain || host == dnsError {

@@ -1,29 +1,37 @@
 // Package session holds the server's side of one SMTP conversation (RFC 5321)
-// from accept to close and runs the inbound hooks along it.
+// from accept to close and runs the inbound hooks along it. The bytes are package
+// smtpd's business: a session gets typed commands and content, and gives replies.
 //
-// go-smtp parses the commands. Between it and the client stands a stream that
-// owns the socket, TLS, deadlines and both buffers, and that gives go-smtp one
-// command line at a time, after all earlier ones have been answered. Therefore
-// the state of the conversation is known at every byte, however the client cuts
-// its segments. What go-smtp cannot do as it is needed here never reaches it:
+// It is a machine of states and commands. The table steps says what each command
+// does in each state, and nothing else knows how far the protocol is:
 //
-//   - DATA and BDAT content, which is read here, so that bare CR and LF are
-//     refused, a vanished client leaves nothing behind, hook data runs before
-//     354, and no byte is looked at twice;
-//   - STARTTLS: the plaintext conversation ends and a new one begins under TLS,
-//     so that nothing of the first can survive (RFC 3207 section 4.2);
-//   - QUIT and the greeting, whose texts are ours.
+//	          banner             EHLO, HELO             AUTH
+//	accepted ───────▶ connected ────────────▶ greeted ────────▶ authenticated
+//	                      ▲                    │   ▲              │   ▲
+//	 STARTTLS, or EHLO or │               MAIL │   │         MAIL │   │
+//	 HELO that a hook has │                    ▼   │              ▼   │
+//	 refused, from any ───┘          ┌───────▶ inTransaction ─────────┤
+//	                      RCPT, MAIL └──────────┘  │                  │
+//	                                    DATA, BDAT │                  │
+//	                                               ▼                  │
+//	                                 ┌───────▶ receiving ─────────────┘
+//	                            BDAT └──────────┘    the transaction ends: RSET, EHLO,
+//	                                                 end of data, refused DATA or VRFY
+//
+//	any of them ── QUIT, a refusal that disconnects, a client that vanishes, is too
+//	slow or breaks the rules of content, a late handler, a panic ──▶ closing
+//
+// A transaction that ends leads back to greeted, or to authenticated if the client has
+// shown its credentials.
 //
 // Invariants: hooks of one connection and the hook.Connection they see are
 // touched by one goroutine at a time. What a handler still has after its timeout is
-// given up to it: the client is told 421, and the hooks that end a transaction and
+// given up to it: the client gets 421, and the hooks that end a transaction and
 // a connection get fresh objects. A transaction exists from an accepted
 // MAIL to its reset and is gone after every end of data, good or bad;
 // reset_transaction runs once for each, disconnect once for each connection.
 // Nothing is passed to the Intake that did not end with a whole end-of-data.
-// Memory does not grow with the size of a message, and what all sessions hold of
-// mail that is arriving is bounded: see budget. A panic in a hook or here
-// costs its own connection only, which is told 421.
+// A panic in a hook or here costs its own connection only, which gets 421.
 package session
 
 import (
@@ -31,20 +39,20 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/guesses"
 	"tarishi/internal/hook"
-	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpd"
 )
 
 // Chain runs hooks. *hook.Chain is one.
@@ -54,23 +62,14 @@ type Chain interface {
 }
 
 // Resolver finds the names of an address, without trailing dots, and the
-// addresses of a name. The end of ctx ends what it does.
+// addresses of a name. The end of ctx ends the search.
 type Resolver interface {
 	PTR(ctx context.Context, addr netip.Addr) ([]string, error)
 	Host(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// Body takes the bytes of one message. Content ends the writing. Discard drops
-// what nobody took over; it may be called at any time, more than once.
-type Body interface {
-	io.Writer
-	Content() (mail.Content, error)
-	Discard()
-	// Held is how many bytes of memory the body takes. Spill has it take none, from
-	// then on; the error is as Write's.
-	Held() int64
-	Spill() error
-}
+// Body takes the bytes of one message.
+type Body = receive.Body
 
 // Intake takes responsibility for received messages.
 type Intake interface {
@@ -137,7 +136,6 @@ type Options struct {
 
 const (
 	defaultMaxLine    = 2048
-	largestMaxLine    = 16 << 10 // fits the content buffer
 	defaultInactivity = 5 * time.Minute
 	defaultRateWindow = 30 * time.Second
 	defaultRDNS       = 5 * time.Second
@@ -159,9 +157,10 @@ type Server struct {
 	o         Options
 	own       []netip.Addr // this host's addresses, as they were at the start
 	authDelay time.Duration
-	guesses   *guesses
+	guesses   *guesses.Counter
 	panics    atomic.Int64
-	memory    budget
+	memory    *smtpd.Budget
+	answerers smtpd.Answerers
 
 	closing chan struct{} // closed by Shutdown
 	served  sync.WaitGroup
@@ -176,7 +175,7 @@ func NewServer(o Options) *Server {
 	if o.MaxLine <= 0 {
 		o.MaxLine = defaultMaxLine
 	}
-	o.MaxLine = min(o.MaxLine, largestMaxLine)
+	o.MaxLine = min(o.MaxLine, smtpd.LargestLine)
 	if o.InactivityTimeout <= 0 {
 		o.InactivityTimeout = defaultInactivity
 	}
@@ -201,8 +200,11 @@ func NewServer(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{o: o, authDelay: authDelay, guesses: newGuesses(o.MaxAuthFailures, o.Now), closing: make(chan struct{}), sessions: map[*session]struct{}{}}
-	s.memory = budget{limit: o.Memory, shares: map[*share]struct{}{}}
+	s := &Server{
+		o: o, authDelay: authDelay, guesses: guesses.New(o.MaxAuthFailures, o.Now), memory: smtpd.NewBudget(o.Memory),
+		closing: make(chan struct{}), sessions: map[*session]struct{}{},
+	}
+	// A host without interfaces has loopback: see isLocal.
 	if addrs, err := net.InterfaceAddrs(); err == nil {
 		for _, a := range addrs {
 			if n, ok := a.(*net.IPNet); ok {
@@ -219,24 +221,38 @@ func NewServer(o Options) *Server {
 // the conversation is under TLS from the first byte. The end of ctx cuts it
 // off; to let it end well use Shutdown.
 func (s *Server) Serve(ctx context.Context, conn net.Conn, implicitTLS bool) {
-	ctx, cancel := context.WithCancel(ctx)
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	c := newSession(ctx, s, conn)
+	c := newSession(own, s, conn)
 	c.cancel = cancel
-	if !s.enter(c) {
+	if !s.register(c) {
 		if !implicitTLS {
-			c.io.say(421, "4.3.2", s.o.Me+" is shutting down")
+			c.wire.Answer(421, "4.3.2", s.o.Me+" is shutting down")
 		}
-		c.io.close()
+		c.wire.Close()
 		return
 	}
-	defer s.leave(c)
-	stop := context.AfterFunc(ctx, c.io.kill)
+	defer s.unregister(c)
+	stop := context.AfterFunc(ctx, c.cutOff)
 	defer stop()
-	c.serve(implicitTLS)
+
+	// Hooks and logs need a deep stack, which would stay as large while the client is
+	// silent. They have it in a goroutine that ends then.
+	active := make(chan bool)
+	for first := true; ; first = false {
+		go func() {
+			idle := false // also when a handler ends the goroutine
+			defer func() { active <- idle }()
+			idle = c.proceed(first, implicitTLS)
+		}()
+		if idle := <-active; !idle {
+			return
+		}
+		c.wire.Park()
+	}
 }
 
-func (s *Server) enter(c *session) bool {
+func (s *Server) register(c *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -247,15 +263,19 @@ func (s *Server) enter(c *session) bool {
 	return true
 }
 
-func (s *Server) leave(c *session) {
+func (s *Server) unregister(c *session) {
 	s.mu.Lock()
 	delete(s.sessions, c)
+	last := len(s.sessions) == 0
 	s.mu.Unlock()
+	if last {
+		s.answerers.Dismiss()
+	}
 	s.served.Done()
 }
 
 // Shutdown ends all sessions and refuses new ones. A session that waits for a
-// command is told 421 and closed at once; one that receives or queues a message
+// command gets 421 and is closed at once; one that receives or queues a message
 // answers that first. When ctx ends the rest is cut off, and the error says how
 // many sessions that were.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -266,10 +286,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		close(s.closing)
 	}
 	for c := range s.sessions {
-		c.io.wake()
+		c.wire.Wake()
 	}
 	s.mu.Unlock()
 
+	// Sessions that are busy end by themselves, until ctx says that it is too late.
 	done := make(chan struct{})
 	go func() { // ends with the last session
 		s.served.Wait()
@@ -280,16 +301,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+
+	// Without grace the replies are on their way still.
 	select {
 	case <-done:
 		return nil
 	case <-time.After(shutdownNotice - time.Since(began)):
 	}
+
+	// The rest is cut off. Hooks see the end of their context.
 	s.mu.Lock()
 	n := len(s.sessions)
 	for c := range s.sessions {
-		c.cancel()
-		c.io.kill()
+		c.cutOff()
 	}
 	s.mu.Unlock()
 	err := fmt.Errorf("%d sessions were cut off: %w", n, context.Cause(ctx))
@@ -304,6 +328,3 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Panics returns how many panics were caught since the start. Anything but 0 is
 // a defect.
 func (s *Server) Panics() int64 { return s.panics.Load() }
-
-// isOwn reports whether addr is an address of this host.
-func (s *Server) isOwn(addr netip.Addr) bool { return slices.Contains(s.own, addr) }

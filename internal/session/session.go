@@ -11,69 +11,72 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-smtp"
 	"go.uber.org/zap"
 
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpd"
+	"tarishi/internal/smtpd/syntax"
 )
 
-// Bounds of the conversation with a client that the hooks do not want: it is
-// told so, and then only QUIT is understood.
+// Bounds of the conversation with a client that the hooks do not want: it gets
+// the same refusal again and again, and only QUIT is understood.
 const (
 	loopCommands = 20
 	loopTime     = time.Minute
 )
 
-// session is one connection. Serve's goroutine holds it until the greeting is
-// sent, then go-smtp's does, then Serve's again: one at a time.
+// session is one connection. One goroutine at a time holds it.
 type session struct {
 	srv    *Server
 	o      *Options
 	ctx    context.Context // ends when the session is cut off
 	cancel context.CancelFunc
-	io     *stream
+	wire   *smtpd.Conn
 
-	c       *hook.Connection
-	tx      *hook.Transaction // nil: none
-	recv    *receiver         // between the chunks of BDAT
-	mem     *share            // of the memory for mail that is arriving; with tx
-	auth    attempts
-	rejects string // the last refusal that was sent
+	state state
+	c     *hook.Connection
+	tx    *hook.Transaction // nil: none
+	recv  *receive.Message  // between the chunks of BDAT
+	watch *smtpd.Watch      // with tx
 
-	smtp    *smtp.Server // of the current conversation: in clear or under TLS
-	feed    []byte       // what go-smtp has still to read of the current command
-	command string       // the current command line without its verb and line end
-	params  parameters   // of the current MAIL or RCPT
-	instead *reply.Reply // replaces go-smtp's next positive reply; see Write
-	mute    bool         // drops what go-smtp says
-	over    bool         // no more commands
-	late    bool         // a hook outlived its timeout: 421 is due
-	linger  bool         // the client may be sending still: see stream.half
-	upgrade bool         // STARTTLS was answered
-	asking  bool         // go-smtp waits for a line of an AUTH exchange
+	wrong   attempts     // to authenticate
 	unknown int          // unrecognized commands so far
 	refused int          // replies 5yz since a message was accepted
-	traced  bool         // the log shows the conversation
-	met     bool         // hooks know of the connection
+	rejects string       // the last refusal that was sent
 	named   confirmation // of the client's name
+
+	late   bool // a hook outlived its timeout: 421 is due
+	linger bool // the client may be sending still: see smtpd.Conn.CloseWrite
 }
 
 func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
-	id := mail.NewConnectionID()
 	remote, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	s := &session{
-		srv: srv, o: &srv.o, ctx: ctx, io: newStream(conn, &srv.o),
+		srv: srv, o: &srv.o, ctx: ctx, state: accepted,
 		c: &hook.Connection{
-			ID: id, Me: srv.o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: hook.NewResults(),
+			ID: mail.NewConnectionID(), Me: srv.o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: hook.NewResults(),
 			Remote: hook.Remote{Addr: remote, Private: isPrivate(remote.Addr()), Local: srv.isLocal(remote.Addr())},
 		},
 	}
-	s.io.onReply = s.replied
-	s.traced = s.o.Log.Core().Enabled(maillog.ProtocolLevel)
+	settings := smtpd.Settings{
+		MaxLine: s.o.MaxLine, Inactivity: s.o.InactivityTimeout, Answerers: &srv.answerers, OnReply: s.noteReply, OnPanic: s.notePanic,
+	}
+	if s.o.Log.Core().Enabled(maillog.ProtocolLevel) {
+		settings.Trace = s.traceLine
+	}
+	s.wire = smtpd.NewConn(conn, settings)
 	return s
+}
+
+// cutOff ends the connection and the contexts of its hooks. It may be called from any
+// goroutine.
+func (s *session) cutOff() {
+	s.cancel()
+	s.wire.Cut()
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -84,20 +87,16 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 }
 
-// log returns the developers' log with the connection's id.
-func (s *session) log() *zap.Logger { return s.o.Log.With(zap.String("uuid", s.c.ID)) }
+// logger returns the developers' log with the connection's id.
+func (s *session) logger() *zap.Logger { return s.o.Log.With(zap.String("uuid", s.c.ID)) }
 
-// trace logs one line of the conversation. It is called only if traced.
-func (s *session) trace(line string) {
-	s.log().Log(maillog.ProtocolLevel, strings.TrimRight(line, "\r\n"))
+// traceLine logs one line of the conversation.
+func (s *session) traceLine(line string) {
+	s.logger().Log(maillog.ProtocolLevel, strings.TrimRight(line, "\r\n"))
 }
 
-// replied sees every reply line on its way out.
-func (s *session) replied(code int, line []byte) {
-	if s.traced {
-		s.trace("S: " + string(line))
-	}
-	s.asking = code == 334
+// noteReply sees every reply line on its way out.
+func (s *session) noteReply(code int, line []byte) {
 	if code < 400 {
 		return
 	}
@@ -110,22 +109,28 @@ func (s *session) replied(code int, line []byte) {
 	}
 }
 
-// run runs a hook in the current state. If a handler was late s.c and s.tx are new
+// notePanic is called with what go-smtp caught.
+func (s *session) notePanic(what string) {
+	s.srv.panics.Add(1)
+	s.logger().Error(what)
+}
+
+// runHook runs a hook in the current state. If a handler was late s.c and s.tx are new
 // when it returns: nobody may hold on to the old ones.
-func (s *session) run(p hook.Point, e hook.Event) hook.Verdict {
+func (s *session) runHook(p hook.Point, e hook.Event) hook.Verdict {
 	if !s.o.Chain.Has(p) {
 		return hook.Proceed()
 	}
 	event := e
 	event.Point, event.Conn, event.Tx = p, s.c, s.tx
 	v := s.o.Chain.Run(s.ctx, p, &event)
-	s.renew(v)
+	s.replaceLate(v)
 	return v
 }
 
-// renew leaves the connection's and the transaction's state to a handler that was
+// replaceLate leaves the connection's and the transaction's state to a handler that was
 // late, and goes on with what the chain gives for it.
-func (s *session) renew(v hook.Verdict) {
+func (s *session) replaceLate(v hook.Verdict) {
 	if v.Fresh == nil {
 		return
 	}
@@ -135,54 +140,89 @@ func (s *session) renew(v hook.Verdict) {
 // leaveLate says 421 if a handler was late, and reports whether that is so: the
 // connection ends, whatever the hook was for.
 func (s *session) leaveLate() bool {
-	if s.late && !s.over {
+	if s.late && s.state != closing {
 		s.hangUp(errLate)
 	}
 	return s.late
 }
 
-// serve holds the conversation from connect to disconnect.
-func (s *session) serve(implicitTLS bool) {
+// proceed is the session's part until its client is silent for long, and returns true
+// then, or until the end. It begins with the banner if it is the first.
+func (s *session) proceed(first, implicitTLS bool) (idle bool) {
+	defer func() {
+		if !idle {
+			s.finish()
+		}
+	}()
+	return (!first || s.greetClient(implicitTLS)) && s.converse()
+}
+
+// greetClient leads the connection to its banner. It returns false if it is over.
+func (s *session) greetClient(implicitTLS bool) bool {
+	defer s.caught("connection")
+	// The log has the connection before anything can go wrong with it.
 	local, remote := s.c.Local, s.c.Remote.Addr
 	s.o.Mail.Connect(s.c.ID, remote.Addr().String(), int(remote.Port()), local.Addr().String(), int(local.Port()))
-	defer s.end()
+	return (!implicitTLS || s.startTLS()) && s.welcome()
+}
+
+// converse answers commands until the client is silent for long, and returns true
+// then, or until the conversation is over.
+func (s *session) converse() (idle bool) {
 	defer s.caught("connection")
-	if implicitTLS && !s.startTLS() {
-		return
-	}
-	if !s.welcome() {
-		return
-	}
 	for {
-		s.converse()
-		if !s.upgrade {
-			s.linger = s.linger || !s.over // go-smtp lost patience
-			return
+		// What the last command left behind may end the conversation.
+		if s.leaveLate() || s.state == closing {
+			return false
 		}
-		s.upgrade = false
-		if !s.startTLS() {
-			return
+		if most := s.o.MaxRefusals; most > 0 && s.refused > most {
+			s.hangUp(reply.New(421, "4.7.0", "Too many refused commands"))
+			return false
+		}
+
+		c, err := s.wire.ReadCommand()
+		switch {
+		case errors.Is(err, smtpd.ErrIdle):
+			return true
+		case errors.Is(err, smtpd.ErrGiveWay) && s.recv != nil && s.recv.GiveWay():
+			continue
+		case err != nil:
+			s.giveUp(err)
+			return false
+		}
+		s.execute(c)
+		if s.recv != nil && s.watch.IsTooSlow() { // whatever it says between the chunks
+			s.breakOff(smtpd.ErrTooSlow)
+			return false
 		}
 	}
 }
 
-// end closes the connection and runs disconnect.
-func (s *session) end() {
+// execute does what a command asks for. A panic ends the connection.
+func (s *session) execute(c syntax.Command) {
+	defer s.caught("command")
+	s.dispatch(c)
+}
+
+// finish closes the connection and runs disconnect.
+func (s *session) finish() {
 	func() {
 		defer s.caught("reset")
-		s.reset()
+		s.endTransaction()
 	}()
-	s.named.end()
+	s.named.stopSearch()
+
+	// The client gets the last reply before plugins do their last work.
 	if s.linger {
-		s.io.half()
-		defer s.io.drain()
+		s.wire.CloseWrite()
+		defer s.wire.Drain()
 	} else {
-		s.io.close()
+		s.wire.Close()
 	}
 	defer s.logEnd()
 	defer s.caught("disconnect")
-	if s.met {
-		s.run(hook.OnDisconnect, hook.Event{})
+	if s.state != accepted {
+		s.runHook(hook.OnDisconnect, hook.Event{})
 	}
 }
 
@@ -200,25 +240,33 @@ func (s *session) logEnd() {
 // caught turns a panic into the end of this connection. It is deferred.
 func (s *session) caught(where string) {
 	if v := recover(); v != nil {
-		s.panicked(where, v)
+		if r := s.logPanic(where, v); s.state != closing {
+			s.wire.WriteReply(r)
+		}
+		s.stopReading()
 	}
 }
 
-func (s *session) panicked(where string, v any) {
+// logPanic logs and counts a panic. The reply is for the client.
+func (s *session) logPanic(where string, v any) *reply.Reply {
 	s.srv.panics.Add(1)
-	s.log().Error("panic", zap.String("in", where), zap.Any("value", v), zap.ByteString("stack", debug.Stack()))
-	if !s.over {
-		s.io.say(421, "4.3.0", "Internal server error")
+	s.logger().Error("panic", zap.String("in", where), zap.Any("value", v), zap.ByteString("stack", debug.Stack()))
+	return reply.New(421, "4.3.0", "Internal server error")
+}
+
+// stopReading looks at nothing more that the client sends. A connection that no hook has
+// seen stays one.
+func (s *session) stopReading() {
+	s.linger = true
+	if s.state != accepted {
+		s.state = closing
 	}
-	s.over, s.mute, s.linger = true, true, true
 }
 
 // hangUp says r and closes: nothing that the client sent behind is looked at.
 func (s *session) hangUp(r *reply.Reply) {
-	if r != nil {
-		s.io.send(s.denied(r))
-	}
-	s.over, s.mute, s.linger = true, true, true
+	s.wire.WriteReply(s.denied(r))
+	s.stopReading()
 }
 
 // startTLS does the handshake and forgets what the client said before it.
@@ -227,9 +275,9 @@ func (s *session) startTLS() bool {
 		s.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "no TLS configuration")
 		return false
 	}
-	state, err := s.io.startTLS(s.o.TLSConfig)
+	state, err := s.wire.StartTLS(s.o.TLSConfig)
 	if err != nil {
-		s.log().Info("TLS handshake failed", zap.Error(err))
+		s.logger().Info("TLS handshake failed", zap.Error(err))
 		return false
 	}
 	s.c.Hello = hook.Hello{}
@@ -242,15 +290,17 @@ func (s *session) startTLS() bool {
 
 // welcome runs the hooks of a new connection and sends the banner, or a refusal.
 func (s *session) welcome() bool {
-	s.met = true
-	s.run(hook.OnConnectInit, hook.Event{})
+	s.state = connected
+	s.runHook(hook.OnConnectInit, hook.Event{})
 	if s.leaveLate() {
 		return false
 	}
-	v := s.run(hook.OnLookupRDNS, hook.Event{})
+	v := s.runHook(hook.OnLookupRDNS, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
-		return s.unwelcome(v, fault{554, "5.7.1", "rDNS Lookup Failed"}, fault{421, "4.7.1", "rDNS Temporary Failure"})
+		return s.turnAway(v, fault{554, "5.7.1", "rDNS Lookup Failed"}, fault{421, "4.7.1", "rDNS Temporary Failure"})
 	}
+
+	// A plugin's name goes before that of the DNS, and both have to be confirmed.
 	ctx, cancel := context.WithTimeout(s.ctx, s.o.RDNSTimeout)
 	if v.Code == hook.OK {
 		s.c.Remote.Host = cmp.Or(v.Text, unknown)
@@ -258,64 +308,71 @@ func (s *session) welcome() bool {
 		s.c.Remote.Host = s.lookup(ctx)
 	}
 	s.confirm(ctx, cancel)
-	v = s.run(hook.OnConnect, hook.Event{})
+
+	v = s.runHook(hook.OnConnect, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
-		return s.unwelcome(v, fault{554, "5.7.1", "Your mail is not welcome here"}, fault{421, "4.7.1", "Come back later"})
+		return s.turnAway(v, fault{554, "5.7.1", "Your mail is not welcome here"}, fault{421, "4.7.1", "Come back later"})
 	}
-	s.io.say(220, "", s.banner(v))
+	s.wire.Answer(220, "", s.banner(v))
 	return true
 }
 
-// unwelcome refuses a new connection. Without DISCONNECT the client gets the
+// turnAway refuses a new connection. Without DISCONNECT the client gets the
 // same reply to whatever it says, until it quits or loses patience.
-func (s *session) unwelcome(v hook.Verdict, hard, soft fault) bool {
+func (s *session) turnAway(v hook.Verdict, hard, soft fault) bool {
 	r := s.denied(refusal(v, hard, soft))
 	s.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), r.String())
-	s.io.send(r)
+	s.wire.WriteReply(r)
 	if v.Code.Disconnects() {
 		s.linger = true
 		return false
 	}
+
+	// Neither many commands nor slow ones hold the connection for long.
 	deadline := time.Now().Add(loopTime)
-	s.io.inactivity = min(s.io.inactivity, loopTime)
-	for n := 0; n < loopCommands && time.Now().Before(deadline); n++ {
-		line, err := s.io.line()
-		if err != nil {
-			s.lost(err)
+	s.wire.LimitInactivity(loopTime)
+	for n := 0; n < loopCommands && time.Now().Before(deadline); {
+		c, err := s.wire.ReadCommand()
+		switch {
+		case errors.Is(err, smtpd.ErrIdle):
+			s.wire.Park()
+			continue
+		case err != nil:
+			s.giveUp(err)
+			return false
+		case c.Verb == syntax.QUIT:
+			s.answerQuit(c)
 			return false
 		}
-		if verb, _ := split(line); verb == "QUIT" {
-			s.quit()
-			return false
-		}
-		s.io.send(r)
+		s.wire.WriteReply(r)
+		n++
 	}
-	s.hangUp(nil)
+	s.stopReading()
 	return false
 }
 
-// lost says why no more is read, where there is somebody to say it to.
-func (s *session) lost(err error) {
+// giveUp says why no more is read, where there is somebody to say it to.
+func (s *session) giveUp(err error) {
 	switch {
-	case errors.Is(err, errLineTooLong):
+	case errors.Is(err, smtpd.ErrLineTooLong):
 		s.hangUp(reply.New(521, "5.5.2", "Command line too long"))
-	case errors.Is(err, errTLSInClear):
+	case errors.Is(err, smtpd.ErrTLSInClear):
 		s.hangUp(reply.New(501, "5.5.1", "SSL attempted over a non-SSL port"))
-	case errors.Is(err, errShutdown):
-		s.io.say(421, "4.3.2", s.o.Me+" is shutting down")
-	case errors.Is(err, errTimeout):
-		s.io.say(421, "4.4.2", s.o.Me+" timeout")
-	case errors.Is(err, errTooSlow):
+	case errors.Is(err, smtpd.ErrShutdown):
+		s.wire.Answer(421, "4.3.2", s.o.Me+" is shutting down")
+	case errors.Is(err, smtpd.ErrTimeout):
+		s.wire.Answer(421, "4.4.2", s.o.Me+" timeout")
+	case errors.Is(err, smtpd.ErrTooSlow):
 		s.hangUp(reply.New(421, "4.4.2", "Too slow"))
-	case errors.Is(err, errTooLong):
+	case errors.Is(err, smtpd.ErrTooLong):
 		s.hangUp(reply.New(421, "4.4.2", "The transaction takes too long"))
-	case errors.Is(err, errGiveWay):
-		s.log().Warn("session gave way, memory for mail that is arriving is short")
+	case errors.Is(err, smtpd.ErrGiveWay):
+		s.logger().Warn("session gave way, memory for mail that is arriving is short")
 		s.hangUp(reply.New(421, "4.3.1", "Too slow while memory is short, please try again later"))
-	case errors.Is(err, errBare):
+	case errors.Is(err, smtpd.ErrBare):
 		s.hangUp(reply.New(554, "5.6.11", "Bare CR or LF is not allowed in a message (RFC 5321 section 2.3.8)"))
 	default:
-		s.io.gone = true // the client left
+		s.wire.Abandon()
 	}
-	s.over, s.mute = true, true
+	s.state = closing
 }

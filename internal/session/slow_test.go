@@ -3,7 +3,6 @@ package session
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -140,79 +139,6 @@ func TestTransactionTime(t *testing.T) {
 	}
 }
 
-// watched is a share whose client sends so many bytes a second.
-func watched(b *budget, rate int64, for_ time.Duration) (s *share, yielded *bool) {
-	c := &steady{rate: rate, for_: for_}
-	return &share{budget: b, owner: c}, &c.yielded
-}
-
-type steady struct {
-	rate    int64
-	for_    time.Duration
-	yielded bool
-}
-
-func (c *steady) yield() { c.yielded = true }
-
-func (c *steady) lately() (int64, time.Duration) { return c.rate * int64(c.for_/time.Second), c.for_ }
-
-func TestBudget(t *testing.T) {
-	b := &budget{limit: 4 * shareStep, shares: map[*share]struct{}{}}
-	small, _ := watched(b, 1, time.Hour)
-	if !small.holdMessage(freeShare, false) || b.used != 0 {
-		t.Error("what each session may hold is counted")
-	}
-	slow, slowYielded := watched(b, 10, time.Minute)
-	slower, slowerYielded := watched(b, 5, time.Minute)
-	fresh, freshYielded := watched(b, 0, time.Second)
-	for _, s := range []*share{slow, slower, fresh} {
-		if !s.holdMessage(freeShare+1, false) || s.taken != shareStep {
-			t.Fatalf("%+v", s)
-		}
-	}
-	fast, _ := watched(b, 100, time.Minute)
-	if !fast.holdMessage(freeShare+shareStep, false) || b.used != b.limit || !b.short() {
-		t.Fatalf("%d used", b.used)
-	}
-	if fast.holdMessage(freeShare+shareStep+1, false) {
-		t.Error("there was more than there is")
-	}
-	if !fast.push() || !*slowerYielded || *slowYielded {
-		t.Error("not the slowest gave way")
-	}
-	if slower.holdMessage(freeShare+2*shareStep, false) || slower.push() {
-		t.Error("one that gave way gets more")
-	}
-	if !slower.drop() || slower.drop() || b.used != b.limit {
-		t.Errorf("%d used", b.used)
-	}
-	slowest, _ := watched(b, 1, time.Minute)
-	if slowest.holdMessage(freeShare+1, false) || slowest.push() {
-		t.Error("a faster one gave way")
-	}
-	if !slowest.holdMessage(0, false) {
-		t.Error("nothing needs something")
-	}
-	for _, s := range []*share{small, slow, fresh, fast, slowest} {
-		s.drop()
-	}
-	if b.used != 0 || len(b.shares) != 0 || *freshYielded {
-		t.Errorf("%d used, %d shares", b.used, len(b.shares))
-	}
-	// Bodies leave a quarter to what cannot go to a file.
-	body, _ := watched(b, 1, time.Minute)
-	if !body.holdMessage(freeShare+3*shareStep, true) || body.holdMessage(freeShare+3*shareStep+1, true) {
-		t.Errorf("%d used by bodies", b.used)
-	}
-	if header, _ := watched(b, 1, time.Minute); !header.holdMessage(freeShare+1, false) {
-		t.Error("bodies have taken all")
-	}
-	unlimited, _ := watched(&budget{}, 1, 1)
-	if !unlimited.holdMessage(1<<40, false) || unlimited.budget.short() {
-		t.Error("a limit of 0")
-	}
-}
-
 // crowd is a server with little memory for mail, and clients that hold much of it.
 type crowd struct {
 	*rig
@@ -231,6 +157,9 @@ func (cr crowd) client(tls bool) *client {
 	c.envelope()
 	return c
 }
+
+// shareStep is how much sessions take of their memory at a time.
+const shareStep = 64 << 10
 
 const field = "X-Field: 0123456789012345678901234567890123456789012345678\r\n"
 
@@ -284,8 +213,8 @@ func TestSlowestGivesWay(t *testing.T) {
 				writing.Wait()
 				other.message(header+"\r\nbody\r\n.\r\n", "250") // nothing is left behind
 				r.finish()
-				if r.srv.memory.used != 0 || len(r.srv.memory.shares) != 0 {
-					t.Errorf("%+v", &r.srv.memory)
+				if n := r.srv.memory.Used(); n != 0 {
+					t.Errorf("%d bytes are left", n)
 				}
 			})
 		})
@@ -418,41 +347,4 @@ func TestBodiesLeaveTheMemory(t *testing.T) {
 		c.cmd("QUIT", "221")
 		r.finish()
 	})
-}
-
-// TestTrickleHoldsNoBuffer: a message that comes in small pieces, or not at all,
-// does not hold a large buffer meanwhile, not even for an end of data that is not
-// whole.
-func TestTrickleHoldsNoBuffer(t *testing.T) {
-	for _, piece := range []string{"abc", "a\r\n.", ""} {
-		synctest.Test(t, func(t *testing.T) {
-			r := prepare(t, func(o *Options) { o.InactivityTimeout = time.Hour; o.MaxBytes = 0 })
-			c := crowd{r, t}.client(false)
-			c.cmd("DATA", "354")
-			var large []bool
-			look := func() {
-				synctest.Wait()
-				for s := range r.srv.sessions {
-					large = append(large, s.io.big != nil)
-				}
-			}
-			c.send("z\r\n" + strings.Repeat(field, 2000))
-			look()
-			for range 8 {
-				time.Sleep(2 * time.Second)
-				c.send(piece)
-			}
-			look()
-			c.send("z\r\n" + strings.Repeat(field, 2000))
-			look()
-			if !slices.Equal(large, []bool{true, false, true}) {
-				t.Errorf("%q: large buffers %v", piece, large)
-			}
-			time.Sleep(time.Second)
-			c.send("\r\n.\r\n")
-			c.read()
-			_ = c.conn.Close()
-			r.finish()
-		})
-	}
 }

@@ -2,74 +2,15 @@ package session
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"github.com/emersion/go-smtp"
 
 	"tarishi/internal/hook"
-	"tarishi/internal/mail"
+	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpd/syntax"
 )
-
-// A reply line may hold 512 octets with code and line end (RFC 5321 section
-// 4.5.3.1.5), and more lines than this help nobody.
-const (
-	maxReplyLine  = 480
-	maxReplyLines = 20
-)
-
-// clean makes text fit for a reply: plugins put into it what clients sent.
-// Lines are separated by "\n".
-func clean(text string) string {
-	if isPlain(text) {
-		return text
-	}
-	lines := strings.Split(strings.TrimRight(text, "\r\n"), "\n")
-	if len(lines) > maxReplyLines {
-		lines = lines[:maxReplyLines]
-	}
-	for i, line := range lines {
-		line = strings.Map(func(r rune) rune {
-			if r == utf8.RuneError || mail.IsHidden(r) {
-				return '?'
-			}
-			return r
-		}, strings.TrimRight(line, "\r"))
-		if len(line) > maxReplyLine {
-			line = strings.ToValidUTF8(line[:maxReplyLine], "")
-		}
-		lines[i] = line
-	}
-	return strings.Join(lines, "\n")
-}
-
-func isPlain(s string) bool {
-	if len(s) > maxReplyLine {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// word makes s fit for a trace field or a name in a reply: visible ASCII
-// without what structures a header field, at most 255 octets.
-func word(s string) string {
-	if len(s) > 255 {
-		s = s[:255]
-	}
-	return strings.Map(func(r rune) rune {
-		if r <= ' ' || r > '~' || strings.ContainsRune(`()<>"\;,`, r) {
-			return '?'
-		}
-		return r
-	}, s)
-}
 
 // errLate is what a client gets when a plugin outlived its timeout.
 var errLate = reply.New(421, "4.3.0", "plugin timeout")
@@ -91,6 +32,7 @@ func refusal(v hook.Verdict, hard, soft fault) *reply.Reply {
 	r := reply.New(f.code, f.enhanced, f.text)
 	if v.Text != "" {
 		r.Text = v.Text
+
 		// A text may bring its own enhanced code, as Haraka's DSN objects do.
 		if status, rest, ok := strings.Cut(v.Text, " "); ok {
 			if e, ok := reply.ParseEnhanced(status); ok {
@@ -101,12 +43,14 @@ func refusal(v hook.Verdict, hard, soft fault) *reply.Reply {
 			}
 		}
 	}
+
+	// A whole reply replaces all of it, but a refusal must not read like a success.
 	if v.Reply != nil {
 		own := *v.Reply
 		if own.Text == "" {
 			own.Text = r.Text
 		}
-		if own.Code/100 != 4 && own.Code/100 != 5 { // a refusal must not read like a success
+		if own.Code/100 != 4 && own.Code/100 != 5 {
 			own.Code, own.Enhanced = r.Code, r.Enhanced
 		}
 		r = &own
@@ -130,17 +74,6 @@ func assent(v hook.Verdict, code int, enhanced, text string) *reply.Reply {
 	return r
 }
 
-// wire turns r into go-smtp's error type. go-smtp writes the enhanced code on
-// the last line only; it belongs on each (RFC 2034 section 4).
-func wire(r *reply.Reply) *smtp.SMTPError {
-	status, text := r.Status(), clean(r.Text)
-	if lines := strings.Count(text, "\n"); lines > 0 {
-		prefix := status.String() + " "
-		text = prefix + strings.Replace(text, "\n", "\n"+prefix, lines-1)
-	}
-	return &smtp.SMTPError{Code: r.Code, EnhancedCode: smtp.EnhancedCode(status), Message: text}
-}
-
 // banner returns the text behind 220.
 func (s *session) banner(v hook.Verdict) string {
 	if v.Text != "" {
@@ -153,6 +86,8 @@ func (s *session) banner(v hook.Verdict) string {
 	if len(s.o.Greeting) > 0 {
 		lines = append([]string(nil), s.o.Greeting...)
 	}
+
+	// The host's name has to come first (RFC 5321 section 4.2).
 	lines[0] = s.o.Me + " ESMTP " + lines[0]
 	if n := min(s.o.BannerChars, len(s.c.ID)); n > 0 {
 		lines[0] += " (" + s.c.ID[:n] + ")"
@@ -177,50 +112,34 @@ func (s *session) denied(r *reply.Reply) *reply.Reply {
 	return &marked
 }
 
-// hello returns the first line of the reply to HELO and EHLO.
-func (s *session) hello() string {
+// helloText returns the first line of the reply to HELO and EHLO.
+func (s *session) helloText() string {
 	ip := "[" + s.c.Remote.Addr.Addr().String() + "]"
 	if h := s.c.Remote.Host; h != "" && h != nxDomain && h != dnsError {
-		ip = word(h) + " " + ip
+		ip = syntax.Word(h) + " " + ip
 	}
 	return s.o.Me + " Hello " + ip + ", " + s.o.Helo
 }
 
-// received returns our trace field for the open transaction (RFC 5321 section
-// 4.4), or "" when none is wanted. Nothing a client or a resolver said can add
-// a line to it.
+// received returns our trace field for the open transaction, or "" when none is
+// wanted.
 func (s *session) received(now time.Time) string {
 	if !s.o.AddReceived {
 		return ""
 	}
 	by := "Tarishi"
 	if s.o.ShowVersion && s.o.Version != "" {
-		by += "/" + word(s.o.Version)
+		by += "/" + syntax.Word(s.o.Version)
 	}
-	tls, auth := "", ""
-	if s.c.TLS.Enabled {
-		tls = "\r\n\ttls " + word(s.c.TLS.Cipher)
-	}
-	if s.c.AuthUser != "" {
-		auth = " (authenticated bits=0)"
-	}
-	return "Received: from " + word(s.c.Hello.Host) + " (" + word(s.fromName()) + " " + literal(s.c.Remote.Addr.Addr()) + ")" +
-		"\r\n\tby " + s.o.Me + " (" + by + ") with " + s.with() + " id " + string(s.tx.ID) +
-		"\r\n\tenvelope-from " + s.tx.From.Path() + tls + auth + ";" +
-		"\r\n\t" + now.Format("Mon, 02 Jan 2006 15:04:05 -0700") + "\r\n"
+	return receive.Trace{
+		Hello: s.c.Hello.Host, Name: s.fromName(), Addr: s.c.Remote.Addr.Addr(), By: s.o.Me, Software: by, With: s.protocol(),
+		ID: s.tx.ID, From: s.tx.From, Cipher: s.c.TLS.Cipher, Authenticated: s.c.AuthUser != "", Time: now,
+	}.Field()
 }
 
-// literal is a as an address literal (RFC 5321 section 4.1.3).
-func literal(a netip.Addr) string {
-	if a.Is6() {
-		return "[IPv6:" + a.String() + "]"
-	}
-	return "[" + a.String() + "]"
-}
-
-// with is the protocol keyword of RFC 3848 and, for SMTPUTF8, RFC 6531 section
+// protocol is the protocol keyword of RFC 3848 and, for SMTPUTF8, RFC 6531 section
 // 4.3.
-func (s *session) with() string {
+func (s *session) protocol() string {
 	p := "SMTP"
 	switch {
 	case s.tx.UTF8:
@@ -241,28 +160,14 @@ func (s *session) with() string {
 
 // isPrivate and isLocal are hook.Remote's Private and Local.
 func isPrivate(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsPrivate() || documentation(a)
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsPrivate() ||
+		slices.ContainsFunc(documentationNets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func (s *Server) isLocal(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is6() && a.IsPrivate() || s.isOwn(a)
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is6() && a.IsPrivate() || slices.Contains(s.own, a)
 }
 
 var documentationNets = []netip.Prefix{
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
-}
-
-func documentation(a netip.Addr) bool {
-	for _, p := range documentationNets {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// isReply reports whether err is what wire makes.
-func isReply(err error) bool {
-	_, ok := err.(*smtp.SMTPError)
-	return ok
 }

@@ -87,6 +87,9 @@ func (d *Domain) Suspended() (until, since int64) {
 // SiteName returns the name of the domain's site, which it must have.
 func (d *Domain) SiteName() string { return d.site.name }
 
+// HasSite reports whether the domain has a site now.
+func (d *Domain) HasSite() bool { return d.site != nil }
+
 // Busy reports whether something is known of the domain's site that only time takes
 // away; Plain, whether nothing is known that a new site would not do as well.
 func (d *Domain) Busy(now int64) bool  { return d.site != nil && d.site.Busy(now) }

@@ -1,0 +1,58 @@
+package outbound
+
+import (
+	"sync"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/mail"
+)
+
+// holding makes queue and outbound agree about the held recipients of a message.
+// Messages share its locks by their IDs, so that many can be held at a time and
+// share the queue's syncs.
+type holding [64]sync.Mutex
+
+func (h *holding) lock(id mail.ID) (unlock func()) {
+	// FNV-1a: any spread will do.
+	sum := uint32(2166136261)
+	for i := range len(id) {
+		sum = (sum ^ uint32(id[i])) * 16777619
+	}
+	l := &h[sum%uint32(len(h))]
+	l.Lock()
+	return l.Unlock
+}
+
+// FlushMessages is Flush for the deliveries of some messages. It looks at every
+// delivery, so that many messages are best flushed at once.
+func (o *Outbound) FlushMessages(ids ...mail.ID) int {
+	o.mu.Lock()
+	n := o.schedule.FlushMessages(o.o.Now(), ids...)
+	o.mu.Unlock()
+	if len(ids) == 1 {
+		o.o.Log.Info("message flushed", zap.String("uuid", string(ids[0])), zap.Int("deliveries", n))
+	} else {
+		o.o.Log.Info("messages flushed", zap.Int("messages", len(ids)), zap.Int("deliveries", n))
+	}
+	o.signal()
+	return n
+}
+
+// Active returns the recipients, by their indices, that attempts run for.
+func (o *Outbound) Active() map[mail.ID][]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	active := make(map[mail.ID][]int, len(o.running))
+	for u := range o.running {
+		active[u.ID()] = append(active[u.ID()], u.Recipients()...)
+	}
+	return active
+}
+
+// Sites returns the domains with a site whose name match accepts.
+func (o *Outbound) Sites(match func(site string) bool) map[string]bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.schedule.DomainsAt(match)
+}
