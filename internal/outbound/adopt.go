@@ -2,7 +2,6 @@ package outbound
 
 import (
 	"context"
-	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -101,7 +100,7 @@ func (o *Outbound) adoptRound(ctx context.Context) bool {
 			messages++
 			o.mu.Lock()
 			o.adopting.hasten(&p)
-			if o.handover.first(p.ID, o.o.Now()) {
+			if o.handover.First(p.ID, o.o.Now()) {
 				o.scheduleMessage(p)
 			}
 			o.mu.Unlock()
@@ -155,52 +154,15 @@ func (o *Outbound) Abandon(lost func(mail.ID) bool) {
 		return true
 	})
 	o.drop(units, lost)
-	o.handover.forget(lost, o.o.Now())
+	o.handover.Forget(lost, o.o.Now())
 	o.o.Log.Warn("messages were taken over by another process", zap.Int("deliveries", len(units)), zap.Int("running", running))
 }
 
 // comes reports whether a message that was just put is to be scheduled here. It may
 // have been lost since, and even come back. The caller holds o.mu.
 func (o *Outbound) comes(id mail.ID) bool {
-	if !o.handover.watching {
+	if !o.handover.Watching() {
 		return true
 	}
-	return !unknown(o.o.Queue.Permit(id)) && o.handover.first(id, o.o.Now())
-}
-
-// handover remembers for a while which messages came, once any were abandoned. One
-// whose Put was confirmed just before its partition was lost, and claimed again, is
-// both adopted and enqueued. Outbound.mu guards it.
-type handover struct {
-	watching   bool
-	young, old map[mail.ID]bool
-	turned     time.Time // when the young were the old
-}
-
-// handoverTime is how long after its Put a message may be enqueued.
-const handoverTime = time.Minute
-
-// first notes that a message comes, and reports whether it does for the first time.
-func (h *handover) first(id mail.ID, now time.Time) bool {
-	if !h.watching {
-		return true
-	}
-	if now.Sub(h.turned) >= handoverTime {
-		h.old, h.young, h.turned = h.young, map[mail.ID]bool{}, now
-	}
-	if h.young[id] || h.old[id] {
-		return false
-	}
-	h.young[id] = true
-	return true
-}
-
-// forget lets messages come again that were abandoned.
-func (h *handover) forget(lost func(mail.ID) bool, now time.Time) {
-	if !h.watching {
-		h.watching, h.young, h.turned = true, map[mail.ID]bool{}, now
-	}
-	gone := func(id mail.ID, _ bool) bool { return lost(id) }
-	maps.DeleteFunc(h.young, gone)
-	maps.DeleteFunc(h.old, gone)
+	return !unknown(o.o.Queue.Permit(id)) && o.handover.First(id, o.o.Now())
 }

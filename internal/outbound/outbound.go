@@ -44,6 +44,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/handover"
 	"tarishi/internal/outbound/held"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/outbound/policy"
@@ -155,7 +156,7 @@ type Outbound struct {
 	held      held.Register
 
 	adopting *adoption // nil: nothing is left to adopt
-	handover handover
+	handover handover.Register
 	// forgone are units that were handed out, and abandoned before their attempt began.
 	forgone map[*schedule.Unit]bool
 }

@@ -137,6 +137,8 @@ var only = map[string][]string{
 	"internal/store/disk/*":      {"internal/store/disk", "internal/store/disk/*"},
 	"internal/store/journal":     {"internal/store/disk", "internal/store/disk/*"},
 	"internal/store/spool":       {"internal/store/disk", "internal/store/disk/*"},
+
+	"internal/store/journal/window": {"internal/store/journal"},
 }
 
 // modules names the importers of each module that the project depends on: a
