@@ -240,13 +240,6 @@ func unreadable(f *smtpclient.Failure) bool {
 	return f.Stage == smtpclient.StageContent && f.Reply == nil && f.Deferral().Status() == reply.Enhanced{4, 3, 0}
 }
 
-func port(h mail.NextHop) int {
-	if h.Port == 0 {
-		return h.DefaultPort()
-	}
-	return h.Port
-}
-
 // target says how to talk to a place, whose hop has what the transaction's notes
 // say already: its own settings win over those, and they over the job's settings.
 func (d *Delivery) target(j Job, c place) pool.Target {
@@ -290,7 +283,7 @@ func (d *Delivery) target(j Job, c place) pool.Target {
 		o.Network, o.Addr, o.Bind = "unix", h.Path, netip.Addr{}
 	}
 	for _, a := range c.addrs {
-		t.Addrs = append(t.Addrs, netip.AddrPortFrom(a, uint16(port(h))))
+		t.Addrs = append(t.Addrs, netip.AddrPortFrom(a, uint16(h.TCPPort())))
 	}
 	t.Options = o
 	return t

@@ -196,7 +196,7 @@ func (res *Result) at(c place) {
 	if c.hop.Path != "" {
 		res.Host = c.hop.Path
 	} else {
-		res.IP, res.Port = c.addrs[0].String(), port(c.hop)
+		res.IP, res.Port = c.addrs[0].String(), c.hop.TCPPort()
 	}
 	if n := len(res.Tried); n == 0 || res.Tried[n-1].String() != c.hop.String() {
 		res.Tried = append(res.Tried, c.hop)

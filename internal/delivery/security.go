@@ -147,7 +147,7 @@ func (w *walk) tlsa(ctx context.Context, hop mail.NextHop, a dns.Addresses) (rec
 		bases = bases[1:]
 	}
 	for _, base = range slices.Compact(bases) {
-		found, err := w.d.o.Resolver.TLSA(ctx, fmt.Sprintf("_%d._tcp.%s", port(hop), base))
+		found, err := w.d.o.Resolver.TLSA(ctx, fmt.Sprintf("_%d._tcp.%s", hop.TCPPort(), base))
 		if err != nil && !dns.IsNXDomain(err) && !dns.IsNoData(err) {
 			return nil, base, err
 		}

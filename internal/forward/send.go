@@ -225,7 +225,7 @@ func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.
 	var targets []pool.Target
 	for _, a := range addrs {
 		a = a.Unmap()
-		policy, at := f.policy(r, hop, a, requireTLS), netip.AddrPortFrom(a, uint16(port(hop)))
+		policy, at := f.policy(r, hop, a, requireTLS), netip.AddrPortFrom(a, uint16(hop.TCPPort()))
 		if i := slices.IndexFunc(targets, func(t pool.Target) bool { return t.TLS == policy }); i >= 0 {
 			targets[i].Addrs = append(targets[i].Addrs, at)
 			continue
@@ -235,13 +235,6 @@ func (f *Forwarder) targets(ctx context.Context, r *conf.ForwardRoute, hop mail.
 		targets = append(targets, one)
 	}
 	return targets, nil
-}
-
-func port(hop mail.NextHop) int {
-	if hop.Port == 0 {
-		return hop.DefaultPort()
-	}
-	return hop.Port
 }
 
 // policy is the route's own, unless the message asks for more (REQUIRETLS, RFC
@@ -306,7 +299,7 @@ func (f *Forwarder) logResult(env *mail.Envelope, r *conf.ForwardRoute, hop mail
 }
 
 func delivery(env *mail.Envelope, r *conf.ForwardRoute, hop mail.NextHop, policy string, delay time.Duration) maillog.Delivery {
-	host, at := hop.Host, port(hop)
+	host, at := hop.Host, hop.TCPPort()
 	if hop.Path != "" {
 		host, at = hop.Path, 0
 	}

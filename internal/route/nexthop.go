@@ -70,7 +70,7 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 
 // FormatNextHop is the inverse of ParseNextHop, but leaves credentials out.
 func FormatNextHop(h mail.NextHop) string {
-	u := url.URL{Scheme: strings.ToLower(h.Protocol.String()), Host: net.JoinHostPort(h.Host, strconv.Itoa(port(h)))}
+	u := url.URL{Scheme: strings.ToLower(h.Protocol.String()), Host: net.JoinHostPort(h.Host, strconv.Itoa(h.TCPPort()))}
 	switch {
 	case h.Path != "" && h.Protocol == mail.SMTP:
 		return "unix://" + h.Path

@@ -270,15 +270,8 @@ func reaches(route *conf.ForwardRoute, hop mail.NextHop) bool {
 	}
 	return slices.ContainsFunc(route.Hosts, func(h mail.NextHop) bool {
 		return strings.EqualFold(h.Host, hop.Host) && h.Path == hop.Path && h.Protocol == hop.Protocol &&
-			h.ImplicitTLS == hop.ImplicitTLS && (hop.Port == 0 || hop.Port == port(h))
+			h.ImplicitTLS == hop.ImplicitTLS && (hop.Port == 0 || hop.Port == h.TCPPort())
 	})
-}
-
-func port(h mail.NextHop) int {
-	if h.Port == 0 {
-		return h.DefaultPort()
-	}
-	return h.Port
 }
 
 // to is the route to the next hop of a note: main if that leads there, else
