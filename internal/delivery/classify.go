@@ -12,11 +12,17 @@ import (
 	"tarishi/internal/smtpclient"
 )
 
-// errNoReply is for recipients of which a Sender said nothing.
+// errNoReply is for recipients about which a Sender said nothing.
 var errNoReply = reply.New(451, "4.5.0", "Next hop gave no usable reply").Because(errors.New("no reply for the recipient"))
 
-// classify returns one reply of class 2, 4 or 5 for each of n recipients.
+// classify returns one reply of class 2, 4 or 5 for each of n recipients: the list
+// that it is given, if that is as it should be.
 func classify(replies []*reply.Reply, n int) []*reply.Reply {
+	if len(replies) == n && !slices.ContainsFunc(replies, func(r *reply.Reply) bool {
+		return r == nil || !r.Positive() && !r.Temporary() && !r.Permanent()
+	}) {
+		return replies
+	}
 	all := make([]*reply.Reply, n)
 	for i := range all {
 		all[i] = errNoReply
@@ -115,4 +121,39 @@ func slows(f *smtpclient.Failure) bool {
 	}
 	var timeout net.Error
 	return errors.Is(f.Err, os.ErrDeadlineExceeded) || errors.As(f.Err, &timeout) && timeout.Timeout()
+}
+
+// unreadable reports whether the content, not the connection, was at fault.
+func unreadable(f *smtpclient.Failure) bool {
+	return f.Stage == smtpclient.StageContent && f.Reply == nil && f.Deferral().Status() == reply.Enhanced{4, 3, 0}
+}
+
+// MayHaveArrived reports whether a reply is ours, about a recipient of a message
+// whose end was sent and to which the server gave no reply, or in LMTP none for this
+// recipient.
+func MayHaveArrived(r *reply.Reply) bool {
+	var f *smtpclient.Failure
+	return r.Cause != nil && errors.As(r.Cause, &f) && f.Uncertain
+}
+
+// obstacle says why a failure kept a message from a server, and what that said; nil
+// stands for an error that is no Failure.
+func obstacle(f *smtpclient.Failure) (Obstacle, *reply.Reply) {
+	switch {
+	case f == nil:
+		return Unreached, nil
+	case f.Uncertain:
+		return Lost, nil
+	case f.Stage == smtpclient.StageAuth:
+		return NoLogin, nil
+	case f.Stage == smtpclient.StageTLS:
+		return Insecure, nil
+	case f.Stage == smtpclient.StageConnect && f.Reply != nil:
+		return Busy, nil
+	case f.LacksTLS():
+		return LacksTLS, f.Reply
+	case f.Reply != nil && f.Reply.Code == 421 && f.Stage >= smtpclient.StageMail:
+		return Closing, f.Reply
+	}
+	return Unreached, nil
 }

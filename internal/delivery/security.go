@@ -59,7 +59,8 @@ var (
 	strict    = security{policy: smtpclient.TLSVerify, wanted: "sts"}
 )
 
-var levels = map[mail.TLSLevel]security{
+// levels are the securities that a configured level asks for.
+var levels = [...]security{
 	mail.TLSNone: inClear, mail.TLSMay: offered, mail.TLSMayVerify: checked, mail.TLSEncrypt: encrypted, mail.TLSVerify: verified,
 }
 
@@ -92,20 +93,20 @@ func (s security) got(sent smtpclient.Result) string {
 // wanted is then what keeps us from it.
 func (w *walk) published(ctx context.Context, hop mail.NextHop, a dns.Addresses) (security, *reply.Reply) {
 	d, p := w.d, w.plan
-	// Who can forge MX records has valid certificates for his own hosts.
-	if w.job.Envelope.RequireTLS && p.named && !p.secure && (p.sts == nil || !p.sts.Allows(hop.Host)) {
-		return verified, reply.Newf(451, "4.7.10", "REQUIRETLS needs DNSSEC or an MTA-STS policy of %s that names the MX %s", p.domain, hop.Host)
+	// An attacker who forges MX records can hold valid certificates for the hosts they name.
+	if w.env.RequireTLS && p.Named && !p.Secure && (p.STS == nil || !p.STS.Allows(hop.Host)) {
+		return verified, reply.Newf(451, "4.7.10", "REQUIRETLS needs DNSSEC or an MTA-STS policy of %s that names the MX %s", p.Domain, hop.Host)
 	}
-	if !d.o.EnableTLS || d.o.TLS.Excludes(hop.Host, netip.Addr{}, p.domain) ||
+	if !d.o.EnableTLS || d.o.TLS.Excludes(hop.Host, netip.Addr{}, p.Domain) ||
 		(w.level(hop) == mail.TLSNone || w.level(hop) == mail.TLSMay) && !w.forced() {
 		return security{}, nil
 	}
 	records, base, err := w.tlsa(ctx, hop, a)
 	if err != nil {
-		w.d.log.Debug("TLSA records not found out", zap.String("domain", p.domain), zap.String("host", hop.Host), zap.Error(err))
+		w.d.log.Debug("TLSA records not found out", zap.String("domain", p.Domain), zap.String("host", hop.Host), zap.Error(err))
 		return security{wanted: "dane"}, reply.Newf(451, "4.4.3", "TLSA lookup of %s failed temporarily", base).Because(err)
 	}
-	if pol := dane.New(records, names(base, hop.Host, p.domain, p.alias)...); pol != nil {
+	if pol := dane.New(records, names(base, hop.Host, p.Domain, p.Alias)...); pol != nil {
 		return security{
 			policy: smtpclient.TLSVerify, wanted: "dane", name: base, verify: pol.Verify, key: "dane:" + pol.Key(),
 		}, nil
@@ -114,20 +115,20 @@ func (w *walk) published(ctx context.Context, hop mail.NextHop, a dns.Addresses)
 	if len(records) > 0 {
 		s = encrypted
 	}
-	switch sts := p.sts; {
+	switch sts := p.STS; {
 	case sts == nil:
 	case sts.Mode == mtasts.Enforce && !sts.Allows(hop.Host):
-		return strict, reply.Newf(451, "4.7.5", "MTA-STS policy of %s does not allow the MX %s", p.domain, hop.Host)
+		return strict, reply.Newf(451, "4.7.5", "MTA-STS policy of %s does not allow the MX %s", p.Domain, hop.Host)
 	case sts.Mode == mtasts.Enforce:
 		s = strict
 	case !sts.Allows(hop.Host):
-		d.mistrusted(p.domain, hop.Host, errors.New("not an MX of the policy"))
+		d.mistrusted(p.Domain, hop.Host, errors.New("not an MX of the policy"))
 	default:
 		s = security{policy: cmp.Or(s.policy, offered.policy), wanted: cmp.Or(s.wanted, offered.wanted), testing: true}
-		s.key = "sts-testing:" + p.domain
+		s.key = "sts-testing:" + p.Domain
 		s.verify = func(cs tls.ConnectionState) error {
 			if err := d.pkix(cs, hop.Host); err != nil {
-				d.mistrusted(p.domain, hop.Host, err)
+				d.mistrusted(p.Domain, hop.Host, err)
 			}
 			return nil
 		}
@@ -139,7 +140,7 @@ func (w *walk) published(ctx context.Context, hop mail.NextHop, a dns.Addresses)
 // (RFC 7672 section 2.2.2): that at the end of its aliases, or else its own. A
 // host of which anything is not secure has none.
 func (w *walk) tlsa(ctx context.Context, hop mail.NextHop, a dns.Addresses) (records []dane.Record, base string, err error) {
-	if !w.d.o.DANE || !w.plan.secure || !a.Secure && !a.Alias {
+	if !w.d.o.DANE || !w.plan.Secure || !a.Secure && !a.Alias {
 		return nil, "", nil
 	}
 	bases := []string{a.Name, hop.Host}
@@ -195,8 +196,7 @@ func (d *Delivery) mistrusted(domain, host string, err error) {
 
 // forced reports whether the message itself asks for verified TLS.
 func (w *walk) forced() bool {
-	env := w.job.Envelope
-	return env.RequireTLS || env.Notes.Bool("force_tls") || env.Notes.Bool("outbound.force_tls")
+	return w.env.RequireTLS || w.env.Notes.Bool("force_tls") || w.env.Notes.Bool("outbound.force_tls")
 }
 
 // level is what is set for a hop.
@@ -204,7 +204,7 @@ func (w *walk) level(hop mail.NextHop) mail.TLSLevel { return cmp.Or(hop.TLS, w.
 
 // secure decides for one address; public is what published said of its host.
 func (w *walk) secure(hop mail.NextHop, a netip.Addr, public security) security {
-	domain := w.job.Envelope.Recipients[0].Address.Host()
+	domain := w.env.Recipients[0].Address.Host()
 	here := hop.Path != "" || a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast()
 	o := w.d.o
 	switch {

@@ -212,7 +212,7 @@ func (h *handover) forget(lost func(mail.ID) bool, now time.Time) {
 	maps.DeleteFunc(h.old, gone)
 }
 
-// Permit implements smtpclient.Guard.
+// Permit implements sending.Guard.
 func (a *attempt) Permit() error { return a.o.o.Queue.Permit(a.env.ID) }
 
 // permitted reports whether the attempt may begin. If nobody knows at the moment it

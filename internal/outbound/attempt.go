@@ -19,10 +19,11 @@ import (
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/reply"
 	"tarishi/internal/route"
 	"tarishi/internal/schedule"
-	"tarishi/internal/smtpclient"
+	"tarishi/internal/sending"
 )
 
 // attempt is one attempt at one delivery. Recipients are named by their
@@ -30,8 +31,8 @@ import (
 type attempt struct {
 	o       *Outbound
 	unit    *schedule.Unit
-	sending *smtpclient.Sending // the context of what comes before its outcome
-	index   []int               // of each recipient in the queue's envelope
+	sending *sending.Context // the context of what comes before its outcome
+	index   []int            // of each recipient in the queue's envelope
 	env     mail.Envelope
 	content mail.Content
 	notes   mail.Notes // hook.Delivery.Notes
@@ -104,7 +105,7 @@ func (o *Outbound) keepFor(u *schedule.Unit, k kept) {
 
 // attempt makes one attempt at u and puts back in the schedule what is left.
 func (o *Outbound) attempt(ctx context.Context, u *schedule.Unit) {
-	a := &attempt{o: o, unit: u, sending: smtpclient.NewSending(ctx), index: u.Recipients(), policy: o.policy(u.Domain(), nil)}
+	a := &attempt{o: o, unit: u, sending: sending.New(ctx), index: u.Recipients(), policy: o.policy(u.Domain(), nil)}
 	defer a.sending.Cancel(nil)
 	a.accounted = make([]bool, len(a.index))
 	defer a.end()
@@ -315,10 +316,6 @@ func (a *attempt) send(ctx context.Context) *reply.Reply {
 		job.Settings = a.policy.settings(other) // no host has an address of that family
 		a.res = o.delivery.Attempt(ctx, job, plan)
 	}
-	if a.env.RequireTLS && a.env.From.IsNull() && slices.IndexFunc(a.res.Replies, secure) < 0 && !a.res.Interrupted {
-		a.env.RequireTLS = false // RFC 8689 section 5: it is no reason to keep a DSN back
-		a.res = o.delivery.Attempt(ctx, job, plan)
-	}
 	if a.res.Interrupted {
 		return nil
 	}
@@ -354,19 +351,10 @@ func (a *attempt) deferImported(ctx context.Context, refusal *reply.Reply) {
 	a.deferAll(ctx, a.open(), max(wait, importedWait))
 }
 
-// secure reports whether a reply is about anything but TLS that cannot be had.
-func secure(r *reply.Reply) bool {
-	switch r.Status() {
-	case reply.Enhanced{4, 7, 5}, reply.Enhanced{4, 7, 10}, reply.Enhanced{4, 7, 30}, reply.Enhanced{5, 7, 30}:
-		return false
-	}
-	return true
-}
-
 // locate tells the schedule which domains this one shares its next hops with;
 // plan is nil when there are none. It returns false when these have no place for
 // the delivery now, which is in the schedule again.
-func (a *attempt) locate(plan *delivery.Plan) bool {
+func (a *attempt) locate(plan *nexthop.Plan) bool {
 	o, domain := a.o, a.unit.Domain()
 	site, route, limits := "", "", a.policy.limits
 	switch {

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	"tarishi/internal/delivery"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
 )
@@ -52,7 +52,7 @@ func (a *attempt) recalled(cause error) *reply.Reply {
 
 // postpone puts the delivery back until the plan is complete. That is no attempt,
 // and takes no place.
-func (a *attempt) postpone(plan *delivery.Plan) {
+func (a *attempt) postpone(plan *nexthop.Plan) {
 	o, u := a.o, a.unit
 	o.mu.Lock()
 	now := o.o.Now()

@@ -71,13 +71,10 @@ func (a *attempt) deliver(ctx context.Context, recipients []int) {
 // byHost puts recipients with replies of the same host together, in order of
 // appearance.
 func (a *attempt) byHost(recipients []int) [][]int {
-	if len(a.res.By) == 0 {
-		return [][]int{recipients}
-	}
 	var all [][]int
 	place := map[*delivery.Via]int{}
 	for _, i := range recipients {
-		via := a.res.By[i]
+		via := a.res.From(i)
 		at, ok := place[via]
 		if !ok {
 			at = len(all)
@@ -91,8 +88,8 @@ func (a *attempt) byHost(recipients []int) [][]int {
 
 // turnTo makes a.res tell of the host that replied about a recipient.
 func (a *attempt) turnTo(i int) {
-	if i < len(a.res.By) && a.res.By[i] != nil {
-		a.res.Via = *a.res.By[i]
+	if via := a.res.From(i); via != nil {
+		a.res.Via = *via
 	}
 }
 
@@ -270,11 +267,7 @@ func (a *attempt) made() int {
 
 // line is what the mail log tells of this attempt.
 func (a *attempt) line(attempts int) maillog.Delivery {
-	return maillog.Delivery{
-		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,
-		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Policy: a.res.PolicyWanted, Verified: a.res.PolicyGot, Auth: a.res.Authenticated, Reused: a.res.Reused,
-		Delay: a.now().Sub(a.env.Received), Attempts: attempts,
-	}
+	return a.res.Line(&a.env, a.unit.Domain(), a.now().Sub(a.env.Received), attempts)
 }
 
 func (a *attempt) addresses(recipients []int) []string {

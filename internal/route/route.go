@@ -328,21 +328,28 @@ func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
 	for i := range list {
 		h := &list[i]
 		addr, _ := netip.ParseAddr(h.Host)
-		h.Backend = true
+		*h = Backend(r, *h)
 		if !r.InTurn {
 			h.Priority = i
 		}
 		if h.TLS = Level(f, r, *h, addr); h.TLS == mail.TLSNone && !r.EnableTLS && !f.TLS.Excludes(h.Host, addr, "") {
 			h.TLS = mail.TLSDefault
 		}
-		h.Limits = mail.Limits{
-			Connections: r.MaxConnections, Messages: r.MaxMessages, Age: r.MaxAge, Idle: r.Timeout,
-			Connect: r.ConnectTimeout, Command: r.CommandTimeout, Submission: r.SubmissionTimeout,
-		}
-		h.AuthRequired, h.AuthInsecure = r.AuthType != "", r.AuthInsecure
-		if r.AuthType != conf.AuthForward {
-			h.AuthType, h.AuthUser, h.AuthPass = r.AuthType, r.AuthUser, r.AuthPass
-		}
 	}
 	return list
+}
+
+// Backend returns one of a route's hosts with the route's limits, timeouts and
+// credentials, but for those that are the client's own (auth_type=forward).
+func Backend(r *conf.ForwardRoute, h mail.NextHop) mail.NextHop {
+	h.Backend = true
+	h.Limits = mail.Limits{
+		Connections: r.MaxConnections, Messages: r.MaxMessages, Age: r.MaxAge, Idle: r.Timeout,
+		Connect: r.ConnectTimeout, Command: r.CommandTimeout, Submission: r.SubmissionTimeout,
+	}
+	h.AuthRequired, h.AuthInsecure = r.AuthType != "", r.AuthInsecure
+	if r.AuthType != conf.AuthForward {
+		h.AuthType, h.AuthUser, h.AuthPass = r.AuthType, r.AuthUser, r.AuthPass
+	}
+	return h
 }

@@ -23,7 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
-	"tarishi/internal/forward"
+	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/listener"
 	"tarishi/internal/maillog"
@@ -53,7 +53,7 @@ type Server struct {
 	queue    store.Store
 	pool     *pool.Pool
 	sts      *mtasts.Cache // nil: not used
-	relay    *forward.Forwarder
+	relay    *delivery.Relay
 	files    *tlsconf.Files
 	chain    *hook.Chain
 	outbound *outbound.Outbound

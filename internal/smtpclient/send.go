@@ -14,6 +14,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/sending"
 )
 
 // Result is what became of a transaction that the server answered.
@@ -248,11 +249,11 @@ func (t *transaction) run() *Failure {
 		return c.wire(StageData, errTooMany)
 	}
 	t.begun = true
-	if s, ok := sendingOf(c.ctx); ok && !s.enter(contentBegun) {
+	if !sending.Begin(c.ctx) {
 		return c.wire(StageData, c.ctxErr())
 	}
 	if f = t.transfer(); f == nil || !f.Uncertain {
-		Answered(c.ctx)
+		sending.Answered(c.ctx)
 	}
 	return f
 }
@@ -497,6 +498,19 @@ func (b *blocks) Write(p []byte) (n int, err error) {
 		n += m
 	}
 	return n, err
+}
+
+var errEnding = errors.New("given up before the end of the message")
+
+// mayEnd asks whether the message may be sent to its end; the failure says that it
+// may not.
+func (c *Client) mayEnd() *Failure {
+	if sending.MayEnd(c.ctx) {
+		return nil
+	}
+	f := c.wire(StageContent, errEnding)
+	f.aborted = true
+	return f
 }
 
 // sendContent writes the message and the final dot. ended is false when there is

@@ -59,6 +59,8 @@ var packages = map[string]entry{
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/terminal":    {nouns, nil},
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
+	"internal/localaddr":   {nouns, nil},
+	"internal/sending":     {nouns, nil},
 
 	"internal/store":                {nouns, []string{"internal/mail"}},
 	"internal/store/journal":        {mechanisms, []string{"internal/store/journal/window"}},
@@ -80,15 +82,16 @@ var packages = map[string]entry{
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
 	"internal/smtpd/syntax": {mechanisms, nil},
 	"internal/receive":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/syntax"}},
+	"internal/nexthop":      {mechanisms, []string{"internal/dns", "internal/mtasts"}},
+	"internal/delivery":     {mechanisms, []string{"internal/dane", "internal/dns", "internal/mtasts", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient"}},
 
 	"internal/listener":   {roles, nil},
 	"internal/session":    {roles, nil},
 	"internal/intake":     {roles, nil},
 	"internal/forward":    {roles, nil},
 	"internal/store/disk": {roles, []string{"internal/store/disk/*"}},
-	"internal/delivery":   {roles, nil},
 	"internal/migrate":    {roles, []string{"internal/qfile"}},
-	"internal/outbound":   {roles, []string{"internal/delivery"}}, // one attempt is its inner part
+	"internal/outbound":   {roles, nil},
 
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
@@ -131,6 +134,11 @@ var only = map[string][]string{
 	"internal/store/spool":   {"internal/store/disk", "internal/store/disk/*"},
 
 	"internal/store/journal/window": {"internal/store/journal"},
+}
+
+// never names what a package must not import although its floor may.
+var never = map[string][]string{
+	"internal/forward": {"internal/pool", "internal/smtpclient"}, // the engine is delivery
 }
 
 // modules names the importers of each module that the project depends on: a
@@ -254,6 +262,9 @@ func forbidden(dir string, e entry, name string) string {
 			return "only " + strings.Join(users, ", ") + " may"
 		}
 	}
+	if slices.Contains(never[dir], target) {
+		return "it must not"
+	}
 	if slices.ContainsFunc(e.also, func(a string) bool { return matches(a, target) }) {
 		return ""
 	}
@@ -314,6 +325,11 @@ func TestForbidden(t *testing.T) {
 		{"internal/outbound", module + "internal/store/disk/index", false},
 		{"internal/outbound", module + "internal/store", true},
 		{"internal/server", module + "internal/store/mem", false},
+		{"internal/outbound", module + "internal/delivery", true},
+		{"internal/forward", module + "internal/delivery", true},
+		{"internal/forward", module + "internal/pool", false},
+		{"internal/forward", module + "internal/smtpclient", false},
+		{"internal/delivery", module + "internal/smtpclient", true},
 		{"internal/session", module + "internal/hook", true},
 		{"internal/smtpd", "github.com/emersion/go-smtp", true},
 		{"internal/session", "github.com/emersion/go-smtp", false},

@@ -1,19 +1,13 @@
-package forward
+package delivery
 
 import (
 	"context"
-	"errors"
-	"net/netip"
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
 	"tarishi/internal/conf"
 	"tarishi/internal/mail"
-	"tarishi/internal/pool"
 	"tarishi/internal/route"
-	"tarishi/internal/smtpclient"
 )
 
 // backends remembers, of the routes with several hosts, whose turn it is and which
@@ -25,6 +19,10 @@ type backends struct {
 	slots map[string]chan struct{} // a token for each message on its way, likewise
 	dead  map[spot]*loss
 	wake  chan struct{} // holds one token after dead has grown
+}
+
+func newBackends() *backends {
+	return &backends{turns: map[string]uint{}, slots: map[string]chan struct{}{}, dead: map[spot]*loss{}, wake: make(chan struct{}, 1)}
 }
 
 // spot is one host of one route: what another route finds out at the same
@@ -80,7 +78,7 @@ func (b *backends) enter(ctx context.Context, r *conf.ForwardRoute) (leave func(
 	}
 	b.mu.Lock()
 	slots := b.slots[r.Name]
-	if slots == nil {
+	if cap(slots) != r.MaxConnections { // the first message, or the first since that was changed
 		slots = make(chan struct{}, r.MaxConnections)
 		b.slots[r.Name] = slots
 	}
@@ -155,82 +153,4 @@ func (b *backends) again(l *loss, now time.Time) {
 	l.probing, l.due = false, now.Add(l.route.DeadRetry)
 	b.mu.Unlock()
 	b.signal()
-}
-
-// Run probes dead hosts, each by one connection that carries no message, so
-// that no message has to find out. It returns nil when ctx has ended, and is
-// called once.
-func (f *Forwarder) Run(ctx context.Context) error {
-	var probes sync.WaitGroup
-	defer probes.Wait()
-	for {
-		due, next := f.backends.take(time.Now())
-		for one, l := range due {
-			probes.Go(func() { f.probe(ctx, one, l) })
-		}
-		var timer <-chan time.Time
-		if next > 0 {
-			timer = time.After(next)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer:
-		case <-f.backends.wake:
-		}
-	}
-}
-
-// probe looks whether a dead host is ready for a transaction again.
-func (f *Forwarder) probe(ctx context.Context, one spot, l *loss) {
-	limited, cancel := context.WithTimeout(ctx, max(2*l.route.ConnectTimeout, time.Second))
-	defer cancel()
-	targets, err := f.targets(limited, l.route, one.hop, credentials{}, false)
-	for _, t := range targets {
-		if l.route.AuthType == conf.AuthForward {
-			t.AuthRequired = false
-		}
-		// What it has against our credentials it may tell a message: probes that
-		// go on about them would lock the account.
-		if err = f.o.Probe(limited, t); err == nil || !isDown(err) {
-			f.revived(l.route, one.hop)
-			return
-		}
-	}
-	f.o.Log.Debug("backend is still down", zap.String("route", l.route.Name), zap.Stringer("host", one.hop), zap.Error(err))
-	f.backends.again(l, time.Now())
-}
-
-func (f *Forwarder) revived(r *conf.ForwardRoute, hop mail.NextHop) {
-	if f.backends.found(r, hop) {
-		f.o.Log.Info("backend is back", zap.String("route", r.Name), zap.Stringer("host", hop))
-	}
-}
-
-// dial makes a connection to the first address of t that is ready for a
-// transaction, and ends it.
-func dial(ctx context.Context, t pool.Target) error {
-	list := t.Addrs
-	if len(list) == 0 {
-		list = []netip.AddrPort{{}}
-	}
-	var err error
-	for _, a := range list {
-		o := t.Options
-		if a.IsValid() {
-			o.Addr = a.String()
-		}
-		var c *smtpclient.Client
-		c, err = smtpclient.Dial(ctx, o)
-		var f *smtpclient.Failure
-		if errors.As(err, &f) && f.Handshake && o.TLS == smtpclient.TLSMay && !o.ImplicitTLS { // as messages go there
-			o.TLS = smtpclient.TLSNone
-			c, err = smtpclient.Dial(ctx, o)
-		}
-		if err == nil {
-			c.Quit()
-			return nil
-		}
-	}
-	return err
 }

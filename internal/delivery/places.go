@@ -1,0 +1,280 @@
+package delivery
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/dns"
+	"tarishi/internal/mail"
+	"tarishi/internal/nexthop"
+	"tarishi/internal/pool"
+	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient"
+)
+
+// maxAddresses bounds one attempt, so that no domain can make it long.
+const maxAddresses = 20
+
+// walk is the course of queued mail: one way through a plan, and what was learned
+// on it.
+type walk struct {
+	d    *Delivery
+	job  Job
+	plan *nexthop.Plan
+	env  *mail.Envelope // the job's; without REQUIRETLS where the message goes without
+	bind netip.Addr     // of hops that have none
+	helo string         // likewise; "": the job's
+
+	unresolved error        // a temporary failure of the DNS
+	refused    *reply.Reply // a host that a policy keeps us from
+	wanted     string       // that policy
+	loop       bool         // the best MX is this host
+	self       bool         // an MX was left out because this host is as good
+	family     bool         // an address was left out because of its family
+}
+
+// places yields where to connect, in order: host by host, or with inet_prefer
+// one family of all hosts before the other. The MX of one preference are looked
+// up when their turn comes, so that a slow name server of a back-up does not hold
+// up mail that the first MX takes.
+func (w *walk) places(ctx context.Context) iter.Seq[place] {
+	all := w.resolve(ctx)
+	prefer := w.d.o.InetPrefer
+	if prefer != "v4" && prefer != "v6" {
+		return all
+	}
+	return func(yield func(place) bool) {
+		var first, then []place
+		for c := range all {
+			if c.hop.Path != "" {
+				first = append(first, c)
+				continue
+			}
+			byFamily := [2]place{c, c}
+			byFamily[0].addrs, byFamily[1].addrs = nil, nil
+			for _, a := range c.addrs {
+				other := 0
+				if a.Is4() != (prefer == "v4") {
+					other = 1
+				}
+				byFamily[other].addrs = append(byFamily[other].addrs, a)
+			}
+			if len(byFamily[0].addrs) > 0 {
+				first = append(first, byFamily[0])
+			}
+			if len(byFamily[1].addrs) > 0 {
+				then = append(then, byFamily[1])
+			}
+		}
+		for _, c := range append(first, then...) {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// host is a hop and what its lookup gave.
+type host struct {
+	hop   mail.NextHop
+	addrs dns.Addresses
+	err   error
+}
+
+// resolve yields the places of all hosts, those of one preference at a time. It
+// ends early at a preference that this host shares: better hosts were tried, and
+// worse ones must not be (RFC 5321 section 5.1).
+func (w *walk) resolve(ctx context.Context) iter.Seq[place] {
+	return func(yield func(place) bool) {
+		hops := w.plan.Hops
+		var seen []netip.Addr
+		n := 0
+		for first := 0; first < len(hops) && n < maxAddresses; {
+			last := first + 1
+			for !w.plan.Given && last < len(hops) && hops[last].Priority == hops[first].Priority {
+				last++
+			}
+			hosts := w.lookup(ctx, hops[first:last])
+			if !w.plan.Given && !w.d.o.LocalMXOK && slices.ContainsFunc(hosts, w.isUs) {
+				w.loop, w.self = first == 0, true
+				return
+			}
+			for _, h := range hosts {
+				places := w.ofHost(ctx, h, seen, maxAddresses-n)
+				for _, c := range places {
+					seen = append(seen, c.addrs...)
+					n += max(len(c.addrs), 1) // a socket counts too
+				}
+				for _, c := range places {
+					if !yield(c) {
+						return
+					}
+				}
+			}
+			first = last
+		}
+	}
+}
+
+// ofHost returns the places of one host, of at most so many addresses. Names of
+// the DNS may share addresses, and none is tried twice.
+func (w *walk) ofHost(ctx context.Context, h host, seen []netip.Addr, most int) []place {
+	if h.hop.Path != "" {
+		return []place{{hop: h.hop, security: w.secure(h.hop, netip.Addr{}, security{})}}
+	}
+	h.addrs.List = slices.DeleteFunc(slices.Clone(h.addrs.List), func(a netip.Addr) bool {
+		return !w.usable(h.hop, a) || !w.plan.Given && slices.Contains(seen, a)
+	})
+	h.addrs.List = h.addrs.List[:min(len(h.addrs.List), most)]
+	if len(h.addrs.List) == 0 {
+		return nil
+	}
+	public, refused := w.published(ctx, h.hop, h.addrs)
+	if refused != nil {
+		w.refused, w.wanted = refused, public.wanted
+		return nil
+	}
+	return group(h.hop, h.addrs.List, func(a netip.Addr) security { return w.secure(h.hop, a, public) })
+}
+
+// lookup finds the addresses of some hops; what goes wrong is kept in w.
+func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
+	hosts := make([]host, len(hops))
+	var all sync.WaitGroup
+	for i, hop := range hops {
+		if !hop.Bind.IsValid() {
+			hop.Bind = w.bind
+		}
+		hop.Helo = cmp.Or(hop.Helo, w.helo)
+		hosts[i].hop = hop
+		if hop.Path != "" {
+			continue
+		}
+		if len(hops) == 1 {
+			w.find(ctx, &hosts[i])
+			continue
+		}
+		all.Go(func() { w.find(ctx, &hosts[i]) })
+	}
+	all.Wait()
+	for _, h := range hosts {
+		if h.err == nil {
+			continue
+		}
+		w.d.log.Debug("next hop not resolved", zap.String("domain", w.plan.Domain), zap.String("host", h.hop.Host), zap.Error(h.err))
+		if !dns.IsNXDomain(h.err) && !dns.IsNoData(h.err) {
+			w.unresolved = h.err
+		}
+	}
+	return hosts
+}
+
+// find resolves one host. It may run for several at a time.
+func (w *walk) find(ctx context.Context, h *host) {
+	name := strings.Trim(h.hop.Host, "[]")
+	a, err := netip.ParseAddr(name)
+	switch {
+	case err == nil:
+		h.addrs = dns.Addresses{List: []netip.Addr{a.Unmap()}, Name: name}
+		if !w.plan.Named { // by a person, not by the DNS
+			return
+		}
+	case w.plan.Given:
+		h.addrs.List, h.err = w.d.o.Resolver.Host(ctx, h.hop.Host)
+	default:
+		h.addrs, h.err = w.d.o.Resolver.Addresses(ctx, h.hop.Host)
+	}
+	for i, a := range h.addrs.List {
+		h.addrs.List[i] = a.Unmap()
+	}
+	if w.d.o.NoIPv6 {
+		n := len(h.addrs.List)
+		h.addrs.List = slices.DeleteFunc(h.addrs.List, netip.Addr.Is6)
+		if n > 0 && len(h.addrs.List) == 0 {
+			h.err = &dns.Error{Name: h.hop.Host, Type: "A", Kind: dns.NoData}
+		}
+	}
+}
+
+// isUs reports whether one of a host's addresses is this host's.
+func (w *walk) isUs(h host) bool { return slices.ContainsFunc(h.addrs.List, w.d.isUs) }
+
+// usable reports whether a hop's local address can reach an address.
+func (w *walk) usable(hop mail.NextHop, a netip.Addr) bool {
+	if hop.Bind.IsValid() && hop.Bind.Unmap().Is4() != a.Is4() {
+		w.family = true
+		return false
+	}
+	return true
+}
+
+// target says how to talk to a place, whose hop has what the transaction's notes
+// say already: its own settings win over those, and they over the job's settings.
+func (w *walk) target(c place) pool.Target {
+	d, s := w.d, w.job.Settings
+	t := c.target(cmp.Or(s.Helo, d.o.Me), mail.Limits{
+		Connections: cmp.Or(s.MaxConnections, d.o.PoolConcurrencyMax), Messages: cmp.Or(s.MaxMessages, maxMessages),
+		Age: maxAge, Idle: d.o.PoolTimeout, Connect: d.o.ConnectTimeout,
+	})
+	t.MinRate = d.o.MinRate
+	switch {
+	case c.hop.Backend && d.o.BackendTLS != nil:
+		t.TLSConfig = d.o.BackendTLS()
+	case d.o.TLSConfig != nil:
+		t.TLSConfig = d.o.TLSConfig(d.o.TLS.Shows(c.hop.Host, w.job.Domain))
+	}
+	return t
+}
+
+// answered logs what a destination's policy, or ours, would have had otherwise.
+func (w *walk) answered(c place, sent smtpclient.Result) {
+	if c.security.testing && sent.TLS == "none" {
+		w.d.mistrusted(w.job.Domain, c.hop.Host, errors.New("no TLS"))
+	}
+	if c.hop.AuthUser != "" && !sent.Authenticated {
+		w.d.log.Warn("sent without authentication, which was not offered", zap.String("uuid", string(w.env.ID)),
+			zap.Stringer("hop", c.hop), zap.String("user", c.hop.AuthUser))
+	}
+}
+
+// failed is for a place whose server gave no reply about recipients.
+func (w *walk) failed(c place, ip string, err error) {
+	w.d.log.Debug("next hop failed", zap.String("uuid", string(w.env.ID)), zap.String("domain", w.job.Domain),
+		zap.Stringer("hop", c.hop), zap.String("ip", ip), zap.String("policy", c.security.wanted), zap.Error(err))
+}
+
+// complete reports whether all hosts of the plan have been asked.
+func (w *walk) complete() bool { return w.refused == nil && w.unresolved == nil }
+
+// unusable is the reply of a plan that had no place at all. It is permanent only
+// where the domain says that its mail belongs here and our own configuration says
+// nothing of it; else the domain exists, and somebody can mend its hosts.
+func (w *walk) unusable() *reply.Reply {
+	switch {
+	case w.loop:
+		return nexthop.Loops(w.plan.Domain)
+	case w.unresolved != nil:
+		return nexthop.LookupFailed("the MX of "+w.plan.Domain, w.unresolved)
+	case w.refused != nil:
+		return w.refused
+	}
+	what, reach := "MX of "+w.plan.Domain, ""
+	switch {
+	case w.plan.Given:
+		what = "next hop for " + w.plan.Domain
+	case w.self:
+		what += " that is better than this host"
+	}
+	if w.family {
+		reach = " of the outbound address's family"
+	}
+	return reply.Newf(451, "4.4.4", "No %s has an address%s", what, reach).Because(errors.New("looked for " + strings.Join(w.plan.Hosts(), ", ")))
+}

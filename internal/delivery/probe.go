@@ -1,0 +1,97 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/mail"
+	"tarishi/internal/pool"
+	"tarishi/internal/smtpclient"
+)
+
+// Run probes dead hosts, each by one connection that carries no message, so
+// that no message has to find out. It returns nil when ctx has ended, and is
+// called once.
+func (r *Relay) Run(ctx context.Context) error {
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	for {
+		due, next := r.backends.take(time.Now())
+		for one, l := range due {
+			probes.Go(func() { r.probe(ctx, one, l) })
+		}
+		var timer <-chan time.Time
+		if next > 0 {
+			timer = time.After(next)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer:
+		case <-r.backends.wake:
+		}
+	}
+}
+
+// probe looks whether a dead host is ready for a transaction again.
+func (r *Relay) probe(ctx context.Context, one spot, l *loss) {
+	limited, cancel := context.WithTimeout(ctx, max(2*l.route.ConnectTimeout, time.Second))
+	defer cancel()
+	w := &passage{r: r, job: RelayJob{Route: l.route}, env: &mail.Envelope{}}
+	places, err := w.ofHost(limited, one.hop)
+	for _, c := range places {
+		t := w.target(c)
+		if l.route.AuthType == conf.AuthForward {
+			t.AuthRequired = false
+		}
+		// What it has against our credentials it may tell a message: probes that
+		// go on about them would lock the account.
+		if err = r.o.Probe(limited, t); err == nil || !isDown(err) {
+			r.revive(l.route, one.hop)
+			return
+		}
+	}
+	r.o.Log.Debug("backend is still down", zap.String("route", l.route.Name), zap.Stringer("host", one.hop), zap.Error(err))
+	r.backends.again(l, time.Now())
+}
+
+// revive notes that a host is well, and logs it if that is new.
+func (r *Relay) revive(of *conf.ForwardRoute, hop mail.NextHop) {
+	if r.backends.found(of, hop) {
+		r.o.Log.Info("backend is back", zap.String("route", of.Name), zap.Stringer("host", hop))
+	}
+}
+
+// dial makes a connection to the first address of t that is ready for a
+// transaction, and ends it.
+func dial(ctx context.Context, t pool.Target) error {
+	list := t.Addrs
+	if len(list) == 0 {
+		list = []netip.AddrPort{{}}
+	}
+	var err error
+	for _, a := range list {
+		o := t.Options
+		if a.IsValid() {
+			o.Addr = a.String()
+		}
+		var c *smtpclient.Client
+		c, err = smtpclient.Dial(ctx, o)
+		var f *smtpclient.Failure
+		if errors.As(err, &f) && f.Handshake && o.TLS == smtpclient.TLSMay && !o.ImplicitTLS { // as messages go there
+			o.TLS = smtpclient.TLSNone
+			c, err = smtpclient.Dial(ctx, o)
+		}
+		if err == nil {
+			c.Quit()
+			return nil
+		}
+	}
+	return err
+}

@@ -1,0 +1,226 @@
+package delivery
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"iter"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/mail"
+	"tarishi/internal/pool"
+	"tarishi/internal/route"
+	"tarishi/internal/smtpclient"
+)
+
+// RelayOptions are what a Relay works with.
+type RelayOptions struct {
+	Me        string             // EHLO name of hosts that have none
+	Conf      *conf.Forward      // no_tls_hosts and force_tls_hosts
+	TLSConfig func() *tls.Config // for a new connection; nil: the default
+
+	Resolver HostResolver
+	Sender   Sender
+	// Probe looks whether a server is ready for a transaction; nil: by a connection to
+	// it.
+	Probe func(ctx context.Context, t pool.Target) error
+	Log   *zap.Logger // nil: none
+}
+
+// Relay makes attempts in session, at the hosts of routes. They are tried in order,
+// or in turn, until one answers, and what the first one says is the outcome. One
+// that cannot be reached is then left alone and probed (Run) until it is back; only
+// when all others fail too is it tried. A Relay may be used from any goroutine.
+type Relay struct {
+	o        RelayOptions
+	backends *backends
+}
+
+// NewRelay returns a Relay.
+func NewRelay(o RelayOptions) *Relay {
+	if o.Probe == nil {
+		o.Probe = dial
+	}
+	if o.Conf == nil {
+		o.Conf = &conf.Forward{}
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	return &Relay{o: o, backends: newBackends()}
+}
+
+// Credentials are what a client has shown.
+type Credentials struct{ User, Pass string }
+
+// RelayJob is what one attempt is about.
+type RelayJob struct {
+	Envelope *mail.Envelope // at least one recipient
+	Content  mail.Content
+	Route    *conf.ForwardRoute // with a host
+	Own      Credentials        // the client's, for routes with auth_type=forward
+}
+
+// passage is the course of one message in session: the hosts of its route.
+type passage struct {
+	r       *Relay
+	job     RelayJob
+	env     *mail.Envelope // the job's; without REQUIRETLS where the message goes without
+	res     *Result
+	causes  []error
+	hop     mail.NextHop // that is being tried, as the route has it
+	down    bool         // it will serve no other message either
+	unknown bool         // a host has no address
+}
+
+// Attempt offers a message to the hosts of its route until one answers. Without an
+// answer the Result's Obstacle tells why the last of them did not.
+func (r *Relay) Attempt(ctx context.Context, j RelayJob) Result {
+	leave, ok := r.backends.enter(ctx, j.Route)
+	if !ok {
+		return Result{Interrupted: true, Obstacle: Busy, Via: viaHop(&j.Route.Hosts[0]), Cause: context.Cause(ctx)}
+	}
+	defer leave()
+	var res Result
+	r.try(ctx, j, j.Envelope, &res)
+	return res
+}
+
+// try is Attempt, once there is a connection to spare. env is the job's, or that
+// without REQUIRETLS.
+func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope, res *Result) {
+	w := &passage{r: r, job: j, env: env, res: res}
+	o := offer{course: w, sender: r.o.Sender, env: env, content: j.Content, settled: true, configured: true, res: res}
+	o.run(ctx)
+	switch judgeRequireTLS(env, res, o.lacking == o.tried && o.tried > 0 && w.complete()) {
+	case goesWithout:
+		plain := *env
+		plain.RequireTLS = false
+		*res = Result{}
+		r.try(ctx, j, &plain, res)
+		return
+	case nowhereToday:
+		res.Obstacle, res.Said = LacksTLS, nil
+	}
+	switch {
+	case res.Replies != nil:
+	case res.Uncertain: // what went wrong before does not matter
+		res.Cause = w.causes[len(w.causes)-1]
+	default:
+		res.Cause = errors.Join(w.causes...)
+	}
+}
+
+// places yields the hosts of the route, those that were lost last. Each is resolved
+// when its turn comes.
+func (w *passage) places(ctx context.Context) iter.Seq[place] {
+	return func(yield func(place) bool) {
+		r, of := w.r, w.job.Route
+		for _, w.hop = range r.backends.order(of) {
+			if ctx.Err() != nil {
+				w.causes = append(w.causes, context.Cause(ctx))
+				return
+			}
+			w.res.Via = viaHop(&w.hop)
+			places, err := w.ofHost(ctx, w.hop)
+			if err != nil {
+				w.causes = append(w.causes, err)
+				w.unknown, w.res.Obstacle, w.res.Said = true, Unreached, nil
+			}
+
+			// A host is lost when all its places fail in a way that other messages would
+			// meet too. A message with REQUIRETLS asks for more than those do.
+			w.down = err == nil || ctx.Err() == nil
+			for _, c := range places {
+				if !yield(c) {
+					return
+				}
+			}
+			if w.down && r.backends.lost(of, w.hop, time.Now()) {
+				r.o.Log.Warn("backend is down", zap.String("route", of.Name), zap.Stringer("host", w.hop), zap.Duration("retry", of.DeadRetry))
+			}
+		}
+	}
+}
+
+// ofHost resolves one host of the route. There is more than one place only where
+// no_tls_hosts or force_tls_hosts make a difference between its addresses.
+func (w *passage) ofHost(ctx context.Context, hop mail.NextHop) ([]place, error) {
+	r, j := w.r, w.job
+	full := route.Backend(j.Route, hop)
+	if j.Route.AuthType == conf.AuthForward { // by whatever mechanism the backend has
+		full.AuthUser, full.AuthPass = j.Own.User, j.Own.Pass
+	}
+	secure := func(a netip.Addr) security { return r.secure(j.Route, full, a, w.env.RequireTLS) }
+	if hop.Path != "" {
+		return []place{{hop: full, security: secure(netip.Addr{})}}, nil
+	}
+	addrs, err := r.o.Resolver.Host(ctx, hop.Host)
+	if err != nil {
+		r.o.Log.Warn("backend has no address", zap.String("route", j.Route.Name), zap.String("host", hop.Host), zap.Error(err))
+		return nil, err
+	}
+	return group(full, addrs, secure), nil
+}
+
+// secure is the route's own level, unless the message asks for more (REQUIRETLS,
+// RFC 8689).
+func (r *Relay) secure(of *conf.ForwardRoute, hop mail.NextHop, a netip.Addr, requireTLS bool) security {
+	if requireTLS {
+		return verified
+	}
+	s := levels[route.Level(r.o.Conf, of, hop, a)]
+	if hop.ImplicitTLS && s.policy < smtpclient.TLSEncrypt {
+		s.wanted = encrypted.wanted
+	}
+	return s
+}
+
+// target says how to talk to a host of the route.
+func (w *passage) target(c place) pool.Target {
+	t := c.target(w.r.o.Me, mail.Limits{})
+	if w.r.o.TLSConfig != nil {
+		t.TLSConfig = w.r.o.TLSConfig()
+	}
+	// The client waits: where the route allows less time for a reply, that holds for
+	// those too that have times of their own.
+	of := w.job.Route
+	t.DataTimeout, t.BlockTimeout = min(of.CommandTimeout, 2*time.Minute), min(of.CommandTimeout, 3*time.Minute)
+	if len(of.Hosts) > 1 { // a server that hangs is not worth the patience that RFC 5321 asks for
+		t.GreetingTimeout = min(of.CommandTimeout, of.ConnectTimeout)
+	}
+	return t
+}
+
+// answered notes that a host is well.
+func (w *passage) answered(place, smtpclient.Result) { w.r.revive(w.job.Route, w.hop) }
+
+// failed is for a place whose server gave no reply about recipients.
+func (w *passage) failed(c place, _ string, err error) {
+	w.causes = append(w.causes, err)
+	w.r.o.Log.Warn("backend failed", zap.String("uuid", string(w.env.ID)), zap.String("route", w.job.Route.Name), zap.Stringer("host", c.hop), zap.Error(err))
+	w.down = w.down && isDown(err) && !w.env.RequireTLS
+}
+
+// complete reports whether all hosts of the route have been asked.
+func (w *passage) complete() bool { return !w.unknown }
+
+// isDown reports whether a failure says that other messages will fare no better
+// at that host.
+func isDown(err error) bool {
+	f := (*smtpclient.Failure)(nil)
+	if !errors.As(err, &f) {
+		return true // no address
+	}
+	switch f.Stage {
+	case smtpclient.StageConnect:
+		return f.Reply == nil // else it is busy
+	case smtpclient.StageGreeting, smtpclient.StageHello, smtpclient.StageTLS:
+		return true
+	}
+	return false
+}
