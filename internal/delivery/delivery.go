@@ -15,7 +15,7 @@
 // may have been taken.
 //
 // How a connection is secured is decided for each host of each domain, also
-// where domains share hosts; see security.
+// where domains share hosts; see package tlspolicy.
 //
 // An Attempt whose context ends before the outcome is known is Interrupted: it
 // says nothing about the recipients and does not count.
@@ -38,6 +38,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlspolicy"
 )
 
 // Bounds of a kept connection that no setting of outbound.ini covers.
@@ -103,6 +104,7 @@ type Delivery struct {
 	o      Options
 	log    *zap.Logger
 	finder nexthop.Finder
+	tls    tlspolicy.Decider
 	own    *localaddr.Set
 }
 
@@ -116,6 +118,7 @@ func New(o Options) *Delivery {
 	}
 	d := &Delivery{o: o, log: o.Log, own: localaddr.New(o.Interfaces, o.Log)}
 	d.finder = nexthop.Finder{Me: mail.CanonicalDomain(o.Me), Port: o.Port, LocalMXOK: o.LocalMXOK, Resolver: o.Resolver}
+	d.tls = tlspolicy.Decider{EnableTLS: o.EnableTLS, Hosts: o.TLS, DANE: o.DANE, Resolver: o.Resolver, TLSConfig: o.TLSConfig, Log: o.Log}
 	if o.EnableTLS { // without it no policy would be honoured
 		d.finder.Policies = o.STS
 	}
@@ -181,7 +184,14 @@ func (d *Delivery) Attempt(ctx context.Context, j Job, p *nexthop.Plan) Result {
 // it returns the reply for all of them. env is the job's, or that without REQUIRETLS.
 func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.Envelope, res *Result) *reply.Reply {
 	w := &walk{d: d, job: j, plan: p, env: env}
-	w.bind, w.helo = d.source(j)
+	w.need = tlspolicy.Need{
+		RequireTLS: env.RequireTLS, Forced: env.Notes.Bool("force_tls") || env.Notes.Bool("outbound.force_tls"),
+		Level: j.Settings.TLS, Domain: env.Recipients[0].Address.Host(),
+	}
+	w.bind, w.helo = nexthop.Source(env, d.log)
+	if !w.bind.IsValid() {
+		w.bind = j.Settings.Bind
+	}
 	o := offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextAfterDeferral, res: res}
 	o.run(ctx)
 	res.Reached = res.Reached || w.refused != nil

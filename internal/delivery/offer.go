@@ -99,7 +99,7 @@ func (o *offer) at(ctx context.Context, c place) {
 	}
 	res.Local = false
 	res.from(sent.Addr)
-	res.PolicyGot = c.security.got(sent)
+	res.PolicyGot = c.tls.Got(sent.Verified)
 	o.answered(c, sent)
 
 	// A server that only closes has said nothing about the recipients, which are
@@ -196,7 +196,7 @@ func (o *offer) fail(c place, err error) {
 		return
 	}
 	res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || unauthenticated(f) ||
-		f.Stage == smtpclient.StageTLS && c.security.policy > smtpclient.TLSMay
+		f.Stage == smtpclient.StageTLS && c.tls.TLS > smtpclient.TLSMay
 	res.Throttled = res.Throttled || !f.Unreachable() && slows(f)
 	switch {
 	case unreadable(f):

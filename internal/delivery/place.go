@@ -7,24 +7,25 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlspolicy"
 )
 
 // place is one host to connect to: some of its addresses, or hop.Path.
 type place struct {
-	hop      mail.NextHop // with all that the configuration and the message say of it
-	addrs    []netip.Addr
-	security security
+	hop   mail.NextHop // with all that the configuration and the message say of it
+	addrs []netip.Addr
+	tls   tlspolicy.Policy
 }
 
 // group divides the addresses of a host by how they are secured.
-func group(hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr) security) []place {
+func group(hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr) tlspolicy.Policy) []place {
 	all := make([]place, 0, 1)
 	for _, a := range addrs {
 		a = a.Unmap()
 		s := secure(a)
-		i := slices.IndexFunc(all, func(c place) bool { return c.security.same(s) })
+		i := slices.IndexFunc(all, func(c place) bool { return c.tls.Same(s) })
 		if i < 0 {
-			all, i = append(all, place{hop: hop, security: s}), len(all)
+			all, i = append(all, place{hop: hop, tls: s}), len(all)
 		}
 		all[i].addrs = append(all[i].addrs, a)
 	}
@@ -34,14 +35,14 @@ func group(hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr) securit
 // target is the place as the pool has it. helo and limits hold where the hop has
 // none of its own.
 func (c *place) target(helo string, limits mail.Limits) pool.Target {
-	h, sec := &c.hop, &c.security
+	h, p := &c.hop, &c.tls
 	if h.Limits != (mail.Limits{}) {
 		limits = h.Limits
 	}
 	t := pool.Target{
 		Options: smtpclient.Options{
 			Network: "tcp", Host: h.Host, Protocol: h.Protocol, ImplicitTLS: h.ImplicitTLS,
-			TLS: sec.policy, Verify: sec.verify, VerifyKey: sec.key,
+			TLS: p.TLS, Verify: p.Verify, VerifyKey: p.Key,
 			Bind: h.Bind, Helo: h.Helo, Forwards: h.Forwards,
 			AuthType: h.AuthType, AuthUser: h.AuthUser, AuthPass: h.AuthPass, AuthRequired: h.AuthRequired, AuthInsecure: h.AuthInsecure,
 			ConnectTimeout: limits.Connect, CommandTimeout: limits.Command, SubmissionTimeout: limits.Submission,
@@ -51,8 +52,8 @@ func (c *place) target(helo string, limits mail.Limits) pool.Target {
 	if t.Helo == "" {
 		t.Helo = helo
 	}
-	if sec.name != "" {
-		t.Host = sec.name
+	if p.Name != "" {
+		t.Host = p.Name
 	}
 	if h.Path != "" {
 		t.Network, t.Addr, t.Bind = "unix", h.Path, netip.Addr{}

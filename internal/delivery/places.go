@@ -18,6 +18,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlspolicy"
 )
 
 // maxAddresses bounds one attempt, so that no domain can make it long.
@@ -30,8 +31,9 @@ type walk struct {
 	job  Job
 	plan *nexthop.Plan
 	env  *mail.Envelope // the job's; without REQUIRETLS where the message goes without
-	bind netip.Addr     // of hops that have none
-	helo string         // likewise; "": the job's
+	need tlspolicy.Need
+	bind netip.Addr // of hops that have none
+	helo string     // likewise; "": the job's
 
 	unresolved error        // a temporary failure of the DNS
 	refused    *reply.Reply // a host that a policy keeps us from
@@ -128,7 +130,7 @@ func (w *walk) resolve(ctx context.Context) iter.Seq[place] {
 // the DNS may share addresses, and none is tried twice.
 func (w *walk) ofHost(ctx context.Context, h host, seen []netip.Addr, most int) []place {
 	if h.hop.Path != "" {
-		return []place{{hop: h.hop, security: w.secure(h.hop, netip.Addr{}, security{})}}
+		return []place{{hop: h.hop, tls: w.d.tls.Decide(&w.need, &h.hop, netip.Addr{}, tlspolicy.Policy{})}}
 	}
 	h.addrs.List = slices.DeleteFunc(slices.Clone(h.addrs.List), func(a netip.Addr) bool {
 		return !w.usable(h.hop, a) || !w.plan.Given && slices.Contains(seen, a)
@@ -137,12 +139,12 @@ func (w *walk) ofHost(ctx context.Context, h host, seen []netip.Addr, most int) 
 	if len(h.addrs.List) == 0 {
 		return nil
 	}
-	public, refused := w.published(ctx, h.hop, h.addrs)
+	public, refused := w.d.tls.Published(ctx, &w.need, w.plan, &h.hop, &h.addrs)
 	if refused != nil {
-		w.refused, w.wanted = refused, public.wanted
+		w.refused, w.wanted = refused, public.Wanted
 		return nil
 	}
-	return group(h.hop, h.addrs.List, func(a netip.Addr) security { return w.secure(h.hop, a, public) })
+	return group(h.hop, h.addrs.List, func(a netip.Addr) tlspolicy.Policy { return w.d.tls.Decide(&w.need, &h.hop, a, public) })
 }
 
 // lookup finds the addresses of some hops; what goes wrong is kept in w.
@@ -236,8 +238,8 @@ func (w *walk) target(c place) pool.Target {
 
 // answered logs what a destination's policy, or ours, would have had otherwise.
 func (w *walk) answered(c place, sent smtpclient.Result) {
-	if c.security.testing && sent.TLS == "none" {
-		w.d.mistrusted(w.job.Domain, c.hop.Host, errors.New("no TLS"))
+	if c.tls.Testing && sent.TLS == "none" {
+		w.d.tls.Mistrust(w.job.Domain, c.hop.Host, errors.New("no TLS"))
 	}
 	if c.hop.AuthUser != "" && !sent.Authenticated {
 		w.d.log.Warn("sent without authentication, which was not offered", zap.String("uuid", string(w.env.ID)),
@@ -248,7 +250,7 @@ func (w *walk) answered(c place, sent smtpclient.Result) {
 // failed is for a place whose server gave no reply about recipients.
 func (w *walk) failed(c place, ip string, err error) {
 	w.d.log.Debug("next hop failed", zap.String("uuid", string(w.env.ID)), zap.String("domain", w.job.Domain),
-		zap.Stringer("hop", c.hop), zap.String("ip", ip), zap.String("policy", c.security.wanted), zap.Error(err))
+		zap.Stringer("hop", c.hop), zap.String("ip", ip), zap.String("policy", c.tls.Wanted), zap.Error(err))
 }
 
 // complete reports whether all hosts of the plan have been asked.

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/backend"
 	"tarishi/internal/conf"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
@@ -22,7 +23,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	var probes sync.WaitGroup
 	defer probes.Wait()
 	for {
-		due, next := r.backends.take(time.Now())
+		due, next := r.backends.Due(time.Now())
 		for one, l := range due {
 			probes.Go(func() { r.probe(ctx, one, l) })
 		}
@@ -34,36 +35,36 @@ func (r *Relay) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer:
-		case <-r.backends.wake:
+		case <-r.backends.Wake:
 		}
 	}
 }
 
 // probe looks whether a dead host is ready for a transaction again.
-func (r *Relay) probe(ctx context.Context, one spot, l *loss) {
-	limited, cancel := context.WithTimeout(ctx, max(2*l.route.ConnectTimeout, time.Second))
+func (r *Relay) probe(ctx context.Context, one backend.Spot, l *backend.Loss) {
+	limited, cancel := context.WithTimeout(ctx, max(2*l.Route.ConnectTimeout, time.Second))
 	defer cancel()
-	w := &passage{r: r, job: RelayJob{Route: l.route}, env: &mail.Envelope{}}
-	places, err := w.ofHost(limited, one.hop)
+	w := &passage{r: r, job: RelayJob{Route: l.Route}, env: &mail.Envelope{}}
+	places, err := w.ofHost(limited, one.Hop)
 	for _, c := range places {
 		t := w.target(c)
-		if l.route.AuthType == conf.AuthForward {
+		if l.Route.AuthType == conf.AuthForward {
 			t.AuthRequired = false
 		}
 		// What it has against our credentials it may tell a message: probes that
 		// go on about them would lock the account.
 		if err = r.o.Probe(limited, t); err == nil || !isDown(err) {
-			r.revive(l.route, one.hop)
+			r.revive(l.Route, one.Hop)
 			return
 		}
 	}
-	r.o.Log.Debug("backend is still down", zap.String("route", l.route.Name), zap.Stringer("host", one.hop), zap.Error(err))
-	r.backends.again(l, time.Now())
+	r.o.Log.Debug("backend is still down", zap.String("route", l.Route.Name), zap.Stringer("host", one.Hop), zap.Error(err))
+	r.backends.PutOff(l, time.Now())
 }
 
 // revive notes that a host is well, and logs it if that is new.
 func (r *Relay) revive(of *conf.ForwardRoute, hop mail.NextHop) {
-	if r.backends.found(of, hop) {
+	if r.backends.Found(of, hop) {
 		r.o.Log.Info("backend is back", zap.String("route", of.Name), zap.Stringer("host", hop))
 	}
 }

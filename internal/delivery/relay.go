@@ -10,11 +10,13 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/backend"
 	"tarishi/internal/conf"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/route"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlspolicy"
 )
 
 // RelayOptions are what a Relay works with.
@@ -37,7 +39,7 @@ type RelayOptions struct {
 // when all others fail too is it tried. A Relay may be used from any goroutine.
 type Relay struct {
 	o        RelayOptions
-	backends *backends
+	backends *backend.Set
 }
 
 // NewRelay returns a Relay.
@@ -51,7 +53,7 @@ func NewRelay(o RelayOptions) *Relay {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	return &Relay{o: o, backends: newBackends()}
+	return &Relay{o: o, backends: backend.New()}
 }
 
 // Credentials are what a client has shown.
@@ -80,7 +82,7 @@ type passage struct {
 // Attempt offers a message to the hosts of its route until one answers. Without an
 // answer the Result's Obstacle tells why the last of them did not.
 func (r *Relay) Attempt(ctx context.Context, j RelayJob) Result {
-	leave, ok := r.backends.enter(ctx, j.Route)
+	leave, ok := r.backends.Enter(ctx, j.Route)
 	if !ok {
 		return Result{Interrupted: true, Obstacle: Busy, Via: viaHop(&j.Route.Hosts[0]), Cause: context.Cause(ctx)}
 	}
@@ -120,7 +122,7 @@ func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope, res *Re
 func (w *passage) places(ctx context.Context) iter.Seq[place] {
 	return func(yield func(place) bool) {
 		r, of := w.r, w.job.Route
-		for _, w.hop = range r.backends.order(of) {
+		for _, w.hop = range r.backends.Order(of) {
 			if ctx.Err() != nil {
 				w.causes = append(w.causes, context.Cause(ctx))
 				return
@@ -140,7 +142,7 @@ func (w *passage) places(ctx context.Context) iter.Seq[place] {
 					return
 				}
 			}
-			if w.down && r.backends.lost(of, w.hop, time.Now()) {
+			if w.down && r.backends.Lost(of, w.hop, time.Now()) {
 				r.o.Log.Warn("backend is down", zap.String("route", of.Name), zap.Stringer("host", w.hop), zap.Duration("retry", of.DeadRetry))
 			}
 		}
@@ -155,9 +157,11 @@ func (w *passage) ofHost(ctx context.Context, hop mail.NextHop) ([]place, error)
 	if j.Route.AuthType == conf.AuthForward { // by whatever mechanism the backend has
 		full.AuthUser, full.AuthPass = j.Own.User, j.Own.Pass
 	}
-	secure := func(a netip.Addr) security { return r.secure(j.Route, full, a, w.env.RequireTLS) }
+	secure := func(a netip.Addr) tlspolicy.Policy {
+		return tlspolicy.OfRoute(route.Level(r.o.Conf, j.Route, full, a), hop.ImplicitTLS, w.env.RequireTLS)
+	}
 	if hop.Path != "" {
-		return []place{{hop: full, security: secure(netip.Addr{})}}, nil
+		return []place{{hop: full, tls: secure(netip.Addr{})}}, nil
 	}
 	addrs, err := r.o.Resolver.Host(ctx, hop.Host)
 	if err != nil {
@@ -165,19 +169,6 @@ func (w *passage) ofHost(ctx context.Context, hop mail.NextHop) ([]place, error)
 		return nil, err
 	}
 	return group(full, addrs, secure), nil
-}
-
-// secure is the route's own level, unless the message asks for more (REQUIRETLS,
-// RFC 8689).
-func (r *Relay) secure(of *conf.ForwardRoute, hop mail.NextHop, a netip.Addr, requireTLS bool) security {
-	if requireTLS {
-		return verified
-	}
-	s := levels[route.Level(r.o.Conf, of, hop, a)]
-	if hop.ImplicitTLS && s.policy < smtpclient.TLSEncrypt {
-		s.wanted = encrypted.wanted
-	}
-	return s
 }
 
 // target says how to talk to a host of the route.

@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -13,59 +12,6 @@ import (
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
 )
-
-// However often Run wakes up, a host that is being probed is left to that probe.
-func TestOneProbeAtATime(t *testing.T) {
-	b := newBackends()
-	r := &conf.ForwardRoute{Name: "r", Hosts: []mail.NextHop{{Host: "10.0.0.1"}, {Host: "10.0.0.2"}}, DeadRetry: 10 * time.Second}
-	now := time.Now()
-	if !b.lost(r, r.Hosts[0], now) || b.lost(r, r.Hosts[0], now.Add(time.Second)) {
-		t.Error("what is new is told wrongly")
-	}
-	take := func(after time.Duration) (map[spot]*loss, time.Duration) { return b.take(now.Add(after)) }
-	if due, next := take(4 * time.Second); len(due) != 0 || next != 6*time.Second {
-		t.Errorf("early: %v, %v", due, next)
-	}
-	due, _ := take(10 * time.Second)
-	if again, next := take(11 * time.Second); len(due) != 1 || len(again) != 0 || next != 0 {
-		t.Errorf("%d, then %d, %v", len(due), len(again), next)
-	}
-	for _, l := range due {
-		b.again(l, now.Add(20*time.Second))
-	}
-	if due, next := take(29 * time.Second); len(due) != 0 || next != time.Second {
-		t.Errorf("put off: %v, %v", due, next)
-	}
-	if due, _ := take(30 * time.Second); len(due) != 1 {
-		t.Error("never again")
-	}
-}
-
-// TestPolicyNames: the policies of the relay have the names that log lines of queued
-// mail have; TLS from the first byte is encrypted whatever the route says.
-func TestPolicyNames(t *testing.T) {
-	for _, tt := range []struct {
-		hop        mail.NextHop
-		route      conf.ForwardRoute
-		requireTLS bool
-		want       string
-		policy     smtpclient.TLSPolicy
-	}{
-		{want: "none", policy: smtpclient.TLSNone},
-		{route: conf.ForwardRoute{EnableTLS: true}, want: "may", policy: smtpclient.TLSMay},
-		{route: conf.ForwardRoute{EnableTLS: true, RejectUnauthorized: true}, want: "may-verify", policy: smtpclient.TLSMayVerify},
-		{route: conf.ForwardRoute{RequireTLS: true}, want: "encrypt", policy: smtpclient.TLSEncrypt},
-		{hop: mail.NextHop{ImplicitTLS: true}, route: conf.ForwardRoute{TLSVerify: true}, want: "verify", policy: smtpclient.TLSVerify},
-		{hop: mail.NextHop{ImplicitTLS: true}, want: "encrypt", policy: smtpclient.TLSNone},
-		{hop: mail.NextHop{ImplicitTLS: true}, route: conf.ForwardRoute{EnableTLS: true}, want: "encrypt", policy: smtpclient.TLSMay},
-		{requireTLS: true, want: "verify", policy: smtpclient.TLSVerify},
-	} {
-		got := NewRelay(RelayOptions{}).secure(&tt.route, tt.hop, netip.MustParseAddr("192.0.2.1"), tt.requireTLS)
-		if got.wanted != tt.want || got.policy != tt.policy {
-			t.Errorf("%+v: %s, %v", tt, got.wanted, got.policy)
-		}
-	}
-}
 
 // relayed makes a Relay's attempt at two hosts, which answer as told, and returns it
 // with the hosts that were asked.

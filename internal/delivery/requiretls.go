@@ -20,9 +20,8 @@ const (
 // judgeRequireTLS is the one place that decides about REQUIRETLS after an attempt,
 // for relay and queue. lacking is whether every host was asked, and lacks it.
 //
-// How such a message is secured on its way is decided by security.secure and
-// Relay.secure (never less than a verified server), and smtpclient holds it back
-// from a server that does not offer the extension.
+// Before that tlspolicy asks for a verified server in both roles, and smtpclient holds
+// the message back from one that does not offer the extension.
 func judgeRequireTLS(env *mail.Envelope, res *Result, lacking bool) tlsVerdict {
 	switch {
 	case !env.RequireTLS || res.Interrupted || res.Uncertain:

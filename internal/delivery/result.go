@@ -111,7 +111,7 @@ func (res *Result) leave() {
 func (res *Result) at(c *place) {
 	res.leave()
 	res.Via = viaHop(&c.hop)
-	if res.PolicyWanted = c.security.wanted; c.hop.Path == "" {
+	if res.PolicyWanted = c.tls.Wanted; c.hop.Path == "" {
 		res.IP = c.addrs[0].String()
 	}
 	if n := len(res.Tried); n == 0 || res.Tried[n-1].String() != c.hop.String() {

@@ -555,7 +555,7 @@ func (a *attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
 	hops = slices.Clone(hops)
 	for i := range hops {
 		h := &hops[i]
-		name, ok := delivery.HeloName(h.Helo)
+		name, ok := nexthop.HeloName(h.Helo)
 		if h.Helo != "" && !ok {
 			a.o.o.Log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
 				zap.String("uuid", string(a.unit.ID())), zap.Stringer("hop", *h), zap.String("value", clip(h.Helo)))

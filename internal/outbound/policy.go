@@ -8,6 +8,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
 	"tarishi/internal/mail"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/schedule"
 )
 
@@ -104,7 +105,7 @@ func (p *policy) source(random float64, fits func(conf.Source) bool) (conf.Sourc
 // choose returns the source of an attempt. The address in notes.outbound_ip
 // comes first; it takes along the name that is paired with it, or with none.
 func (p *policy) choose(env *mail.Envelope, random float64) conf.Source {
-	noted, err := netip.ParseAddr(env.Notes.String(delivery.NoteIP))
+	noted, err := netip.ParseAddr(env.Notes.String(nexthop.NoteIP))
 	s, _ := p.source(random, func(s conf.Source) bool { return err != nil || !s.Bind.IsValid() || s.Bind == noted })
 	return s
 }

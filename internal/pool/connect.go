@@ -120,11 +120,6 @@ type dialed struct {
 // were tried in vain off the list. All sockets but the one that is returned are
 // closed then. A nil dialed comes with the last error.
 func (p *Pool) race(ctx context.Context, t *Target, addrs *[]string, budget time.Duration) (*dialed, error) {
-	type attempt struct {
-		dialed
-		err  error
-		site int
-	}
 	begin := time.Now()
 	if len(*addrs) == 1 { // nobody to race with
 		d := &dialed{addr: (*addrs)[0]}
@@ -136,54 +131,14 @@ func (p *Pool) race(ctx context.Context, t *Target, addrs *[]string, budget time
 		d.took = time.Since(begin)
 		return d, nil
 	}
+
 	inner, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	results := make(chan attempt)
-	list := *addrs
-	next, pending := 0, 0
-	start := func() {
-		a := attempt{dialed: dialed{addr: list[next]}, site: next}
-		next++
-		pending++
-		go func() {
-			a.err = p.dial(inner, t, &a.dialed, budget)
-			results <- a
-		}()
-	}
-	tick := time.NewTimer(stagger)
-	defer tick.Stop()
-	var won *dialed
-	var last error
-	settled := make([]bool, len(list))
-	start()
-	for pending > 0 {
-		select {
-		case <-tick.C:
-			if won == nil && next < len(list) {
-				start()
-				tick.Reset(stagger)
-			}
-		case a := <-results:
-			pending--
-			switch {
-			case a.err == nil && won == nil:
-				won, settled[a.site] = &a.dialed, true
-				cancel() // the others; each reports itself before we return
-			case a.err == nil:
-				a.raw.Close()
-				p.leave(a.reach, a.start, nothingKnown, nil)
-			case won == nil:
-				settled[a.site] = true
-				if last = a.err; next < len(list) && inner.Err() == nil {
-					start()
-					tick.Reset(stagger)
-				}
-			}
-		}
-	}
+	r := heat{pool: p, target: t, budget: budget, list: *addrs, settled: make([]bool, len(*addrs)), results: make(chan runner)}
+	won, last := r.run(inner, cancel)
 	*addrs = nil
-	for i, addr := range list {
-		if !settled[i] {
+	for i, addr := range r.list {
+		if !r.settled[i] {
 			*addrs = append(*addrs, addr)
 		}
 	}
@@ -192,6 +147,70 @@ func (p *Pool) race(ctx context.Context, t *Target, addrs *[]string, budget time
 	}
 	won.took = time.Since(begin)
 	return won, nil
+}
+
+// heat is one race of the addresses in list.
+type heat struct {
+	pool    *Pool
+	target  *Target
+	budget  time.Duration
+	list    []string
+	settled []bool // answered, or tried in vain
+	results chan runner
+	started int
+	pending int // started, and not ended
+}
+
+// runner is how one address fared.
+type runner struct {
+	dialed
+	err  error
+	lane int // in heat.list
+}
+
+// start dials the next address.
+func (h *heat) start(ctx context.Context) {
+	a := runner{dialed: dialed{addr: h.list[h.started]}, lane: h.started}
+	h.started++
+	h.pending++
+	go func() {
+		a.err = h.pool.dial(ctx, h.target, &a.dialed, h.budget)
+		h.results <- a
+	}()
+}
+
+// run starts one address after another until one has answered, and waits for all that
+// were started: each reports itself to its site first. stop ends those that are late.
+func (h *heat) run(ctx context.Context, stop func()) (won *dialed, last error) {
+	tick := time.NewTimer(stagger)
+	defer tick.Stop()
+	h.start(ctx)
+	for h.pending > 0 {
+		select {
+		case <-tick.C:
+			if won == nil && h.started < len(h.list) {
+				h.start(ctx)
+				tick.Reset(stagger)
+			}
+		case a := <-h.results:
+			h.pending--
+			switch {
+			case a.err == nil && won == nil:
+				won, h.settled[a.lane] = &a.dialed, true
+				stop()
+			case a.err == nil:
+				a.raw.Close()
+				h.pool.leave(a.reach, a.start, nothingKnown, nil)
+			case won == nil:
+				h.settled[a.lane] = true
+				if last = a.err; h.started < len(h.list) && ctx.Err() == nil {
+					h.start(ctx)
+					tick.Reset(stagger)
+				}
+			}
+		}
+	}
+	return won, last
 }
 
 // dial connects to d.addr, which may be dialed then; on success the site is left

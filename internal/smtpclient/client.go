@@ -38,6 +38,8 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/smtpclient/command"
+	"tarishi/internal/smtpclient/wire"
 )
 
 // TLSPolicy says whether a connection is encrypted.
@@ -138,12 +140,8 @@ func (o *Options) setDefaults() {
 // Client is one connection, ready for a transaction.
 type Client struct {
 	o     Options
-	raw   net.Conn // the socket: deadlines
-	conn  net.Conn // raw, or TLS on it
-	in    reader
-	out   []byte // commands not written yet
-	res   response
-	ext   Extensions
+	conn  *wire.Conn
+	ext   command.Extensions
 	esmtp bool
 	tls   string // "none", or version and cipher
 	sure  bool   // the peer is verified
@@ -154,12 +152,8 @@ type Client struct {
 
 	unwelcome sender // of the first transaction, if its MAIL was refused
 
-	abort        func() // ends every wait on raw
-	ctx          context.Context
-	contentBy    time.Time // what is still to be written must be, see wrote
 	transactions int
 	dirty        bool // the last transaction was not finished: RSET first
-	broken       bool
 }
 
 // Dial connects to o.Addr and makes the connection ready: greeting, EHLO (HELO
@@ -191,20 +185,18 @@ func Connect(ctx context.Context, o Options) (net.Conn, error) {
 // it. The error is a *Failure.
 func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 	o.setDefaults()
-	c := &Client{o: o, tls: "none", raw: raw, conn: raw, in: newReader(raw)}
-	c.res.hides = newSecrets(o.AuthUser, o.AuthPass)
-	c.abort = func() { raw.SetDeadline(time.Unix(1, 0)) }
+	c := &Client{o: o, tls: "none", conn: wire.NewConn(raw, wire.NewSecrets(o.AuthUser, o.AuthPass))}
 	if strings.ContainsFunc(o.Helo, notHelo) {
 		return nil, c.failure(StageHello, nil, errors.New("invalid EHLO name"))
 	}
 	if o.Helo == "" {
 		c.o.Helo = literal(raw.LocalAddr())
 	}
-	release := c.watch(ctx)
+	release := c.conn.Bind(ctx)
 	f := c.prepare()
 	release()
-	if f == nil && c.broken {
-		f = c.wire(StageHello, ctx.Err())
+	if f == nil && c.conn.Closed() {
+		f = c.lost(StageHello, ctx.Err())
 	}
 	if f != nil {
 		c.Close()
@@ -235,62 +227,6 @@ func address(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// watch binds the connection to ctx until release is called.
-func (c *Client) watch(ctx context.Context) (release func()) {
-	c.ctx = ctx
-	if ctx.Done() == nil {
-		return func() { c.ctx = nil }
-	}
-	stop := context.AfterFunc(ctx, c.abort)
-	return func() {
-		c.ctx = nil
-		if !stop() { // abort ran, or may yet run: the deadlines are not ours any more
-			c.breakOff()
-		}
-	}
-}
-
-func (c *Client) ctxErr() error {
-	if c.ctx == nil {
-		return nil
-	}
-	return c.ctx.Err()
-}
-
-// awaitBy sets the deadline of the next reads. Whatever the order of this and
-// abort, an ended context wins.
-func (c *Client) awaitBy(t time.Duration) {
-	c.raw.SetReadDeadline(time.Now().Add(t))
-	if c.ctxErr() != nil {
-		c.abort()
-	}
-}
-
-func (c *Client) writeBy(t time.Duration) {
-	c.raw.SetWriteDeadline(time.Now().Add(t))
-	if c.ctxErr() != nil {
-		c.abort()
-	}
-}
-
-// await reads one reply into c.res.
-func (c *Client) await(t time.Duration) error {
-	// When something has arrived it is nearly always a whole reply; if not, the
-	// deadline of the reply before it, which is no later, holds.
-	if c.in.buffered() == 0 {
-		c.awaitBy(t)
-	}
-	return c.res.read(&c.in)
-}
-
-// flush writes the commands collected in c.out.
-func (c *Client) flush() error {
-	c.writeBy(c.o.CommandTimeout)
-	_, err := c.conn.Write(c.out)
-	c.out = c.out[:0]
-	return err
-}
-
 // command sends one line and reads the reply to it into c.res.
 func (c *Client) command(s Stage, words ...string) *Failure {
 	if f := c.unasked(s); f != nil {
@@ -298,16 +234,16 @@ func (c *Client) command(s Stage, words ...string) *Failure {
 	}
 	for i, w := range words {
 		if i > 0 {
-			c.out = append(c.out, ' ')
+			c.conn.Out = append(c.conn.Out, ' ')
 		}
-		c.out = append(c.out, w...)
+		c.conn.Out = append(c.conn.Out, w...)
 	}
-	c.out = append(c.out, "\r\n"...)
-	if err := c.flush(); err != nil {
-		return c.wire(s, err)
+	c.conn.Out = append(c.conn.Out, "\r\n"...)
+	if err := c.conn.Flush(c.o.CommandTimeout); err != nil {
+		return c.lost(s, err)
 	}
-	if err := c.await(c.o.CommandTimeout); err != nil {
-		return c.wire(s, err)
+	if err := c.conn.Await(c.o.CommandTimeout); err != nil {
+		return c.lost(s, err)
 	}
 	return nil
 }
@@ -315,20 +251,20 @@ func (c *Client) command(s Stage, words ...string) *Failure {
 // unasked fails if something arrived while no reply was due. A 421 is how a
 // server says that it closes an idle connection.
 func (c *Client) unasked(s Stage) *Failure {
-	if c.in.buffered() == 0 {
+	if c.conn.Buffered() == 0 {
 		return nil
 	}
-	c.awaitBy(time.Second)
-	if err := c.res.read(&c.in); err == nil && c.res.code == 421 {
+	c.conn.AwaitBy(time.Second)
+	if err := c.conn.Read(); err == nil && c.conn.Last.Code == 421 {
 		return c.refused(s)
 	}
-	return c.wire(s, garbled("reply before the command"))
+	return c.lost(s, wire.Garbled("reply before the command"))
 }
 
 // Reusable reports whether another transaction can be sent: the connection was
 // neither lost nor shut by a 421, and replies match commands. If the last
 // transaction stopped half-way the next Send begins with RSET.
-func (c *Client) Reusable() bool { return !c.broken && c.in.buffered() == 0 }
+func (c *Client) Reusable() bool { return !c.conn.Closed() && c.conn.Buffered() == 0 }
 
 // reset sends RSET if the last transaction stopped half-way.
 func (c *Client) reset() *Failure {
@@ -338,7 +274,7 @@ func (c *Client) reset() *Failure {
 	if f := c.command(StageReset, "RSET"); f != nil {
 		return f
 	}
-	if c.res.class() != 2 {
+	if c.conn.Last.Class() != 2 {
 		return c.refused(StageReset)
 	}
 	c.dirty = false
@@ -351,30 +287,11 @@ func (c *Client) aborted(s Stage, err error) *Failure {
 	return f
 }
 
-// quitTimeout bounds Quit.
-const quitTimeout = 2 * time.Second
-
 // Quit says goodbye, waits up to two seconds for the answer and closes.
-func (c *Client) Quit() {
-	if !c.broken {
-		c.raw.SetDeadline(time.Now().Add(quitTimeout))
-		if _, err := c.conn.Write([]byte("QUIT\r\n")); err == nil {
-			c.res.read(&c.in)
-		}
-		c.conn.Close() // with TLS, says so to the peer
-	}
-	c.Close()
-}
+func (c *Client) Quit() { c.conn.Quit() }
 
 // Close closes the connection at once. It may be called more than once.
 func (c *Client) Close() error {
-	c.breakOff()
+	c.conn.Close()
 	return nil
-}
-
-func (c *Client) breakOff() {
-	if !c.broken && c.raw != nil {
-		c.raw.Close()
-	}
-	c.broken = true
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/smtpclient/command"
 )
 
 // prepare does everything between the connection and the first transaction.
@@ -16,11 +17,11 @@ func (c *Client) prepare() *Failure {
 			return f
 		}
 	}
-	if err := c.await(c.o.GreetingTimeout); err != nil {
-		return c.wire(StageGreeting, err)
+	if err := c.conn.Await(c.o.GreetingTimeout); err != nil {
+		return c.lost(StageGreeting, err)
 	}
-	if c.res.code != 220 {
-		if c.res.class() == 2 || c.res.class() == 3 {
+	if c.conn.Last.Code != 220 {
+		if c.conn.Last.Class() == 2 || c.conn.Last.Class() == 3 {
 			return c.unexpected(StageGreeting)
 		}
 		return c.refused(StageGreeting)
@@ -43,13 +44,13 @@ func (c *Client) hello(name string) *Failure {
 	if c.o.Protocol == mail.LMTP {
 		verb = "LHLO"
 	}
-	c.ext, c.esmtp = Extensions{}, false
+	c.ext, c.esmtp = command.Extensions{}, false
 	if f := c.command(StageHello, verb, name); f != nil {
 		return f
 	}
-	switch c.res.class() {
+	switch c.conn.Last.Class() {
 	case 2:
-		c.ext, c.esmtp = parseExtensions(string(c.res.text)), true
+		c.ext, c.esmtp = command.ParseExtensions(string(c.conn.Last.Text)), true
 		return nil
 	case 3:
 		return c.unexpected(StageHello)
@@ -62,7 +63,7 @@ func (c *Client) hello(name string) *Failure {
 	if f := c.command(StageHello, "HELO", name); f != nil {
 		return f
 	}
-	switch c.res.class() {
+	switch c.conn.Last.Class() {
 	case 2:
 		return nil
 	case 3:
@@ -83,22 +84,22 @@ func (c *Client) startTLS() *Failure {
 		return f.inHandshake()
 	}
 	switch {
-	case c.res.code == 220:
-	case c.o.TLS == TLSMay && c.res.code != 421 && c.res.class() >= 4:
+	case c.conn.Last.Code == 220:
+	case c.o.TLS == TLSMay && c.conn.Last.Code != 421 && c.conn.Last.Class() >= 4:
 		// Some close the connection then. NOOP finds out before mail is at stake.
 		if f := c.command(StageTLS, "NOOP"); f != nil {
 			return f.inHandshake()
 		}
-		if c.res.code == 421 {
+		if c.conn.Last.Code == 421 {
 			return c.refused(StageTLS).inHandshake()
 		}
 		return nil
-	case c.res.class() >= 4:
+	case c.conn.Last.Class() >= 4:
 		return c.refused(StageTLS).inHandshake()
 	default:
 		return c.unexpected(StageTLS).inHandshake()
 	}
-	if c.in.buffered() > 0 { // CVE-2011-0411, from the other side
+	if c.conn.Buffered() > 0 { // CVE-2011-0411, from the other side
 		return c.failure(StageTLS, nil, errors.New("plaintext behind STARTTLS"))
 	}
 	if f := c.handshake(); f != nil {
@@ -131,24 +132,19 @@ func (c *Client) handshake() *Failure {
 	if c.o.Verify != nil {
 		config.InsecureSkipVerify, config.VerifyConnection = true, c.o.Verify
 	}
-	conn := tls.Client(c.raw, config)
 	wait := min(c.o.CommandTimeout, handshakeTimeout)
 	if c.o.ImplicitTLS { // it is the first that we hear of the server
 		wait = c.o.GreetingTimeout
 	}
-	c.raw.SetDeadline(time.Now().Add(wait))
-	if c.ctxErr() != nil {
-		c.abort()
-	}
-	if err := conn.Handshake(); err != nil {
-		f := c.wire(StageTLS, err)
+	state, err := c.conn.Handshake(config, wait)
+	if err != nil {
+		f := c.lost(StageTLS, err)
 		f.Handshake = !f.aborted
 		f.mute = c.o.ImplicitTLS && errors.Is(f.Err, errTimeout)
 		return f
 	}
-	state := conn.ConnectionState()
 	c.tls = strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1) + " " +
 		tls.CipherSuiteName(state.CipherSuite)
-	c.conn, c.in, c.sure = conn, newReader(conn), c.o.TLS.verifies()
+	c.sure = c.o.TLS.verifies()
 	return nil
 }

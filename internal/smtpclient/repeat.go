@@ -24,7 +24,7 @@ func (t *transaction) outworn() bool {
 		return false
 	}
 	if t.mail != nil {
-		refused := sender{t.from, t.mail.Code}
+		refused := sender{t.fit.From, t.mail.Code}
 		if c.transactions == 0 {
 			c.unwelcome = refused
 			return false

@@ -70,20 +70,23 @@ var packages = map[string]entry{
 	"internal/schedule":             {mechanisms, nil},
 	"internal/route":                {mechanisms, nil},
 	"internal/dns":                  {mechanisms, nil},
-	"internal/smtpclient":           {mechanisms, nil},
+	"internal/smtpclient":           {mechanisms, []string{"internal/smtpclient/*"}},
+	"internal/smtpclient/*":         {mechanisms, nil},
 	"internal/pool":                 {mechanisms, []string{"internal/smtpclient"}},
 	"internal/qfile":                {mechanisms, nil},
 	"internal/dsn":                  {mechanisms, nil},
 	"internal/dane":                 {mechanisms, nil},
 	"internal/mtasts":               {mechanisms, []string{"internal/dns"}},
 	"internal/hook":                 {mechanisms, nil},
+	"internal/nexthop":              {mechanisms, []string{"internal/dns", "internal/mtasts"}},
+	"internal/tlspolicy":            {mechanisms, []string{"internal/dane", "internal/dns", "internal/mtasts", "internal/nexthop", "internal/smtpclient"}},
+	"internal/backend":              {mechanisms, []string{"internal/route"}},
+	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/guesses":              {mechanisms, nil},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
 	"internal/smtpd/syntax": {mechanisms, nil},
 	"internal/receive":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/syntax"}},
-	"internal/nexthop":      {mechanisms, []string{"internal/dns", "internal/mtasts"}},
-	"internal/delivery":     {mechanisms, []string{"internal/dane", "internal/dns", "internal/mtasts", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient"}},
 
 	"internal/listener":   {roles, nil},
 	"internal/session":    {roles, nil},
@@ -134,6 +137,9 @@ var only = map[string][]string{
 	"internal/store/spool":   {"internal/store/disk", "internal/store/disk/*"},
 
 	"internal/store/journal/window": {"internal/store/journal"},
+	"internal/backend":              {"internal/delivery"},
+	"internal/tlspolicy":            {"internal/delivery"},
+	"internal/smtpclient/*":         {"internal/smtpclient"},
 }
 
 // never names what a package must not import although its floor may.
@@ -146,7 +152,7 @@ var never = map[string][]string{
 // says what each is for.
 var modules = map[string][]string{
 	"github.com/emersion/go-smtp":         {"internal/smtpd"}, // the server
-	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient"},
+	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient/auth"},
 	"gopkg.in/ini.v1":                     {"internal/conf"},
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
 	"go.uber.org/zap":                     {"internal/*"},

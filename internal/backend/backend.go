@@ -1,4 +1,8 @@
-package delivery
+// Package backend remembers what the relay knows about the hosts of its routes: whose
+// turn it is, which of them could not be reached, and how many messages are on their way
+// to each route. It does no I/O and starts nothing: its caller probes the hosts that are
+// Due.
+package backend
 
 import (
 	"context"
@@ -10,39 +14,40 @@ import (
 	"tarishi/internal/route"
 )
 
-// backends remembers, of the routes with several hosts, whose turn it is and which
+// Set remembers, of the routes with several hosts, whose turn it is and which
 // hosts could not be reached, and of all how many messages are on their way: the
 // pool counts connections for each host, TLS policy and user alone.
-type backends struct {
+type Set struct {
 	mu    sync.Mutex
 	turns map[string]uint          // messages so far, by the name of the route
 	slots map[string]chan struct{} // a token for each message on its way, likewise
-	dead  map[spot]*loss
-	wake  chan struct{} // holds one token after dead has grown
+	dead  map[Spot]*Loss
+	Wake  chan struct{} // holds one token after that has grown
 }
 
-func newBackends() *backends {
-	return &backends{turns: map[string]uint{}, slots: map[string]chan struct{}{}, dead: map[spot]*loss{}, wake: make(chan struct{}, 1)}
+// New returns an empty Set.
+func New() *Set {
+	return &Set{turns: map[string]uint{}, slots: map[string]chan struct{}{}, dead: map[Spot]*Loss{}, Wake: make(chan struct{}, 1)}
 }
 
-// spot is one host of one route: what another route finds out at the same
+// Spot is one host of one route: what another route finds out at the same
 // host, with other credentials or encryption, says nothing about it.
-type spot struct {
-	route string
-	hop   mail.NextHop
+type Spot struct {
+	Route string
+	Hop   mail.NextHop
 }
 
-// loss is a host that could not be reached.
-type loss struct {
-	route   *conf.ForwardRoute
+// Loss is a host that could not be reached.
+type Loss struct {
+	Route   *conf.ForwardRoute
 	due     time.Time // when it is looked at again
 	probing bool
 }
 
-// order returns the hosts of a route as a message is to try them: those that
+// Order returns the hosts of a route as a message is to try them: those that
 // are well, each message beginning with the next one if they take turns, and
 // the dead ones only behind them, for the case that all others fail too.
-func (b *backends) order(r *conf.ForwardRoute) []mail.NextHop {
+func (b *Set) Order(r *conf.ForwardRoute) []mail.NextHop {
 	if len(r.Hosts) < 2 {
 		return r.Hosts
 	}
@@ -55,7 +60,7 @@ func (b *backends) order(r *conf.ForwardRoute) []mail.NextHop {
 	}
 	var well, dead []mail.NextHop
 	for _, hop := range r.Hosts {
-		if b.dead[spot{r.Name, hop}] != nil {
+		if b.dead[Spot{r.Name, hop}] != nil {
 			dead = append(dead, hop)
 		} else {
 			well = append(well, hop)
@@ -70,9 +75,9 @@ func (b *backends) order(r *conf.ForwardRoute) []mail.NextHop {
 	return list
 }
 
-// enter waits until the route has a connection to spare, and reports whether it
+// Enter waits until the route has a connection to spare, and reports whether it
 // got one before ctx ended. leave gives it back.
-func (b *backends) enter(ctx context.Context, r *conf.ForwardRoute) (leave func(), ok bool) {
+func (b *Set) Enter(ctx context.Context, r *conf.ForwardRoute) (leave func(), ok bool) {
 	if r.MaxConnections <= 0 || r.Name == route.NoteNextHop { // one name for many routes, each of one host
 		return func() {}, true
 	}
@@ -91,50 +96,50 @@ func (b *backends) enter(ctx context.Context, r *conf.ForwardRoute) (leave func(
 	}
 }
 
-// lost notes that a host could not be reached, and reports whether that is new.
+// Lost notes that a host could not be reached, and reports whether that is new.
 // The only host of a route is tried whatever happened, so it is not noted.
-func (b *backends) lost(r *conf.ForwardRoute, hop mail.NextHop, now time.Time) bool {
+func (b *Set) Lost(r *conf.ForwardRoute, hop mail.NextHop, now time.Time) bool {
 	if len(r.Hosts) < 2 {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	one := spot{r.Name, hop}
+	one := Spot{r.Name, hop}
 	if b.dead[one] != nil {
 		return false
 	}
-	b.dead[one] = &loss{route: r, due: now.Add(r.DeadRetry)}
+	b.dead[one] = &Loss{Route: r, due: now.Add(r.DeadRetry)}
 	b.signal()
 	return true
 }
 
-// signal has Run look at the dead hosts again.
-func (b *backends) signal() {
+// signal says that there is something new for Due.
+func (b *Set) signal() {
 	select {
-	case b.wake <- struct{}{}:
+	case b.Wake <- struct{}{}:
 	default:
 	}
 }
 
-// found notes that a host is well, and reports whether that is new.
-func (b *backends) found(r *conf.ForwardRoute, hop mail.NextHop) bool {
+// Found notes that a host is well, and reports whether that is new.
+func (b *Set) Found(r *conf.ForwardRoute, hop mail.NextHop) bool {
 	if len(r.Hosts) < 2 {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	one := spot{r.Name, hop}
+	one := Spot{r.Name, hop}
 	was := b.dead[one] != nil
 	delete(b.dead, one)
 	return was
 }
 
-// take returns the dead hosts that are due, which the caller then probes, and
+// Due returns the dead hosts that are due, which the caller then probes, and
 // the time until the next one is; 0: there is none.
-func (b *backends) take(now time.Time) (due map[spot]*loss, next time.Duration) {
+func (b *Set) Due(now time.Time) (due map[Spot]*Loss, next time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	due = map[spot]*loss{}
+	due = map[Spot]*Loss{}
 	for one, l := range b.dead {
 		switch wait := l.due.Sub(now); {
 		case l.probing:
@@ -147,10 +152,10 @@ func (b *backends) take(now time.Time) (due map[spot]*loss, next time.Duration) 
 	return due, next
 }
 
-// again puts off a host that is still dead.
-func (b *backends) again(l *loss, now time.Time) {
+// PutOff puts off a host that is still dead.
+func (b *Set) PutOff(l *Loss, now time.Time) {
 	b.mu.Lock()
-	l.probing, l.due = false, now.Add(l.route.DeadRetry)
+	l.probing, l.due = false, now.Add(l.Route.DeadRetry)
 	b.mu.Unlock()
 	b.signal()
 }

@@ -1,14 +1,11 @@
-package smtpclient
+package wire
 
 import (
 	"bytes"
 	"io"
 )
 
-// bodyBuffer is how much of a message is collected before it is written.
-const bodyBuffer = 32 << 10
-
-// dotWriter writes a message as it goes on the wire behind DATA (RFC 5321
+// DotWriter writes a message as it goes on the wire behind DATA (RFC 5321
 // section 4.5.2): dot-stuffed, every line ended by CRLF, and at the end the
 // final dot. It is the only way by which a message leaves, and no bare CR or LF
 // passes it: a bare LF, a bare CR and a run of CRs in front of an LF each become
@@ -19,7 +16,7 @@ const bodyBuffer = 32 << 10
 //
 // For BDAT (RFC 3030) it is plain: the line ends are mended all the same, but
 // there are no dots to add.
-type dotWriter struct {
+type DotWriter struct {
 	w     io.Writer
 	buf   []byte // cap is fixed
 	plain bool
@@ -29,8 +26,17 @@ type dotWriter struct {
 	crs   int   // CRs held back: what they mean depends on the next byte
 }
 
-// reset prepares d for another message to w.
-func (d *dotWriter) reset(w io.Writer) {
+// NewDotWriter returns a DotWriter that collects size bytes before they are written. For
+// BDAT it is plain.
+func NewDotWriter(size int, plain bool) *DotWriter {
+	return &DotWriter{buf: make([]byte, 0, size), plain: plain}
+}
+
+// Begun reports whether something has been written to w.
+func (d *DotWriter) Begun() bool { return d.begun }
+
+// Reset prepares d for another message to w.
+func (d *DotWriter) Reset(w io.Writer) {
 	d.w, d.buf, d.err, d.begun, d.mid, d.crs = w, d.buf[:0], nil, false, false, 0
 }
 
@@ -39,7 +45,7 @@ func (d *dotWriter) reset(w io.Writer) {
 const lastPart = 512
 
 // Write implements io.Writer; n is len(p) unless the underlying writer failed.
-func (d *dotWriter) Write(p []byte) (n int, err error) {
+func (d *DotWriter) Write(p []byte) (n int, err error) {
 	n = len(p)
 	if d.crs > 0 {
 		p = d.release(p)
@@ -77,7 +83,7 @@ var (
 )
 
 // release decides what the CRs held back were, now that more has come.
-func (d *dotWriter) release(p []byte) []byte {
+func (d *DotWriter) release(p []byte) []byte {
 	for len(p) > 0 && p[0] == '\r' {
 		d.crs++
 		p = p[1:]
@@ -96,14 +102,14 @@ func (d *dotWriter) release(p []byte) []byte {
 }
 
 // tail takes the last bytes of a Write, in which there is no LF.
-func (d *dotWriter) tail(p []byte) {
+func (d *DotWriter) tail(p []byte) {
 	text := bytes.TrimRight(p, "\r")
 	d.crs = len(p) - len(text)
 	d.rough(text)
 }
 
 // rough writes text without LF, whose CRs are all bare.
-func (d *dotWriter) rough(text []byte) {
+func (d *DotWriter) rough(text []byte) {
 	for {
 		i := bytes.IndexByte(text, '\r')
 		if i < 0 {
@@ -117,7 +123,7 @@ func (d *dotWriter) rough(text []byte) {
 }
 
 // text writes a piece of one line.
-func (d *dotWriter) text(p []byte) {
+func (d *DotWriter) text(p []byte) {
 	if len(p) == 0 {
 		return
 	}
@@ -129,13 +135,13 @@ func (d *dotWriter) text(p []byte) {
 }
 
 // end ends a line.
-func (d *dotWriter) end() {
+func (d *DotWriter) end() {
 	d.emit(crlf)
 	d.mid = false
 }
 
 // emit collects p, or passes it on when it is long.
-func (d *dotWriter) emit(p []byte) {
+func (d *DotWriter) emit(p []byte) {
 	for len(p) > 0 && d.err == nil {
 		if len(d.buf) == 0 && len(p) >= cap(d.buf) {
 			if !d.plain {
@@ -157,13 +163,13 @@ func (d *dotWriter) emit(p []byte) {
 }
 
 // pass writes p.
-func (d *dotWriter) pass(p []byte) {
+func (d *DotWriter) pass(p []byte) {
 	d.begun = true
 	_, d.err = d.w.Write(p)
 }
 
-// rest ends the last line and returns what was collected and not written.
-func (d *dotWriter) rest() ([]byte, error) {
+// Rest ends the last line and returns what was collected and not written.
+func (d *DotWriter) Rest() ([]byte, error) {
 	for ; d.crs > 0; d.crs-- {
 		d.end()
 	}
@@ -173,10 +179,10 @@ func (d *dotWriter) rest() ([]byte, error) {
 	return d.buf, d.err
 }
 
-// finish ends the last line, adds the final dot and writes what was collected.
+// Finish ends the last line, adds the final dot and writes what was collected.
 // dotted is false when it is certain that the peer cannot have seen the dot.
-func (d *dotWriter) finish() (dotted bool, err error) {
-	d.rest()
+func (d *DotWriter) Finish() (dotted bool, err error) {
+	d.Rest()
 	if len(d.buf)+3 > cap(d.buf) && d.err == nil { // the dot stays in one piece
 		d.pass(d.buf)
 		d.buf = d.buf[:0]

@@ -1,11 +1,11 @@
-package smtpclient
+package wire
 
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
-	"strings"
 	"unicode/utf8"
 
 	"tarishi/internal/mail"
@@ -35,7 +35,7 @@ func (r *reader) buffered() int { return r.w - r.r }
 
 // line returns the next line without its line end. It is valid until the next
 // call. Of a line longer than maxReplyLine only the beginning comes, with
-// errTooLong; nothing can be read behind it.
+// ErrTooLong; nothing can be read behind it.
 func (r *reader) line() ([]byte, error) {
 	seen := 0
 	for {
@@ -47,13 +47,13 @@ func (r *reader) line() ([]byte, error) {
 				line = line[:n-1]
 			}
 			if len(line) > maxReplyLine {
-				return line[:maxReplyLine], errTooLong
+				return line[:maxReplyLine], ErrTooLong
 			}
 			return line, nil
 		}
 		seen = r.w - r.r
 		if seen > maxReplyLine {
-			return r.buf[r.r : r.r+maxReplyLine], errTooLong
+			return r.buf[r.r : r.r+maxReplyLine], ErrTooLong
 		}
 		if n, err := r.more(); n == 0 && err != nil {
 			if err == io.EOF && seen > 0 {
@@ -75,51 +75,59 @@ func (r *reader) more() (n int, err error) {
 	return n, err
 }
 
-// response is a parsed reply in reused memory.
-type response struct {
-	code     int
-	enhanced reply.Enhanced
-	text     []byte // clean UTF-8, lines joined by \n
+// Response is a parsed reply in reused memory.
+type Response struct {
+	Code     int
+	Enhanced reply.Enhanced
+	Text     []byte // clean UTF-8, lines joined by \n; it may have secrets in it
 
-	hides *secrets // what reply and errors must not tell
-	login bool     // it is to AUTH
+	Login bool // it is to AUTH: the user's name is hidden too
+
+	hides *Secrets // what Reply and errors must not tell
 }
 
-func (p *response) class() int { return p.code / 100 }
+// Class is the first digit of the code.
+func (p *Response) Class() int { return p.Code / 100 }
 
-// reply copies p into a Reply of its own, which tells no secrets. Nothing else
+// Reply copies p into a Reply of its own, which tells no secrets. Nothing else
 // that the server says is kept anywhere, but by read's errors.
-func (p *response) reply() *reply.Reply {
-	return &reply.Reply{Code: p.code, Enhanced: p.enhanced, Text: string(p.hides.mask(p.text, p.login))}
+func (p *Response) Reply() *reply.Reply {
+	return &reply.Reply{Code: p.Code, Enhanced: p.Enhanced, Text: string(p.Mask(p.Text))}
 }
+
+// Mask returns text without the secrets, as those of a reply now.
+func (p *Response) Mask(text []byte) []byte { return p.hides.Mask(text, p.Login) }
+
+// Hide adds what is sent in an exchange of AUTH to the secrets.
+func (p *Response) Hide(mechanism string, answer []byte) { p.hides.Answered(mechanism, answer) }
 
 // read reads one reply, of one or more lines, into p. What is not a reply of
 // class 2 to 5, has lines with different codes or breaks a limit is an error
-// that wraps errGarbled; other errors are the connection's. decided tells whether
+// that wraps ErrGarbled; other errors are the connection's. Decided tells whether
 // p says something in spite of the error.
-func (p *response) read(r *reader) error {
-	p.code, p.enhanced, p.text = 0, reply.Enhanced{}, p.text[:0]
+func (p *Response) read(r *reader) error {
+	p.Code, p.Enhanced, p.Text = 0, reply.Enhanced{}, p.Text[:0]
 	total := 0
 	for lines := 1; ; lines++ {
 		line, long := r.line()
-		if long != nil && long != errTooLong {
+		if long != nil && long != ErrTooLong {
 			return long
 		}
 		code, last, text, ok := splitLine(line)
 		if !ok {
-			return garbled("%q", clip(p.hides.mask(line, p.login)))
+			return Garbled("%q", clip(p.Mask(line)))
 		}
 		if lines == 1 {
-			p.code = code
+			p.Code = code
 		} else {
-			if code != p.code {
-				return garbled("codes %d and %d in one reply", p.code, code)
+			if code != p.Code {
+				return Garbled("codes %d and %d in one reply", p.Code, code)
 			}
-			p.text = append(p.text, '\n')
+			p.Text = append(p.Text, '\n')
 		}
 		p.appendText(text, lines == 1)
 		if total += len(line); long != nil || lines > maxReplyLines || total > maxReplyBytes {
-			return errTooLong
+			return ErrTooLong
 		}
 		if last {
 			return nil
@@ -127,20 +135,20 @@ func (p *response) read(r *reader) error {
 	}
 }
 
-// errTooLong is of a reply whose lines agree as far as they were read.
-var errTooLong = garbled("more than %d lines, %d bytes in a line or %d in all", maxReplyLines, maxReplyLine, maxReplyBytes)
+// ErrTooLong is the error of a reply whose lines agree as far as they were read.
+var ErrTooLong = Garbled("more than %d lines, %d bytes in a line or %d in all", maxReplyLines, maxReplyLine, maxReplyBytes)
 
-// decided reports whether the reply that read gave up with err has said all the
+// Decided reports whether the reply that read gave up with err has said all the
 // same what it means: its lines had one code (RFC 5321 section 4.2.1), and it is
 // only that there was no end to them. Its text lacks what came behind. Nothing
 // more can be read then.
-func (p *response) decided(err error) bool {
-	return p.code != 0 && (errors.Is(err, errTooLong) || errors.Is(err, os.ErrDeadlineExceeded))
+func (p *Response) Decided(err error) bool {
+	return p.Code != 0 && (errors.Is(err, ErrTooLong) || errors.Is(err, os.ErrDeadlineExceeded))
 }
 
-// clip shortens the text of a reply that had no end to that of one long line.
-func (p *response) clip() {
-	p.text = bytes.ToValidUTF8(p.text[:min(len(p.text), maxReplyLine)], nil)
+// Clip shortens the text of a reply that had no end to that of one long line.
+func (p *Response) Clip() {
+	p.Text = bytes.ToValidUTF8(p.Text[:min(len(p.Text), maxReplyLine)], nil)
 }
 
 // splitLine takes a line of a reply apart (RFC 5321 section 4.2).
@@ -165,9 +173,9 @@ func clip(line []byte) []byte { return line[:min(len(line), 80)] }
 // appendText adds one line's text: without its enhanced code (RFC 2034), which
 // counts only where it fits the reply code, and with control characters and
 // invalid UTF-8 replaced.
-func (p *response) appendText(text []byte, first bool) {
-	if e, rest, ok := cutEnhanced(text); ok && e[0] == p.code/100 && (first || e == p.enhanced) {
-		p.enhanced, text = e, rest
+func (p *Response) appendText(text []byte, first bool) {
+	if e, rest, ok := cutEnhanced(text); ok && e[0] == p.Code/100 && (first || e == p.Enhanced) {
+		p.Enhanced, text = e, rest
 	}
 	plain := true
 	for _, b := range text {
@@ -177,7 +185,7 @@ func (p *response) appendText(text []byte, first bool) {
 		}
 	}
 	if plain {
-		p.text = append(p.text, text...)
+		p.Text = append(p.Text, text...)
 		return
 	}
 	for len(text) > 0 {
@@ -190,7 +198,7 @@ func (p *response) appendText(text []byte, first bool) {
 		case r == utf8.RuneError && n == 1, mail.IsHidden(r):
 			r = '?'
 		}
-		p.text = utf8.AppendRune(p.text, r)
+		p.Text = utf8.AppendRune(p.Text, r)
 		text = text[n:]
 	}
 }
@@ -219,67 +227,10 @@ func cutEnhanced(text []byte) (e reply.Enhanced, rest []byte, ok bool) {
 	return e, bytes.TrimPrefix(text[i:], []byte(" ")), true
 }
 
-// Extensions is what EHLO or LHLO offered.
-type Extensions struct {
-	Pipelining, EightBitMIME, SMTPUTF8, DSN, StartTLS, Chunking, EnhancedStatusCodes, RequireTLS bool
+// ErrGarbled is the reason of every reply that is none.
+var ErrGarbled = errors.New("not an SMTP reply")
 
-	Size    bool     // SIZE is offered
-	MaxSize int64    // its argument; 0: none
-	Auth    []string // mechanisms, upper case
-
-	XForward, XClient []string // attributes, upper case; nil: not offered
-}
-
-// parseExtensions reads the text of a reply to EHLO; its first line is only a
-// greeting.
-func parseExtensions(text string) Extensions {
-	var x Extensions
-	_, text, _ = strings.Cut(text, "\n")
-	for line := range strings.SplitSeq(text, "\n") {
-		// AUTH=PLAIN is the form of a draft that old servers still announce.
-		word, arg, _ := strings.Cut(strings.Replace(strings.ToUpper(strings.TrimSpace(line)), "AUTH=", "AUTH ", 1), " ")
-		switch word {
-		case "PIPELINING":
-			x.Pipelining = true
-		case "8BITMIME":
-			x.EightBitMIME = true
-		case "SMTPUTF8":
-			x.SMTPUTF8 = true
-		case "DSN":
-			x.DSN = true
-		case "STARTTLS":
-			x.StartTLS = true
-		case "CHUNKING":
-			x.Chunking = true
-		case "ENHANCEDSTATUSCODES":
-			x.EnhancedStatusCodes = true
-		case "REQUIRETLS":
-			x.RequireTLS = true
-		case "SIZE":
-			x.Size, x.MaxSize = true, parseSize(arg)
-		case "XFORWARD":
-			x.XForward = strings.Fields(arg)
-		case "XCLIENT":
-			x.XClient = strings.Fields(arg)
-		case "AUTH":
-			x.Auth = append(x.Auth, strings.Fields(arg)...)
-		}
-	}
-	return x
-}
-
-// parseSize reads SIZE's argument. What is no number is no limit.
-func parseSize(s string) int64 {
-	var n int64
-	s = strings.TrimSpace(s)
-	if len(s) > 18 {
-		return 0
-	}
-	for i := 0; i < len(s); i++ {
-		if !isDigit(s[i]) {
-			return 0
-		}
-		n = n*10 + int64(s[i]-'0')
-	}
-	return n
+// Garbled returns an error that wraps ErrGarbled.
+func Garbled(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrGarbled, fmt.Sprintf(format, args...))
 }

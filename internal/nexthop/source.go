@@ -1,4 +1,4 @@
-package delivery
+package nexthop
 
 import (
 	"fmt"
@@ -18,23 +18,20 @@ const (
 	NoteHelo = "outbound_helo"
 )
 
-// source returns the local address and the EHLO name that the transaction's notes
-// ask for, or else the settings' address. A note that is neither is passed over,
-// with a line that says so.
-func (d *Delivery) source(j Job) (bind netip.Addr, helo string) {
+// Source returns the local address and the EHLO name that a transaction's notes ask for;
+// zero and "": neither. A note that is neither is passed over, with a line that says so.
+func Source(env *mail.Envelope, log *zap.Logger) (bind netip.Addr, helo string) {
 	passOver := func(note string, value any, why string) {
-		d.log.Warn("notes."+note+" is passed over: it is no "+why, zap.String("uuid", string(j.Envelope.ID)), zap.String("value", fmt.Sprintf("%.200v", value)))
+		log.Warn("notes."+note+" is passed over: it is no "+why, zap.String("uuid", string(env.ID)), zap.String("value", fmt.Sprintf("%.200v", value)))
 	}
-	bind = j.Settings.Bind
-	if v := j.Envelope.Notes.Get(NoteIP); v != nil && v != "" {
+	if v := env.Notes.Get(NoteIP); v != nil && v != "" {
 		s, _ := v.(string)
-		if a, err := netip.ParseAddr(s); err == nil {
-			bind = a
-		} else {
+		var err error
+		if bind, err = netip.ParseAddr(s); err != nil {
 			passOver(NoteIP, v, "IP address")
 		}
 	}
-	if v := j.Envelope.Notes.Get(NoteHelo); v != nil && v != "" {
+	if v := env.Notes.Get(NoteHelo); v != nil && v != "" {
 		s, _ := v.(string)
 		var ok bool
 		if helo, ok = HeloName(s); !ok {

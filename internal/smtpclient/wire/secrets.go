@@ -1,4 +1,4 @@
-package smtpclient
+package wire
 
 import (
 	"bytes"
@@ -17,21 +17,21 @@ const (
 	shortest = 4 // what is shorter counts only as a word of its own
 )
 
-// secrets finds the credentials of a connection in what its server says: many
+// Secrets finds the credentials of a connection in what its server says: many
 // quote the command that they do not understand, and a reply goes into DSNs, logs
 // and the queue. Letters count in either case, since servers change it.
-type secrets struct {
+type Secrets struct {
 	user   []byte              // counts while we authenticate, as a word: it is an address elsewhere
 	short  [][]byte            // forms of less than piece bytes, in lower case
 	pieces map[uint64]struct{} // every piece of the longer ones
 }
 
-// newSecrets returns what hides a user's credentials; nil: there are none.
-func newSecrets(user, pass string) *secrets {
+// NewSecrets returns what hides a user's credentials; nil: there are none.
+func NewSecrets(user, pass string) *Secrets {
 	if user == "" && pass == "" {
 		return nil
 	}
-	s := &secrets{user: lower(cleaned(user)), pieces: map[uint64]struct{}{}}
+	s := &Secrets{user: lower(cleaned(user)), pieces: map[uint64]struct{}{}}
 	s.add(pass)
 	s.encoded(user)
 	s.encoded(user + "\x00" + pass)
@@ -40,20 +40,20 @@ func newSecrets(user, pass string) *secrets {
 	return s
 }
 
-// answered adds what was sent in an exchange of AUTH.
-func (s *secrets) answered(mechanism string, answer []byte) {
+// Answered adds what was sent in an exchange of AUTH.
+func (s *Secrets) Answered(mechanism string, answer []byte) {
 	if s == nil {
 		return
 	}
 	s.encoded(string(answer))
-	if i := bytes.LastIndexByte(answer, ' '); mechanism == cramMD5 && i >= 0 {
+	if i := bytes.LastIndexByte(answer, ' '); mechanism == "CRAM-MD5" && i >= 0 {
 		s.add(string(answer[i+1:]))
 	}
 }
 
 // add adds a secret in all forms: as it is, in hexadecimal, as in a URL, and in
 // base64 by itself and within something longer.
-func (s *secrets) add(secret string) {
+func (s *Secrets) add(secret string) {
 	if secret == "" {
 		return
 	}
@@ -76,12 +76,12 @@ func (s *secrets) add(secret string) {
 }
 
 // encoded adds the base64 of something that holds a secret.
-func (s *secrets) encoded(text string) {
+func (s *Secrets) encoded(text string) {
 	s.form(base64.RawStdEncoding.EncodeToString([]byte(text)))
 	s.form(base64.RawURLEncoding.EncodeToString([]byte(text)))
 }
 
-func (s *secrets) form(text string) {
+func (s *Secrets) form(text string) {
 	low := lower([]byte(text))
 	switch {
 	case text == "":
@@ -94,9 +94,9 @@ func (s *secrets) form(text string) {
 	}
 }
 
-// mask returns text without the secrets: text itself when it has none. login is
+// Mask returns text without the secrets: text itself when it has none. login is
 // set for the replies to AUTH.
-func (s *secrets) mask(text []byte, login bool) []byte {
+func (s *Secrets) Mask(text []byte, login bool) []byte {
 	if s == nil || len(text) == 0 {
 		return text
 	}
@@ -125,7 +125,7 @@ func (s *secrets) mask(text []byte, login bool) []byte {
 }
 
 // at returns the length of the secret that begins at low[i:]; 0: none does.
-func (s *secrets) at(low []byte, i int, login bool) int {
+func (s *Secrets) at(low []byte, i int, login bool) int {
 	n := 0
 	for i+n+piece <= len(low) {
 		if _, found := s.pieces[binary.LittleEndian.Uint64(low[i+n:])]; !found {
@@ -168,7 +168,7 @@ func lower(text []byte) []byte {
 
 // cleaned is s as the text of a reply has it.
 func cleaned(s string) []byte {
-	var p response
+	var p Response
 	p.appendText([]byte(s), false)
-	return p.text
+	return p.Text
 }

@@ -1,4 +1,4 @@
-package smtpclient
+package wire
 
 import (
 	"encoding/base64"
@@ -24,9 +24,9 @@ func FuzzMask(f *testing.F) {
 		if len(text) > 4096 || len(user)+len(pass) > 1000 {
 			return
 		}
-		s := newSecrets(user, pass)
-		s.answered("PLAIN", []byte("\x00"+user+"\x00"+pass))
-		out := string(s.mask([]byte(text), true))
+		s := NewSecrets(user, pass)
+		s.Answered("PLAIN", []byte("\x00"+user+"\x00"+pass))
+		out := string(s.Mask([]byte(text), true))
 		if utf8.ValidString(text) && utf8.ValidString(pass) && !utf8.ValidString(out) {
 			t.Errorf("%q became %q", text, out)
 		}
