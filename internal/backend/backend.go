@@ -53,11 +53,16 @@ func (b *Set) Order(r *conf.ForwardRoute) []mail.NextHop {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+
+	// A route in turn begins with the next host for each message, whatever became of the
+	// last one.
 	turn := uint(0)
 	if r.InTurn {
 		turn = b.turns[r.Name]
 		b.turns[r.Name]++
 	}
+
+	// Hosts that were lost come last: a wrong belief must not keep mail back.
 	var well, dead []mail.NextHop
 	for _, hop := range r.Hosts {
 		if b.dead[Spot{r.Name, hop}] != nil {
@@ -141,6 +146,7 @@ func (b *Set) Due(now time.Time) (due map[Spot]*Loss, next time.Duration) {
 	defer b.mu.Unlock()
 	due = map[Spot]*Loss{}
 	for one, l := range b.dead {
+		// A host that is being probed already is left to that probe.
 		switch wait := l.due.Sub(now); {
 		case l.probing:
 		case wait <= 0:

@@ -1,8 +1,11 @@
-// Package delivery makes one attempt: the recipients of one message that share
-// a destination, from the domain to next hops, to addresses, to one SMTP or
-// LMTP transaction.
+// Package delivery is the engine of relay and queue. It makes one attempt: the recipients
+// of one message that share a destination, from the next hops to addresses, to one SMTP
+// or LMTP transaction. Delivery does it for queued mail, whose hops package nexthop finds,
+// Relay in session for the hosts of a route of smtp_forward.ini. Both go from place to
+// place in the same way (offer), with the same connections, and decide alike about
+// REQUIRETLS; a Result says what became of each recipient and where it went.
 //
-// Every recipient gets a reply: of class 2 it is delivered, of class 4
+// In an attempt for queued mail every recipient gets a reply: of class 2 it is delivered, of class 4
 // deferred, of class 5 failed. Permanent are only a well-formed 5yz reply to
 // MAIL, RCPT, DATA or the final dot, a domain that does not exist or has neither
 // MX nor address, the null MX, a domain whose best MX is this host, and one of
@@ -13,6 +16,10 @@
 // 5.1), but for the hosts of smtp_forward.ini. Once the
 // final dot was sent and no reply to it came, nothing else is tried: the message
 // may have been taken.
+//
+// In a Relay's attempt the first host that answers decides for all recipients, whatever
+// it says. One that cannot be reached is passed over from then on, and probed until it is
+// back; see Relay.
 //
 // How a connection is secured is decided for each host of each domain, also
 // where domains share hosts; see package tlspolicy.
@@ -194,6 +201,8 @@ func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.En
 	}
 	o := offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextAfterDeferral, res: res}
 	o.run(ctx)
+
+	// A policy that keeps us from a host is about this domain, and not about the host.
 	res.Reached = res.Reached || w.refused != nil
 	final := o.last
 	if o.last == nil && res.Replies == nil {
@@ -202,6 +211,8 @@ func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.En
 			res.Obstacle = Insecure
 		}
 	}
+
+	// REQUIRETLS may have the message go once more without it, or fail for good.
 	switch judgeRequireTLS(env, res, o.lacking == o.tried && o.tried > 0 && w.complete()) {
 	case goesWithout:
 		plain := *env

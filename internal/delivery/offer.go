@@ -81,6 +81,9 @@ func (o *offer) at(ctx context.Context, c place) {
 	if o.trying != nil {
 		o.trying(res.Host)
 	}
+
+	// The message is the same for all places, but recipients that have their reply are left
+	// out.
 	env := o.env
 	if o.open != nil {
 		some := *env
@@ -125,6 +128,9 @@ func (o *offer) take(c place, replies []*reply.Reply) (left bool) {
 	if first {
 		res.Replies, res.by = replies, true
 	}
+
+	// Where this is the first place that answers its replies are taken as they are: that is
+	// how nearly every message ends.
 	var via *Via // of this place, if others have answered before
 	took := slices.ContainsFunc(replies, (*reply.Reply).Positive)
 	open := make([]int, 0, 8)
@@ -140,6 +146,9 @@ func (o *offer) take(c place, replies []*reply.Reply) (left bool) {
 			}
 			res.Replies[i], res.others[i] = r, via
 		}
+
+		// A host that greylists is passed by once; two that do agree, and then the message
+		// waits.
 		if greylists(r) {
 			if o.grey == nil {
 				o.grey = map[int]int{}
@@ -172,6 +181,8 @@ func greylists(r *reply.Reply) bool {
 func (o *offer) fail(c place, err error) {
 	res := o.res
 	o.last = temporary(reply.From(err))
+
+	// The last failure is the reply for all if no other place answers.
 	var f *smtpclient.Failure
 	known := errors.As(err, &f)
 	if known {
@@ -195,9 +206,14 @@ func (o *offer) fail(c place, err error) {
 		o.last = fault
 		return
 	}
+
+	// What the failure tells about the destination, for the schedule.
 	res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || unauthenticated(f) ||
 		f.Stage == smtpclient.StageTLS && c.tls.TLS > smtpclient.TLSMay
 	res.Throttled = res.Throttled || !f.Unreachable() && slows(f)
+
+	// Some failures are met everywhere: the content cannot be read, or the message may have
+	// been taken.
 	switch {
 	case unreadable(f):
 		o.finished = true

@@ -39,6 +39,9 @@ func (c *place) target(helo string, limits mail.Limits) pool.Target {
 	if h.Limits != (mail.Limits{}) {
 		limits = h.Limits
 	}
+
+	// All that makes two connections different is in the options, so that the pool never
+	// mixes them up.
 	t := pool.Target{
 		Options: smtpclient.Options{
 			Network: "tcp", Host: h.Host, Protocol: h.Protocol, ImplicitTLS: h.ImplicitTLS,
@@ -59,6 +62,8 @@ func (c *place) target(helo string, limits mail.Limits) pool.Target {
 		t.Network, t.Addr, t.Bind = "unix", h.Path, netip.Addr{}
 		return t
 	}
+
+	// A host's addresses go to the pool together, which tries them as RFC 8305 says.
 	t.Addrs = make([]netip.AddrPort, len(c.addrs))
 	for i, a := range c.addrs {
 		t.Addrs[i] = netip.AddrPortFrom(a, uint16(h.TCPPort()))

@@ -60,6 +60,9 @@ func (w *walk) places(ctx context.Context) iter.Seq[place] {
 				first = append(first, c)
 				continue
 			}
+
+			// A host may have addresses in both halves. Sockets have no family and come
+			// first.
 			byFamily := [2]place{c, c}
 			byFamily[0].addrs, byFamily[1].addrs = nil, nil
 			for _, a := range c.addrs {
@@ -100,11 +103,16 @@ func (w *walk) resolve(ctx context.Context) iter.Seq[place] {
 		var seen []netip.Addr
 		n := 0
 		for first := 0; first < len(hops) && n < maxAddresses; {
+			// Hosts of one preference are looked up together. Hops of a hook have an order
+			// of their own and are looked up one by one.
 			last := first + 1
 			for !w.plan.Given && last < len(hops) && hops[last].Priority == hops[first].Priority {
 				last++
 			}
 			hosts := w.lookup(ctx, hops[first:last])
+
+			// A host that is us ends the walk; with the best preference the mail belongs
+			// here, which our configuration does not know.
 			if !w.plan.Given && !w.d.o.LocalMXOK && slices.ContainsFunc(hosts, w.isUs) {
 				w.loop, w.self = first == 0, true
 				return
@@ -149,6 +157,7 @@ func (w *walk) ofHost(ctx context.Context, h host, seen []netip.Addr, most int) 
 
 // lookup finds the addresses of some hops; what goes wrong is kept in w.
 func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
+	// A hop's own address and name come before those of the message.
 	hosts := make([]host, len(hops))
 	var all sync.WaitGroup
 	for i, hop := range hops {
@@ -166,6 +175,9 @@ func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
 		}
 		all.Go(func() { w.find(ctx, &hosts[i]) })
 	}
+
+	// A name that does not exist says nothing; that it could not be looked up makes the
+	// outcome temporary.
 	all.Wait()
 	for _, h := range hosts {
 		if h.err == nil {
@@ -184,6 +196,8 @@ func (w *walk) find(ctx context.Context, h *host) {
 	name := strings.Trim(h.hop.Host, "[]")
 	a, err := netip.ParseAddr(name)
 	switch {
+	// An address that stands in for a name, as some MX records have it, is looked up like
+	// one, so that DNSSEC can tell about it.
 	case err == nil:
 		h.addrs = dns.Addresses{List: []netip.Addr{a.Unmap()}, Name: name}
 		if !w.plan.Named { // by a person, not by the DNS

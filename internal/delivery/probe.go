@@ -72,6 +72,7 @@ func (r *Relay) revive(of *conf.ForwardRoute, hop mail.NextHop) {
 // dial makes a connection to the first address of t that is ready for a
 // transaction, and ends it.
 func dial(ctx context.Context, t pool.Target) error {
+	// The addresses are tried one by one: nobody waits for this.
 	list := t.Addrs
 	if len(list) == 0 {
 		list = []netip.AddrPort{{}}

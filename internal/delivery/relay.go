@@ -98,6 +98,8 @@ func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope, res *Re
 	w := &passage{r: r, job: j, env: env, res: res}
 	o := offer{course: w, sender: r.o.Sender, env: env, content: j.Content, settled: true, configured: true, res: res}
 	o.run(ctx)
+
+	// The same decision about REQUIRETLS as for queued mail.
 	switch judgeRequireTLS(env, res, o.lacking == o.tried && o.tried > 0 && w.complete()) {
 	case goesWithout:
 		plain := *env
@@ -107,6 +109,11 @@ func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope, res *Re
 		return
 	case nowhereToday:
 		res.Obstacle, res.Said = LacksTLS, nil
+	}
+
+	// The client is told little; the log gets all that went wrong.
+	if len(w.causes) == 0 && res.Interrupted {
+		w.causes = append(w.causes, context.Cause(ctx))
 	}
 	switch {
 	case res.Replies != nil:

@@ -49,6 +49,9 @@ func success(r *reply.Reply, refused []hook.RecipientResult) hook.Verdict {
 	if t := oneLine(r.Text, ", "); t != "" {
 		out.Text = t
 	}
+
+	// The client's 250 is for all recipients, so the text says which of them the backend
+	// refused; the sender gets a DSN too.
 	if len(refused) > 0 {
 		const most = 5
 		var b strings.Builder

@@ -13,14 +13,15 @@
 //   - When no recipient was taken the client keeps all of them: 550 if each was
 //     refused for good, else 450. With on_failure=queue those that were not
 //     refused for good go into the queue instead.
-//   - The hosts of a route are tried in order, or in turn, until one answers. One
-//     that cannot be reached is then left alone and probed (Run) until it is back.
 //   - A message that may have been taken already is never sent a second time by
 //     us, and not queued: the client is told 451 and decides. The exception is
 //     LMTP and one_message_per_rcpt after another recipient was taken, when only
 //     the queue can keep the promise of the 250.
 //   - When no host answers the client gets 451 at once, with a text that names
 //     neither hosts nor credentials; the log has the causes.
+//
+// Which host a message goes to, and over which connection, is the business of package
+// delivery, whose Relay makes the attempts.
 package forward
 
 import (
@@ -98,18 +99,27 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 		}
 		own = delivery.Credentials{User: c.AuthUser, Pass: c.AuthPass}
 	}
+
+	// A client waits ten minutes; what ends the attempt earlier still has time to become a
+	// reply.
 	attempt := sending.New(ctx)
 	defer attempt.Cancel(nil)
 	patient := time.AfterFunc(patience, func() { attempt.GiveUp(context.DeadlineExceeded) })
 	defer patient.Stop()
 	env, content := t.Envelope, t.Final()
 	var silent successes
+
+	// Without any recipient taken the client keeps the message, unless the queue may have
+	// it.
 	taken, refused, deferred := sortOut(f.relay(attempt, &env, content, r, own, &silent))
 	if len(taken) == 0 && !(f.queues(r, deferred) && ctx.Err() == nil) {
 		return f.refusal(refused, deferred)
 	}
 	// From here on it does not matter whether the client still waits.
 	ctx = context.WithoutCancel(ctx)
+
+	// Deferred recipients of a message that others got are the queue's; where that does not
+	// take them they count as refused, and the sender is told.
 	queued := 0
 	switch {
 	case len(deferred) == 0:
@@ -124,6 +134,8 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 		f.o.Log.Error("refused recipients not reported", zap.String("uuid", string(env.ID)), zap.Error(err))
 		return hook.Verdict{Code: hook.DenySoft, Reply: errUnreported.Because(err)}
 	}
+
+	// All recipients are accounted for: only now can the client have its 250.
 	f.confirm(ctx, &env, content, &silent)
 	if len(taken) == 0 {
 		f.o.Log.Info("no backend took the message, it is queued", zap.String("uuid", string(env.ID)), zap.String("route", r.Name), zap.Int("recipients", queued))
@@ -176,6 +188,9 @@ func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mai
 	if f.o.Requeuer == nil {
 		return false
 	}
+
+	// A reply counts as a failed attempt; that there were only too many recipients at once
+	// does not.
 	env.Recipients = make([]mail.Recipient, len(deferred))
 	why := make([]*reply.Reply, len(deferred))
 	for i, d := range deferred {

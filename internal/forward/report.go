@@ -19,6 +19,8 @@ func (f *Forwarder) report(ctx context.Context, env *mail.Envelope, content mail
 			due = append(due, x)
 		}
 	}
+
+	// A DSN is due unless it would have no reader: the null sender, or recipients for which none is wanted.
 	why := ""
 	switch {
 	case len(refused) == 0:

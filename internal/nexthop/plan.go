@@ -131,6 +131,7 @@ func (f *Finder) Plan(ctx context.Context, domain string, hops []mail.NextHop) (
 
 // fromDNS completes the plan of a domain.
 func (f *Finder) fromDNS(ctx context.Context, p *Plan) (*Plan, *reply.Reply) {
+	// Only what the DNS says for certain fails the message.
 	mxs, err := f.Resolver.MX(ctx, p.Domain)
 	switch {
 	case dns.IsNXDomain(err):
@@ -154,6 +155,9 @@ func (f *Finder) fromDNS(ctx context.Context, p *Plan) (*Plan, *reply.Reply) {
 			p.Hops = append(p.Hops, mail.NextHop{Host: m.Host, Port: f.Port, Priority: m.Preference})
 		}
 	}
+
+	// The site is the whole set, also what withoutUs drops: others that share it share its
+	// limits.
 	p.site = site(p.Hops, func(h mail.NextHop) string { return h.Host })
 	return f.withoutUs(p)
 }

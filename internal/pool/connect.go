@@ -43,6 +43,8 @@ func (p *Pool) connect(ctx context.Context, t *Target, of key) (*kept, error) {
 	}
 	var last error
 	for {
+		// Each round races the addresses that are left for a socket, and then talks to the
+		// server there; the time for connecting is for all rounds together.
 		d, err := p.race(ctx, t, &rest, budget)
 		if d == nil {
 			// What a server said tells more than that the others are not there.
@@ -73,6 +75,7 @@ func elsewhere(err error) bool {
 // order returns t's addresses in the order in which they are tried: the families
 // in turn (RFC 8305 section 4), those that failed lately last.
 func (p *Pool) order(t *Target) []string {
+	// An address of the wrong family cannot be reached from Bind.
 	var families [2][]netip.AddrPort // the first one's, the other
 	for _, a := range t.Addrs {
 		is4 := a.Addr().Unmap().Is4()
@@ -85,6 +88,9 @@ func (p *Pool) order(t *Target) []string {
 		}
 		families[i] = append(families[i], a)
 	}
+
+	// One of each family in turn; those known to be bad lose their place, but are not given
+	// up.
 	var good, bad []string
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,6 +138,8 @@ func (p *Pool) race(ctx context.Context, t *Target, addrs *[]string, budget time
 		return d, nil
 	}
 
+	// The addresses that nobody has tried yet, or that lost only because another was
+	// faster, stay for the next round.
 	inner, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	r := heat{pool: p, target: t, budget: budget, list: *addrs, settled: make([]bool, len(*addrs)), results: make(chan runner)}
@@ -192,6 +200,9 @@ func (h *heat) run(ctx context.Context, stop func()) (won *dialed, last error) {
 				h.start(ctx)
 				tick.Reset(stagger)
 			}
+
+		// The first socket wins. Later ones are closed without a word about their address;
+		// a failure starts the next address at once.
 		case a := <-h.results:
 			h.pending--
 			switch {
@@ -229,6 +240,8 @@ func (p *Pool) dial(ctx context.Context, t *Target, d *dialed, budget time.Durat
 	if d.raw, err = p.dialTCP(ctx, o); err == nil {
 		return nil
 	}
+
+	// An address that was cut off because another one won is not down, but it may be slow.
 	v := judge(ctx, d.start, min(slow, budget/2), err)
 	if errors.Is(context.Cause(ctx), context.Canceled) && len(t.Addrs) > 1 && v != answers {
 		v = nothingKnown
@@ -256,6 +269,9 @@ func (p *Pool) prepare(ctx context.Context, t *Target, of key, d *dialed, budget
 	if may && p.speaksClear(s) {
 		o.TLS = smtpclient.TLSNone
 	}
+
+	// With TLS as an offer a handshake that fails must not keep mail back: one more
+	// connection goes on in clear, and the address is remembered.
 	c, err := p.open(ctx, d.raw, o)
 	var f *smtpclient.Failure
 	if errors.As(err, &f) && f.Handshake && may && ctx.Err() == nil {
@@ -271,6 +287,8 @@ func (p *Pool) prepare(ctx context.Context, t *Target, of key, d *dialed, budget
 			}
 		}
 	}
+
+	// What the conversation came to is recorded for the credentials and for the address.
 	p.answered(of, start, err)
 	p.leave(d.reach, d.start, judge(ctx, d.start, slow, err), err)
 	if err != nil {

@@ -172,6 +172,9 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 				return nothing(err), err
 			}
 		}
+
+		// The transaction itself. That credentials were refused on a kept connection, which
+		// XCLIENT makes possible, counts as on a new one.
 		k.messages++
 		start := time.Now()
 		res, err := k.Send(ctx, env, content)
@@ -203,6 +206,9 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 			p.retried()
 			continue
 		}
+
+		// The server took on a new connection what it had refused on the kept one: it
+		// counts messages.
 		if refusedAfter > 0 && err == nil && res.Begun {
 			p.ration(h.key.server(), refusedAfter)
 		}
@@ -232,6 +238,9 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, noSlot(t.name(), err)
 	}
+
+	// A kept connection that has done enough, or is too old, is retired on the way; the one
+	// used last comes first.
 	key := p.key(t)
 	p.mu.Lock()
 	h := p.hosts[key]
@@ -252,6 +261,8 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		p.mu.Unlock()
 		return h, k, nil
 	}
+
+	// None is kept: make one if the cap allows it, else wait in line.
 	p.hosts[key] = h // retire may have made it forgotten
 	if t.MaxConnections <= 0 || h.open < t.MaxConnections {
 		h.open++
@@ -399,6 +410,8 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.ctx, p.running = ctx, true
 	p.mu.Unlock()
+
+	// Idle times are seconds, so that a look each second is enough.
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -422,6 +435,7 @@ func (p *Pool) Run(ctx context.Context) error {
 // reap retires what is idle for too long at now, at the zero time everything,
 // and forgets addresses that nobody asked for lately. p.mu is held.
 func (p *Pool) reap(now time.Time) {
+	// Connections first, then what is known about addresses, credentials and servers.
 	for _, h := range p.hosts {
 		n := 0
 		for _, k := range h.idle {

@@ -85,15 +85,22 @@ func (p *Pool) enter(ctx context.Context, s site, o smtpclient.Options) (*reach,
 		r = &reach{changed: make(chan struct{})}
 		p.sites[s] = r
 	}
+
+	// Every wait ends with another look at what is known by then.
 	for {
 		now := time.Now()
 		var tired <-chan time.Time
 		switch {
 		case now.Before(r.until):
 			return nil, nil, p.refuse(r)
+
+		// The back-off is over: Run finds out, and nobody waits for it any longer than
+		// patience.
 		case r.failures > 0 && r.dialing == 0 && !r.probing && r.spare == nil && p.running:
 			p.probe(r, s, o)
 			continue
+
+		// Somebody is finding out already.
 		case r.failures > 0 && (r.dialing > 0 || r.probing):
 			left := time.Until(r.began.Add(r.patience(o.ConnectTimeout)))
 			if left <= 0 {
@@ -102,6 +109,8 @@ func (p *Pool) enter(ctx context.Context, s site, o smtpclient.Options) (*reach,
 			t := time.NewTimer(left)
 			defer t.Stop()
 			tired = t.C
+
+		// There is room: a socket that a probe left is used first.
 		case r.dialing < r.limit(now):
 			r.dialing++
 			if r.failures > 0 {
@@ -113,6 +122,8 @@ func (p *Pool) enter(ctx context.Context, s site, o smtpclient.Options) (*reach,
 			}
 			return r, spare, nil
 		}
+
+		// Wait without the lock until a dial ends, patience is over, or the caller leaves.
 		changed := r.changed
 		p.mu.Unlock()
 		select {

@@ -33,6 +33,8 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 		}
 		return mail.NextHop{Path: path, Protocol: protocol}, nil
 	}
+
+	// A URL that says more than a next hop has is a mistake, and not half of one.
 	u, err := url.Parse(s)
 	if err != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return mail.NextHop{}, ErrNextHop
@@ -51,6 +53,8 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 	default:
 		return mail.NextHop{}, ErrNextHop
 	}
+
+	// All other hops have a host, and nothing behind it.
 	if !isHost(h.Host) || u.Path != "" && u.Path != "/" {
 		return mail.NextHop{}, ErrNextHop
 	}
@@ -61,6 +65,8 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 		}
 		h.Port = int(n)
 	}
+
+	// Credentials in a URL are for PLAIN.
 	if user := u.User.Username(); user != "" {
 		h.AuthType, h.AuthUser = "plain", user
 		h.AuthPass, _ = u.User.Password()

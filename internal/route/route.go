@@ -166,6 +166,9 @@ func MX(f *conf.Forward, sender mail.Address, domain string, notes mail.Notes) [
 	if wants != "" && wants != WantsForward && wants != WantsOutbound {
 		return nil
 	}
+
+	// The domain's own section decides; a message that was to be forwarded goes by its
+	// route in any case.
 	s := Section(f, sender, mail.Address{Local: "postmaster", Domain: domain})
 	route := transport(f, s)
 	if wants == WantsForward {
@@ -324,6 +327,7 @@ func level(f *conf.Forward, r *conf.ForwardRoute, hop mail.NextHop, addr netip.A
 // credentials are not at hand any more: the queue then keeps the message rather
 // than send it without.
 func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
+	// Encryption is decided by the hop's name here: its addresses are not known yet.
 	list := slices.Clone(r.Hosts)
 	for i := range list {
 		h := &list[i]

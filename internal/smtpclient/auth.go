@@ -30,6 +30,9 @@ func (c *Client) authenticate() *Failure {
 
 	// Whatever is sent may be quoted back, so it is hidden before it goes out.
 	c.conn.Last.Hide(x.Mechanism, x.Initial)
+
+	// PLAIN ends with its first reply, LOGIN and CRAM-MD5 with the third; a server that
+	// goes on asking has another idea of the mechanism.
 	words := x.Command()
 	for range 4 {
 		if f := c.command(StageAuth, words...); f != nil {

@@ -3,7 +3,6 @@ package smtpclient
 import (
 	"errors"
 	"slices"
-	"sync"
 
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient/wire"
@@ -18,7 +17,6 @@ const (
 	// percent. So what counts is the additional round trip, which is lost among
 	// those that TCP needs for a content from about here on.
 	chunkedFrom = 1 << 20
-	chunkBuffer = 256 << 10 // what is copied is sent in chunks of this
 	maxChunk    = 1 << 20
 	// maxPending is how many chunks are sent ahead of the replies to them. It
 	// keeps a server that refuses the first from being sent a gigabyte, and the
@@ -47,12 +45,18 @@ func (k *chunks) Write(p []byte) (n int, err error) {
 		if k.pending == 0 && k.c.conn.Buffered() > 0 {
 			return n, k.c.lost(StageContent, errTooMany)
 		}
+
+		// A reply that comes before any chunk is under way would be taken for the next
+		// one's.
 		part := p[n:min(len(p), n+maxChunk)]
 		if err := k.c.conn.WriteChunk(part, false); err != nil {
 			return n, err
 		}
 		k.pending++
 		n += len(part)
+
+		// The window is full: wait for the oldest reply, which may be a refusal of all that
+		// follows.
 		for k.pending > 0 && (k.pending >= maxPending || !k.c.ext.Pipelining) {
 			if f := k.answer(); f != nil {
 				return n, f
@@ -83,30 +87,20 @@ func (k *chunks) answer() *Failure {
 	return nil
 }
 
-// chunkBodies is for BDAT what bodies is for DATA.
-var chunkBodies = sync.Pool{New: func() any {
-	return &body{dots: wire.NewDotWriter(chunkBuffer, true)}
-}}
-
 // sendChunks sends the message by BDAT and reads all replies, of which there is
 // one to each chunk but the last; to that they are as to the final dot.
 func (t *transaction) sendChunks() *Failure {
 	c := t.c
-	b := chunkBodies.Get().(*body)
-	defer chunkBodies.Put(b)
 	k := &chunks{c: c}
-	b.dots.Reset(k)
-	defer b.dots.Reset(nil)
-	size, local, err := t.copy(b)
-	if local == nil && err == nil && size != t.content.Size() {
-		local = t.wrongSize(size)
-	}
+	b := wire.NewBody(k, true)
+	defer b.Release()
+	local, err := b.Copy(t.content, t.body)
 	if local != nil { // never the last chunk behind half a message
 		return c.failure(StageContent, nil, local)
 	}
 	var rest []byte
 	if err == nil {
-		rest, err = b.dots.Rest()
+		rest, err = b.Rest()
 	}
 
 	// The last chunk, to which the reply is the one that counts, is sent when all
@@ -123,6 +117,9 @@ func (t *transaction) sendChunks() *Failure {
 	if err != nil {
 		return t.stopChunks(k, err)
 	}
+
+	// From here on the message may be taken, so this is the last moment at which a refusal,
+	// or a caller that gives up, can keep it back.
 	if stop, f := t.interrupted(); stop {
 		return f
 	}

@@ -26,6 +26,11 @@
 //
 // Errors of Dial and Send are *Failure. A Client is used by one goroutine at a
 // time and starts none that outlives a call.
+//
+// What needs no state of the conversation is in packages below: wire (lines, replies,
+// content), command (what a server's extensions make of an envelope) and auth. The
+// conversation itself is one state machine whose steps share a connection, so that this
+// package may have 1,700 lines, and not 1,500 as others.
 package smtpclient
 
 import (
@@ -125,6 +130,9 @@ func (o *Options) setDefaults() {
 	if o.MinRate == 0 {
 		o.MinRate = 2048
 	}
+
+	// What the caller left out follows from the address; a host's name may end in the dot
+	// of the root.
 	if o.Network == "" {
 		o.Network = "tcp"
 	}

@@ -2,10 +2,7 @@ package smtpclient
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"os"
-	"sync"
 	"time"
 
 	"tarishi/internal/mail"
@@ -13,19 +10,6 @@ import (
 	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient/wire"
 )
-
-// bodyBuffer is how many bytes of a message are collected before they are written.
-const bodyBuffer = 32 << 10
-
-// bodies saves the allocation of what copies a message; it holds no state.
-var bodies = sync.Pool{New: func() any {
-	return &body{dots: wire.NewDotWriter(bodyBuffer, false)}
-}}
-
-type body struct {
-	dots *wire.DotWriter
-	read []byte // made when needed
-}
 
 var errEnding = errors.New("given up before the end of the message")
 
@@ -44,29 +28,29 @@ func (c *Client) mayEnd() *Failure {
 // no reply to wait for: the dot was not sent, or not to the end.
 func (t *transaction) sendContent() (ended bool, f *Failure) {
 	c := t.c
-	b := bodies.Get().(*body)
-	defer bodies.Put(b)
-	b.dots.Reset((*wire.Content)(c.conn))
-	defer b.dots.Reset(nil)
-	size, local, err := t.copy(b)
-	if local == nil && err == nil && size != t.content.Size() {
-		local = t.wrongSize(size)
-	}
+	b := wire.NewBody((*wire.Content)(c.conn), false)
+	defer b.Release()
+	local, err := b.Copy(t.content, t.body)
 	if local != nil { // never a dot behind half a message
 		return false, c.failure(StageContent, nil, local)
 	}
 	if err != nil {
 		return false, t.cutShort(err)
 	}
-	if b.dots.Begun() { // else it goes out at once, dot and all
+	if b.Begun() { // else it goes out at once, dot and all
 		if stop, f := t.interrupted(); stop {
 			return false, f
 		}
 	}
+
+	// A caller that has given up meanwhile must not find the message delivered.
 	if f := c.mayEnd(); f != nil {
 		return false, f
 	}
-	dotted, err := b.dots.Finish()
+
+	// Once the dot may be on the wire the message may have been taken, whatever becomes of
+	// the connection.
+	dotted, err := b.Finish()
 	if err == nil {
 		return true, nil
 	}
@@ -76,40 +60,6 @@ func (t *transaction) sendContent() (ended bool, f *Failure) {
 	f = c.lost(StageDot, err)
 	f.Uncertain = true
 	return false, f
-}
-
-func (t *transaction) wrongSize(size int64) error {
-	return fmt.Errorf("content has %d bytes instead of %d", size, t.content.Size())
-}
-
-// copy writes the content to b.dots. local is an error in reading it, err one
-// of the connection.
-func (t *transaction) copy(b *body) (size int64, local, err error) {
-	if m, ok := t.content.(mail.Memory); ok {
-		for _, p := range m {
-			if _, err := b.dots.Write(p); err != nil {
-				return size, nil, err
-			}
-			size += int64(len(p))
-		}
-		return size, nil, nil
-	}
-	if b.read == nil {
-		b.read = make([]byte, bodyBuffer)
-	}
-	for {
-		n, rerr := t.body.Read(b.read)
-		size += int64(n)
-		if _, err := b.dots.Write(b.read[:n]); err != nil {
-			return size, nil, err
-		}
-		if rerr == io.EOF {
-			return size, nil, nil
-		}
-		if rerr != nil {
-			return size, rerr, nil
-		}
-	}
 }
 
 // cutShort sees to a connection that was lost while content was written: what
@@ -172,6 +122,9 @@ func (t *transaction) verdict() *Failure {
 		if t.replies[i] != nil {
 			continue
 		}
+
+		// SMTP has one reply for all, LMTP one for each recipient that was accepted, in
+		// order.
 		err := c.conn.Await(c.o.SubmissionTimeout)
 		endless := c.conn.Last.Decided(err) && c.conn.Err() == nil
 		if endless {
@@ -179,6 +132,9 @@ func (t *transaction) verdict() *Failure {
 			c.conn.Last.Clip()
 			err = nil
 		}
+
+		// No reply, or none that fits: the server may have taken the message all the same.
+		// What LMTP said about recipients before stays true.
 		if err == nil && c.conn.Last.Class() == 3 {
 			err = wire.Garbled("%s is no reply to the final dot", c.conn.Last.Reply())
 		}
@@ -191,6 +147,9 @@ func (t *transaction) verdict() *Failure {
 			t.settle(errLastReply.Because(f))
 			return nil
 		}
+
+		// A 421 in place of the reply says that the server did not take it (RFC 5321
+		// section 3.8).
 		if c.o.Protocol != mail.LMTP {
 			if c.conn.Last.Code == 421 {
 				return c.refused(StageDot)
@@ -198,6 +157,8 @@ func (t *transaction) verdict() *Failure {
 			t.settle(c.conn.Last.Reply())
 			break
 		}
+
+		// In LMTP a 421 stands for this recipient and all that follow.
 		known = true
 		t.replies[i] = c.conn.Last.Reply()
 		if c.hungUp() {

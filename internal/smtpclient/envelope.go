@@ -10,6 +10,8 @@ import (
 func (t *transaction) envelope() *Failure {
 	c := t.c
 	for {
+		// Commands go out as far as the window allows. What arrives before anything was
+		// sent is no reply to them.
 		before := t.sent
 		t.fill()
 		if t.sent > before {
@@ -22,6 +24,9 @@ func (t *transaction) envelope() *Failure {
 				return t.lost(err)
 			}
 		}
+
+		// With PIPELINING the batch that was just sent stays under way while the replies to
+		// the one before are read, so that the line is never idle.
 		until := t.sent
 		if c.ext.Pipelining && !t.dataSent && t.mail == nil && t.sent > before {
 			until = before // the batch just sent stays under way
@@ -31,6 +36,9 @@ func (t *transaction) envelope() *Failure {
 				return f
 			}
 		}
+
+		// The envelope is complete when every command has its reply and there is nothing
+		// more to say.
 		if t.answered == t.sent && (t.dataSent || t.mail != nil || t.nextSent == len(t.replies) && (t.chunked || t.accepted == 0)) {
 			return nil
 		}
@@ -60,6 +68,9 @@ func (t *transaction) fill() {
 				t.replies[i] = refusal
 				continue
 			}
+
+		// BDAT waits for all replies to RCPT. DATA is sent along with the last RCPT, unless
+		// it is known already that all were refused.
 		case t.chunked, t.sent == t.answered && t.accepted == 0:
 			return // or nobody wants it
 		default:
@@ -106,12 +117,17 @@ func (t *transaction) answer() (stop bool, f *Failure) {
 		return true, t.lost(err)
 	}
 	t.answered++
+
+	// After a refused MAIL the replies to what was pipelined behind it say nothing; they
+	// are read to keep the connection usable.
 	class := c.conn.Last.Class()
 	if t.mail != nil { // only to keep replies and commands together
 		t.data = t.data || stage == StageData && class == 3
 		return c.hungUp(), nil
 	}
 	switch {
+	// A 421 is the end of the connection at any stage. Other refusals settle recipients;
+	// what fits nowhere ends the conversation.
 	case stage == StageXForward && c.conn.Last.Code == 421:
 		return true, c.refused(stage)
 	case stage == StageXForward && class != 3: // it is for the server's log only

@@ -102,6 +102,9 @@ func (f *Failure) Deferral() *reply.Reply {
 		if r.Temporary() {
 			return r.Because(circumstances{f})
 		}
+
+		// What a server says before MAIL is about us, not about the message: a 5yz there
+		// must not fail the recipients.
 		d := reply.Newf(451, "", "Next hop refused at %s: %s", f.Stage, r)
 		d.Enhanced = reply.Enhanced{4, 5, 0}
 		if r.Enhanced != (reply.Enhanced{}) {

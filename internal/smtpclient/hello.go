@@ -17,6 +17,8 @@ func (c *Client) prepare() *Failure {
 			return f
 		}
 	}
+
+	// The greeting decides whether the server takes mail at all; only 220 means so.
 	if err := c.conn.Await(c.o.GreetingTimeout); err != nil {
 		return c.lost(StageGreeting, err)
 	}
@@ -44,6 +46,8 @@ func (c *Client) hello(name string) *Failure {
 	if c.o.Protocol == mail.LMTP {
 		verb = "LHLO"
 	}
+
+	// What was offered before, in clear or to another client, does not hold any more.
 	c.ext, c.esmtp = command.Extensions{}, false
 	if f := c.command(StageHello, verb, name); f != nil {
 		return f
@@ -60,6 +64,8 @@ func (c *Client) hello(name string) *Failure {
 	if c.o.Protocol == mail.LMTP {
 		return c.refused(StageHello)
 	}
+
+	// A server that knows no EHLO may still speak plain SMTP (RFC 5321 section 3.2).
 	if f := c.command(StageHello, "HELO", name); f != nil {
 		return f
 	}
@@ -80,6 +86,9 @@ func (c *Client) startTLS() *Failure {
 		}
 		return c.failure(StageTLS, nil, errNoSTARTTLS)
 	}
+
+	// Whatever goes wrong from here on may be the fault of the server's TLS, so the caller
+	// learns that mail may go in clear where the policy allows it.
 	if f := c.command(StageTLS, "STARTTLS"); f != nil {
 		return f.inHandshake()
 	}
@@ -99,6 +108,8 @@ func (c *Client) startTLS() *Failure {
 	default:
 		return c.unexpected(StageTLS).inHandshake()
 	}
+
+	// Nothing that was said in clear counts within TLS: the server introduces itself again.
 	if c.conn.Buffered() > 0 { // CVE-2011-0411, from the other side
 		return c.failure(StageTLS, nil, errors.New("plaintext behind STARTTLS"))
 	}
@@ -132,6 +143,8 @@ func (c *Client) handshake() *Failure {
 	if c.o.Verify != nil {
 		config.InsecureSkipVerify, config.VerifyConnection = true, c.o.Verify
 	}
+
+	// A server may hang in the handshake as well as anywhere else.
 	wait := min(c.o.CommandTimeout, handshakeTimeout)
 	if c.o.ImplicitTLS { // it is the first that we hear of the server
 		wait = c.o.GreetingTimeout

@@ -18,6 +18,9 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 	if c.o.Forwards != mail.XClient || o == nil && c.origin == "" || len(c.ext.XClient) == 0 {
 		return nil
 	}
+
+	// A connection that acts for somebody else can only be given up, unless the server lets
+	// us act for the next client.
 	if o == nil {
 		return c.taken()
 	}
@@ -32,6 +35,8 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 	if c.bound {
 		return c.taken()
 	}
+
+	// XCLIENT is allowed between transactions only.
 	if f := c.reset(); f != nil {
 		return f
 	}
@@ -45,6 +50,8 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 	default:
 		return c.refused(StageXClient)
 	}
+
+	// The session begins anew, with the client's name if it can be said.
 	c.origin, c.auth = attributes, false
 	name := o.Helo
 	if name == "" || len(name) > command.MaxAttribute || strings.ContainsFunc(name, notHelo) {

@@ -31,6 +31,8 @@ func (t *transaction) outworn() bool {
 		}
 		return c.unwelcome != refused
 	}
+
+	// A refusal of RCPT or DATA is about the connection only if it says so.
 	if c.transactions == 0 {
 		return false
 	}

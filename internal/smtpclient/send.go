@@ -51,6 +51,9 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 	if len(env.Recipients) == 0 {
 		return res, c.report(StageMail, nil, errors.New("no recipients"))
 	}
+
+	// The server may have closed a kept connection, or said more than it was asked: found
+	// out now, that costs one repetition and no risk.
 	defer c.conn.Bind(ctx)()
 	if c.transactions > 0 && c.conn.Heard() {
 		f := c.failure(StageMail, nil, errUnasked)
@@ -60,6 +63,8 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 	if f := c.actFor(env.Origin); f != nil {
 		return res, f
 	}
+
+	// What this server cannot take is refused before anything is said.
 	res.Authenticated, res.DSN = c.auth, c.ext.DSN
 	t := transaction{c: c, env: env, content: content, replies: make([]*reply.Reply, len(env.Recipients))}
 	res.Replies = t.replies
@@ -70,6 +75,9 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 		return res, c.report(StageContent, nil, err)
 	}
 	defer t.close()
+
+	// The outcome of the first transaction tells whether a later refusal may be the
+	// connection's fault.
 	f := t.run()
 	res.Begun, res.Repeatable = t.begun, f == nil && t.outworn()
 	c.transactions++

@@ -93,6 +93,8 @@ func (t *transaction) run() *Failure {
 	if f := c.reset(); f != nil {
 		return f
 	}
+
+	// From MAIL on the server has a transaction that RSET has to end, unless it ends well.
 	c.dirty = true
 	f := t.envelope()
 	switch {
@@ -110,9 +112,14 @@ func (t *transaction) run() *Failure {
 	case !t.data && !t.chunked || c.conn.Closed(): // DATA refused, or a 421
 		return nil
 	}
+
+	// A reply too many now would be taken for the one to the content.
 	if c.conn.Buffered() > 0 {
 		return c.lost(StageData, errTooMany)
 	}
+
+	// A caller may recall a message until its content begins; from then on it only ends the
+	// attempt before the final dot.
 	t.begun = true
 	if !sending.Begin(c.conn.Context()) {
 		return c.lost(StageData, c.conn.Err())

@@ -192,6 +192,8 @@ func (d *Decider) tlsa(ctx context.Context, p *nexthop.Plan, hop *mail.NextHop, 
 	if !d.DANE || !p.Secure || !a.Secure && !a.Alias {
 		return nil, "", nil
 	}
+
+	// Records at the end of the host's aliases come first, if all of these are secure.
 	bases := []string{a.Name, hop.Host}
 	if !a.Secure {
 		bases = bases[1:]
@@ -231,6 +233,8 @@ func (d *Decider) pkix(cs tls.ConnectionState, host string) error {
 	if d.TLSConfig != nil {
 		o.Roots = d.TLSConfig(false).RootCAs
 	}
+
+	// The server sends the intermediate certificates itself.
 	for _, c := range cs.PeerCertificates[1:] {
 		o.Intermediates.AddCert(c)
 	}
@@ -247,6 +251,8 @@ func (d *Decider) Mistrust(domain, host string, err error) {
 // said of its host.
 func (d *Decider) Decide(n *Need, hop *mail.NextHop, a netip.Addr, public Policy) Policy {
 	here := hop.Path != "" || a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast()
+
+	// The order of the cases is that of the package comment.
 	exposed := hop.AuthUser != "" && !here && !hop.AuthInsecure // credentials go to a public address
 	level := n.level(hop)
 	switch {

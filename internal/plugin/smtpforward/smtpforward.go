@@ -111,6 +111,8 @@ func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict 
 		}
 		return hook.Answer(hook.OK, "")
 	}
+
+	// A domain without a section is for other plugins to vouch for.
 	section := route.Section(p.cfg, from, to)
 	if section == nil {
 		return hook.Proceed()
@@ -119,6 +121,8 @@ func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict 
 		notes.Set(route.NoteWants, cmp.Or(section.Queue, route.WantsForward))
 		e.Tx.Results.For(Name).Values[chosenValue] = true
 	}
+
+	// The first recipient chooses the next hop of the message.
 	if len(e.Tx.Recipients) == 0 && notes.String(route.NoteWants) == route.WantsForward {
 		if hop, ok := route.NextHop(p.cfg, from, to); ok {
 			notes.Set(route.NoteNextHop, route.FormatNextHop(hop))
@@ -147,6 +151,9 @@ func (p *forward) split(_ context.Context, e *hook.Event) hook.Verdict {
 	if route.Defers(p.cfg, tx.Relaying, tx.From, tx.Recipients, e.Recipient, given) {
 		return hook.Verdict{Code: hook.DenySoft, Reply: reply.New(450, "4.5.3", "Split transaction, retry soon")}
 	}
+
+	// Notes that were chosen for a recipient before this one, which was refused after all,
+	// are chosen anew.
 	if len(tx.Recipients) == 0 && (ours || tx.Notes.String(route.NoteWants) == "") {
 		queue := p.wanted(tx.From, to)
 		if ours && (queue != "" || route.Section(p.cfg, tx.From, to) == nil) {
@@ -158,6 +165,8 @@ func (p *forward) split(_ context.Context, e *hook.Event) hook.Verdict {
 			ours, tx.Results.For(Name).Values[chosenValue] = true, true
 		}
 	}
+
+	// A message that the queue is to split has no one next hop.
 	all := append(slices.Clip(tx.Recipients), e.Recipient)
 	if ours && route.Decide(p.cfg, tx.Relaying, tx.From, all, nil).Action == route.ToQueue {
 		tx.Notes.Set(route.NoteWants, "")

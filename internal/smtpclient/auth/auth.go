@@ -50,6 +50,8 @@ func (a Account) Choose(p Peer) (*Exchange, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	// Credentials go only where nobody on the way can have made us show them.
 	switch {
 	case name == sasl.External && !p.Encrypted:
 		return nil, errors.New("EXTERNAL needs TLS")
@@ -74,6 +76,8 @@ func (a Account) common(p Peer) (name string, err error) {
 			order = []string{cramMD5, sasl.Plain, sasl.Login}
 		}
 	}
+
+	// A mistyped mechanism is an error also where another one fits.
 	for _, m := range order {
 		switch m {
 		case sasl.Plain, sasl.Login, cramMD5, sasl.External:

@@ -51,11 +51,15 @@ func (x *Extensions) AppendMail(b []byte, env *mail.Envelope, fit Fit, size int6
 	if env.RequireTLS {
 		b = append(b, " REQUIRETLS"...)
 	}
+
+	// Parameters of DSN are for the next hop's reports. An ENVID that has grown too long by
+	// its encoding is left out rather than have MAIL refused.
 	if x.DSN {
 		if env.Return == "FULL" || env.Return == "HDRS" {
 			b = append(append(b, " RET="...), env.Return...)
 		}
 		if env.EnvelopeID != "" {
+			// Whether it fits is known when it is encoded.
 			without := len(b)
 			b = appendXtext(append(b, " ENVID="...), env.EnvelopeID)
 			if len(b)-without > len(" ENVID=")+maxENVID { // of a message that came in before there was a limit
@@ -125,6 +129,8 @@ func appendORCPT(b []byte, orcpt string) []byte {
 	if !mail.IsAddressType(kind) {
 		return b
 	}
+
+	// An address beyond ASCII that came as rfc822 gets the type that may hold it.
 	utf := strings.EqualFold(kind, "utf-8")
 	if !utf && strings.EqualFold(kind, "rfc822") && strings.ContainsFunc(addr, func(r rune) bool { return r >= utf8.RuneSelf }) {
 		kind, utf = "utf-8", true

@@ -24,6 +24,8 @@ func ParseExtensions(text string) Extensions {
 	for line := range strings.SplitSeq(text, "\n") {
 		// AUTH=PLAIN is the form of a draft that old servers still announce.
 		word, arg, _ := strings.Cut(strings.Replace(strings.ToUpper(strings.TrimSpace(line)), "AUTH=", "AUTH ", 1), " ")
+
+		// A keyword that is not known here means nothing to us.
 		switch word {
 		case "PIPELINING":
 			x.Pipelining = true

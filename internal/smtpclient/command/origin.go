@@ -81,6 +81,9 @@ func (x *Extensions) ForwardCommands(o *mail.Origin) []string {
 	if o == nil {
 		o, source = &mail.Origin{}, "LOCAL"
 	}
+
+	// Attributes are packed into lines of at most maxCommand bytes; those that the server
+	// does not offer are left out.
 	var lines []string
 	line := ""
 	for _, a := range [...]attribute{

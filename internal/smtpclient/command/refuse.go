@@ -89,6 +89,9 @@ func isHeaderUTF8(c mail.Content) (bool, error) {
 		return false, err
 	}
 	defer r.Close()
+
+	// The header section ends at the first empty line; no line needs to be in memory as a
+	// whole.
 	lines := bufio.NewReader(r)
 	for begun := false; ; {
 		part, err := lines.ReadSlice('\n')

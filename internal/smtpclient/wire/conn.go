@@ -133,6 +133,8 @@ func (c *Conn) Heard() bool {
 			return true
 		}
 	}
+
+	// The socket is asked without taking anything out of it, nor waiting for it.
 	s, ok := c.raw.(syscall.Conn)
 	if !ok {
 		return false

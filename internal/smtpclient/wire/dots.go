@@ -52,6 +52,8 @@ func (d *DotWriter) Write(p []byte) (n int, err error) {
 	}
 	start, pos := 0, 0 // p[start:pos] are clean lines
 	for pos < len(p) && d.err == nil {
+		// A line that ends in CRLF and has no other CR is clean; all others are mended
+		// piece by piece.
 		i := bytes.IndexByte(p[pos:], '\n')
 		if i < 1 || bytes.IndexByte(p[pos:pos+i], '\r') != i-1 {
 			d.emit(p[start:pos])
@@ -65,6 +67,8 @@ func (d *DotWriter) Write(p []byte) (n int, err error) {
 			start = pos
 			continue
 		}
+
+		// The span is interrupted only where a dot has to be doubled.
 		if p[pos] == '.' && !d.mid && !d.plain {
 			d.emit(p[start:pos])
 			d.emit(dot)

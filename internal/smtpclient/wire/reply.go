@@ -51,6 +51,8 @@ func (r *reader) line() ([]byte, error) {
 			}
 			return line, nil
 		}
+
+		// No line end yet: a line that is too long already is cut, else more is read.
 		seen = r.w - r.r
 		if seen > maxReplyLine {
 			return r.buf[r.r : r.r+maxReplyLine], ErrTooLong
@@ -117,6 +119,8 @@ func (p *Response) read(r *reader) error {
 		if !ok {
 			return Garbled("%q", clip(p.Mask(line)))
 		}
+
+		// All lines of a reply have one code (RFC 5321 section 4.2.1).
 		if lines == 1 {
 			p.Code = code
 		} else {
@@ -126,6 +130,9 @@ func (p *Response) read(r *reader) error {
 			p.Text = append(p.Text, '\n')
 		}
 		p.appendText(text, lines == 1)
+
+		// The bounds are checked behind the text, so that what was said until then is
+		// known.
 		if total += len(line); long != nil || lines > maxReplyLines || total > maxReplyBytes {
 			return ErrTooLong
 		}
@@ -177,6 +184,8 @@ func (p *Response) appendText(text []byte, first bool) {
 	if e, rest, ok := cutEnhanced(text); ok && e[0] == p.Code/100 && (first || e == p.Enhanced) {
 		p.Enhanced, text = e, rest
 	}
+
+	// Nearly every text is printable ASCII and is copied as it is.
 	plain := true
 	for _, b := range text {
 		if b < ' ' || b >= 0x7f {

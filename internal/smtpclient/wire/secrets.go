@@ -100,6 +100,8 @@ func (s *Secrets) Mask(text []byte, login bool) []byte {
 	if s == nil || len(text) == 0 {
 		return text
 	}
+
+	// The comparison is in lower case; positions are the same in both.
 	low := lower(text)
 	var out []byte
 	copied := 0
@@ -109,6 +111,8 @@ func (s *Secrets) Mask(text []byte, login bool) []byte {
 			i++
 			continue
 		}
+
+		// Pieces that touch become one mask, so that its length tells nothing.
 		if !bytes.HasSuffix(out, []byte(masked)) || copied < i {
 			out = append(append(out, text[copied:i]...), masked...)
 		}

@@ -202,7 +202,7 @@ func BenchmarkDotWriter(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			content := []byte(strings.Repeat(line, (1<<20)/len(line)))
-			d := NewDotWriter(32<<10, false)
+			d := NewDotWriter(bodyBuffer, false)
 			b.SetBytes(int64(len(content)))
 			b.ReportAllocs()
 			for b.Loop() {
