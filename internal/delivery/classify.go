@@ -113,9 +113,9 @@ func unauthenticated(f *smtpclient.Failure) bool {
 	return f.Reply.Code != 421
 }
 
-// slows reports whether a failure after the connection was made asks to be sent
+// asksForLess reports whether a failure after the connection was made asks to be sent
 // less: a 4yz reply that is the server's, or an answer that did not come in time.
-func slows(f *smtpclient.Failure) bool {
+func asksForLess(f *smtpclient.Failure) bool {
 	if f.Reply != nil {
 		return f.Reply.Temporary() && f.Err == nil
 	}

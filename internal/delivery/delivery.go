@@ -200,7 +200,7 @@ func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.En
 		w.bind = j.Settings.Bind
 	}
 	o := offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextAfterDeferral, res: res}
-	o.run(ctx)
+	o.offerAround(ctx)
 
 	// A policy that keeps us from a host is about this domain, and not about the host.
 	res.Reached = res.Reached || w.refused != nil

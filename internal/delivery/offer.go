@@ -51,10 +51,10 @@ type offer struct {
 	finished bool           // no other place is to be tried
 }
 
-// run goes through the places until every recipient has the reply that counts.
+// offerAround goes through the places until every recipient has the reply that counts.
 // Without any from a server it leaves res.Replies nil, and in o.last what became of
 // the last place.
-func (o *offer) run(ctx context.Context) {
+func (o *offer) offerAround(ctx context.Context) {
 	for c := range o.places(ctx) {
 		if ctx.Err() != nil {
 			break
@@ -62,7 +62,7 @@ func (o *offer) run(ctx context.Context) {
 		if slices.Contains(o.answers, c.hop) { // at another of its addresses
 			continue
 		}
-		if o.at(ctx, c); o.finished || ctx.Err() != nil {
+		if o.offerAt(ctx, c); o.finished || ctx.Err() != nil {
 			break
 		}
 	}
@@ -73,11 +73,11 @@ func (o *offer) run(ctx context.Context) {
 	o.res.Interrupted = ctx.Err() != nil
 }
 
-// at offers the open recipients at one place.
-func (o *offer) at(ctx context.Context, c place) {
+// offerAt offers the open recipients at one place.
+func (o *offer) offerAt(ctx context.Context, c place) {
 	o.tried++
 	res := o.res
-	res.at(&c)
+	res.moveTo(&c)
 	if o.trying != nil {
 		o.trying(res.Host)
 	}
@@ -97,7 +97,7 @@ func (o *offer) at(ctx context.Context, c place) {
 	sent, err := o.sender.Send(ctx, o.target(c), env, o.content)
 	res.TLS, res.Authenticated, res.Reused, res.DSN = sent.TLS, sent.Authenticated, sent.Reused, sent.DSN
 	if err != nil {
-		o.fail(c, err)
+		o.noteFailure(c, err)
 		return
 	}
 	res.Local = false
@@ -115,14 +115,14 @@ func (o *offer) at(ctx context.Context, c place) {
 	}
 	res.Reached = true
 	res.Uncertain = res.Uncertain || slices.ContainsFunc(replies, MayHaveArrived)
-	left := o.take(c, replies)
+	left := o.takeReplies(c, replies)
 	o.finished = !left || !o.onward || c.hop.Backend
 }
 
-// take notes what a server replied about the open recipients, and reports whether
+// takeReplies notes what a server replied about the open recipients, and reports whether
 // there are some that another host may take. What a better host only deferred does
 // not fail because a lesser one refuses it: back-ups that know less are common.
-func (o *offer) take(c place, replies []*reply.Reply) (left bool) {
+func (o *offer) takeReplies(c place, replies []*reply.Reply) (left bool) {
 	res := o.res
 	first := res.Replies == nil
 	if first {
@@ -177,8 +177,8 @@ func greylists(r *reply.Reply) bool {
 	return r.Code == 450 || strings.Contains(text, "greylist") || strings.Contains(text, "graylist") || strings.Contains(text, "grey list")
 }
 
-// fail sees to a place that did not reply about recipients.
-func (o *offer) fail(c place, err error) {
+// noteFailure sees to a place that did not reply about recipients.
+func (o *offer) noteFailure(c place, err error) {
 	res := o.res
 	o.last = temporary(reply.From(err))
 
@@ -210,7 +210,7 @@ func (o *offer) fail(c place, err error) {
 	// What the failure tells about the destination, for the schedule.
 	res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || unauthenticated(f) ||
 		f.Stage == smtpclient.StageTLS && c.tls.TLS > smtpclient.TLSMay
-	res.Throttled = res.Throttled || !f.Unreachable() && slows(f)
+	res.Throttled = res.Throttled || !f.Unreachable() && asksForLess(f)
 
 	// Some failures are met everywhere: the content cannot be read, or the message may have
 	// been taken.
@@ -221,7 +221,7 @@ func (o *offer) fail(c place, err error) {
 		res.Uncertain, o.finished = true, true
 		o.last = reply.New(451, "4.4.2", "Connection lost before the reply to the message, which may have been taken").Because(err)
 		if res.Replies != nil {
-			o.take(c, slices.Repeat([]*reply.Reply{o.last}, len(o.open)))
+			o.takeReplies(c, slices.Repeat([]*reply.Reply{o.last}, len(o.open)))
 		}
 	}
 }

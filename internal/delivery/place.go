@@ -17,8 +17,8 @@ type place struct {
 	tls   tlspolicy.Policy
 }
 
-// group divides the addresses of a host by how they are secured.
-func group(hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr) tlspolicy.Policy) []place {
+// groupByPolicy divides the addresses of a host by how they are secured.
+func groupByPolicy(hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr) tlspolicy.Policy) []place {
 	all := make([]place, 0, 1)
 	for _, a := range addrs {
 		a = a.Unmap()

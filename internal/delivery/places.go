@@ -152,7 +152,7 @@ func (w *walk) ofHost(ctx context.Context, h host, seen []netip.Addr, most int) 
 		w.refused, w.wanted = refused, public.Wanted
 		return nil
 	}
-	return group(h.hop, h.addrs.List, func(a netip.Addr) tlspolicy.Policy { return w.d.tls.Decide(&w.need, &h.hop, a, public) })
+	return groupByPolicy(h.hop, h.addrs.List, func(a netip.Addr) tlspolicy.Policy { return w.d.tls.Decide(&w.need, &h.hop, a, public) })
 }
 
 // lookup finds the addresses of some hops; what goes wrong is kept in w.
@@ -170,10 +170,10 @@ func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
 			continue
 		}
 		if len(hops) == 1 {
-			w.find(ctx, &hosts[i])
+			w.findAddrs(ctx, &hosts[i])
 			continue
 		}
-		all.Go(func() { w.find(ctx, &hosts[i]) })
+		all.Go(func() { w.findAddrs(ctx, &hosts[i]) })
 	}
 
 	// A name that does not exist says nothing; that it could not be looked up makes the
@@ -191,8 +191,8 @@ func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
 	return hosts
 }
 
-// find resolves one host. It may run for several at a time.
-func (w *walk) find(ctx context.Context, h *host) {
+// findAddrs resolves one host. It may run for several at a time.
+func (w *walk) findAddrs(ctx context.Context, h *host) {
 	name := strings.Trim(h.hop.Host, "[]")
 	a, err := netip.ParseAddr(name)
 	switch {

@@ -25,7 +25,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	for {
 		due, next := r.backends.Due(time.Now())
 		for one, l := range due {
-			probes.Go(func() { r.probe(ctx, one, l) })
+			probes.Go(func() { r.probeHost(ctx, one, l) })
 		}
 		var timer <-chan time.Time
 		if next > 0 {
@@ -40,8 +40,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
-// probe looks whether a dead host is ready for a transaction again.
-func (r *Relay) probe(ctx context.Context, one backend.Spot, l *backend.Loss) {
+// probeHost looks whether a dead host is ready for a transaction again.
+func (r *Relay) probeHost(ctx context.Context, one backend.Spot, l *backend.Loss) {
 	limited, cancel := context.WithTimeout(ctx, max(2*l.Route.ConnectTimeout, time.Second))
 	defer cancel()
 	w := &passage{r: r, job: RelayJob{Route: l.Route}, env: &mail.Envelope{}}
@@ -69,9 +69,9 @@ func (r *Relay) revive(of *conf.ForwardRoute, hop mail.NextHop) {
 	}
 }
 
-// dial makes a connection to the first address of t that is ready for a
+// dialOnce makes a connection to the first address of t that is ready for a
 // transaction, and ends it.
-func dial(ctx context.Context, t pool.Target) error {
+func dialOnce(ctx context.Context, t pool.Target) error {
 	// The addresses are tried one by one: nobody waits for this.
 	list := t.Addrs
 	if len(list) == 0 {

@@ -45,7 +45,7 @@ type Relay struct {
 // NewRelay returns a Relay.
 func NewRelay(o RelayOptions) *Relay {
 	if o.Probe == nil {
-		o.Probe = dial
+		o.Probe = dialOnce
 	}
 	if o.Conf == nil {
 		o.Conf = &conf.Forward{}
@@ -97,7 +97,7 @@ func (r *Relay) Attempt(ctx context.Context, j RelayJob) Result {
 func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope, res *Result) {
 	w := &passage{r: r, job: j, env: env, res: res}
 	o := offer{course: w, sender: r.o.Sender, env: env, content: j.Content, settled: true, configured: true, res: res}
-	o.run(ctx)
+	o.offerAround(ctx)
 
 	// The same decision about REQUIRETLS as for queued mail.
 	switch judgeRequireTLS(env, res, o.lacking == o.tried && o.tried > 0 && w.complete()) {
@@ -175,7 +175,7 @@ func (w *passage) ofHost(ctx context.Context, hop mail.NextHop) ([]place, error)
 		r.o.Log.Warn("backend has no address", zap.String("route", j.Route.Name), zap.String("host", hop.Host), zap.Error(err))
 		return nil, err
 	}
-	return group(full, addrs, secure), nil
+	return groupByPolicy(full, addrs, secure), nil
 }
 
 // target says how to talk to a host of the route.

@@ -107,8 +107,8 @@ func (res *Result) leave() {
 	}
 }
 
-// at notes which place is being tried.
-func (res *Result) at(c *place) {
+// moveTo notes which place is being tried.
+func (res *Result) moveTo(c *place) {
 	res.leave()
 	res.Via = viaHop(&c.hop)
 	if res.PolicyWanted = c.tls.Wanted; c.hop.Path == "" {

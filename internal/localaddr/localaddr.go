@@ -42,7 +42,7 @@ func (s *Set) Has(a netip.Addr) bool {
 		s.until = now.Add(lifetime)
 		s.read()
 	}
-	_, found := s.own[plain(a)]
+	_, found := s.own[normalized(a)]
 	return found
 }
 
@@ -55,11 +55,11 @@ func (s *Set) read() {
 	}
 	s.own = make(map[netip.Addr]struct{}, len(addrs))
 	for _, a := range addrs {
-		s.own[plain(a)] = struct{}{}
+		s.own[normalized(a)] = struct{}{}
 	}
 }
 
-func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+func normalized(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // interfaces asks the system.
 func interfaces() ([]netip.Addr, error) {

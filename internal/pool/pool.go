@@ -236,7 +236,7 @@ func nothing(err error) smtpclient.Result {
 // acquire returns a kept connection, or nil and the right to make one.
 func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, nil, noSlot(t.name(), err)
+		return nil, nil, noSlot(t.firstAddr(), err)
 	}
 
 	// A kept connection that has done enough, or is too old, is retired on the way; the one
@@ -253,7 +253,7 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		h.idle[n-1] = nil
 		h.idle = h.idle[:n-1]
 		p.stats.Idle--
-		if now := time.Now(); p.worn(h.key, t, k, now) || !now.Before(k.until) {
+		if now := time.Now(); p.isWorn(h.key, t, k, now) || !now.Before(k.until) {
 			p.retire(h, k)
 			continue
 		}
@@ -279,7 +279,7 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		return h, k, nil
 	case <-ctx.Done():
 		p.abandon(h, t, w)
-		return nil, nil, noSlot(t.name(), ctx.Err())
+		return nil, nil, noSlot(t.firstAddr(), ctx.Err())
 	}
 }
 
@@ -299,8 +299,8 @@ func (p *Pool) abandon(h *host, t *Target, w *waiter) {
 	p.release(h, t, <-w.ready)
 }
 
-// name is what errors call t before there is an address.
-func (t *Target) name() string {
+// firstAddr is what errors call t before there is an address.
+func (t *Target) firstAddr() string {
 	if len(t.Addrs) > 0 {
 		return t.Addrs[0].String()
 	}
@@ -321,25 +321,25 @@ func (p *Pool) release(h *host, t *Target, k *kept) {
 	defer p.mu.Unlock()
 	switch {
 	case k == nil:
-		p.free(h)
+		p.freeSlot(h)
 	case !k.Reusable():
 		k.Close()
-		p.free(h)
-	case t.IdleTimeout > 0 && !p.stopped && h.key.single == 0 && !p.worn(h.key, t, k, now):
-		p.keep(h, k, now.Add(t.IdleTimeout))
+		p.freeSlot(h)
+	case t.IdleTimeout > 0 && !p.stopped && h.key.single == 0 && !p.isWorn(h.key, t, k, now):
+		p.keepIdle(h, k, now.Add(t.IdleTimeout))
 	case p.running:
 		p.retire(h, k)
 	default: // no Run to do it
 		p.mu.Unlock()
 		k.Quit()
 		p.mu.Lock()
-		p.free(h)
+		p.freeSlot(h)
 	}
 }
 
-// keep hands k to who waits, or lays it by. p.mu is held.
-func (p *Pool) keep(h *host, k *kept, until time.Time) {
-	if w := p.next(h); w != nil {
+// keepIdle hands k to who waits, or lays it by. p.mu is held.
+func (p *Pool) keepIdle(h *host, k *kept, until time.Time) {
+	if w := p.nextWaiter(h); w != nil {
 		p.stats.Reuses++
 		w.ready <- k
 		return
@@ -349,10 +349,10 @@ func (p *Pool) keep(h *host, k *kept, until time.Time) {
 	p.stats.Idle++
 }
 
-// free hands the right to a connection to who waits, or gives it up. p.mu is
+// freeSlot hands the right to a connection to who waits, or gives it up. p.mu is
 // held.
-func (p *Pool) free(h *host) {
-	if w := p.next(h); w != nil {
+func (p *Pool) freeSlot(h *host) {
+	if w := p.nextWaiter(h); w != nil {
 		w.ready <- nil
 		return
 	}
@@ -361,8 +361,8 @@ func (p *Pool) free(h *host) {
 	p.forget(h)
 }
 
-// next takes the first out of the line. p.mu is held.
-func (p *Pool) next(h *host) *waiter {
+// nextWaiter takes the first out of the line. p.mu is held.
+func (p *Pool) nextWaiter(h *host) *waiter {
 	if len(h.waiters) == 0 {
 		return nil
 	}
@@ -373,10 +373,10 @@ func (p *Pool) next(h *host) *waiter {
 	return w
 }
 
-// worn reports whether k, a connection of that key, has done enough. p.mu is held.
-func (p *Pool) worn(of key, t *Target, k *kept, now time.Time) bool {
+// isWorn reports whether k, a connection of that key, has done enough. p.mu is held.
+func (p *Pool) isWorn(of key, t *Target, k *kept, now time.Time) bool {
 	return t.MaxMessages > 0 && k.messages >= t.MaxMessages || t.MaxAge > 0 && now.Sub(k.born) >= t.MaxAge ||
-		len(p.rations) > 0 && p.rations[of.server()].spent(k.messages, now)
+		len(p.rations) > 0 && p.rations[of.server()].isSpent(k.messages, now)
 }
 
 // forget drops a host that has nothing. p.mu is held.
@@ -392,14 +392,14 @@ func (p *Pool) forget(h *host) {
 func (p *Pool) retire(h *host, k *kept) {
 	if !p.running || !k.Reusable() {
 		k.Close()
-		p.free(h)
+		p.freeSlot(h)
 		return
 	}
 	p.quits.Go(func() {
 		k.Quit()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.free(h)
+		p.freeSlot(h)
 	})
 }
 
@@ -419,22 +419,22 @@ func (p *Pool) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			p.mu.Lock()
 			p.stopped = true
-			p.reap(time.Time{})
+			p.reapIdle(time.Time{})
 			p.running = false
 			p.mu.Unlock()
 			p.quits.Wait()
 			return nil
 		case now := <-tick.C:
 			p.mu.Lock()
-			p.reap(now)
+			p.reapIdle(now)
 			p.mu.Unlock()
 		}
 	}
 }
 
-// reap retires what is idle for too long at now, at the zero time everything,
+// reapIdle retires what is idle for too long at now, at the zero time everything,
 // and forgets addresses that nobody asked for lately. p.mu is held.
-func (p *Pool) reap(now time.Time) {
+func (p *Pool) reapIdle(now time.Time) {
 	// Connections first, then what is known about addresses, credentials and servers.
 	for _, h := range p.hosts {
 		n := 0
@@ -456,7 +456,7 @@ func (p *Pool) reap(now time.Time) {
 			r.spare = nil
 			r.failures, r.until = 0, time.Time{}
 		}
-		if r.idle(now) {
+		if r.isIdle(now) {
 			delete(p.sites, s)
 		}
 	}

@@ -30,9 +30,9 @@ type ration struct {
 	until    time.Time // believed until then
 }
 
-// spent reports whether a connection that has carried so many messages is not to
+// isSpent reports whether a connection that has carried so many messages is not to
 // carry another one.
-func (r ration) spent(messages int, now time.Time) bool {
+func (r ration) isSpent(messages int, now time.Time) bool {
 	return now.Before(r.until) && messages >= r.messages
 }
 

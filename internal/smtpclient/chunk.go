@@ -43,7 +43,7 @@ type chunks struct {
 func (k *chunks) Write(p []byte) (n int, err error) {
 	for n < len(p) {
 		if k.pending == 0 && k.c.conn.Buffered() > 0 {
-			return n, k.c.lost(StageContent, errTooMany)
+			return n, k.c.connectionLost(StageContent, errTooMany)
 		}
 
 		// A reply that comes before any chunk is under way would be taken for the next
@@ -73,7 +73,7 @@ func (k *chunks) Write(p []byte) (n int, err error) {
 func (k *chunks) answer() *Failure {
 	c := k.c
 	if err := c.conn.Await(c.conn.ContentTime(c.o.SubmissionTimeout)); err != nil {
-		return c.lost(StageContent, err)
+		return c.connectionLost(StageContent, err)
 	}
 	k.pending--
 	switch {

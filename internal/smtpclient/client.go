@@ -204,7 +204,7 @@ func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 	f := c.prepare()
 	release()
 	if f == nil && c.conn.Closed() {
-		f = c.lost(StageHello, ctx.Err())
+		f = c.connectionLost(StageHello, ctx.Err())
 	}
 	if f != nil {
 		c.Close()
@@ -248,10 +248,10 @@ func (c *Client) command(s Stage, words ...string) *Failure {
 	}
 	c.conn.Out = append(c.conn.Out, "\r\n"...)
 	if err := c.conn.Flush(c.o.CommandTimeout); err != nil {
-		return c.lost(s, err)
+		return c.connectionLost(s, err)
 	}
 	if err := c.conn.Await(c.o.CommandTimeout); err != nil {
-		return c.lost(s, err)
+		return c.connectionLost(s, err)
 	}
 	return nil
 }
@@ -266,7 +266,7 @@ func (c *Client) unasked(s Stage) *Failure {
 	if err := c.conn.Read(); err == nil && c.conn.Last.Code == 421 {
 		return c.refused(s)
 	}
-	return c.lost(s, wire.Garbled("reply before the command"))
+	return c.connectionLost(s, wire.Garbled("reply before the command"))
 }
 
 // Reusable reports whether another transaction can be sent: the connection was
@@ -274,8 +274,8 @@ func (c *Client) unasked(s Stage) *Failure {
 // transaction stopped half-way the next Send begins with RSET.
 func (c *Client) Reusable() bool { return !c.conn.Closed() && c.conn.Buffered() == 0 }
 
-// reset sends RSET if the last transaction stopped half-way.
-func (c *Client) reset() *Failure {
+// endTransaction sends RSET if the last transaction stopped half-way.
+func (c *Client) endTransaction() *Failure {
 	if !c.dirty {
 		return nil
 	}

@@ -19,7 +19,7 @@ func (c *Client) mayEnd() *Failure {
 	if sending.MayEnd(c.conn.Context()) {
 		return nil
 	}
-	f := c.lost(StageContent, errEnding)
+	f := c.connectionLost(StageContent, errEnding)
 	f.aborted = true
 	return f
 }
@@ -57,7 +57,7 @@ func (t *transaction) sendContent() (ended bool, f *Failure) {
 	if !dotted {
 		return false, t.cutShort(err)
 	}
-	f = c.lost(StageDot, err)
+	f = c.connectionLost(StageDot, err)
 	f.Uncertain = true
 	return false, f
 }
@@ -74,7 +74,7 @@ func (t *transaction) cutShort(err error) *Failure {
 			}
 		}
 	}
-	return c.lost(StageContent, err)
+	return c.connectionLost(StageContent, err)
 }
 
 // interrupted sees to what the server has said before the message is ended. A
@@ -91,7 +91,7 @@ func (t *transaction) interrupted() (stop bool, f *Failure) {
 	case errors.Is(err, os.ErrDeadlineExceeded) && c.conn.Err() == nil && c.conn.Buffered() == 0 && c.conn.Encrypted():
 		return false, nil // of TLS itself
 	case err != nil:
-		return true, c.lost(StageContent, err)
+		return true, c.connectionLost(StageContent, err)
 	case c.conn.Last.Class() < 4:
 		return true, c.unexpected(StageContent)
 	}
@@ -139,7 +139,7 @@ func (t *transaction) verdict() *Failure {
 			err = wire.Garbled("%s is no reply to the final dot", c.conn.Last.Reply())
 		}
 		if err != nil {
-			f := c.lost(StageDot, err)
+			f := c.connectionLost(StageDot, err)
 			f.Uncertain = true
 			if !known {
 				return f
@@ -166,7 +166,7 @@ func (t *transaction) verdict() *Failure {
 			return nil
 		}
 		if endless { // what is buffered belongs to it
-			f := c.lost(StageDot, wire.ErrTooLong)
+			f := c.connectionLost(StageDot, wire.ErrTooLong)
 			f.Uncertain = true
 			t.settle(errLastReply.Because(f))
 			return nil

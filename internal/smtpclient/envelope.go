@@ -13,15 +13,15 @@ func (t *transaction) envelope() *Failure {
 		// Commands go out as far as the window allows. What arrives before anything was
 		// sent is no reply to them.
 		before := t.sent
-		t.fill()
+		t.fillWindow()
 		if t.sent > before {
 			if t.answered == before {
-				if f := c.unasked(t.stage()); f != nil {
+				if f := c.unasked(t.nextStage()); f != nil {
 					return f
 				}
 			}
 			if err := c.conn.Flush(c.o.CommandTimeout); err != nil {
-				return t.lost(err)
+				return t.envelopeLost(err)
 			}
 		}
 
@@ -45,8 +45,8 @@ func (t *transaction) envelope() *Failure {
 	}
 }
 
-// fill puts the next commands in c.conn.Out.
-func (t *transaction) fill() {
+// fillWindow puts the next commands in c.conn.Out.
+func (t *transaction) fillWindow() {
 	c := t.c
 	if t.mail != nil {
 		return
@@ -84,8 +84,8 @@ func (t *transaction) fill() {
 	}
 }
 
-// stage is that of the command whose reply comes next.
-func (t *transaction) stage() Stage {
+// nextStage is that of the command whose reply comes next.
+func (t *transaction) nextStage() Stage {
 	switch {
 	case t.answered < len(t.xforward):
 		return StageXForward
@@ -97,10 +97,10 @@ func (t *transaction) stage() Stage {
 	return StageRecipient
 }
 
-// lost reports a broken connection, unless all that matters is known.
-func (t *transaction) lost(err error) *Failure {
-	f := t.c.lost(t.stage(), err)
-	if t.mail != nil || t.stage() == StageData && t.accepted == 0 {
+// envelopeLost reports a broken connection, unless all that matters is known.
+func (t *transaction) envelopeLost(err error) *Failure {
+	f := t.c.connectionLost(t.nextStage(), err)
+	if t.mail != nil || t.nextStage() == StageData && t.accepted == 0 {
 		return nil
 	}
 	return f
@@ -108,13 +108,13 @@ func (t *transaction) lost(err error) *Failure {
 
 // answer reads the reply to one command. stop ends the transaction.
 func (t *transaction) answer() (stop bool, f *Failure) {
-	c, stage := t.c, t.stage()
+	c, stage := t.c, t.nextStage()
 	wait := c.o.CommandTimeout
 	if stage == StageData {
 		wait = c.o.DataTimeout
 	}
 	if err := c.conn.Await(wait); err != nil {
-		return true, t.lost(err)
+		return true, t.envelopeLost(err)
 	}
 	t.answered++
 

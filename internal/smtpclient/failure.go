@@ -176,9 +176,9 @@ func (f *Failure) inHandshake() *Failure {
 	return f
 }
 
-// lost breaks the connection off because reading from it or writing to it
+// connectionLost breaks the connection off because reading from it or writing to it
 // failed, and says how.
-func (c *Client) lost(s Stage, err error) *Failure {
+func (c *Client) connectionLost(s Stage, err error) *Failure {
 	f := c.failure(s, nil, err)
 	switch {
 	case c.conn.Err() != nil:
@@ -198,7 +198,7 @@ func (c *Client) lost(s Stage, err error) *Failure {
 // unexpected breaks the connection off because a well-formed reply has no
 // meaning where it came.
 func (c *Client) unexpected(s Stage) *Failure {
-	return c.lost(s, wire.Garbled("%s is no reply to %s", c.conn.Last.Reply(), s))
+	return c.connectionLost(s, wire.Garbled("%s is no reply to %s", c.conn.Last.Reply(), s))
 }
 
 // refused breaks the connection off because of the last reply.

@@ -20,7 +20,7 @@ func (c *Client) prepare() *Failure {
 
 	// The greeting decides whether the server takes mail at all; only 220 means so.
 	if err := c.conn.Await(c.o.GreetingTimeout); err != nil {
-		return c.lost(StageGreeting, err)
+		return c.connectionLost(StageGreeting, err)
 	}
 	if c.conn.Last.Code != 220 {
 		if c.conn.Last.Class() == 2 || c.conn.Last.Class() == 3 {
@@ -28,7 +28,7 @@ func (c *Client) prepare() *Failure {
 		}
 		return c.refused(StageGreeting)
 	}
-	if f := c.hello(c.o.Helo); f != nil {
+	if f := c.introduce(c.o.Helo); f != nil {
 		return f
 	}
 	if !c.o.ImplicitTLS && c.o.TLS != TLSNone {
@@ -39,9 +39,9 @@ func (c *Client) prepare() *Failure {
 	return c.authenticate()
 }
 
-// hello introduces us by name and takes the server's extensions in place of all
+// introduce introduces us by name and takes the server's extensions in place of all
 // that it said before.
-func (c *Client) hello(name string) *Failure {
+func (c *Client) introduce(name string) *Failure {
 	verb := "EHLO"
 	if c.o.Protocol == mail.LMTP {
 		verb = "LHLO"
@@ -116,7 +116,7 @@ func (c *Client) startTLS() *Failure {
 	if f := c.handshake(); f != nil {
 		return f
 	}
-	f := c.hello(c.o.Helo)
+	f := c.introduce(c.o.Helo)
 	if f != nil && f.lost { // only now does a server of TLS 1.3 say that it refuses the handshake
 		f.Stage = StageTLS
 		return f.inHandshake()
@@ -151,7 +151,7 @@ func (c *Client) handshake() *Failure {
 	}
 	state, err := c.conn.Handshake(config, wait)
 	if err != nil {
-		f := c.lost(StageTLS, err)
+		f := c.connectionLost(StageTLS, err)
 		f.Handshake = !f.aborted
 		f.mute = c.o.ImplicitTLS && errors.Is(f.Err, errTimeout)
 		return f

@@ -22,7 +22,7 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 	// A connection that acts for somebody else can only be given up, unless the server lets
 	// us act for the next client.
 	if o == nil {
-		return c.taken()
+		return c.giveUpOwned()
 	}
 	words := c.ext.ClientAttributes(o)
 	if len(words) == 0 {
@@ -33,11 +33,11 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 		return nil
 	}
 	if c.bound {
-		return c.taken()
+		return c.giveUpOwned()
 	}
 
 	// XCLIENT is allowed between transactions only.
-	if f := c.reset(); f != nil {
+	if f := c.endTransaction(); f != nil {
 		return f
 	}
 	if f := c.command(StageXClient, "XCLIENT", attributes); f != nil {
@@ -58,7 +58,7 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 		name = c.o.Helo
 	}
 	offered := c.ext.XClient
-	if f := c.hello(name); f != nil {
+	if f := c.introduce(name); f != nil {
 		return f
 	}
 	if len(c.ext.XClient) == 0 { // Postfix offers it only to those it trusts, and now we are another
@@ -67,9 +67,9 @@ func (c *Client) actFor(o *mail.Origin) *Failure {
 	return c.authenticate()
 }
 
-// taken gives up a connection that belongs to another client. It is as stale as
+// giveUpOwned gives up a connection that belongs to another client. It is as stale as
 // a dead one, also where nothing was sent for him.
-func (c *Client) taken() *Failure {
+func (c *Client) giveUpOwned() *Failure {
 	f := c.failure(StageXClient, nil, errTaken)
 	f.lost, f.Fresh = true, false
 	return f

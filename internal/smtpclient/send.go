@@ -68,17 +68,17 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 	res.Authenticated, res.DSN = c.auth, c.ext.DSN
 	t := transaction{c: c, env: env, content: content, replies: make([]*reply.Reply, len(env.Recipients))}
 	res.Replies = t.replies
-	if f := t.check(); f != nil || t.fit.Left == 0 {
+	if f := t.checkMessage(); f != nil || t.fit.Left == 0 {
 		return res, asError(f)
 	}
-	if err := t.open(); err != nil {
+	if err := t.openContent(); err != nil {
 		return res, c.report(StageContent, nil, err)
 	}
-	defer t.close()
+	defer t.closeContent()
 
 	// The outcome of the first transaction tells whether a later refusal may be the
 	// connection's fault.
-	f := t.run()
+	f := t.converse()
 	res.Begun, res.Repeatable = t.begun, f == nil && t.outworn()
 	c.transactions++
 	return res, asError(f)

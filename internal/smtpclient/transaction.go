@@ -36,8 +36,8 @@ type transaction struct {
 	dataSent               bool
 }
 
-// check refuses what this server cannot take, and prepares the sender.
-func (t *transaction) check() *Failure {
+// checkMessage refuses what this server cannot take, and prepares the sender.
+func (t *transaction) checkMessage() *Failure {
 	x := &t.c.ext
 	if t.env.RequireTLS { // RFC 8689 section 4.2.1; another MX may do
 		if !t.c.sure {
@@ -74,23 +74,23 @@ func (t *transaction) settle(r *reply.Reply) {
 	}
 }
 
-func (t *transaction) open() (err error) {
+func (t *transaction) openContent() (err error) {
 	if _, ok := t.content.(mail.Memory); !ok {
 		t.body, err = t.content.Open()
 	}
 	return err
 }
 
-func (t *transaction) close() {
+func (t *transaction) closeContent() {
 	if t.body != nil {
 		t.body.Close()
 	}
 }
 
-// run is the dialogue.
-func (t *transaction) run() *Failure {
+// converse is the dialogue.
+func (t *transaction) converse() *Failure {
 	c := t.c
-	if f := c.reset(); f != nil {
+	if f := c.endTransaction(); f != nil {
 		return f
 	}
 
@@ -115,14 +115,14 @@ func (t *transaction) run() *Failure {
 
 	// A reply too many now would be taken for the one to the content.
 	if c.conn.Buffered() > 0 {
-		return c.lost(StageData, errTooMany)
+		return c.connectionLost(StageData, errTooMany)
 	}
 
 	// A caller may recall a message until its content begins; from then on it only ends the
 	// attempt before the final dot.
 	t.begun = true
 	if !sending.Begin(c.conn.Context()) {
-		return c.lost(StageData, c.conn.Err())
+		return c.connectionLost(StageData, c.conn.Err())
 	}
 	if f = t.transfer(); f == nil || !f.Uncertain {
 		sending.Answered(c.conn.Context())

@@ -151,7 +151,7 @@ func (d *Decider) Published(ctx context.Context, n *Need, p *nexthop.Plan, hop *
 		d.Log.Debug("TLSA records not found out", zap.String("domain", p.Domain), zap.String("host", hop.Host), zap.Error(err))
 		return Policy{Wanted: "dane"}, reply.Newf(451, "4.4.3", "TLSA lookup of %s failed temporarily", base).Because(err)
 	}
-	if pol := dane.New(records, names(base, hop.Host, p.Domain, p.Alias)...); pol != nil {
+	if pol := dane.New(records, different(base, hop.Host, p.Domain, p.Alias)...); pol != nil {
 		return Policy{TLS: smtpclient.TLSVerify, Wanted: "dane", Name: base, Verify: pol.Verify, Key: "dane:" + pol.Key()}, nil
 	}
 	var weaker Policy
@@ -213,8 +213,8 @@ func (d *Decider) tlsa(ctx context.Context, p *nexthop.Plan, hop *mail.NextHop, 
 	return nil, "", nil
 }
 
-// names returns the different ones of some names, without the empty one.
-func names(all ...string) []string {
+// different returns the different ones of some names, without the empty one.
+func different(all ...string) []string {
 	var different []string
 	for _, n := range all {
 		if n != "" && !slices.Contains(different, n) {

@@ -106,7 +106,7 @@ func (c *Conn) Await(t time.Duration) error {
 }
 
 // Read reads one reply into Last, within the deadline that is set.
-func (c *Conn) Read() error { return c.Last.read(&c.in) }
+func (c *Conn) Read() error { return c.Last.readReply(&c.in) }
 
 // Flush writes the commands collected in Out, within t.
 func (c *Conn) Flush(t time.Duration) error {
@@ -129,7 +129,7 @@ func (c *Conn) Heard() bool {
 	}
 	if c.Encrypted() { // TLS may have read more than it has given us
 		c.raw.SetReadDeadline(time.Unix(1, 0))
-		if c.in.more(); c.in.buffered() > 0 {
+		if c.in.readMore(); c.in.buffered() > 0 {
 			return true
 		}
 	}

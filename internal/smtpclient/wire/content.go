@@ -15,9 +15,9 @@ func (c *Conn) BeginContent(each time.Duration, rate int64) {
 	c.blockTime, c.rate, c.contentBy = each, rate, time.Now().Add(each)
 }
 
-// wrote notes that the server has taken n bytes of content, which gives it time
+// noteWritten notes that the server has taken n bytes of content, which gives it time
 // for more.
-func (c *Conn) wrote(n int) {
+func (c *Conn) noteWritten(n int) {
 	if c.rate > 0 {
 		c.contentBy = c.contentBy.Add(time.Duration(float64(n) / float64(c.rate) * float64(time.Second)))
 	}
@@ -43,7 +43,7 @@ func (w *Content) Write(p []byte) (n int, err error) {
 		var m int
 		c.writeBy(c.ContentTime(c.blockTime))
 		m, err = c.stream.Write(p[n:min(len(p), n+block)])
-		c.wrote(m)
+		c.noteWritten(m)
 		n += m
 	}
 	return n, err
@@ -66,7 +66,7 @@ func (c *Conn) WriteChunk(p []byte, last bool) error {
 	if _, err := spans.WriteTo(c.stream); err != nil {
 		return err
 	}
-	c.wrote(first)
+	c.noteWritten(first)
 	_, err := (*Content)(c).Write(p[first:])
 	return err
 }

@@ -56,13 +56,13 @@ func (d *DotWriter) Write(p []byte) (n int, err error) {
 		// piece by piece.
 		i := bytes.IndexByte(p[pos:], '\n')
 		if i < 1 || bytes.IndexByte(p[pos:pos+i], '\r') != i-1 {
-			d.emit(p[start:pos])
+			d.collect(p[start:pos])
 			if i < 0 {
-				d.tail(p[pos:])
+				d.writeTail(p[pos:])
 				return n, d.err
 			}
-			d.rough(bytes.TrimRight(p[pos:pos+i], "\r"))
-			d.end()
+			d.writeRough(bytes.TrimRight(p[pos:pos+i], "\r"))
+			d.endLine()
 			pos += i + 1
 			start = pos
 			continue
@@ -70,14 +70,14 @@ func (d *DotWriter) Write(p []byte) (n int, err error) {
 
 		// The span is interrupted only where a dot has to be doubled.
 		if p[pos] == '.' && !d.mid && !d.plain {
-			d.emit(p[start:pos])
-			d.emit(dot)
+			d.collect(p[start:pos])
+			d.collect(dot)
 			start = pos
 		}
 		d.mid = false
 		pos += i + 1
 	}
-	d.emit(p[start:pos])
+	d.collect(p[start:pos])
 	return n, d.err
 }
 
@@ -100,74 +100,74 @@ func (d *DotWriter) release(p []byte) []byte {
 		p = p[1:]
 	}
 	for ; d.crs > 0; d.crs-- {
-		d.end()
+		d.endLine()
 	}
 	return p
 }
 
-// tail takes the last bytes of a Write, in which there is no LF.
-func (d *DotWriter) tail(p []byte) {
+// writeTail takes the last bytes of a Write, in which there is no LF.
+func (d *DotWriter) writeTail(p []byte) {
 	text := bytes.TrimRight(p, "\r")
 	d.crs = len(p) - len(text)
-	d.rough(text)
+	d.writeRough(text)
 }
 
-// rough writes text without LF, whose CRs are all bare.
-func (d *DotWriter) rough(text []byte) {
+// writeRough writes text without LF, whose CRs are all bare.
+func (d *DotWriter) writeRough(text []byte) {
 	for {
 		i := bytes.IndexByte(text, '\r')
 		if i < 0 {
-			d.text(text)
+			d.writeText(text)
 			return
 		}
-		d.text(text[:i])
-		d.end()
+		d.writeText(text[:i])
+		d.endLine()
 		text = text[i+1:]
 	}
 }
 
-// text writes a piece of one line.
-func (d *DotWriter) text(p []byte) {
+// writeText writes a piece of one line.
+func (d *DotWriter) writeText(p []byte) {
 	if len(p) == 0 {
 		return
 	}
 	if p[0] == '.' && !d.mid && !d.plain {
-		d.emit(dot)
+		d.collect(dot)
 	}
-	d.emit(p)
+	d.collect(p)
 	d.mid = true
 }
 
-// end ends a line.
-func (d *DotWriter) end() {
-	d.emit(crlf)
+// endLine ends a line.
+func (d *DotWriter) endLine() {
+	d.collect(crlf)
 	d.mid = false
 }
 
-// emit collects p, or passes it on when it is long.
-func (d *DotWriter) emit(p []byte) {
+// collect collects p, or passes it on when it is long.
+func (d *DotWriter) collect(p []byte) {
 	for len(p) > 0 && d.err == nil {
 		if len(d.buf) == 0 && len(p) >= cap(d.buf) {
 			if !d.plain {
-				d.pass(p)
+				d.passOn(p)
 				return
 			}
 			if n := len(p) - lastPart; n > 0 {
-				d.pass(p[:n])
+				d.passOn(p[:n])
 				p = p[n:]
 			}
 		}
 		n := min(len(p), cap(d.buf)-len(d.buf))
 		d.buf = append(d.buf, p[:n]...)
 		if p = p[n:]; len(d.buf) == cap(d.buf) {
-			d.pass(d.buf)
+			d.passOn(d.buf)
 			d.buf = d.buf[:0]
 		}
 	}
 }
 
-// pass writes p.
-func (d *DotWriter) pass(p []byte) {
+// passOn writes p.
+func (d *DotWriter) passOn(p []byte) {
 	d.begun = true
 	_, d.err = d.w.Write(p)
 }
@@ -175,10 +175,10 @@ func (d *DotWriter) pass(p []byte) {
 // Rest ends the last line and returns what was collected and not written.
 func (d *DotWriter) Rest() ([]byte, error) {
 	for ; d.crs > 0; d.crs-- {
-		d.end()
+		d.endLine()
 	}
 	if d.mid {
-		d.end()
+		d.endLine()
 	}
 	return d.buf, d.err
 }
@@ -188,7 +188,7 @@ func (d *DotWriter) Rest() ([]byte, error) {
 func (d *DotWriter) Finish() (dotted bool, err error) {
 	d.Rest()
 	if len(d.buf)+3 > cap(d.buf) && d.err == nil { // the dot stays in one piece
-		d.pass(d.buf)
+		d.passOn(d.buf)
 		d.buf = d.buf[:0]
 	}
 	if d.err != nil {

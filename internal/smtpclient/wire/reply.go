@@ -33,10 +33,10 @@ func newReader(src io.Reader) reader { return reader{src: src, buf: make([]byte,
 // buffered is how many bytes have arrived that no reply has used.
 func (r *reader) buffered() int { return r.w - r.r }
 
-// line returns the next line without its line end. It is valid until the next
+// readLine returns the next line without its line end. It is valid until the next
 // call. Of a line longer than maxReplyLine only the beginning comes, with
 // ErrTooLong; nothing can be read behind it.
-func (r *reader) line() ([]byte, error) {
+func (r *reader) readLine() ([]byte, error) {
 	seen := 0
 	for {
 		if i := bytes.IndexByte(r.buf[r.r+seen:r.w], '\n'); i >= 0 {
@@ -57,7 +57,7 @@ func (r *reader) line() ([]byte, error) {
 		if seen > maxReplyLine {
 			return r.buf[r.r : r.r+maxReplyLine], ErrTooLong
 		}
-		if n, err := r.more(); n == 0 && err != nil {
+		if n, err := r.readMore(); n == 0 && err != nil {
 			if err == io.EOF && seen > 0 {
 				err = io.ErrUnexpectedEOF
 			}
@@ -66,8 +66,8 @@ func (r *reader) line() ([]byte, error) {
 	}
 }
 
-// more reads once from src.
-func (r *reader) more() (n int, err error) {
+// readMore reads once from src.
+func (r *reader) readMore() (n int, err error) {
 	if r.r > 0 {
 		copy(r.buf, r.buf[r.r:r.w])
 		r.r, r.w = 0, r.w-r.r
@@ -103,21 +103,21 @@ func (p *Response) Mask(text []byte) []byte { return p.hides.Mask(text, p.Login)
 // Hide adds what is sent in an exchange of AUTH to the secrets.
 func (p *Response) Hide(mechanism string, answer []byte) { p.hides.Answered(mechanism, answer) }
 
-// read reads one reply, of one or more lines, into p. What is not a reply of
+// readReply reads one reply, of one or more lines, into p. What is not a reply of
 // class 2 to 5, has lines with different codes or breaks a limit is an error
 // that wraps ErrGarbled; other errors are the connection's. Decided tells whether
 // p says something in spite of the error.
-func (p *Response) read(r *reader) error {
+func (p *Response) readReply(r *reader) error {
 	p.Code, p.Enhanced, p.Text = 0, reply.Enhanced{}, p.Text[:0]
 	total := 0
 	for lines := 1; ; lines++ {
-		line, long := r.line()
+		line, long := r.readLine()
 		if long != nil && long != ErrTooLong {
 			return long
 		}
 		code, last, text, ok := splitLine(line)
 		if !ok {
-			return Garbled("%q", clip(p.Mask(line)))
+			return Garbled("%q", shorten(p.Mask(line)))
 		}
 
 		// All lines of a reply have one code (RFC 5321 section 4.2.1).
@@ -175,7 +175,7 @@ func splitLine(line []byte) (code int, last bool, text []byte, ok bool) {
 
 func isDigit(b byte) bool { return '0' <= b && b <= '9' }
 
-func clip(line []byte) []byte { return line[:min(len(line), 80)] }
+func shorten(line []byte) []byte { return line[:min(len(line), 80)] }
 
 // appendText adds one line's text: without its enhanced code (RFC 2034), which
 // counts only where it fits the reply code, and with control characters and

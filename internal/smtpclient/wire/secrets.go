@@ -31,8 +31,8 @@ func NewSecrets(user, pass string) *Secrets {
 	if user == "" && pass == "" {
 		return nil
 	}
-	s := &Secrets{user: lower(cleaned(user)), pieces: map[uint64]struct{}{}}
-	s.add(pass)
+	s := &Secrets{user: lowerCase(cleaned(user)), pieces: map[uint64]struct{}{}}
+	s.addSecret(pass)
 	s.encoded(user)
 	s.encoded(user + "\x00" + pass)
 	s.encoded("\x00" + user + "\x00" + pass)
@@ -47,20 +47,20 @@ func (s *Secrets) Answered(mechanism string, answer []byte) {
 	}
 	s.encoded(string(answer))
 	if i := bytes.LastIndexByte(answer, ' '); mechanism == "CRAM-MD5" && i >= 0 {
-		s.add(string(answer[i+1:]))
+		s.addSecret(string(answer[i+1:]))
 	}
 }
 
-// add adds a secret in all forms: as it is, in hexadecimal, as in a URL, and in
+// addSecret adds a secret in all forms: as it is, in hexadecimal, as in a URL, and in
 // base64 by itself and within something longer.
-func (s *Secrets) add(secret string) {
+func (s *Secrets) addSecret(secret string) {
 	if secret == "" {
 		return
 	}
-	s.form(string(cleaned(secret)))
-	s.form(hex.EncodeToString([]byte(secret)))
-	s.form(url.QueryEscape(secret))
-	s.form(url.PathEscape(secret))
+	s.addForm(string(cleaned(secret)))
+	s.addForm(hex.EncodeToString([]byte(secret)))
+	s.addForm(url.QueryEscape(secret))
+	s.addForm(url.PathEscape(secret))
 	for before := range 3 { // bytes modulo 3 in front
 		text := strings.Repeat("\x00", before) + secret
 		// A digit of base64 has six bits: those that share some with a neighbour are left out.
@@ -69,7 +69,7 @@ func (s *Secrets) add(secret string) {
 			continue
 		}
 		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-			s.form(e.EncodeToString([]byte(text))[from:to])
+			s.addForm(e.EncodeToString([]byte(text))[from:to])
 		}
 	}
 	s.encoded(secret)
@@ -77,12 +77,12 @@ func (s *Secrets) add(secret string) {
 
 // encoded adds the base64 of something that holds a secret.
 func (s *Secrets) encoded(text string) {
-	s.form(base64.RawStdEncoding.EncodeToString([]byte(text)))
-	s.form(base64.RawURLEncoding.EncodeToString([]byte(text)))
+	s.addForm(base64.RawStdEncoding.EncodeToString([]byte(text)))
+	s.addForm(base64.RawURLEncoding.EncodeToString([]byte(text)))
 }
 
-func (s *Secrets) form(text string) {
-	low := lower([]byte(text))
+func (s *Secrets) addForm(text string) {
+	low := lowerCase([]byte(text))
 	switch {
 	case text == "":
 	case len(low) < piece:
@@ -102,11 +102,11 @@ func (s *Secrets) Mask(text []byte, login bool) []byte {
 	}
 
 	// The comparison is in lower case; positions are the same in both.
-	low := lower(text)
+	low := lowerCase(text)
 	var out []byte
 	copied := 0
 	for i := 0; i < len(low); {
-		n := s.at(low, i, login)
+		n := s.matchAt(low, i, login)
 		if n == 0 {
 			i++
 			continue
@@ -128,8 +128,8 @@ func (s *Secrets) Mask(text []byte, login bool) []byte {
 	return bytes.ToValidUTF8(append(out, text[copied:]...), []byte("?")) // a piece may begin within a character
 }
 
-// at returns the length of the secret that begins at low[i:]; 0: none does.
-func (s *Secrets) at(low []byte, i int, login bool) int {
+// matchAt returns the length of the secret that begins at low[i:]; 0: none does.
+func (s *Secrets) matchAt(low []byte, i int, login bool) int {
 	n := 0
 	for i+n+piece <= len(low) {
 		if _, found := s.pieces[binary.LittleEndian.Uint64(low[i+n:])]; !found {
@@ -159,8 +159,8 @@ func isWord(text []byte, i, n int) bool {
 	return !alphanumeric(i-1) && !alphanumeric(i+n)
 }
 
-// lower returns a copy of text with the letters of ASCII in lower case.
-func lower(text []byte) []byte {
+// lowerCase returns a copy of text with the letters of ASCII in lower case.
+func lowerCase(text []byte) []byte {
 	low := bytes.Clone(text)
 	for i, c := range low {
 		if 'A' <= c && c <= 'Z' {

@@ -116,7 +116,7 @@ func TestReply(t *testing.T) {
 	} {
 		var p Response
 		r := newReader(iotest.OneByteReader(strings.NewReader(in)))
-		if err := p.read(&r); err != nil || p.Reply().String() != want {
+		if err := p.readReply(&r); err != nil || p.Reply().String() != want {
 			t.Errorf("%q: %v %q, want %q", in, err, p.Reply(), want)
 		}
 	}
@@ -128,14 +128,14 @@ func TestReply(t *testing.T) {
 	} {
 		var p Response
 		r := newReader(strings.NewReader(in))
-		if err := p.read(&r); !errors.Is(err, ErrGarbled) {
+		if err := p.readReply(&r); !errors.Is(err, ErrGarbled) {
 			t.Errorf("%.40q: %v", in, err)
 		}
 	}
 	for in, want := range map[string]error{"": io.EOF, "250": io.ErrUnexpectedEOF, "250-a\r\n": io.EOF} {
 		var p Response
 		r := newReader(strings.NewReader(in))
-		if err := p.read(&r); err != want {
+		if err := p.readReply(&r); err != want {
 			t.Errorf("%q: %v", in, err)
 		}
 	}
@@ -165,7 +165,7 @@ func FuzzReply(f *testing.F) {
 		var whole, bytewise Response
 		r1, r2 := newReader(bytes.NewReader(in)), newReader(iotest.OneByteReader(bytes.NewReader(in)))
 		for {
-			err1, err2 := whole.read(&r1), bytewise.read(&r2)
+			err1, err2 := whole.readReply(&r1), bytewise.readReply(&r2)
 			if (err1 == nil) != (err2 == nil) || errors.Is(err1, ErrGarbled) != errors.Is(err2, ErrGarbled) {
 				t.Fatalf("%v, byte by byte %v", err1, err2)
 			}
