@@ -19,15 +19,15 @@ import (
 // pool counts connections for each host, TLS policy and user alone.
 type Set struct {
 	mu    sync.Mutex
-	turns map[string]uint          // messages so far, by the name of the route
-	slots map[string]chan struct{} // a token for each message on its way, likewise
+	turns map[string]uint // messages so far, by the name of the route
+	slots map[string]Slot // a token for each message on its way, likewise
 	dead  map[Spot]*Loss
 	Wake  chan struct{} // holds one token after that has grown
 }
 
 // New returns an empty Set.
 func New() *Set {
-	return &Set{turns: map[string]uint{}, slots: map[string]chan struct{}{}, dead: map[Spot]*Loss{}, Wake: make(chan struct{}, 1)}
+	return &Set{turns: map[string]uint{}, slots: map[string]Slot{}, dead: map[Spot]*Loss{}, Wake: make(chan struct{}, 1)}
 }
 
 // Spot is one host of one route: what another route finds out at the same
@@ -80,22 +80,33 @@ func (b *Set) Order(r *conf.ForwardRoute) []mail.NextHop {
 	return list
 }
 
+// Slot is one of the messages that may be on their way to a route at the same time; nil:
+// there is no limit.
+type Slot chan struct{}
+
+// Leave gives the slot back.
+func (s Slot) Leave() {
+	if s != nil {
+		<-s
+	}
+}
+
 // Enter waits until the route has a connection to spare, and reports whether it
-// got one before ctx ended. leave gives it back.
-func (b *Set) Enter(ctx context.Context, r *conf.ForwardRoute) (leave func(), ok bool) {
+// got one before ctx ended.
+func (b *Set) Enter(ctx context.Context, r *conf.ForwardRoute) (s Slot, ok bool) {
 	if r.MaxConnections <= 0 || r.Name == route.NoteNextHop { // one name for many routes, each of one host
-		return func() {}, true
+		return nil, true
 	}
 	b.mu.Lock()
 	slots := b.slots[r.Name]
 	if cap(slots) != r.MaxConnections { // the first message, or the first since that was changed
-		slots = make(chan struct{}, r.MaxConnections)
+		slots = make(Slot, r.MaxConnections)
 		b.slots[r.Name] = slots
 	}
 	b.mu.Unlock()
 	select {
 	case slots <- struct{}{}:
-		return func() { <-slots }, true
+		return slots, true
 	case <-ctx.Done():
 		return nil, false
 	}

@@ -78,6 +78,9 @@ func (o *offer) offerAt(ctx context.Context, c place) {
 	o.tried++
 	res := o.res
 	res.moveTo(&c)
+	if n := len(res.Tried); !o.settled && (n == 0 || res.Tried[n-1].String() != c.hop.String()) {
+		res.Tried = append(res.Tried, c.hop)
+	}
 	if o.trying != nil {
 		o.trying(res.Host)
 	}

@@ -82,11 +82,11 @@ type passage struct {
 // Attempt offers a message to the hosts of its route until one answers. Without an
 // answer the Result's Obstacle tells why the last of them did not.
 func (r *Relay) Attempt(ctx context.Context, j RelayJob) Result {
-	leave, ok := r.backends.Enter(ctx, j.Route)
+	slot, ok := r.backends.Enter(ctx, j.Route)
 	if !ok {
 		return Result{Interrupted: true, Obstacle: Busy, Via: viaHop(&j.Route.Hosts[0]), Cause: context.Cause(ctx)}
 	}
-	defer leave()
+	defer slot.Leave()
 	var res Result
 	r.try(ctx, j, j.Envelope, &res)
 	return res

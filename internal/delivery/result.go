@@ -26,7 +26,7 @@ type Result struct {
 	others []*Via // for each recipient where Replies is from; nil: Via, or nowhere
 	by     bool   // Via has answered
 
-	Tried []mail.NextHop // every hop that was tried, each once
+	Tried []mail.NextHop // of a Delivery: every hop that was tried, each once
 
 	// Obstacle is what kept the message from the last place, Said the reply of the
 	// server there, if that was it. They mean something where Replies is nil.
@@ -113,9 +113,6 @@ func (res *Result) moveTo(c *place) {
 	res.Via = viaHop(&c.hop)
 	if res.PolicyWanted = c.tls.Wanted; c.hop.Path == "" {
 		res.IP = c.addrs[0].String()
-	}
-	if n := len(res.Tried); n == 0 || res.Tried[n-1].String() != c.hop.String() {
-		res.Tried = append(res.Tried, c.hop)
 	}
 }
 
