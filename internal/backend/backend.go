@@ -1,5 +1,5 @@
-// Package backend remembers what the relay knows about the hosts of its routes: whose
-// turn it is, which of them could not be reached, and how many messages are on their way
+// Package backend remembers what the relay knows about the hosts of its routes: which
+// one is next, which could not be reached, and how many messages are on their way
 // to each route. It does no I/O and starts nothing: its caller probes the hosts that are
 // Due.
 package backend
@@ -14,9 +14,9 @@ import (
 	"tarishi/internal/route"
 )
 
-// Set remembers, of the routes with several hosts, whose turn it is and which
-// hosts could not be reached, and of all how many messages are on their way: the
-// pool counts connections for each host, TLS policy and user alone.
+// Set remembers, for routes with several hosts, the next one and those that could
+// not be reached, and for all routes how many messages are on their way: the pool
+// counts connections for each host, TLS policy and user alone.
 type Set struct {
 	mu    sync.Mutex
 	turns map[string]uint // messages so far, by the name of the route

@@ -63,7 +63,7 @@ func temporary(r *reply.Reply) *reply.Reply {
 }
 
 // throttled reports whether a server asks to be sent less: a 421, or nothing but
-// 4yz replies of which one at least is not about its mailbox (RFC 3463 section
+// 4yz replies, at least one of them not about its mailbox (RFC 3463 section
 // 3.2 and 3.3: X.1.X and X.2.X).
 func throttled(replies []*reply.Reply) bool {
 	if slices.ContainsFunc(replies, func(r *reply.Reply) bool { return r.Code == 421 }) {
@@ -128,9 +128,8 @@ func unreadable(f *smtpclient.Failure) bool {
 	return f.Stage == smtpclient.StageContent && f.Reply == nil && f.Deferral().Status() == reply.Enhanced{4, 3, 0}
 }
 
-// MayHaveArrived reports whether a reply is ours, about a recipient of a message
-// whose end was sent and to which the server gave no reply, or in LMTP none for this
-// recipient.
+// MayHaveArrived reports whether a reply is ours and says that the server gave none: the
+// message was sent to its end, and the recipient may have it.
 func MayHaveArrived(r *reply.Reply) bool {
 	var f *smtpclient.Failure
 	return r.Cause != nil && errors.As(r.Cause, &f) && f.Uncertain

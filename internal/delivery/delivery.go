@@ -1,15 +1,15 @@
 // Package delivery is the engine of relay and queue. It makes one attempt: the recipients
 // of one message that share a destination, from the next hops to addresses, to one SMTP
-// or LMTP transaction. Delivery does it for queued mail, whose hops package nexthop finds,
-// Relay in session for the hosts of a route of smtp_forward.ini. Both go from place to
+// or LMTP transaction. Delivery does it for queued mail, to the hops that package nexthop
+// finds, Relay in session for the hosts of a route of smtp_forward.ini. Both go from place to
 // place in the same way (offer), with the same connections, and decide alike about
 // REQUIRETLS; a Result says what became of each recipient and where it went.
 //
 // In an attempt for queued mail every recipient gets a reply: of class 2 it is delivered, of class 4
 // deferred, of class 5 failed. Permanent are only a well-formed 5yz reply to
 // MAIL, RCPT, DATA or the final dot, a domain that does not exist or has neither
-// MX nor address, the null MX, a domain whose best MX is this host, and one of
-// which no MX has REQUIRETLS that the message asks for. All that
+// MX nor address, the null MX, this host as the best MX, and a domain
+// without any MX that has the REQUIRETLS a message asks for. All that
 // goes wrong before MAIL, refusals included, moves on to the next address or MX,
 // and the last of these failures is the deferral when none is left. So do, with
 // NextAfterDeferral, the recipients that a host answers with a 4yz (RFC 5321 section
@@ -24,7 +24,7 @@
 // How a connection is secured is decided for each host of each domain, also
 // where domains share hosts; see package tlspolicy.
 //
-// An Attempt whose context ends before the outcome is known is Interrupted: it
+// An Attempt is Interrupted when its context ends before the outcome is known: it
 // says nothing about the recipients and does not count.
 package delivery
 
@@ -82,7 +82,7 @@ type Options struct {
 	NoIPv6             bool             // leave out IPv6 addresses of names
 	EnableTLS          bool             // opportunistic TLS
 	TLS                conf.TLSOutbound // its lists of hosts
-	DANE               bool             // RFC 7672; Resolver knows what is secure
+	DANE               bool             // RFC 7672; Resolver reports DNSSEC
 	STS                nexthop.Policies // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration    // 0: smtpclient's
 	MinRate            int64            // as smtpclient's

@@ -13,8 +13,8 @@ import (
 	"tarishi/internal/smtpclient"
 )
 
-// course is where an attempt goes, and what is peculiar to queued mail (walk) and
-// to the relay (passage).
+// course is where an attempt goes, and the peculiarities of queued mail (walk) and
+// of the relay (passage).
 type course interface {
 	// places yields where to connect, in order.
 	places(ctx context.Context) iter.Seq[place]
@@ -158,7 +158,7 @@ func (o *offer) takeReplies(c place, replies []*reply.Reply) (left bool) {
 			}
 			o.grey[i]++
 		}
-		// What is only too much for one transaction goes to the same host in another.
+		// A recipient too many for one transaction goes to the same host in another.
 		if r = res.Replies[i]; (r.Temporary() || r.Surplus()) && r.Cause == nil && o.grey[i] < 2 && !(took && r.Surplus()) {
 			open = append(open, i)
 		}

@@ -33,7 +33,7 @@ func groupByPolicy(hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr)
 }
 
 // target is the place as the pool has it. helo and limits hold where the hop has
-// none of its own.
+// none.
 func (c *place) target(helo string, limits mail.Limits) pool.Target {
 	h, p := &c.hop, &c.tls
 	if h.Limits != (mail.Limits{}) {

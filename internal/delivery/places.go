@@ -232,8 +232,8 @@ func (w *walk) usable(hop mail.NextHop, a netip.Addr) bool {
 	return true
 }
 
-// target says how to talk to a place, whose hop has what the transaction's notes
-// say already: its own settings win over those, and they over the job's settings.
+// target says how to talk to a place. The hop has got the values of the transaction's
+// notes already: its own settings win over those, and they over the job's settings.
 func (w *walk) target(c place) pool.Target {
 	d, s := w.d, w.job.Settings
 	t := c.target(cmp.Or(s.Helo, d.o.Me), mail.Limits{
@@ -261,7 +261,7 @@ func (w *walk) answered(c place, sent smtpclient.Result) {
 	}
 }
 
-// failed is for a place whose server gave no reply about recipients.
+// failed logs a place where no server replied about recipients.
 func (w *walk) failed(c place, ip string, err error) {
 	w.d.log.Debug("next hop failed", zap.String("uuid", string(w.env.ID)), zap.String("domain", w.job.Domain),
 		zap.Stringer("hop", c.hop), zap.String("ip", ip), zap.String("policy", c.tls.Wanted), zap.Error(err))

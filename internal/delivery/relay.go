@@ -111,7 +111,7 @@ func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope, res *Re
 		res.Obstacle, res.Said = LacksTLS, nil
 	}
 
-	// The client is told little; the log gets all that went wrong.
+	// The client learns little; the log gets all that went wrong.
 	if len(w.causes) == 0 && res.Interrupted {
 		w.causes = append(w.causes, context.Cause(ctx))
 	}
@@ -197,7 +197,7 @@ func (w *passage) target(c place) pool.Target {
 // answered notes that a host is well.
 func (w *passage) answered(place, smtpclient.Result) { w.r.revive(w.job.Route, w.hop) }
 
-// failed is for a place whose server gave no reply about recipients.
+// failed is for a place where no server replied about recipients.
 func (w *passage) failed(c place, _ string, err error) {
 	w.causes = append(w.causes, err)
 	w.r.o.Log.Warn("backend failed", zap.String("uuid", string(w.env.ID)), zap.String("route", w.job.Route.Name), zap.Stringer("host", c.hop), zap.Error(err))

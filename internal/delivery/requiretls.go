@@ -12,7 +12,7 @@ import (
 type tlsVerdict uint8
 
 const (
-	staysAsItIs  tlsVerdict = iota // nothing follows: somebody took it, or may yet have what it asks for
+	staysAsItIs  tlsVerdict = iota // nothing follows: a server took it, or may yet offer the extension
 	goesWithout                    // section 5: it is no reason to lose a report, or to keep it back
 	nowhereToday                   // section 4.2.1: every host lacks it, so the message fails
 )

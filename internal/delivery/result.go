@@ -37,7 +37,7 @@ type Result struct {
 	// Reached is set when a server let us as far as MAIL, or would have but for
 	// the TLS policy or the credentials of this domain: the outcome says nothing
 	// about other mail.
-	// Without it the trouble is everybody's who shares the Plan's Site.
+	// Without it all destinations of the Plan's Site share the trouble.
 	// Throttled is set when a server asked for less: a 421, a 4yz greeting, 4yz
 	// replies for everybody that are not about the mailboxes, or no reply in time.
 	Reached, Throttled bool
@@ -65,7 +65,7 @@ type Via struct {
 	PolicyWanted, PolicyGot string
 }
 
-// viaHop is a hop none of whose addresses has been tried.
+// viaHop is a hop before any of its addresses is tried.
 func viaHop(h *mail.NextHop) Via {
 	if h.Path != "" {
 		return Via{Host: h.Path, Mode: h.Protocol}
@@ -83,8 +83,8 @@ func (v *Via) Line(env *mail.Envelope, domain string, delay time.Duration, attem
 	}
 }
 
-// From returns the place whose server gave the reply about recipient i; nil: that
-// reply is our own. It is the same pointer for recipients of the same server.
+// From returns the place that the reply about recipient i came from; nil: that reply
+// is our own. It is the same pointer for recipients of the same server.
 func (res *Result) From(i int) *Via {
 	switch {
 	case res.others != nil:

@@ -71,7 +71,7 @@ func success(r *reply.Reply, refused []hook.RecipientResult) hook.Verdict {
 }
 
 // oneLine joins the lines of a backend's text that are not empty, makes
-// everything that is not printable ASCII a question mark and cuts what is too
+// all but printable ASCII a question mark and cuts what is too
 // long.
 func oneLine(text, sep string) string {
 	if len(text) > 4*maxText {

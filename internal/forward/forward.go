@@ -2,19 +2,18 @@
 // turns what the backend says into the client's reply. Nothing is stored: until
 // the client has a 250 it keeps the message.
 //
-// What is promised:
+// Promises:
 //
 //   - A 250 means that for every recipient someone answers: the backend took it,
-//     the queue took it (Requeuer), or the sender is told that it was refused
-//     (Reporter, and the text of the reply). Only without a Reporter is the text
-//     all that tells it.
-//   - Senders that want to know of success are told where the backend, which has
-//     no DSN, will not (RFC 3461 section 5.2.2).
+//     the queue took it (Requeuer), or a DSN says that it was refused
+//     (Reporter), as the text of the reply does.
+//   - Senders that ask for it get a DSN of success where the backend has no DSN
+//     and sends none (RFC 3461 section 5.2.2).
 //   - When no recipient was taken the client keeps all of them: 550 if each was
 //     refused for good, else 450. With on_failure=queue those that were not
 //     refused for good go into the queue instead.
 //   - A message that may have been taken already is never sent a second time by
-//     us, and not queued: the client is told 451 and decides. The exception is
+//     us, and not queued: the client gets 451 and decides. The exception is
 //     LMTP and one_message_per_rcpt after another recipient was taken, when only
 //     the queue can keep the promise of the 250.
 //   - When no host answers the client gets 451 at once, with a text that names
@@ -89,7 +88,7 @@ func New(o Options) *Forwarder { return &Forwarder{o} }
 const patience = 10*time.Minute - 15*time.Second
 
 // Forward relays the message of t by route r, which must have a host. The
-// verdict's reply lacks the transaction's id; whoever sends it adds that.
+// verdict's reply lacks the transaction's id, which session adds.
 func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Transaction, r *conf.ForwardRoute) hook.Verdict {
 	var own delivery.Credentials
 	if r.AuthType == conf.AuthForward {
@@ -119,7 +118,7 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 	ctx = context.WithoutCancel(ctx)
 
 	// Deferred recipients of a message that others got are the queue's; where that does not
-	// take them they count as refused, and the sender is told.
+	// take them they count as refused, and the sender gets a DSN.
 	queued := 0
 	switch {
 	case len(deferred) == 0:
@@ -179,7 +178,7 @@ func (f *Forwarder) Queue(ctx context.Context, t *hook.Transaction) hook.Verdict
 }
 
 // errUnreported makes the client send again what some recipients have got:
-// twice is better than a sender who never learns that one got nothing.
+// twice is better than a recipient that got nothing and a sender that never learns it.
 var errUnreported = reply.New(451, "4.3.0", "Temporary local problem, please try again later")
 
 // requeued hands deferred recipients to the queue and reports whether it took

@@ -38,8 +38,8 @@ func (f *Forwarder) report(ctx context.Context, env *mail.Envelope, content mail
 	return nil
 }
 
-// successes are recipients that a backend took which will not tell the sender,
-// who wants to know: relayed to SMTP servers, delivered by LMTP.
+// successes are taken recipients that a DSN of our own is due about, since the backend
+// sends none: relayed to SMTP servers, delivered by LMTP.
 type successes struct{ relayed, delivered []hook.RecipientResult }
 
 // add takes those of one transaction.

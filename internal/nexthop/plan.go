@@ -194,7 +194,7 @@ func (f *Finder) withoutUs(p *Plan) (*Plan, *reply.Reply) {
 	return p, nil
 }
 
-// Loops is the reply for a domain whose best mail exchanger is this host.
+// Loops is the reply for a domain that has this host as its best mail exchanger.
 func Loops(domain string) *reply.Reply {
 	return reply.Newf(550, "5.4.6", "Mail for %s loops back to myself", domain)
 }

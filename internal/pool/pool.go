@@ -3,15 +3,15 @@
 //
 //   - A connection is shared only by transactions for which nothing makes a
 //     difference: all of smtpclient.Options but its timeouts is the key.
-//   - At most MaxConnections are open for a key; who needs one more waits, first
-//     come first served, until its context ends. The connection used last is
+//   - At most MaxConnections are open for a key; a Send that needs one more waits,
+//     first come first served, until its context ends. The connection used last is
 //     used first, so that those not needed grow old.
 //   - A kept connection that proves dead before any content was sent costs one
 //     repetition on a new connection, and so does one on which MAIL is refused, or
 //     all recipients in a way that may be the connection's fault (Result.Repeatable):
 //     what counts is the answer on the new one. Nothing else is repeated, so that no
-//     message is sent twice by this package. A server that took there what it had
-//     refused gets no more messages on one connection than before the refusal, for
+//     message is sent twice by this package. A server that took there a message
+//     that it had refused gets no more messages on one connection than before the refusal, for
 //     ten minutes.
 //   - The addresses of one host are tried as RFC 8305 says: families in turn, the
 //     next one a quarter of a second after the one before, until one answers, and
@@ -22,8 +22,8 @@
 //     If that works, that address is spoken to in clear for an hour.
 //   - An address that cannot be reached is left alone for a time that grows from
 //     one second to a minute; meanwhile it is passed over, or Send fails at once
-//     with the same error. Then Run probes it, one connection tries, and who wants
-//     one waits for what becomes of that for a moment: a dead address costs one
+//     with the same error. Then Run probes it, one connection tries, and others
+//     wait a moment for its outcome: a dead address costs one
 //     ConnectTimeout, not one a message. An address not known to be well is dialed
 //     by few at once.
 //   - Credentials that a server refused with a 5yz are not shown again for a time
@@ -122,7 +122,7 @@ type kept struct {
 }
 
 // waiter is a Send that waits for a connection or for the right to make one
-// (a nil *kept). The one who hands over has accounted for it.
+// (a nil *kept). The slot is accounted for already.
 type waiter struct{ ready chan *kept }
 
 // New returns an empty Pool.
@@ -150,8 +150,7 @@ func New(o Options) *Pool {
 	return p
 }
 
-// Send carries one transaction to t; see smtpclient.Client.Send for what it
-// returns. It waits for a slot, and for the server, until ctx ends.
+// Send carries one transaction to t, with the results of smtpclient.Client.Send. It waits for a slot, and for the server, until ctx ends.
 func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content mail.Content) (smtpclient.Result, error) {
 	h, k, err := p.acquire(ctx, &t)
 	if err != nil {
@@ -207,8 +206,8 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 			continue
 		}
 
-		// The server took on a new connection what it had refused on the kept one: it
-		// counts messages.
+		// The server took the message on a new connection, after it had refused it on the
+		// kept one: it counts messages.
 		if refusedAfter > 0 && err == nil && res.Begun {
 			p.ration(h.key.server(), refusedAfter)
 		}
@@ -283,8 +282,8 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 	}
 }
 
-// abandon takes w out of the line; what it was handed meanwhile goes on to the
-// next.
+// abandon takes w out of the line; a connection or slot that it got meanwhile goes on
+// to the next.
 func (p *Pool) abandon(h *host, t *Target, w *waiter) {
 	p.mu.Lock()
 	for i := range h.waiters {
@@ -337,7 +336,7 @@ func (p *Pool) release(h *host, t *Target, k *kept) {
 	}
 }
 
-// keepIdle hands k to who waits, or lays it by. p.mu is held.
+// keepIdle hands k to the first waiter, or lays it by. p.mu is held.
 func (p *Pool) keepIdle(h *host, k *kept, until time.Time) {
 	if w := p.nextWaiter(h); w != nil {
 		p.stats.Reuses++
@@ -349,7 +348,7 @@ func (p *Pool) keepIdle(h *host, k *kept, until time.Time) {
 	p.stats.Idle++
 }
 
-// freeSlot hands the right to a connection to who waits, or gives it up. p.mu is
+// freeSlot hands the right to a connection to the first waiter, or gives it up. p.mu is
 // held.
 func (p *Pool) freeSlot(h *host) {
 	if w := p.nextWaiter(h); w != nil {
@@ -432,10 +431,10 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 }
 
-// reapIdle retires what is idle for too long at now, at the zero time everything,
+// reapIdle retires connections that are idle for too long at now, at the zero time everything,
 // and forgets addresses that nobody asked for lately. p.mu is held.
 func (p *Pool) reapIdle(now time.Time) {
-	// Connections first, then what is known about addresses, credentials and servers.
+	// Connections first, then the records of addresses, credentials and servers.
 	for _, h := range p.hosts {
 		n := 0
 		for _, k := range h.idle {

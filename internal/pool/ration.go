@@ -36,8 +36,8 @@ func (r ration) isSpent(messages int, now time.Time) bool {
 	return now.Before(r.until) && messages >= r.messages
 }
 
-// ration notes that a server refused on a connection, after that many messages,
-// what it took on the next.
+// ration notes that a server refused a message on a connection, after that many
+// others, and took it on the next.
 func (p *Pool) ration(s server, messages int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

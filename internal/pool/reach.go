@@ -39,7 +39,7 @@ type site struct {
 	bind          netip.Addr
 }
 
-// reach is what is known of a site. Its fields are guarded by Pool.mu.
+// reach is the record of a site. Its fields are guarded by Pool.mu.
 type reach struct {
 	dialing  int
 	changed  chan struct{} // closed and replaced when a dial ends
@@ -86,7 +86,7 @@ func (p *Pool) enterSite(ctx context.Context, s site, o smtpclient.Options) (*re
 		p.sites[s] = r
 	}
 
-	// Every wait ends with another look at what is known by then.
+	// Every wait ends with another look at the record.
 	for {
 		now := time.Now()
 		var tired <-chan time.Time
@@ -169,13 +169,13 @@ func (p *Pool) probeSite(r *reach, s site, o smtpclient.Options) {
 	})
 }
 
-// notify wakes who waits for something to change. Pool.mu is held.
+// notify wakes all that wait for a change. Pool.mu is held.
 func (r *reach) notify() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// verdict is what a dial tells of its site.
+// verdict is the meaning of a dial for its site.
 type verdict uint8
 
 const (

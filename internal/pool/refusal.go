@@ -15,7 +15,7 @@ const (
 	maxRefusals  = 4096
 )
 
-// refusal is what is known of credentials that a server refused for good. Its
+// refusal is the record of credentials that a server refused for good. Its
 // fields are guarded by Pool.mu.
 type refusal struct {
 	times  int // in a row, a burst counted once

@@ -19,7 +19,7 @@ var ErrNextHop = errors.New("not a next hop: want smtp://, smtps:// or lmtp://[u
 // ParseNextHop reads the URL of a next hop. smtps is TLS from the first byte,
 // on port 465 unless another is given; a Port of 0 is the protocol's default.
 // User and password mean AUTH PLAIN. A socket may be written as in
-// smtp_forward.ini too: what is behind lmtp+unix: or, for SMTP, unix: (and //) is
+// smtp_forward.ini too: the rest behind lmtp+unix: or, for SMTP, unix: (and //) is
 // its path as it is.
 func ParseNextHop(s string) (mail.NextHop, error) {
 	for prefix, protocol := range map[string]mail.Protocol{"unix:": mail.SMTP, "lmtp+unix:": mail.LMTP} {

@@ -31,7 +31,7 @@ var errTooMany = wire.Garbled("more than one reply to a command")
 // errRefused stops the copying of a content because a chunk of it was refused.
 var errRefused = errors.New("chunk refused")
 
-// chunks sends what is written to it, each Write as one chunk or more.
+// chunks sends content, each Write as one chunk or more.
 type chunks struct {
 	c       *Client
 	pending int          // sent, and no reply read yet
@@ -87,8 +87,8 @@ func (k *chunks) answer() *Failure {
 	return nil
 }
 
-// sendChunks sends the message by BDAT and reads all replies, of which there is
-// one to each chunk but the last; to that they are as to the final dot.
+// sendChunks sends the message by BDAT and reads all replies: one to each
+// chunk but the last, and to that one those to the final dot.
 func (t *transaction) sendChunks() *Failure {
 	c := t.c
 	k := &chunks{c: c}
@@ -130,7 +130,7 @@ func (t *transaction) sendChunks() *Failure {
 		return t.cutShort(err)
 	}
 	f := t.verdict()
-	// Not every server forgets a transaction whose last chunk it refused.
+	// Not every server forgets a transaction after it refused the last chunk.
 	c.dirty = slices.ContainsFunc(t.replies, func(r *reply.Reply) bool { return r != nil && !r.Positive() })
 	return f
 }

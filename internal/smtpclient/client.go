@@ -2,11 +2,11 @@
 // RFC 2033): Dial connects and prepares it (Connect and Open are its halves), Send carries one transaction, as
 // often as wanted.
 //
-// What is promised of every Send:
+// Promises of every Send:
 //
 //   - Each recipient gets the reply that is its own. Only a well-formed 5yz reply
 //     to MAIL, RCPT, DATA or the message (at its end, or before that and in place
-//     of it) is permanent, and what is known before anything is sent: a message
+//     of it) is permanent, and faults known before anything is sent: a message
 //     larger than the server's SIZE, an address that the server cannot take.
 //     Everything else is a *Failure, which is temporary.
 //   - The final dot is sent only behind the whole content, and a content that
@@ -29,7 +29,7 @@
 //
 // What needs no state of the conversation is in packages below: wire (lines, replies,
 // content), command (what a server's extensions make of an envelope) and auth. The
-// conversation itself is one state machine whose steps share a connection, so that this
+// conversation itself is one state machine with steps that share a connection, so that this
 // package may have 1,700 lines, and not 1,500 as others.
 package smtpclient
 
@@ -85,7 +85,7 @@ type Options struct {
 	Bind netip.Addr // local address; zero: the system chooses
 	Helo string     // argument of EHLO; "": the connection's own address
 
-	// Forwards says whether, and how, a server that offers it is told of
+	// Forwards says whether, and how, a server that offers it learns
 	// Envelope.Origin.
 	Forwards mail.ForwardsOrigin
 

@@ -133,7 +133,7 @@ func (t *transaction) verdict() *Failure {
 			err = nil
 		}
 
-		// No reply, or none that fits: the server may have taken the message all the same.
+		// No reply, or none that fits: the server may have taken the message.
 		// What LMTP said about recipients before stays true.
 		if err == nil && c.conn.Last.Class() == 3 {
 			err = wire.Garbled("%s is no reply to the final dot", c.conn.Last.Reply())
@@ -165,7 +165,7 @@ func (t *transaction) verdict() *Failure {
 			t.settle(t.replies[i])
 			return nil
 		}
-		if endless { // what is buffered belongs to it
+		if endless { // all that is buffered belongs to it
 			f := c.connectionLost(StageDot, wire.ErrTooLong)
 			f.Uncertain = true
 			t.settle(errLastReply.Because(f))

@@ -84,7 +84,7 @@ func (t *transaction) fillWindow() {
 	}
 }
 
-// nextStage is that of the command whose reply comes next.
+// nextStage is that of the command with the next reply.
 func (t *transaction) nextStage() Stage {
 	switch {
 	case t.answered < len(t.xforward):

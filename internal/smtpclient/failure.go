@@ -48,7 +48,7 @@ func (s Stage) String() string {
 type Failure struct {
 	Stage Stage
 	// Reply is what the server said, whatever its class, or a 451 4.5.0 of our
-	// own when what it said is no reply to this command. It is nil when the
+	// own when its words are no reply to this command. It is nil when the
 	// connection was lost or never there.
 	Reply *reply.Reply
 	Err   error // private cause; nil when Reply says everything

@@ -138,7 +138,7 @@ func (c *Client) handshake() *Failure {
 	if config.ServerName == "" {
 		config.ServerName = c.o.Host
 	}
-	// Implicit TLS has no policy of its own: what does not verify only encrypts.
+	// Implicit TLS has no policy: where it does not verify, it only encrypts.
 	config.InsecureSkipVerify = !c.o.TLS.verifies()
 	if c.o.Verify != nil {
 		config.InsecureSkipVerify, config.VerifyConnection = true, c.o.Verify

@@ -16,8 +16,8 @@ type sender struct {
 // was sent, may have been refused only because of those before it on the
 // connection: servers that take one message a connection, or some, say so in any
 // code to MAIL, and those that count recipients in a session to RCPT. A sender
-// whom this server has refused in the same way on a new connection is refused for
-// his own sake.
+// that this server has refused in the same way on a new connection is refused for
+// its own sake.
 func (t *transaction) outworn() bool {
 	c := t.c
 	if t.begun {

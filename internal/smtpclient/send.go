@@ -15,14 +15,14 @@ type Result struct {
 	// final dot; in LMTP the final one is its own. Recipients may share one.
 	Replies       []*reply.Reply
 	TLS           string // "none", or such as "TLSv1.3 TLS_AES_128_GCM_SHA256"
-	Verified      bool   // as of TLSVerify and TLSMayVerify, the server is who it should be
+	Verified      bool   // as of TLSVerify and TLSMayVerify, the server is the right one
 	Authenticated bool
 	Reused        bool   // not the connection's first transaction
-	DSN           bool   // the server offers DSN, and has been told what is wanted
+	DSN           bool   // the server offers DSN, and has got the NOTIFY parameters
 	Addr          string // as in Options
 
 	// Begun is set when the server let us begin the content. Repeatable is set when
-	// it did not, and what it refused with may be about this connection, which had
+	// it did not, and the refusal may be about this connection, which had
 	// carried another transaction before: on a new one it may take the same.
 	Begun, Repeatable bool
 }

@@ -69,7 +69,7 @@ var levels = [...]Policy{
 	mail.TLSNone: inClear, mail.TLSMay: offered, mail.TLSMayVerify: checked, mail.TLSEncrypt: encrypted, mail.TLSVerify: verified,
 }
 
-// OfRoute is the policy for a host of a route, whose level is given.
+// OfRoute is the policy for a host of a route with a level.
 func OfRoute(level mail.TLSLevel, implicitTLS, requireTLS bool) Policy {
 	if requireTLS {
 		return verified
@@ -90,9 +90,9 @@ type Resolver interface {
 type Decider struct {
 	EnableTLS bool             // opportunistic TLS
 	Hosts     conf.TLSOutbound // the lists of hosts, and rejectUnauthorized
-	DANE      bool             // Resolver knows what is secure
+	DANE      bool             // Resolver reports DNSSEC
 	Resolver  Resolver
-	TLSConfig func(show bool) *tls.Config // whose roots count; nil: the system's
+	TLSConfig func(show bool) *tls.Config // its roots count; nil: the system's
 	Log       *zap.Logger
 }
 
@@ -113,7 +113,7 @@ func (p Policy) Same(o Policy) bool {
 	return p.TLS == o.TLS && p.Key == o.Key && p.Name == o.Name && p.Wanted == o.Wanted
 }
 
-// atLeast returns o, unless what is published authenticates the server anyway.
+// atLeast returns o, unless the published policy authenticates the server anyway.
 func (p Policy) atLeast(o Policy) Policy {
 	if p.TLS == smtpclient.TLSVerify {
 		return p
@@ -187,7 +187,7 @@ func (d *Decider) sts(p *nexthop.Plan, host string, s Policy) (Policy, *reply.Re
 
 // tlsa returns the TLSA records of a host and the name under which they are
 // (RFC 7672 section 2.2.2): that at the end of its aliases, or else its own. A
-// host of which anything is not secure has none.
+// host that is not secure in every part has none.
 func (d *Decider) tlsa(ctx context.Context, p *nexthop.Plan, hop *mail.NextHop, a *dns.Addresses) (records []dane.Record, base string, err error) {
 	if !d.DANE || !p.Secure || !a.Secure && !a.Alias {
 		return nil, "", nil

@@ -28,7 +28,7 @@ func New(s plugin.Services, h plugin.Host) error {
 	if !p.cfg.Configured {
 		s.Log.Warn("smtp_forward.ini names no host: nothing will be forwarded")
 	}
-	h.Timeout(0) // the conversation with the backend has deadlines of its own
+	h.Timeout(0) // the conversation with the backend has its deadlines
 	h.On(hook.OnQueue, "queue_forward", 0, p.queue)
 	h.On(hook.OnQueueOutbound, "queue_forward", 0, p.queue)
 	h.On(hook.OnGetMX, "get_mx", 0, p.getMX)
@@ -101,7 +101,7 @@ func (p *forward) checkSender(_ context.Context, e *hook.Event) hook.Verdict {
 	return hook.Verdict{Code: hook.Deny, Reply: reply.New(550, "5.7.1", "Spoofed MAIL FROM")}
 }
 
-// checkRecipient accepts recipients whose domain has a section, and any from
+// checkRecipient accepts recipients in domains with a section, and any from
 // our own relaying senders.
 func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict {
 	from, to, notes := e.Tx.From, e.Recipient.Address, e.Tx.Notes

@@ -24,7 +24,7 @@ var ErrNotOffered = errors.New("authentication is not offered")
 // Account is what we authenticate with. Type is as in smtpclient.Options, and not "".
 type Account struct{ Type, User, Pass string }
 
-// Peer is what is known of a server.
+// Peer describes a server.
 type Peer struct {
 	Offers    []string // mechanisms, upper case
 	Encrypted bool
@@ -34,7 +34,7 @@ type Peer struct {
 // Exchange is one dialogue.
 type Exchange struct {
 	Mechanism string
-	Initial   []byte // what it begins with; nil: nothing
+	Initial   []byte // initial response; nil: none
 
 	client sasl.Client
 	held   bool // Initial is the answer to the first challenge

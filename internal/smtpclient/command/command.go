@@ -1,5 +1,5 @@
 // Package command writes the commands of a transaction (MAIL, RCPT, XFORWARD, XCLIENT)
-// as far as a server's extensions allow: what it does not offer is left out, or cannot be
+// as far as a server's extensions allow: parameters that it does not offer are left out, or cannot be
 // sent at all. It does no I/O.
 package command
 
@@ -119,7 +119,7 @@ const (
 
 // appendORCPT adds the parameter (RFC 3461 section 4.2). An address beyond
 // ASCII has the type utf-8 and its encoding (RFC 6533 section 3). A type that
-// is no atom is left out with its address, and so is what is too long once it is
+// is no atom is left out with its address, and so is a value too long once it is
 // encoded: it is for reports only, and servers refuse the recipient for it.
 func appendORCPT(b []byte, orcpt string) []byte {
 	kind, addr, found := strings.Cut(orcpt, ";")

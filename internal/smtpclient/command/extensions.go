@@ -56,7 +56,7 @@ func ParseExtensions(text string) Extensions {
 	return x
 }
 
-// parseSize reads SIZE's argument. What is no number is no limit.
+// parseSize reads SIZE's argument. Anything but a number is no limit.
 func parseSize(s string) int64 {
 	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 63)
 	if err != nil {

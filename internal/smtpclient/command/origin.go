@@ -9,7 +9,7 @@ import (
 	"tarishi/internal/mail"
 )
 
-// The commands by which a next hop is told where a message came from are
+// The commands that say to a next hop where a message came from are
 // Postfix's, as its XCLIENT_README and XFORWARD_README describe them.
 
 const (
@@ -23,7 +23,7 @@ type attribute struct{ name, value string }
 
 func (a attribute) String() string { return a.name + "=" + a.value }
 
-// encoded makes an attribute; what is not known, or cannot be told, is
+// encoded makes an attribute; a value that is not known, or cannot be told, is
 // unavailable.
 func encoded(name, value string) attribute {
 	if value == "" || len(value) > MaxAttribute {
@@ -43,8 +43,8 @@ func addressAttribute(a netip.Addr) attribute {
 	}
 }
 
-// nameAttribute is unavailable for what is no host name, as anybody can have for
-// the name of an address: a server that is told of one by XCLIENT refuses it, and
+// nameAttribute is unavailable for anything but a host name, as anybody can have for
+// the name of an address: a server refuses XCLIENT with one, and
 // with it every message of that client.
 func nameAttribute(name string) attribute {
 	if !isHostname(name) {
@@ -74,8 +74,8 @@ func portAttribute(port int) attribute {
 }
 
 // ForwardCommands returns the XFORWARD commands for one transaction, as few as the length of a
-// line permits. A message of our own is told as such, because what was told
-// about the one before may still hold.
+// line permits. Our own messages are marked as such, because the values
+// given for the one before may still hold.
 func (x *Extensions) ForwardCommands(o *mail.Origin) []string {
 	source := "REMOTE"
 	if o == nil {

@@ -4,7 +4,7 @@
 //
 //   - Every read and write has a deadline, and the context that the connection is
 //     bound to ends all of them.
-//   - A reply has lines of one code and is bounded; what is none is ErrGarbled.
+//   - A reply has lines of one code and is bounded; anything else is ErrGarbled.
 //   - Nothing that is kept of a reply has the credentials in it that the connection
 //     was made with.
 //   - Content leaves only through a DotWriter: no bare CR or LF passes, and lines
@@ -35,7 +35,7 @@ type Conn struct {
 	abort func() // ends every wait on raw
 	ctx   context.Context
 
-	// What is still to be written of a content must be by then, see BeginContent.
+	// The rest of a content must be written by then, see BeginContent.
 	contentBy time.Time
 	rate      int64
 	blockTime time.Duration
@@ -44,8 +44,7 @@ type Conn struct {
 	spans [2][]byte
 }
 
-// NewConn returns the connection over a socket, whose replies hide secrets (nil: there
-// are none).
+// NewConn returns the connection over a socket. Its replies hide secrets (nil: none).
 func NewConn(raw net.Conn, hides *Secrets) *Conn {
 	c := &Conn{raw: raw, stream: raw, in: newReader(raw)}
 	c.Last.hides = hides
@@ -122,7 +121,7 @@ func (c *Conn) Buffered() int { return c.in.buffered() }
 // Heard reports whether something has arrived that nobody has asked for, be it
 // the end of the connection or, with TLS, nothing for us. It never waits. A
 // reply too many puts all that follow off by one; with DATA that shows late,
-// since only the reply to DATA is of a class of its own, and with BDAT never.
+// since only the reply to DATA has a class that no other has, and with BDAT never.
 func (c *Conn) Heard() bool {
 	if c.in.buffered() > 0 {
 		return true

@@ -58,7 +58,7 @@ func (c *Conn) WriteChunk(p []byte, last bool) error {
 	}
 	c.head = append(c.head, "\r\n"...)
 
-	// Command and first block go out together; the rest has deadlines of its own.
+	// Command and first block go out together; the rest has further deadlines.
 	first := min(len(p), block)
 	c.spans = [2][]byte{c.head, p[:first]}
 	spans := net.Buffers(c.spans[:])

@@ -14,7 +14,7 @@ import (
 // Clean lines are passed on in spans as long as possible; long spans are not
 // copied.
 //
-// For BDAT (RFC 3030) it is plain: the line ends are mended all the same, but
+// For BDAT (RFC 3030) it is plain: the line ends are mended too, but
 // there are no dots to add.
 type DotWriter struct {
 	w     io.Writer
@@ -23,7 +23,7 @@ type DotWriter struct {
 	err   error // the first of w; sticky
 	begun bool  // something has been written to w
 	mid   bool  // in the middle of a line
-	crs   int   // CRs held back: what they mean depends on the next byte
+	crs   int   // CRs held back: their meaning depends on the next byte
 }
 
 // NewDotWriter returns a DotWriter that collects size bytes before they are written. For
@@ -112,7 +112,7 @@ func (d *DotWriter) writeTail(p []byte) {
 	d.writeRough(text)
 }
 
-// writeRough writes text without LF, whose CRs are all bare.
+// writeRough writes text without LF, so that all CRs are bare.
 func (d *DotWriter) writeRough(text []byte) {
 	for {
 		i := bytes.IndexByte(text, '\r')

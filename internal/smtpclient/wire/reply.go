@@ -91,7 +91,7 @@ type Response struct {
 // Class is the first digit of the code.
 func (p *Response) Class() int { return p.Code / 100 }
 
-// Reply copies p into a Reply of its own, which tells no secrets. Nothing else
+// Reply copies p into a new Reply, which tells no secrets. Nothing else
 // that the server says is kept anywhere, but by read's errors.
 func (p *Response) Reply() *reply.Reply {
 	return &reply.Reply{Code: p.Code, Enhanced: p.Enhanced, Text: string(p.Mask(p.Text))}
@@ -100,10 +100,10 @@ func (p *Response) Reply() *reply.Reply {
 // Mask returns text without the secrets, as those of a reply now.
 func (p *Response) Mask(text []byte) []byte { return p.hides.Mask(text, p.Login) }
 
-// Hide adds what is sent in an exchange of AUTH to the secrets.
+// Hide adds the words of an exchange of AUTH to the secrets.
 func (p *Response) Hide(mechanism string, answer []byte) { p.hides.Answered(mechanism, answer) }
 
-// readReply reads one reply, of one or more lines, into p. What is not a reply of
+// readReply reads one reply, of one or more lines, into p. Anything but a reply of
 // class 2 to 5, has lines with different codes or breaks a limit is an error
 // that wraps ErrGarbled; other errors are the connection's. Decided tells whether
 // p says something in spite of the error.
@@ -142,13 +142,12 @@ func (p *Response) readReply(r *reader) error {
 	}
 }
 
-// ErrTooLong is the error of a reply whose lines agree as far as they were read.
+// ErrTooLong is the error of a reply with lines that agree as far as they were read.
 var ErrTooLong = Garbled("more than %d lines, %d bytes in a line or %d in all", maxReplyLines, maxReplyLine, maxReplyBytes)
 
-// Decided reports whether the reply that read gave up with err has said all the
-// same what it means: its lines had one code (RFC 5321 section 4.2.1), and it is
-// only that there was no end to them. Its text lacks what came behind. Nothing
-// more can be read then.
+// Decided reports whether a reply that could not be read to its end, because of err,
+// has a meaning nevertheless: its lines had one code (RFC 5321 section 4.2.1), and
+// only the end was missing. Its text is incomplete then, and nothing more can be read.
 func (p *Response) Decided(err error) bool {
 	return p.Code != 0 && (errors.Is(err, ErrTooLong) || errors.Is(err, os.ErrDeadlineExceeded))
 }

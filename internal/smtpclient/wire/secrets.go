@@ -14,7 +14,7 @@ const masked = "********"
 
 const (
 	piece    = 8 // so many bytes of a secret in a row are a part of it
-	shortest = 4 // what is shorter counts only as a word of its own
+	shortest = 4 // shorter ones count only as whole words
 )
 
 // Secrets finds the credentials of a connection in what its server says: many
