@@ -163,11 +163,11 @@ func (o *offer) takeReplies(c place, replies []*reply.Reply) (left bool) {
 			open = append(open, i)
 		}
 	}
-	o.open = slices.Clone(open)
-	if len(open) > 0 {
-		o.answers = append(o.answers, c.hop)
+	if len(open) == 0 {
+		return false
 	}
-	return len(open) > 0
+	o.open, o.answers = append([]int(nil), open...), append(o.answers, c.hop)
+	return true
 }
 
 // greylists reports whether a server puts a stranger off: there the next host is
