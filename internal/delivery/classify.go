@@ -131,8 +131,11 @@ func unreadable(f *smtpclient.Failure) bool {
 // MayHaveArrived reports whether a reply is ours and says that the server gave none: the
 // message was sent to its end, and the recipient may have it.
 func MayHaveArrived(r *reply.Reply) bool {
+	if r.Cause == nil {
+		return false
+	}
 	var f *smtpclient.Failure
-	return r.Cause != nil && errors.As(r.Cause, &f) && f.Uncertain
+	return errors.As(r.Cause, &f) && f.Uncertain
 }
 
 // obstacle says why a failure kept a message from a server, and what that said; nil

@@ -167,19 +167,16 @@ func (d *Delivery) Plan(ctx context.Context, j Job) (*nexthop.Plan, *reply.Reply
 
 // Attempt tries to deliver j once, the way that p says; nil: that of Plan.
 func (d *Delivery) Attempt(ctx context.Context, j Job, p *nexthop.Plan) Result {
-	var res Result
 	var final *reply.Reply
 	if p == nil {
 		p, final = d.Plan(ctx, j)
 	}
-	switch {
-	case final != nil:
-		res.Interrupted = ctx.Err() != nil
-	case p.Pending():
+	if final == nil && p.Pending() {
 		final = reply.Newf(451, "4.7.5", "MTA-STS policy of %s is not known yet", j.Domain)
-		res.Interrupted = ctx.Err() != nil
-	default:
-		final = d.try(ctx, j, p, j.Envelope, &res)
+	}
+	res := Result{Interrupted: ctx.Err() != nil}
+	if final == nil {
+		res, final = d.try(ctx, j, p, j.Envelope)
 	}
 	if res.Replies == nil && !res.Interrupted {
 		res.Replies = slices.Repeat([]*reply.Reply{final}, len(j.Envelope.Recipients))
@@ -189,8 +186,9 @@ func (d *Delivery) Attempt(ctx context.Context, j Job, p *nexthop.Plan) Result {
 
 // try goes through the places of a plan. Where no server replied about recipients
 // it returns the reply for all of them. env is the job's, or that without REQUIRETLS.
-func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.Envelope, res *Result) *reply.Reply {
-	w := &walk{d: d, job: j, plan: p, env: env}
+func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.Envelope) (Result, *reply.Reply) {
+	w := &walk{d: d, job: j, plan: p}
+	w.offer = offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextAfterDeferral}
 	w.need = tlspolicy.Need{
 		RequireTLS: env.RequireTLS, Forced: env.Notes.Bool("force_tls") || env.Notes.Bool("outbound.force_tls"),
 		Level: j.Settings.TLS, Domain: env.Recipients[0].Address.Host(),
@@ -199,13 +197,12 @@ func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.En
 	if !w.bind.IsValid() {
 		w.bind = j.Settings.Bind
 	}
-	o := offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextAfterDeferral, res: res}
-	o.offerAround(ctx)
+	w.offerAround(ctx)
 
 	// A policy that keeps us from a host is about this domain, and not about the host.
+	res, final := &w.res, w.last
 	res.Reached = res.Reached || w.refused != nil
-	final := o.last
-	if o.last == nil && res.Replies == nil {
+	if w.last == nil && res.Replies == nil {
 		res.PolicyWanted, final = w.wanted, w.unusable()
 		if final == w.refused && final.Enhanced[1] == 7 {
 			res.Obstacle = Insecure
@@ -213,14 +210,13 @@ func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.En
 	}
 
 	// REQUIRETLS may have the message go once more without it, or fail for good.
-	switch judgeRequireTLS(env, res, o.lacking == o.tried && o.tried > 0 && w.complete()) {
+	switch w.judgeRequireTLS() {
 	case goesWithout:
 		plain := *env
 		plain.RequireTLS = false
-		*res = Result{}
-		return d.try(ctx, j, p, &plain, res)
+		return d.try(ctx, j, p, &plain)
 	case nowhereToday:
-		return reply.Newf(550, "5.7.30", "REQUIRETLS support required, and no MX of %s has it", j.Domain)
+		final = reply.Newf(550, "5.7.30", "REQUIRETLS support required, and no MX of %s has it", j.Domain)
 	}
-	return final
+	return *res, final
 }

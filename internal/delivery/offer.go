@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"errors"
-	"iter"
 	"slices"
 	"strings"
 
@@ -16,16 +15,22 @@ import (
 // course is where an attempt goes, and the peculiarities of queued mail (walk) and
 // of the relay (passage).
 type course interface {
-	// places yields where to connect, in order.
-	places(ctx context.Context) iter.Seq[place]
-	target(c place) pool.Target
+	// visitPlaces has v visit the places to connect to, in order, until it has enough.
+	visitPlaces(ctx context.Context, v visitor)
+	target(c *place) pool.Target
 	// answered is called when a server replied about the recipients, failed when it
-	// did not; ip is the address that it had in the end.
-	answered(c place, sent smtpclient.Result)
-	failed(c place, ip string, err error)
+	// did not.
+	answered(c *place, sent *smtpclient.Result)
+	failed(c *place, err error)
 	// complete reports whether all hosts have been asked: those that were not may have
 	// what others lack.
 	complete() bool
+}
+
+// visitor is an offer, or what comes before it.
+type visitor interface {
+	// visit reports whether another place is to be visited.
+	visit(ctx context.Context, c *place) bool
 }
 
 // offer is one attempt on its way from place to place: the engine of relay and
@@ -41,7 +46,7 @@ type offer struct {
 	onward, settled bool
 	configured      bool // the hosts are those of our configuration
 
-	res      *Result
+	res      Result
 	open     []int          // recipients to be offered next, by their place in the envelope; nil: all
 	answers  []mail.NextHop // hosts that replied about recipients
 	grey     map[int]int    // how many hosts have greylisted a recipient
@@ -55,17 +60,7 @@ type offer struct {
 // Without any from a server it leaves res.Replies nil, and in o.last what became of
 // the last place.
 func (o *offer) offerAround(ctx context.Context) {
-	for c := range o.places(ctx) {
-		if ctx.Err() != nil {
-			break
-		}
-		if slices.Contains(o.answers, c.hop) { // at another of its addresses
-			continue
-		}
-		if o.offerAt(ctx, c); o.finished || ctx.Err() != nil {
-			break
-		}
-	}
+	o.visitPlaces(ctx, o)
 	if o.res.Replies != nil { // what another host took in the end is no reason to slow down
 		o.res.Throttled = o.res.Throttled || throttled(o.res.Replies)
 		return
@@ -73,11 +68,22 @@ func (o *offer) offerAround(ctx context.Context) {
 	o.res.Interrupted = ctx.Err() != nil
 }
 
+// visit implements visitor.
+func (o *offer) visit(ctx context.Context, c *place) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	if !slices.Contains(o.answers, c.hop) { // else at another of its addresses
+		o.offerAt(ctx, c)
+	}
+	return !o.finished && ctx.Err() == nil
+}
+
 // offerAt offers the open recipients at one place.
-func (o *offer) offerAt(ctx context.Context, c place) {
+func (o *offer) offerAt(ctx context.Context, c *place) {
 	o.tried++
-	res := o.res
-	res.moveTo(&c)
+	res := &o.res
+	res.moveTo(c)
 	if n := len(res.Tried); !o.settled && (n == 0 || res.Tried[n-1].String() != c.hop.String()) {
 		res.Tried = append(res.Tried, c.hop)
 	}
@@ -104,9 +110,9 @@ func (o *offer) offerAt(ctx context.Context, c place) {
 		return
 	}
 	res.Local = false
-	res.from(sent.Addr)
+	res.locate(c, sent.Addr)
 	res.PolicyGot = c.tls.Got(sent.Verified)
-	o.answered(c, sent)
+	o.answered(c, &sent)
 
 	// A server that only closes has said nothing about the recipients, which are
 	// offered to the next one.
@@ -125,8 +131,8 @@ func (o *offer) offerAt(ctx context.Context, c place) {
 // takeReplies notes what a server replied about the open recipients, and reports whether
 // there are some that another host may take. What a better host only deferred does
 // not fail because a lesser one refuses it: back-ups that know less are common.
-func (o *offer) takeReplies(c place, replies []*reply.Reply) (left bool) {
-	res := o.res
+func (o *offer) takeReplies(c *place, replies []*reply.Reply) (left bool) {
+	res := &o.res
 	first := res.Replies == nil
 	if first {
 		res.Replies, res.by = replies, true
@@ -181,21 +187,23 @@ func greylists(r *reply.Reply) bool {
 }
 
 // noteFailure sees to a place that did not reply about recipients.
-func (o *offer) noteFailure(c place, err error) {
-	res := o.res
+func (o *offer) noteFailure(c *place, err error) {
+	res := &o.res
 	o.last = temporary(reply.From(err))
 
 	// The last failure is the reply for all if no other place answers.
 	var f *smtpclient.Failure
 	known := errors.As(err, &f)
+	addr := ""
 	if known {
-		res.from(f.Addr)
+		addr = f.Addr
 	}
+	res.locate(c, addr)
 	res.Obstacle, res.Said = obstacle(f)
 	if lacksRequireTLS(f, o.configured) {
 		o.lacking++
 	}
-	o.failed(c, res.IP, err)
+	o.failed(c, err)
 
 	// A fault of this host says nothing about the place. Another local address may
 	// work where this one does not; an error of no connection is met everywhere.

@@ -17,12 +17,20 @@ type place struct {
 	tls   tlspolicy.Policy
 }
 
-// groupByPolicy divides the addresses of a host by how they are secured.
-func groupByPolicy(hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr) tlspolicy.Policy) []place {
-	all := make([]place, 0, 1)
+// groupByPolicy divides the addresses of a host by how they are secured, and appends
+// the places to all.
+func groupByPolicy(all []place, hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr) tlspolicy.Policy) []place {
+	policies := make([]tlspolicy.Policy, 0, 4)
+	alike := true
 	for _, a := range addrs {
-		a = a.Unmap()
-		s := secure(a)
+		policies = append(policies, secure(a.Unmap()))
+		alike = alike && policies[len(policies)-1].Same(policies[0])
+	}
+	if alike && len(addrs) > 0 { // nearly always
+		return append(all, place{hop: hop, addrs: addrs, tls: policies[0]})
+	}
+	for n, a := range addrs {
+		s := policies[n]
 		i := slices.IndexFunc(all, func(c place) bool { return c.tls.Same(s) })
 		if i < 0 {
 			all, i = append(all, place{hop: hop, tls: s}), len(all)
@@ -66,7 +74,7 @@ func (c *place) target(helo string, limits mail.Limits) pool.Target {
 	// A host's addresses go to the pool together, which tries them as RFC 8305 says.
 	t.Addrs = make([]netip.AddrPort, len(c.addrs))
 	for i, a := range c.addrs {
-		t.Addrs[i] = netip.AddrPortFrom(a, uint16(h.TCPPort()))
+		t.Addrs[i] = netip.AddrPortFrom(a.Unmap(), uint16(h.TCPPort()))
 	}
 	return t
 }

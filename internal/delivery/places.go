@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,10 +26,10 @@ const maxAddresses = 20
 // walk is the course of queued mail: one way through a plan, and what was learned
 // on it.
 type walk struct {
+	offer
 	d    *Delivery
 	job  Job
 	plan *nexthop.Plan
-	env  *mail.Envelope // the job's; without REQUIRETLS where the message goes without
 	need tlspolicy.Need
 	bind netip.Addr // of hops that have none
 	helo string     // likewise; "": the job's
@@ -43,48 +42,59 @@ type walk struct {
 	family     bool         // an address was left out because of its family
 }
 
-// places yields where to connect, in order: host by host, or with inet_prefer
+// visitPlaces goes host by host, or with inet_prefer
 // one family of all hosts before the other. The MX of one preference are looked
 // up when their turn comes, so that a slow name server of a back-up does not hold
 // up mail that the first MX takes.
-func (w *walk) places(ctx context.Context) iter.Seq[place] {
-	all := w.resolve(ctx)
+func (w *walk) visitPlaces(ctx context.Context, v visitor) {
 	prefer := w.d.o.InetPrefer
 	if prefer != "v4" && prefer != "v6" {
-		return all
+		w.resolve(ctx, v)
+		return
 	}
-	return func(yield func(place) bool) {
-		var first, then []place
-		for c := range all {
-			if c.hop.Path != "" {
-				first = append(first, c)
-				continue
-			}
+	sorter := byFamily{v4First: prefer == "v4"}
+	w.resolve(ctx, &sorter)
+	for i := range sorter.first {
+		if !v.visit(ctx, &sorter.first[i]) {
+			return
+		}
+	}
+	for i := range sorter.then {
+		if !v.visit(ctx, &sorter.then[i]) {
+			return
+		}
+	}
+}
 
-			// A host may have addresses in both halves. Sockets have no family and come
-			// first.
-			byFamily := [2]place{c, c}
-			byFamily[0].addrs, byFamily[1].addrs = nil, nil
-			for _, a := range c.addrs {
-				other := 0
-				if a.Is4() != (prefer == "v4") {
-					other = 1
-				}
-				byFamily[other].addrs = append(byFamily[other].addrs, a)
-			}
-			if len(byFamily[0].addrs) > 0 {
-				first = append(first, byFamily[0])
-			}
-			if len(byFamily[1].addrs) > 0 {
-				then = append(then, byFamily[1])
-			}
-		}
-		for _, c := range append(first, then...) {
-			if !yield(c) {
-				return
-			}
+// byFamily is a visitor that sorts places.
+type byFamily struct {
+	v4First     bool
+	first, then []place
+}
+
+// visit implements visitor. A host may have addresses in both halves. Sockets have no
+// family and come first.
+func (f *byFamily) visit(_ context.Context, c *place) bool {
+	if c.hop.Path != "" {
+		f.first = append(f.first, *c)
+		return true
+	}
+	preferred, other := *c, *c
+	preferred.addrs, other.addrs = nil, nil
+	for _, a := range c.addrs {
+		if a.Is4() == f.v4First {
+			preferred.addrs = append(preferred.addrs, a)
+		} else {
+			other.addrs = append(other.addrs, a)
 		}
 	}
+	if len(preferred.addrs) > 0 {
+		f.first = append(f.first, preferred)
+	}
+	if len(other.addrs) > 0 {
+		f.then = append(f.then, other)
+	}
+	return true
 }
 
 // host is a hop and what its lookup gave.
@@ -94,49 +104,47 @@ type host struct {
 	err   error
 }
 
-// resolve yields the places of all hosts, those of one preference at a time. It
-// ends early at a preference that this host shares: better hosts were tried, and
+// resolve visits the places of all hosts, looking up those of one preference at a time.
+// It ends early at a preference that this host shares: better hosts were tried, and
 // worse ones must not be (RFC 5321 section 5.1).
-func (w *walk) resolve(ctx context.Context) iter.Seq[place] {
-	return func(yield func(place) bool) {
-		hops := w.plan.Hops
-		var seen []netip.Addr
-		n := 0
-		for first := 0; first < len(hops) && n < maxAddresses; {
-			// Hosts of one preference are looked up together. Hops of a hook have an order
-			// of their own and are looked up one by one.
-			last := first + 1
-			for !w.plan.Given && last < len(hops) && hops[last].Priority == hops[first].Priority {
-				last++
-			}
-			hosts := w.lookup(ctx, hops[first:last])
-
-			// A host that is us ends the walk; with the best preference the mail belongs
-			// here, which our configuration does not know.
-			if !w.plan.Given && !w.d.o.LocalMXOK && slices.ContainsFunc(hosts, w.isUs) {
-				w.loop, w.self = first == 0, true
-				return
-			}
-			for _, h := range hosts {
-				places := w.ofHost(ctx, h, seen, maxAddresses-n)
-				for _, c := range places {
-					seen = append(seen, c.addrs...)
-					n += max(len(c.addrs), 1) // a socket counts too
-				}
-				for _, c := range places {
-					if !yield(c) {
-						return
-					}
-				}
-			}
-			first = last
+func (w *walk) resolve(ctx context.Context, v visitor) {
+	hops := w.plan.Hops
+	var seen []netip.Addr
+	n := 0
+	for first := 0; first < len(hops) && n < maxAddresses; {
+		// Hosts of one preference are looked up together. Hops of a hook have an order
+		// of their own and are looked up one by one.
+		last := first + 1
+		for !w.plan.Given && last < len(hops) && hops[last].Priority == hops[first].Priority {
+			last++
 		}
+		hosts := w.lookup(ctx, hops[first:last])
+
+		// A host that is us ends the walk; with the best preference the mail belongs
+		// here, which our configuration does not know.
+		if !w.plan.Given && !w.d.o.LocalMXOK && slices.ContainsFunc(hosts, w.isUs) {
+			w.loop, w.self = first == 0, true
+			return
+		}
+		for i := range hosts {
+			places := w.ofHost(ctx, &hosts[i], seen, maxAddresses-n)
+			for k := range places {
+				seen = append(seen, places[k].addrs...)
+				n += max(len(places[k].addrs), 1) // a socket counts too
+			}
+			for k := range places {
+				if !v.visit(ctx, &places[k]) {
+					return
+				}
+			}
+		}
+		first = last
 	}
 }
 
 // ofHost returns the places of one host, of at most so many addresses. Names of
 // the DNS may share addresses, and none is tried twice.
-func (w *walk) ofHost(ctx context.Context, h host, seen []netip.Addr, most int) []place {
+func (w *walk) ofHost(ctx context.Context, h *host, seen []netip.Addr, most int) []place {
 	if h.hop.Path != "" {
 		return []place{{hop: h.hop, tls: w.d.tls.Decide(&w.need, &h.hop, netip.Addr{}, tlspolicy.Policy{})}}
 	}
@@ -152,7 +160,7 @@ func (w *walk) ofHost(ctx context.Context, h host, seen []netip.Addr, most int) 
 		w.refused, w.wanted = refused, public.Wanted
 		return nil
 	}
-	return groupByPolicy(h.hop, h.addrs.List, func(a netip.Addr) tlspolicy.Policy { return w.d.tls.Decide(&w.need, &h.hop, a, public) })
+	return groupByPolicy(nil, h.hop, h.addrs.List, func(a netip.Addr) tlspolicy.Policy { return w.d.tls.Decide(&w.need, &h.hop, a, public) })
 }
 
 // lookup finds the addresses of some hops; what goes wrong is kept in w.
@@ -234,7 +242,7 @@ func (w *walk) usable(hop mail.NextHop, a netip.Addr) bool {
 
 // target says how to talk to a place. The hop has got the values of the transaction's
 // notes already: its own settings win over those, and they over the job's settings.
-func (w *walk) target(c place) pool.Target {
+func (w *walk) target(c *place) pool.Target {
 	d, s := w.d, w.job.Settings
 	t := c.target(cmp.Or(s.Helo, d.o.Me), mail.Limits{
 		Connections: cmp.Or(s.MaxConnections, d.o.PoolConcurrencyMax), Messages: cmp.Or(s.MaxMessages, maxMessages),
@@ -251,7 +259,7 @@ func (w *walk) target(c place) pool.Target {
 }
 
 // answered logs what a destination's policy, or ours, would have had otherwise.
-func (w *walk) answered(c place, sent smtpclient.Result) {
+func (w *walk) answered(c *place, sent *smtpclient.Result) {
 	if c.tls.Testing && sent.TLS == "none" {
 		w.d.tls.Mistrust(w.job.Domain, c.hop.Host, errors.New("no TLS"))
 	}
@@ -262,9 +270,9 @@ func (w *walk) answered(c place, sent smtpclient.Result) {
 }
 
 // failed logs a place where no server replied about recipients.
-func (w *walk) failed(c place, ip string, err error) {
+func (w *walk) failed(c *place, err error) {
 	w.d.log.Debug("next hop failed", zap.String("uuid", string(w.env.ID)), zap.String("domain", w.job.Domain),
-		zap.Stringer("hop", c.hop), zap.String("ip", ip), zap.String("policy", c.tls.Wanted), zap.Error(err))
+		zap.Stringer("hop", c.hop), zap.String("ip", w.res.IP), zap.String("policy", c.tls.Wanted), zap.Error(err))
 }
 
 // complete reports whether all hosts of the plan have been asked.

@@ -44,10 +44,10 @@ func (r *Relay) Run(ctx context.Context) error {
 func (r *Relay) probeHost(ctx context.Context, one backend.Spot, l *backend.Loss) {
 	limited, cancel := context.WithTimeout(ctx, max(2*l.Route.ConnectTimeout, time.Second))
 	defer cancel()
-	w := &passage{r: r, job: RelayJob{Route: l.Route}, env: &mail.Envelope{}}
+	w := &passage{r: r, job: RelayJob{Route: l.Route}, offer: offer{env: &mail.Envelope{}}}
 	places, err := w.ofHost(limited, one.Hop)
-	for _, c := range places {
-		t := w.target(c)
+	for i := range places {
+		t := w.target(&places[i])
 		if l.Route.AuthType == conf.AuthForward {
 			t.AuthRequired = false
 		}

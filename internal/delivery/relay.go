@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"iter"
 	"net/netip"
 	"time"
 
@@ -69,14 +68,14 @@ type RelayJob struct {
 
 // passage is the course of one message in session: the hosts of its route.
 type passage struct {
+	offer
 	r       *Relay
 	job     RelayJob
-	env     *mail.Envelope // the job's; without REQUIRETLS where the message goes without
-	res     *Result
 	causes  []error
 	hop     mail.NextHop // that is being tried, as the route has it
 	down    bool         // it will serve no other message either
 	unknown bool         // a host has no address
+	single  [1]place     // memory for the places of a host
 }
 
 // Attempt offers a message to the hosts of its route until one answers. Without an
@@ -87,26 +86,23 @@ func (r *Relay) Attempt(ctx context.Context, j RelayJob) Result {
 		return Result{Interrupted: true, Obstacle: Busy, Via: viaHop(&j.Route.Hosts[0]), Cause: context.Cause(ctx)}
 	}
 	defer slot.Leave()
-	var res Result
-	r.try(ctx, j, j.Envelope, &res)
-	return res
+	return r.try(ctx, j, j.Envelope)
 }
 
 // try is Attempt, once there is a connection to spare. env is the job's, or that
 // without REQUIRETLS.
-func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope, res *Result) {
-	w := &passage{r: r, job: j, env: env, res: res}
-	o := offer{course: w, sender: r.o.Sender, env: env, content: j.Content, settled: true, configured: true, res: res}
-	o.offerAround(ctx)
+func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope) Result {
+	w := &passage{r: r, job: j}
+	w.offer = offer{course: w, sender: r.o.Sender, env: env, content: j.Content, settled: true, configured: true}
+	w.offerAround(ctx)
 
 	// The same decision about REQUIRETLS as for queued mail.
-	switch judgeRequireTLS(env, res, o.lacking == o.tried && o.tried > 0 && w.complete()) {
+	res := &w.res
+	switch w.judgeRequireTLS() {
 	case goesWithout:
 		plain := *env
 		plain.RequireTLS = false
-		*res = Result{}
-		r.try(ctx, j, &plain, res)
-		return
+		return r.try(ctx, j, &plain)
 	case nowhereToday:
 		res.Obstacle, res.Said = LacksTLS, nil
 	}
@@ -122,36 +118,35 @@ func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope, res *Re
 	default:
 		res.Cause = errors.Join(w.causes...)
 	}
+	return *res
 }
 
-// places yields the hosts of the route, those that were lost last. Each is resolved
-// when its turn comes.
-func (w *passage) places(ctx context.Context) iter.Seq[place] {
-	return func(yield func(place) bool) {
-		r, of := w.r, w.job.Route
-		for _, w.hop = range r.backends.Order(of) {
-			if ctx.Err() != nil {
-				w.causes = append(w.causes, context.Cause(ctx))
+// visitPlaces goes through the hosts of the route, those that were lost last. Each is
+// resolved when its turn comes.
+func (w *passage) visitPlaces(ctx context.Context, v visitor) {
+	r, of := w.r, w.job.Route
+	for _, w.hop = range r.backends.Order(of) {
+		if ctx.Err() != nil {
+			w.causes = append(w.causes, context.Cause(ctx))
+			return
+		}
+		w.res.Via = viaHop(&w.hop)
+		places, err := w.ofHost(ctx, w.hop)
+		if err != nil {
+			w.causes = append(w.causes, err)
+			w.unknown, w.res.Obstacle, w.res.Said = true, Unreached, nil
+		}
+
+		// A host is lost when all its places fail in a way that other messages would
+		// meet too. A message with REQUIRETLS asks for more than those do.
+		w.down = err == nil || ctx.Err() == nil
+		for i := range places {
+			if !v.visit(ctx, &places[i]) {
 				return
 			}
-			w.res.Via = viaHop(&w.hop)
-			places, err := w.ofHost(ctx, w.hop)
-			if err != nil {
-				w.causes = append(w.causes, err)
-				w.unknown, w.res.Obstacle, w.res.Said = true, Unreached, nil
-			}
-
-			// A host is lost when all its places fail in a way that other messages would
-			// meet too. A message with REQUIRETLS asks for more than those do.
-			w.down = err == nil || ctx.Err() == nil
-			for _, c := range places {
-				if !yield(c) {
-					return
-				}
-			}
-			if w.down && r.backends.Lost(of, w.hop, time.Now()) {
-				r.o.Log.Warn("backend is down", zap.String("route", of.Name), zap.Stringer("host", w.hop), zap.Duration("retry", of.DeadRetry))
-			}
+		}
+		if w.down && r.backends.Lost(of, w.hop, time.Now()) {
+			r.o.Log.Warn("backend is down", zap.String("route", of.Name), zap.Stringer("host", w.hop), zap.Duration("retry", of.DeadRetry))
 		}
 	}
 }
@@ -168,18 +163,18 @@ func (w *passage) ofHost(ctx context.Context, hop mail.NextHop) ([]place, error)
 		return tlspolicy.OfRoute(route.Level(r.o.Conf, j.Route, full, a), hop.ImplicitTLS, w.env.RequireTLS)
 	}
 	if hop.Path != "" {
-		return []place{{hop: full, tls: secure(netip.Addr{})}}, nil
+		return append(w.single[:0], place{hop: full, tls: secure(netip.Addr{})}), nil
 	}
 	addrs, err := r.o.Resolver.Host(ctx, hop.Host)
 	if err != nil {
 		r.o.Log.Warn("backend has no address", zap.String("route", j.Route.Name), zap.String("host", hop.Host), zap.Error(err))
 		return nil, err
 	}
-	return groupByPolicy(full, addrs, secure), nil
+	return groupByPolicy(w.single[:0], full, addrs, secure), nil
 }
 
 // target says how to talk to a host of the route.
-func (w *passage) target(c place) pool.Target {
+func (w *passage) target(c *place) pool.Target {
 	t := c.target(w.r.o.Me, mail.Limits{})
 	if w.r.o.TLSConfig != nil {
 		t.TLSConfig = w.r.o.TLSConfig()
@@ -195,10 +190,10 @@ func (w *passage) target(c place) pool.Target {
 }
 
 // answered notes that a host is well.
-func (w *passage) answered(place, smtpclient.Result) { w.r.revive(w.job.Route, w.hop) }
+func (w *passage) answered(*place, *smtpclient.Result) { w.r.revive(w.job.Route, w.hop) }
 
 // failed is for a place where no server replied about recipients.
-func (w *passage) failed(c place, _ string, err error) {
+func (w *passage) failed(c *place, err error) {
 	w.causes = append(w.causes, err)
 	w.r.o.Log.Warn("backend failed", zap.String("uuid", string(w.env.ID)), zap.String("route", w.job.Route.Name), zap.Stringer("host", c.hop), zap.Error(err))
 	w.down = w.down && isDown(err) && !w.env.RequireTLS

@@ -3,7 +3,6 @@ package delivery
 import (
 	"slices"
 
-	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
 )
@@ -18,17 +17,18 @@ const (
 )
 
 // judgeRequireTLS is the one place that decides about REQUIRETLS after an attempt,
-// for relay and queue. lacking is whether every host was asked, and lacks it.
+// for relay and queue.
 //
 // Before that tlspolicy asks for a verified server in both roles, and smtpclient holds
 // the message back from one that does not offer the extension.
-func judgeRequireTLS(env *mail.Envelope, res *Result, lacking bool) tlsVerdict {
+func (o *offer) judgeRequireTLS() tlsVerdict {
+	res := &o.res
 	switch {
-	case !env.RequireTLS || res.Interrupted || res.Uncertain:
+	case !o.env.RequireTLS || res.Interrupted || res.Uncertain:
 		return staysAsItIs
-	case env.From.IsNull() && isAboutTLS(res):
+	case o.env.From.IsNull() && isAboutTLS(res):
 		return goesWithout
-	case lacking && res.Replies == nil:
+	case res.Replies == nil && o.tried > 0 && o.lacking == o.tried && o.complete():
 		return nowhereToday
 	}
 	return staysAsItIs

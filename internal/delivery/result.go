@@ -1,7 +1,7 @@
 package delivery
 
 import (
-	"net/netip"
+	"net"
 	"time"
 
 	"tarishi/internal/mail"
@@ -111,15 +111,19 @@ func (res *Result) leave() {
 func (res *Result) moveTo(c *place) {
 	res.leave()
 	res.Via = viaHop(&c.hop)
-	if res.PolicyWanted = c.tls.Wanted; c.hop.Path == "" {
-		res.IP = c.addrs[0].String()
-	}
+	res.PolicyWanted = c.tls.Wanted
 }
 
-// from notes which of a host's addresses it was in the end.
-func (res *Result) from(addr string) {
-	if a, err := netip.ParseAddrPort(addr); err == nil {
-		res.IP = a.Addr().String()
+// locate notes which of a host's addresses it was in the end: that of addr, if it has
+// one, or else the first.
+func (res *Result) locate(c *place, addr string) {
+	if c.hop.Path != "" {
+		return
+	}
+	if ip, _, err := net.SplitHostPort(addr); err == nil {
+		res.IP = ip
+	} else {
+		res.IP = c.addrs[0].String()
 	}
 }
 
