@@ -20,7 +20,7 @@ type course interface {
 	target(c *place) pool.Target
 	// answered is called when a server replied about the recipients, failed when it
 	// did not.
-	answered(c *place, sent *smtpclient.Result)
+	answered(c *place, sent smtpclient.Result)
 	failed(c *place, err error)
 	// complete reports whether all hosts have been asked: those that were not may have
 	// what others lack.
@@ -112,7 +112,7 @@ func (o *offer) offerAt(ctx context.Context, c *place) {
 	res.Local = false
 	res.locate(c, sent.Addr)
 	res.PolicyGot = c.tls.Got(sent.Verified)
-	o.answered(c, &sent)
+	o.answered(c, sent)
 
 	// A server that only closes has said nothing about the recipients, which are
 	// offered to the next one.

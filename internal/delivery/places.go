@@ -167,26 +167,21 @@ func (w *walk) ofHost(ctx context.Context, h *host, seen []netip.Addr, most int)
 func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
 	// A hop's own address and name come before those of the message.
 	hosts := make([]host, len(hops))
-	var all sync.WaitGroup
 	for i, hop := range hops {
 		if !hop.Bind.IsValid() {
 			hop.Bind = w.bind
 		}
 		hop.Helo = cmp.Or(hop.Helo, w.helo)
 		hosts[i].hop = hop
-		if hop.Path != "" {
-			continue
-		}
-		if len(hops) == 1 {
-			w.findAddrs(ctx, &hosts[i])
-			continue
-		}
-		all.Go(func() { w.findAddrs(ctx, &hosts[i]) })
+	}
+	if len(hosts) == 1 {
+		w.findAddrs(ctx, &hosts[0])
+	} else {
+		w.findTogether(ctx, hosts)
 	}
 
 	// A name that does not exist says nothing; that it could not be looked up makes the
 	// outcome temporary.
-	all.Wait()
 	for _, h := range hosts {
 		if h.err == nil {
 			continue
@@ -199,8 +194,20 @@ func (w *walk) lookup(ctx context.Context, hops []mail.NextHop) []host {
 	return hosts
 }
 
-// findAddrs resolves one host. It may run for several at a time.
+// findTogether resolves several hosts at a time.
+func (w *walk) findTogether(ctx context.Context, hosts []host) {
+	var all sync.WaitGroup
+	for i := range hosts {
+		all.Go(func() { w.findAddrs(ctx, &hosts[i]) })
+	}
+	all.Wait()
+}
+
+// findAddrs resolves one host.
 func (w *walk) findAddrs(ctx context.Context, h *host) {
+	if h.hop.Path != "" {
+		return
+	}
 	name := strings.Trim(h.hop.Host, "[]")
 	a, err := netip.ParseAddr(name)
 	switch {
@@ -259,7 +266,7 @@ func (w *walk) target(c *place) pool.Target {
 }
 
 // answered logs what a destination's policy, or ours, would have had otherwise.
-func (w *walk) answered(c *place, sent *smtpclient.Result) {
+func (w *walk) answered(c *place, sent smtpclient.Result) {
 	if c.tls.Testing && sent.TLS == "none" {
 		w.d.tls.Mistrust(w.job.Domain, c.hop.Host, errors.New("no TLS"))
 	}

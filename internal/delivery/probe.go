@@ -45,7 +45,7 @@ func (r *Relay) probeHost(ctx context.Context, one backend.Spot, l *backend.Loss
 	limited, cancel := context.WithTimeout(ctx, max(2*l.Route.ConnectTimeout, time.Second))
 	defer cancel()
 	w := &passage{r: r, job: RelayJob{Route: l.Route}, offer: offer{env: &mail.Envelope{}}}
-	places, err := w.ofHost(limited, one.Hop)
+	places, err := w.ofHost(limited, &one.Hop)
 	for i := range places {
 		t := w.target(&places[i])
 		if l.Route.AuthType == conf.AuthForward {

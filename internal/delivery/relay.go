@@ -72,10 +72,10 @@ type passage struct {
 	r       *Relay
 	job     RelayJob
 	causes  []error
-	hop     mail.NextHop // that is being tried, as the route has it
-	down    bool         // it will serve no other message either
-	unknown bool         // a host has no address
-	single  [1]place     // memory for the places of a host
+	hop     *mail.NextHop // that is being tried, as the route has it
+	down    bool          // it will serve no other message either
+	unknown bool          // a host has no address
+	single  [1]place      // memory for the places of a host
 }
 
 // Attempt offers a message to the hosts of its route until one answers. Without an
@@ -125,12 +125,14 @@ func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope) Result 
 // resolved when its turn comes.
 func (w *passage) visitPlaces(ctx context.Context, v visitor) {
 	r, of := w.r, w.job.Route
-	for _, w.hop = range r.backends.Order(of) {
+	hops := r.backends.Order(of)
+	for i := range hops {
 		if ctx.Err() != nil {
 			w.causes = append(w.causes, context.Cause(ctx))
 			return
 		}
-		w.res.Via = viaHop(&w.hop)
+		w.hop = &hops[i]
+		w.res.Via = viaHop(w.hop)
 		places, err := w.ofHost(ctx, w.hop)
 		if err != nil {
 			w.causes = append(w.causes, err)
@@ -145,7 +147,7 @@ func (w *passage) visitPlaces(ctx context.Context, v visitor) {
 				return
 			}
 		}
-		if w.down && r.backends.Lost(of, w.hop, time.Now()) {
+		if w.down && r.backends.Lost(of, *w.hop, time.Now()) {
 			r.o.Log.Warn("backend is down", zap.String("route", of.Name), zap.Stringer("host", w.hop), zap.Duration("retry", of.DeadRetry))
 		}
 	}
@@ -153,9 +155,9 @@ func (w *passage) visitPlaces(ctx context.Context, v visitor) {
 
 // ofHost resolves one host of the route. There is more than one place only where
 // no_tls_hosts or force_tls_hosts make a difference between its addresses.
-func (w *passage) ofHost(ctx context.Context, hop mail.NextHop) ([]place, error) {
+func (w *passage) ofHost(ctx context.Context, hop *mail.NextHop) ([]place, error) {
 	r, j := w.r, w.job
-	full := route.Backend(j.Route, hop)
+	full := route.Backend(j.Route, *hop)
 	if j.Route.AuthType == conf.AuthForward { // by whatever mechanism the backend has
 		full.AuthUser, full.AuthPass = j.Own.User, j.Own.Pass
 	}
@@ -190,7 +192,7 @@ func (w *passage) target(c *place) pool.Target {
 }
 
 // answered notes that a host is well.
-func (w *passage) answered(*place, *smtpclient.Result) { w.r.revive(w.job.Route, w.hop) }
+func (w *passage) answered(*place, smtpclient.Result) { w.r.revive(w.job.Route, *w.hop) }
 
 // failed is for a place where no server replied about recipients.
 func (w *passage) failed(c *place, err error) {

@@ -42,6 +42,8 @@ func (f *Forwarder) report(ctx context.Context, env *mail.Envelope, content mail
 // sends none: relayed to SMTP servers, delivered by LMTP.
 type successes struct{ relayed, delivered []hook.RecipientResult }
 
+func (s *successes) none() bool { return len(s.relayed)+len(s.delivered) == 0 }
+
 // add takes those of one transaction.
 func (s *successes) add(res *delivery.Result, results []hook.RecipientResult) {
 	if res.DSN {

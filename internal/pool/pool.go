@@ -177,8 +177,8 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 		k.messages++
 		start := time.Now()
 		res, err := k.Send(ctx, env, content)
-		var f *smtpclient.Failure
-		if errors.As(err, &f) && f.Stage == smtpclient.StageAuth {
+		f := failureOf(err)
+		if f != nil && f.Stage == smtpclient.StageAuth {
 			p.answered(h.key, start, err)
 		}
 		switch {
@@ -189,7 +189,7 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 				err = noSlot(res.Addr, ctx.Err())
 				return nothing(err), err
 			}
-		case errors.As(err, &f) && f.Stale():
+		case f != nil && f.Stale():
 			p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(err))
 			k.Close()
 			k, reused = nil, false
@@ -222,11 +222,20 @@ func (p *Pool) retried() {
 	p.mu.Unlock()
 }
 
+// failureOf returns the Failure that err is; nil: none.
+func failureOf(err error) *smtpclient.Failure {
+	if err == nil {
+		return nil
+	}
+	var f *smtpclient.Failure
+	errors.As(err, &f)
+	return f
+}
+
 // nothing is the Result of a Send that ended before it had a connection.
 func nothing(err error) smtpclient.Result {
 	res := smtpclient.Result{TLS: "none"}
-	var f *smtpclient.Failure
-	if errors.As(err, &f) {
+	if f := failureOf(err); f != nil {
 		res.Addr = f.Addr
 	}
 	return res

@@ -200,9 +200,9 @@ func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 	if o.Helo == "" {
 		c.o.Helo = literal(raw.LocalAddr())
 	}
-	release := c.conn.Bind(ctx)
+	c.conn.Bind(ctx)
 	f := c.prepare()
-	release()
+	c.conn.Unbind()
 	if f == nil && c.conn.Closed() {
 		f = c.connectionLost(StageHello, ctx.Err())
 	}

@@ -54,7 +54,8 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, content mail.Cont
 
 	// The server may have closed a kept connection, or said more than it was asked: found
 	// out now, that costs one repetition and no risk.
-	defer c.conn.Bind(ctx)()
+	c.conn.Bind(ctx)
+	defer c.conn.Unbind()
 	if c.transactions > 0 && c.conn.Heard() {
 		f := c.failure(StageMail, nil, errUnasked)
 		f.lost = true

@@ -32,8 +32,13 @@ type Conn struct {
 	in     reader
 	broken bool
 
-	abort func() // ends every wait on raw
-	ctx   context.Context
+	abort  func() // ends every wait on raw
+	ctx    context.Context
+	unbind func() bool // ends ctx's hold on the connection; nil: it cannot end
+
+	socket syscall.RawConn // of raw; nil: it is no socket
+	peek   func(fd uintptr)
+	peeked int // result of peek
 
 	// The rest of a content must be written by then, see BeginContent.
 	contentBy time.Time
@@ -49,21 +54,29 @@ func NewConn(raw net.Conn, hides *Secrets) *Conn {
 	c := &Conn{raw: raw, stream: raw, in: newReader(raw)}
 	c.Last.hides = hides
 	c.abort = func() { raw.SetDeadline(time.Unix(1, 0)) }
+	if s, ok := raw.(syscall.Conn); ok {
+		c.socket, _ = s.SyscallConn()
+	}
+	c.peek = func(fd uintptr) {
+		var one [1]byte
+		c.peeked, _, _ = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	}
 	return c
 }
 
-// Bind lets ctx end every wait until release is called.
-func (c *Conn) Bind(ctx context.Context) (release func()) {
-	c.ctx = ctx
-	if ctx.Done() == nil {
-		return func() { c.ctx = nil }
+// Bind lets ctx end every wait until Unbind is called.
+func (c *Conn) Bind(ctx context.Context) {
+	if c.ctx = ctx; ctx.Done() != nil {
+		c.unbind = context.AfterFunc(ctx, c.abort)
 	}
-	stop := context.AfterFunc(ctx, c.abort)
-	return func() {
-		c.ctx = nil
-		if !stop() { // abort ran, or may yet run: the deadlines are not ours any more
-			c.Close()
-		}
+}
+
+// Unbind ends what Bind began. It closes a connection that ctx has ended, or ends now.
+func (c *Conn) Unbind() {
+	stop := c.unbind
+	c.ctx, c.unbind = nil, nil
+	if stop != nil && !stop() { // abort ran, or may yet run: the deadlines are not ours any more
+		c.Close()
 	}
 }
 
@@ -134,20 +147,11 @@ func (c *Conn) Heard() bool {
 	}
 
 	// The socket is asked without taking anything out of it, nor waiting for it.
-	s, ok := c.raw.(syscall.Conn)
-	if !ok {
+	if c.socket == nil {
 		return false
 	}
-	socket, err := s.SyscallConn()
-	if err != nil {
-		return true
-	}
-	n := -1
-	err = socket.Control(func(fd uintptr) {
-		var one [1]byte
-		n, _, _ = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	})
-	return err != nil || n >= 0
+	c.peeked = -1
+	return c.socket.Control(c.peek) != nil || c.peeked >= 0
 }
 
 // Handshake begins TLS within t.
