@@ -211,11 +211,11 @@ func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.En
 
 	// REQUIRETLS may have the message go once more without it, or fail for good.
 	switch w.judgeRequireTLS() {
-	case goesWithout:
+	case tlspolicy.Without:
 		plain := *env
 		plain.RequireTLS = false
 		return d.try(ctx, j, p, &plain)
-	case nowhereToday:
+	case tlspolicy.Fails:
 		final = reply.Newf(550, "5.7.30", "REQUIRETLS support required, and no MX of %s has it", j.Domain)
 	}
 	return *res, final

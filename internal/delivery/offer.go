@@ -10,6 +10,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlspolicy"
 )
 
 // course is where an attempt goes, and the peculiarities of queued mail (walk) and
@@ -176,6 +177,18 @@ func (o *offer) takeReplies(c *place, replies []*reply.Reply) (left bool) {
 	return true
 }
 
+// judgeRequireTLS says what RFC 8689 makes of the attempt.
+func (o *offer) judgeRequireTLS() tlspolicy.Verdict {
+	res := &o.res
+	if res.Interrupted || res.Uncertain {
+		return tlspolicy.Stays
+	}
+	return tlspolicy.JudgeRequireTLS(o.env, tlspolicy.Outcome{
+		Replies: res.Replies, Insecure: res.Obstacle == Insecure || res.Obstacle == LacksTLS,
+		Lacking: o.tried > 0 && o.lacking == o.tried && o.complete(),
+	})
+}
+
 // greylists reports whether a server puts a stranger off: there the next host is
 // asked, which may have no such list, and then no other.
 func greylists(r *reply.Reply) bool {
@@ -200,7 +213,7 @@ func (o *offer) noteFailure(c *place, err error) {
 	}
 	res.locate(c, addr)
 	res.Obstacle, res.Said = obstacle(f)
-	if lacksRequireTLS(f, o.configured) {
+	if tlspolicy.Lacks(f, o.configured) {
 		o.lacking++
 	}
 	o.failed(c, err)

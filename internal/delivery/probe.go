@@ -2,8 +2,6 @@ package delivery
 
 import (
 	"context"
-	"errors"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -12,8 +10,6 @@ import (
 	"tarishi/internal/backend"
 	"tarishi/internal/conf"
 	"tarishi/internal/mail"
-	"tarishi/internal/pool"
-	"tarishi/internal/smtpclient"
 )
 
 // Run probes dead hosts, each by one connection that carries no message, so
@@ -67,33 +63,4 @@ func (r *Relay) revive(of *conf.ForwardRoute, hop mail.NextHop) {
 	if r.backends.Found(of, hop) {
 		r.o.Log.Info("backend is back", zap.String("route", of.Name), zap.Stringer("host", hop))
 	}
-}
-
-// dialOnce makes a connection to the first address of t that is ready for a
-// transaction, and ends it.
-func dialOnce(ctx context.Context, t pool.Target) error {
-	// The addresses are tried one by one: nobody waits for this.
-	list := t.Addrs
-	if len(list) == 0 {
-		list = []netip.AddrPort{{}}
-	}
-	var err error
-	for _, a := range list {
-		o := t.Options
-		if a.IsValid() {
-			o.Addr = a.String()
-		}
-		var c *smtpclient.Client
-		c, err = smtpclient.Dial(ctx, o)
-		var f *smtpclient.Failure
-		if errors.As(err, &f) && f.Handshake && o.TLS == smtpclient.TLSMay && !o.ImplicitTLS { // as messages go there
-			o.TLS = smtpclient.TLSNone
-			c, err = smtpclient.Dial(ctx, o)
-		}
-		if err == nil {
-			c.Quit()
-			return nil
-		}
-	}
-	return err
 }

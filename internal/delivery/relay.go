@@ -44,7 +44,7 @@ type Relay struct {
 // NewRelay returns a Relay.
 func NewRelay(o RelayOptions) *Relay {
 	if o.Probe == nil {
-		o.Probe = dialOnce
+		o.Probe = pool.Probe
 	}
 	if o.Conf == nil {
 		o.Conf = &conf.Forward{}
@@ -99,11 +99,11 @@ func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope) Result 
 	// The same decision about REQUIRETLS as for queued mail.
 	res := &w.res
 	switch w.judgeRequireTLS() {
-	case goesWithout:
+	case tlspolicy.Without:
 		plain := *env
 		plain.RequireTLS = false
 		return r.try(ctx, j, &plain)
-	case nowhereToday:
+	case tlspolicy.Fails:
 		res.Obstacle, res.Said = LacksTLS, nil
 	}
 

@@ -181,29 +181,17 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 		if f != nil && f.Stage == smtpclient.StageAuth {
 			p.answered(h.key, start, err)
 		}
-		switch {
-		case !reused:
-		case ctx.Err() != nil:
-			if err == nil && res.Repeatable { // what a new connection would bring is not known
+		if reused && (err == nil && res.Repeatable || f != nil && f.Stale()) {
+			if ctx.Err() == nil {
+				refusedAfter = p.discard(k, res, f)
+				k, reused = nil, false
+				continue
+			}
+			if err == nil { // what a new connection would bring is not known
 				p.release(h, &t, k)
 				err = noSlot(res.Addr, ctx.Err())
 				return nothing(err), err
 			}
-		case f != nil && f.Stale():
-			p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(err))
-			k.Close()
-			k, reused = nil, false
-			p.retried()
-			continue
-		case err == nil && res.Repeatable:
-			p.log.Debug("refused on a kept connection", zap.String("addr", res.Addr), zap.Int("messages", k.messages-1), zap.Stringer("reply", res.Replies[0]))
-			if k.Reusable() { // a server that hangs up says itself when it has enough
-				refusedAfter = k.messages - 1
-			}
-			k.Quit() // before the next one: the server may take one connection at a time
-			k, reused = nil, false
-			p.retried()
-			continue
 		}
 
 		// The server took the message on a new connection, after it had refused it on the
@@ -216,10 +204,24 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 	}
 }
 
-func (p *Pool) retried() {
+// discard gives up a kept connection that is dead, as f says, or on which a message was
+// refused, before the transaction is repeated on a new one. It returns how many messages
+// the server took before the refusal; 0: it says itself when it has enough.
+func (p *Pool) discard(k *kept, res smtpclient.Result, f *smtpclient.Failure) (refusedAfter int) {
 	p.mu.Lock()
 	p.stats.Retries++
 	p.mu.Unlock()
+	if f != nil {
+		p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(f))
+		k.Close()
+		return 0
+	}
+	p.log.Debug("refused on a kept connection", zap.String("addr", res.Addr), zap.Int("messages", k.messages-1), zap.Stringer("reply", res.Replies[0]))
+	if k.Reusable() {
+		refusedAfter = k.messages - 1
+	}
+	k.Quit() // before the next one: the server may take one connection at a time
+	return refusedAfter
 }
 
 // failureOf returns the Failure that err is; nil: none.

@@ -46,11 +46,13 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+type other struct{}
+
 // TestInnerContext: it is found through contexts that were made of it, and others have
 // none.
 func TestInnerContext(t *testing.T) {
 	c := New(t.Context())
-	inner, cancel := context.WithCancel(context.WithValue(c, struct{}{}, 1))
+	inner, cancel := context.WithCancel(context.WithValue(c, other{}, 1))
 	defer cancel()
 	if !Begin(inner) || !MayEnd(inner) {
 		t.Error("may not")
