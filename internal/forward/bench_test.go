@@ -81,7 +81,7 @@ func BenchmarkForward(b *testing.B) {
 			send := func(ctx context.Context) {
 				t := message("a@b.c")
 				t.Content = body
-				if v := f.Forward(ctx, nil, t, r); v.Code != hook.OK {
+				if v := f.Forward(ctx, hook.ConnectionView{}, t.View(), r); v.Code != hook.OK {
 					b.Error(v.Reply)
 				}
 			}

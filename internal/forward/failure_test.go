@@ -58,7 +58,7 @@ func TestOnFailure(t *testing.T) {
 			if tc.change != nil {
 				tc.change(r, &o, &desk)
 			}
-			v := forwarder(o).Forward(t.Context(), nil, message(tc.to...), r)
+			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message(tc.to...).View(), r)
 			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 				t.Errorf("%s, want\n%s", got, tc.want)
 			}
@@ -93,7 +93,7 @@ func TestSurplus(t *testing.T) {
 		}})
 		o.Reporter, o.Requeuer = &desk, &desk
 		f := forwarder(o)
-		v := f.Forward(t.Context(), nil, message("ok@b.c", "more@b.c"), routeTo("10.0.0.9"))
+		v := f.Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c", "more@b.c").View(), routeTo("10.0.0.9"))
 		why := slices.DeleteFunc(desk.why, func(r *reply.Reply) bool { return r == nil })
 		if got := fmt.Sprint(v.Code, " ", v.Reply, " ", desk.requeued, " ", why); got != want {
 			t.Errorf("%s: %s, want %s", said, got, want)
@@ -101,7 +101,7 @@ func TestSurplus(t *testing.T) {
 		r := routeTo("10.0.0.9")
 		r.OnFailure = conf.FailToQueue
 		desk = office{}
-		v = f.Forward(t.Context(), nil, message("more@b.c"), r)
+		v = f.Forward(t.Context(), hook.ConnectionView{}, message("more@b.c").View(), r)
 		switch {
 		case said[0] == '5' && v.Code == hook.Deny && len(desk.requeued) == 0:
 		case said[0] == '4' && v.Code == hook.OK && len(desk.why) == 1 && desk.why[0] != nil:
@@ -123,7 +123,7 @@ func TestOnFailureClientGone(t *testing.T) {
 	o.Requeuer = &desk
 	r := routeTo("10.0.0.9")
 	r.OnFailure = conf.FailToQueue
-	if v := forwarder(o).Forward(ctx, nil, message("a@b.c"), r); v.Code != hook.DenySoft || len(desk.requeued) > 0 {
+	if v := forwarder(o).Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.DenySoft || len(desk.requeued) > 0 {
 		t.Errorf("%v, requeued %q", v.Reply, desk.requeued)
 	}
 }
@@ -144,7 +144,7 @@ func TestReplyCodes(t *testing.T) {
 		for codes, want := range map[string]string{"flatten": tc.flat, "pass": tc.pass} {
 			o := options(b)
 			o.ReplyCodes = codes
-			v := forwarder(o).Forward(t.Context(), nil, message("a@b.c"), routeTo("10.0.0.9"))
+			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo("10.0.0.9"))
 			if got := v.Code.String() + " " + v.Reply.String(); got != want {
 				t.Errorf("%s %s: %s", tc.backend, codes, got)
 			}
@@ -164,13 +164,13 @@ func TestForwardedCredentials(t *testing.T) {
 	r := routeTo("10.0.0.9")
 	r.AuthType, r.OnFailure = conf.AuthForward, conf.FailToQueue
 	for _, c := range []*hook.Connection{nil, {}} {
-		v := f.Forward(t.Context(), c, message("a@b.c"), r)
+		v := f.Forward(t.Context(), c.View(), message("a@b.c").View(), r)
 		if len(b.targets) > 0 || v.Code != hook.DenySoft || v.Reply.String() != "451 4.7.0 Authentication required to relay this message" {
 			t.Errorf("%v", v.Reply)
 		}
 	}
 	for i, user := range []string{"joe", "ann"} {
-		f.Forward(t.Context(), &hook.Connection{AuthUser: user, AuthPass: "secret of " + user, AuthMech: "LOGIN"}, message("ok@b.c"), r)
+		f.Forward(t.Context(), (&hook.Connection{AuthUser: user, AuthPass: "secret of " + user, AuthMech: "LOGIN"}).View(), message("ok@b.c").View(), r)
 		got := b.targets[i].Options
 		if got.AuthType != "" || got.AuthUser != user || got.AuthPass != "secret of "+user || !got.AuthRequired {
 			t.Errorf("%q %q %q", got.AuthType, got.AuthUser, got.AuthPass)
@@ -178,10 +178,10 @@ func TestForwardedCredentials(t *testing.T) {
 	}
 	// The queue could not log in as the client: nothing is put there.
 	joe := &hook.Connection{AuthUser: "joe", AuthPass: "secret"}
-	if v := f.Forward(t.Context(), joe, message("a@b.c"), r); v.Code != hook.DenySoft || len(desk.requeued) > 0 {
+	if v := f.Forward(t.Context(), joe.View(), message("a@b.c").View(), r); v.Code != hook.DenySoft || len(desk.requeued) > 0 {
 		t.Errorf("%v, requeued %q", v.Reply, desk.requeued)
 	}
-	v := f.Forward(t.Context(), joe, message("ok@b.c", "a@b.c"), r)
+	v := f.Forward(t.Context(), joe.View(), message("ok@b.c", "a@b.c").View(), r)
 	if v.Code != hook.OK || len(desk.requeued) > 0 || len(desk.reported) != 1 || !strings.Contains(v.Reply.Text, "refused: <a@b.c>") {
 		t.Errorf("%v, requeued %q, reported %q", v.Reply, desk.requeued, desk.reported)
 	}
@@ -190,13 +190,13 @@ func TestForwardedCredentials(t *testing.T) {
 func TestQueueing(t *testing.T) {
 	var desk office
 	o := options(nil)
-	if v := forwarder(o).Queue(t.Context(), message("a@b.c")); v.Code != hook.DenySoft {
+	if v := forwarder(o).Queue(t.Context(), message("a@b.c").View()); v.Code != hook.DenySoft {
 		t.Errorf("without a queue: %v", v)
 	}
 	o.Requeuer = &desk
 	gone, cancel := context.WithCancel(t.Context())
 	cancel() // a client that leaves now has lost only the reply
-	if v := forwarder(o).Queue(gone, message("a@b.c", "d@e.f")); v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"a@b.c", "d@e.f"}) {
+	if v := forwarder(o).Queue(gone, message("a@b.c", "d@e.f").View()); v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"a@b.c", "d@e.f"}) {
 		t.Errorf("%v %q", v, desk.requeued)
 	}
 	for _, tc := range []struct {
@@ -208,7 +208,7 @@ func TestQueueing(t *testing.T) {
 		{reply.New(552, "5.3.4", "Never"), "451 4.3.0"},
 	} {
 		desk.err = tc.err
-		if v := forwarder(o).Queue(t.Context(), message("a@b.c")); v.Code != hook.DenySoft || !strings.HasPrefix(v.Reply.String(), tc.want) {
+		if v := forwarder(o).Queue(t.Context(), message("a@b.c").View()); v.Code != hook.DenySoft || !strings.HasPrefix(v.Reply.String(), tc.want) {
 			t.Errorf("%v: %v", tc.err, v.Reply)
 		}
 	}
@@ -233,13 +233,13 @@ func TestBusy(t *testing.T) {
 			r := routeTo("10.0.0.1", "10.0.0.2")
 			r.OnFailure = onFailure
 			began := time.Now()
-			v := f.Forward(t.Context(), nil, message("a@b.c"), r)
+			v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 			if v.Reply.String() != want || time.Since(began) < 9*time.Minute || time.Since(began) >= 10*time.Minute {
 				t.Errorf("%v after %v", v.Reply, time.Since(began))
 			}
 			asked := b.hosts()
 			b.answer = takeAll
-			f.Forward(t.Context(), nil, message("a@b.c"), r)
+			f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 			if next := b.hosts(); asked != "1" || next != "1" {
 				t.Errorf("asked %s, next %s", asked, next)
 			}
@@ -278,7 +278,7 @@ func TestSlowAnswer(t *testing.T) {
 				return replies(env, "250 ok", nil), nil
 			}}
 			began := time.Now()
-			v := forwarder(options(b)).Forward(t.Context(), nil, message("a@b.c"), routeTo("10.0.0.1"))
+			v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo("10.0.0.1"))
 			if !strings.HasPrefix(v.Reply.String(), tc.want) {
 				t.Errorf("%s: %v", name, v.Reply)
 			}
@@ -288,7 +288,7 @@ func TestSlowAnswer(t *testing.T) {
 			// The client that goes away ends it all.
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(min(tc.before, patience)+tc.after/2, cancel)
-			if v := forwarder(options(b)).Forward(ctx, nil, message("a@b.c"), routeTo("10.0.0.1")); v.Reply.Code != 451 {
+			if v := forwarder(options(b)).Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), routeTo("10.0.0.1")); v.Reply.Code != 451 {
 				t.Errorf("%s: %v without a client", name, v.Reply)
 			}
 		})

@@ -89,14 +89,15 @@ const patience = 10*time.Minute - 15*time.Second
 
 // Forward relays the message of t by route r, which must have a host. The
 // verdict's reply lacks the transaction's id, which session adds.
-func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Transaction, r *conf.ForwardRoute) hook.Verdict {
+func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *conf.ForwardRoute) hook.Verdict {
 	var own delivery.Credentials
 	if r.AuthType == conf.AuthForward {
-		if c == nil || c.AuthUser == "" {
-			f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID)), zap.String("route", r.Name))
+		client := c.Authenticated()
+		if client.User == "" {
+			f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID())), zap.String("route", r.Name))
 			return hook.Verdict{Code: hook.DenySoft, Reply: errStranger}
 		}
-		own = delivery.Credentials{User: c.AuthUser, Pass: c.AuthPass}
+		own = delivery.Credentials{User: client.User, Pass: client.Password}
 	}
 
 	// A client waits ten minutes; what ends the attempt earlier still has time to become a
@@ -105,7 +106,7 @@ func (f *Forwarder) Forward(ctx context.Context, c *hook.Connection, t *hook.Tra
 	defer attempt.Cancel(nil)
 	patient := time.AfterFunc(patience, func() { attempt.GiveUp(context.DeadlineExceeded) })
 	defer patient.Stop()
-	env, content := t.Envelope, t.Final()
+	env, content := t.Envelope(), t.Final()
 	var silent successes
 
 	// Without any recipient taken the client keeps the message, unless the queue may have
@@ -162,21 +163,21 @@ func (f *Forwarder) queues(r *conf.ForwardRoute, deferred []hook.RecipientResult
 }
 
 // Queue takes the message of t into the outbound queue.
-func (f *Forwarder) Queue(ctx context.Context, t *hook.Transaction) hook.Verdict {
-	content := t.Final()
+func (f *Forwarder) Queue(ctx context.Context, t hook.TransactionView) hook.Verdict {
+	env, content := t.Envelope(), t.Final()
 	err := errors.New("there is no queue")
 	if f.o.Requeuer != nil {
-		err = f.o.Requeuer.Requeue(context.WithoutCancel(ctx), &t.Envelope, content, nil)
+		err = f.o.Requeuer.Requeue(context.WithoutCancel(ctx), &env, content, nil)
 	}
 	if err != nil {
 		r := reply.From(err)
-		f.o.Log.Error("queueing failed", zap.String("uuid", string(t.ID)), zap.Error(err))
+		f.o.Log.Error("queueing failed", zap.String("uuid", string(env.ID)), zap.Error(err))
 		if !r.Temporary() { // a queue that cannot store is our trouble, not the sender's
 			r = reply.New(451, "4.3.0", "Queueing failed, please try again later").Because(err)
 		}
 		return hook.Verdict{Code: hook.DenySoft, Reply: r}
 	}
-	f.o.Mail.Queued(string(t.ID), t.From.String(), len(t.Recipients), content.Size())
+	f.o.Mail.Queued(string(env.ID), env.From.String(), len(env.Recipients), content.Size())
 	return hook.Verdict{Code: hook.OK, Reply: queuedReply}
 }
 

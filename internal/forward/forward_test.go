@@ -211,7 +211,7 @@ func TestHostsAreTriedInOrder(t *testing.T) {
 				}
 				return smtpclient.Result{}, errRefused
 			}}
-			v := forwarder(options(b)).Forward(t.Context(), nil, message("a@b.c"), routeTo(tc.hosts...))
+			v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo(tc.hosts...))
 			var sent []string
 			for _, s := range b.sent {
 				sent = append(sent, strings.Fields(s)[0])
@@ -227,7 +227,7 @@ func TestUncertainIsNotRepeated(t *testing.T) {
 	b := &backend{answer: func(context.Context, string, *mail.Envelope) (smtpclient.Result, error) {
 		return smtpclient.Result{}, &smtpclient.Failure{Stage: smtpclient.StageDot, Err: errors.New("lost"), Uncertain: true}
 	}}
-	v := forwarder(options(b)).Forward(t.Context(), nil, message("a@b.c", "d@b.c"), routeTo("two", "10.0.0.9"))
+	v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c").View(), routeTo("two", "10.0.0.9"))
 	if len(b.sent) != 1 || v.Code != hook.DenySoft || v.Reply.Code != 451 || v.Reply.Enhanced.String() != "4.4.2" {
 		t.Errorf("%q %v", b.sent, v.Reply)
 	}
@@ -252,7 +252,7 @@ func TestBackendReplies(t *testing.T) {
 		b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
 			return replies(env, tc.backend, nil), nil
 		}}
-		v := forwarder(options(b)).Forward(t.Context(), nil, message("a@b.c"), routeTo("10.0.0.9"))
+		v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo("10.0.0.9"))
 		if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 			t.Errorf("%.40q:\n%s, want\n%s", tc.backend, got, tc.want)
 		}
@@ -304,7 +304,7 @@ func TestPartialRefusal(t *testing.T) {
 				}
 				r := routeTo("10.0.0.9")
 				r.OneMessagePerRcpt = perRecipient
-				v := forwarder(o).Forward(t.Context(), nil, tx, r)
+				v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 				if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 					t.Errorf("%s, want\n%s", got, tc.want)
 				}
@@ -335,7 +335,7 @@ func TestManyRefused(t *testing.T) {
 	for i := range 100 {
 		to = append(to, fmt.Sprintf("r%d@b.c", i))
 	}
-	v := forwarder(options(b)).Forward(t.Context(), nil, message(to...), routeTo("10.0.0.9"))
+	v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message(to...).View(), routeTo("10.0.0.9"))
 	if v.Code != hook.OK || len(v.Reply.Text) > maxText || !strings.Contains(v.Reply.Text, "<r0@b.c> 550") {
 		t.Errorf("%v", v.Reply)
 	}
@@ -355,7 +355,7 @@ func TestOneMessagePerRcptLosesTheBackend(t *testing.T) {
 	o.Requeuer, o.Reporter = &desk, &desk
 	r := routeTo("10.0.0.9")
 	r.OneMessagePerRcpt = true
-	v := forwarder(o).Forward(t.Context(), nil, message("a@b.c", "d@b.c", "e@b.c"), r)
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c", "e@b.c").View(), r)
 	if v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"d@b.c", "e@b.c"}) || len(desk.reported) != 0 {
 		t.Errorf("%v, requeued %q, reported %q", v.Reply, desk.requeued, desk.reported)
 	}
@@ -375,13 +375,13 @@ func TestClientGone(t *testing.T) {
 	var desk office
 	o := options(b)
 	o.Requeuer, o.Reporter = &desk, &desk
-	v := forwarder(o).Forward(ctx, nil, message("ok@b.c", "bad@b.c", "busy@b.c"), routeTo("10.0.0.9"))
+	v := forwarder(o).Forward(ctx, hook.ConnectionView{}, message("ok@b.c", "bad@b.c", "busy@b.c").View(), routeTo("10.0.0.9"))
 	if v.Code != hook.OK || len(desk.reported) != 1 || len(desk.requeued) != 1 {
 		t.Errorf("%v, requeued %q, reported %q", v.Reply, desk.requeued, desk.reported)
 	}
 	// And before: no further host is tried.
 	b.sent = nil
-	v = forwarder(o).Forward(ctx, nil, message("ok@b.c"), routeTo("10.0.0.9", "10.0.0.8"))
+	v = forwarder(o).Forward(ctx, hook.ConnectionView{}, message("ok@b.c").View(), routeTo("10.0.0.9", "10.0.0.8"))
 	if v.Code != hook.DenySoft || len(b.sent) != 0 {
 		t.Errorf("%v, sent %q", v.Reply, b.sent)
 	}
@@ -398,7 +398,7 @@ func TestTarget(t *testing.T) {
 		MaxConnections: 5, MaxMessages: 6, MaxAge: 7 * time.Second,
 	}
 	f := forwarder(options(b))
-	f.Forward(t.Context(), nil, message("a@b.c"), r)
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 	want := pool.Target{
 		Options: smtpclient.Options{
 			Network: "tcp", Host: "two", Protocol: mail.LMTP, ImplicitTLS: true, TLS: smtpclient.TLSEncrypt, Helo: "me.test",
@@ -412,7 +412,7 @@ func TestTarget(t *testing.T) {
 	if !reflect.DeepEqual(b.targets[0], want) {
 		t.Errorf("%+v", b.targets[0])
 	}
-	f.Forward(t.Context(), nil, message("a@b.c"), &conf.ForwardRoute{Hosts: []mail.NextHop{{Path: "/run/lmtp", Protocol: mail.LMTP, Helo: "other", Bind: netip.MustParseAddr("127.0.0.2")}}})
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), &conf.ForwardRoute{Hosts: []mail.NextHop{{Path: "/run/lmtp", Protocol: mail.LMTP, Helo: "other", Bind: netip.MustParseAddr("127.0.0.2")}}})
 	if got := b.targets[1].Options; got.Network != "unix" || got.Addr != "/run/lmtp" || got.Helo != "other" || got.Bind.IsValid() || len(b.targets[1].Addrs) > 0 || got.AuthRequired {
 		t.Errorf("%+v", got)
 	}
@@ -467,7 +467,7 @@ func TestTLSPolicy(t *testing.T) {
 		r.EnableTLS, r.RequireTLS, r.TLSVerify = tc.enable, tc.require, tc.verify
 		tx := message("a@b.c")
 		tx.RequireTLS = tc.message
-		forwarder(o).Forward(t.Context(), nil, tx, r)
+		forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 		if got := b.targets[0].Options.TLS; got != tc.want {
 			t.Errorf("%+v: %v", tc, got)
 		}
@@ -488,7 +488,7 @@ func TestLog(t *testing.T) {
 	o.Mail = maillog.New(zap.New(core))
 	r := routeTo("10.0.0.1", "10.0.0.2")
 	r.AuthPass, r.TLSVerify = "hidden", true
-	forwarder(o).Forward(t.Context(), nil, message("ok@b.c", "slow@b.c", "bad@b.c"), r)
+	forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c", "slow@b.c", "bad@b.c").View(), r)
 	if n := logs.FilterMessage("forwarded").FilterField(zap.Strings("to", []string{"ok@b.c"})).FilterField(zap.String("ip", "10.0.0.2")).FilterField(zap.Bool("reused", true)).FilterField(zap.String("policy", "verify")).FilterField(zap.String("verified", "pkix")).Len(); n != 1 {
 		t.Errorf("forwarded: %v", logs.All())
 	}
@@ -504,7 +504,7 @@ func TestLog(t *testing.T) {
 	b.answer = func(context.Context, string, *mail.Envelope) (smtpclient.Result, error) {
 		return smtpclient.Result{}, errRefused
 	}
-	v := forwarder(o).Forward(t.Context(), nil, message("ok@b.c"), r)
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c").View(), r)
 	if n := logs.FilterMessage("forward failed").FilterField(zap.String("policy", "verify")).FilterField(zap.String("verified", "")).Len(); n != 1 {
 		t.Errorf("failed: %v", logs.All())
 	}
@@ -537,7 +537,7 @@ func TestHostThatRefused(t *testing.T) {
 		o.Reporter, o.Requeuer = &desk, &desk
 		r := routeTo("10.0.0.1", "10.0.0.2", "10.0.0.3")
 		r.OneMessagePerRcpt = perRecipient
-		v := forwarder(o).Forward(t.Context(), nil, message("ok@b.c", "bad@b.c", "utf8@b.c"), r)
+		v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c", "bad@b.c", "utf8@b.c").View(), r)
 		want := []string{"10.0.0.2", ""}
 		if perRecipient { // ok by the second, bad by the third
 			want[0] = "10.0.0.3"
@@ -582,7 +582,7 @@ func TestConfirm(t *testing.T) {
 			desk, queue := office{err: tc.err}, office{}
 			o := options(b)
 			o.Reporter, o.Requeuer = &desk, &queue
-			v := forwarder(o).Forward(t.Context(), nil, tx, r)
+			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 			if v.Code != hook.OK || !slices.Equal(desk.confirmed, tc.want) {
 				t.Errorf("%v %v, confirmed %q, want %q", v.Code, v.Reply, desk.confirmed, tc.want)
 			}

@@ -127,7 +127,7 @@ func (c faultCase) run(t *testing.T) {
 	if c.pass {
 		o.ReplyCodes = conf.PassCodes
 	}
-	v := forwarder(o).Forward(t.Context(), nil, message("a@b.c"), r)
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 
 	flat, want := outcome(c.stage, c.fault)
 	if !c.pass {
@@ -181,7 +181,7 @@ func TestOnWireTurns(t *testing.T) {
 	r := via(deadHop, hopTo(bad), hopTo(good))
 	r.InTurn, r.DeadRetry = true, time.Hour
 	for range 20 {
-		if v := f.Forward(t.Context(), nil, message("a@b.c"), r); v.Code != hook.OK {
+		if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 			t.Fatalf("%v: %v", v.Reply, v.Reply.Cause)
 		}
 	}
@@ -203,13 +203,13 @@ func TestOnWireProbe(t *testing.T) {
 	defer func() { cancel(); <-done }()
 	r := via(hopTo(back), hopTo(good))
 	r.DeadRetry, r.AuthType, r.AuthUser, r.AuthPass = 10*time.Millisecond, "plain", "u", "p"
-	f.Forward(t.Context(), nil, message("a@b.c"), r)
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 	back.Wait(func() bool { return back.Connections() > 1 && back.Open() == 0 }, "a probe")
 	if d := back.Dialog(2); len(d) != 3 || !strings.HasPrefix(d[1], "AUTH PLAIN") || d[2] != "QUIT" {
 		t.Errorf("probe %q", d)
 	}
 	for len(back.Messages()) == 0 {
-		if v := f.Forward(t.Context(), nil, message("a@b.c"), r); v.Code != hook.OK {
+		if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 			t.Fatalf("%v", v.Reply)
 		}
 	}
@@ -227,10 +227,10 @@ func TestOnWireProbeInClear(t *testing.T) {
 	defer func() { cancel(); <-done }()
 	r := via(hopTo(back), hopTo(good))
 	r.DeadRetry, r.EnableTLS = 10*time.Millisecond, true
-	f.Forward(t.Context(), nil, message("a@b.c"), r)
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 	back.Wait(func() bool { return back.Connections() > 2 && back.Open() == 0 }, "a probe in clear")
 	for len(back.Messages()) == 0 {
-		if v := f.Forward(t.Context(), nil, message("a@b.c"), r); v.Code != hook.OK {
+		if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 			t.Fatalf("%v", v.Reply)
 		}
 	}
@@ -243,7 +243,7 @@ func TestOnWireAuth(t *testing.T) {
 		s := smtptest.New(t, smtptest.Credentials("u", "p"), smtptest.Mechanisms("PLAIN", "LOGIN", "CRAM-MD5"))
 		r := via(hopTo(s))
 		r.AuthType, r.AuthUser, r.AuthPass = mech, "u", "p"
-		if v := forwarder(onWire(t)).Forward(t.Context(), nil, message("a@b.c"), r); v.Code != hook.OK {
+		if v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 			t.Errorf("%s: %v: %v", mech, v.Reply, v.Reply.Cause)
 		} else if d := s.Dialog(1); !strings.HasPrefix(d[1], "AUTH "+strings.ToUpper(mech)) {
 			t.Errorf("%s: %q", mech, d)
@@ -259,7 +259,7 @@ func TestOnWireAuth(t *testing.T) {
 		{"joe", "wrong", "451 4.7.0 No authentication at the backend"},
 		{"joe", "p", "250 2.0.0"},
 	} {
-		v := f.Forward(t.Context(), &hook.Connection{AuthUser: tc.user, AuthPass: tc.pass, AuthMech: "LOGIN"}, message("a@b.c"), r)
+		v := f.Forward(t.Context(), (&hook.Connection{AuthUser: tc.user, AuthPass: tc.pass, AuthMech: "LOGIN"}).View(), message("a@b.c").View(), r)
 		if !strings.HasPrefix(v.Reply.String(), tc.want) {
 			t.Errorf("%s %s: %v: %v", tc.user, tc.pass, v.Reply, v.Reply.Cause)
 		}
@@ -277,7 +277,7 @@ func TestOnWireOrigin(t *testing.T) {
 		hop.Forwards = way
 		tx := message("a@b.c")
 		tx.Origin = &mail.Origin{Addr: netip.MustParseAddr("192.0.2.7"), Helo: "client.example", Protocol: "ESMTP"}
-		if v := forwarder(onWire(t)).Forward(t.Context(), nil, tx, via(hop)); v.Code != hook.OK {
+		if v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, tx.View(), via(hop)); v.Code != hook.OK {
 			t.Errorf("%v: %v", v.Reply, v.Reply.Cause)
 		}
 		said := func(verb string) bool {
@@ -322,7 +322,7 @@ func TestOnWireBlackHole(t *testing.T) {
 		wg.Go(func() {
 			for range 10 {
 				at := time.Now()
-				if v := f.Forward(t.Context(), nil, message("a@b.c"), r); v.Code != hook.OK {
+				if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 					t.Errorf("%v: %v", v.Reply, v.Reply.Cause)
 				}
 				if d := time.Since(at); d >= connectTimeout {
@@ -341,7 +341,7 @@ func TestOnWireBlackHole(t *testing.T) {
 	}
 	before := tried.Load()
 	for range 30 {
-		f.Forward(t.Context(), nil, message("a@b.c"), r)
+		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 	}
 	if tried.Load() != before {
 		t.Error("a later message tried it")
@@ -363,7 +363,7 @@ func TestOnWireHungHost(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				if v := f.Forward(t.Context(), nil, message("a@b.c"), r); v.Code != hook.OK {
+				if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 					t.Errorf("%s: %v: %v", name, v.Reply, v.Reply.Cause)
 				}
 			})

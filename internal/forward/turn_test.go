@@ -34,17 +34,17 @@ func TestTurns(t *testing.T) {
 	f := forwarder(options(b))
 	one, other := inTurn("one", "10.0.0.1", "10.0.0.2", "10.0.0.3"), inTurn("other", "10.0.0.4", "10.0.0.5")
 	for range 4 {
-		f.Forward(t.Context(), nil, message("a@b.c"), one)
+		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), one)
 	}
-	f.Forward(t.Context(), nil, message("a@b.c"), other)
-	f.Forward(t.Context(), nil, message("a@b.c"), one)
-	f.Forward(t.Context(), nil, message("a@b.c"), other)
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), other)
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), one)
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), other)
 	if got := b.hosts(); got != "1 2 3 1 4 2 5" {
 		t.Errorf("in turn: %s", got)
 	}
 	one.InTurn = false
 	for range 3 {
-		f.Forward(t.Context(), nil, message("a@b.c"), one)
+		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), one)
 	}
 	if got := b.hosts(); got != "1 1 1" {
 		t.Errorf("in order: %s", got)
@@ -100,7 +100,7 @@ func TestDeadHost(t *testing.T) {
 			r.InTurn = turns
 			send := func(n int) string {
 				for range n {
-					if v := f.Forward(ctx, nil, message("a@b.c"), r); v.Code != hook.OK {
+					if v := f.Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 						t.Errorf("%v", v.Reply)
 					}
 				}
@@ -153,7 +153,7 @@ func TestAllDead(t *testing.T) {
 	f := forwarder(options(b))
 	r := inTurn("r", "10.0.0.1", "10.0.0.2")
 	for range 2 {
-		if v := f.Forward(t.Context(), nil, message("a@b.c"), r); v.Reply.Code != 451 {
+		if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Reply.Code != 451 {
 			t.Errorf("%v", v.Reply)
 		}
 	}
@@ -162,7 +162,7 @@ func TestAllDead(t *testing.T) {
 	}
 	up = "10.0.0.2:25"
 	for range 3 {
-		f.Forward(t.Context(), nil, message("a@b.c"), r)
+		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 	}
 	if got := b.hosts(); got != "1 2 2 2" {
 		t.Error(got)
@@ -188,8 +188,8 @@ func TestNotDead(t *testing.T) {
 		f := forwarder(options(b))
 		r := routeTo("10.0.0.1", "10.0.0.2")
 		r.DeadRetry = time.Minute
-		f.Forward(t.Context(), nil, message("a@b.c"), r)
-		f.Forward(t.Context(), nil, message("a@b.c"), r)
+		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
+		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 		want := "1 2 1 2"
 		if name == "greeting" || name == "connection" || name == "TLS handshake" {
 			want = "1 2 2"
@@ -214,10 +214,10 @@ func TestRequireTLSMakesNothingDead(t *testing.T) {
 	r := routeTo("10.0.0.1", "10.0.0.2")
 	tx := message("a@b.c")
 	tx.RequireTLS = true
-	if v := f.Forward(t.Context(), nil, tx, r); v.Reply.Enhanced.String() != "4.7.5" {
+	if v := f.Forward(t.Context(), hook.ConnectionView{}, tx.View(), r); v.Reply.Enhanced.String() != "4.7.5" {
 		t.Errorf("%v", v.Reply)
 	}
-	f.Forward(t.Context(), nil, message("a@b.c"), r)
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 	if got := b.hosts(); got != "1 2 1" {
 		t.Error(got)
 	}
@@ -233,9 +233,9 @@ func TestClientLeavesWhileConnecting(t *testing.T) {
 	}
 	f := forwarder(options(b))
 	r := routeTo("10.0.0.1", "10.0.0.2")
-	f.Forward(ctx, nil, message("a@b.c"), r)
+	f.Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), r)
 	b.answer = takeAll
-	f.Forward(t.Context(), nil, message("a@b.c"), r)
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 	if got := b.hosts(); got != "1 1" {
 		t.Error(got)
 	}
@@ -261,7 +261,7 @@ func TestProbeIsRefused(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- relay.Run(ctx) }()
-		f.Forward(ctx, nil, message("a@b.c"), inTurn("r", "10.0.0.1", "10.0.0.2"))
+		f.Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), inTurn("r", "10.0.0.1", "10.0.0.2"))
 		time.Sleep(time.Hour)
 		if n := probes.Load(); n != 1 {
 			t.Errorf("%d probes", n)
@@ -290,7 +290,7 @@ func TestTurnsAtOnce(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 200 {
-				if v := f.Forward(ctx, nil, message("a@b.c"), r); v.Code != hook.OK {
+				if v := f.Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 					t.Errorf("%v", v.Reply)
 				}
 			}
@@ -333,7 +333,7 @@ func TestSlotsOfARoute(t *testing.T) {
 			verdicts := make(chan string)
 			for i := range 6 {
 				go func() {
-					v := f.Forward(t.Context(), &hook.Connection{AuthUser: fmt.Sprint(i)}, message("a@b.c"), r)
+					v := f.Forward(t.Context(), (&hook.Connection{AuthUser: fmt.Sprint(i)}).View(), message("a@b.c").View(), r)
 					if v.Code == hook.DenySoft && v.Reply.Text != errBusy.Text {
 						t.Errorf("%v", v.Reply)
 					}

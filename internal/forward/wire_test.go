@@ -83,7 +83,7 @@ func TestOnWire(t *testing.T) {
 			if strings.Contains(tc.name, "AUTH") || tc.name == "wrong password" {
 				r.AuthType, r.AuthUser, r.AuthPass = "plain", "u", "p"
 			}
-			v := forwarder(onWire(t)).Forward(t.Context(), nil, message("a@b.c"), r)
+			v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 				t.Errorf("%s\ncause %v", got, v.Reply.Cause)
 			}
@@ -106,7 +106,7 @@ func TestOnWireLines(t *testing.T) {
 	core, logs := observer.New(zapcore.InfoLevel)
 	o := onWire(t)
 	o.Mail = maillog.New(zap.New(core))
-	v := forwarder(o).Forward(t.Context(), nil, message("a@b.c"), via(hopTo(s)))
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), via(hopTo(s)))
 	if got, want := v.Reply.String(), "250 2.0.0 129834 byte chunk, total 1440554, OK id=1vMkRz-00000001Abc-2xYz"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -123,7 +123,7 @@ func TestOnWireFailover(t *testing.T) {
 	good := smtptest.New(t)
 	f := forwarder(onWire(t))
 	for range 3 {
-		if v := f.Forward(t.Context(), nil, message("a@b.c"), via(deadHop, hopTo(bad), hopTo(good))); v.Code != hook.OK {
+		if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), via(deadHop, hopTo(bad), hopTo(good))); v.Code != hook.OK {
 			t.Fatalf("%v: %v", v.Reply, v.Reply.Cause)
 		}
 	}
@@ -145,7 +145,7 @@ func TestOnWirePartial(t *testing.T) {
 	var desk office
 	o := onWire(t)
 	o.Reporter, o.Requeuer = &desk, &desk
-	v := forwarder(o).Forward(t.Context(), nil, message("bad@b.c", "ok@b.c", "busy@b.c"), via(hopTo(s)))
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("bad@b.c", "ok@b.c", "busy@b.c").View(), via(hopTo(s)))
 	if v.Code != hook.OK || !strings.Contains(v.Reply.Text, "refused: <bad@b.c> 550 5.1.1 unknown") {
 		t.Errorf("%v", v.Reply)
 	}
@@ -161,7 +161,7 @@ func TestOnWireOneMessagePerRcpt(t *testing.T) {
 	s := smtptest.New(t)
 	r := via(hopTo(s))
 	r.OneMessagePerRcpt = true
-	if v := forwarder(onWire(t)).Forward(t.Context(), nil, message("a@b.c", "d@b.c", "e@b.c"), r); v.Code != hook.OK {
+	if v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c", "e@b.c").View(), r); v.Code != hook.OK {
 		t.Fatalf("%v", v.Reply)
 	}
 	if got := s.Messages(); len(got) != 3 || len(got[0].Rcpts) != 1 || s.Connections() != 1 {
@@ -176,7 +176,7 @@ func TestOnWireLMTP(t *testing.T) {
 	var desk office
 	o := onWire(t)
 	o.Requeuer = &desk
-	v := forwarder(o).Forward(t.Context(), nil, message("full@b.c", "ok@b.c"), via(mail.NextHop{Path: path, Protocol: mail.LMTP}))
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("full@b.c", "ok@b.c").View(), via(mail.NextHop{Path: path, Protocol: mail.LMTP}))
 	if v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"full@b.c"}) {
 		t.Errorf("%v, requeued %q", v.Reply, desk.requeued)
 	}
@@ -232,7 +232,7 @@ func TestOnWireTLS(t *testing.T) {
 			}
 			r := via(hopTo(s))
 			r.EnableTLS, r.RequireTLS, r.TLSVerify = tc.enable, tc.require, tc.verify
-			v := forwarder(o).Forward(t.Context(), nil, message("a@b.c"), r)
+			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 			if v.Code != tc.want {
 				t.Fatalf("%v: %v", v.Reply, v.Reply.Cause)
 			}
@@ -298,7 +298,7 @@ func TestOnWireRequireTLS(t *testing.T) {
 			}
 			r := via(hops...)
 			r.OnFailure = conf.FailToQueue // takes what is deferred, if there is a queue
-			v := forwarder(o).Forward(t.Context(), nil, tx, r)
+			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 				t.Errorf("%s: %v", got, v.Reply.Cause)
 			}
@@ -326,7 +326,7 @@ func TestOnWireChangedHeader(t *testing.T) {
 	h, size, _ := mail.ParseHeader(raw)
 	h.AddLeading("X", "y")
 	tx.Header, tx.HeaderSize, tx.Content = h, int64(size), mail.Memory{raw}
-	if v := forwarder(onWire(t)).Forward(t.Context(), nil, tx, via(hopTo(s))); v.Code != hook.OK {
+	if v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, tx.View(), via(hopTo(s))); v.Code != hook.OK {
 		t.Fatalf("%v", v.Reply)
 	}
 	if got := s.Messages()[0].Content; !bytes.Equal(got, []byte("X: y\r\nA: b\r\n\r\n.dot\r\n..\r\nend\r\n")) {
@@ -345,7 +345,7 @@ func TestOnWireOneMessageAConnection(t *testing.T) {
 		}))
 		f := forwarder(onWire(t))
 		for i := range 6 {
-			if v := f.Forward(t.Context(), nil, message("a@b.c"), via(hopTo(s))); v.Code != hook.OK {
+			if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), via(hopTo(s))); v.Code != hook.OK {
 				t.Errorf("%s: client %d: %v", reply, i, v.Reply)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"tarishi/internal/lease"
 	"tarishi/internal/mail"
 )
 
@@ -42,15 +44,14 @@ type Registration struct {
 // Chain holds the handlers of every point in the order in which they run. It
 // may be used from any goroutine and never changes.
 //
-// A handler with a timeout runs in a goroutine of its own. One that outlives
-// its timeout runs on there, its verdict is ignored, and Wait waits for it. The
-// objects of its Event are left to it: see Verdict.Fresh. A handler whose timeout
-// is 0 runs in the caller's goroutine, for as long as it likes.
+// A handler with a timeout runs in a separate goroutine, with views that the chain
+// revokes when the time is over. A handler that outlives its timeout runs on there, its
+// verdict is ignored, and Wait waits for it. A handler with the timeout 0 runs in the
+// caller's goroutine, for as long as it likes.
 type Chain struct {
 	points map[Point][]Registration
 	log    *zap.Logger
 	late   stragglers
-	lent   sync.Pool // of *lent
 
 	timeouts, panics atomic.Int64
 }
@@ -58,7 +59,7 @@ type Chain struct {
 // NewChain sorts the handlers of each point by priority and then by their place
 // in regs, which is the order of config/plugins.
 func NewChain(regs []Registration, log *zap.Logger) *Chain {
-	c := &Chain{points: make(map[Point][]Registration), log: log, lent: sync.Pool{New: func() any { return new(lent) }}}
+	c := &Chain{points: make(map[Point][]Registration), log: log}
 	for _, r := range regs {
 		r.Priority = min(max(r.Priority, MinPriority), MaxPriority)
 		c.points[r.Point] = append(c.points[r.Point], r)
@@ -83,21 +84,15 @@ func (c *Chain) Failures() (timeouts, panics int64) { return c.timeouts.Load(), 
 // ends.
 func (c *Chain) Wait(ctx context.Context) { c.late.wait(ctx) }
 
-// Run runs the handlers of p and returns what they decided: the first verdict
+// Run runs the handlers of p and returns their decision: the first verdict
 // that is not Cont, or Cont with the text of the last handler. At points that
 // run all handlers it is always Cont. The Event belongs to this Run alone.
 //
 // A refusal runs the handlers of OnDeny first; OK from them drops it, and the
 // handlers behind the one that refused run on. A handler that panics or
 // outlives its timeout answers DenySoft where p decides; where p observes, and
-// at deferred and bounce, whose default is the one that loses nothing, the
-// chain goes on without it.
-//
-// After a timeout the caller must not touch the Event or its objects any more, but
-// go on with those of Verdict.Fresh. A connection has to be closed: where p
-// decides the verdict is DenySoftDisconnect with the reply 421, where it observes
-// the caller sees to that, and the handlers behind the late one are skipped, but
-// for those of reset_transaction and disconnect. No deny handler can drop it.
+// at deferred and bounce, where the default loses nothing, the chain goes on
+// without it. Its earlier changes stay.
 //
 // When ctx, the connection's, has ended, handlers that have not begun are
 // skipped and a point that decides answers DenySoft, so that nothing is taken
@@ -111,23 +106,14 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 	if e.Point != p {
 		e.Point = p
 	}
-	if e.Tx != nil {
-		e.Sender = e.Tx.From
+	if tx := e.Tx.state; tx != nil {
+		e.Sender = tx.From
 	}
 	if p == OnResetTransaction || p == OnDisconnect {
 		ctx = context.WithoutCancel(ctx)
 	}
-	current := e
-	v := c.run(ctx, p, list, &current)
-	if current != e {
-		v.Fresh = current
-	}
-	return v
-}
 
-// run is Run without the bookkeeping. It replaces *e when that belongs to a late
-// handler.
-func (c *Chain) run(ctx context.Context, p Point, list []Registration, e **Event) Verdict {
+	// Handlers run one after another until one of them decides.
 	last := Proceed()
 	for i := range list {
 		r := &list[i]
@@ -137,17 +123,10 @@ func (c *Chain) run(ctx context.Context, p Point, list []Registration, e **Event
 			}
 			return Answer(DenySoft, textGone)
 		}
-		if tx := (*e).Tx; tx != nil && tx.SkipsPlugin(r.Plugin) {
+		if tx := e.Tx.state; tx != nil && tx.SkipsPlugin(r.Plugin) {
 			continue
 		}
-		v, failed, fresh := c.call(ctx, r, *e)
-		if fresh != nil {
-			*e = fresh
-			if !p.outlasts() {
-				v.Plugin = r.Plugin
-				return v
-			}
-		}
+		v, failed := c.callHandler(ctx, r, e)
 		if failed && p.failsOpen() {
 			continue
 		}
@@ -156,16 +135,11 @@ func (c *Chain) run(ctx context.Context, p Point, list []Registration, e **Event
 			continue
 		}
 		v.Plugin = r.Plugin
-		c.logVerdict(r, *e, v)
+		c.logVerdict(r, e, v)
+
+		// A refusal that is dropped leaves the chain as if the handler had gone on.
 		if v.Code.Denies() {
-			pardon := c.pardon(ctx, *e, v)
-			switch {
-			case pardon.Fresh != nil:
-				*e = pardon.Fresh
-				if !p.outlasts() {
-					return lateVerdict(p, *e)
-				}
-			case pardon.Code == OK:
+			if pardon := c.pardon(ctx, e, v); pardon.Code == OK {
 				last = Verdict{Code: Cont, Text: pardon.Text, Reply: pardon.Reply}
 				continue
 			}
@@ -184,50 +158,76 @@ func (c *Chain) run(ctx context.Context, p Point, list []Registration, e **Event
 // that observe, and where any answer but Cont would drop a message or its DSN.
 func (p Point) failsOpen() bool { return p.Observes() || p == OnDeferred || p == OnBounce }
 
-// pardon runs the deny handlers over a refusal: OK drops it. Fresh is an Event of
-// the point that refused.
+// pardon runs the deny handlers over a refusal: OK drops it.
 func (c *Chain) pardon(ctx context.Context, e *Event, refusal Verdict) Verdict {
 	if e.Point == OnInit || e.Point == OnDeny || !c.Has(OnDeny) {
 		return Proceed()
 	}
 	about := *e
 	about.Point, about.Denied = OnDeny, &DeniedParams{Verdict: refusal, Point: e.Point}
-	v := c.Run(ctx, OnDeny, &about)
-	if v.Fresh != nil {
-		v.Fresh.Point, v.Fresh.Denied = e.Point, nil
-	}
-	return v
+	return c.Run(ctx, OnDeny, &about)
 }
 
-// call runs one handler within its timeout. failed tells that the verdict is
-// not the handler's own; fresh, that the handler is late and e is its own now.
-func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool, fresh *Event) {
-	if r.Timeout <= 0 {
-		v, failed = c.guarded(ctx, r, e)
-		return v, failed, nil
+// loan is an Event in the hands of a handler with a timeout.
+type loan struct {
+	event Event
+	gate  lease.Gate
+}
+
+// newLoan returns a copy of e with views that end with the gate. Lists and maps are
+// copied too.
+func newLoan(e *Event) *loan {
+	l := &loan{event: *e}
+	own := &l.event
+
+	// When the views are revoked a panic still has a name in the log.
+	own.named = e.id()
+	own.Conn.gate, own.Tx.gate, own.Delivery.gate = &l.gate, &l.gate, &l.gate
+
+	// What an event holds itself is copied: it is small, and not behind the gate.
+	own.Params = maps.Clone(e.Params)
+	own.Failed, own.Deferred, own.Bounced = slices.Clone(e.Failed), slices.Clone(e.Deferred), slices.Clone(e.Bounced)
+	if e.Success != nil {
+		success := *e.Success
+		success.OKRecipients = slices.Clone(success.OKRecipients)
+		own.Success = &success
 	}
-	before := c.lent.Get().(*lent)
-	before.copy(e)
-	defer func() {
-		*before = lent{} // it must not keep a connection alive
-		c.lent.Put(before)
-	}()
+	if e.Denied != nil {
+		denied := *e.Denied
+		own.Denied = &denied
+	}
+	return l
+}
+
+// callHandler runs one handler within its timeout. failed reports that the verdict is
+// not the handler's own.
+func (c *Chain) callHandler(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool) {
+	if r.Timeout <= 0 {
+		return c.guarded(ctx, r, e)
+	}
+
+	// Whatever becomes of the handler, its views end with this call.
 	deadline := time.Now().Add(r.Timeout)
 	limited, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
+	l := newLoan(e)
+	defer l.gate.Revoke()
+
+	// It runs beside the chain, which can give it up.
 	done := make(chan outcome, 1)
 	c.late.add()
 	go func() {
 		defer c.late.done()
 		o := outcome{Answer(DenySoft, textFailed), true} // what runtime.Goexit leaves
 		defer func() { done <- o }()
-		o.verdict, o.failed = c.guarded(limited, r, e)
+		o.verdict, o.failed = c.guarded(limited, r, &l.event)
 	}()
 	select {
 	case o := <-done:
-		return o.verdict, o.failed, nil
+		return o.verdict, o.failed
 	case <-limited.Done():
 	}
+
 	// At the deadline, or the client is gone: then the handler knows it by its
 	// ctx and is given the rest of its time, so that it does not run beside
 	// what comes next.
@@ -235,13 +235,15 @@ func (c *Chain) call(ctx context.Context, r *Registration, e *Event) (v Verdict,
 	defer rest.Stop()
 	select {
 	case o := <-done:
-		return o.verdict, o.failed, nil
+		return o.verdict, o.failed
 	case <-rest.C:
 	}
-	fresh = before.fresh()
+
+	// It is late: the state behind its views is ours again.
+	l.gate.Revoke()
 	c.timeouts.Add(1)
-	c.log.Error("plugin timed out", append(about(r, fresh), zap.Duration("timeout", r.Timeout))...)
-	return lateVerdict(r.Point, fresh), true, fresh
+	c.log.Error("plugin timed out", append(about(r, e), zap.Duration("timeout", r.Timeout))...)
+	return Answer(DenySoft, textTimeout), true
 }
 
 type outcome struct {
@@ -290,16 +292,18 @@ func about(r *Registration, e *Event) []zap.Field {
 	}
 }
 
+// id names the transaction, the delivery or the connection in logs.
 func (e *Event) id() string {
-	switch {
-	case e.Tx != nil && e.Tx.ID != "":
-		return string(e.Tx.ID)
-	case e.Delivery != nil:
-		return string(e.Delivery.ID)
-	case e.Conn != nil:
-		return e.Conn.ID
+	if e.named != "" {
+		return e.named
 	}
-	return ""
+	if tx := e.Tx.ID(); tx != "" {
+		return string(tx)
+	}
+	if !e.Delivery.IsZero() {
+		return string(e.Delivery.ID())
+	}
+	return e.Conn.ID()
 }
 
 // params is the short form of what the point was asked about.

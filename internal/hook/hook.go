@@ -5,9 +5,12 @@
 // Deciding points can change what happens; a handler that panics or outlives
 // its timeout there answers DENYSOFT, it is never skipped. Observing points
 // (see Point.Observes) cannot change the outcome: a failure there is logged.
-// A Connection, Transaction or Delivery is handed to one handler at a time. One
-// that a late handler still has is given up: the connection ends, and what runs for
-// it yet gets fresh objects.
+//
+// A Connection, Transaction or Delivery belongs to the session or the attempt. A
+// handler sees views of them, one handler at a time. The chain revokes the views of a
+// handler that has a timeout as soon as it returns or its time is over: a late
+// handler, or a goroutine that one has left behind, can neither see nor change what
+// goes on without it.
 package hook
 
 import (
@@ -124,19 +127,13 @@ func (c Code) Disconnects() bool {
 type Verdict struct {
 	Code  Code
 	Text  string       // replaces the point's default text; lines separated by "\n"
-	Reply *reply.Reply // as Text, with reply code and enhanced code of its own
+	Reply *reply.Reply // as Text, with its own reply code and enhanced code
 	// MX, at get_mx with OK, is where to deliver, in this order. Without it Text
 	// is: host, host:port or the URL of a next hop, or several of them.
 	MX    []mail.NextHop
 	Delay time.Duration // send_email with Delay, deferred with DenySoft
 
-	Plugin string // set by the chain: who answered; "" if the chain ran through
-	// Fresh is set by the chain when a handler outlived its timeout. The handler
-	// still has the Event and its objects and may change them at any time: they must
-	// not be touched any more. Those of Fresh take their place. A Connection and a
-	// Transaction know what the server said, nothing that plugins noted; a Delivery,
-	// which goes on, has copies of the notes.
-	Fresh *Event
+	Plugin string // set by the chain: the plugin that answered; "" if the chain ran through
 }
 
 // Proceed is the Cont verdict.
@@ -146,20 +143,20 @@ func Proceed() Verdict { return Verdict{Code: Cont} }
 func Answer(c Code, text string) Verdict { return Verdict{Code: c, Text: text} }
 
 // Handler is one plugin's code at one point. ctx ends when the handler's
-// timeout is over or the server stops hard; a handler must return soon after.
-// What it does to the Event's objects later has no effect on anybody else.
+// timeout is over or the server stops hard; a handler must return soon after. What it
+// does to the Event's views later has no effect.
 type Handler func(ctx context.Context, e *Event) Verdict
 
-// Event is what a handler sees. Conn is nil at the outbound points and Init, and
-// at pre_send_trans_email of mail that the server makes itself;
-// Tx is nil outside a transaction; Delivery is set at send_email, get_mx,
-// deferred, bounce and delivered only. The other fields belong to the points
-// that their comments name.
+// Event is what a handler is asked about. Conn is zero at the outbound points and
+// Init, and at pre_send_trans_email of mail that the server makes itself; Tx is zero
+// outside a transaction; Delivery is set at send_email, get_mx, deferred, bounce and
+// delivered only. The other fields belong to the points that their comments name; they
+// are for reading, and a handler with a timeout has a copy of them.
 type Event struct {
 	Point    Point
-	Conn     *Connection
-	Tx       *Transaction
-	Delivery *Delivery
+	Conn     ConnectionView
+	Tx       TransactionView
+	Delivery DeliveryView
 
 	Host      string            // helo, ehlo: the client's argument; get_mx: the domain
 	Sender    mail.Address      // mail, and wherever Tx is set: Tx.From when the point began; set by the chain
@@ -176,6 +173,8 @@ type Event struct {
 	Deferred, Bounced []RecipientResult
 	Success           *DeliveredParams // delivered
 	Denied            *DeniedParams    // deny
+
+	named string // in logs; "": as the views say
 }
 
 // RecipientResult is what became of one recipient in an attempt.
@@ -200,6 +199,6 @@ type DeliveredParams struct {
 
 // DeniedParams tells a deny handler which refusal is about to be sent.
 type DeniedParams struct {
-	Verdict Verdict // its Plugin is who refused
+	Verdict Verdict // its Plugin is the one that refused
 	Point   Point   // where
 }

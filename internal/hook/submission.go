@@ -29,6 +29,6 @@ type Submission struct {
 	// A message without Message-Id or Date gets them. These drop what there is
 	// before.
 	RemoveMessageID, RemoveDate bool
-	// Origin is the client on whose behalf the message goes out; nil: nobody.
+	// Origin is the client behind the message; nil: none.
 	Origin *mail.Origin
 }

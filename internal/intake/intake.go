@@ -59,26 +59,24 @@ func (in *Intake) Room(size int64) error { return in.o.Queue.Room(size) }
 
 // Accept settles what becomes of the message of t, after data_post. A positive
 // reply means that someone took responsibility for it. The verdict is that of the
-// hooks: a refusal may ask the session to close the connection behind the reply,
-// and if Fresh is set c and t belong to a handler that outlived its timeout.
+// hooks: a refusal may ask the session to close the connection behind the reply.
 func (in *Intake) Accept(ctx context.Context, c *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict) {
 	point := hook.OnQueue
 	if t.Relaying {
 		point = hook.OnQueueOutbound
 	}
-	id := t.ID // a late handler may have t afterwards
-	v := in.o.Chain.Run(ctx, point, &hook.Event{Point: point, Conn: c, Tx: t})
+	v := in.o.Chain.Run(ctx, point, &hook.Event{Point: point, Conn: c.View(), Tx: t.View()})
 	switch {
 	case v.Code == hook.OK:
-		return in.answer(id, v, 250, "2.0.0", "Message Queued"), v
+		return in.answer(t.ID, v, 250, "2.0.0", "Message Queued"), v
 	case v.Code == hook.Deny || v.Code == hook.DenyDisconnect:
-		return in.answer(id, v, 550, "5.7.1", "Message denied"), v
+		return in.answer(t.ID, v, 550, "5.7.1", "Message denied"), v
 	case v.Code == hook.DenySoft || v.Code == hook.DenySoftDisconnect:
-		return in.answer(id, v, 450, "4.7.1", "Message denied temporarily"), v
+		return in.answer(t.ID, v, 450, "4.7.1", "Message denied temporarily"), v
 	case t.Relaying:
 		return in.outbound(ctx, c, t)
 	}
-	return in.answer(id, v, 451, "4.3.5", "No queue plugin took the message, please try again later"), hook.Verdict{}
+	return in.answer(t.ID, v, 451, "4.3.5", "No queue plugin took the message, please try again later"), hook.Verdict{}
 }
 
 // answer makes the final reply: the verdict's own or the default, with the
@@ -96,16 +94,11 @@ func (in *Intake) answer(id mail.ID, v hook.Verdict, code int, enhanced, text st
 	return &withID
 }
 
-// outbound puts the message into the queue. One that a late handler may be changing
-// is not taken.
+// outbound puts the message into the queue.
 func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict) {
 	id := t.ID
 	t.Header.Complete(id, in.o.Me, in.o.ReceivedHeader, in.o.Now())
-	v := in.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Conn: c, Tx: t})
-	if v.Fresh != nil {
-		v.Code = hook.DenySoftDisconnect
-		return in.answer(id, v, 421, "4.3.0", "plugin timeout"), v
-	}
+	in.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Conn: c.View(), Tx: t.View()})
 	content := t.Final()
 	if err := in.o.Queue.Put(&t.Envelope, content); err != nil {
 		r := reply.From(err)

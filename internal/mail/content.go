@@ -2,6 +2,7 @@ package mail
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
@@ -27,14 +28,40 @@ func (m Memory) Size() int64 {
 	return n
 }
 
-// Open implements Content. The reader is also an io.WriterTo.
+// Open implements Content. The reader is also an io.WriterTo and an io.Seeker.
 func (m Memory) Open() (io.ReadCloser, error) {
-	return &memoryReader{rest: m}, nil
+	return &memoryReader{all: m, rest: m}, nil
 }
 
 type memoryReader struct {
+	all  Memory
 	rest Memory
 	off  int // in rest[0]
+}
+
+var errSeek = errors.New("mail: no such position in a content")
+
+// Seek implements io.Seeker: a part of a message is found without reading what stands
+// before it.
+func (r *memoryReader) Seek(offset int64, whence int) (int64, error) {
+	size := r.all.Size()
+	switch whence {
+	case io.SeekCurrent:
+		offset += size - r.rest.Size() + int64(r.off)
+	case io.SeekEnd:
+		offset += size
+	}
+	if offset < 0 || offset > size {
+		return 0, errSeek
+	}
+	r.rest = r.all
+	at := offset
+	for len(r.rest) > 0 && at >= int64(len(r.rest[0])) {
+		at -= int64(len(r.rest[0]))
+		r.rest = r.rest[1:]
+	}
+	r.off = int(at)
+	return offset, nil
 }
 
 func (r *memoryReader) Read(p []byte) (int, error) {

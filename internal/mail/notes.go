@@ -154,3 +154,12 @@ func asMap(v any) (map[string]any, bool) {
 	}
 	return nil, false
 }
+
+// CopyNote returns a copy of a note's value that shares nothing with it. A value that
+// JSON does not know is returned as it is: nobody here knows how to copy it.
+func CopyNote(v any) any {
+	if c, ok := plain(v); ok {
+		return c
+	}
+	return v
+}

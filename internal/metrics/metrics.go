@@ -14,6 +14,7 @@ package metrics
 import (
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +39,7 @@ type Metrics struct {
 	reports               map[string]prometheus.Counter // by action; only read
 	synced, syncedRecords prometheus.Observer
 	syncFailures          prometheus.Counter
+	plugins               pluginFigures
 }
 
 var _ maillog.Observer = (*Metrics)(nil)
@@ -52,7 +54,10 @@ const (
 
 // New returns the metrics of a daemon of this version, all zero.
 func New(version string) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), reports: map[string]prometheus.Counter{}}
+	m := &Metrics{
+		registry: prometheus.NewRegistry(), reports: map[string]prometheus.Counter{},
+		plugins: pluginFigures{counters: map[string]pluginCounter{}, gauges: map[string]*atomic.Pointer[func() float64]{}},
+	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

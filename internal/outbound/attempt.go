@@ -632,37 +632,17 @@ func (a *attempt) hook(ctx context.Context, p hook.Point, e hook.Event, recipien
 	o, id := a.o, a.unit.ID()
 	d := &hook.Delivery{
 		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.failures(p, e), Notes: a.notes, Content: a.content,
-		MX: a.res.Tried, ForceTLS: new(atomic.Bool),
+		MX: a.res.Tried, ForceTLS: a.force.Load(),
 		Path: func() (string, error) { return o.o.Queue.Path(id) },
 	}
-	d.ForceTLS.Store(a.force.Load())
 	d.Recipients = make([]mail.Recipient, len(recipients))
 	for n, i := range recipients {
 		d.Recipients[n] = a.env.Recipients[i]
 	}
-	e.Point, e.Delivery = p, d
+	e.Point, e.Delivery = p, d.View()
 	v := c.Run(ctx, p, &e)
-	if v.Fresh != nil {
-		d = v.Fresh.Delivery
-		a.renew(d)
-	}
-	a.force.Store(d.ForceTLS.Load())
+	a.force.Store(d.ForceTLS)
 	return v
-}
-
-// renew leaves all notes to a handler that was late, and goes on with the copies
-// that the chain made before it ran.
-func (a *attempt) renew(d *hook.Delivery) {
-	if a.notes = d.Notes; a.notes == nil {
-		a.notes = mail.Notes{}
-	}
-	if a.env.Notes = d.Envelope.Notes; a.env.Notes == nil {
-		a.env.Notes = mail.Notes{}
-	}
-	a.was.notes = a.notes
-	if a.was.message != nil {
-		a.was.message = a.env.Notes
-	}
 }
 
 // failures is Haraka's num_failures: it counts the deferral that hook deferred is

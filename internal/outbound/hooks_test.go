@@ -26,8 +26,8 @@ func TestNumFailures(t *testing.T) {
 		r.pass(64*time.Second + 128*time.Second)
 		counts := func(events *[]hook.Event, domain string) (n []int) {
 			for _, e := range *events {
-				if e.Delivery.Domain == domain {
-					n = append(n, e.Delivery.Attempts)
+				if e.Delivery.Domain() == domain {
+					n = append(n, e.Delivery.Attempts())
 				}
 			}
 			return n

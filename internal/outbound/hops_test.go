@@ -22,7 +22,7 @@ import (
 func (r *rig) routed(prefix string, hops ...mail.NextHop) *int {
 	asked := new(int)
 	r.regs = append(r.regs, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
-		if !strings.HasPrefix(e.Delivery.Recipients[0].Address.Local, prefix) {
+		if !strings.HasPrefix(e.Delivery.Recipients()[0].Address.Local, prefix) {
 			return hook.Proceed()
 		}
 		r.queue.mu.Lock()

@@ -35,8 +35,8 @@ func TestPutBackIsAskedOnce(t *testing.T) {
 			r.regs = append(r.regs, hook.Registration{Point: p, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
 				r.queue.mu.Lock()
 				defer r.queue.mu.Unlock()
-				asked[e.Delivery.Domain]++
-				e.Delivery.ForceTLS.Store(true)
+				asked[e.Delivery.Domain()]++
+				e.Delivery.SetForceTLS()
 				return hook.Proceed()
 			}})
 		}
@@ -74,10 +74,10 @@ func TestNotesAreKept(t *testing.T) {
 			r.queue.mu.Lock()
 			defer r.queue.mu.Unlock()
 			d := e.Delivery
-			seen[d.Domain] = append(seen[d.Domain], d.Notes.String("own")+"/"+d.Envelope.Notes.String("message"))
-			if d.Domain == "a.test" {
-				d.Notes.Set("own", d.Notes.String("own")+"o")
-				d.Envelope.Notes.Set("message", d.Envelope.Notes.String("message")+"m")
+			seen[d.Domain()] = append(seen[d.Domain()], d.Notes().String("own")+"/"+d.MessageNotes().String("message"))
+			if d.Domain() == "a.test" {
+				d.Notes().Set("own", d.Notes().String("own")+"o")
+				d.MessageNotes().Set("message", d.MessageNotes().String("message")+"m")
 			}
 			return hook.Proceed()
 		}})
@@ -291,11 +291,12 @@ func TestReleaseWhileLoading(t *testing.T) {
 func TestDSNIsShown(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.regs = append(r.regs, hook.Registration{Point: hook.OnPreSendTransEmail, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
-			if !e.Tx.From.IsNull() || e.Tx.Header.Get("Auto-Submitted") == "" {
+			if !e.Tx.From().IsNull() || e.Tx.Header().Get("Auto-Submitted") == "" {
 				t.Errorf("%+v", e.Tx)
 			}
-			e.Tx.Header.AddLeading("X-Signed", "yes")
-			e.Tx.From, e.Tx.Recipients[0].Address.Local = sender, "other"
+			e.Tx.Header().AddLeading("X-Signed", "yes")
+			e.Tx.SetFrom(sender)
+			e.Tx.SetRecipients([]mail.Recipient{{Address: mail.Address{Local: "other", Domain: "from.test"}}})
 			return hook.Answer(hook.Deny, "no")
 		}})
 		r.start()

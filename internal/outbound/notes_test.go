@@ -32,14 +32,14 @@ func TestNotesOutliveARestart(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		d := e.Delivery
-		n, _ := d.Notes.Get("count").(float64) // as JSON has it
-		seen[d.Domain] = append(seen[d.Domain], fmt.Sprintf("%v %q", n, d.Envelope.Notes.String("message")))
-		if d.Envelope.Notes.Get(mail.DeliveryNotes) != nil {
+		n, _ := d.Notes().Get("count").(float64) // as JSON has it
+		seen[d.Domain()] = append(seen[d.Domain()], fmt.Sprintf("%v %q", n, d.MessageNotes().String("message")))
+		if d.MessageNotes().Get(mail.DeliveryNotes) != nil {
 			t.Error("a plugin sees what is remembered of other deliveries")
 		}
-		d.Notes.Set("count", n+1)
-		if d.Domain == "a.test" {
-			d.Envelope.Notes.Set("message", d.Envelope.Notes.String("message")+"m")
+		d.Notes().Set("count", n+1)
+		if d.Domain() == "a.test" {
+			d.MessageNotes().Set("message", d.MessageNotes().String("message")+"m")
 		}
 		return hook.Proceed()
 	}
@@ -94,8 +94,8 @@ func TestRememberedOnlyWhenChanged(t *testing.T) {
 			r.queue.mu.Lock()
 			defer r.queue.mu.Unlock()
 			if attempts++; attempts == 2 {
-				e.Delivery.ForceTLS.Store(true)
-				e.Delivery.Notes.Set("x", "y")
+				e.Delivery.SetForceTLS()
+				e.Delivery.Notes().Set("x", "y")
 			}
 			return hook.Proceed()
 		}})
@@ -127,7 +127,7 @@ func TestNotesThatCannotBeKept(t *testing.T) {
 		r.regs = append(r.regs, hook.Registration{Point: hook.OnSendEmail, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
 			r.queue.mu.Lock()
 			defer r.queue.mu.Unlock()
-			n := e.Delivery.Notes
+			n := e.Delivery.Notes().All()
 			seen = append(seen, n.String("x"))
 			n.Set("x", n.String("x")+"x")
 			n["value"] = func() {} // no JSON
@@ -256,9 +256,9 @@ func TestDeliveriesPutTogether(t *testing.T) {
 		}
 		for _, e := range *events {
 			d := e.Delivery
-			got := fmt.Sprint(d.Notes, d.Envelope.Notes, d.ForceTLS.Load())
-			if want := map[string]string{"a.test": "map[x:y] map[queue:x] true", "b.test": "map[] map[] false"}[d.Domain]; got != want {
-				t.Errorf("%s: %s, want %s", d.Domain, got, want)
+			got := fmt.Sprint(d.Notes().All(), d.MessageNotes().All(), d.ForceTLS())
+			if want := map[string]string{"a.test": "map[x:y] map[queue:x] true", "b.test": "map[] map[] false"}[d.Domain()]; got != want {
+				t.Errorf("%s: %s, want %s", d.Domain(), got, want)
 			}
 		}
 		left, _, err := r.queue.Load(env.ID)
@@ -319,9 +319,9 @@ func TestForeignDeliveryNotes(t *testing.T) {
 	}
 }
 
-// TestLateHandler: notes that a handler still has after its timeout are not touched
-// any more, here or in a later attempt (the race detector watches); the delivery
-// goes on with those it had, and what the others note is kept.
+// TestLateHandler: what a handler does to notes after its timeout has no effect, here or
+// in a later attempt (the race detector watches); the delivery goes on with those it
+// had, and what the others note is kept.
 func TestLateHandler(t *testing.T) {
 	for _, p := range []hook.Point{hook.OnSendEmail, hook.OnGetMX, hook.OnDeferred, hook.OnBounce, hook.OnDelivered} {
 		t.Run(string(p), func(t *testing.T) {
@@ -330,17 +330,20 @@ func TestLateHandler(t *testing.T) {
 				late := func(ctx context.Context, e *hook.Event) hook.Verdict {
 					d := e.Delivery
 					if calls++; calls != 2 {
-						d.Notes.Set("first", calls)
-						d.Envelope.Notes.Set("first", map[string]any{"list": []any{1, 2}})
+						d.Notes().Set("first", calls)
+						d.MessageNotes().Set("first", map[string]any{"list": []any{1, 2}})
 						return hook.Proceed()
 					}
+					first, given, all := d.MessageNotes().Get("first.list").([]any), d.MessageNotes().Get("given").([]any), d.Recipients()
 					<-ctx.Done()
+					time.Sleep(time.Millisecond) // the chain gives up first
 					for n := 0; ; n++ {
-						d.Notes.Set("late", n)
-						d.Envelope.Notes.Set("first.late", n)
-						d.Envelope.Notes.Get("first.list").([]any)[0] = n
-						d.Envelope.Notes.Get("given").([]any)[0] = n
-						d.Recipients[0], d.ID = mail.Recipient{}, "late"
+						d.Notes().Set("late", n)
+						d.MessageNotes().Set("first.late", n)
+						first[0], given[0], all[0] = n, n, mail.Recipient{}
+						if d.ID() != "" || d.Domain() != "" || d.Recipients() != nil {
+							t.Error("a late handler sees the delivery")
+						}
 						select {
 						case <-release:
 							return hook.Answer(hook.OK, "")
@@ -350,11 +353,11 @@ func TestLateHandler(t *testing.T) {
 				}
 				next := func(_ context.Context, e *hook.Event) hook.Verdict {
 					d := e.Delivery
-					if d.From.IsNull() { // the DSN of a bounce
+					if d.From().IsNull() { // the DSN of a bounce
 						return hook.Proceed()
 					}
-					runs = append(runs, fmt.Sprint(d.Notes, d.Envelope.Notes))
-					d.Notes.Set("next", len(runs))
+					runs = append(runs, fmt.Sprint(d.Notes().All(), d.MessageNotes().All()))
+					d.Notes().Set("next", len(runs))
 					return hook.Proceed()
 				}
 				r.regs = append(r.regs,

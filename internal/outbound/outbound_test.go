@@ -110,7 +110,7 @@ func TestRefused(t *testing.T) {
 			}
 		}
 		e := (*events)[0]
-		if e.Text != "550 5.1.1 unknown" || len(e.Failed) != 1 || e.Failed[0].Reply != no || len(e.Delivery.MX) != 1 || e.Delivery.Domain != "a.test" {
+		if e.Text != "550 5.1.1 unknown" || len(e.Failed) != 1 || e.Failed[0].Reply != no || len(e.Delivery.MX()) != 1 || e.Delivery.Domain() != "a.test" {
 			t.Fatalf("%+v", e)
 		}
 		r.wantIdle()
@@ -321,7 +321,7 @@ func TestSendEmailHook(t *testing.T) {
 				"defer [0] attempts 0 in 10m0s: 451 4.3.0 Delayed by plugin test",
 				"defer [0] attempts 0 in 10m0s: 451 4.3.0 Delayed by plugin test",
 			)
-			if len(*events) != 2 || (*events)[1].Delivery.Attempts != 0 || (*events)[1].Delivery.Recipients[0].Address.Local != "x" {
+			if len(*events) != 2 || (*events)[1].Delivery.Attempts() != 0 || (*events)[1].Delivery.Recipients()[0].Address.Local != "x" {
 				t.Fatal(*events)
 			}
 			r.pass(15 * time.Minute) // no plugin can hold a message for longer than it lives
@@ -397,7 +397,7 @@ func TestGetMXHook(t *testing.T) {
 				r.send("x@a.test")
 				r.wantSent(tt.sent...)
 				r.wantOps(tt.ops...)
-				if e := (*events)[0]; e.Host != "a.test" || e.Delivery.Domain != "a.test" {
+				if e := (*events)[0]; e.Host != "a.test" || e.Delivery.Domain() != "a.test" {
 					t.Fatalf("%+v", e)
 				}
 			})
@@ -443,7 +443,7 @@ func TestDeferredHook(t *testing.T) {
 					t.Fatal(ops)
 				}
 				e := (*events)[0]
-				if e.Delay != 64*time.Second || e.Text != "450 4.2.0 greylisted" || len(e.Failed) != 1 || len(e.Delivery.Recipients) != 1 {
+				if e.Delay != 64*time.Second || e.Text != "450 4.2.0 greylisted" || len(e.Failed) != 1 || len(e.Delivery.Recipients()) != 1 {
 					t.Fatalf("%+v", e)
 				}
 				if dropped := r.logs.FilterMessage("no dsn").Len(); dropped != map[bool]int{true: 1}[tt.want == "settle [0]"] {
@@ -843,11 +843,11 @@ func TestHooksSeeTheirOwnRecipients(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		bounce, deferred, delivered := r.on(hook.OnBounce, hook.Proceed()), r.on(hook.OnDeferred, hook.Proceed()), r.on(hook.OnDelivered, hook.Proceed())
 		r.regs = append(r.regs, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
-			if e.Delivery.Domain != "a.test" {
+			if e.Delivery.Domain() != "a.test" {
 				return hook.Proceed()
 			}
-			e.Delivery.Notes.Set("seen", true)
-			e.Delivery.Envelope.Notes.Set("outbound_helo", "plugin.test")
+			e.Delivery.Notes().Set("seen", true)
+			e.Delivery.MessageNotes().Set("outbound_helo", "plugin.test")
 			return hook.Proceed()
 		}})
 		r.start()
@@ -856,7 +856,7 @@ func TestHooksSeeTheirOwnRecipients(t *testing.T) {
 		r.sendEnvelope(env)
 		for _, events := range []*[]hook.Event{bounce, deferred, delivered} {
 			d := (*events)[0].Delivery
-			if len(d.Recipients) != 1 || !d.Notes.Bool("seen") || d.Envelope.Notes.String("a") != "b" {
+			if len(d.Recipients()) != 1 || !d.Notes().Bool("seen") || d.MessageNotes().String("a") != "b" {
 				t.Fatalf("%+v", d)
 			}
 		}

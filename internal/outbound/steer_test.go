@@ -462,9 +462,9 @@ func TestWhatHooksMayDo(t *testing.T) {
 				t.Error(path, err)
 			}
 			paths = append(paths, path)
-			counts = append(counts, e.Delivery.Notes["n"])
-			e.Delivery.Notes["n"] = len(paths)
-			e.Delivery.ForceTLS.Store(true)
+			counts = append(counts, e.Delivery.Notes().Get("n"))
+			e.Delivery.Notes().Set("n", len(paths))
+			e.Delivery.SetForceTLS()
 			return hook.Proceed()
 		}})
 		r.start()

@@ -34,6 +34,7 @@ func (o *Outbound) Submit(ctx context.Context, s hook.Submission) (mail.ID, erro
 	if s.Contents == nil {
 		return "", reply.New(554, "5.6.0", "No contents for email")
 	}
+	defer t.Discard()
 	body := o.o.Queue.NewBody()
 	defer body.Discard()
 	lines := &canon{w: body, stuffed: s.DotStuffed}
@@ -59,10 +60,7 @@ func (o *Outbound) Submit(ctx context.Context, s hook.Submission) (mail.ID, erro
 	}
 	t.Header.Complete(t.ID, o.o.Me, o.o.Config.ReceivedHeader, t.Received)
 	if c := o.o.Chain; c != nil {
-		v := c.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t})
-		if v.Fresh != nil { // the handler may be changing what would go out
-			return "", o.refuse(v.Fresh.Tx, reply.New(451, "4.3.0", "plugin timeout"))
-		}
+		c.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t.View()})
 	}
 	if err := ctx.Err(); err != nil {
 		return "", o.refuse(t, err)
@@ -76,6 +74,9 @@ func (o *Outbound) Submit(ctx context.Context, s hook.Submission) (mail.ID, erro
 	return t.ID, nil
 }
 
+// NewBody implements hook.Lender.
+func (o *Outbound) NewBody() hook.Body { return o.o.Queue.NewBody() }
+
 // refuse turns what went wrong into the answer of Submit.
 func (o *Outbound) refuse(t *hook.Transaction, err error) error {
 	var r *reply.Reply
@@ -88,7 +89,7 @@ func (o *Outbound) refuse(t *hook.Transaction, err error) error {
 
 // transaction makes the envelope of a submission.
 func (o *Outbound) transaction(s hook.Submission) (*hook.Transaction, *reply.Reply) {
-	t := &hook.Transaction{Relaying: true, Results: hook.NewResults()}
+	t := &hook.Transaction{Relaying: true, Results: hook.NewResults(), Bodies: o}
 	t.ID = mail.NewID(mail.NewConnectionID(), 1)
 	t.Received, t.Origin = o.o.Now(), s.Origin
 	if t.Notes = s.Notes.Clone(); t.Notes == nil {

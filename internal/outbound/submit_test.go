@@ -110,7 +110,7 @@ func TestSubmitOptions(t *testing.T) {
 		if n := r.out.Stat().Ready; n != 2 {
 			t.Errorf("%d deliveries", n)
 		}
-		if len(*seen) != 1 || (*seen)[0].Tx.ID != id || (*seen)[0].Tx.Header.Get("Message-Id") == "" {
+		if len(*seen) != 1 || (*seen)[0].Tx.ID() != id || (*seen)[0].Tx.Header().Get("Message-Id") == "" {
 			t.Errorf("%+v", *seen)
 		}
 	})
@@ -144,7 +144,7 @@ func TestSubmitChanged(t *testing.T) {
 		r.o.Disabled = func() bool { return true }
 		for _, name := range []string{"signer", "skipped"} {
 			r.regs = append(r.regs, hook.Registration{Point: hook.OnPreSendTransEmail, Plugin: name, Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
-				e.Tx.Header.AddLeading("X-By", name)
+				e.Tx.Header().AddLeading("X-By", name)
 				return hook.Proceed()
 			}})
 		}

@@ -1,25 +1,31 @@
-// Package plugin turns the lines of config/plugins into the handlers of the
-// hook chain.
+// Package plugin turns the lines of config/plugins into plugins and their
+// handlers in the hook chain.
 //
-// A plugin is a Factory under its Haraka name, in a folder of its own below
-// this one, with its tests and a README in the form of a manual page. It gets
-// everything it needs through Services, registers its handlers with Host.On
-// while the Factory runs, and imports no role: no listener, no queue. A Factory
-// opens nothing and starts nothing.
+// A plugin is a folder below this one: its code, its settings, a README in the form
+// of a manual page, its tests. Its Factory, New, is known under the plugin's Haraka
+// name; it gets everything it needs through an Env and imports no role: no listener,
+// no queue. A plugin has a life:
 //
-// There is no global registry: plugin/all adds the built-in plugins to a
+//	New(env)     reads the settings and makes the plugin. It is pure: it opens
+//	             nothing, starts nothing and waits for nothing, so that a check of
+//	             the configuration can run it.
+//	Register(h)  names the handlers, for each hook chain that the plugin is part of.
+//	Start(ctx)   optional (Starter): opens files and connections, starts goroutines.
+//	Reload(env)  optional (Reloader): takes new settings over while the daemon runs.
+//	             A plugin without it is replaced by a new instance.
+//	Close()      optional (io.Closer): ends what Start began.
+//
+// A Loader finds the plugin of a name, and makes a Set of those that are listed: one
+// generation. There is no global registry: plugin/all adds the built-in plugins to a
 // Registry that its caller owns.
 package plugin
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
-	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,13 +36,54 @@ import (
 	"tarishi/internal/mail"
 )
 
-// Services is what plugins may use.
-type Services struct {
-	Config    *conf.Config
-	Log       *zap.Logger // named after the plugin when a Factory gets it
-	Resolver  Resolver
+// Plugin is one instance of a plugin. It may also be a Starter, a Reloader or an
+// io.Closer.
+type Plugin interface {
+	// Register names the plugin's handlers. It is called after New and after each
+	// Reload, from one goroutine at a time.
+	Register(h Host)
+}
+
+// Hooks is a Plugin that is nothing but its handlers.
+type Hooks func(h Host)
+
+// Register implements Plugin.
+func (f Hooks) Register(h Host) { f(h) }
+
+// Starter is a Plugin with something to open or to run.
+type Starter interface {
+	// Start is called once, before the first handler runs. ctx ends just before the
+	// plugin is closed, also if Start has failed. An error stops the start of the
+	// daemon, or keeps the generation before.
+	Start(ctx context.Context) error
+}
+
+// Reloader is a Plugin that goes on with new settings: one with connections or a
+// memory that a new instance would lose.
+type Reloader interface {
+	// Reload looks at the new settings and changes nothing. If they are good it
+	// returns a function that puts them in force, for handlers that run too, and
+	// cannot fail; it is called when the whole new generation is good. HTTP
+	// handlers are given to the Mux of env anew.
+	Reload(env Env) (swap func(), err error)
+}
+
+// Factory makes one plugin: see the package comment. An error stops the start of the
+// daemon.
+type Factory func(env Env) (Plugin, error)
+
+// Env is what one plugin may use. No field is nil but those that say so; what needs a
+// running daemon is not for use in New.
+type Env struct {
+	Config *conf.Config // the settings of the whole instance
+	Log    *zap.Logger  // named after the plugin
+
+	Resolver  Resolver  // nil: nothing can be looked up
 	Forwarder Forwarder // nil: nothing can be relayed in session
-	Submitter Submitter // nil: no mail can be sent; not for use in a Factory
+	Submitter Submitter // nil: no mail can be sent; not for use in New
+	Store     Store     // the plugin's own part of it; not for use in New
+	Mux       Mux
+	Metrics   Metrics
 	// Title sets the title of the process, for one goroutine at a time. nil: it
 	// cannot be set.
 	Title func(string)
@@ -54,19 +101,56 @@ type Resolver interface {
 // and answers as a handler of queue does: OK when the message has left our
 // hands, DenySoft or Deny with the reply for the client.
 type Forwarder interface {
-	Forward(ctx context.Context, c *hook.Connection, t *hook.Transaction, r *conf.ForwardRoute) hook.Verdict
+	Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *conf.ForwardRoute) hook.Verdict
 	// Queue takes the message into the outbound queue instead: the hook get_mx
 	// says where it goes. OK when it is durable there.
-	Queue(ctx context.Context, t *hook.Transaction) hook.Verdict
+	Queue(ctx context.Context, t hook.TransactionView) hook.Verdict
 }
 
 // Submitter sends a message that a plugin makes, through the outbound queue.
 type Submitter interface {
 	// Submit runs pre_send_trans_email and returns the message's ID when it is
-	// durable in the queue, not when it is delivered: hooks delivered and bounce
-	// tell of that. The error is a *reply.Reply: class 5 for what would never be
-	// taken, class 4 for what may be later. Nothing is in the queue then.
+	// durable in the queue, not when it is delivered: the hooks delivered and
+	// bounce report that. The error is a *reply.Reply: class 5 for what would
+	// never be taken, class 4 for what may be later. Nothing is in the queue then.
 	Submit(ctx context.Context, s hook.Submission) (mail.ID, error)
+}
+
+// Store is what a plugin remembers across restarts, by key. Values are copied in
+// and out. A crash may cost the writes of the last ten seconds. The errors are
+// those of package kv.
+type Store interface {
+	// Get returns the value of a key; ok is false if there is none.
+	Get(key string) (value []byte, ok bool, err error)
+	// Put sets the value of a key, for as long as lifetime says; 0 is for ever.
+	Put(key string, value []byte, lifetime time.Duration) error
+	Delete(key string) error
+	// Update replaces a value by what change makes of it, with no other write in
+	// between; keep=false deletes the key. change must not block.
+	Update(key string, change func(old []byte, ok bool) (value []byte, lifetime time.Duration, keep bool)) error
+	// Range visits the keys that begin with prefix until visit returns false.
+	Range(prefix string, visit func(key string, value []byte) bool) error
+}
+
+// Mux takes HTTP handlers.
+type Mux interface {
+	// Handle adds a handler below /plugins/NAME. pattern is that of http.ServeMux
+	// without a host: "GET /list" is GET /plugins/NAME/list.
+	Handle(pattern string, h http.Handler)
+}
+
+// Metrics makes figures of the plugin; their names begin with tarishi_plugin_NAME_. A
+// name that is asked for again, by a new instance too, is the same figure.
+type Metrics interface {
+	Counter(name, help string, labels ...string) Counter
+	// Gauge has read called whenever somebody reads the metrics.
+	Gauge(name, help string, read func() float64)
+}
+
+// Counter is a figure that grows.
+type Counter interface {
+	// Add adds n, to the series with these values of the labels.
+	Add(n float64, values ...string)
 }
 
 // Host is where a plugin registers its handlers.
@@ -76,15 +160,13 @@ type Host interface {
 	On(p hook.Point, function string, priority int, h hook.Handler)
 	// Timeout sets the plugin's own default for each of its handlers instead
 	// of config/plugin_timeout; 0 is none. config/NAME.timeout wins over it. A
-	// plugin whose handlers neither wait nor compute for long sets 0: they then
-	// run without a goroutine of their own.
+	// plugin with handlers that neither wait nor compute for long sets 0: they
+	// then run without a separate goroutine.
 	Timeout(d time.Duration)
 }
 
-// Factory makes one plugin. An error stops the start of the daemon.
-type Factory func(s Services, h Host) error
-
-// Registry knows plugins by name. The zero value is empty and ready to use.
+// Registry knows the built-in plugins by name. The zero value is empty and ready to
+// use.
 type Registry struct{ factories map[string]Factory }
 
 // Register adds a plugin. It panics when the name is taken or f is nil.
@@ -100,95 +182,3 @@ func (r *Registry) Register(name string, f Factory) {
 
 // Names returns the names of all known plugins in alphabetical order.
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.factories)) }
-
-// Build makes the plugins that c.Plugins lists and returns their handlers in
-// that order, as hook.NewChain wants them. A plugin that is listed twice is
-// made twice, with a warning. The error names every line that could not be
-// served, with the file and line that it stands on.
-func (r *Registry) Build(c *conf.Config, s Services) ([]hook.Registration, error) {
-	if s.Config == nil {
-		s.Config = c
-	}
-	var (
-		all      []hook.Registration
-		problems []error
-		lines    = make(map[string]int, len(c.Plugins))
-	)
-	for _, p := range c.Plugins {
-		f := r.factories[p.Name]
-		if f == nil {
-			problems = append(problems, r.unknown(p))
-			continue
-		}
-		if first, again := lines[p.Name]; again {
-			s.Log.Warn("plugin is listed twice: each of its hooks will run twice", zap.String("plugin", p.Name),
-				zap.String("file", p.File), zap.Int("line", p.Line), zap.Int("first", first))
-		} else {
-			lines[p.Name] = p.Line
-		}
-		h := host{plugin: p.Name, timeout: c.PluginTimeout}
-		own := s
-		own.Log = s.Log.Named(p.Name)
-		if err := f(own, &h); err != nil {
-			problems = append(problems, fmt.Errorf("%s:%d: plugin %s: %w", p.File, p.Line, p.Name, err))
-			continue
-		}
-		if d, set := c.PluginTimeouts[p.Name]; set {
-			h.timeout = d
-		}
-		for _, reg := range h.regs {
-			if !slices.Contains(hook.Points(), reg.Point) {
-				problems = append(problems, fmt.Errorf("%s:%d: plugin %s: there is no hook %s", p.File, p.Line, p.Name, reg.Point))
-			}
-			reg.Timeout = h.timeout
-			all = append(all, reg)
-		}
-	}
-	return all, errors.Join(problems...)
-}
-
-// unknown says that there is no plugin of a name, and what to do instead.
-func (r *Registry) unknown(p conf.PluginName) error {
-	problem := conf.Problem{File: p.File, Line: p.Line, Text: "there is no plugin " + p.As}
-	if advice := conf.PluginAdvice(p.Name); advice != "" {
-		if p.As != p.Name {
-			problem.Text = fmt.Sprintf("there is no plugin %s (%s)", p.Name, p.As)
-		}
-		problem.Text += ": " + advice
-	} else {
-		problem.Nearest = r.nearest(p.Name)
-	}
-	return errors.New(problem.String())
-}
-
-// nearest returns the plugin that a name was probably meant to be: the one with
-// the same last part, or else one like it in the same folder. "": none.
-func (r *Registry) nearest(name string) string {
-	folder, base := path.Split(name)
-	var beside []string
-	for _, known := range r.Names() {
-		if strings.HasSuffix(known, "/"+base) || strings.HasSuffix(known, "."+base) {
-			return known
-		}
-		if at, last := path.Split(known); at == folder {
-			beside = append(beside, last)
-		}
-	}
-	if near := conf.Nearest(base, beside); near != "" {
-		return folder + near
-	}
-	return ""
-}
-
-// host collects what one plugin registers.
-type host struct {
-	plugin  string
-	timeout time.Duration
-	regs    []hook.Registration
-}
-
-func (h *host) On(p hook.Point, function string, priority int, f hook.Handler) {
-	h.regs = append(h.regs, hook.Registration{Point: p, Plugin: h.plugin, Function: function, Priority: priority, Handler: f})
-}
-
-func (h *host) Timeout(d time.Duration) { h.timeout = d }

@@ -21,22 +21,28 @@ func proceed(context.Context, *hook.Event) hook.Verdict { return hook.Proceed() 
 
 func registry() *plugin.Registry {
 	var r plugin.Registry
-	r.Register("first", func(_ plugin.Services, h plugin.Host) error {
+	r.Register("first", hooks(func(h plugin.Host) {
 		h.On(hook.OnMail, "a", 5, proceed)
 		h.On(hook.OnRcpt, "b", -200, proceed)
-		return nil
-	})
-	r.Register("queue/second", func(_ plugin.Services, h plugin.Host) error {
+	}))
+	r.Register("queue/second", hooks(func(h plugin.Host) {
 		h.On(hook.OnQueue, "c", 0, proceed)
 		h.Timeout(0)
-		return nil
-	})
-	r.Register("bad", func(plugin.Services, plugin.Host) error { return errors.New("no key") })
-	r.Register("odd", func(_ plugin.Services, h plugin.Host) error {
-		h.On("teatime", "d", 0, proceed)
-		return nil
-	})
+	}))
+	r.Register("bad", func(plugin.Env) (plugin.Plugin, error) { return nil, errors.New("no key") })
+	r.Register("odd", hooks(func(h plugin.Host) { h.On("teatime", "d", 0, proceed) }))
 	return &r
+}
+
+// hooks is the factory of a plugin that is nothing but its handlers.
+func hooks(register plugin.Hooks) plugin.Factory {
+	return func(plugin.Env) (plugin.Plugin, error) { return register, nil }
+}
+
+// load makes the plugins of c.
+func load(r *plugin.Registry, c *conf.Config, log *zap.Logger) ([]hook.Registration, error) {
+	set, err := (&plugin.Loader{Registry: r, Services: plugin.Services{Log: log}}).Load(c)
+	return set.Registrations(), err
 }
 
 func config(names ...string) *conf.Config {
@@ -47,9 +53,9 @@ func config(names ...string) *conf.Config {
 	return c
 }
 
-func TestBuild(t *testing.T) {
+func TestLoad(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
-	regs, err := registry().Build(config("queue/second", "first", "first"), plugin.Services{Log: zap.New(core)})
+	regs, err := load(registry(), config("queue/second", "first", "first"), zap.New(core))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,15 +88,15 @@ func TestTimeouts(t *testing.T) {
 	} {
 		c := config(tc.name)
 		c.PluginTimeouts = tc.set
-		regs, err := registry().Build(c, plugin.Services{Log: zap.NewNop()})
+		regs, err := load(registry(), c, zap.NewNop())
 		if err != nil || regs[0].Timeout != tc.want {
 			t.Errorf("%+v: %v, %v", tc, regs[0].Timeout, err)
 		}
 	}
 }
 
-func TestBuildErrors(t *testing.T) {
-	_, err := registry().Build(config("first", "frist", "bad", "nothing.like.it", "odd"), plugin.Services{Log: zap.NewNop()})
+func TestLoadErrors(t *testing.T) {
+	_, err := load(registry(), config("first", "frist", "bad", "nothing.like.it", "odd"), zap.NewNop())
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -111,14 +117,14 @@ func TestBuildErrors(t *testing.T) {
 func TestNearest(t *testing.T) {
 	var r plugin.Registry
 	for _, name := range []string{"queue/test", "queue/smtp_forward", "rcpt_to.in_host_list", "auth/flat_file", "relay"} {
-		r.Register(name, func(plugin.Services, plugin.Host) error { return nil })
+		r.Register(name, hooks(func(plugin.Host) {}))
 	}
 	for name, want := range map[string]string{
 		"queue/tets": "queue/test", "queue/smpt_forward": "queue/smtp_forward", "smtp_forward": "queue/smtp_forward", "flat_file": "auth/flat_file",
 		"in_host_list": "rcpt_to.in_host_list", "rcpt_to.in_hostlist": "rcpt_to.in_host_list", "rely": "relay",
 		"queue/http": "", "queue/mine": "", "auth/mine": "", "queue/kafak": "", "rcpt_to.mine": "",
 	} {
-		_, err := r.Build(config(name), plugin.Services{Log: zap.NewNop()})
+		_, err := load(&r, config(name), zap.NewNop())
 		if err == nil || want == "" && strings.Contains(err.Error(), "did you mean") || want != "" && !strings.HasSuffix(err.Error(), "did you mean "+want+"?") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -131,7 +137,7 @@ func TestRegister(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	for name, f := range map[string]plugin.Factory{
-		"first": func(plugin.Services, plugin.Host) error { return nil }, "nil": nil,
+		"first": hooks(func(plugin.Host) {}), "nil": nil,
 	} {
 		func() {
 			defer func() {

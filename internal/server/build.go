@@ -27,6 +27,7 @@ import (
 	"tarishi/internal/forward"
 	"tarishi/internal/hook"
 	"tarishi/internal/intake"
+	"tarishi/internal/kv"
 	"tarishi/internal/listener"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
@@ -98,10 +99,16 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	forwarder := forward.New(forward.Options{
 		Relay: s.relay, ReplyCodes: cfg.Forward.ReplyCodes, Reporter: rest, Requeuer: rest, Mail: events, Log: log.Named("forward"),
 	})
-	s.chain, err = hooks(cfg, plugin.Services{Config: cfg, Log: log, Resolver: resolver, Forwarder: forwarder, Submitter: rest, Title: o.Title}, log)
+	s.memory = kv.New(kv.Options{Path: filepath.Join(cfg.QueueDir, "plugins.db"), MaxBytes: maxRemembered, Log: log.Named("plugins")})
+	s.plugins, err = loadPlugins(cfg, plugin.Services{
+		Log: log, Resolver: resolver, Forwarder: forwarder, Submitter: rest, Title: o.Title,
+		Store:   func(name string) plugin.Store { return s.memory.Bucket(name) },
+		Metrics: counts.Plugin,
+	})
 	if err != nil {
 		return nil, err
 	}
+	s.chain = hook.NewChain(s.plugins.Registrations(), log.Named("plugins"))
 	// Bind before the queue is opened: a second daemon on one instance then
 	// fails on whichever it meets first, and touches nothing.
 	s.listener, err = listener.Listen(listener.Options{
@@ -180,6 +187,7 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 	mails := mailq.New(s.queue, s.outbound, log.Named("queue"))
 	mails.Watch(s)
 	s.web.Handle(web.Operator, "/v1/", control.NewHandler(mails.Operations(), log.Named("control")))
+	s.web.Handle(web.Operator, "/plugins/", s.plugins.Handler())
 	if s.control, err = s.web.Listen(cfg.QueueDir); err != nil {
 		return err
 	}
@@ -305,15 +313,14 @@ func serverTLS(cfg *conf.Config, files *tlsconf.Files) (*tls.Config, error) {
 	return files.Server(cfg.TLS.Key, cfg.TLS.Cert, cfg.TLS.MinVersion, cfg.TLS.Ciphers)
 }
 
-// hooks builds the plugins of the configuration and their chain.
-func hooks(cfg *conf.Config, services plugin.Services, log *zap.Logger) (*hook.Chain, error) {
+// maxRemembered bounds what plugins remember on the disk, in bytes.
+const maxRemembered = 256 << 20
+
+// loadPlugins makes the plugins of the configuration and starts none.
+func loadPlugins(cfg *conf.Config, services plugin.Services) (*plugin.Set, error) {
 	var r plugin.Registry
 	all.Register(&r)
-	regs, err := r.Build(cfg, services)
-	if err != nil {
-		return nil, err
-	}
-	return hook.NewChain(regs, log.Named("plugins")), nil
+	return (&plugin.Loader{Registry: &r, Services: services}).Load(cfg)
 }
 
 // Check builds what can be built without touching queue or network: the user to
@@ -323,7 +330,7 @@ func Check(cfg *conf.Config) (conf.Problems, error) {
 	if _, err := identify(cfg.SMTP); err != nil {
 		return nil, err
 	}
-	if _, err := hooks(cfg, plugin.Services{Config: cfg, Log: zap.NewNop()}, zap.NewNop()); err != nil {
+	if _, err := loadPlugins(cfg, plugin.Services{Log: zap.NewNop()}); err != nil {
 		return nil, err
 	}
 	files := tlsconf.New(nil)
@@ -340,10 +347,11 @@ func Check(cfg *conf.Config) (conf.Problems, error) {
 
 // PrintHooks writes for each hook the handlers that run, in order.
 func PrintHooks(w io.Writer, cfg *conf.Config) error {
-	chain, err := hooks(cfg, plugin.Services{Config: cfg, Log: zap.NewNop()}, zap.NewNop())
+	set, err := loadPlugins(cfg, plugin.Services{Log: zap.NewNop()})
 	if err != nil {
 		return err
 	}
+	chain := hook.NewChain(set.Registrations(), zap.NewNop())
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "HOOK\tPLUGIN\tFUNCTION\tPRIORITY\tTIMEOUT")
 	for _, p := range hook.Points() {

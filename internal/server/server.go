@@ -25,11 +25,13 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
+	"tarishi/internal/kv"
 	"tarishi/internal/listener"
 	"tarishi/internal/maillog"
 	"tarishi/internal/metrics"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
+	"tarishi/internal/plugin"
 	"tarishi/internal/pool"
 	"tarishi/internal/session"
 	"tarishi/internal/store"
@@ -55,6 +57,8 @@ type Server struct {
 	sts      *mtasts.Cache // nil: not used
 	relay    *delivery.Relay
 	files    *tlsconf.Files
+	plugins  *plugin.Set
+	memory   *kv.Store // what plugins remember
 	chain    *hook.Chain
 	outbound *outbound.Outbound
 	sessions *session.Server
@@ -73,8 +77,8 @@ const unwind = 10 * time.Second
 
 // parts are the components that Run has started.
 type parts struct {
-	queue, control, http, pool, relay, files, outbound, accepting *part
-	drop                                                          context.CancelFunc // cuts sessions off
+	queue, control, http, pool, relay, files, memory, outbound, accepting *part
+	drop                                                                  context.CancelFunc // cuts sessions off
 }
 
 // Run serves until ctx ends, then stops everything in order. A value from
@@ -88,11 +92,11 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	for _, url := range s.http.URLs() {
 		s.notice.Info("metrics and health on " + url)
 	}
-	if v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit}); v.Code.Denies() {
+	if err := s.startPlugins(ctx); err != nil {
 		s.listener.Close()
 		s.http.Close()
 		s.control.Close()
-		return errors.Join(fmt.Errorf("plugin %s, hook init_master: %s %s", v.Plugin, v.Code, v.Text), s.queue.Close())
+		return errors.Join(err, s.memory.Close(), s.queue.Close())
 	}
 	p := s.startParts(ctx)
 	failed := s.serve(ctx, flush, p)
@@ -101,6 +105,18 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	s.stopping.Store(&now)
 	s.log.Info("stopping")
 	return errors.Join(failed, bounded(grace(s.cfg)+unwind, func(at func(string)) error { return s.stop(p, at) }))
+}
+
+// startPlugins starts the plugins and asks them whether the daemon may serve.
+func (s *Server) startPlugins(ctx context.Context) error {
+	if err := s.plugins.Start(ctx); err != nil {
+		return err
+	}
+	v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit})
+	if !v.Code.Denies() {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("plugin %s, hook init_master: %s %s", v.Plugin, v.Code, v.Text), s.plugins.Close())
 }
 
 // bounded returns what stop does, or after limit an error that names what it waits
@@ -129,6 +145,7 @@ func (s *Server) startParts(ctx context.Context) *parts {
 		pool:    s.start(s.pool.Run),
 		relay:   s.start(s.relay.Run),
 		files:   s.start(s.files.Run),
+		memory:  s.start(s.memory.Run),
 	}
 	s.adopt(ctx) // before outbound
 	p.outbound = s.start(s.outbound.Run)
@@ -166,6 +183,8 @@ func (s *Server) serve(ctx context.Context, flush <-chan os.Signal, p *parts) er
 			return unexpected("pool", p.pool.err)
 		case <-p.files.done:
 			return unexpected("certificates", p.files.err)
+		case <-p.memory.done:
+			return unexpected("store of the plugins", p.memory.err)
 		}
 	}
 }
@@ -197,14 +216,15 @@ func (s *Server) stop(p *parts, at func(name string)) error {
 	}
 	at("plugins")
 	s.chain.Wait(end)
+	errs = append(errs, s.plugins.Close())
 	for _, one := range []struct {
 		name string
 		*part
-	}{{"certificates", p.files}, {"relay", p.relay}, {"pool", p.pool}, {"queue", p.queue}} {
+	}{{"store of the plugins", p.memory}, {"certificates", p.files}, {"relay", p.relay}, {"pool", p.pool}, {"queue", p.queue}} {
 		at(one.name)
 		errs = append(errs, one.stop())
 	}
-	errs = append(errs, s.queue.Close())
+	errs = append(errs, s.memory.Close(), s.queue.Close())
 	s.log.Info("stopped")
 	return errors.Join(errs...)
 }

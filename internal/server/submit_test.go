@@ -28,22 +28,22 @@ func TestPluginSubmits(t *testing.T) {
 		"outbound.ini": fmt.Sprintf("port=%d\nlocal_mx_ok=true\n", mx.Port()),
 	}))
 	defer stop()
-	notifier := func(s plugin.Services, h plugin.Host) error {
-		h.On(hook.OnQueueOK, "notify", 0, func(ctx context.Context, e *hook.Event) hook.Verdict {
-			id, err := s.Submitter.Submit(ctx, hook.Submission{
+	notifier := func(env plugin.Env) (plugin.Plugin, error) {
+		notify := func(ctx context.Context, e *hook.Event) hook.Verdict {
+			id, err := env.Submitter.Submit(ctx, hook.Submission{
 				From: "postmaster@me.test", To: []string{"one@a.test", "two@b.test"}, Contents: strings.NewReader("Subject: " + e.Text + "\n\n.Hello\n"),
 			})
 			if err != nil {
 				t.Error(err)
 			}
-			e.Tx.Notes.Set("id", string(id))
+			e.Tx.Notes().Set("id", string(id))
 			return hook.Proceed()
-		})
-		return nil
+		}
+		return plugin.Hooks(func(h plugin.Host) { h.On(hook.OnQueueOK, "notify", 0, notify) }), nil
 	}
 	chain := plugintest.Chain(t, notifier, plugin.Services{Submitter: &leftover{queue: s.queue, outbound: s.outbound}})
 	c, tx := plugintest.Session(t, "s@from.test", "r@to.test")
-	chain.Run(t.Context(), hook.OnQueueOK, &hook.Event{Conn: c, Tx: tx, Text: "queued"})
+	chain.Run(t.Context(), hook.OnQueueOK, &hook.Event{Conn: c.View(), Tx: tx.View(), Text: "queued"})
 	end := time.Now().Add(time.Minute)
 	for len(mx.Messages()) < 2 {
 		if time.Now().After(end) {

@@ -138,7 +138,7 @@ func (s *session) askPlugins(mech, identity, user, pass string) (right bool, tro
 		if identity != user || !slices.Contains(a.Mechanisms(), mech) {
 			continue
 		}
-		ok, err := a.Authenticate(s.ctx, s.c, user, pass)
+		ok, err := a.Authenticate(s.ctx, s.c.View(), user, pass)
 		if err != nil {
 			s.logger().Error("authentication back end failed", zap.String("user", user), zap.Error(err))
 			trouble = err

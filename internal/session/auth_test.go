@@ -24,7 +24,7 @@ type users struct {
 
 func (u users) Mechanisms() []string { return u.mechs }
 
-func (u users) Authenticate(_ context.Context, _ *hook.Connection, user, pass string) (bool, error) {
+func (u users) Authenticate(_ context.Context, _ hook.ConnectionView, user, pass string) (bool, error) {
 	return user == "user" && pass == "secret", u.err
 }
 
@@ -33,7 +33,7 @@ func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) 
 func authRig(t *testing.T, u users) *rig {
 	r := newRig(t, false)
 	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
-		e.Conn.Auth = append(e.Conn.Auth, u)
+		e.Conn.OfferAuth(u)
 		return hook.Proceed()
 	})
 	return r
@@ -99,7 +99,10 @@ func TestAuthRelays(t *testing.T) {
 func TestAuthPolicy(t *testing.T) {
 	r := authRig(t, users{mechs: []string{"PLAIN"}})
 	r.hooks.set(hook.OnConnectInit, func(e *hook.Event) hook.Verdict {
-		e.Conn.Remote.Private, e.Conn.Remote.Local, e.Conn.OfferTLS = false, false, true
+		remote := e.Conn.Remote()
+		remote.Private, remote.Local = false, false
+		e.Conn.SetRemote(remote)
+		e.Conn.SetOfferTLS(true)
 		return hook.Proceed()
 	})
 	c := r.dial()
@@ -141,9 +144,9 @@ func TestOrigin(t *testing.T) {
 	r := authRig(t, users{mechs: []string{"PLAIN"}})
 	var got []mail.Origin
 	r.hooks.set(hook.OnMail, func(e *hook.Event) hook.Verdict {
-		got = append(got, *e.Tx.Origin)
-		if e.Conn.AuthUser != "" && (e.Conn.AuthPass != "secret" || e.Conn.AuthMech != "PLAIN") {
-			t.Errorf("credentials %q %q", e.Conn.AuthPass, e.Conn.AuthMech)
+		got = append(got, *e.Tx.Envelope().Origin)
+		if c := e.Conn.Authenticated(); c.User != "" && (c.Password != "secret" || c.Mechanism != "PLAIN") {
+			t.Errorf("credentials %+v", c)
 		}
 		return hook.Proceed()
 	})
@@ -192,7 +195,7 @@ func TestAuthFlood(t *testing.T) {
 	var asked atomic.Int32
 	r := newRig(t, false, func(o *Options) { o.MaxAuthFailures, o.Now = 10, c.now })
 	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
-		e.Conn.Auth = append(e.Conn.Auth, &counted{users{mechs: []string{"PLAIN", "LOGIN"}}, &asked})
+		e.Conn.OfferAuth(&counted{users{mechs: []string{"PLAIN", "LOGIN"}}, &asked})
 		return hook.Proceed()
 	})
 	var wg sync.WaitGroup
@@ -232,7 +235,7 @@ type counted struct {
 	n *atomic.Int32
 }
 
-func (c *counted) Authenticate(ctx context.Context, conn *hook.Connection, user, pass string) (bool, error) {
+func (c *counted) Authenticate(ctx context.Context, conn hook.ConnectionView, user, pass string) (bool, error) {
 	c.n.Add(1)
 	return c.users.Authenticate(ctx, conn, user, pass)
 }

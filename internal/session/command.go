@@ -12,9 +12,6 @@ import (
 // answerRset answers RSET.
 func (s *session) answerRset(syntax.Command) {
 	s.runHook(hook.OnRset, hook.Event{})
-	if s.leaveLate() {
-		return
-	}
 	s.endTransaction()
 	s.wire.Answer(250, "2.0.0", "OK")
 }
@@ -41,9 +38,6 @@ func (s *session) answerVrfy(c syntax.Command) {
 // answerNoop answers NOOP, which only a permanent refusal can change.
 func (s *session) answerNoop(c syntax.Command) {
 	v := s.runHook(hook.OnNoop, hook.Event{Argument: c.Argument})
-	if s.leaveLate() {
-		return
-	}
 	if v.Code == hook.Deny || v.Code == hook.DenyDisconnect {
 		s.turnDown(v, refusal(v, fault{500, "5.7.1", "Stop wasting my time"}, fault{}))
 		return
@@ -108,9 +102,7 @@ func (s *session) answerHello(c syntax.Command) {
 		s.refuse(bad)
 		return
 	}
-	if s.endTransaction(); s.leaveLate() {
-		return
-	}
+	s.endTransaction()
 
 	// The hooks see the new name already.
 	s.c.Hello = hook.Hello{Verb: c.Name, Host: host}
@@ -135,13 +127,12 @@ func (s *session) answerHello(c syntax.Command) {
 	}
 
 	// Plugins offer AUTH anew with each EHLO, because TLS may have begun in between.
-	s.c.Auth = nil
-	if s.runHook(hook.OnCapabilities, hook.Event{}); s.leaveLate() {
-		return
-	}
+	s.c.Auth, s.c.Capabilities = nil, nil
+	s.runHook(hook.OnCapabilities, hook.Event{})
 	s.state = s.restingState()
 	s.wire.Greet(host, smtpd.Greeting{
 		Text: s.helloText(), STARTTLS: s.offersTLS(), Mechanisms: s.mechanisms(), SMTPUTF8: s.o.SMTPUTF8, RequireTLS: s.c.TLS.Enabled, MaxBytes: s.o.MaxBytes,
+		Others: s.c.Capabilities,
 	})
 }
 
@@ -165,9 +156,7 @@ func (s *session) answerStartTLS(c syntax.Command) {
 	case s.wire.HasInput():
 		s.hangUp(reply.New(503, "5.5.0", "Commands pipelined behind STARTTLS"))
 	default:
-		if s.endTransaction(); s.leaveLate() {
-			return
-		}
+		s.endTransaction()
 
 		// Without TLS there is nothing more to say: in clear the client does not listen.
 		s.wire.Answer(220, "2.0.0", "Go ahead")

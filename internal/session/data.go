@@ -155,11 +155,7 @@ func (s *session) deliver(recv *receive.Message) {
 	switch {
 	case errors.Is(err, receive.ErrTooBig):
 		r = receive.ErrTooBig
-		over := s.runHook(hook.OnMaxDataExceeded, hook.Event{})
-		switch {
-		case over.Fresh != nil:
-			v, r = over, errLate
-		case over.Code == hook.DenySoft || over.Code == hook.DenySoftDisconnect:
+		if over := s.runHook(hook.OnMaxDataExceeded, hook.Event{}); over.Code == hook.DenySoft || over.Code == hook.DenySoftDisconnect {
 			r = reply.New(452, "4.3.4", receive.ErrTooBig.Text)
 		}
 	case err != nil:
@@ -171,8 +167,7 @@ func (s *session) deliver(recv *receive.Message) {
 		v, r = s.settle(tx)
 	}
 
-	// A late handler has kept tx.
-	tx = s.tx
+	// The log has the message as plugins have left it.
 	counts(r, &s.c.Messages)
 	mid := ""
 	if tx.Header != nil {
@@ -198,7 +193,6 @@ func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
 
 	// From here on somebody may have taken responsibility: only the reply says so.
 	r, v := s.o.Intake.Accept(s.ctx, s.c, tx)
-	s.replaceLate(v)
 	if r == nil {
 		r = reply.From(errNoContent)
 	}

@@ -112,8 +112,8 @@ func (b *body) Discard() {
 	delete(b.in.bodies, b)
 }
 
-// message is what an intake took.
-type message struct {
+// taken is what an intake took.
+type taken struct {
 	tx   hook.Transaction
 	raw  string
 	head string // the header section by HeaderSize
@@ -122,7 +122,7 @@ type message struct {
 // intake accepts everything, unless told otherwise.
 type intake struct {
 	mu       sync.Mutex
-	got      []message
+	got      []taken
 	bodies   map[*body]bool // not discarded yet
 	drop     bool           // keep nothing
 	writeErr error
@@ -167,11 +167,11 @@ func (in *intake) Accept(_ context.Context, _ *hook.Connection, t *hook.Transact
 	defer in.mu.Unlock()
 	whole, _ := t.Content.Open()
 	content, _ := io.ReadAll(whole)
-	in.got = append(in.got, message{*t, string(raw), string(content[:t.HeaderSize])})
+	in.got = append(in.got, taken{*t, string(raw), string(content[:t.HeaderSize])})
 	return reply.New(250, "2.0.0", "Message Queued ("+string(t.ID)+")"), hook.Verdict{}
 }
 
-func (in *intake) messages() []message {
+func (in *intake) messages() []taken {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return slices.Clone(in.got)
@@ -222,7 +222,7 @@ func prepare(t testing.TB, set ...setting) *rig {
 	r := &rig{t: t, pool: pool, intake: &intake{}, hooks: &hooks{on: map[hook.Point]func(*hook.Event) hook.Verdict{}}}
 	r.hooks.answer(hook.OnRcpt, hook.Verdict{Code: hook.OK})
 	r.hooks.set(hook.OnConnectInit, func(e *hook.Event) hook.Verdict {
-		e.Conn.OfferTLS = true
+		e.Conn.SetOfferTLS(true)
 		return hook.Proceed()
 	})
 	o := Options{

@@ -27,7 +27,7 @@ var uuid = regexp.MustCompile(`[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}`)
 func converseWith(t *testing.T, l net.Listener, input, cut []byte) exchanged {
 	r := prepare(t, func(o *Options) { o.TLSConfig, o.AddReceived, o.BannerChars = nil, false, 0 })
 	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
-		e.Conn.Auth = append(e.Conn.Auth, users{mechs: []string{"PLAIN", "LOGIN"}})
+		e.Conn.OfferAuth(users{mechs: []string{"PLAIN", "LOGIN"}})
 		return hook.Proceed()
 	})
 	client, err := net.Dial("tcp", l.Addr().String())

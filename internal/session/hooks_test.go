@@ -3,12 +3,14 @@ package session
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
 	"testing"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/message"
 	"tarishi/internal/reply"
 )
 
@@ -300,7 +302,7 @@ func TestSequence(t *testing.T) {
 func TestRelaying(t *testing.T) {
 	r := newRig(t, false)
 	r.hooks.answer(hook.OnRcpt, hook.Proceed())
-	r.hooks.set(hook.OnConnect, func(e *hook.Event) hook.Verdict { e.Conn.Relaying = true; return hook.Proceed() })
+	r.hooks.set(hook.OnConnect, func(e *hook.Event) hook.Verdict { e.Conn.SetRelaying(true); return hook.Proceed() })
 	c := r.hello()
 	c.message("\r\n.\r\n", "250")
 	r.hooks.answer(hook.OnRcpt, hook.Verdict{Code: hook.Stop})
@@ -377,6 +379,69 @@ func TestSubmissionPort(t *testing.T) {
 	port, _ := strconv.Atoi(p)
 	r.srv.o.SubmissionPorts = []int{port}
 	r.hello().cmd("MAIL FROM:<a@b.test>", "550 5.7.1 Authentication required")
-	r.hooks.set(hook.OnConnectInit, func(e *hook.Event) hook.Verdict { e.Conn.Relaying = true; return hook.Proceed() })
+	r.hooks.set(hook.OnConnectInit, func(e *hook.Event) hook.Verdict { e.Conn.SetRelaying(true); return hook.Proceed() })
 	r.hello().cmd("MAIL FROM:<a@b.test>", "250")
+}
+
+// TestCapabilities: lines that plugins add stand in the reply to the EHLO that they were
+// asked at, and in no other one.
+func TestCapabilities(t *testing.T) {
+	r := newRig(t, false)
+	asked := 0
+	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
+		if asked++; asked%2 == 1 {
+			if err := e.Conn.AddCapability("XFOO bar"); err != nil {
+				t.Error(err)
+			}
+		}
+		return hook.Proceed()
+	})
+	c := r.dial()
+	c.want("220")
+	for n, line := range []string{"EHLO x", "EHLO x", "HELO x", "EHLO x"} {
+		got := c.cmd(line, "250")
+		if has := strings.Contains(got, "\n250-XFOO bar\n"); has != (n == 0 || n == 3) {
+			t.Errorf("%d. %s: %q", n+1, line, got)
+		}
+	}
+	c.cmd("STARTTLS", "220")
+	c.startTLS(r.pool)
+	for n := range 2 {
+		if got := c.cmd("EHLO x", "250"); strings.Contains(got, "XFOO") != (n == 1) {
+			t.Errorf("under TLS: %q", got)
+		}
+	}
+	c.cmd("QUIT", "221")
+}
+
+// TestRewrittenMessage: the message that a plugin rewrites at data_post is the one that is
+// taken, and its storage is freed at the end.
+func TestRewrittenMessage(t *testing.T) {
+	r := newRig(t, false)
+	r.hooks.set(hook.OnDataPost, func(e *hook.Event) hook.Verdict {
+		e.Tx.Header().Add("X-Stamp", "yes")
+		err := e.Tx.Rewrite(func(*message.Part) (*message.Change, error) {
+			return &message.Change{Transform: func(w io.Writer, _ io.Reader) error {
+				_, err := io.WriteString(w, "another text\r\n")
+				return err
+			}}, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return hook.Proceed()
+	})
+	c := r.hello()
+	c.message("Subject: x\r\n\r\nthe text\r\n.\r\n", "250 ")
+	c.message("Subject: x\r\n\r\n"+strings.Repeat("the text\r\n", 10_000)+".\r\n", "250 ")
+	c.cmd("QUIT", "221")
+	got := r.intake.messages()
+	if len(got) != 2 {
+		t.Fatalf("%d messages", len(got))
+	}
+	for _, m := range got {
+		if !strings.Contains(m.raw, "Subject: x\r\nX-Stamp: yes\r\n") || !strings.HasSuffix(m.raw, "\r\n\r\nanother text\r\n") {
+			t.Errorf("%q", m.raw)
+		}
+	}
 }

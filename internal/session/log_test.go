@@ -132,7 +132,7 @@ func TestMailLog(t *testing.T) {
 	logger := zap.New(core)
 	r := newRig(t, false, func(o *Options) { o.Mail, o.Log = maillog.New(logger), logger })
 	r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
-		e.Conn.Auth = append(e.Conn.Auth, users{mechs: []string{"PLAIN"}})
+		e.Conn.OfferAuth(users{mechs: []string{"PLAIN"}})
 		return hook.Proceed()
 	})
 	c := r.hello()
@@ -194,7 +194,7 @@ func TestTrace(t *testing.T) {
 		core, seen := observer.New(level)
 		r := newRig(t, false, func(o *Options) { o.Log = zap.New(core) })
 		r.hooks.set(hook.OnCapabilities, func(e *hook.Event) hook.Verdict {
-			e.Conn.Auth = append(e.Conn.Auth, users{mechs: []string{"PLAIN", "LOGIN"}})
+			e.Conn.OfferAuth(users{mechs: []string{"PLAIN", "LOGIN"}})
 			return hook.Proceed()
 		})
 		c := r.hello()

@@ -19,15 +19,14 @@
 //	                                                 end of data, refused DATA or VRFY
 //
 //	any of them ── QUIT, a refusal that disconnects, a client that vanishes, is too
-//	slow or breaks the rules of content, a late handler, a panic ──▶ closing
+//	slow or breaks the rules of content, a panic ──▶ closing
 //
 // A transaction that ends leads back to greeted, or to authenticated if the client has
 // shown its credentials.
 //
 // Invariants: hooks of one connection and the hook.Connection they see are
-// touched by one goroutine at a time. What a handler still has after its timeout is
-// given up to it: the client gets 421, and the hooks that end a transaction and
-// a connection get fresh objects. A transaction exists from an accepted
+// touched by one goroutine at a time: a handler sees them through views, which end
+// with its time. A transaction exists from an accepted
 // MAIL to its reset and is gone after every end of data, good or bad;
 // reset_transaction runs once for each, disconnect once for each connection.
 // Nothing is passed to the Intake that did not end with a whole end-of-data.
@@ -77,8 +76,7 @@ type Intake interface {
 	NewBody() Body
 	// Accept runs after data_post. Its reply is the answer to the end of data; a
 	// positive one says that someone took responsibility. The verdict is that of the
-	// hooks: it says whether the connection is to be closed behind a refusal, and
-	// whether c and t still belong to the caller (Fresh).
+	// hooks: it says whether the connection is to be closed behind a refusal.
 	Accept(ctx context.Context, c *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict)
 	// Room returns nil, or the reply that MAIL gets when a message of size bytes
 	// cannot be taken; size is 0 where the client did not say.

@@ -49,7 +49,6 @@ type session struct {
 	rejects string       // the last refusal that was sent
 	named   confirmation // of the client's name
 
-	late   bool // a hook outlived its timeout: 421 is due
 	linger bool // the client may be sending still: see smtpd.Conn.CloseWrite
 }
 
@@ -115,35 +114,14 @@ func (s *session) notePanic(what string) {
 	s.logger().Error(what)
 }
 
-// runHook runs a hook in the current state. If a handler was late s.c and s.tx are new
-// when it returns: nobody may hold on to the old ones.
+// runHook runs a hook in the current state.
 func (s *session) runHook(p hook.Point, e hook.Event) hook.Verdict {
 	if !s.o.Chain.Has(p) {
 		return hook.Proceed()
 	}
 	event := e
-	event.Point, event.Conn, event.Tx = p, s.c, s.tx
-	v := s.o.Chain.Run(s.ctx, p, &event)
-	s.replaceLate(v)
-	return v
-}
-
-// replaceLate leaves the connection's and the transaction's state to a handler that was
-// late, and goes on with what the chain gives for it.
-func (s *session) replaceLate(v hook.Verdict) {
-	if v.Fresh == nil {
-		return
-	}
-	s.c, s.tx, s.late = v.Fresh.Conn, v.Fresh.Tx, true
-}
-
-// leaveLate says 421 if a handler was late, and reports whether that is so: the
-// connection ends, whatever the hook was for.
-func (s *session) leaveLate() bool {
-	if s.late && s.state != closing {
-		s.hangUp(errLate)
-	}
-	return s.late
+	event.Point, event.Conn, event.Tx = p, s.c.View(), s.tx.View()
+	return s.o.Chain.Run(s.ctx, p, &event)
 }
 
 // proceed is the session's part until its client is silent for long, and returns true
@@ -172,7 +150,7 @@ func (s *session) converse() (idle bool) {
 	defer s.caught("connection")
 	for {
 		// What the last command left behind may end the conversation.
-		if s.leaveLate() || s.state == closing {
+		if s.state == closing {
 			return false
 		}
 		if most := s.o.MaxRefusals; most > 0 && s.refused > most {
@@ -292,9 +270,6 @@ func (s *session) startTLS() bool {
 func (s *session) welcome() bool {
 	s.state = connected
 	s.runHook(hook.OnConnectInit, hook.Event{})
-	if s.leaveLate() {
-		return false
-	}
 	v := s.runHook(hook.OnLookupRDNS, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
 		return s.turnAway(v, fault{554, "5.7.1", "rDNS Lookup Failed"}, fault{421, "4.7.1", "rDNS Temporary Failure"})

@@ -318,7 +318,7 @@ func TestShutdown(t *testing.T) {
 	busy.cmd("DATA", "354")
 	entered, release := make(chan struct{}), make(chan struct{})
 	r.hooks.set(hook.OnDataPost, func(e *hook.Event) hook.Verdict {
-		if e.Tx.From.Local == "q" {
+		if e.Tx.From().Local == "q" {
 			close(entered)
 			<-release
 		}
@@ -410,7 +410,7 @@ func TestManyErrors(t *testing.T) {
 func TestTLSStateName(t *testing.T) {
 	r := newRig(t, false)
 	versions := make(chan hook.TLS, 1)
-	r.hooks.set(hook.OnMail, func(e *hook.Event) hook.Verdict { versions <- e.Conn.TLS; return hook.Proceed() })
+	r.hooks.set(hook.OnMail, func(e *hook.Event) hook.Verdict { versions <- e.Conn.TLS(); return hook.Proceed() })
 	c := r.hello()
 	c.cmd("STARTTLS", "220")
 	c.startTLS(r.pool)

@@ -12,9 +12,6 @@ import (
 	"tarishi/internal/smtpd/syntax"
 )
 
-// errLate is what a client gets when a plugin outlived its timeout.
-var errLate = reply.New(421, "4.3.0", "plugin timeout")
-
 // fault is a point's default refusal.
 type fault struct {
 	code     int

@@ -26,6 +26,7 @@ func (s *session) endTransaction() {
 
 	// Also after a panic in the hook, so that it runs once for each transaction.
 	defer func() {
+		tx.Discard()
 		s.watch.Stop()
 		s.tx, s.watch = nil, nil
 		s.leaveTransaction()
@@ -60,9 +61,7 @@ func (s *session) answerMail(c syntax.Command) {
 	}
 
 	// From here on the command counts as a new transaction, even if it fails.
-	if s.endTransaction(); s.leaveLate() {
-		return
-	}
+	s.endTransaction()
 
 	// With no room for the message the client should keep it, before anybody looks at
 	// the sender.
@@ -94,6 +93,20 @@ func (s *session) answerMail(c syntax.Command) {
 	s.wire.WriteReply(r)
 }
 
+// rewriteInMemory is how large a message may be, in bytes, to be rewritten in memory. A
+// larger one goes to a file: the memory of sessions is counted for what clients send,
+// not for a second copy of it.
+const rewriteInMemory = 64 << 10
+
+// NewBody implements hook.Lender.
+func (s *session) NewBody() hook.Body {
+	body := s.o.Intake.NewBody()
+	if s.tx.Size > rewriteInMemory {
+		_ = body.Spill() // Write returns the error too
+	}
+	return body
+}
+
 // openTransaction begins a transaction.
 func (s *session) openTransaction(m syntax.Mail) {
 	s.c.Transactions++
@@ -109,7 +122,7 @@ func (s *session) openTransaction(m syntax.Mail) {
 			RequireTLS: m.RequireTLS, Return: m.Return, EnvelopeID: m.EnvelopeID, Notes: mail.Notes{},
 			Origin: s.origin(),
 		},
-		Relaying: s.c.Relaying, Results: hook.NewResults(),
+		Relaying: s.c.Relaying, Results: hook.NewResults(), Bodies: s,
 	}
 	s.state = inTransaction
 }
@@ -210,7 +223,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 		v, r = s.addRecipient(mail.Recipient{Address: m.To.Address, Notify: m.Notify, ORCPT: m.OriginalRecipient}, m.Parameters)
 	}
 
-	// s.tx may be another one now: a late handler keeps the old.
+	// Every answer counts, and has its line in the log.
 	counts(r, &s.tx.Rcpts, &s.c.Rcpts)
 	to := m.To.Address.String()
 	if m.To.Err != nil {

@@ -207,7 +207,8 @@ type Greeting struct {
 	Mechanisms []string // of AUTH
 	SMTPUTF8   bool
 	RequireTLS bool
-	MaxBytes   int64 // of a message; 0: no limit
+	MaxBytes   int64    // of a message; 0: no limit
+	Others     []string // lines of extensions that others see to
 }
 
 // someTLS makes go-smtp announce STARTTLS, which it never does itself.
@@ -237,6 +238,9 @@ func (c *Conn) Greet(host string, g Greeting) {
 		c.appendLine([]byte("250-" + syntax.Clean(g.Text) + "\r\n"))
 		if g.RequireTLS {
 			c.appendLine([]byte("250-REQUIRETLS\r\n"))
+		}
+		for _, line := range g.Others {
+			c.appendLine([]byte("250-" + line + "\r\n"))
 		}
 	})
 }

@@ -46,7 +46,7 @@ func TestHarakasNames(t *testing.T) {
 		queue/rabbitmq_amqplib queue/kafka queue/mongodb rcpt-postgresql milter save-sent`) {
 		c, problems := conf.LoadFS(fstest.MapFS{"plugins": {Data: []byte(name + "\n")}, "me": {Data: []byte("mx.example.com\n")}}, t.TempDir())
 		problems = slices.DeleteFunc(problems, func(p conf.Problem) bool { return p.Key != name || p.Nearest != "" })
-		_, err := r.Build(c, plugin.Services{Config: c, Log: zap.NewNop()})
+		_, err := (&plugin.Loader{Registry: &r, Services: plugin.Services{Log: zap.NewNop()}}).Load(c)
 		switch {
 		case len(c.Plugins) == 0 && err == nil:
 			if len(problems) != 1 || !problems[0].Warning || len(problems[0].Text) < 20 {
@@ -71,10 +71,11 @@ func TestBuildAll(t *testing.T) {
 	for _, n := range r.Names() {
 		c.Plugins = append(c.Plugins, conf.PluginName{Name: n, As: n})
 	}
-	regs, err := r.Build(c, plugin.Services{Config: c, Log: zap.NewNop()})
+	set, err := (&plugin.Loader{Registry: &r, Services: plugin.Services{Log: zap.NewNop()}}).Load(c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	regs := set.Registrations()
 	chain := hook.NewChain(regs, zap.NewNop())
 	for _, p := range []hook.Point{hook.OnConnectInit, hook.OnCapabilities, hook.OnMail, hook.OnRcpt, hook.OnDataPost, hook.OnQueue, hook.OnQueueOutbound, hook.OnGetMX} {
 		if !chain.Has(p) {

@@ -7,7 +7,6 @@ import (
 	"reflect"
 
 	"tarishi/internal/hook"
-	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 )
 
@@ -15,18 +14,19 @@ import (
 const Name = "queue/discard"
 
 // New is the plugin's factory.
-func New(_ plugin.Services, h plugin.Host) error {
+func New(plugin.Env) (plugin.Plugin, error) { return plugin.Hooks(register), nil }
+
+func register(h plugin.Host) {
 	h.Timeout(0)
 	h.On(hook.OnQueue, "discard", 0, discard)
 	h.On(hook.OnQueueOutbound, "discard", 0, discard)
-	return nil
 }
 
 func discard(_ context.Context, e *hook.Event) hook.Verdict {
-	switch e.Tx.Notes.String("queue.wants") {
+	switch e.Tx.Notes().String("queue.wants") {
 	case "discard":
 	case "":
-		if !condemned(e.Tx.Notes) && !condemned(e.Conn.Notes) {
+		if !condemned(e.Tx.Notes()) && !condemned(e.Conn.Notes()) {
 			return hook.Proceed()
 		}
 	default:
@@ -36,7 +36,7 @@ func discard(_ context.Context, e *hook.Event) hook.Verdict {
 }
 
 // condemned reads the note discard, which plugins set to true, or to the reason.
-func condemned(n mail.Notes) bool {
+func condemned(n hook.NotesView) bool {
 	v := n.Get("discard")
 	return v != nil && !reflect.ValueOf(v).IsZero()
 }

@@ -13,24 +13,25 @@ import (
 const Name = "record_envelope_addresses"
 
 // New is the plugin's factory.
-func New(_ plugin.Services, h plugin.Host) error {
+func New(plugin.Env) (plugin.Plugin, error) { return plugin.Hooks(register), nil }
+
+func register(h plugin.Host) {
 	h.Timeout(0)
 	h.On(hook.OnDataPost, "record", 0, record)
-	return nil
 }
 
 // record adds the fields anew: those that the client sent under these names
 // would be believed otherwise.
 func record(_ context.Context, e *hook.Event) hook.Verdict {
-	header := e.Tx.Header
+	header := e.Tx.Header()
 	header.Remove("X-Envelope-From")
 	header.Remove("X-Envelope-To")
-	from := e.Tx.From.String()
+	from := e.Tx.From().String()
 	if from == "" {
 		from = "<>"
 	}
 	header.Add("X-Envelope-From", from)
-	for _, r := range e.Tx.Recipients {
+	for _, r := range e.Tx.Recipients() {
 		header.Add("X-Envelope-To", r.Address.String())
 	}
 	return hook.Proceed()

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"slices"
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
@@ -21,24 +20,32 @@ import (
 const Name = "auth/flat_file"
 
 // New is the plugin's factory.
-func New(s plugin.Services, h plugin.Host) error {
-	cfg := s.Config.AuthFlatFile
-	u := &users{methods: cfg.Methods, onlyTLS: cfg.OnlyTLS, passwords: make(map[string][sha256.Size]byte, len(cfg.Users))}
+func New(env plugin.Env) (plugin.Plugin, error) {
+	cfg := env.Config.AuthFlatFile
+	u := &users{
+		methods: cfg.Methods, onlyTLS: cfg.OnlyTLS, constrain: cfg.ConstrainSender,
+		passwords: make(map[string][sha256.Size]byte, len(cfg.Users)),
+	}
 	for name, password := range cfg.Users {
 		u.passwords[name] = sha256.Sum256([]byte(password))
 	}
-	h.Timeout(0)
-	h.On(hook.OnCapabilities, "hook_capabilities", 0, u.offer)
-	if cfg.ConstrainSender {
-		h.On(hook.OnMail, "constrain_sender", 0, constrainSender)
-	}
-	return nil
+	return u, nil
 }
 
-// users is the hook.Authenticator of the file.
+// Register implements plugin.Plugin.
+func (u *users) Register(h plugin.Host) {
+	h.Timeout(0)
+	h.On(hook.OnCapabilities, "hook_capabilities", 0, u.offer)
+	if u.constrain {
+		h.On(hook.OnMail, "constrain_sender", 0, constrainSender)
+	}
+}
+
+// users is the plugin and the hook.Authenticator of the file.
 type users struct {
 	methods   []string
 	onlyTLS   bool
+	constrain bool // senders to the domain of their login
 	passwords map[string][sha256.Size]byte
 }
 
@@ -46,9 +53,8 @@ type users struct {
 // password can be read on its way, or where auth_insecure is set. With onlyTLS they
 // are unknown to it in clear.
 func (u *users) offer(_ context.Context, e *hook.Event) hook.Verdict {
-	c := e.Conn
-	if len(u.passwords) > 0 && (c.TLS.Enabled || !u.onlyTLS) && !slices.Contains(c.Auth, hook.Authenticator(u)) {
-		c.Auth = append(c.Auth, u)
+	if len(u.passwords) > 0 && (e.Conn.TLS().Enabled || !u.onlyTLS) {
+		e.Conn.OfferAuth(u)
 	}
 	return hook.Proceed()
 }
@@ -58,7 +64,7 @@ func (u *users) Mechanisms() []string { return u.methods }
 
 // Authenticate implements hook.Authenticator. It takes the same time for an
 // unknown user as for a wrong password.
-func (u *users) Authenticate(_ context.Context, _ *hook.Connection, user, pass string) (bool, error) {
+func (u *users) Authenticate(_ context.Context, _ hook.ConnectionView, user, pass string) (bool, error) {
 	want, known := u.passwords[user]
 	got := sha256.Sum256([]byte(pass))
 	return subtle.ConstantTimeCompare(want[:], got[:]) == 1 && known, nil
@@ -68,7 +74,7 @@ func (u *users) Authenticate(_ context.Context, _ *hook.Connection, user, pass s
 // login. A login without a domain may use any, and the null reverse-path is
 // free: read receipts are sent with it (RFC 8098 section 3).
 func constrainSender(_ context.Context, e *hook.Event) hook.Verdict {
-	_, domain, ok := cutLast(e.Conn.AuthUser, "@")
+	_, domain, ok := cutLast(e.Conn.Authenticated().User, "@")
 	if !ok || e.Sender.IsNull() {
 		return hook.Proceed()
 	}

@@ -28,7 +28,8 @@ func TestOffer(t *testing.T) {
 		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
 		c, _ := plugintest.Session(t, "")
 		for range 2 { // EHLO again after STARTTLS
-			chain.Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c})
+			c.Auth = nil // by the session
+			chain.Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c.View()})
 		}
 		if got := len(c.Auth); got > 1 || (got == 1) != users {
 			t.Errorf("users %v: %d authenticators", users, got)
@@ -47,7 +48,7 @@ func TestOfferOnlyWithTLS(t *testing.T) {
 	c, _ := plugintest.Session(t, "")
 	for _, encrypted := range []bool{false, true} {
 		c.TLS.Enabled = encrypted
-		chain.Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c})
+		chain.Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c.View()})
 		if (len(c.Auth) == 1) != encrypted {
 			t.Errorf("TLS %v: %d authenticators", encrypted, len(c.Auth))
 		}
@@ -57,7 +58,7 @@ func TestOfferOnlyWithTLS(t *testing.T) {
 func TestAuthenticate(t *testing.T) {
 	c, _ := plugintest.Session(t, "")
 	c.TLS.Enabled = true
-	plugintest.Chain(t, New, plugin.Services{Config: config()}).Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c})
+	plugintest.Chain(t, New, plugin.Services{Config: config()}).Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c.View()})
 	for _, tc := range []struct {
 		user, pass string
 		want       bool
@@ -73,7 +74,7 @@ func TestAuthenticate(t *testing.T) {
 		{"*)(uid=*", "x", false},
 		{"empty", "x", false},
 	} {
-		if got, err := c.Auth[0].Authenticate(t.Context(), c, tc.user, tc.pass); got != tc.want || err != nil {
+		if got, err := c.Auth[0].Authenticate(t.Context(), c.View(), tc.user, tc.pass); got != tc.want || err != nil {
 			t.Errorf("%+v: %v, %v", tc, got, err)
 		}
 	}
@@ -100,7 +101,7 @@ func TestConstrainSender(t *testing.T) {
 	} {
 		c, tx := plugintest.Session(t, tc.from)
 		c.AuthUser = tc.user
-		v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c, Tx: tx, Sender: tx.From})
+		v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c.View(), Tx: tx.View(), Sender: tx.From})
 		got := ""
 		if v.Code == hook.Deny {
 			got = v.Reply.String()

@@ -21,18 +21,16 @@ const Name = "rcpt_to.in_host_list"
 
 // New is the plugin's factory. An expression of host_list_regex that cannot be
 // compiled is an error.
-func New(s plugin.Services, h plugin.Host) error {
-	l, err := newList(s.Config)
-	if err != nil {
-		return err
-	}
+func New(env plugin.Env) (plugin.Plugin, error) { return newList(env.Config) }
+
+// Register implements plugin.Plugin.
+func (l *list) Register(h plugin.Host) {
 	h.Timeout(0)
 	h.On(hook.OnMail, "hook_mail", 0, l.mail)
 	h.On(hook.OnRcpt, "hook_rcpt", 0, l.rcpt)
-	return nil
 }
 
-// list is the set of our domains.
+// list is the plugin: the set of our domains.
 type list struct {
 	domains   map[string]bool
 	patterns  []*regexp.Regexp
@@ -67,11 +65,11 @@ func (l *list) mail(_ context.Context, e *hook.Event) hook.Verdict {
 	if !l.has(e.Sender) {
 		return hook.Proceed()
 	}
-	if l.antiSpoof && !e.Tx.Relaying {
+	if l.antiSpoof && !e.Tx.Relaying() {
 		return hook.Verdict{Code: hook.Deny, Reply: reply.Newf(550, "5.7.1",
 			"Mail from domain '%s' is not allowed from your host", e.Sender.Host())}
 	}
-	e.Tx.Notes.Set("local_sender", true)
+	e.Tx.Notes().Set("local_sender", true)
 	return hook.Proceed()
 }
 

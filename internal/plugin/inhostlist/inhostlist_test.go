@@ -34,7 +34,7 @@ func TestRecipient(t *testing.T) {
 	})
 	for to, want := range recipients {
 		c, tx := plugintest.Session(t, "s@s.s")
-		v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
+		v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
 		if (v.Code == hook.OK) != want || !want && v.Code != hook.Cont {
 			t.Errorf("%s: %+v", to, v)
 		}
@@ -54,7 +54,7 @@ func TestSender(t *testing.T) {
 			for _, relaying := range []bool{false, true} {
 				c, tx := plugintest.Session(t, from)
 				tx.Relaying = relaying
-				v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c, Tx: tx, Sender: tx.From})
+				v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c.View(), Tx: tx.View(), Sender: tx.From})
 				refuse := antiSpoof && local && !relaying
 				if (v.Code == hook.Deny) != refuse {
 					t.Errorf("%q anti_spoof %v relaying %v: %+v", from, antiSpoof, relaying, v)
@@ -66,7 +66,7 @@ func TestSender(t *testing.T) {
 		}
 		if antiSpoof {
 			c, tx := plugintest.Session(t, "u@Example.com")
-			v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c, Tx: tx, Sender: tx.From})
+			v := chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c.View(), Tx: tx.View(), Sender: tx.From})
 			if v.Reply.String() != "550 5.7.1 Mail from domain 'example.com' is not allowed from your host" {
 				t.Errorf("%s", v.Reply)
 			}
@@ -75,7 +75,7 @@ func TestSender(t *testing.T) {
 }
 
 func TestBadExpression(t *testing.T) {
-	if _, err := plugintest.Build(New, plugin.Services{Config: &conf.Config{HostListRegex: []string{"ok", "a(?=b)"}}}); err == nil {
+	if _, err := plugintest.Load(New, plugin.Services{Config: &conf.Config{HostListRegex: []string{"ok", "a(?=b)"}}}); err == nil {
 		t.Error("no error")
 	}
 }

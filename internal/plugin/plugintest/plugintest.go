@@ -13,18 +13,31 @@ import (
 	"tarishi/internal/plugin"
 )
 
-// Chain builds the plugin with what s offers; Config and Log may be left out.
+// Chain builds the plugin with what s offers; Config and Log may be left out. The
+// plugin is started, and closed at the end of the test.
 func Chain(t testing.TB, f plugin.Factory, s plugin.Services) *hook.Chain {
 	t.Helper()
-	c, err := Build(f, s)
+	set, err := Load(f, s)
+	if err == nil {
+		err = set.Start(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	t.Cleanup(func() {
+		if err := set.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	log := s.Log
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return hook.NewChain(set.Registrations(), log)
 }
 
-// Build is Chain with its error.
-func Build(f plugin.Factory, s plugin.Services) (*hook.Chain, error) {
+// Load makes a set of the plugin alone, which is not started.
+func Load(f plugin.Factory, s plugin.Services) (*plugin.Set, error) {
 	if s.Log == nil {
 		s.Log = zap.NewNop()
 	}
@@ -35,11 +48,7 @@ func Build(f plugin.Factory, s plugin.Services) (*hook.Chain, error) {
 	listed.Plugins = []conf.PluginName{{Name: "tested", As: "tested"}}
 	var r plugin.Registry
 	r.Register("tested", f)
-	regs, err := r.Build(&listed, s)
-	if err != nil {
-		return nil, err
-	}
-	return hook.NewChain(regs, s.Log), nil
+	return (&plugin.Loader{Registry: &r, Services: s}).Load(&listed)
 }
 
 // Address parses an address, or fails the test.

@@ -20,27 +20,52 @@ const Name = "process_title"
 const tick = time.Second
 
 // New is the plugin's factory.
-func New(s plugin.Services, h plugin.Host) error {
-	h.Timeout(0)
-	c := &counters{set: s.Title}
-	if c.set == nil { // a check of the configuration, or a system without titles
+func New(env plugin.Env) (plugin.Plugin, error) {
+	c := &counters{set: env.Title}
+	if c.set == nil { // a system without titles
 		c.set = func(string) {}
 	}
-	c.set(c.title(0))
+	return c, nil
+}
+
+// Register implements plugin.Plugin.
+func (c *counters) Register(h plugin.Host) {
 	count := func(what *series, current int) hook.Handler {
 		return func(context.Context, *hook.Event) hook.Verdict {
 			c.count(what, current)
 			return hook.Proceed()
 		}
 	}
+	h.Timeout(0)
 	h.On(hook.OnConnectInit, "hook_connect_init", 0, count(&c.connections, 1))
 	h.On(hook.OnRcpt, "hook_rcpt", -100, count(&c.recipients, 0)) // before one that decides: refused ones count too
 	h.On(hook.OnData, "hook_data", -100, count(&c.messages, 0))
 	h.On(hook.OnDisconnect, "hook_disconnect", 0, count(nil, -1))
+}
+
+// Start implements plugin.Starter: it shows the first title.
+func (c *counters) Start(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set(c.title(0))
 	return nil
 }
 
-// series is one counter and what it did second by second.
+// Reload implements plugin.Reloader: there are no settings, and the counters go on.
+func (c *counters) Reload(plugin.Env) (swap func(), err error) { return func() {}, nil }
+
+// Close implements io.Closer: the title stays as it is.
+func (c *counters) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	return nil
+}
+
+// series is one counter and its growth second by second.
 type series struct{ total, before, last, most int }
 
 // step closes a second.
@@ -63,6 +88,8 @@ type counters struct {
 	connections, recipients, messages series
 	start                             time.Time // of the first event
 	pending                           bool      // step will be called
+	timer                             *time.Timer
+	closed                            bool
 }
 
 // count adds one to what, if it is not nil, and so many open connections.
@@ -76,9 +103,9 @@ func (c *counters) count(what *series, current int) {
 	if c.start.IsZero() {
 		c.start = time.Now()
 	}
-	if !c.pending {
+	if !c.pending && !c.closed {
 		c.pending = true
-		time.AfterFunc(tick, c.step)
+		c.timer = time.AfterFunc(tick, c.step)
 	}
 }
 
@@ -86,12 +113,15 @@ func (c *counters) count(what *series, current int) {
 func (c *counters) step() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
 	for _, s := range []*series{&c.connections, &c.recipients, &c.messages} {
 		s.step()
 	}
 	c.set(c.title(time.Since(c.start).Seconds()))
 	if c.pending = c.connections.last+c.recipients.last+c.messages.last > 0; c.pending {
-		time.AfterFunc(tick, c.step)
+		c.timer.Reset(tick)
 	}
 }
 

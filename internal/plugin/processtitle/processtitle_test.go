@@ -38,7 +38,7 @@ func TestTitle(t *testing.T) {
 		wait(10)
 		shows(1, "cn=0 cc=0 cps=0/0/0 rcpts=0/0 rps=0/0/0 msgs=0/0 mps=0/0/0") // nothing happens, nothing runs
 		c, tx := plugintest.Session(t, "s@x.test")
-		e := &hook.Event{Conn: c, Tx: tx}
+		e := &hook.Event{Conn: c.View(), Tx: tx.View()}
 		for _, p := range []hook.Point{hook.OnConnectInit, hook.OnConnectInit, hook.OnRcpt, hook.OnRcpt, hook.OnRcpt, hook.OnData} {
 			chain.Run(t.Context(), p, e)
 		}
@@ -62,5 +62,5 @@ func TestTitle(t *testing.T) {
 func TestNoTitle(t *testing.T) {
 	chain := plugintest.Chain(t, New, plugin.Services{Config: &conf.Config{}})
 	c, _ := plugintest.Session(t, "")
-	chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c})
+	chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c.View()})
 }

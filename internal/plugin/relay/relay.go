@@ -15,32 +15,51 @@ import (
 const Name = "relay"
 
 // New is the plugin's factory.
-func New(s plugin.Services, h plugin.Host) error {
-	cfg := s.Config.Relay
+func New(env plugin.Env) (plugin.Plugin, error) {
+	cfg := env.Config.Relay
+	if cfg.All {
+		env.Log.Warn("relay.ini [relay] all=true: every client may send to every domain")
+	}
+	return &clients{acl: cfg.ACL, allow: cfg.Allow, all: cfg.All}, nil
+}
+
+// clients says which of them may relay.
+type clients struct {
+	acl   bool // those of allow
+	allow []netip.Prefix
+	all   bool
+}
+
+// Register implements plugin.Plugin.
+func (c *clients) Register(h plugin.Host) {
 	h.Timeout(0)
-	if cfg.ACL {
-		h.On(hook.OnConnectInit, "acl", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
-			if contains(cfg.Allow, e.Conn.Remote.Addr.Addr()) {
-				e.Conn.Relaying = true
-				e.Conn.Results.For(Name).Pass = append(e.Conn.Results.For(Name).Pass, "acl")
-			}
-			return hook.Proceed()
-		})
+	if c.acl {
+		h.On(hook.OnConnectInit, "acl", 0, c.matchACL)
 		h.On(hook.OnConnect, "pass_relaying", 0, passRelaying)
 	}
-	if cfg.All {
-		s.Log.Warn("relay.ini [relay] all=true: every client may send to every domain")
-		h.On(hook.OnRcpt, "all", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
-			e.Tx.Relaying = true
-			return hook.Answer(hook.OK, "")
-		})
+	if c.all {
+		h.On(hook.OnRcpt, "all", 0, acceptAll)
 	}
-	return nil
+}
+
+// matchACL lets clients relay if the list allows their address.
+func (c *clients) matchACL(_ context.Context, e *hook.Event) hook.Verdict {
+	if contains(c.allow, e.Conn.Remote().Addr.Addr()) {
+		e.Conn.SetRelaying(true)
+		e.Conn.Results().Pass(Name, "acl")
+	}
+	return hook.Proceed()
+}
+
+// acceptAll accepts any recipient of any client.
+func acceptAll(_ context.Context, e *hook.Event) hook.Verdict {
+	e.Tx.SetRelaying(true)
+	return hook.Answer(hook.OK, "")
 }
 
 // passRelaying spares clients that may relay the checks of later plugins.
 func passRelaying(_ context.Context, e *hook.Event) hook.Verdict {
-	if e.Conn.Relaying {
+	if e.Conn.Relaying() {
 		return hook.Answer(hook.OK, "")
 	}
 	return hook.Proceed()

@@ -21,12 +21,12 @@ func TestACL(t *testing.T) {
 	} {
 		c, tx := plugintest.Session(t, "a@b.c")
 		c.Remote.Addr = netip.MustParseAddrPort(remote)
-		chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c})
-		v := chain.Run(t.Context(), hook.OnConnect, &hook.Event{Conn: c})
+		chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c.View()})
+		v := chain.Run(t.Context(), hook.OnConnect, &hook.Event{Conn: c.View()})
 		if c.Relaying != want || (v.Code == hook.OK) != want || c.Results.Has(Name) != want {
 			t.Errorf("%s: relaying %v, connect %v", remote, c.Relaying, v)
 		}
-		if v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c, Tx: tx}); v.Code != hook.Cont || tx.Relaying {
+		if v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont || tx.Relaying {
 			t.Errorf("%s: rcpt %v", remote, v)
 		}
 	}
@@ -35,7 +35,7 @@ func TestACL(t *testing.T) {
 func TestAll(t *testing.T) {
 	chain := plugintest.Chain(t, New, plugin.Services{Config: &conf.Config{Relay: conf.Relay{All: true}}})
 	c, tx := plugintest.Session(t, "a@b.c")
-	if v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c, Tx: tx}); v.Code != hook.OK || !tx.Relaying || c.Relaying {
+	if v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.OK || !tx.Relaying || c.Relaying {
 		t.Errorf("verdict %+v, relaying %v", v, tx.Relaying)
 	}
 	if chain.Has(hook.OnConnectInit) {

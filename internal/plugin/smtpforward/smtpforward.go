@@ -23,11 +23,16 @@ import (
 const Name = "queue/smtp_forward"
 
 // New is the plugin's factory. Without a Forwarder no message is taken.
-func New(s plugin.Services, h plugin.Host) error {
-	p := &forward{cfg: &s.Config.Forward, forwarder: s.Forwarder}
+func New(env plugin.Env) (plugin.Plugin, error) {
+	p := &forward{cfg: &env.Config.Forward, forwarder: env.Forwarder}
 	if !p.cfg.Configured {
-		s.Log.Warn("smtp_forward.ini names no host: nothing will be forwarded")
+		env.Log.Warn("smtp_forward.ini names no host: nothing will be forwarded")
 	}
+	return p, nil
+}
+
+// Register implements plugin.Plugin.
+func (p *forward) Register(h plugin.Host) {
 	h.Timeout(0) // the conversation with the backend has its deadlines
 	h.On(hook.OnQueue, "queue_forward", 0, p.queue)
 	h.On(hook.OnQueueOutbound, "queue_forward", 0, p.queue)
@@ -39,7 +44,6 @@ func New(s plugin.Services, h plugin.Host) error {
 		h.On(hook.OnRcpt, "check_recipient", 0, p.checkRecipient)
 	}
 	h.On(hook.OnRcptOK, "split", 0, p.split)
-	return nil
 }
 
 type forward struct {
@@ -49,7 +53,7 @@ type forward struct {
 }
 
 func (p *forward) queue(ctx context.Context, e *hook.Event) hook.Verdict {
-	d := route.Decide(p.cfg, e.Tx.Relaying, e.Tx.From, e.Tx.Recipients, e.Tx.Notes)
+	d := route.Decide(p.cfg, e.Tx.Relaying(), e.Tx.From(), e.Tx.Recipients(), e.Tx.Notes().All())
 	switch {
 	case p.forwarder == nil:
 		return hook.Proceed()
@@ -59,7 +63,7 @@ func (p *forward) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 		p.forgetHop(e.Tx)
 	case d.Action == route.Enqueue:
 		p.forgetHop(e.Tx)
-		notes := e.Tx.Notes
+		notes := e.Tx.Notes()
 		if notes.String(route.NoteWants) == "" {
 			notes.Set(route.NoteWants, route.WantsForward)
 		}
@@ -70,14 +74,15 @@ func (p *forward) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 
 // forgetHop drops the note of a next hop that is only one of several routes, so
 // that the queue sends each recipient its own way.
-func (p *forward) forgetHop(tx *hook.Transaction) {
-	if _, elsewhere := route.Steered(p.cfg, tx.From, tx.Recipients, tx.Notes); !elsewhere && tx.Notes.String(route.NoteNextHop) != "" {
-		tx.Notes.Set(route.NoteNextHop, "")
+func (p *forward) forgetHop(tx hook.TransactionView) {
+	notes := tx.Notes()
+	if _, elsewhere := route.Steered(p.cfg, tx.From(), tx.Recipients(), notes.All()); !elsewhere && notes.String(route.NoteNextHop) != "" {
+		notes.Set(route.NoteNextHop, "")
 	}
 }
 
 func (p *forward) getMX(_ context.Context, e *hook.Event) hook.Verdict {
-	hops := route.MX(p.cfg, e.Delivery.From, e.Host, e.Delivery.Envelope.Notes)
+	hops := route.MX(p.cfg, e.Delivery.From(), e.Host, e.Delivery.MessageNotes().All())
 	if len(hops) == 0 {
 		return hook.Proceed()
 	}
@@ -94,8 +99,8 @@ func (p *forward) checkSender(_ context.Context, e *hook.Event) hook.Verdict {
 	if route.SenderSection(p.cfg, e.Sender) == nil {
 		return hook.Proceed()
 	}
-	e.Tx.Notes.Set("local_sender", true)
-	if e.Tx.Relaying {
+	e.Tx.Notes().Set("local_sender", true)
+	if e.Tx.Relaying() {
 		return hook.Proceed()
 	}
 	return hook.Verdict{Code: hook.Deny, Reply: reply.New(550, "5.7.1", "Spoofed MAIL FROM")}
@@ -104,8 +109,8 @@ func (p *forward) checkSender(_ context.Context, e *hook.Event) hook.Verdict {
 // checkRecipient accepts recipients in domains with a section, and any from
 // our own relaying senders.
 func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict {
-	from, to, notes := e.Tx.From, e.Recipient.Address, e.Tx.Notes
-	if e.Tx.Relaying && notes.Bool("local_sender") {
+	from, to, notes := e.Tx.From(), e.Recipient.Address, e.Tx.Notes()
+	if e.Tx.Relaying() && notes.Bool("local_sender") {
 		if !p.cfg.Main.EnableOutbound && !route.SendsOut(p.cfg, from, to) {
 			notes.Set(route.NoteWants, route.WantsOutbound)
 		}
@@ -117,13 +122,13 @@ func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict 
 	if section == nil {
 		return hook.Proceed()
 	}
-	if notes.String(route.NoteWants) == "" || chosen(e.Tx) && len(e.Tx.Recipients) == 0 {
+	if notes.String(route.NoteWants) == "" || chosen(e.Tx) && e.Tx.RecipientCount() == 0 {
 		notes.Set(route.NoteWants, cmp.Or(section.Queue, route.WantsForward))
-		e.Tx.Results.For(Name).Values[chosenValue] = true
+		e.Tx.Results().Set(Name, chosenValue, true)
 	}
 
 	// The first recipient chooses the next hop of the message.
-	if len(e.Tx.Recipients) == 0 && notes.String(route.NoteWants) == route.WantsForward {
+	if e.Tx.RecipientCount() == 0 && notes.String(route.NoteWants) == route.WantsForward {
 		if hop, ok := route.NextHop(p.cfg, from, to); ok {
 			notes.Set(route.NoteNextHop, route.FormatNextHop(hop))
 		}
@@ -136,7 +141,7 @@ func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict 
 const chosenValue = "chose_route"
 
 // chosen reports whether nobody else has set the notes.
-func chosen(tx *hook.Transaction) bool { return tx.Results.For(Name).Values[chosenValue] == true }
+func chosen(tx hook.TransactionView) bool { return tx.Results().Value(Name, chosenValue) == true }
 
 // split defers a recipient that cannot travel with those before it, and keeps
 // the notes true for those that can: what was chosen for a recipient that was
@@ -144,33 +149,37 @@ func chosen(tx *hook.Transaction) bool { return tx.Results.For(Name).Values[chos
 // first not for a message that the queue is going to split.
 func (p *forward) split(_ context.Context, e *hook.Event) hook.Verdict {
 	tx, to := e.Tx, e.Recipient.Address
-	ours, given := chosen(tx), tx.Notes
+	from, accepted, notes := tx.From(), tx.Recipients(), tx.Notes()
+	ours, given := chosen(tx), notes.All()
 	if ours {
 		given = nil
 	}
-	if route.Defers(p.cfg, tx.Relaying, tx.From, tx.Recipients, e.Recipient, given) {
+	if route.Defers(p.cfg, tx.Relaying(), from, accepted, e.Recipient, given) {
 		return hook.Verdict{Code: hook.DenySoft, Reply: reply.New(450, "4.5.3", "Split transaction, retry soon")}
 	}
+	forget := func() {
+		notes.Set(route.NoteWants, "")
+		notes.Set(route.NoteNextHop, "")
+	}
 
-	// Notes that were chosen for a recipient before this one, which was refused after all,
-	// are chosen anew.
-	if len(tx.Recipients) == 0 && (ours || tx.Notes.String(route.NoteWants) == "") {
-		queue := p.wanted(tx.From, to)
-		if ours && (queue != "" || route.Section(p.cfg, tx.From, to) == nil) {
-			tx.Notes.Set(route.NoteWants, "")
-			tx.Notes.Set(route.NoteNextHop, "")
+	// The first recipient that is accepted decides what the notes say, whatever was
+	// noted for those that were refused.
+	if len(accepted) == 0 && (ours || notes.String(route.NoteWants) == "") {
+		queue := p.wanted(from, to)
+		if ours && (queue != "" || route.Section(p.cfg, from, to) == nil) {
+			forget()
 		}
 		if queue != "" {
-			tx.Notes.Set(route.NoteWants, queue)
-			ours, tx.Results.For(Name).Values[chosenValue] = true, true
+			notes.Set(route.NoteWants, queue)
+			tx.Results().Set(Name, chosenValue, true)
+			ours = true
 		}
 	}
 
 	// A message that the queue is to split has no one next hop.
-	all := append(slices.Clip(tx.Recipients), e.Recipient)
-	if ours && route.Decide(p.cfg, tx.Relaying, tx.From, all, nil).Action == route.ToQueue {
-		tx.Notes.Set(route.NoteWants, "")
-		tx.Notes.Set(route.NoteNextHop, "")
+	all := append(slices.Clip(accepted), e.Recipient)
+	if ours && route.Decide(p.cfg, tx.Relaying(), from, all, nil).Action == route.ToQueue {
+		forget()
 	}
 	return hook.Proceed()
 }

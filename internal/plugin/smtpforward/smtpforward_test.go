@@ -15,14 +15,14 @@ import (
 // recorder is a plugin.Forwarder that remembers the route.
 type recorder struct{ routes []string }
 
-func (r *recorder) Forward(_ context.Context, _ *hook.Connection, _ *hook.Transaction, route *conf.ForwardRoute) hook.Verdict {
+func (r *recorder) Forward(_ context.Context, _ hook.ConnectionView, _ hook.TransactionView, route *conf.ForwardRoute) hook.Verdict {
 	r.routes = append(r.routes, route.Name)
 	return hook.Answer(hook.OK, "taken")
 }
 
 // Queue remembers the notes with which a message is queued.
-func (r *recorder) Queue(_ context.Context, t *hook.Transaction) hook.Verdict {
-	r.routes = append(r.routes, "queue "+t.Notes.String("queue.wants")+" "+t.Notes.String("queue.next_hop"))
+func (r *recorder) Queue(_ context.Context, t hook.TransactionView) hook.Verdict {
+	r.routes = append(r.routes, "queue "+t.Notes().String("queue.wants")+" "+t.Notes().String("queue.next_hop"))
 	return hook.Answer(hook.OK, "queued")
 }
 
@@ -56,9 +56,9 @@ func dialog(t *testing.T, chain *hook.Chain, relaying bool, from string, to ...s
 		}
 		return v.Code.String()
 	}
-	answers := []string{answer(chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c, Tx: tx, Sender: tx.From}))}
+	answers := []string{answer(chain.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c.View(), Tx: tx.View(), Sender: tx.From}))}
 	for _, a := range to {
-		e := hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, a)}}
+		e := hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, a)}}
 		v := chain.Run(t.Context(), hook.OnRcpt, &e)
 		if v.Code == hook.OK || v.Code == hook.Cont && relaying {
 			e := e
@@ -117,7 +117,7 @@ func TestRefusedFirst(t *testing.T) {
 		for _, refused := range []string{"a@queued.com", "a@example1.com"} {
 			c, tx := plugintest.Session(t, "s@x.org")
 			event := func(a string) *hook.Event {
-				return &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, a)}}
+				return &hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, a)}}
 			}
 			chain.Run(t.Context(), hook.OnRcpt, event(refused))
 			chain.Run(t.Context(), hook.OnRcpt, event(to))
@@ -149,7 +149,7 @@ func TestLocalSenderWithSmartHost(t *testing.T) {
 	var r recorder
 	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
 	c, tx, answers := dialog(t, chain, true, "a@example1.com", "x@gmail.com")
-	v := chain.Run(t.Context(), hook.OnQueueOutbound, &hook.Event{Conn: c, Tx: tx})
+	v := chain.Run(t.Context(), hook.OnQueueOutbound, &hook.Event{Conn: c.View(), Tx: tx.View()})
 	if v.Code != hook.OK || len(r.routes) != 1 || r.routes[0] != "main" || answers[1] != "OK" {
 		t.Errorf("%+v %q %q", v, r.routes, answers)
 	}
@@ -183,7 +183,7 @@ func TestQueue(t *testing.T) {
 		if tc.relaying {
 			p = hook.OnQueueOutbound
 		}
-		v := chain.Run(t.Context(), p, &hook.Event{Conn: c, Tx: tx})
+		v := chain.Run(t.Context(), p, &hook.Event{Conn: c.View(), Tx: tx.View()})
 		if got := strings.Join(r.routes, " "); got != tc.want || (v.Code == hook.OK) != (tc.want != "") {
 			t.Errorf("%+v: %q, %v", tc, got, v)
 		}
@@ -195,7 +195,7 @@ func TestGetMX(t *testing.T) {
 	for domain, want := range map[string]string{"example1.com": "1.2.3.5:25", "example3.com": "1.2.3.6:25", "example4.com": "", "gmail.com": ""} {
 		d := &hook.Delivery{Domain: domain, Notes: mail.Notes{}}
 		d.Envelope.Notes = mail.Notes{}
-		v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d, Host: domain})
+		v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d.View(), Host: domain})
 		got := ""
 		if v.Code == hook.OK {
 			got = v.MX[0].String()
@@ -218,7 +218,7 @@ func TestGetMX(t *testing.T) {
 			r.InTurn = false
 		}
 		d := &hook.Delivery{Domain: "example1.com", Notes: mail.Notes{}}
-		for _, h := range chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d, Host: "example1.com"}).MX {
+		for _, h := range chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d.View(), Host: "example1.com"}).MX {
 			order += h.Host
 		}
 		order += " "
@@ -231,7 +231,7 @@ func TestGetMX(t *testing.T) {
 	d.Envelope.Notes = mail.Notes{}
 	d.Envelope.Notes.Set("queue.wants", "smtp_forward")
 	d.Envelope.Notes.Set("queue.next_hop", "lmtp://joe:secret@store")
-	v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d, Host: "gmail.com"})
+	v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d.View(), Host: "gmail.com"})
 	if v.Code != hook.OK || v.MX[0].Protocol != mail.LMTP || v.MX[0].AuthUser != "joe" {
 		t.Errorf("%+v", v)
 	}
@@ -252,7 +252,7 @@ func TestSplit(t *testing.T) {
 		}
 		c, tx := plugintest.Session(t, "s@x.org", "a@example1.com")
 		for to, want := range map[string]hook.Code{"b@example2.com": hook.Cont, "b@example3.com": hook.DenySoft, "b@other.com": hook.DenySoft} {
-			v := chain.Run(t.Context(), hook.OnRcptOK, &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
+			v := chain.Run(t.Context(), hook.OnRcptOK, &hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
 			if v.Code != want {
 				t.Errorf("%s: %+v", to, v)
 			}
@@ -273,7 +273,7 @@ func TestFanOut(t *testing.T) {
 		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
 		c, tx := plugintest.Session(t, "s@x.org")
 		for _, to := range []string{"a@example1.com", "b@example3.com", "c@example4.com"} {
-			e := hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}}
+			e := hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, to)}}
 			if chain.Has(hook.OnRcpt) {
 				chain.Run(t.Context(), hook.OnRcpt, &e)
 			}
@@ -282,13 +282,13 @@ func TestFanOut(t *testing.T) {
 			}
 			tx.Recipients = append(tx.Recipients, e.Recipient)
 		}
-		v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c, Tx: tx})
+		v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c.View(), Tx: tx.View()})
 		if v.Code != hook.OK || strings.Join(r.routes, ",") != "queue smtp_forward " {
 			t.Errorf("check_recipient %v: %v %q", check, v, r.routes)
 		}
 		for domain, want := range map[string]string{"example1.com": "1.2.3.5", "example3.com": "1.2.3.6", "example4.com": "1.2.3.4"} {
 			d := &hook.Delivery{Envelope: tx.Envelope, Notes: mail.Notes{}}
-			if v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d, Host: domain}); v.Code != hook.OK || v.MX[0].Host != want {
+			if v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d.View(), Host: domain}); v.Code != hook.OK || v.MX[0].Host != want {
 				t.Errorf("%s: %+v", domain, v)
 			}
 		}
@@ -315,7 +315,7 @@ func TestRelayedMixture(t *testing.T) {
 				tx.Notes.Set("queue.next_hop", noted)
 			}
 			for _, to := range []string{"a@example1.com", "b@example3.com", "c@gmail.com", "d@queued.com"} {
-				e := hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}}
+				e := hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, to)}}
 				if chain.Has(hook.OnRcpt) {
 					chain.Run(t.Context(), hook.OnRcpt, &e)
 				}
@@ -324,12 +324,12 @@ func TestRelayedMixture(t *testing.T) {
 				}
 				tx.Recipients = append(tx.Recipients, e.Recipient)
 			}
-			if v := chain.Run(t.Context(), hook.OnQueueOutbound, &hook.Event{Conn: c, Tx: tx}); v.Code != hook.Cont || len(r.routes) != 0 {
+			if v := chain.Run(t.Context(), hook.OnQueueOutbound, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont || len(r.routes) != 0 {
 				t.Errorf("check_recipient %v: %v %q", check, v, r.routes)
 			}
 			for domain, want := range map[string]string{"example1.com": "1.2.3.5", "example3.com": "1.2.3.6", "gmail.com": "1.2.3.4", "queued.com": "1.2.3.7"} {
 				d := &hook.Delivery{Envelope: tx.Envelope, Notes: mail.Notes{}}
-				if v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d, Host: domain}); v.Code != hook.OK || v.MX[0].Host != want {
+				if v := chain.Run(t.Context(), hook.OnGetMX, &hook.Event{Delivery: d.View(), Host: domain}); v.Code != hook.OK || v.MX[0].Host != want {
 					t.Errorf("check_recipient %v, note %q: %s: %+v", check, noted, domain, v)
 				}
 			}
@@ -347,7 +347,7 @@ func TestSteeredFanOut(t *testing.T) {
 	c, tx := plugintest.Session(t, "s@x.org", "a@example1.com", "b@example3.com")
 	tx.Notes.Set("queue.wants", "smtp_forward")
 	tx.Notes.Set("queue.next_hop", "smtps://joe:secret@store:4650")
-	v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c, Tx: tx})
+	v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c.View(), Tx: tx.View()})
 	if v.Code != hook.OK || strings.Join(r.routes, ",") != "queue.next_hop" {
 		t.Errorf("%+v %q", v, r.routes)
 	}
@@ -361,7 +361,7 @@ func TestQueueKey(t *testing.T) {
 	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &recorder{}})
 	for to, want := range map[string]string{"a@queued.com": "outbound", "a@example1.com": "", "a@other.com": ""} {
 		c, tx := plugintest.Session(t, "s@x.org")
-		chain.Run(t.Context(), hook.OnRcptOK, &hook.Event{Conn: c, Tx: tx, Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
+		chain.Run(t.Context(), hook.OnRcptOK, &hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
 		if got := tx.Notes.String("queue.wants"); got != want {
 			t.Errorf("%s: %q", to, got)
 		}
@@ -371,7 +371,7 @@ func TestQueueKey(t *testing.T) {
 func TestWithoutForwarder(t *testing.T) {
 	chain := plugintest.Chain(t, New, plugin.Services{Config: config()})
 	c, tx := plugintest.Session(t, "s@x.org", "a@example1.com")
-	if v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c, Tx: tx}); v.Code != hook.Cont {
+	if v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont {
 		t.Errorf("%+v", v)
 	}
 }

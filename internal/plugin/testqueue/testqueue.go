@@ -22,21 +22,29 @@ import (
 const Name = "queue/test"
 
 // New is the plugin's factory.
-func New(s plugin.Services, h plugin.Host) error {
-	s.Log.Warn("for trying out only: accepted messages for our domains become files and are delivered to nobody", zap.String("folder", os.TempDir()))
-	queue := func(_ context.Context, e *hook.Event) hook.Verdict {
-		path, err := write(os.TempDir(), e.Tx.ID, e.Tx.Final())
-		if err != nil {
-			r := reply.New(451, "4.3.0", "Message not written, please try again later").Because(err)
-			s.Log.Error("message not written", zap.String("uuid", string(e.Tx.ID)), zap.Error(err))
-			return hook.Verdict{Code: hook.DenySoft, Reply: r}
-		}
-		s.Log.Info("message written", zap.String("uuid", string(e.Tx.ID)), zap.String("file", path))
-		return hook.Answer(hook.OK, "Queued to "+path)
-	}
+func New(env plugin.Env) (plugin.Plugin, error) {
+	env.Log.Warn("for trying out only: accepted messages for our domains become files and are delivered to nobody", zap.String("folder", os.TempDir()))
+	return &writer{env.Log}, nil
+}
+
+// writer is the plugin.
+type writer struct{ log *zap.Logger }
+
+// Register implements plugin.Plugin.
+func (w *writer) Register(h plugin.Host) {
 	h.Timeout(0)
-	h.On(hook.OnQueue, "queue", 0, queue)
-	return nil
+	h.On(hook.OnQueue, "queue", 0, w.queue)
+}
+
+func (w *writer) queue(_ context.Context, e *hook.Event) hook.Verdict {
+	path, err := write(os.TempDir(), e.Tx.ID(), e.Tx.Final())
+	if err != nil {
+		r := reply.New(451, "4.3.0", "Message not written, please try again later").Because(err)
+		w.log.Error("message not written", zap.String("uuid", string(e.Tx.ID())), zap.Error(err))
+		return hook.Verdict{Code: hook.DenySoft, Reply: r}
+	}
+	w.log.Info("message written", zap.String("uuid", string(e.Tx.ID())), zap.String("file", path))
+	return hook.Answer(hook.OK, "Queued to "+path)
 }
 
 // write makes dir/mail_ID.eml, which exists only when it is whole.

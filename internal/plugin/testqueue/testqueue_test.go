@@ -37,7 +37,7 @@ func TestWrite(t *testing.T) {
 	c, tx := plugintest.Session(t, "a@b.c", "d@e.f")
 	tx.ID = mail.NewID("ABC", 1)
 	tx.Content = mail.Memory{[]byte("A: b\r\n\r\n.dot\r\n"), []byte("end\r\n")}
-	v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c, Tx: tx})
+	v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c.View(), Tx: tx.View()})
 	path := filepath.Join(dir, "mail_"+string(tx.ID)+".eml")
 	if v.Code != hook.OK || v.Text != "Queued to "+path {
 		t.Errorf("verdict %+v", v)
@@ -79,7 +79,7 @@ func TestWriteFails(t *testing.T) {
 			c, tx := plugintest.Session(t, "a@b.c", "d@e.f")
 			tx.Content = mail.Memory{[]byte("x")}
 			change(tx)
-			v := plugintest.Chain(t, New, plugin.Services{}).Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c, Tx: tx})
+			v := plugintest.Chain(t, New, plugin.Services{}).Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c.View(), Tx: tx.View()})
 			if v.Code != hook.DenySoft || v.Reply == nil || !v.Reply.Temporary() || v.Reply.Cause == nil || strings.Contains(v.Reply.String(), dir) {
 				t.Errorf("verdict %+v %v", v, v.Reply)
 			}

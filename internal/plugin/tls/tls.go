@@ -15,18 +15,19 @@ import (
 const Name = "tls"
 
 // New is the plugin's factory.
-func New(s plugin.Services, h plugin.Host) error {
-	cfg := s.Config.TLS
-	h.Timeout(0)
-	h.On(hook.OnConnectInit, "offer", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
-		e.Conn.OfferTLS = offers(&cfg, e.Conn)
-		return hook.Proceed()
-	})
-	return nil
+func New(env plugin.Env) (plugin.Plugin, error) {
+	cfg := env.Config.TLS
+	return plugin.Hooks(func(h plugin.Host) {
+		h.Timeout(0)
+		h.On(hook.OnConnectInit, "offer", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
+			e.Conn.SetOfferTLS(offers(&cfg, e.Conn))
+			return hook.Proceed()
+		})
+	}), nil
 }
 
-func offers(cfg *conf.TLS, c *hook.Connection) bool {
-	remote := c.Remote.Addr.Addr().Unmap()
-	return !slices.Contains(cfg.NoSTARTTLSPorts, int(c.Local.Port())) &&
+func offers(cfg *conf.TLS, c hook.ConnectionView) bool {
+	remote := c.Remote().Addr.Addr().Unmap()
+	return !slices.Contains(cfg.NoSTARTTLSPorts, int(c.Local().Port())) &&
 		!slices.ContainsFunc(cfg.NoTLSHosts, func(p netip.Prefix) bool { return p.Contains(remote) })
 }

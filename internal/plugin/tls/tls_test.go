@@ -29,7 +29,7 @@ func TestOffer(t *testing.T) {
 	} {
 		c, _ := plugintest.Session(t, "")
 		c.Remote.Addr, c.Local, c.OfferTLS = netip.MustParseAddrPort(tc.remote), netip.MustParseAddrPort(tc.local), !tc.want
-		chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c})
+		chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c.View()})
 		if c.OfferTLS != tc.want {
 			t.Errorf("%+v: %v", tc, c.OfferTLS)
 		}

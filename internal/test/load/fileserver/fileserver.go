@@ -60,7 +60,7 @@ func Listen(o Options) (*Server, error) {
 	chain := hook.NewChain([]hook.Registration{{
 		Point: hook.OnConnectInit, Plugin: "all may relay", Function: "all",
 		Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
-			e.Conn.Relaying = true
+			e.Conn.SetRelaying(true)
 			return hook.Proceed()
 		},
 	}}, log)

@@ -16,9 +16,12 @@ const Name = "queue/discard"
 // overtime is how long a late handler goes on.
 const overtime = 2 * time.Second
 
-// New is the plugin's factory. The sender's local part is the point at which a
-// handler is late. Those without timeout note something wherever they are asked.
-func New(_ plugin.Services, h plugin.Host) error {
+// New is the plugin's factory.
+func New(plugin.Env) (plugin.Plugin, error) { return plugin.Hooks(register), nil }
+
+// register registers handlers that are late at the point that the sender's local part
+// names. Those without timeout note something wherever they are asked.
+func register(h plugin.Host) {
 	for _, p := range []hook.Point{hook.OnMail, hook.OnRcpt, hook.OnData, hook.OnDataPost, hook.OnQueue} {
 		h.On(p, "late", 0, late)
 	}
@@ -28,11 +31,10 @@ func New(_ plugin.Services, h plugin.Host) error {
 			return hook.Proceed()
 		})
 	}
-	return nil
 }
 
 func late(ctx context.Context, e *hook.Event) hook.Verdict {
-	if e.Tx.From.Local == string(e.Point) {
+	if e.Tx.From().Local == string(e.Point) {
 		<-ctx.Done()
 		scribble(e, time.Now().Add(overtime))
 	}
@@ -45,9 +47,9 @@ func late(ctx context.Context, e *hook.Event) hook.Verdict {
 // scribble writes to the notes of the connection and the transaction.
 func scribble(e *hook.Event, until time.Time) {
 	for n := 0; time.Now().Before(until); n++ {
-		e.Conn.Notes.Set("n", n)
-		if e.Tx != nil {
-			e.Tx.Notes.Set("n", n)
+		e.Conn.Notes().Set("n", n)
+		if !e.Tx.IsZero() {
+			e.Tx.Notes().Set("n", n)
 		}
 	}
 }

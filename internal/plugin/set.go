@@ -1,0 +1,242 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/conf"
+	"tarishi/internal/hook"
+)
+
+// Set is one generation of plugins: those that config/plugins lists, in that order,
+// with their handlers. Its methods are for one goroutine at a time, but for those
+// of the handler that Handler returns.
+type Set struct {
+	instances []*instance
+	routes    *routes
+	regs      []hook.Registration
+}
+
+// instance is one plugin of a set. One that was reloaded belongs to several sets.
+type instance struct {
+	listed conf.PluginName
+	plugin Plugin
+	cancel context.CancelFunc // of what Start got; nil: it has not started
+	swap   func()             // puts new settings in force; nil: it is new
+}
+
+// failed says which plugin an error is about.
+func (i *instance) failed(err error) error {
+	return fmt.Errorf("%s:%d: plugin %s: %w", i.listed.File, i.listed.Line, i.listed.Name, err)
+}
+
+// Load makes the plugins that c lists. It opens and starts nothing. A plugin that is
+// listed twice is made twice, with a warning. The error names every line that could
+// not be served, with the file and line that it stands on.
+func (l *Loader) Load(c *conf.Config) (*Set, error) {
+	next, problems := l.build(c, nil)
+	problems = append(problems, next.register(c))
+	return next, errors.Join(problems...)
+}
+
+// Reload makes the next generation beside the running one: plugins that can take new
+// settings over are in both, the others are made anew and started. On an error the
+// running one stays as it is. Else its chain is to be replaced, and when the last
+// connection with that has ended its Retire is due. Plugins that are in both have
+// the new settings at once, for all connections.
+func (l *Loader) Reload(ctx context.Context, running *Set, c *conf.Config) (*Set, error) {
+	next, problems := l.build(c, running)
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	if err := next.Start(ctx); err != nil {
+		return nil, err
+	}
+
+	// From here on nothing can fail: every plugin has looked at its settings.
+	for _, one := range next.instances {
+		if one.swap != nil {
+			one.swap()
+			one.swap = nil
+		}
+	}
+	return next, next.register(c)
+}
+
+// build makes a set without handlers. Plugins of running that can be reloaded are
+// asked to prepare for it.
+func (l *Loader) build(c *conf.Config, running *Set) (*Set, []error) {
+	services := l.Services
+	if services.Config == nil || running != nil {
+		services.Config = c
+	}
+	next := &Set{routes: newRoutes()}
+	var problems []error
+	lines := make(map[string]int, len(c.Plugins))
+	used := map[*instance]bool{}
+	for _, listed := range c.Plugins {
+		// A bad line does not hide the problems of the others.
+		f, err := l.findFactory(c, listed)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		if first, again := lines[listed.Name]; again {
+			services.Log.Warn("plugin is listed twice: each of its hooks will run twice", zap.String("plugin", listed.Name),
+				zap.String("file", listed.File), zap.Int("line", listed.Line), zap.Int("first", first))
+		} else {
+			lines[listed.Name] = listed.Line
+		}
+
+		// An instance that lives on has the new generation's entry, for its line
+		// in config/plugins may be another one.
+		one := &instance{listed: listed}
+		env := services.newEnv(listed.Name, next.routes)
+		if before := running.reloadable(listed.Name, used); before != nil {
+			used[before] = true
+			one.plugin, one.cancel = before.plugin, before.cancel
+			one.swap, err = before.plugin.(Reloader).Reload(env)
+		} else {
+			one.plugin, err = f(env)
+		}
+		if err != nil {
+			problems = append(problems, one.failed(err))
+			continue
+		}
+		next.instances = append(next.instances, one)
+	}
+	return next, problems
+}
+
+// reloadable returns the first instance of a plugin that can go on with new settings
+// and is not used yet; nil: there is none.
+func (s *Set) reloadable(name string, used map[*instance]bool) *instance {
+	if s == nil {
+		return nil
+	}
+	for _, one := range s.instances {
+		if _, can := one.plugin.(Reloader); can && one.listed.Name == name && !used[one] {
+			return one
+		}
+	}
+	return nil
+}
+
+// register collects the handlers of all plugins, as hook.NewChain wants them.
+func (s *Set) register(c *conf.Config) error {
+	var problems []error
+	for _, one := range s.instances {
+		h := host{plugin: one.listed.Name, timeout: c.PluginTimeout}
+		one.plugin.Register(&h)
+
+		// The administrator has the last word on timeouts.
+		if limit, set := c.PluginTimeouts[one.listed.Name]; set {
+			h.timeout = limit
+		}
+		for _, reg := range h.regs {
+			if !slices.Contains(hook.Points(), reg.Point) {
+				problems = append(problems, one.failed(fmt.Errorf("there is no hook %s", reg.Point)))
+			}
+			reg.Timeout = h.timeout
+			s.regs = append(s.regs, reg)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// Registrations returns the handlers of all plugins in their order.
+func (s *Set) Registrations() []hook.Registration { return s.regs }
+
+// Handler serves what the plugins have given to Env.Mux.
+func (s *Set) Handler() http.Handler { return &s.routes.mux }
+
+// Start starts the plugins that have not started, in order. When one fails, those
+// that this call has started are closed again, the one that failed included.
+func (s *Set) Start(ctx context.Context) error {
+	var started []*instance
+	for _, one := range s.instances {
+		if one.cancel != nil {
+			continue
+		}
+		// A signal to stop ends sessions first, and plugins behind them.
+		life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		one.cancel = cancel
+		started = append(started, one)
+		starter, ok := one.plugin.(Starter)
+		if !ok {
+			continue
+		}
+		if err := starter.Start(life); err != nil {
+			return errors.Join(one.failed(err), closeAll(started))
+		}
+	}
+	return nil
+}
+
+// Close ends all plugins, the last one first.
+func (s *Set) Close() error { return closeAll(s.instances) }
+
+// Retire ends the plugins that next goes on without, the last one first.
+func (s *Set) Retire(next *Set) error {
+	var dropped []*instance
+	for _, one := range s.instances {
+		if !slices.ContainsFunc(next.instances, func(kept *instance) bool { return isReloaded(kept.plugin, one.plugin) }) {
+			dropped = append(dropped, one)
+		}
+	}
+	return closeAll(dropped)
+}
+
+// isReloaded reports whether two plugins are one that was reloaded.
+func isReloaded(a, b Plugin) bool {
+	_, can := a.(Reloader)
+	return can && a == b
+}
+
+// closeAll ends plugins that were started, the last one first.
+func closeAll(all []*instance) error {
+	var problems []error
+	for _, one := range slices.Backward(all) {
+		if one.cancel == nil {
+			continue
+		}
+		one.cancel()
+		one.cancel = nil
+		if closer, ok := one.plugin.(io.Closer); ok {
+			if err := closer.Close(); err != nil {
+				problems = append(problems, one.failed(err))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// host collects what one plugin registers.
+type host struct {
+	plugin  string
+	timeout time.Duration
+	regs    []hook.Registration
+}
+
+func (h *host) On(p hook.Point, function string, priority int, f hook.Handler) {
+	h.regs = append(h.regs, hook.Registration{Point: p, Plugin: h.plugin, Function: function, Priority: priority, Handler: f})
+}
+
+func (h *host) Timeout(d time.Duration) { h.timeout = d }
+
+// routes are the HTTP handlers of a set.
+type routes struct {
+	mu    sync.Mutex
+	known map[string]bool
+	mux   http.ServeMux
+}
+
+func newRoutes() *routes { return &routes{known: map[string]bool{}} }
