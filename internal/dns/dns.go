@@ -280,6 +280,21 @@ func (r *Resolver) TXT(ctx context.Context, name string) ([]string, error) {
 	return slices.Clone(a.text), a.failure()
 }
 
+// KnownTXT is TXT without a wait: known is false if the cache has no answer.
+func (r *Resolver) KnownTXT(name string) (texts []string, known bool, err error) {
+	qname, _, err := queryName(name)
+	if err != nil {
+		return nil, false, nil // TXT returns the error
+	}
+	r.mu.Lock()
+	a := r.cache.get(question{qname, dns.TypeTXT}, r.now())
+	r.mu.Unlock()
+	if a == nil {
+		return nil, false, nil
+	}
+	return slices.Clone(a.text), true, a.failure()
+}
+
 // Kind says what an Error means.
 type Kind uint8
 

@@ -234,7 +234,20 @@ func TestPTRAndTXT(t *testing.T) {
 	if _, err := r.PTR(t.Context(), netip.Addr{}); kindOf(t, err) != "temporary failure" {
 		t.Errorf("PTR of the zero address: %v", err)
 	}
+	if texts, known, err := r.KnownTXT("TXT.example"); known || texts != nil || err != nil {
+		t.Errorf("KnownTXT before the first answer: %q, %v, %v", texts, known, err)
+	}
 	got, err := r.TXT(t.Context(), "txt.example")
+	if texts, known, err := r.KnownTXT("TXT.example"); !known || err != nil || !slices.Equal(texts, got) {
+		t.Errorf("KnownTXT = %q, %v, %v", texts, known, err)
+	}
+	_, _ = r.TXT(t.Context(), "none.example")
+	if _, known, err := r.KnownTXT("none.example"); !known || kindOf(t, err) != "NXDOMAIN" {
+		t.Errorf("KnownTXT of no name: %v, %v", known, err)
+	}
+	if _, known, err := r.KnownTXT("bad..name"); known || err != nil {
+		t.Errorf("KnownTXT of a bad name: %v, %v", known, err)
+	}
 	if err != nil || !slices.Equal(got, []string{"v=spf1 -all", raw, ""}) {
 		t.Errorf("TXT = %q, %v", got, err)
 	}

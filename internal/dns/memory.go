@@ -241,6 +241,9 @@ func (m *Memory) TXT(ctx context.Context, name string) ([]string, error) {
 	return m.texts(ctx, mail.CanonicalDomain(name), "TXT")
 }
 
+// KnownTXT is as that of a Resolver without a cache.
+func (m *Memory) KnownTXT(string) (texts []string, known bool, err error) { return nil, false, nil }
+
 func (m *Memory) texts(ctx context.Context, name, method string) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -2,7 +2,7 @@ package dsn
 
 import "time"
 
-// actions are all actions, in the order in which a report tells of them: the
+// actions are all actions, in the order of a report: the
 // first one that occurs leads, and gives it its subject and its text.
 var actions = []string{Failed, Delayed, Relayed, Delivered, Expanded}
 

@@ -17,7 +17,7 @@
 // the report), msgid, recipients, subject, reason, extended_reason. A name that
 // is unknown or has no value becomes "?". A value of several lines has each of
 // them indented as the line of the template is. In a To field both {from} and
-// {to} are the original sender, to whom the report goes; From, To, Date,
+// {to} are the original sender, which gets the report; From, To, Date,
 // Message-Id and Auto-Submitted are replaced if what results is not valid.
 // MIME-Version, Content-*, Bcc and Return-Path of a template are dropped. Custom
 // templates tell of failures, so reports without a failed recipient use built-in
@@ -31,7 +31,7 @@
 // we did: without a remote MTA, or if the reply has a private cause. A reply of
 // several lines is one line there; a report has at most some 64 KiB of them.
 //
-// # What is returned
+// # Returned content
 //
 // RET=FULL, or Report.Full without RET, returns the whole message in a report of a
 // failure if it has at most 1 MiB and was not sent with REQUIRETLS. What not every
@@ -42,8 +42,8 @@
 //
 // # Several messages
 //
-// A report about failures of several messages of one sender, whose recipients have
-// an Of, has a text of its own that lists them by message, and says with each
+// A report about failures of several messages of one sender, with recipients that have
+// an Of, has another text that lists them by message, and says with each
 // recipient's fields which message it was. Nothing is returned with it. Original
 // then has the sender, and RequireTLS if one of the messages has it.
 //
@@ -89,7 +89,7 @@ type Report struct {
 	Date            time.Time      // of the report
 	Original        *mail.Envelope // of the message that the report is about
 	OriginalContent mail.Content   // nil: nothing is returned
-	Recipients      []Recipient    // whom it tells of; at least one
+	Recipients      []Recipient    // that it is about; at least one
 	Full            bool           // without RET a failure returns the whole message
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"tarishi/config"
 	"tarishi/internal/conf"
+	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
@@ -135,9 +136,9 @@ func compose(r Report, t Templates) (composed, error) {
 		return d, fmt.Errorf("envelope %+v", env)
 	case env.ID != r.ID || !env.Received.Equal(r.Date) || env.Notes != nil:
 		return d, fmt.Errorf("envelope %+v", env)
-	case !env.UTF8 && (!isPlain(b) || env.Body != ""):
+	case !env.UTF8 && (!sevenbit.IsPlain(b) || env.Body != ""):
 		return d, errors.New("not every mail system can carry it")
-	case env.Body == "" && !isASCII(b) || !isLines(b):
+	case env.Body == "" && !isASCII(b) || !sevenbit.IsLines(b):
 		return d, errors.New("8-bit data without 8BITMIME")
 	}
 	head, _, found := bytes.Cut(b, []byte("\r\n\r\n"))

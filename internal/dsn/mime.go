@@ -3,14 +3,11 @@ package dsn
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/base64"
 	"mime/quotedprintable"
 	"strings"
-)
 
-// maxLine is the longest line, without CRLF, that goes out unencoded (RFC 5322
-// section 2.1.1).
-const maxLine = 998
+	"tarishi/internal/dsn/sevenbit"
+)
 
 // part is a MIME entity: header lines, and a body in pieces.
 type part struct {
@@ -64,7 +61,7 @@ func occurs(boundary string, parts []part) bool {
 // textPart makes a part of lines ended by CRLF, encoded if it must be.
 func textPart(contentType string, body []byte) part {
 	p := part{head: "Content-Type: " + contentType + "\r\n"}
-	if isPlain(body) {
+	if sevenbit.IsPlain(body) {
 		p.body = [][]byte{body}
 		return p
 	}
@@ -75,40 +72,6 @@ func textPart(contentType string, body []byte) part {
 	p.head += "Content-Transfer-Encoding: quoted-printable\r\n"
 	p.body = [][]byte{b.Bytes()}
 	return p
-}
-
-// isPlain reports whether b is 7bit data (RFC 2045 section 2.7): ASCII without
-// NUL, with CRLF only as line ends, and no line too long.
-func isPlain(b []byte) bool {
-	return isASCII(b) && isLines(b)
-}
-
-// isLines is isPlain for 8bit data.
-func isLines(b []byte) bool {
-	if bytes.IndexByte(b, 0) >= 0 {
-		return false
-	}
-	for line := range bytes.Lines(b) {
-		text, ended := bytes.CutSuffix(line, []byte("\r\n"))
-		if len(text) > maxLine || bytes.IndexByte(text, '\r') >= 0 || !ended && bytes.IndexByte(text, '\n') >= 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// base64Lines encodes b in lines of 76 characters.
-func base64Lines(b []byte) []byte {
-	const in, out = 57, 76
-	lines := (len(b) + in - 1) / in
-	all := make([]byte, 0, lines*(out+2))
-	for len(b) > 0 {
-		n := min(in, len(b))
-		all = base64.StdEncoding.AppendEncode(all, b[:n])
-		all = append(all, '\r', '\n')
-		b = b[n:]
-	}
-	return all
 }
 
 // foldAt is where header lines are folded if they can be, and hardFold where

@@ -7,10 +7,11 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/mail"
 )
 
-// Bounds of what is read of the original.
+// Bounds of the part of the original that is read.
 const (
 	maxSection = 64 << 10 // header section
 	maxFull    = 1 << 20  // whole message
@@ -89,7 +90,7 @@ func read(c mail.Content, n int64) ([]byte, error) {
 // SMTPUTF8 report (RFC 6522 section 4, RFC 6533 section 5).
 func (c *composer) headers() part {
 	eightBit := !isASCII(c.section)
-	if c.utf8 && utf8.Valid(c.section) && isLines(c.section) {
+	if c.utf8 && utf8.Valid(c.section) && sevenbit.IsLines(c.section) {
 		p := part{head: "Content-Type: message/global-headers\r\n", body: [][]byte{c.section}, eightBit: eightBit}
 		if eightBit {
 			p.head += "Content-Transfer-Encoding: 8bit\r\n"
@@ -109,7 +110,7 @@ func (c *composer) headers() part {
 // it. ok is false where that cannot be done.
 func (c *composer) wholeMessage(b []byte) (p part, ok bool) {
 	if !c.utf8 && isASCII(c.section) {
-		b, ok = sevenBit(b)
+		b, ok = sevenbit.Encode(b)
 		return part{head: "Content-Type: message/rfc822\r\n", body: [][]byte{b}}, ok
 	}
 	if !c.utf8 && !utf8.Valid(c.section) {
@@ -117,9 +118,9 @@ func (c *composer) wholeMessage(b []byte) (p part, ok bool) {
 	}
 	p = part{head: "Content-Type: message/global\r\n", body: [][]byte{b}, eightBit: !isASCII(b)}
 	switch {
-	case p.eightBit && !c.utf8, !isLines(b):
+	case p.eightBit && !c.utf8, !sevenbit.IsLines(b):
 		p.head += "Content-Transfer-Encoding: base64\r\n"
-		p.body, p.eightBit = [][]byte{base64Lines(b)}, false
+		p.body, p.eightBit = [][]byte{sevenbit.Base64Lines(b)}, false
 	case p.eightBit:
 		p.head += "Content-Transfer-Encoding: 8bit\r\n"
 	}

@@ -78,7 +78,7 @@ func (c *composer) recipient(b *strings.Builder, r *Recipient) {
 func (c *composer) maxDiagnostic() int { return min(max(64<<10/len(c.Recipients), 200), 8000) }
 
 // diagnostic returns a reply in one line, its text in encoded words if it is not
-// ASCII and has to be (RFC 3464 section 2.1.1), and never in any of its own.
+// ASCII and has to be (RFC 3464 section 2.1.1), and never in its default form.
 func (c *composer) diagnostic(r *reply.Reply) string {
 	s := strings.ReplaceAll(clean(r.String(), c.maxDiagnostic()), "=?", "= ?")
 	if c.utf8 || isASCII(s) {
@@ -88,7 +88,7 @@ func (c *composer) diagnostic(r *reply.Reply) string {
 	return codes + " " + mime.QEncoding.Encode("utf-8", strings.TrimSpace(strings.TrimPrefix(s, codes)))
 }
 
-// receivedFrom names the client that gave us the original: what it called
+// receivedFrom names the client that gave us the original: the name it gave
 // itself and, as a comment, its address (RFC 3464 section 2.2.4).
 func (c *composer) receivedFrom() string {
 	o := c.Original.Origin

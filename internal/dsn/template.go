@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/mail"
 )
 
@@ -53,8 +54,8 @@ func visible(s string, hides func(rune) bool) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// cleanAddress is printable for addresses, of which nothing stays hidden: before
-// they are quoted, since a blank needs quotes that what it replaces did not.
+// cleanAddress is printable for addresses, where nothing stays hidden: before they are
+// quoted, since a blank needs quotes that the replaced character did not.
 func cleanAddress(a mail.Address) mail.Address {
 	return mail.Address{Local: visible(a.Local, all), Domain: visible(a.Domain, all)}
 }
@@ -84,7 +85,7 @@ func (c *composer) template(t Templates) ([]field, []byte) {
 	return header, append(all, fillText(c.omission(), nil, asIs)...)
 }
 
-// others is the text about recipients whose action does not lead.
+// others is the text about recipients with another action than the leading one.
 func (c *composer) others() []byte {
 	var all []byte
 	for _, action := range actions {
@@ -292,15 +293,15 @@ func asIs(s string) string { return s }
 
 func (c *composer) daemon() string { return "Mail Delivery System <MAILER-DAEMON@" + c.me + ">" }
 
-// unique lists the fields of which a message may have one (RFC 5322 section
+// unique lists the fields that a message may have once (RFC 5322 section
 // 3.6), and those that a report never has more of.
 var unique = map[string]bool{
 	"from": true, "to": true, "cc": true, "sender": true, "reply-to": true, "subject": true, "date": true,
 	"message-id": true, "in-reply-to": true, "references": true, "auto-submitted": true,
 }
 
-// complete turns the template's fields into a valid header: what is doubled or
-// not a template's business is dropped, what is invalid or missing is set.
+// complete turns the template's fields into a valid header: doubled ones and those that
+// are not a template's business are dropped, invalid and missing ones are set.
 func (c *composer) complete(fields []field) []field {
 	var all []field
 	seen := map[string]bool{}
@@ -443,5 +444,5 @@ func imagePart(lines []string) (part, bool) {
 		}
 	}
 	p.body = [][]byte{body}
-	return p, typed && isASCII(p.head) && isPlain(body)
+	return p, typed && isASCII(p.head) && sevenbit.IsPlain(body)
 }

@@ -24,7 +24,7 @@ type Queue interface {
 	Room(size int64) error
 }
 
-// Dispatcher is told of every message that Put accepted.
+// Dispatcher takes every message that Put accepted.
 type Dispatcher interface {
 	Enqueue(p mail.Pending)
 }

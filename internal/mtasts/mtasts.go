@@ -66,6 +66,7 @@ const (
 // Resolver is what is asked of the DNS; *dns.Resolver does it.
 type Resolver interface {
 	TXT(ctx context.Context, name string) ([]string, error)
+	KnownTXT(name string) (texts []string, known bool, err error) // TXT, if that needs no wait
 	Addrs(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
@@ -197,9 +198,13 @@ func (c *Cache) Policy(ctx context.Context, domain string) (*Policy, *Fetch) {
 // record looks up the TXT record of a domain. Servers that drop such queries must
 // not hold every delivery up.
 func (c *Cache) record(ctx context.Context, domain string) ([]string, error) {
+	name := "_mta-sts." + domain
+	if texts, known, err := c.o.Resolver.KnownTXT(name); known {
+		return texts, err // nearly always: a timer for it would cost more than the answer
+	}
 	ctx, cancel := context.WithTimeout(ctx, recordWait)
 	defer cancel()
-	return c.o.Resolver.TXT(ctx, "_mta-sts."+domain)
+	return c.o.Resolver.TXT(ctx, name)
 }
 
 func (e *entry) valid(now time.Time) bool {

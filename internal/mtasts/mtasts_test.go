@@ -292,6 +292,8 @@ func (l lateDNS) TXT(ctx context.Context, name string) ([]string, error) {
 
 type slowDNS struct{ asked int }
 
+func (s *slowDNS) KnownTXT(string) (texts []string, known bool, err error) { return nil, false, nil }
+
 func (s *slowDNS) TXT(ctx context.Context, name string) ([]string, error) {
 	s.asked++
 	<-ctx.Done()

@@ -2,21 +2,14 @@ package outbound
 
 import (
 	"context"
-	"errors"
-	"maps"
 	"time"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
 )
-
-// errAbandoned ends attempts at messages that another process has taken over.
-var errAbandoned = errors.New("message is another process's")
-
-// permitWait is when a delivery is looked at again whose ownership is not sure.
-const permitWait = time.Second
 
 // adoption is what operators ask for while messages are still being adopted, and
 // what therefore holds for those that come later too. A nil adoption notes nothing.
@@ -51,7 +44,7 @@ func (a *adoption) hasten(p *mail.Pending) {
 		if !a.flushed[""] && !a.flushed[r.Address.Host()] {
 			continue
 		}
-		if _, failed := parseFailure(r.Last); !failed {
+		if _, failed := notice.ParseFailure(r.Last); !failed {
 			p.Recipients[i].Next = time.Time{}
 		}
 	}
@@ -107,8 +100,8 @@ func (o *Outbound) adoptRound(ctx context.Context) bool {
 			messages++
 			o.mu.Lock()
 			o.adopting.hasten(&p)
-			if o.handover.first(p.ID, o.o.Now()) {
-				o.add(p)
+			if o.handover.First(p.ID, o.o.Now()) {
+				o.scheduleMessage(p)
 			}
 			o.mu.Unlock()
 			o.signal()
@@ -150,8 +143,7 @@ func (o *Outbound) Abandon(lost func(mail.ID) bool) {
 		case !lost(u.ID()):
 			return true
 		case a != nil:
-			a.abandoned.Store(true)
-			a.sending.GiveUp(errAbandoned)
+			a.Abandon()
 		case u.Running():
 			o.forgone[u] = true
 		default:
@@ -162,70 +154,15 @@ func (o *Outbound) Abandon(lost func(mail.ID) bool) {
 		return true
 	})
 	o.drop(units, lost)
-	o.handover.forget(lost, o.o.Now())
+	o.handover.Forget(lost, o.o.Now())
 	o.o.Log.Warn("messages were taken over by another process", zap.Int("deliveries", len(units)), zap.Int("running", running))
 }
 
 // comes reports whether a message that was just put is to be scheduled here. It may
 // have been lost since, and even come back. The caller holds o.mu.
 func (o *Outbound) comes(id mail.ID) bool {
-	if !o.handover.watching {
+	if !o.handover.Watching() {
 		return true
 	}
-	return !unknown(o.o.Queue.Permit(id)) && o.handover.first(id, o.o.Now())
-}
-
-// handover remembers for a while which messages came, once any were abandoned. One
-// whose Put was confirmed just before its partition was lost, and claimed again, is
-// both adopted and enqueued. Outbound.mu guards it.
-type handover struct {
-	watching   bool
-	young, old map[mail.ID]bool
-	turned     time.Time // when the young were the old
-}
-
-// handoverTime is how long after its Put a message may be enqueued.
-const handoverTime = time.Minute
-
-// first notes that a message comes, and reports whether it does for the first time.
-func (h *handover) first(id mail.ID, now time.Time) bool {
-	if !h.watching {
-		return true
-	}
-	if now.Sub(h.turned) >= handoverTime {
-		h.old, h.young, h.turned = h.young, map[mail.ID]bool{}, now
-	}
-	if h.young[id] || h.old[id] {
-		return false
-	}
-	h.young[id] = true
-	return true
-}
-
-// forget lets messages come again that were abandoned.
-func (h *handover) forget(lost func(mail.ID) bool, now time.Time) {
-	if !h.watching {
-		h.watching, h.young, h.turned = true, map[mail.ID]bool{}, now
-	}
-	gone := func(id mail.ID, _ bool) bool { return lost(id) }
-	maps.DeleteFunc(h.young, gone)
-	maps.DeleteFunc(h.old, gone)
-}
-
-// Permit implements sending.Guard.
-func (a *attempt) Permit() error { return a.o.o.Queue.Permit(a.env.ID) }
-
-// permitted reports whether the attempt may begin. If nobody knows at the moment it
-// is to be asked again soon, which is no attempt.
-func (a *attempt) permitted() bool {
-	err := a.o.o.Queue.Permit(a.unit.ID())
-	switch {
-	case err == nil:
-		return true
-	case unknown(err):
-		a.vanished(a.open())
-	default:
-		a.keep(a.open(), rest{attempts: a.unit.Attempts(), next: a.now().Add(permitWait)})
-	}
-	return false
+	return !unknown(o.o.Queue.Permit(id)) && o.handover.First(id, o.o.Now())
 }

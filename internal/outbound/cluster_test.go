@@ -304,8 +304,8 @@ func (m *members) live() {
 		if s := n.out.Stat(); s.Waiting+s.Ready+s.Running > 0 {
 			m.t.Errorf("deliveries are left: %+v", s)
 		}
-		if len(n.out.held)+len(n.out.kept)+len(n.out.debts)+len(n.out.forgone)+len(n.out.running) > 0 {
-			m.t.Errorf("left over: %v %v %v %v", n.out.held, n.out.kept, n.out.debts, n.out.forgone)
+		if len(n.out.held)+len(n.out.kept)+len(n.out.unrecorded)+len(n.out.forgone)+len(n.out.running) > 0 {
+			m.t.Errorf("left over: %v %v %v %v", n.out.held, n.out.kept, n.out.unrecorded, n.out.forgone)
 		}
 		if err := n.store.Close(); err != nil {
 			m.t.Error(err)

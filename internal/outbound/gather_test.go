@@ -11,6 +11,7 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/reply"
 )
 
@@ -288,7 +289,7 @@ func reportsThatCannotBeQueued(t *testing.T, flush bool) {
 			r.out.Flush("other.test")
 			r.pass(0)
 		} else {
-			r.pass(localWait)
+			r.pass(attempt.LocalWait)
 		}
 		r.wantPutFirst()
 		if texts, _ := r.reports(); len(texts) != 1 || !strings.Contains(texts[0], "no3@") || !strings.Contains(texts[0], "no4@") || !strings.Contains(texts[0], "no5@") {
@@ -325,7 +326,7 @@ func TestSettlementsThatCannotBeRecorded(t *testing.T) {
 			t.Fatalf("%d reports", len(texts))
 		}
 		r.queue.set("settle", nil)
-		r.pass(localWait)
+		r.pass(attempt.LocalWait)
 		if texts, _ := r.reports(); len(texts) != 0 {
 			t.Fatalf("%d reports", len(texts))
 		}
@@ -352,73 +353,6 @@ func TestForgetWhatWaits(t *testing.T) {
 		}
 		r.wantIdle()
 	})
-}
-
-// TestGatheringIsBounded: neither one sender nor all together make it grow without
-// end, and all that came comes out.
-func TestGatheringIsBounded(t *testing.T) {
-	var g gathering
-	now := time.Unix(1e9, 0)
-	rate := conf.Rate{Count: 1, Per: time.Hour}
-	total, taken, most := 0, 0, 0
-	take := func() {
-		for _, r := range g.take(now) {
-			taken += r.n
-			if r.n > maxTogether {
-				t.Fatal(r.n)
-			}
-		}
-	}
-	for i := range 3 * maxTogether {
-		g.hold(mail.ID(fmt.Sprintf("A%d", i)), "one", []int{0}, now.Add(time.Hour), true, rate)
-		total++
-		take()
-	}
-	if taken != total {
-		t.Fatal(taken, total)
-	}
-	for i := range 2*maxWaiting + 10 {
-		g.hold(mail.ID(fmt.Sprintf("B%d", i)), fmt.Sprint("s", i%200), []int{0}, now.Add(time.Hour), i%2 == 0, rate)
-		total++
-		most = max(most, g.waiting)
-		take()
-	}
-	if most > maxWaiting {
-		t.Fatal(most)
-	}
-	now = now.Add(time.Hour)
-	if take(); taken != total || g.waiting != 0 || len(g.due) != 0 || len(g.messages) != 0 {
-		t.Fatal(taken, total, g.waiting)
-	}
-	for i := range maxSenders + 100 {
-		if ok, _ := g.admit(now, fmt.Sprint("t", i), rate); !ok {
-			t.Fatal(i)
-		}
-	}
-	if len(g.senders) > maxSenders {
-		t.Fatal(len(g.senders))
-	}
-}
-
-func TestFailureText(t *testing.T) {
-	at := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
-	for _, f := range []failure{
-		{at: at, reply: no, host: "mx.a.test"},
-		{at: at, reply: later, collected: true},
-		{at: at, reply: reply.New(550, "", "at x: 5.1.1, collected"), host: "2001:db8::1", collected: true},
-		{at: at, reply: no.Because(errDisk), host: "mx.a.test"},
-		{at: at, reply: reply.New(554, "5.7.26", "")},
-	} {
-		got, ok := parseFailure(f.String())
-		if !ok || !got.at.Equal(at) || got.host != f.host || got.collected != f.collected || got.reply.String() != f.reply.String() || (got.reply.Cause == nil) != (f.reply.Cause == nil) {
-			t.Errorf("%q: %+v", f.String(), got)
-		}
-	}
-	for _, s := range []string{"", "550 5.1.1 no", "failed", "failed x: 550 no", "failed 2031-05-06T07:08:09Z", "failed 2031-05-06T07:08:09Z: 250 ok", "failed 2031-05-06T07:08:09Z: no"} {
-		if f, ok := parseFailure(s); ok {
-			t.Errorf("%q: %+v", s, f)
-		}
-	}
 }
 
 // TestCollectedStaysCollected: what was collected for a sender is one report also

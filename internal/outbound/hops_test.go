@@ -13,6 +13,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/policy"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
 )
@@ -36,7 +37,7 @@ func (r *rig) routed(prefix string, hops ...mail.NextHop) *int {
 // TestSlowHop has a plugin route the mail of many domains to one slow host: it
 // takes no more places than its connections need, and other mail finds one.
 func TestSlowHop(t *testing.T) {
-	for _, tt := range []struct{ connections, most int }{{0, strangers}, {1, 1}} {
+	for _, tt := range []struct{ connections, most int }{{0, policy.StartConcurrency}, {1, 1}} {
 		inBubble(t, func(r *rig) {
 			r.o.ConcurrencyMax, r.o.PoolConcurrencyMax = 20, 5
 			hop := mail.NextHop{Host: "192.0.2.99"}

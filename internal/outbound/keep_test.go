@@ -14,6 +14,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
 	"tarishi/internal/store"
@@ -453,12 +454,12 @@ func TestDebtsWaitForNobody(t *testing.T) {
 		if why := r.out.Explain(one.ID); len(why) != 1 || !strings.HasPrefix(why[0].Reason, "done with") {
 			t.Errorf("%+v", why)
 		}
-		r.pass(localWait + time.Second) // still not
+		r.pass(attempt.LocalWait + time.Second) // still not
 		if !r.queue.holds(one) {
 			t.Fatal("recorded by a queue that cannot")
 		}
 		r.queue.set("settle", nil)
-		r.pass(localWait)
+		r.pass(attempt.LocalWait)
 		if r.queue.holds(one) || len(r.wire.take()) != 2 {
 			t.Error("not recorded, or delivered again")
 		}

@@ -15,6 +15,8 @@ import (
 
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/report"
 	"tarishi/internal/reply"
 	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient"
@@ -537,10 +539,10 @@ func TestSettlementIsRepeatedWithoutAnotherDelivery(t *testing.T) {
 			"defer [1] attempts 1 in 1h0m0s: 450 4.2.0 greylisted", "put <>",
 			"settle [0] fails", "settle [0] fails", "settle [2] fails",
 		)
-		r.pass(localWait)
+		r.pass(attempt.LocalWait)
 		r.wantOpsInAnyOrder("settle [0] fails", "settle [0] fails", "settle [2] fails")
 		r.queue.set("settle", nil)
-		r.pass(localWait)
+		r.pass(attempt.LocalWait)
 		r.wantOpsInAnyOrder("settle [0]", "settle [0]", "settle [2]")
 		r.wantSent()
 		r.wire.set(func(context.Context, attemptSeen) ([]*reply.Reply, error) { return []*reply.Reply{ok}, nil })
@@ -567,7 +569,7 @@ func TestUnreadableMessage(t *testing.T) {
 		r.queue.set("load", errors.New("damaged"))
 		r.send("x@a.test")
 		r.wantOps("load fails")
-		r.pass(unreadable - 1)
+		r.pass(attempt.Unreadable - 1)
 		r.wantOps()
 		r.pass(1)
 		r.wantOps("load fails")
@@ -575,7 +577,7 @@ func TestUnreadableMessage(t *testing.T) {
 			t.Fatal("deleted")
 		}
 		r.queue.set("load", nil)
-		r.pass(unreadable)
+		r.pass(attempt.Unreadable)
 		r.wantOps("settle [0]")
 		r.wantIdle()
 	})
@@ -620,7 +622,7 @@ func TestReport(t *testing.T) {
 		if err := r.out.Report(env, content, failed); err != nil {
 			t.Fatal(err)
 		}
-		r.wantLines("no dsn "+notWanted, "no dsn "+nullSender)
+		r.wantLines("no dsn "+report.NotWanted, "no dsn "+report.NullSender)
 		env.From = sender
 		r.queue.set("put", errDisk)
 		if err := r.out.Report(env, content, failed); !errors.Is(err, errDisk) {
@@ -698,10 +700,10 @@ func TestPanicIsContained(t *testing.T) {
 		r.wantSent("1m4s sender@from.test>x 192.0.2.1:25")
 		r.pass(128 * time.Second)
 		r.wire.take()
-		r.pass(localWait) // beyond the intervals, and still there
+		r.pass(attempt.LocalWait) // beyond the intervals, and still there
 		r.wantSent("8m12s sender@from.test>x 192.0.2.1:25")
 		r.wire.set(byName)
-		r.pass(localWait)
+		r.pass(attempt.LocalWait)
 		r.wantIdle()
 	})
 }
@@ -867,21 +869,4 @@ func TestHooksSeeTheirOwnRecipients(t *testing.T) {
 			t.Fatal(helo)
 		}
 	})
-}
-
-func TestClip(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":        "plain",
-		"a\r\nb\x00c":  "a  b c",
-		"bad \xff utf": "bad ? utf",
-		"ümlaut":       "ümlaut",
-		"\u0085\u2028": " \u2028",
-	} {
-		if got := clip(in); got != want {
-			t.Errorf("%q: %q", in, got)
-		}
-	}
-	if got := clip(strings.Repeat("ü", maxReason)); len(got) > maxReason+10 {
-		t.Error(len(got))
-	}
 }

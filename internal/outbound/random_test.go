@@ -118,8 +118,8 @@ func (r *rig) lifeAtRandom(random *rand.Rand) {
 	r.pass(3 * 24 * time.Hour)
 	synctest.Wait()
 	r.wantIdle()
-	if len(r.out.held)+len(r.out.kept)+len(r.out.debts) > 0 {
-		r.t.Errorf("left over: %v %v %v", r.out.held, r.out.kept, r.out.debts)
+	if len(r.out.held)+len(r.out.kept)+len(r.out.unrecorded) > 0 {
+		r.t.Errorf("left over: %v %v %v", r.out.held, r.out.kept, r.out.unrecorded)
 	}
 	for to, n := range delivered {
 		if n != 1 {

@@ -11,11 +11,11 @@ import (
 )
 
 // endRunning ends the attempts that run, as the schedule has it.
-func (r *rig) endRunning(cause error) {
+func (r *rig) endRunning(overdue bool) {
 	r.out.mu.Lock()
 	defer r.out.mu.Unlock()
 	for _, a := range r.out.running {
-		a.sending.Recall(cause)
+		a.Recall(overdue)
 	}
 }
 
@@ -24,14 +24,14 @@ func (r *rig) endRunning(cause error) {
 func TestRoomForOthersIsNoFailure(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
-		cause     error
+		overdue   bool
 		intervals []time.Duration
 		bounces   bool
 	}{
-		{"made room", errYield, interval, false},
-		{"took too long", errOverdue, interval, true},
-		{"made room, no retries", errYield, nil, false},
-		{"took too long, no retries", errOverdue, nil, true},
+		{"made room", false, interval, false},
+		{"took too long", true, interval, true},
+		{"made room, no retries", false, nil, false},
+		{"took too long, no retries", true, nil, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(r *rig) {
@@ -47,7 +47,7 @@ func TestRoomForOthersIsNoFailure(t *testing.T) {
 				r.send("x@a.test")
 				for range 12 {
 					r.pass(time.Minute)
-					r.endRunning(tt.cause)
+					r.endRunning(tt.overdue)
 					r.pass(10 * time.Minute)
 				}
 				bounced := false

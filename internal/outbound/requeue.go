@@ -23,18 +23,20 @@ func (o *Outbound) EnqueueDeferred(p mail.Pending, why []*reply.Reply) {
 	members := map[group][]int{}
 	for i := range p.Recipients {
 		r := &p.Recipients[i]
-		policy := o.policy(r.Address.Host(), nil)
-		wait, again := policy.wait(p.ID, r.Address.Host(), 1)
+		its := o.policies.For(r.Address.Host(), nil)
+		wait, again := its.Wait(p.ID, r.Address.Host(), 1)
 		if why[i] == nil || !again {
 			continue
 		}
-		r.Attempts, r.Next, r.Last = 1, policy.backoff.Until(p.Received, now, wait), clip(why[i].Error())
+		r.Attempts, r.Next, r.Last = 1, its.Backoff.Until(p.Received, now, wait), reply.Clip(why[i].Error())
 		g := group{r.Next, r.Last}
 		if members[g] == nil {
 			order = append(order, g)
 		}
 		members[g] = append(members[g], r.Index)
 	}
+
+	// One record for all recipients with the same reply.
 	for _, g := range order {
 		if err := o.o.Queue.Defer(p.ID, members[g], 1, g.next, g.last); err != nil { // after a restart they are tried earlier
 			o.o.Log.Warn("deferral not recorded", zap.String("uuid", string(p.ID)), zap.Ints("recipients", members[g]), zap.Error(err))

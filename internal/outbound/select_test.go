@@ -22,6 +22,8 @@ type pair struct {
 	once chan struct{}
 }
 
+func (q *pair) Find(mail.ID) (p mail.Pending, ok bool) { return p, false }
+
 func (q *pair) Hold(mail.ID, []int) error {
 	select {
 	case <-q.once:

@@ -263,17 +263,6 @@ func TestOneDelayWarningForOneMessage(t *testing.T) {
 			t.Fatalf("%d warnings", n)
 		}
 	})
-	var w warnings
-	for i := range maxWarnings {
-		w.claim(mail.ID(fmt.Sprint(i)), []int{0}, []int{1})
-	}
-	if len(w.recipients) != maxWarnings/2 || len(w.order) != maxWarnings/2 || w.n != maxWarnings || w.recipients["0"] != nil || w.recipients[mail.ID(fmt.Sprint(maxWarnings-1))] == nil {
-		t.Error(len(w.recipients), len(w.order), w.n)
-	}
-	w.disclaim(mail.ID(fmt.Sprint(maxWarnings-1)), []int{0, 1})
-	if fresh, more := w.claim(mail.ID(fmt.Sprint(maxWarnings-1)), []int{1}, []int{0}); len(fresh) != 1 || len(more) != 1 || w.n != maxWarnings {
-		t.Error(fresh, more, w.n)
-	}
 }
 
 func TestDelayWarningWhileNothingIsTried(t *testing.T) {
@@ -478,48 +467,6 @@ func TestWhatHooksMayDo(t *testing.T) {
 			t.Error(paths, counts)
 		}
 	})
-}
-
-func TestWaitIsJitteredAndAlwaysTheSame(t *testing.T) {
-	o := New(Options{Intervals: interval, Jitter: 0.2, MaxLifetime: time.Hour})
-	p := o.policy("a.test", nil)
-	low, high := time.Hour, time.Duration(0)
-	for i := range 1000 {
-		id := mail.ID(fmt.Sprint(i))
-		w, good := p.wait(id, "a.test", 1)
-		if again, _ := p.wait(id, "a.test", 1); !good || again != w {
-			t.Fatal("differs")
-		}
-		low, high = min(low, w), max(high, w)
-	}
-	if low < 51*time.Second || low > 52*time.Second || high > 77*time.Second || high < 76*time.Second {
-		t.Error(low, high)
-	}
-}
-
-func TestSourceByWeight(t *testing.T) {
-	o := New(Options{})
-	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
-	p := o.newPolicy(conf.Destination{Sources: []conf.Source{{Bind: v4, Weight: 3}, {Bind: v6, Weight: 1}}})
-	n := map[netip.Addr]int{}
-	for i := range 100 {
-		n[p.choose(&mail.Envelope{}, float64(i)/100).Bind]++
-	}
-	if n[v4] != 75 || n[v6] != 25 {
-		t.Error(n)
-	}
-	if other, found := p.other(p.Sources[0], 0); !found || other.Bind != v6 {
-		t.Error(other, found)
-	}
-	noted := &mail.Envelope{Notes: mail.Notes{"outbound_ip": v4.String()}}
-	for name, sources := range map[string][]conf.Source{
-		"its own":    {{Bind: v6, Helo: "six.test", Weight: 1}, {Bind: v4, Helo: "four.test", Weight: 1}},
-		"one of all": {{Helo: "four.test", Weight: 1}},
-	} {
-		if s := o.newPolicy(conf.Destination{Sources: sources}).choose(noted, 0); s.Helo != "four.test" {
-			t.Errorf("%s: %+v", name, s)
-		}
-	}
 }
 
 func TestCounts(t *testing.T) {

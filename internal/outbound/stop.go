@@ -1,17 +1,13 @@
 package outbound
 
 import (
-	"errors"
 	"time"
 
 	"go.uber.org/zap"
 )
 
-// errStopped ends attempts on a stop.
-var errStopped = errors.New("stopping")
-
-// giveUp ends the attempts whose message has not been sent to its end: nothing is
-// lost by it but time. The others have a while to hear whether it was taken; with all
+// giveUp ends the attempts that have not sent their message to its end: that costs
+// nothing but time. The others have a while to hear whether it was taken; with all
 // set they are ended too.
 func (o *Outbound) giveUp(all bool) {
 	o.mu.Lock()
@@ -19,24 +15,19 @@ func (o *Outbound) giveUp(all bool) {
 	o.stopping = true
 	for _, a := range o.running {
 		if all {
-			a.sending.Cancel(errStopped)
+			a.Cancel()
 		} else {
-			a.sending.GiveUp(errStopped)
+			a.GiveUp()
 		}
 	}
 }
 
-// doubt counts an attempt that was cut off after the end of its message.
-func (o *Outbound) doubt() {
-	o.mu.Lock()
-	o.doubtful++
-	o.mu.Unlock()
-}
-
 // finish waits until idle is closed: first for replies to whole messages, for
-// ReplyGrace at most, then for what is still to be recorded, for Grace in all.
+// ReplyGrace at most, then for the records that are still to be written, for Grace in all.
 func (o *Outbound) finish(idle <-chan struct{}) {
 	o.giveUp(false)
+
+	// A reply to a whole message is worth more time: without it the message goes out twice.
 	replies := time.NewTimer(min(o.o.ReplyGrace, o.o.Grace))
 	defer replies.Stop()
 	grace := time.NewTimer(o.o.Grace)

@@ -10,6 +10,8 @@ import (
 
 	"tarishi/internal/dsn"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/notice"
 )
 
 // reporters is how many gathered reports are made at a time.
@@ -18,8 +20,8 @@ const reporters = 8
 // tellGathered makes reports that are due, and returns when they are in the queue,
 // or are gathered again. When ctx ends those that are not begun wait for the next
 // start, the queue has them; attempts is for those that are.
-func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*gathered) {
-	next := make(chan *gathered)
+func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*notice.Report) {
+	next := make(chan *notice.Report)
 	var running sync.WaitGroup
 	for range min(reporters, len(due)) {
 		running.Go(func() {
@@ -28,6 +30,8 @@ func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*gathered) 
 			}
 		})
 	}
+
+	// On a stop the queue still has those that are not begun.
 	for _, r := range due {
 		if ctx.Err() == nil {
 			next <- r
@@ -39,36 +43,38 @@ func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*gathered) 
 
 // tellOne makes one report. A report about one message may be one too many for
 // its sender: it then becomes part of the one about several.
-func (o *Outbound) tellOne(ctx context.Context, r *gathered) {
-	if !r.several {
+func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
+	if !r.Several {
 		o.mu.Lock()
-		ok, until := o.gathering.admit(o.o.Now(), r.sender, o.o.Config.DSNRate)
+		ok, until := o.gathering.Admit(o.o.Now(), r.Sender, o.o.Config.DSNRate)
 		o.mu.Unlock()
 		if !ok {
 			o.collect(r, until)
 			return
 		}
 	}
-	report, told := o.composeGathered(r)
+
+	// Nothing may be left of it: its messages were removed, or cannot be read now.
+	about, told := o.composeGathered(r)
 	if len(told) == 0 {
 		return
 	}
-	p, err := o.put(ctx, report)
+	p, err := o.reporter.Put(ctx, about)
 	if err != nil {
-		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.sender), zap.Int("recipients", len(report.Recipients)), zap.Error(err))
-		o.gatherAgain(r, told, o.o.Now().Add(localWait))
+		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.Sender), zap.Int("recipients", len(about.Recipients)), zap.Error(err))
+		o.gatherAgain(r, told, o.o.Now().Add(attempt.LocalWait))
 		return
 	}
 
-	// The report is durable: only now may the queue forget what it is about.
+	// The report is durable: only now may the queue forget its recipients.
 	for id, recipients := range told {
 		err := o.o.Queue.Settle(id, recipients)
 		o.mu.Lock()
 		if err == nil || unknown(err) {
-			o.unmark(id, recipients)
+			o.held.Unmark(id, recipients)
 		} else {
 			o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
-			o.owe(debt{id: id, recipients: recipients, next: o.o.Now().Add(localWait)})
+			o.noteUnrecorded(attempt.Unrecorded{ID: id, Recipients: recipients, Next: o.o.Now().Add(attempt.LocalWait)})
 		}
 		o.mu.Unlock()
 	}
@@ -76,53 +82,57 @@ func (o *Outbound) tellOne(ctx context.Context, r *gathered) {
 }
 
 // collect makes what was gathered of one message wait with others of its sender.
-func (o *Outbound) collect(r *gathered, until time.Time) {
-	for id, recipients := range r.recipients {
+func (o *Outbound) collect(r *notice.Report, until time.Time) {
+	for id, recipients := range r.Recipients {
 		p, _ := o.o.Queue.Find(id)
 		for _, one := range p.Recipients {
-			f, ok := parseFailure(one.Last)
+			f, ok := notice.ParseFailure(one.Last)
 			if !ok || !slices.Contains(recipients, one.Index) {
 				continue
 			}
-			f.collected = true
-			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !unknown(err) { // after a restart it has a report of its own
+
+			// After a restart the mark says that it waits with others.
+			f.Collected = true
+			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !unknown(err) { // after a restart it has a separate report
 				o.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
 			}
 		}
 		o.mu.Lock()
-		_, begun := o.gathering.hold(id, r.sender, recipients, until, true, o.o.Config.DSNRate)
+		_, begun := o.gathering.Hold(id, r.Sender, recipients, until, true, o.o.Config.DSNRate)
 		o.mu.Unlock()
 		if begun {
-			o.logCollecting(r.sender, until)
+			o.logCollecting(r.Sender, until)
 		}
 	}
 	o.signal()
 }
 
 // gatherAgain keeps recipients of r for another report at due.
-func (o *Outbound) gatherAgain(r *gathered, recipients map[mail.ID][]int, due time.Time) {
+func (o *Outbound) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, due time.Time) {
 	o.mu.Lock()
 	for id, list := range recipients {
-		again, _ := o.gathering.hold(id, r.sender, list, due, r.several, o.o.Config.DSNRate)
-		again.stuck = true
+		again, _ := o.gathering.Hold(id, r.Sender, list, due, r.Several, o.o.Config.DSNRate)
+		again.MarkStuck()
 	}
 	o.mu.Unlock()
 	o.signal()
 }
 
 // composeGathered looks up what was gathered in the queue, and returns the report
-// and which recipients it tells of. What is not in the queue any more is left out,
+// and the recipients in it. What is not in the queue any more is left out,
 // and what cannot be read now is gathered again.
-func (o *Outbound) composeGathered(r *gathered) (report dsn.Report, told map[mail.ID][]int) {
+func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map[mail.ID][]int) {
 	told = map[mail.ID][]int{}
 	sender := &mail.Envelope{}
-	report = o.newReport(sender, nil)
+	about = o.reporter.New(sender, nil)
 	var last *mail.Envelope
-	for _, id := range r.order {
-		list := r.recipients[id]
+	for _, id := range r.Order {
+		list := r.Recipients[id]
 		if len(list) == 0 || told[id] != nil {
 			continue
 		}
+
+		// A message that an administrator removed needs no report.
 		env, content, err := o.o.Queue.Load(id)
 		if unknown(err) {
 			continue
@@ -134,36 +144,40 @@ func (o *Outbound) composeGathered(r *gathered) (report dsn.Report, told map[mai
 		p, there := o.o.Queue.Find(id)
 		if err != nil || !there {
 			o.o.Log.Error("failed message cannot be loaded, its report waits", zap.String("uuid", string(id)), zap.Error(err))
-			o.gatherAgain(r, map[mail.ID][]int{id: list}, o.o.Now().Add(unreadable))
+			o.gatherAgain(r, map[mail.ID][]int{id: list}, o.o.Now().Add(attempt.Unreadable))
 			continue
 		}
-		last, report.OriginalContent = env, content
+
+		// One recipient that asked for REQUIRETLS binds the whole report.
+		last, about.OriginalContent = env, content
 		sender.From, sender.RequireTLS = env.From, sender.RequireTLS || env.RequireTLS
 		p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return !slices.Contains(list, one.Index) })
 		for _, one := range p.Recipients {
-			if f, ok := parseFailure(one.Last); ok {
+			if f, ok := notice.ParseFailure(one.Last); ok {
 				told[id] = append(told[id], one.Index)
-				report.Recipients = append(report.Recipients, dsn.Recipient{
-					Recipient: env.Recipients[one.Index], Action: dsn.Failed, Reply: f.reply, RemoteMTA: f.host,
-					Expired: f.reply.Temporary(), LastAttempt: f.at, Of: of,
+				about.Recipients = append(about.Recipients, dsn.Recipient{
+					Recipient: env.Recipients[one.Index], Action: dsn.Failed, Reply: f.Reply, RemoteMTA: f.Host,
+					Expired: f.Reply.Temporary(), LastAttempt: f.At, Of: of,
 				})
 			}
 		}
 		if len(told[id]) < len(p.Recipients) { // somebody wrote over the mark
 			p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return slices.Contains(told[id], one.Index) })
 			o.mu.Lock()
-			o.add(p)
+			o.scheduleMessage(p)
 			o.mu.Unlock()
 			o.signal()
 		}
 	}
+
+	// Of one message the report has the form that names and returns it.
 	if len(told) > 1 {
-		report.OriginalContent = nil
-		return report, told
+		about.OriginalContent = nil
+		return about, told
 	}
-	report.Original = last
-	for i := range report.Recipients {
-		report.Recipients[i].Of = nil
+	about.Original = last
+	for i := range about.Recipients {
+		about.Recipients[i].Of = nil
 	}
-	return report, told
+	return about, told
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 )
 
@@ -49,5 +50,22 @@ func TestSurplus(t *testing.T) {
 		if r.Surplus() != want {
 			t.Errorf("%s: %v", r, !want)
 		}
+	}
+}
+
+func TestClip(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain":        "plain",
+		"a\r\nb\x00c":  "a  b c",
+		"bad \xff utf": "bad ? utf",
+		"ümlaut":       "ümlaut",
+		"\u0085\u2028": " \u2028",
+	} {
+		if got := Clip(in); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+	if got := Clip(strings.Repeat("ü", maxClipped)); len(got) > maxClipped+10 {
+		t.Error(len(got))
 	}
 }

@@ -5,8 +5,8 @@ package schedule
 func (s *Schedule) DomainsAt(match func(site string) bool) map[string]bool {
 	found := map[string]bool{}
 	for _, d := range s.domains {
-		if d.units > 0 && d.site != nil && match(d.site.name) {
-			found[d.name] = true
+		if d.Units > 0 && d.HasSite() && match(d.SiteName()) {
+			found[d.Name] = true
 		}
 	}
 	return found

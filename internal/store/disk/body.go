@@ -126,18 +126,19 @@ func (b *Body) moveToFile() error {
 // chunks keeps the memory of bodies that went to files for the next ones: when many
 // large messages come at once that is most of their memory. The zero value is empty.
 type chunks struct {
-	pools [9]sync.Pool // of *[]byte, by size: leastChunk, twice that, … mostChunk
+	pools [9]sync.Pool // of *[]byte, by least size: leastChunk, twice that, … mostChunk
 }
 
 func (c *chunks) poolFor(size int) *sync.Pool { return &c.pools[bits.Len(uint(size/leastChunk))-1] }
 
-// takeChunk returns an empty chunk for n bytes, or for some of them.
+// takeChunk returns an empty chunk for n bytes, or for some of them. A new one is
+// hardly larger than that: most messages are small, and come in one piece.
 func (c *chunks) takeChunk(n int) []byte {
 	size := min(leastChunk<<bits.Len(uint(n-1)/leastChunk), mostChunk)
 	if b, ok := c.poolFor(size).Get().(*[]byte); ok {
 		return (*b)[:0]
 	}
-	return make([]byte, 0, size)
+	return make([]byte, 0, min(size, (n+leastChunk-1)/leastChunk*leastChunk))
 }
 
 func (c *chunks) giveBack(all mail.Memory) {

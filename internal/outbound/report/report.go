@@ -1,0 +1,87 @@
+// Package report makes DSNs and puts them into the queue: for one attempt, for what
+// was gathered of several messages, and for the relay. A report is durable when Put
+// has returned without an error; only then may its recipients be settled.
+package report
+
+import (
+	"context"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"tarishi/internal/dsn"
+	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+)
+
+// Options are what a Reporter works with.
+type Options struct {
+	Me        string
+	Full      bool // the whole message is returned
+	Templates dsn.Templates
+	Show      func(context.Context, *mail.Envelope, mail.Content) mail.Content // to plugins
+	Put       func(*mail.Envelope, mail.Content) error                         // makes a message durable
+	Mail      *maillog.Log
+	Now       func() time.Time
+}
+
+// Reporter makes reports. Its methods may be called from any goroutine.
+type Reporter struct {
+	o   Options
+	pid int
+
+	queued, failed atomic.Int64
+}
+
+// NewReporter returns a Reporter.
+func NewReporter(o Options) *Reporter { return &Reporter{o: o, pid: os.Getpid()} }
+
+// Counts returns how many reports were queued, and how many could not be.
+func (r *Reporter) Counts() (queued, failed int64) { return r.queued.Load(), r.failed.Load() }
+
+// Why there is no DSN.
+const (
+	NullSender = "the sender is null"
+	NotWanted  = "the sender does not want it (NOTIFY)"
+)
+
+// New returns a report about a message without recipients.
+func (r *Reporter) New(env *mail.Envelope, c mail.Content) dsn.Report {
+	return dsn.Report{
+		ID: mail.NewID(mail.NewConnectionID(), 1), Me: r.o.Me, PID: r.pid, Date: r.o.Now(), Original: env, OriginalContent: c,
+		Full: r.o.Full,
+	}
+}
+
+// Put composes a DSN, shows it to pre_send_trans_email and puts it in the queue.
+// The caller enqueues it.
+func (r *Reporter) Put(ctx context.Context, about dsn.Report) (mail.Pending, error) {
+	env, content, err := dsn.Compose(about, r.o.Templates)
+	if err == nil {
+		content = r.o.Show(ctx, env, content)
+		err = r.o.Put(env, content)
+	}
+	if err != nil {
+		r.failed.Add(1)
+		return mail.Pending{}, err
+	}
+	r.queued.Add(1)
+
+	// A report about several messages has one line for each.
+	last := about.Original.ID
+	r.logReport(env, last, about)
+	for i := range about.Recipients { // of several messages each has its line
+		if of := about.Recipients[i].Of; of != nil && of.ID() != last {
+			last = of.ID()
+			r.logReport(env, last, about)
+		}
+	}
+	return mail.NewPending(env, content.Size()), nil
+}
+
+// logReport notes which report is about a message; "": about none alone.
+func (r *Reporter) logReport(env *mail.Envelope, of mail.ID, about dsn.Report) {
+	if of != "" {
+		r.o.Mail.DSN(string(env.ID), string(of), about.Original.From.String(), about.Recipients[0].Action)
+	}
+}

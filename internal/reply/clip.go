@@ -1,0 +1,24 @@
+package reply
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// maxClipped is how much of a server's words is kept: bytes.
+const maxClipped = 1000
+
+// Clip makes a peer's words fit for a record: valid UTF-8 on one line, without
+// control characters, of bounded length.
+func Clip(s string) string {
+	if len(s) > maxClipped {
+		s = s[:maxClipped] + "…"
+	}
+	s = strings.ToValidUTF8(s, "?")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError || 0x80 <= r && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}

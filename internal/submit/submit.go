@@ -1,0 +1,323 @@
+// Package submit puts messages into the queue that this server makes itself:
+// submissions of plugins, completed and shown to them as any message that is about
+// to leave, and what plugins add to DSNs. A submission that is accepted is durable;
+// anything else is a reply, as a client would get it.
+package submit
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+	"tarishi/internal/reply"
+	"tarishi/internal/store"
+)
+
+// Chain runs hooks; *hook.Chain does.
+type Chain interface {
+	Run(ctx context.Context, p hook.Point, e *hook.Event) hook.Verdict
+	Has(p hook.Point) bool
+}
+
+// Options are what a Submitter works with.
+type Options struct {
+	Me             string
+	ReceivedHeader string // text of the Received field, see mail.Header.Complete
+	NewBody        func() store.Body
+	Put            func(env *mail.Envelope, c mail.Content) error // makes a message durable
+	Enqueue        func(mail.Pending)                             // sees to the delivery of one that is
+	Chain          Chain                                          // nil: no hooks
+	Mail           *maillog.Log
+	Log            *zap.Logger
+	Now            func() time.Time
+}
+
+// Submitter queues messages of this server. Its methods may be called from any
+// goroutine.
+type Submitter struct{ o Options }
+
+// New returns a Submitter.
+func New(o Options) *Submitter { return &Submitter{o} }
+
+// maxHeader is how many bytes the header section of a submission may have: it
+// is in memory while plugins look at it.
+const maxHeader = 1 << 20
+
+// Submit queues a message that this server makes itself, see hook.Submission,
+// and sees to its delivery. It returns the message's ID when it is durable. The
+// error is a *reply.Reply: of class 5 if the message would never be taken, else
+// of class 4; nothing is in the queue then. Memory does not grow with the
+// contents. A ctx that ends before the message is queued ends the Submit.
+func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, error) {
+	t, refusal := s.transaction(m)
+	if refusal != nil {
+		return "", refusal
+	}
+	if m.Contents == nil {
+		return "", reply.New(554, "5.6.0", "No contents for email")
+	}
+
+	// The content goes where that of clients goes: into memory, or a file if it is large.
+	defer t.Discard()
+	body := s.o.NewBody()
+	defer body.Discard()
+	lines := &canon{w: body, stuffed: m.DotStuffed}
+	err := lines.copyLines(ctx, m.Contents)
+	if err == nil {
+		t.Content, err = body.Content()
+	}
+	if err == nil {
+		err = readHeader(t)
+	}
+	if err != nil {
+		return "", s.refuse(t, err)
+	}
+	if lines.eightBit {
+		t.Body = "8BITMIME"
+	}
+
+	// From here on it is a message as any other, and plugins see it as such.
+	t.Size = t.Content.Size()
+	if m.RemoveMessageID {
+		t.Header.Remove("Message-Id")
+	}
+	if m.RemoveDate {
+		t.Header.Remove("Date")
+	}
+	t.Header.Complete(t.ID, s.o.Me, s.o.ReceivedHeader, t.Received)
+	if c := s.o.Chain; c != nil {
+		c.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t.View()})
+	}
+	if err := ctx.Err(); err != nil {
+		return "", s.refuse(t, err)
+	}
+
+	// Durable first, then in the log, then in the schedule.
+	content := t.Final()
+	if err := s.o.Put(&t.Envelope, content); err != nil {
+		return "", s.refuse(t, err)
+	}
+	s.o.Mail.Queued(string(t.ID), t.From.String(), len(t.Recipients), content.Size())
+	s.o.Enqueue(mail.NewPending(&t.Envelope, content.Size()))
+	return t.ID, nil
+}
+
+// bodies lends plugins memory or a file for a message that they rewrite.
+type bodies func() store.Body
+
+// NewBody implements hook.Lender.
+func (b bodies) NewBody() hook.Body { return b() }
+
+// refuse turns what went wrong into the answer of Submit.
+func (s *Submitter) refuse(t *hook.Transaction, err error) error {
+	var r *reply.Reply
+	if !errors.As(err, &r) {
+		r = reply.New(451, "4.3.0", "Message cannot be queued").Because(err)
+	}
+	s.o.Log.Warn("submission refused", zap.String("uuid", string(t.ID)), zap.String("from", t.From.String()), zap.Error(r))
+	return r
+}
+
+// transaction makes the envelope of a submission.
+func (s *Submitter) transaction(m hook.Submission) (*hook.Transaction, *reply.Reply) {
+	t := &hook.Transaction{Relaying: true, Results: hook.NewResults(), Bodies: bodies(s.o.NewBody)}
+	t.ID = mail.NewID(mail.NewConnectionID(), 1)
+	t.Received, t.Origin = s.o.Now(), m.Origin
+	if t.Notes = m.Notes.Clone(); t.Notes == nil {
+		t.Notes = mail.Notes{}
+	}
+	if _, err := json.Marshal(t.Notes); err != nil {
+		return nil, reply.New(554, "5.3.0", "Notes cannot be kept").Because(err)
+	}
+	from, err := mail.ParseAddress(m.From)
+	if err != nil {
+		return nil, reply.Newf(553, "5.1.7", "Malformed from: %s", reply.Clip(m.From)).Because(err)
+	}
+	t.From, t.UTF8 = from, from.IsUTF8()
+
+	// A recipient that is named twice gets one copy.
+	for _, one := range m.To {
+		to, err := mail.ParseAddress(one)
+		if err == nil && to.IsNull() {
+			err = mail.ErrAddress
+		}
+		if err != nil {
+			return nil, reply.Newf(553, "5.1.3", "Malformed to: %s", reply.Clip(one)).Because(err)
+		}
+		if slices.ContainsFunc(t.Recipients, func(r mail.Recipient) bool { return r.Address == to }) {
+			continue
+		}
+		t.UTF8 = t.UTF8 || to.IsUTF8()
+		t.Recipients = append(t.Recipients, mail.Recipient{Address: to})
+	}
+	if len(t.Recipients) == 0 {
+		return nil, reply.New(554, "5.5.1", "No recipients for email")
+	}
+	return t, nil
+}
+
+// Show returns a DSN with the header fields that plugins gave it, a signature
+// for instance. Nothing else of it is theirs to change.
+func (s *Submitter) Show(ctx context.Context, env *mail.Envelope, c mail.Content) mail.Content {
+	if s.o.Chain == nil || !s.o.Chain.Has(hook.OnPreSendTransEmail) {
+		return c
+	}
+	t := &hook.Transaction{Envelope: *env, Relaying: true, Results: hook.NewResults(), Content: c, Size: c.Size()}
+	t.Recipients, t.Notes = slices.Clone(env.Recipients), mail.Notes{}
+	if err := readHeader(t); err != nil {
+		s.o.Log.Error("DSN goes out without what plugins add to it", zap.String("uuid", string(env.ID)), zap.Error(err))
+		return c
+	}
+	s.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t.View()})
+	return t.Final()
+}
+
+// readHeader parses the header section of t.Content, and puts in the empty line
+// behind it if that is missing.
+func readHeader(t *hook.Transaction) error {
+	r, err := t.Content.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var b bytes.Buffer
+	for next := int64(8 << 10); ; next *= 2 {
+		n := min(next, maxHeader-int64(b.Len()), t.Content.Size()-int64(b.Len()))
+		if _, err := io.CopyN(&b, r, n); err != nil {
+			return err
+		}
+		h, size, complete := mail.ParseHeader(b.Bytes())
+		whole := int64(b.Len()) == t.Content.Size()
+		switch {
+		case !whole && complete && b.Bytes()[size-1] == '\n', !whole && !complete && bytes.IndexByte(b.Bytes()[size:], '\n') >= 0, whole:
+			t.Header, t.HeaderSize = h, int64(size)
+			if !complete {
+				head := h.Bytes()
+				t.Content, t.HeaderSize = mail.WithHead(head, t.Content, int64(size)), int64(len(head))
+			}
+			return nil
+		case b.Len() >= maxHeader:
+			return reply.Newf(552, "5.3.4", "Header section is longer than %d bytes", maxHeader)
+		}
+	}
+}
+
+// canon writes lines that end in CRLF, whatever they ended in.
+type canon struct {
+	w        io.Writer
+	stuffed  bool
+	eightBit bool // there was an octet above 127
+	begun    bool // of the line something was written
+	dot      bool // the line began with a dot, which was dropped
+	cr       bool // the line ended in CR; if LF follows it belongs to that
+	ended    bool // by the line with one dot
+}
+
+var crlf = []byte("\r\n")
+
+// copyLines reads r to its end.
+func (c *canon) copyLines(ctx context.Context, r io.Reader) error {
+	out := bufio.NewWriterSize(c.w, 32<<10)
+	c.w = out
+	b := make([]byte, 32<<10)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := r.Read(b)
+		c.eightBit = c.eightBit || !isASCII(b[:n])
+		if err := c.writeLines(b[:n]); err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			if c.cr || c.begun || c.dot {
+				if err := c.endLine(); err != nil {
+					return err
+				}
+			}
+			return out.Flush()
+		case err != nil:
+			return err
+		}
+	}
+}
+
+func (c *canon) writeLines(b []byte) error {
+	for len(b) > 0 {
+		switch {
+		case c.cr:
+			c.cr = false
+			if b[0] == '\n' {
+				b = b[1:]
+			}
+			if err := c.endLine(); err != nil {
+				return err
+			}
+			continue
+		case c.ended:
+			return reply.New(554, "5.6.0", "There is more behind the line with one dot")
+		case c.stuffed && !c.begun && !c.dot && b[0] == '.':
+			c.dot = true
+			b = b[1:]
+			continue
+		}
+		end := bytes.IndexAny(b, "\r\n")
+		text := b
+		if end >= 0 {
+			text = b[:end]
+		}
+		if len(text) > 0 {
+			c.begun = true
+			if _, err := c.w.Write(text); err != nil {
+				return err
+			}
+		}
+		if end < 0 {
+			return nil
+		}
+		if b[end] == '\r' {
+			c.cr = true
+		} else if err := c.endLine(); err != nil {
+			return err
+		}
+		b = b[end+1:]
+	}
+	return nil
+}
+
+func (c *canon) endLine() error {
+	if c.dot && !c.begun {
+		c.ended = true
+		return nil
+	}
+	c.begun, c.dot = false, false
+	_, err := c.w.Write(crlf)
+	return err
+}
+
+func isASCII(b []byte) bool {
+	for len(b) >= 8 {
+		if binary.NativeEndian.Uint64(b)&0x8080808080808080 != 0 {
+			return false
+		}
+		b = b[8:]
+	}
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
