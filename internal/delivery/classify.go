@@ -12,11 +12,17 @@ import (
 	"tarishi/internal/smtpclient"
 )
 
-// errNoReply is for recipients of which a Sender said nothing.
+// errNoReply is for recipients about which a Sender said nothing.
 var errNoReply = reply.New(451, "4.5.0", "Next hop gave no usable reply").Because(errors.New("no reply for the recipient"))
 
-// classify returns one reply of class 2, 4 or 5 for each of n recipients.
+// classify returns one reply of class 2, 4 or 5 for each of n recipients: the list
+// that it is given, if that is as it should be.
 func classify(replies []*reply.Reply, n int) []*reply.Reply {
+	if len(replies) == n && !slices.ContainsFunc(replies, func(r *reply.Reply) bool {
+		return r == nil || !r.Positive() && !r.Temporary() && !r.Permanent()
+	}) {
+		return replies
+	}
 	all := make([]*reply.Reply, n)
 	for i := range all {
 		all[i] = errNoReply
@@ -57,7 +63,7 @@ func temporary(r *reply.Reply) *reply.Reply {
 }
 
 // throttled reports whether a server asks to be sent less: a 421, or nothing but
-// 4yz replies of which one at least is not about its mailbox (RFC 3463 section
+// 4yz replies, at least one of them not about its mailbox (RFC 3463 section
 // 3.2 and 3.3: X.1.X and X.2.X).
 func throttled(replies []*reply.Reply) bool {
 	if slices.ContainsFunc(replies, func(r *reply.Reply) bool { return r.Code == 421 }) {
@@ -107,12 +113,49 @@ func unauthenticated(f *smtpclient.Failure) bool {
 	return f.Reply.Code != 421
 }
 
-// slows reports whether a failure after the connection was made asks to be sent
+// asksForLess reports whether a failure after the connection was made asks to be sent
 // less: a 4yz reply that is the server's, or an answer that did not come in time.
-func slows(f *smtpclient.Failure) bool {
+func asksForLess(f *smtpclient.Failure) bool {
 	if f.Reply != nil {
 		return f.Reply.Temporary() && f.Err == nil
 	}
 	var timeout net.Error
 	return errors.Is(f.Err, os.ErrDeadlineExceeded) || errors.As(f.Err, &timeout) && timeout.Timeout()
+}
+
+// unreadable reports whether the content, not the connection, was at fault.
+func unreadable(f *smtpclient.Failure) bool {
+	return f.Stage == smtpclient.StageContent && f.Reply == nil && f.Deferral().Status() == reply.Enhanced{4, 3, 0}
+}
+
+// MayHaveArrived reports whether a reply is ours and says that the server gave none: the
+// message was sent to its end, and the recipient may have it.
+func MayHaveArrived(r *reply.Reply) bool {
+	if r.Cause == nil {
+		return false
+	}
+	var f *smtpclient.Failure
+	return errors.As(r.Cause, &f) && f.Uncertain
+}
+
+// obstacle says why a failure kept a message from a server, and what that said; nil
+// stands for an error that is no Failure.
+func obstacle(f *smtpclient.Failure) (Obstacle, *reply.Reply) {
+	switch {
+	case f == nil:
+		return Unreached, nil
+	case f.Uncertain:
+		return Lost, nil
+	case f.Stage == smtpclient.StageAuth:
+		return NoLogin, nil
+	case f.Stage == smtpclient.StageTLS:
+		return Insecure, nil
+	case f.Stage == smtpclient.StageConnect && f.Reply != nil:
+		return Busy, nil
+	case f.LacksTLS():
+		return LacksTLS, f.Reply
+	case f.Reply != nil && f.Reply.Code == 421 && f.Stage >= smtpclient.StageMail:
+		return Closing, f.Reply
+	}
+	return Unreached, nil
 }

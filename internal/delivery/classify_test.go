@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
 )
@@ -90,7 +91,7 @@ func TestPlan(t *testing.T) {
 	o := options(&sender{})
 	o.Resolver = m
 	d := New(o)
-	plan := func(domain string, hops ...mail.NextHop) *Plan {
+	plan := func(domain string, hops ...mail.NextHop) *nexthop.Plan {
 		t.Helper()
 		p, refused := d.Plan(t.Context(), Job{Envelope: envelope(1), Domain: domain, Hops: hops})
 		if refused != nil {

@@ -1,12 +1,15 @@
-// Package delivery makes one attempt: the recipients of one message that share
-// a destination, from the domain to next hops, to addresses, to one SMTP or
-// LMTP transaction.
+// Package delivery is the engine of relay and queue. It makes one attempt: the recipients
+// of one message that share a destination, from the next hops to addresses, to one SMTP
+// or LMTP transaction. Delivery does it for queued mail, to the hops that package nexthop
+// finds, Relay in session for the hosts of a route of smtp_forward.ini. Both go from place to
+// place in the same way (offer), with the same connections, and decide alike about
+// REQUIRETLS; a Result says what became of each recipient and where it went.
 //
-// Every recipient gets a reply: of class 2 it is delivered, of class 4
+// In an attempt for queued mail every recipient gets a reply: of class 2 it is delivered, of class 4
 // deferred, of class 5 failed. Permanent are only a well-formed 5yz reply to
 // MAIL, RCPT, DATA or the final dot, a domain that does not exist or has neither
-// MX nor address, the null MX, a domain whose best MX is this host, and one of
-// which no MX has REQUIRETLS that the message asks for. All that
+// MX nor address, the null MX, this host as the best MX, and a domain
+// without any MX that has the REQUIRETLS a message asks for. All that
 // goes wrong before MAIL, refusals included, moves on to the next address or MX,
 // and the last of these failures is the deferral when none is left. So do, with
 // NextAfterDeferral, the recipients that a host answers with a 4yz (RFC 5321 section
@@ -14,30 +17,35 @@
 // final dot was sent and no reply to it came, nothing else is tried: the message
 // may have been taken.
 //
-// How a connection is secured is decided for each host of each domain, also
-// where domains share hosts; see security.
+// In a Relay's attempt the first host that answers decides for all recipients, whatever
+// it says. One that cannot be reached is passed over from then on, and probed until it is
+// back; see Relay.
 //
-// An Attempt whose context ends before the outcome is known is Interrupted: it
+// How a connection is secured is decided for each host of each domain, also
+// where domains share hosts; see package tlspolicy.
+//
+// An Attempt is Interrupted when its context ends before the outcome is known: it
 // says nothing about the recipients and does not count.
 package delivery
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
 	"tarishi/internal/dns"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
-	"tarishi/internal/mtasts"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlspolicy"
 )
 
 // Bounds of a kept connection that no setting of outbound.ini covers.
@@ -47,18 +55,17 @@ const (
 )
 
 // Resolver finds next hops; *dns.Resolver does. Addresses is for names that come
-// out of the DNS, Host for those of hooks.
+// out of the DNS, Host for those of hooks and of the configuration.
 type Resolver interface {
-	MX(ctx context.Context, domain string) ([]dns.MX, error)
-	Addresses(ctx context.Context, host string) (dns.Addresses, error)
-	Host(ctx context.Context, host string) ([]netip.Addr, error)
+	nexthop.Resolver
+	HostResolver
 	TLSA(ctx context.Context, name string) ([]dns.TLSA, error)
 }
 
-// Policies knows the MTA-STS policies of domains; *mtasts.Cache does. With a Fetch
-// the policy is not known before that has ended.
-type Policies interface {
-	Policy(ctx context.Context, domain string) (*mtasts.Policy, *mtasts.Fetch)
+// HostResolver finds the addresses of a configured host: an IP address, a name in
+// the hosts file or in the DNS.
+type HostResolver interface {
+	Host(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // Sender carries one transaction to one host; *pool.Pool does.
@@ -75,8 +82,8 @@ type Options struct {
 	NoIPv6             bool             // leave out IPv6 addresses of names
 	EnableTLS          bool             // opportunistic TLS
 	TLS                conf.TLSOutbound // its lists of hosts
-	DANE               bool             // RFC 7672; Resolver knows what is secure
-	STS                Policies         // RFC 8461; nil: not looked at
+	DANE               bool             // RFC 7672; Resolver reports DNSSEC
+	STS                nexthop.Policies // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration    // 0: smtpclient's
 	MinRate            int64            // as smtpclient's
 	PoolTimeout        time.Duration    // how long a connection is kept idle; 0: not at all
@@ -101,10 +108,11 @@ type Options struct {
 
 // Delivery makes attempts. It may be used from any goroutine.
 type Delivery struct {
-	o     Options
-	log   *zap.Logger
-	me    string // canonical
-	local localAddrs
+	o      Options
+	log    *zap.Logger
+	finder nexthop.Finder
+	tls    tlspolicy.Decider
+	own    *localaddr.Set
 }
 
 // New returns a Delivery.
@@ -115,12 +123,20 @@ func New(o Options) *Delivery {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	if o.Interfaces == nil {
-		o.Interfaces = interfaceAddrs
+	d := &Delivery{o: o, log: o.Log, own: localaddr.New(o.Interfaces, o.Log)}
+	d.finder = nexthop.Finder{Me: mail.CanonicalDomain(o.Me), Port: o.Port, LocalMXOK: o.LocalMXOK, Resolver: o.Resolver}
+	d.tls = tlspolicy.Decider{EnableTLS: o.EnableTLS, Hosts: o.TLS, DANE: o.DANE, Resolver: o.Resolver, TLSConfig: o.TLSConfig, Log: o.Log}
+	if o.EnableTLS { // without it no policy would be honoured
+		d.finder.Policies = o.STS
 	}
-	d := &Delivery{o: o, log: o.Log, me: mail.CanonicalDomain(o.Me)}
-	d.local.public, d.local.list, d.local.log = o.PublicIP.Unmap(), o.Interfaces, o.Log
 	return d
+}
+
+// isUs reports whether a is the loopback, one of our interfaces, the public
+// address, or the unspecified address, which connects to this host.
+func (d *Delivery) isUs(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsLoopback() || a.IsUnspecified() || a.WithZone("") == d.o.PublicIP.Unmap() || d.own.Has(a)
 }
 
 // Job is what one attempt is about.
@@ -143,155 +159,64 @@ type Settings struct {
 	MaxMessages    int           // on one connection; 0: 100
 }
 
-// Result is what became of an attempt.
-type Result struct {
-	// Replies has one reply of class 2, 4 or 5 for each recipient. They may be
-	// shared and must not be changed.
-	Replies []*reply.Reply
-	// Interrupted is set when ctx ended first: then Replies is nil.
-	Interrupted bool
-	// Uncertain is set when a server was sent the whole message and did not answer,
-	// or not for all recipients in LMTP: it may have been taken.
-	Uncertain bool
-
-	// Via is the last address that was tried; empty if it never came to that. By has
-	// for each recipient the one that Replies is from, where a server answered.
-	Via
-	By []*Via
-
-	Tried []mail.NextHop // every hop that was tried, each once
-
-	// Reached is set when a server let us as far as MAIL, or would have but for
-	// the TLS policy or the credentials of this domain: the outcome says nothing
-	// about other mail.
-	// Without it the trouble is everybody's who shares the Plan's Site.
-	// Throttled is set when a server asked for less: a 421, a 4yz greeting, 4yz
-	// replies for everybody that are not about the mailboxes, or no reply in time.
-	Reached, Throttled bool
-	// Local is set when nothing failed but this host: it has no such outbound
-	// address, or no socket. The outcome says nothing about the destination.
-	Local bool
-}
-
-// Via is an address that was tried.
-type Via struct {
-	Host          string // the MX's name, or the path of a socket
-	IP            string
-	Port          int
-	Mode          mail.Protocol
-	TLS           string // "none", or version and cipher; "": not known
-	Authenticated bool
-	Reused        bool
-	DSN           bool // the next hop has been told what NOTIFY asks for
-
-	// PolicyWanted is the TLS policy there: "none", "may", "encrypt", "verify",
-	// "dane" or "sts". When no address was tried, it is the policy that kept us from a
-	// host, or "".
-	// PolicyGot is what authenticated the server: "dane", "pkix" or "no"; "" when it
-	// was not reached.
-	PolicyWanted, PolicyGot string
+// Plan resolves the job's domain, or its hops, to next hops. Without one it
+// returns the reply for all recipients, which is temporary also when ctx ended.
+func (d *Delivery) Plan(ctx context.Context, j Job) (*nexthop.Plan, *reply.Reply) {
+	return d.finder.Plan(ctx, j.Domain, j.Hops)
 }
 
 // Attempt tries to deliver j once, the way that p says; nil: that of Plan.
-func (d *Delivery) Attempt(ctx context.Context, j Job, p *Plan) Result {
-	var res Result
+func (d *Delivery) Attempt(ctx context.Context, j Job, p *nexthop.Plan) Result {
 	var final *reply.Reply
 	if p == nil {
 		p, final = d.Plan(ctx, j)
 	}
-	switch {
-	case final != nil:
-	case p.fetch != nil:
+	if final == nil && p.Pending() {
 		final = reply.Newf(451, "4.7.5", "MTA-STS policy of %s is not known yet", j.Domain)
-	default:
-		final = d.try(ctx, j, p, &res)
 	}
-	if res.Replies != nil {
-		return res
+	res := Result{Interrupted: ctx.Err() != nil}
+	if final == nil {
+		res, final = d.try(ctx, j, p, j.Envelope)
 	}
-	if ctx.Err() != nil {
-		res.Interrupted = true
-		return res
-	}
-	res.Replies = make([]*reply.Reply, len(j.Envelope.Recipients))
-	for i := range res.Replies {
-		res.Replies[i] = final
+	if res.Replies == nil && !res.Interrupted {
+		res.Replies = slices.Repeat([]*reply.Reply{final}, len(j.Envelope.Recipients))
 	}
 	return res
 }
 
-// lacksRequireTLS is the status of a server that was verified and does not offer
-// REQUIRETLS.
-var lacksRequireTLS = reply.Enhanced{4, 7, 30}
+// try goes through the places of a plan. Where no server replied about recipients
+// it returns the reply for all of them. env is the job's, or that without REQUIRETLS.
+func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.Envelope) (Result, *reply.Reply) {
+	w := &walk{d: d, job: j, plan: p}
+	w.offer = offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextAfterDeferral}
+	w.need = tlspolicy.Need{
+		RequireTLS: env.RequireTLS, Forced: env.Notes.Bool("force_tls") || env.Notes.Bool("outbound.force_tls"),
+		Level: j.Settings.TLS, Domain: env.Recipients[0].Address.Host(),
+	}
+	w.bind, w.helo = nexthop.Source(env, d.log)
+	if !w.bind.IsValid() {
+		w.bind = j.Settings.Bind
+	}
+	w.offerAround(ctx)
 
-// told logs what a destination's policy, or ours, would have had otherwise.
-func (d *Delivery) told(j Job, c place, sent smtpclient.Result) {
-	if c.security.testing && sent.TLS == "none" {
-		d.mistrusted(j.Domain, c.hop.Host, errors.New("no TLS"))
+	// A policy that keeps us from a host is about this domain, and not about the host.
+	res, final := &w.res, w.last
+	res.Reached = res.Reached || w.refused != nil
+	if w.last == nil && res.Replies == nil {
+		res.PolicyWanted, final = w.wanted, w.unusable()
+		if final == w.refused && final.Enhanced[1] == 7 {
+			res.Obstacle = Insecure
+		}
 	}
-	if c.hop.AuthUser != "" && !sent.Authenticated {
-		d.log.Warn("sent without authentication, which was not offered", zap.String("uuid", string(j.Envelope.ID)),
-			zap.Stringer("hop", c.hop), zap.String("user", c.hop.AuthUser))
-	}
-}
 
-// unreadable reports whether the content, not the connection, was at fault.
-func unreadable(f *smtpclient.Failure) bool {
-	return f.Stage == smtpclient.StageContent && f.Reply == nil && f.Deferral().Status() == reply.Enhanced{4, 3, 0}
-}
-
-func port(h mail.NextHop) int {
-	if h.Port == 0 {
-		return h.DefaultPort()
+	// REQUIRETLS may have the message go once more without it, or fail for good.
+	switch w.judgeRequireTLS() {
+	case tlspolicy.Without:
+		plain := *env
+		plain.RequireTLS = false
+		return d.try(ctx, j, p, &plain)
+	case tlspolicy.Fails:
+		final = reply.Newf(550, "5.7.30", "REQUIRETLS support required, and no MX of %s has it", j.Domain)
 	}
-	return h.Port
-}
-
-// target says how to talk to a place, whose hop has what the transaction's notes
-// say already: its own settings win over those, and they over the job's settings.
-func (d *Delivery) target(j Job, c place) pool.Target {
-	h, sec := c.hop, c.security
-	o := smtpclient.Options{
-		Network:        "tcp",
-		Host:           cmp.Or(sec.name, h.Host),
-		Protocol:       h.Protocol,
-		ImplicitTLS:    h.ImplicitTLS,
-		TLS:            sec.policy,
-		Verify:         sec.verify,
-		VerifyKey:      sec.key,
-		Bind:           h.Bind,
-		Helo:           cmp.Or(h.Helo, j.Settings.Helo, d.o.Me),
-		Forwards:       h.Forwards,
-		AuthType:       h.AuthType,
-		AuthUser:       h.AuthUser,
-		AuthPass:       h.AuthPass,
-		AuthRequired:   h.AuthRequired,
-		AuthInsecure:   h.AuthInsecure,
-		ConnectTimeout: d.o.ConnectTimeout,
-		MinRate:        d.o.MinRate,
-	}
-	t := pool.Target{
-		MaxConnections: cmp.Or(j.Settings.MaxConnections, d.o.PoolConcurrencyMax),
-		MaxMessages:    cmp.Or(j.Settings.MaxMessages, maxMessages),
-		MaxAge:         maxAge,
-		IdleTimeout:    d.o.PoolTimeout,
-	}
-	if l := h.Limits; l != (mail.Limits{}) {
-		t.MaxConnections, t.MaxMessages, t.MaxAge, t.IdleTimeout = l.Connections, l.Messages, l.Age, l.Idle
-		o.ConnectTimeout, o.CommandTimeout, o.SubmissionTimeout = l.Connect, l.Command, l.Submission
-	}
-	switch {
-	case h.Backend && d.o.BackendTLS != nil:
-		o.TLSConfig = d.o.BackendTLS()
-	case d.o.TLSConfig != nil:
-		o.TLSConfig = d.o.TLSConfig(d.o.TLS.Shows(h.Host, j.Domain))
-	}
-	if h.Path != "" {
-		o.Network, o.Addr, o.Bind = "unix", h.Path, netip.Addr{}
-	}
-	for _, a := range c.addrs {
-		t.Addrs = append(t.Addrs, netip.AddrPortFrom(a, uint16(port(h))))
-	}
-	t.Options = o
-	return t
+	return *res, final
 }

@@ -4,14 +4,14 @@ import "tarishi/internal/reply"
 
 // GroupByHost puts recipients with replies of the same host together, in order of
 // appearance.
-func (r *Result) GroupByHost(recipients []int) [][]int {
-	if len(r.By) == 0 {
+func (res *Result) GroupByHost(recipients []int) [][]int {
+	if res.others == nil { // nearly always: all are from one place
 		return [][]int{recipients}
 	}
 	var all [][]int
 	place := map[*Via]int{}
 	for _, i := range recipients {
-		via := r.By[i]
+		via := res.From(i)
 		at, ok := place[via]
 		if !ok {
 			at = len(all)
@@ -24,9 +24,9 @@ func (r *Result) GroupByHost(recipients []int) [][]int {
 }
 
 // TurnTo makes Via the one of the host that replied about a recipient.
-func (r *Result) TurnTo(i int) {
-	if i < len(r.By) && r.By[i] != nil {
-		r.Via = *r.By[i]
+func (res *Result) TurnTo(i int) {
+	if via := res.From(i); via != nil {
+		res.Via = *via
 	}
 }
 
@@ -57,16 +57,4 @@ func GroupByReply(recipients []int, replies []*reply.Reply) [][]int {
 		all[at] = append(all[at], i)
 	}
 	return all
-}
-
-// OnlyTLS reports whether all replies are about TLS that cannot be had.
-func OnlyTLS(replies []*reply.Reply) bool {
-	for _, r := range replies {
-		switch r.Status() {
-		case reply.Enhanced{4, 7, 5}, reply.Enhanced{4, 7, 10}, reply.Enhanced{4, 7, 30}, reply.Enhanced{5, 7, 30}:
-		default:
-			return false
-		}
-	}
-	return true
 }

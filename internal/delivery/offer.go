@@ -3,77 +3,99 @@ package delivery
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"slices"
 	"strings"
 
-	"go.uber.org/zap"
-
 	"tarishi/internal/mail"
+	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlspolicy"
 )
 
-// offer is one attempt on its way from place to place.
+// course is where an attempt goes, and the peculiarities of queued mail (walk) and
+// of the relay (passage).
+type course interface {
+	// visitPlaces has v visit the places to connect to, in order, until it has enough.
+	visitPlaces(ctx context.Context, v visitor)
+	target(c *place) pool.Target
+	// answered is called when a server replied about the recipients, failed when it
+	// did not.
+	answered(c *place, sent smtpclient.Result)
+	failed(c *place, err error)
+	// complete reports whether all hosts have been asked: those that were not may have
+	// what others lack.
+	complete() bool
+}
+
+// visitor is an offer, or what comes before it.
+type visitor interface {
+	// visit reports whether another place is to be visited.
+	visit(ctx context.Context, c *place) bool
+}
+
+// offer is one attempt on its way from place to place: the engine of relay and
+// queue.
 type offer struct {
-	*walk
-	res *Result
+	course
+	sender  Sender
+	env     *mail.Envelope
+	content mail.Content
+	trying  func(host string) // nil: none
+	// onward: recipients that a host defers are offered to the next one. settled: what
+	// the first server says that answers is the outcome, even that it closes.
+	onward, settled bool
+	configured      bool // the hosts are those of our configuration
 
-	open     []int          // recipients to be offered next, by their place in the envelope
-	answered []mail.NextHop // they replied about recipients
+	res      Result
+	open     []int          // recipients to be offered next, by their place in the envelope; nil: all
+	answers  []mail.NextHop // hosts that replied about recipients
 	grey     map[int]int    // how many hosts have greylisted a recipient
-
-	last           *reply.Reply // of a place that did not reply about recipients
-	tried, lacking int          // places, and those without the REQUIRETLS that is asked for
+	last     *reply.Reply   // of a place that did not reply about recipients
+	tried    int            // places
+	lacking  int            // those without the REQUIRETLS that is asked for
+	finished bool           // no other place is to be tried
 }
 
-// try goes through the places until every recipient has the reply that counts.
-// Without any from a server it returns the reply for all of them.
-func (d *Delivery) try(ctx context.Context, j Job, p *Plan, res *Result) *reply.Reply {
-	w := &walk{d: d, job: j, plan: p}
-	w.bind, w.helo = d.source(j)
-	o := &offer{walk: w, res: res, open: make([]int, len(j.Envelope.Recipients))}
-	for i := range o.open {
-		o.open[i] = i
+// offerAround goes through the places until every recipient has the reply that counts.
+// Without any from a server it leaves res.Replies nil, and in o.last what became of
+// the last place.
+func (o *offer) offerAround(ctx context.Context) {
+	o.visitPlaces(ctx, o)
+	if o.res.Replies != nil { // what another host took in the end is no reason to slow down
+		o.res.Throttled = o.res.Throttled || throttled(o.res.Replies)
+		return
 	}
-	for c := range w.places(ctx) {
-		if ctx.Err() != nil {
-			break
-		}
-		if slices.Contains(o.answered, c.hop) { // at another of its addresses
-			continue
-		}
-		if done, final := o.at(ctx, c); done {
-			if res.Replies == nil {
-				return final
-			}
-			break
-		}
-	}
-	res.Reached = res.Reached || w.refused != nil
-	switch {
-	case res.Replies != nil: // what another host took in the end is no reason to slow down
-		res.Throttled = res.Throttled || throttled(res.Replies)
-		return nil
-	case o.last == nil:
-		res.PolicyWanted = w.wanted
-		return w.unusable()
-	case o.lacking == o.tried && w.refused == nil && w.failed == nil && ctx.Err() == nil: // RFC 8689 section 4.2.1
-		return reply.Newf(550, "5.7.30", "REQUIRETLS support required, and no MX of %s has it", j.Domain)
-	}
-	return o.last
+	o.res.Interrupted = ctx.Err() != nil
 }
 
-// at offers the open recipients at one place. done: no other place is to be tried,
-// and final is the reply for all recipients unless servers gave them theirs.
-func (o *offer) at(ctx context.Context, c place) (done bool, final *reply.Reply) {
+// visit implements visitor.
+func (o *offer) visit(ctx context.Context, c *place) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	if !slices.Contains(o.answers, c.hop) { // else at another of its addresses
+		o.offerAt(ctx, c)
+	}
+	return !o.finished && ctx.Err() == nil
+}
+
+// offerAt offers the open recipients at one place.
+func (o *offer) offerAt(ctx context.Context, c *place) {
 	o.tried++
-	o.res.at(c)
-	if o.job.Trying != nil {
-		o.job.Trying(o.res.Host)
+	res := &o.res
+	res.moveTo(c)
+	if n := len(res.Tried); !o.settled && (n == 0 || res.Tried[n-1].String() != c.hop.String()) {
+		res.Tried = append(res.Tried, c.hop)
 	}
-	env := o.job.Envelope
-	if len(o.open) < len(env.Recipients) {
+	if o.trying != nil {
+		o.trying(res.Host)
+	}
+
+	// The message is the same for all places, but recipients that have their reply are left
+	// out.
+	env := o.env
+	if o.open != nil {
 		some := *env
 		some.Recipients = make([]mail.Recipient, len(o.open))
 		for n, i := range o.open {
@@ -81,63 +103,90 @@ func (o *offer) at(ctx context.Context, c place) (done bool, final *reply.Reply)
 		}
 		env = &some
 	}
-	sent, err := o.d.o.Sender.Send(ctx, o.d.target(o.job, c), env, o.job.Content)
-	res := o.res
+
+	sent, err := o.sender.Send(ctx, o.target(c), env, o.content)
 	res.TLS, res.Authenticated, res.Reused, res.DSN = sent.TLS, sent.Authenticated, sent.Reused, sent.DSN
 	if err != nil {
-		return o.failed(c, err)
+		o.noteFailure(c, err)
+		return
 	}
 	res.Local = false
-	res.from(sent.Addr)
-	res.PolicyGot = c.security.got(sent)
-	o.d.told(o.job, c, sent)
-	replies := classify(sent.Replies, len(o.open))
+	res.locate(c, sent.Addr)
+	res.PolicyGot = c.tls.Got(sent.Verified)
+	o.answered(c, sent)
+
+	// A server that only closes has said nothing about the recipients, which are
+	// offered to the next one.
+	replies := classify(sent.Replies, len(env.Recipients))
 	res.Throttled = res.Throttled || slices.ContainsFunc(replies, func(r *reply.Reply) bool { return r.Code == 421 })
-	if closing(replies) {
+	if closing(replies) && !o.settled {
 		o.last = replies[0]
-		return false, nil
+		return
 	}
 	res.Reached = true
-	res.Uncertain = res.Uncertain || slices.ContainsFunc(replies, unanswered)
-	o.take(c, replies)
-	return len(o.open) == 0 || !o.d.o.NextAfterDeferral || c.hop.Backend, nil
+	res.Uncertain = res.Uncertain || slices.ContainsFunc(replies, MayHaveArrived)
+	left := o.takeReplies(c, replies)
+	o.finished = !left || !o.onward || c.hop.Backend
 }
 
-// unanswered reports whether a reply is ours, to a recipient of a message whose
-// end was sent and to which an LMTP server gave replies for others only.
-func unanswered(r *reply.Reply) bool {
-	var f *smtpclient.Failure
-	return r.Cause != nil && errors.As(r.Cause, &f) && f.Uncertain
-}
-
-// take notes what a server replied about the open recipients; open are then those
-// that another host may take. What a better host only deferred does not fail
-// because a lesser one refuses it: back-ups that know less are common.
-func (o *offer) take(c place, replies []*reply.Reply) {
-	res, via := o.res, o.res.Via
-	if res.Replies == nil {
-		res.Replies, res.By = make([]*reply.Reply, len(o.open)), make([]*Via, len(o.open))
+// takeReplies notes what a server replied about the open recipients, and reports whether
+// there are some that another host may take. What a better host only deferred does
+// not fail because a lesser one refuses it: back-ups that know less are common.
+func (o *offer) takeReplies(c *place, replies []*reply.Reply) (left bool) {
+	res := &o.res
+	first := res.Replies == nil
+	if first {
+		res.Replies, res.by = replies, true
 	}
+
+	// Where this is the first place that answers its replies are taken as they are: that is
+	// how nearly every message ends.
+	var via *Via // of this place, if others have answered before
 	took := slices.ContainsFunc(replies, (*reply.Reply).Positive)
-	var open []int
-	for n, i := range o.open {
-		r := replies[n]
-		if res.Replies[i] == nil || !r.Permanent() {
-			res.Replies[i], res.By[i] = r, &via
+	open := make([]int, 0, 8)
+	for n, r := range replies {
+		i := n
+		if o.open != nil {
+			i = o.open[n]
 		}
+		if !first && !r.Permanent() {
+			if via == nil {
+				here := res.Via
+				via = &here
+			}
+			res.Replies[i], res.others[i] = r, via
+		}
+
+		// A host that greylists is passed by once; two that do agree, and then the message
+		// waits.
 		if greylists(r) {
 			if o.grey == nil {
 				o.grey = map[int]int{}
 			}
 			o.grey[i]++
 		}
-		// What is only too much for one transaction goes to the same host in another.
+		// A recipient too many for one transaction goes to the same host in another.
 		if r = res.Replies[i]; (r.Temporary() || r.Surplus()) && r.Cause == nil && o.grey[i] < 2 && !(took && r.Surplus()) {
 			open = append(open, i)
 		}
 	}
-	o.open = open
-	o.answered = append(o.answered, c.hop)
+	if len(open) == 0 {
+		return false
+	}
+	o.open, o.answers = append([]int(nil), open...), append(o.answers, c.hop)
+	return true
+}
+
+// judgeRequireTLS says what RFC 8689 makes of the attempt.
+func (o *offer) judgeRequireTLS() tlspolicy.Verdict {
+	res := &o.res
+	if res.Interrupted || res.Uncertain {
+		return tlspolicy.Stays
+	}
+	return tlspolicy.JudgeRequireTLS(o.env, tlspolicy.Outcome{
+		Replies: res.Replies, Insecure: res.Obstacle == Insecure || res.Obstacle == LacksTLS,
+		Lacking: o.tried > 0 && o.lacking == o.tried && o.complete(),
+	})
 }
 
 // greylists reports whether a server puts a stranger off: there the next host is
@@ -150,62 +199,53 @@ func greylists(r *reply.Reply) bool {
 	return r.Code == 450 || strings.Contains(text, "greylist") || strings.Contains(text, "graylist") || strings.Contains(text, "grey list")
 }
 
-// failed sees to a place that did not reply about recipients; see at.
-func (o *offer) failed(c place, err error) (done bool, final *reply.Reply) {
-	d, res := o.d, o.res
+// noteFailure sees to a place that did not reply about recipients.
+func (o *offer) noteFailure(c *place, err error) {
+	res := &o.res
 	o.last = temporary(reply.From(err))
-	if o.job.Envelope.RequireTLS && o.last.Status() == lacksRequireTLS {
-		o.lacking++
-	}
+
+	// The last failure is the reply for all if no other place answers.
 	var f *smtpclient.Failure
 	known := errors.As(err, &f)
+	addr := ""
 	if known {
-		res.from(f.Addr)
+		addr = f.Addr
 	}
-	d.log.Debug("next hop failed", zap.String("uuid", string(o.job.Envelope.ID)), zap.String("domain", o.job.Domain),
-		zap.Stringer("hop", c.hop), zap.String("ip", res.IP), zap.String("policy", c.security.wanted), zap.Error(err))
+	res.locate(c, addr)
+	res.Obstacle, res.Said = obstacle(f)
+	if tlspolicy.Lacks(f, o.configured) {
+		o.lacking++
+	}
+	o.failed(c, err)
+
+	// A fault of this host says nothing about the place. Another local address may
+	// work where this one does not; an error of no connection is met everywhere.
 	fault := ownFault(f, c.hop.Bind)
 	res.Local = (!known || fault != nil) && (o.tried == 1 || res.Local)
 	if !known {
-		return true, o.last // a local problem: another address has it too
+		o.finished = true
+		return
 	}
 	if fault != nil {
 		o.last = fault
-		return false, nil // with another local address, maybe
+		return
 	}
+
+	// What the failure tells about the destination, for the schedule.
 	res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || unauthenticated(f) ||
-		f.Stage == smtpclient.StageTLS && c.security.policy > smtpclient.TLSMay
-	res.Throttled = res.Throttled || !f.Unreachable() && slows(f)
+		f.Stage == smtpclient.StageTLS && c.tls.TLS > smtpclient.TLSMay
+	res.Throttled = res.Throttled || !f.Unreachable() && asksForLess(f)
+
+	// Some failures are met everywhere: the content cannot be read, or the message may have
+	// been taken.
 	switch {
 	case unreadable(f):
-		return true, o.last
+		o.finished = true
 	case f.Uncertain:
-		res.Uncertain = true
+		res.Uncertain, o.finished = true, true
 		o.last = reply.New(451, "4.4.2", "Connection lost before the reply to the message, which may have been taken").Because(err)
 		if res.Replies != nil {
-			o.take(c, slices.Repeat([]*reply.Reply{o.last}, len(o.open)))
+			o.takeReplies(c, slices.Repeat([]*reply.Reply{o.last}, len(o.open)))
 		}
-		return true, o.last
-	}
-	return false, nil
-}
-
-// at notes which place is being tried.
-func (res *Result) at(c place) {
-	res.Via = Via{Host: c.hop.Host, Mode: c.hop.Protocol, PolicyWanted: c.security.wanted}
-	if c.hop.Path != "" {
-		res.Host = c.hop.Path
-	} else {
-		res.IP, res.Port = c.addrs[0].String(), port(c.hop)
-	}
-	if n := len(res.Tried); n == 0 || res.Tried[n-1].String() != c.hop.String() {
-		res.Tried = append(res.Tried, c.hop)
-	}
-}
-
-// from notes which of a host's addresses it was in the end.
-func (res *Result) from(addr string) {
-	if a, err := netip.ParseAddrPort(addr); err == nil {
-		res.IP = a.Addr().String()
 	}
 }

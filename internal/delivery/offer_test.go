@@ -101,8 +101,8 @@ func TestNextAfterDeferral(t *testing.T) {
 			var codes []string
 			for i, r := range res.Replies {
 				host := ""
-				if i < len(res.By) && res.By[i] != nil {
-					host = res.By[i].IP[len("192.0.2."):]
+				if via := res.From(i); via != nil {
+					host = via.IP[len("192.0.2."):]
 				}
 				codes = append(codes, fmt.Sprintf("%d/%s", r.Code, host))
 			}

@@ -27,7 +27,7 @@ func (f *Forwarder) refusal(refused, deferred []hook.RecipientResult) hook.Verdi
 // our own keep their code. A 421 would announce that our connection to the
 // client is closed.
 func (f *Forwarder) passedOn(r *reply.Reply, code int, status, text string) *reply.Reply {
-	if r.Cause != nil && r.Code == 451 || f.o.Conf.ReplyCodes == conf.PassCodes && r.Code/100 == code/100 && r.Code != 421 {
+	if r.Cause != nil && r.Code == 451 || f.o.ReplyCodes == conf.PassCodes && r.Code/100 == code/100 && r.Code != 421 {
 		code = r.Code
 	}
 	out := reply.New(code, status, text).Because(r)
@@ -49,6 +49,9 @@ func success(r *reply.Reply, refused []hook.RecipientResult) hook.Verdict {
 	if t := oneLine(r.Text, ", "); t != "" {
 		out.Text = t
 	}
+
+	// The client's 250 is for all recipients, so the text says which of them the backend
+	// refused; the sender gets a DSN too.
 	if len(refused) > 0 {
 		const most = 5
 		var b strings.Builder
@@ -68,7 +71,7 @@ func success(r *reply.Reply, refused []hook.RecipientResult) hook.Verdict {
 }
 
 // oneLine joins the lines of a backend's text that are not empty, makes
-// everything that is not printable ASCII a question mark and cuts what is too
+// all but printable ASCII a question mark and cuts what is too
 // long.
 func oneLine(text, sep string) string {
 	if len(text) > 4*maxText {

@@ -71,8 +71,8 @@ func BenchmarkForward(b *testing.B) {
 			ended := make(chan struct{})
 			go func() { p.Run(ctx); close(ended) }()
 			defer func() { cancel(); <-ended }()
-			o.Sender = p
-			f := New(o)
+			o.engine.Sender = p
+			f := forwarder(o)
 			r := &conf.ForwardRoute{
 				Name: "main", Hosts: []mail.NextHop{quickSink(b)}, ConnectTimeout: 5 * time.Second, Timeout: time.Minute,
 				CommandTimeout: time.Minute, SubmissionTimeout: time.Minute, MaxConnections: 1000, MaxMessages: 100, MaxAge: time.Minute,

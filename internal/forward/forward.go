@@ -2,30 +2,29 @@
 // turns what the backend says into the client's reply. Nothing is stored: until
 // the client has a 250 it keeps the message.
 //
-// What is promised:
+// Promises:
 //
 //   - A 250 means that for every recipient someone answers: the backend took it,
-//     the queue took it (Requeuer), or the sender is told that it was refused
-//     (Reporter, and the text of the reply). Only without a Reporter is the text
-//     all that tells it.
-//   - Senders that want to know of success are told where the backend, which has
-//     no DSN, will not (RFC 3461 section 5.2.2).
+//     the queue took it (Requeuer), or a DSN says that it was refused
+//     (Reporter), as the text of the reply does.
+//   - Senders that ask for it get a DSN of success where the backend has no DSN
+//     and sends none (RFC 3461 section 5.2.2).
 //   - When no recipient was taken the client keeps all of them: 550 if each was
 //     refused for good, else 450. With on_failure=queue those that were not
 //     refused for good go into the queue instead.
-//   - The hosts of a route are tried in order, or in turn, until one answers. One
-//     that cannot be reached is then left alone and probed (Run) until it is back.
 //   - A message that may have been taken already is never sent a second time by
-//     us, and not queued: the client is told 451 and decides. The exception is
+//     us, and not queued: the client gets 451 and decides. The exception is
 //     LMTP and one_message_per_rcpt after another recipient was taken, when only
 //     the queue can keep the promise of the 250.
 //   - When no host answers the client gets 451 at once, with a text that names
 //     neither hosts nor credentials; the log has the causes.
+//
+// Which host a message goes to, and over which connection, is the business of package
+// delivery, whose Relay makes the attempts.
 package forward
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"slices"
 	"time"
@@ -33,15 +32,19 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
-	"tarishi/internal/dsn"
+	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
-	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/route"
-	"tarishi/internal/smtpclient"
+	"tarishi/internal/sending"
 )
+
+// Relay offers a message to the hosts of its route; *delivery.Relay does.
+type Relay interface {
+	Attempt(ctx context.Context, j delivery.RelayJob) delivery.Result
+}
 
 // Reporter queues a DSN about recipients that were refused while others of the
 // same message were taken. It returns nil when the DSN is durable.
@@ -62,36 +65,21 @@ type Requeuer interface {
 
 // Options are what a Forwarder works with.
 type Options struct {
-	Sender   Sender
-	Resolver Resolver
-	Reporter Reporter // nil: nobody but the client is told of refused recipients
+	Relay    Relay
+	Reporter Reporter // nil: only the client learns of refused recipients
 	Requeuer Requeuer // nil: deferred recipients of a message that others got count as refused
 
-	// Probe looks whether a server is ready for a transaction; nil: by a
-	// connection to it.
-	Probe func(ctx context.Context, t pool.Target) error
-
-	Me        string             // our name in EHLO
-	Conf      conf.Forward       // ReplyCodes, and TLS' no_tls_hosts and force_tls_hosts
-	TLSConfig func() *tls.Config // for a new connection to a backend; nil: the default
+	ReplyCodes string // reply_codes of smtp_forward.ini
 
 	Mail *maillog.Log
 	Log  *zap.Logger
 }
 
 // Forwarder implements plugin.Forwarder. It may be used from any goroutine.
-type Forwarder struct {
-	o        Options
-	backends backends
-}
+type Forwarder struct{ o Options }
 
 // New returns a Forwarder.
-func New(o Options) *Forwarder {
-	if o.Probe == nil {
-		o.Probe = dial
-	}
-	return &Forwarder{o: o, backends: backends{turns: map[string]uint{}, slots: map[string]chan struct{}{}, dead: map[spot]*loss{}, wake: make(chan struct{}, 1)}}
-}
+func New(o Options) *Forwarder { return &Forwarder{o} }
 
 // patience bounds one Forward, up to the end of the message: clients wait ten
 // minutes for the reply to the final dot (RFC 5321 section 4.5.3.2.6). What a
@@ -99,33 +87,42 @@ func New(o Options) *Forwarder {
 // by then no other answer is better.
 const patience = 10*time.Minute - 15*time.Second
 
-// credentials are what a client has shown.
-type credentials struct{ user, pass string }
-
 // Forward relays the message of t by route r, which must have a host. The
-// verdict's reply lacks the transaction's id; whoever sends it adds that.
+// verdict's reply lacks the transaction's id, which session adds.
 func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *conf.ForwardRoute) hook.Verdict {
-	var own credentials
+	var own delivery.Credentials
 	if r.AuthType == conf.AuthForward {
 		client := c.Authenticated()
 		if client.User == "" {
 			f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID())), zap.String("route", r.Name))
 			return hook.Verdict{Code: hook.DenySoft, Reply: errStranger}
 		}
-		own = credentials{client.User, client.Password}
+		own = delivery.Credentials{User: client.User, Pass: client.Password}
 	}
-	sending := smtpclient.NewSending(ctx)
-	defer sending.Cancel(nil)
-	patient := time.AfterFunc(patience, func() { sending.GiveUp(context.DeadlineExceeded) })
+
+	// A client waits ten minutes; what ends the attempt earlier still has time to become a
+	// reply.
+	attempt := sending.New(ctx)
+	defer attempt.Cancel(nil)
+	patient := time.AfterFunc(patience, func() { attempt.GiveUp(context.DeadlineExceeded) })
 	defer patient.Stop()
 	env, content := t.Envelope(), t.Final()
 	var silent successes
-	taken, refused, deferred := sortOut(f.relay(sending, &env, content, r, own, &silent))
+
+	// Without any recipient taken the client keeps the message, unless the queue may have
+	// it.
+	taken, refused, deferred := sortOut(f.relay(attempt, &env, content, r, own, &silent))
 	if len(taken) == 0 && !(f.queues(r, deferred) && ctx.Err() == nil) {
 		return f.refusal(refused, deferred)
 	}
+	if len(taken) == len(env.Recipients) && silent.none() { // nearly always
+		return success(taken[0].Reply, nil)
+	}
 	// From here on it does not matter whether the client still waits.
 	ctx = context.WithoutCancel(ctx)
+
+	// Deferred recipients of a message that others got are the queue's; where that does not
+	// take them they count as refused, and the sender gets a DSN.
 	queued := 0
 	switch {
 	case len(deferred) == 0:
@@ -140,6 +137,8 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 		f.o.Log.Error("refused recipients not reported", zap.String("uuid", string(env.ID)), zap.Error(err))
 		return hook.Verdict{Code: hook.DenySoft, Reply: errUnreported.Because(err)}
 	}
+
+	// All recipients are accounted for: only now can the client have its 250.
 	f.confirm(ctx, &env, content, &silent)
 	if len(taken) == 0 {
 		f.o.Log.Info("no backend took the message, it is queued", zap.String("uuid", string(env.ID)), zap.String("route", r.Name), zap.Int("recipients", queued))
@@ -160,7 +159,7 @@ var errStranger = reply.New(451, "4.7.0", "Authentication required to relay this
 // the connection to it is lost too, and one of us repeating it is enough.
 func (f *Forwarder) queues(r *conf.ForwardRoute, deferred []hook.RecipientResult) bool {
 	return r.OnFailure == conf.FailToQueue && r.AuthType != conf.AuthForward && len(deferred) > 0 &&
-		!slices.ContainsFunc(deferred, func(x hook.RecipientResult) bool { return isUncertain(x.Reply) })
+		!slices.ContainsFunc(deferred, func(x hook.RecipientResult) bool { return delivery.MayHaveArrived(x.Reply) })
 }
 
 // Queue takes the message of t into the outbound queue.
@@ -183,31 +182,8 @@ func (f *Forwarder) Queue(ctx context.Context, t hook.TransactionView) hook.Verd
 }
 
 // errUnreported makes the client send again what some recipients have got:
-// twice is better than a sender who never learns that one got nothing.
+// twice is better than a recipient that got nothing and a sender that never learns it.
 var errUnreported = reply.New(451, "4.3.0", "Temporary local problem, please try again later")
-
-// relay sends the message in one transaction, or in one for each recipient, and
-// returns what became of each.
-func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own credentials, silent *successes) []hook.RecipientResult {
-	if !r.OneMessagePerRcpt {
-		results, _ := f.send(ctx, env, content, r, own, silent)
-		return results
-	}
-	all := make([]hook.RecipientResult, 0, len(env.Recipients))
-	for i := range env.Recipients {
-		one := *env
-		one.Recipients = env.Recipients[i : i+1 : i+1]
-		results, reached := f.send(ctx, &one, content, r, own, silent)
-		all = append(all, results...)
-		if !reached { // nor will it be for the rest
-			for _, rest := range env.Recipients[i+1:] {
-				all = append(all, hook.RecipientResult{Recipient: rest, Reply: results[0].Reply})
-			}
-			break
-		}
-	}
-	return all
-}
 
 // requeued hands deferred recipients to the queue and reports whether it took
 // them. took is whether the backend took others.
@@ -215,6 +191,9 @@ func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mai
 	if f.o.Requeuer == nil {
 		return false
 	}
+
+	// A reply counts as a failed attempt; that there were only too many recipients at once
+	// does not.
 	env.Recipients = make([]mail.Recipient, len(deferred))
 	why := make([]*reply.Reply, len(deferred))
 	for i, d := range deferred {
@@ -234,67 +213,6 @@ func (f *Forwarder) requeued(ctx context.Context, env mail.Envelope, content mai
 	}
 	f.o.Mail.Queued(string(env.ID), env.From.String(), len(env.Recipients), content.Size())
 	return true
-}
-
-// report sees to the DSN about refused recipients, where one is due.
-func (f *Forwarder) report(ctx context.Context, env *mail.Envelope, content mail.Content, refused []hook.RecipientResult) error {
-	var due []hook.RecipientResult
-	for _, x := range refused {
-		if x.Recipient.WantsFailure() {
-			due = append(due, x)
-		}
-	}
-	why := ""
-	switch {
-	case len(refused) == 0:
-		return nil
-	case env.From.IsNull():
-		why = "null reverse-path"
-	case len(due) == 0:
-		why = "not wanted"
-	case f.o.Reporter == nil:
-		why = "no reporter"
-	default:
-		return f.o.Reporter.Report(ctx, env, content, due)
-	}
-	f.o.Mail.NoDSN(string(env.ID), why)
-	return nil
-}
-
-// successes are recipients that a backend took which will not tell the sender,
-// who wants to know: relayed to SMTP servers, delivered by LMTP.
-type successes struct{ relayed, delivered []hook.RecipientResult }
-
-// add takes those of one transaction.
-func (s *successes) add(p mail.Protocol, res *smtpclient.Result, results []hook.RecipientResult) {
-	if res.DSN {
-		return
-	}
-	list, action := &s.relayed, dsn.Relayed
-	if p == mail.LMTP {
-		list, action = &s.delivered, dsn.Delivered
-	}
-	for _, x := range results {
-		if x.Reply.Positive() && dsn.Wanted(x.Recipient, action) {
-			*list = append(*list, x)
-		}
-	}
-}
-
-// confirm sees to the DSN about success. What cannot be told is logged: the
-// recipients have the message.
-func (f *Forwarder) confirm(ctx context.Context, env *mail.Envelope, content mail.Content, s *successes) {
-	if f.o.Reporter == nil || env.From.IsNull() {
-		return
-	}
-	for action, taken := range map[string][]hook.RecipientResult{dsn.Relayed: s.relayed, dsn.Delivered: s.delivered} {
-		if len(taken) == 0 {
-			continue
-		}
-		if err := f.o.Reporter.Confirm(ctx, env, content, action, taken); err != nil {
-			f.o.Log.Error("DSN of success cannot be queued", zap.String("uuid", string(env.ID)), zap.Error(err))
-		}
-	}
 }
 
 // sortOut divides recipients by their replies.

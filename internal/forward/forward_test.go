@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/conf"
+	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
@@ -163,8 +164,29 @@ func routeTo(hosts ...string) *conf.ForwardRoute {
 	return r
 }
 
-func options(b *backend) Options {
-	return Options{Me: "me.test", Sender: b, Resolver: hostTable{"two": {"10.0.0.1", "10.0.0.2"}}, Mail: maillog.Nop(), Log: zap.NewNop()}
+// settings are Options with those of the engine below.
+type settings struct {
+	Options
+	engine delivery.RelayOptions
+}
+
+func options(b *backend) settings {
+	return settings{
+		Options: Options{Mail: maillog.Nop(), Log: zap.NewNop()},
+		engine:  delivery.RelayOptions{Me: "me.test", Conf: &conf.Forward{}, Sender: b, Resolver: hostTable{"two": {"10.0.0.1", "10.0.0.2"}}},
+	}
+}
+
+// build makes a Forwarder on an engine of its own, which it returns too.
+func build(s settings) (*Forwarder, *delivery.Relay) {
+	relay := delivery.NewRelay(s.engine)
+	s.Relay = relay
+	return New(s.Options), relay
+}
+
+func forwarder(s settings) *Forwarder {
+	f, _ := build(s)
+	return f
 }
 
 var errRefused = &smtpclient.Failure{Stage: smtpclient.StageConnect, Err: errors.New("secret connection refused")}
@@ -189,7 +211,7 @@ func TestHostsAreTriedInOrder(t *testing.T) {
 				}
 				return smtpclient.Result{}, errRefused
 			}}
-			v := New(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo(tc.hosts...))
+			v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo(tc.hosts...))
 			var sent []string
 			for _, s := range b.sent {
 				sent = append(sent, strings.Fields(s)[0])
@@ -205,7 +227,7 @@ func TestUncertainIsNotRepeated(t *testing.T) {
 	b := &backend{answer: func(context.Context, string, *mail.Envelope) (smtpclient.Result, error) {
 		return smtpclient.Result{}, &smtpclient.Failure{Stage: smtpclient.StageDot, Err: errors.New("lost"), Uncertain: true}
 	}}
-	v := New(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c").View(), routeTo("two", "10.0.0.9"))
+	v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c").View(), routeTo("two", "10.0.0.9"))
 	if len(b.sent) != 1 || v.Code != hook.DenySoft || v.Reply.Code != 451 || v.Reply.Enhanced.String() != "4.4.2" {
 		t.Errorf("%q %v", b.sent, v.Reply)
 	}
@@ -230,7 +252,7 @@ func TestBackendReplies(t *testing.T) {
 		b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
 			return replies(env, tc.backend, nil), nil
 		}}
-		v := New(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo("10.0.0.9"))
+		v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo("10.0.0.9"))
 		if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 			t.Errorf("%.40q:\n%s, want\n%s", tc.backend, got, tc.want)
 		}
@@ -246,7 +268,7 @@ func TestPartialRefusal(t *testing.T) {
 	for _, tc := range []struct {
 		name               string
 		to                 []string
-		change             func(*hook.Transaction, *Options, *office)
+		change             func(*hook.Transaction, *settings, *office)
 		want               string
 		reported, requeued []string
 	}{
@@ -255,18 +277,18 @@ func TestPartialRefusal(t *testing.T) {
 		{"one of each", []string{"ok@b.c", "bad@b.c", "busy@b.c"}, nil, refusedText, []string{bad}, []string{"busy@b.c"}},
 		{"nobody taken, one deferred", []string{"bad@b.c", "busy@b.c"}, nil, "DENYSOFT 450 4.2.0 mailbox busy", nil, nil},
 		{"nobody taken", []string{"bad@b.c"}, nil, "DENY 550 5.1.1 no such user", nil, nil},
-		{"no requeuer", []string{"ok@b.c", "bad@b.c", "busy@b.c"}, func(_ *hook.Transaction, o *Options, _ *office) { o.Requeuer = nil }, both, []string{bad, busy}, nil},
-		{"nobody to help", []string{"ok@b.c", "bad@b.c", "busy@b.c"}, func(_ *hook.Transaction, o *Options, _ *office) { o.Requeuer, o.Reporter = nil, nil }, both, nil, nil},
+		{"no requeuer", []string{"ok@b.c", "bad@b.c", "busy@b.c"}, func(_ *hook.Transaction, o *settings, _ *office) { o.Requeuer = nil }, both, []string{bad, busy}, nil},
+		{"nobody to help", []string{"ok@b.c", "bad@b.c", "busy@b.c"}, func(_ *hook.Transaction, o *settings, _ *office) { o.Requeuer, o.Reporter = nil, nil }, both, nil, nil},
 		{
 			"queue and report fail",
 			[]string{"ok@b.c", "busy@b.c"},
-			func(_ *hook.Transaction, _ *Options, o *office) { o.err = errors.New("disk full") },
+			func(_ *hook.Transaction, _ *settings, o *office) { o.err = errors.New("disk full") },
 			"DENYSOFT 451 4.3.0 Temporary local problem, please try again later",
 			[]string{busy},
 			[]string{"busy@b.c"},
 		},
-		{"null reverse-path", []string{"ok@b.c", "bad@b.c"}, func(t *hook.Transaction, _ *Options, _ *office) { t.From = mail.Address{} }, refusedText, nil, nil},
-		{"no DSN wanted", []string{"ok@b.c", "bad@b.c"}, func(t *hook.Transaction, _ *Options, _ *office) { t.Recipients[1].Notify = mail.NotifyNever }, refusedText, nil, nil},
+		{"null reverse-path", []string{"ok@b.c", "bad@b.c"}, func(t *hook.Transaction, _ *settings, _ *office) { t.From = mail.Address{} }, refusedText, nil, nil},
+		{"no DSN wanted", []string{"ok@b.c", "bad@b.c"}, func(t *hook.Transaction, _ *settings, _ *office) { t.Recipients[1].Notify = mail.NotifyNever }, refusedText, nil, nil},
 	} {
 		for _, perRecipient := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/%v", tc.name, perRecipient), func(t *testing.T) {
@@ -282,7 +304,7 @@ func TestPartialRefusal(t *testing.T) {
 				}
 				r := routeTo("10.0.0.9")
 				r.OneMessagePerRcpt = perRecipient
-				v := New(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
+				v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 				if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 					t.Errorf("%s, want\n%s", got, tc.want)
 				}
@@ -313,7 +335,7 @@ func TestManyRefused(t *testing.T) {
 	for i := range 100 {
 		to = append(to, fmt.Sprintf("r%d@b.c", i))
 	}
-	v := New(options(b)).Forward(t.Context(), hook.ConnectionView{}, message(to...).View(), routeTo("10.0.0.9"))
+	v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message(to...).View(), routeTo("10.0.0.9"))
 	if v.Code != hook.OK || len(v.Reply.Text) > maxText || !strings.Contains(v.Reply.Text, "<r0@b.c> 550") {
 		t.Errorf("%v", v.Reply)
 	}
@@ -333,7 +355,7 @@ func TestOneMessagePerRcptLosesTheBackend(t *testing.T) {
 	o.Requeuer, o.Reporter = &desk, &desk
 	r := routeTo("10.0.0.9")
 	r.OneMessagePerRcpt = true
-	v := New(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c", "e@b.c").View(), r)
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c", "e@b.c").View(), r)
 	if v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"d@b.c", "e@b.c"}) || len(desk.reported) != 0 {
 		t.Errorf("%v, requeued %q, reported %q", v.Reply, desk.requeued, desk.reported)
 	}
@@ -353,13 +375,13 @@ func TestClientGone(t *testing.T) {
 	var desk office
 	o := options(b)
 	o.Requeuer, o.Reporter = &desk, &desk
-	v := New(o).Forward(ctx, hook.ConnectionView{}, message("ok@b.c", "bad@b.c", "busy@b.c").View(), routeTo("10.0.0.9"))
+	v := forwarder(o).Forward(ctx, hook.ConnectionView{}, message("ok@b.c", "bad@b.c", "busy@b.c").View(), routeTo("10.0.0.9"))
 	if v.Code != hook.OK || len(desk.reported) != 1 || len(desk.requeued) != 1 {
 		t.Errorf("%v, requeued %q, reported %q", v.Reply, desk.requeued, desk.reported)
 	}
 	// And before: no further host is tried.
 	b.sent = nil
-	v = New(o).Forward(ctx, hook.ConnectionView{}, message("ok@b.c").View(), routeTo("10.0.0.9", "10.0.0.8"))
+	v = forwarder(o).Forward(ctx, hook.ConnectionView{}, message("ok@b.c").View(), routeTo("10.0.0.9", "10.0.0.8"))
 	if v.Code != hook.DenySoft || len(b.sent) != 0 {
 		t.Errorf("%v, sent %q", v.Reply, b.sent)
 	}
@@ -375,11 +397,11 @@ func TestTarget(t *testing.T) {
 		ConnectTimeout: 1 * time.Second, Timeout: 2 * time.Second, CommandTimeout: 3 * time.Second, SubmissionTimeout: 4 * time.Second,
 		MaxConnections: 5, MaxMessages: 6, MaxAge: 7 * time.Second,
 	}
-	f := New(options(b))
+	f := forwarder(options(b))
 	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 	want := pool.Target{
 		Options: smtpclient.Options{
-			Host: "two", Protocol: mail.LMTP, ImplicitTLS: true, TLS: smtpclient.TLSEncrypt, Helo: "me.test",
+			Network: "tcp", Host: "two", Protocol: mail.LMTP, ImplicitTLS: true, TLS: smtpclient.TLSEncrypt, Helo: "me.test",
 			AuthType: "login", AuthUser: "u", AuthPass: "p", AuthRequired: true,
 			ConnectTimeout: 1 * time.Second, CommandTimeout: 3 * time.Second, SubmissionTimeout: 4 * time.Second,
 			DataTimeout: 3 * time.Second, BlockTimeout: 3 * time.Second, AuthInsecure: true, Forwards: mail.XForward,
@@ -430,7 +452,7 @@ func TestTLSPolicy(t *testing.T) {
 		for _, x := range []struct {
 			s string
 			l *[]string
-		}{{tc.no, &o.Conf.TLS.NoTLSHosts}, {tc.force, &o.Conf.TLS.ForceTLSHosts}} {
+		}{{tc.no, &o.engine.Conf.TLS.NoTLSHosts}, {tc.force, &o.engine.Conf.TLS.ForceTLSHosts}} {
 			if x.s != "" {
 				*x.l = []string{x.s}
 			}
@@ -445,7 +467,7 @@ func TestTLSPolicy(t *testing.T) {
 		r.EnableTLS, r.RequireTLS, r.TLSVerify = tc.enable, tc.require, tc.verify
 		tx := message("a@b.c")
 		tx.RequireTLS = tc.message
-		New(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
+		forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 		if got := b.targets[0].Options.TLS; got != tc.want {
 			t.Errorf("%+v: %v", tc, got)
 		}
@@ -466,7 +488,7 @@ func TestLog(t *testing.T) {
 	o.Mail = maillog.New(zap.New(core))
 	r := routeTo("10.0.0.1", "10.0.0.2")
 	r.AuthPass, r.TLSVerify = "hidden", true
-	New(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c", "slow@b.c", "bad@b.c").View(), r)
+	forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c", "slow@b.c", "bad@b.c").View(), r)
 	if n := logs.FilterMessage("forwarded").FilterField(zap.Strings("to", []string{"ok@b.c"})).FilterField(zap.String("ip", "10.0.0.2")).FilterField(zap.Bool("reused", true)).FilterField(zap.String("policy", "verify")).FilterField(zap.String("verified", "pkix")).Len(); n != 1 {
 		t.Errorf("forwarded: %v", logs.All())
 	}
@@ -482,26 +504,12 @@ func TestLog(t *testing.T) {
 	b.answer = func(context.Context, string, *mail.Envelope) (smtpclient.Result, error) {
 		return smtpclient.Result{}, errRefused
 	}
-	v := New(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c").View(), r)
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c").View(), r)
 	if n := logs.FilterMessage("forward failed").FilterField(zap.String("policy", "verify")).FilterField(zap.String("verified", "")).Len(); n != 1 {
 		t.Errorf("failed: %v", logs.All())
 	}
 	if strings.Contains(v.Reply.String(), "secret") || v.Reply.Cause == nil {
 		t.Errorf("the client is told %s", v.Reply)
-	}
-}
-
-// TestWanted: the policies have the names that outbound's log lines have.
-func TestWanted(t *testing.T) {
-	for want, o := range map[string]smtpclient.Options{
-		"none": {}, "may": {TLS: smtpclient.TLSMay}, "encrypt": {TLS: smtpclient.TLSEncrypt}, "verify": {TLS: smtpclient.TLSVerify, ImplicitTLS: true},
-	} {
-		if got := wanted(pool.Target{Options: o}); got != want {
-			t.Errorf("%s instead of %s", got, want)
-		}
-	}
-	if got := wanted(pool.Target{Options: smtpclient.Options{ImplicitTLS: true}}); got != "encrypt" {
-		t.Error(got)
 	}
 }
 
@@ -529,7 +537,7 @@ func TestHostThatRefused(t *testing.T) {
 		o.Reporter, o.Requeuer = &desk, &desk
 		r := routeTo("10.0.0.1", "10.0.0.2", "10.0.0.3")
 		r.OneMessagePerRcpt = perRecipient
-		v := New(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c", "bad@b.c", "utf8@b.c").View(), r)
+		v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("ok@b.c", "bad@b.c", "utf8@b.c").View(), r)
 		want := []string{"10.0.0.2", ""}
 		if perRecipient { // ok by the second, bad by the third
 			want[0] = "10.0.0.3"
@@ -574,7 +582,7 @@ func TestConfirm(t *testing.T) {
 			desk, queue := office{err: tc.err}, office{}
 			o := options(b)
 			o.Reporter, o.Requeuer = &desk, &queue
-			v := New(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
+			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 			if v.Code != hook.OK || !slices.Equal(desk.confirmed, tc.want) {
 				t.Errorf("%v %v, confirmed %q, want %q", v.Code, v.Reply, desk.confirmed, tc.want)
 			}

@@ -123,11 +123,11 @@ func (c faultCase) run(t *testing.T) {
 	var desk office
 	core, logs := observer.New(zapcore.InfoLevel)
 	o := onWire(t)
-	o.Requeuer, o.Reporter, o.Mail, o.Log = &desk, &desk, maillog.New(zap.New(core)), zap.New(core)
+	o.Requeuer, o.Reporter, o.Mail, o.Log, o.engine.Log = &desk, &desk, maillog.New(zap.New(core)), zap.New(core), zap.New(core)
 	if c.pass {
-		o.Conf.ReplyCodes = conf.PassCodes
+		o.ReplyCodes = conf.PassCodes
 	}
-	v := New(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 
 	flat, want := outcome(c.stage, c.fault)
 	if !c.pass {
@@ -177,7 +177,7 @@ func (c faultCase) run(t *testing.T) {
 func TestOnWireTurns(t *testing.T) {
 	bad := smtptest.New(t, smtptest.On(smtptest.Connect, smtptest.Always(smtptest.Reply("554 5.3.2 not today"))))
 	good := smtptest.New(t)
-	f := New(onWire(t))
+	f := forwarder(onWire(t))
 	r := via(deadHop, hopTo(bad), hopTo(good))
 	r.InTurn, r.DeadRetry = true, time.Hour
 	for range 20 {
@@ -196,10 +196,10 @@ func TestOnWireProbe(t *testing.T) {
 	fails := smtptest.First(1, smtptest.Reply("421 4.3.2 closing"))
 	back := smtptest.New(t, smtptest.Credentials("u", "p"), smtptest.On(smtptest.Connect, fails))
 	good := smtptest.New(t, smtptest.Credentials("u", "p"))
-	f := New(onWire(t))
+	f, relay := build(onWire(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
+	go func() { done <- relay.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	r := via(hopTo(back), hopTo(good))
 	r.DeadRetry, r.AuthType, r.AuthUser, r.AuthPass = 10*time.Millisecond, "plain", "u", "p"
@@ -220,10 +220,10 @@ func TestOnWireProbeInClear(t *testing.T) {
 	back := smtptest.New(t, smtptest.TLS(), smtptest.On(smtptest.StartTLS, smtptest.Always(smtptest.Close())),
 		smtptest.On(smtptest.Connect, smtptest.First(1, smtptest.Reply("421 4.3.2 closing"))))
 	good := smtptest.New(t)
-	f := New(onWire(t))
+	f, relay := build(onWire(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
+	go func() { done <- relay.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	r := via(hopTo(back), hopTo(good))
 	r.DeadRetry, r.EnableTLS = 10*time.Millisecond, true
@@ -243,7 +243,7 @@ func TestOnWireAuth(t *testing.T) {
 		s := smtptest.New(t, smtptest.Credentials("u", "p"), smtptest.Mechanisms("PLAIN", "LOGIN", "CRAM-MD5"))
 		r := via(hopTo(s))
 		r.AuthType, r.AuthUser, r.AuthPass = mech, "u", "p"
-		if v := New(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
+		if v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
 			t.Errorf("%s: %v: %v", mech, v.Reply, v.Reply.Cause)
 		} else if d := s.Dialog(1); !strings.HasPrefix(d[1], "AUTH "+strings.ToUpper(mech)) {
 			t.Errorf("%s: %q", mech, d)
@@ -252,7 +252,7 @@ func TestOnWireAuth(t *testing.T) {
 	s := smtptest.New(t, smtptest.Credentials("joe", "p"))
 	r := via(hopTo(s))
 	r.AuthType = conf.AuthForward
-	f := New(onWire(t))
+	f := forwarder(onWire(t))
 	for _, tc := range []struct{ user, pass, want string }{
 		{"joe", "p", "250 2.0.0"},
 		{"ann", "p", "451 4.7.0 No authentication at the backend"},
@@ -277,7 +277,7 @@ func TestOnWireOrigin(t *testing.T) {
 		hop.Forwards = way
 		tx := message("a@b.c")
 		tx.Origin = &mail.Origin{Addr: netip.MustParseAddr("192.0.2.7"), Helo: "client.example", Protocol: "ESMTP"}
-		if v := New(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, tx.View(), via(hop)); v.Code != hook.OK {
+		if v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, tx.View(), via(hop)); v.Code != hook.OK {
 			t.Errorf("%v: %v", v.Reply, v.Reply.Cause)
 		}
 		said := func(verb string) bool {
@@ -310,9 +310,9 @@ func TestOnWireBlackHole(t *testing.T) {
 		}
 		return nil, &smtpclient.Failure{Stage: smtpclient.StageConnect, Err: context.DeadlineExceeded, Addr: o.Addr}
 	}})
-	o.Sender = p
+	o.engine.Sender = p
 	one, two := smtptest.New(t), smtptest.New(t)
-	f := New(o)
+	f := forwarder(o)
 	r := via(mail.NextHop{Host: "127.0.0.99", Port: 25}, hopTo(one), hopTo(two))
 	r.InTurn, r.ConnectTimeout, r.DeadRetry = true, connectTimeout, time.Hour
 	began := time.Now()
@@ -358,7 +358,7 @@ func TestOnWireHungHost(t *testing.T) {
 		one.ImplicitTLS = name == "TLS"
 		r := via(one, hopTo(well))
 		r.ConnectTimeout, r.CommandTimeout, r.DeadRetry, r.MaxConnections = 3*time.Second, 10*time.Minute, time.Hour, 20
-		f := New(onWire(t))
+		f := forwarder(onWire(t))
 		began := time.Now()
 		var wg sync.WaitGroup
 		for range 20 {

@@ -31,7 +31,7 @@ func takeAll(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result
 
 func TestTurns(t *testing.T) {
 	b := &backend{answer: takeAll}
-	f := New(options(b))
+	f := forwarder(options(b))
 	one, other := inTurn("one", "10.0.0.1", "10.0.0.2", "10.0.0.3"), inTurn("other", "10.0.0.4", "10.0.0.5")
 	for range 4 {
 		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), one)
@@ -70,7 +70,7 @@ func TestDeadHost(t *testing.T) {
 			var mu sync.Mutex
 			var now, most int
 			o := options(b)
-			o.Probe = func(ctx context.Context, target pool.Target) error {
+			o.engine.Probe = func(ctx context.Context, target pool.Target) error {
 				mu.Lock()
 				now++
 				most = max(most, now)
@@ -92,10 +92,10 @@ func TestDeadHost(t *testing.T) {
 				}
 				return strings.Join(probes, ", ")
 			}
-			f := New(o)
+			f, relay := build(o)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
-			go func() { done <- f.Run(ctx) }()
+			go func() { done <- relay.Run(ctx) }()
 			r := inTurn("r", "10.0.0.1", "10.0.0.2", "10.0.0.3")
 			r.InTurn = turns
 			send := func(n int) string {
@@ -150,7 +150,7 @@ func TestAllDead(t *testing.T) {
 		}
 		return takeAll(ctx, addr, env)
 	}}
-	f := New(options(b))
+	f := forwarder(options(b))
 	r := inTurn("r", "10.0.0.1", "10.0.0.2")
 	for range 2 {
 		if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Reply.Code != 451 {
@@ -185,7 +185,7 @@ func TestNotDead(t *testing.T) {
 			}
 			return takeAll(ctx, addr, env)
 		}}
-		f := New(options(b))
+		f := forwarder(options(b))
 		r := routeTo("10.0.0.1", "10.0.0.2")
 		r.DeadRetry = time.Minute
 		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
@@ -210,7 +210,7 @@ func TestRequireTLSMakesNothingDead(t *testing.T) {
 		}
 		return takeAll(ctx, addr, env)
 	}
-	f := New(options(b))
+	f := forwarder(options(b))
 	r := routeTo("10.0.0.1", "10.0.0.2")
 	tx := message("a@b.c")
 	tx.RequireTLS = true
@@ -231,7 +231,7 @@ func TestClientLeavesWhileConnecting(t *testing.T) {
 		cancel()
 		return smtpclient.Result{}, errRefused
 	}
-	f := New(options(b))
+	f := forwarder(options(b))
 	r := routeTo("10.0.0.1", "10.0.0.2")
 	f.Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), r)
 	b.answer = takeAll
@@ -253,14 +253,14 @@ func TestProbeIsRefused(t *testing.T) {
 		}}
 		var probes atomic.Int32
 		o := options(b)
-		o.Probe = func(context.Context, pool.Target) error {
+		o.engine.Probe = func(context.Context, pool.Target) error {
 			probes.Add(1)
 			return &smtpclient.Failure{Stage: smtpclient.StageAuth, Reply: reply.New(535, "5.7.8", "no"), Addr: "10.0.0.1:25"}
 		}
-		f := New(o)
+		f, relay := build(o)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- f.Run(ctx) }()
+		go func() { done <- relay.Run(ctx) }()
 		f.Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), inTurn("r", "10.0.0.1", "10.0.0.2"))
 		time.Sleep(time.Hour)
 		if n := probes.Load(); n != 1 {
@@ -279,11 +279,11 @@ func TestTurnsAtOnce(t *testing.T) {
 		return takeAll(ctx, addr, env)
 	}}
 	o := options(b)
-	o.Probe = func(context.Context, pool.Target) error { return nil }
-	f := New(o)
+	o.engine.Probe = func(context.Context, pool.Target) error { return nil }
+	f, relay := build(o)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- f.Run(ctx) }()
+	go func() { done <- relay.Run(ctx) }()
 	r := inTurn("r", "10.0.0.1", "10.0.0.2", "10.0.0.3")
 	r.DeadRetry = time.Millisecond
 	var wg sync.WaitGroup
@@ -299,33 +299,6 @@ func TestTurnsAtOnce(t *testing.T) {
 	wg.Wait()
 	cancel()
 	<-done
-}
-
-// However often Run wakes up, a host that is being probed is left to that probe.
-func TestOneProbeAtATime(t *testing.T) {
-	f := New(options(&backend{}))
-	r := inTurn("r", "10.0.0.1", "10.0.0.2")
-	now := time.Now()
-	if !f.backends.lost(r, r.Hosts[0], now) || f.backends.lost(r, r.Hosts[0], now.Add(time.Second)) {
-		t.Error("what is new is told wrongly")
-	}
-	take := func(after time.Duration) (map[spot]*loss, time.Duration) { return f.backends.take(now.Add(after)) }
-	if due, next := take(4 * time.Second); len(due) != 0 || next != 6*time.Second {
-		t.Errorf("early: %v, %v", due, next)
-	}
-	due, _ := take(10 * time.Second)
-	if again, next := take(11 * time.Second); len(due) != 1 || len(again) != 0 || next != 0 {
-		t.Errorf("%d, then %d, %v", len(due), len(again), next)
-	}
-	for _, l := range due {
-		f.backends.again(l, now.Add(20*time.Second))
-	}
-	if due, next := take(29 * time.Second); len(due) != 0 || next != time.Second {
-		t.Errorf("put off: %v, %v", due, next)
-	}
-	if due, _ := take(30 * time.Second); len(due) != 1 {
-		t.Error("never again")
-	}
 }
 
 // max_connections is for the route, however many hosts it has and users show
@@ -356,7 +329,7 @@ func TestSlotsOfARoute(t *testing.T) {
 			}}
 			r := inTurn("one", tc.hosts...)
 			r.MaxConnections, r.AuthType = 2, tc.auth
-			f := New(options(b))
+			f := forwarder(options(b))
 			verdicts := make(chan string)
 			for i := range 6 {
 				go func() {

@@ -24,7 +24,7 @@ import (
 )
 
 // onWire returns options with a real pool, which ends with the test.
-func onWire(t *testing.T) Options {
+func onWire(t *testing.T) settings {
 	t.Helper()
 	o := options(nil)
 	p := pool.New(pool.Options{})
@@ -37,7 +37,7 @@ func onWire(t *testing.T) Options {
 			t.Error(err)
 		}
 	})
-	o.Sender = p
+	o.engine.Sender = p
 	return o
 }
 
@@ -83,7 +83,7 @@ func TestOnWire(t *testing.T) {
 			if strings.Contains(tc.name, "AUTH") || tc.name == "wrong password" {
 				r.AuthType, r.AuthUser, r.AuthPass = "plain", "u", "p"
 			}
-			v := New(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
+			v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 				t.Errorf("%s\ncause %v", got, v.Reply.Cause)
 			}
@@ -106,7 +106,7 @@ func TestOnWireLines(t *testing.T) {
 	core, logs := observer.New(zapcore.InfoLevel)
 	o := onWire(t)
 	o.Mail = maillog.New(zap.New(core))
-	v := New(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), via(hopTo(s)))
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), via(hopTo(s)))
 	if got, want := v.Reply.String(), "250 2.0.0 129834 byte chunk, total 1440554, OK id=1vMkRz-00000001Abc-2xYz"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -121,7 +121,7 @@ func TestOnWireLines(t *testing.T) {
 func TestOnWireFailover(t *testing.T) {
 	bad := smtptest.New(t, smtptest.On(smtptest.Connect, smtptest.Always(smtptest.Reply("421 4.3.2 closing"))))
 	good := smtptest.New(t)
-	f := New(onWire(t))
+	f := forwarder(onWire(t))
 	for range 3 {
 		if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), via(deadHop, hopTo(bad), hopTo(good))); v.Code != hook.OK {
 			t.Fatalf("%v: %v", v.Reply, v.Reply.Cause)
@@ -145,7 +145,7 @@ func TestOnWirePartial(t *testing.T) {
 	var desk office
 	o := onWire(t)
 	o.Reporter, o.Requeuer = &desk, &desk
-	v := New(o).Forward(t.Context(), hook.ConnectionView{}, message("bad@b.c", "ok@b.c", "busy@b.c").View(), via(hopTo(s)))
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("bad@b.c", "ok@b.c", "busy@b.c").View(), via(hopTo(s)))
 	if v.Code != hook.OK || !strings.Contains(v.Reply.Text, "refused: <bad@b.c> 550 5.1.1 unknown") {
 		t.Errorf("%v", v.Reply)
 	}
@@ -161,7 +161,7 @@ func TestOnWireOneMessagePerRcpt(t *testing.T) {
 	s := smtptest.New(t)
 	r := via(hopTo(s))
 	r.OneMessagePerRcpt = true
-	if v := New(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c", "e@b.c").View(), r); v.Code != hook.OK {
+	if v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c", "d@b.c", "e@b.c").View(), r); v.Code != hook.OK {
 		t.Fatalf("%v", v.Reply)
 	}
 	if got := s.Messages(); len(got) != 3 || len(got[0].Rcpts) != 1 || s.Connections() != 1 {
@@ -176,7 +176,7 @@ func TestOnWireLMTP(t *testing.T) {
 	var desk office
 	o := onWire(t)
 	o.Requeuer = &desk
-	v := New(o).Forward(t.Context(), hook.ConnectionView{}, message("full@b.c", "ok@b.c").View(), via(mail.NextHop{Path: path, Protocol: mail.LMTP}))
+	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("full@b.c", "ok@b.c").View(), via(mail.NextHop{Path: path, Protocol: mail.LMTP}))
 	if v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"full@b.c"}) {
 		t.Errorf("%v, requeued %q", v.Reply, desk.requeued)
 	}
@@ -220,19 +220,19 @@ func TestOnWireTLS(t *testing.T) {
 			s := smtptest.New(t, server...)
 			o := onWire(t)
 			config := &tls.Config{MinVersion: tls.VersionTLS12}
-			o.TLSConfig = func() *tls.Config { return config }
+			o.engine.TLSConfig = func() *tls.Config { return config }
 			if tc.known {
 				config.RootCAs = s.Roots()
 			}
 			if tc.force {
-				o.Conf.TLS.ForceTLSHosts = []string{"127.0.0.0/8"}
+				o.engine.Conf.TLS.ForceTLSHosts = []string{"127.0.0.0/8"}
 			}
 			if tc.exclude {
-				o.Conf.TLS.NoTLSHosts = []string{"127.0.0.1"}
+				o.engine.Conf.TLS.NoTLSHosts = []string{"127.0.0.1"}
 			}
 			r := via(hopTo(s))
 			r.EnableTLS, r.RequireTLS, r.TLSVerify = tc.enable, tc.require, tc.verify
-			v := New(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
+			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 			if v.Code != tc.want {
 				t.Fatalf("%v: %v", v.Reply, v.Reply.Cause)
 			}
@@ -290,7 +290,7 @@ func TestOnWireRequireTLS(t *testing.T) {
 				servers, hops = append(servers, s), append(hops, hopTo(s))
 			}
 			o := onWire(t)
-			o.TLSConfig = func() *tls.Config { return config }
+			o.engine.TLSConfig = func() *tls.Config { return config }
 			tx := message("a@b.c")
 			tx.RequireTLS = true
 			if tc.null {
@@ -298,7 +298,7 @@ func TestOnWireRequireTLS(t *testing.T) {
 			}
 			r := via(hops...)
 			r.OnFailure = conf.FailToQueue // takes what is deferred, if there is a queue
-			v := New(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
+			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 				t.Errorf("%s: %v", got, v.Reply.Cause)
 			}
@@ -326,7 +326,7 @@ func TestOnWireChangedHeader(t *testing.T) {
 	h, size, _ := mail.ParseHeader(raw)
 	h.AddLeading("X", "y")
 	tx.Header, tx.HeaderSize, tx.Content = h, int64(size), mail.Memory{raw}
-	if v := New(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, tx.View(), via(hopTo(s))); v.Code != hook.OK {
+	if v := forwarder(onWire(t)).Forward(t.Context(), hook.ConnectionView{}, tx.View(), via(hopTo(s))); v.Code != hook.OK {
 		t.Fatalf("%v", v.Reply)
 	}
 	if got := s.Messages()[0].Content; !bytes.Equal(got, []byte("X: y\r\nA: b\r\n\r\n.dot\r\n..\r\nend\r\n")) {
@@ -343,7 +343,7 @@ func TestOnWireOneMessageAConnection(t *testing.T) {
 			}
 			return smtptest.Action{}
 		}))
-		f := New(onWire(t))
+		f := forwarder(onWire(t))
 		for i := range 6 {
 			if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), via(hopTo(s))); v.Code != hook.OK {
 				t.Errorf("%s: client %d: %v", reply, i, v.Reply)

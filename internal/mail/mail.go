@@ -10,6 +10,7 @@ package mail
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -200,14 +201,19 @@ func (h NextHop) String() string {
 	if h.Path != "" {
 		return h.Path
 	}
-	port := h.Port
-	if port == 0 {
-		port = h.DefaultPort()
-	}
+	port := h.TCPPort()
 	if a, err := netip.ParseAddr(h.Host); err == nil {
 		return netip.AddrPortFrom(a, uint16(port)).String()
 	}
-	return fmt.Sprintf("%s:%d", h.Host, port)
+	return h.Host + ":" + strconv.Itoa(port)
+}
+
+// TCPPort is Port, or else the protocol's default.
+func (h NextHop) TCPPort() int {
+	if h.Port == 0 {
+		return h.DefaultPort()
+	}
+	return h.Port
 }
 
 // DefaultPort is 25 for SMTP and 24 for LMTP, as in Haraka.

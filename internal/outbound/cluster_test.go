@@ -16,6 +16,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
+	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient"
 	"tarishi/internal/store"
 	"tarishi/internal/store/mem"
@@ -122,7 +123,7 @@ func (w worldOf) Send(ctx context.Context, _ pool.Target, env *mail.Envelope, _ 
 	m := w.n.m
 	w.mustOwn(env.ID, "an attempt begins")
 	failure := &smtpclient.Failure{Stage: smtpclient.StageContent, Err: errors.New("cut off")}
-	if !sleepUntil(ctx, time.Duration(m.random(5000))*time.Millisecond) || !smtpclient.MayEnd(ctx) {
+	if !sleepUntil(ctx, time.Duration(m.random(5000))*time.Millisecond) || !sending.MayEnd(ctx) {
 		m.mu.Lock()
 		m.refused++
 		m.mu.Unlock()
@@ -150,7 +151,7 @@ func (w worldOf) Send(ctx context.Context, _ pool.Target, env *mail.Envelope, _ 
 	}
 	m.mu.Unlock()
 	time.Sleep(time.Duration(m.random(4000)) * time.Millisecond)
-	smtpclient.Answered(ctx)
+	sending.Answered(ctx)
 	return smtpclient.Result{Replies: replies, TLS: "none", Addr: "192.0.2.1"}, nil
 }
 

@@ -43,6 +43,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/handover"
 	"tarishi/internal/outbound/held"
@@ -84,7 +85,7 @@ type Options struct {
 	BackendTLS         func() *tls.Config          // for the hosts of smtp_forward.ini; nil: TLSConfig
 	NoIPv6             bool                        // addresses of names; see delivery
 	DANE               bool                        // RFC 7672
-	STS                delivery.Policies           // RFC 8461; nil: not looked at
+	STS                nexthop.Policies            // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration
 	EnvelopeTimeout    time.Duration // for an attempt up to DATA, see schedule.Options.Deadline; 0: none
 	MinRate            int64         // of content, see smtpclient.Options

@@ -18,6 +18,7 @@ import (
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/reply"
+	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient"
 	"tarishi/internal/store"
 )
@@ -794,7 +795,7 @@ func TestShutdown(t *testing.T) {
 		r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
 			wait, f := 5*time.Second, &smtpclient.Failure{Stage: smtpclient.StageMail}
 			if s.to == "mute" || s.to == "x" {
-				if !smtpclient.MayEnd(ctx) {
+				if !sending.MayEnd(ctx) {
 					t.Error("not before the stop")
 				}
 				f.Stage, f.Uncertain = smtpclient.StageDot, true
@@ -806,7 +807,7 @@ func TestShutdown(t *testing.T) {
 			case <-time.After(wait):
 				return []*reply.Reply{ok}, nil
 			case <-ctx.Done():
-				if f.Err = ctx.Err(); smtpclient.MayEnd(ctx) {
+				if f.Err = ctx.Err(); sending.MayEnd(ctx) {
 					t.Error("a message may be ended during the stop")
 				}
 				return nil, f

@@ -10,6 +10,7 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/reply"
+	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient"
 )
 
@@ -24,15 +25,15 @@ func (r *rig) twoHosts(afterDot bool) {
 	r.dns.AddAddr("mx2.two.test", "192.0.2.12")
 	r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
 		if !strings.HasPrefix(s.addr, "192.0.2.12") {
-			if !smtpclient.MayEnd(ctx) {
+			if !sending.MayEnd(ctx) {
 				r.t.Error("not before the stop")
 			}
-			defer smtpclient.Answered(ctx)
+			defer sending.Answered(ctx)
 			return byName(ctx, s)
 		}
 		f := &smtpclient.Failure{Stage: smtpclient.StageRecipient, Addr: s.addr}
 		if afterDot {
-			if !smtpclient.MayEnd(ctx) {
+			if !sending.MayEnd(ctx) {
 				r.t.Error("not before the stop")
 			}
 			f.Stage, f.Uncertain = smtpclient.StageDot, true

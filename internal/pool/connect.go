@@ -34,7 +34,7 @@ func (p *Pool) connect(ctx context.Context, t *Target, of key) (*kept, error) {
 	budget := cmp.Or(max(t.ConnectTimeout, 0), connectTimeout)
 	rest := []string{t.Addr}
 	if len(t.Addrs) > 0 {
-		if rest = p.order(t); len(rest) == 0 {
+		if rest = p.orderAddrs(t); len(rest) == 0 {
 			return nil, &smtpclient.Failure{
 				Stage: smtpclient.StageConnect, Err: errors.New("no address of the family of " + t.Bind.String()),
 				Fresh: true, Addr: t.Addrs[0].String(),
@@ -43,7 +43,9 @@ func (p *Pool) connect(ctx context.Context, t *Target, of key) (*kept, error) {
 	}
 	var last error
 	for {
-		d, err := p.race(ctx, t, &rest, budget)
+		// Each round races the addresses that are left for a socket, and then talks to the
+		// server there; the time for connecting is for all rounds together.
+		d, err := p.raceAddrs(ctx, t, &rest, budget)
 		if d == nil {
 			// What a server said tells more than that the others are not there.
 			if last != nil {
@@ -70,9 +72,10 @@ func elsewhere(err error) bool {
 	return errors.As(err, &f) && (f.Stage != smtpclient.StageAuth || f.Reply == nil || !f.Reply.Permanent())
 }
 
-// order returns t's addresses in the order in which they are tried: the families
+// orderAddrs returns t's addresses in the order in which they are tried: the families
 // in turn (RFC 8305 section 4), those that failed lately last.
-func (p *Pool) order(t *Target) []string {
+func (p *Pool) orderAddrs(t *Target) []string {
+	// An address of the wrong family cannot be reached from Bind.
 	var families [2][]netip.AddrPort // the first one's, the other
 	for _, a := range t.Addrs {
 		is4 := a.Addr().Unmap().Is4()
@@ -85,6 +88,9 @@ func (p *Pool) order(t *Target) []string {
 		}
 		families[i] = append(families[i], a)
 	}
+
+	// One of each family in turn; those known to be bad lose their place, but are not given
+	// up.
 	var good, bad []string
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,74 +122,31 @@ type dialed struct {
 	took  time.Duration // of the whole race
 }
 
-// race connects to the first of addrs that answers, and takes it and those that
+// raceAddrs connects to the first of addrs that answers, and takes it and those that
 // were tried in vain off the list. All sockets but the one that is returned are
 // closed then. A nil dialed comes with the last error.
-func (p *Pool) race(ctx context.Context, t *Target, addrs *[]string, budget time.Duration) (*dialed, error) {
-	type attempt struct {
-		dialed
-		err  error
-		site int
-	}
+func (p *Pool) raceAddrs(ctx context.Context, t *Target, addrs *[]string, budget time.Duration) (*dialed, error) {
 	begin := time.Now()
 	if len(*addrs) == 1 { // nobody to race with
 		d := &dialed{addr: (*addrs)[0]}
 		*addrs = nil
-		err := p.dial(ctx, t, d, budget)
+		err := p.dialAddr(ctx, t, d, budget)
 		if err != nil {
 			return nil, err
 		}
 		d.took = time.Since(begin)
 		return d, nil
 	}
+
+	// The addresses that nobody has tried yet, or that lost only because another was
+	// faster, stay for the next round.
 	inner, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	results := make(chan attempt)
-	list := *addrs
-	next, pending := 0, 0
-	start := func() {
-		a := attempt{dialed: dialed{addr: list[next]}, site: next}
-		next++
-		pending++
-		go func() {
-			a.err = p.dial(inner, t, &a.dialed, budget)
-			results <- a
-		}()
-	}
-	tick := time.NewTimer(stagger)
-	defer tick.Stop()
-	var won *dialed
-	var last error
-	settled := make([]bool, len(list))
-	start()
-	for pending > 0 {
-		select {
-		case <-tick.C:
-			if won == nil && next < len(list) {
-				start()
-				tick.Reset(stagger)
-			}
-		case a := <-results:
-			pending--
-			switch {
-			case a.err == nil && won == nil:
-				won, settled[a.site] = &a.dialed, true
-				cancel() // the others; each reports itself before we return
-			case a.err == nil:
-				a.raw.Close()
-				p.leave(a.reach, a.start, nothingKnown, nil)
-			case won == nil:
-				settled[a.site] = true
-				if last = a.err; next < len(list) && inner.Err() == nil {
-					start()
-					tick.Reset(stagger)
-				}
-			}
-		}
-	}
+	r := heat{pool: p, target: t, budget: budget, list: *addrs, settled: make([]bool, len(*addrs)), results: make(chan runner)}
+	won, last := r.runToEnd(inner, cancel)
 	*addrs = nil
-	for i, addr := range list {
-		if !settled[i] {
+	for i, addr := range r.list {
+		if !r.settled[i] {
 			*addrs = append(*addrs, addr)
 		}
 	}
@@ -194,12 +157,79 @@ func (p *Pool) race(ctx context.Context, t *Target, addrs *[]string, budget time
 	return won, nil
 }
 
-// dial connects to d.addr, which may be dialed then; on success the site is left
+// heat is one race of the addresses in list.
+type heat struct {
+	pool    *Pool
+	target  *Target
+	budget  time.Duration
+	list    []string
+	settled []bool // answered, or tried in vain
+	results chan runner
+	started int
+	pending int // started, and not ended
+}
+
+// runner is how one address fared.
+type runner struct {
+	dialed
+	err  error
+	lane int // in heat.list
+}
+
+// startNext dials the next address.
+func (h *heat) startNext(ctx context.Context) {
+	a := runner{dialed: dialed{addr: h.list[h.started]}, lane: h.started}
+	h.started++
+	h.pending++
+	go func() {
+		a.err = h.pool.dialAddr(ctx, h.target, &a.dialed, h.budget)
+		h.results <- a
+	}()
+}
+
+// runToEnd starts one address after another until one has answered, and waits for all that
+// were started: each reports itself to its site first. stop ends those that are late.
+func (h *heat) runToEnd(ctx context.Context, stop func()) (won *dialed, last error) {
+	tick := time.NewTimer(stagger)
+	defer tick.Stop()
+	h.startNext(ctx)
+	for h.pending > 0 {
+		select {
+		case <-tick.C:
+			if won == nil && h.started < len(h.list) {
+				h.startNext(ctx)
+				tick.Reset(stagger)
+			}
+
+		// The first socket wins. Later ones are closed without a word about their address;
+		// a failure starts the next address at once.
+		case a := <-h.results:
+			h.pending--
+			switch {
+			case a.err == nil && won == nil:
+				won, h.settled[a.lane] = &a.dialed, true
+				stop()
+			case a.err == nil:
+				a.raw.Close()
+				h.pool.leaveSite(a.reach, a.start, nothingKnown, nil)
+			case won == nil:
+				h.settled[a.lane] = true
+				if last = a.err; h.started < len(h.list) && ctx.Err() == nil {
+					h.startNext(ctx)
+					tick.Reset(stagger)
+				}
+			}
+		}
+	}
+	return won, last
+}
+
+// dialAddr connects to d.addr, which may be dialed then; on success the site is left
 // by prepare.
-func (p *Pool) dial(ctx context.Context, t *Target, d *dialed, budget time.Duration) error {
+func (p *Pool) dialAddr(ctx context.Context, t *Target, d *dialed, budget time.Duration) error {
 	o := t.Options
 	o.Addr, o.ConnectTimeout = d.addr, budget
-	r, raw, err := p.enter(ctx, t.site(d.addr), o)
+	r, raw, err := p.enterSite(ctx, t.site(d.addr), o)
 	if err != nil {
 		return err
 	}
@@ -210,14 +240,16 @@ func (p *Pool) dial(ctx context.Context, t *Target, d *dialed, budget time.Durat
 	if d.raw, err = p.dialTCP(ctx, o); err == nil {
 		return nil
 	}
-	v := judge(ctx, d.start, min(slow, budget/2), err)
+
+	// An address that was cut off because another one won is not down, but it may be slow.
+	v := judgeDial(ctx, d.start, min(slow, budget/2), err)
 	if errors.Is(context.Cause(ctx), context.Canceled) && len(t.Addrs) > 1 && v != answers {
 		v = nothingKnown
 		if time.Since(d.start) >= stagger {
 			v = late
 		}
 	}
-	p.leave(r, d.start, v, err)
+	p.leaveSite(r, d.start, v, err)
 	return err
 }
 
@@ -226,7 +258,7 @@ func (p *Pool) dial(ctx context.Context, t *Target, d *dialed, budget time.Durat
 func (p *Pool) prepare(ctx context.Context, t *Target, of key, d *dialed, budget time.Duration) (*kept, error) {
 	if err := p.refused(of, true); err != nil { // since this one began
 		d.raw.Close()
-		p.leave(d.reach, d.start, nothingKnown, nil)
+		p.leaveSite(d.reach, d.start, nothingKnown, nil)
 		return nil, err
 	}
 	start := time.Now()
@@ -237,6 +269,9 @@ func (p *Pool) prepare(ctx context.Context, t *Target, of key, d *dialed, budget
 	if may && p.speaksClear(s) {
 		o.TLS = smtpclient.TLSNone
 	}
+
+	// With TLS as an offer a handshake that fails must not keep mail back: one more
+	// connection goes on in clear, and the address is remembered.
 	c, err := p.open(ctx, d.raw, o)
 	var f *smtpclient.Failure
 	if errors.As(err, &f) && f.Handshake && may && ctx.Err() == nil {
@@ -252,8 +287,10 @@ func (p *Pool) prepare(ctx context.Context, t *Target, of key, d *dialed, budget
 			}
 		}
 	}
+
+	// What the conversation came to is recorded for the credentials and for the address.
 	p.answered(of, start, err)
-	p.leave(d.reach, d.start, judge(ctx, d.start, slow, err), err)
+	p.leaveSite(d.reach, d.start, judgeDial(ctx, d.start, slow, err), err)
 	if err != nil {
 		return nil, err
 	}

@@ -3,15 +3,15 @@
 //
 //   - A connection is shared only by transactions for which nothing makes a
 //     difference: all of smtpclient.Options but its timeouts is the key.
-//   - At most MaxConnections are open for a key; who needs one more waits, first
-//     come first served, until its context ends. The connection used last is
+//   - At most MaxConnections are open for a key; a Send that needs one more waits,
+//     first come first served, until its context ends. The connection used last is
 //     used first, so that those not needed grow old.
 //   - A kept connection that proves dead before any content was sent costs one
 //     repetition on a new connection, and so does one on which MAIL is refused, or
 //     all recipients in a way that may be the connection's fault (Result.Repeatable):
 //     what counts is the answer on the new one. Nothing else is repeated, so that no
-//     message is sent twice by this package. A server that took there what it had
-//     refused gets no more messages on one connection than before the refusal, for
+//     message is sent twice by this package. A server that took there a message
+//     that it had refused gets no more messages on one connection than before the refusal, for
 //     ten minutes.
 //   - The addresses of one host are tried as RFC 8305 says: families in turn, the
 //     next one a quarter of a second after the one before, until one answers, and
@@ -22,8 +22,8 @@
 //     If that works, that address is spoken to in clear for an hour.
 //   - An address that cannot be reached is left alone for a time that grows from
 //     one second to a minute; meanwhile it is passed over, or Send fails at once
-//     with the same error. Then Run probes it, one connection tries, and who wants
-//     one waits for what becomes of that for a moment: a dead address costs one
+//     with the same error. Then Run probes it, one connection tries, and others
+//     wait a moment for its outcome: a dead address costs one
 //     ConnectTimeout, not one a message. An address not known to be well is dialed
 //     by few at once.
 //   - Credentials that a server refused with a 5yz are not shown again for a time
@@ -122,7 +122,7 @@ type kept struct {
 }
 
 // waiter is a Send that waits for a connection or for the right to make one
-// (a nil *kept). The one who hands over has accounted for it.
+// (a nil *kept). The slot is accounted for already.
 type waiter struct{ ready chan *kept }
 
 // New returns an empty Pool.
@@ -150,8 +150,7 @@ func New(o Options) *Pool {
 	return p
 }
 
-// Send carries one transaction to t; see smtpclient.Client.Send for what it
-// returns. It waits for a slot, and for the server, until ctx ends.
+// Send carries one transaction to t, with the results of smtpclient.Client.Send. It waits for a slot, and for the server, until ctx ends.
 func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content mail.Content) (smtpclient.Result, error) {
 	h, k, err := p.acquire(ctx, &t)
 	if err != nil {
@@ -172,37 +171,31 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 				return nothing(err), err
 			}
 		}
+
+		// The transaction itself. That credentials were refused on a kept connection, which
+		// XCLIENT makes possible, counts as on a new one.
 		k.messages++
 		start := time.Now()
 		res, err := k.Send(ctx, env, content)
-		var f *smtpclient.Failure
-		if errors.As(err, &f) && f.Stage == smtpclient.StageAuth {
+		f := failureOf(err)
+		if f != nil && f.Stage == smtpclient.StageAuth {
 			p.answered(h.key, start, err)
 		}
-		switch {
-		case !reused:
-		case ctx.Err() != nil:
-			if err == nil && res.Repeatable { // what a new connection would bring is not known
+		if reused && (err == nil && res.Repeatable || f != nil && f.Stale()) {
+			if ctx.Err() == nil {
+				refusedAfter = p.discard(k, res, f)
+				k, reused = nil, false
+				continue
+			}
+			if err == nil { // what a new connection would bring is not known
 				p.release(h, &t, k)
 				err = noSlot(res.Addr, ctx.Err())
 				return nothing(err), err
 			}
-		case errors.As(err, &f) && f.Stale():
-			p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(err))
-			k.Close()
-			k, reused = nil, false
-			p.retried()
-			continue
-		case err == nil && res.Repeatable:
-			p.log.Debug("refused on a kept connection", zap.String("addr", res.Addr), zap.Int("messages", k.messages-1), zap.Stringer("reply", res.Replies[0]))
-			if k.Reusable() { // a server that hangs up says itself when it has enough
-				refusedAfter = k.messages - 1
-			}
-			k.Quit() // before the next one: the server may take one connection at a time
-			k, reused = nil, false
-			p.retried()
-			continue
 		}
+
+		// The server took the message on a new connection, after it had refused it on the
+		// kept one: it counts messages.
 		if refusedAfter > 0 && err == nil && res.Begun {
 			p.ration(h.key.server(), refusedAfter)
 		}
@@ -211,17 +204,40 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 	}
 }
 
-func (p *Pool) retried() {
+// discard gives up a kept connection that is dead, as f says, or on which a message was
+// refused, before the transaction is repeated on a new one. It returns how many messages
+// the server took before the refusal; 0: it says itself when it has enough.
+func (p *Pool) discard(k *kept, res smtpclient.Result, f *smtpclient.Failure) (refusedAfter int) {
 	p.mu.Lock()
 	p.stats.Retries++
 	p.mu.Unlock()
+	if f != nil {
+		p.log.Debug("kept connection is dead", zap.String("addr", f.Addr), zap.Error(f))
+		k.Close()
+		return 0
+	}
+	p.log.Debug("refused on a kept connection", zap.String("addr", res.Addr), zap.Int("messages", k.messages-1), zap.Stringer("reply", res.Replies[0]))
+	if k.Reusable() {
+		refusedAfter = k.messages - 1
+	}
+	k.Quit() // before the next one: the server may take one connection at a time
+	return refusedAfter
+}
+
+// failureOf returns the Failure that err is; nil: none.
+func failureOf(err error) *smtpclient.Failure {
+	if err == nil {
+		return nil
+	}
+	var f *smtpclient.Failure
+	errors.As(err, &f)
+	return f
 }
 
 // nothing is the Result of a Send that ended before it had a connection.
 func nothing(err error) smtpclient.Result {
 	res := smtpclient.Result{TLS: "none"}
-	var f *smtpclient.Failure
-	if errors.As(err, &f) {
+	if f := failureOf(err); f != nil {
 		res.Addr = f.Addr
 	}
 	return res
@@ -230,8 +246,11 @@ func nothing(err error) smtpclient.Result {
 // acquire returns a kept connection, or nil and the right to make one.
 func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, nil, noSlot(t.name(), err)
+		return nil, nil, noSlot(t.firstAddr(), err)
 	}
+
+	// A kept connection that has done enough, or is too old, is retired on the way; the one
+	// used last comes first.
 	key := p.key(t)
 	p.mu.Lock()
 	h := p.hosts[key]
@@ -244,7 +263,7 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		h.idle[n-1] = nil
 		h.idle = h.idle[:n-1]
 		p.stats.Idle--
-		if now := time.Now(); p.worn(h.key, t, k, now) || !now.Before(k.until) {
+		if now := time.Now(); p.isWorn(h.key, t, k, now) || !now.Before(k.until) {
 			p.retire(h, k)
 			continue
 		}
@@ -252,6 +271,8 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		p.mu.Unlock()
 		return h, k, nil
 	}
+
+	// None is kept: make one if the cap allows it, else wait in line.
 	p.hosts[key] = h // retire may have made it forgotten
 	if t.MaxConnections <= 0 || h.open < t.MaxConnections {
 		h.open++
@@ -268,12 +289,12 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		return h, k, nil
 	case <-ctx.Done():
 		p.abandon(h, t, w)
-		return nil, nil, noSlot(t.name(), ctx.Err())
+		return nil, nil, noSlot(t.firstAddr(), ctx.Err())
 	}
 }
 
-// abandon takes w out of the line; what it was handed meanwhile goes on to the
-// next.
+// abandon takes w out of the line; a connection or slot that it got meanwhile goes on
+// to the next.
 func (p *Pool) abandon(h *host, t *Target, w *waiter) {
 	p.mu.Lock()
 	for i := range h.waiters {
@@ -288,8 +309,8 @@ func (p *Pool) abandon(h *host, t *Target, w *waiter) {
 	p.release(h, t, <-w.ready)
 }
 
-// name is what errors call t before there is an address.
-func (t *Target) name() string {
+// firstAddr is what errors call t before there is an address.
+func (t *Target) firstAddr() string {
 	if len(t.Addrs) > 0 {
 		return t.Addrs[0].String()
 	}
@@ -310,25 +331,25 @@ func (p *Pool) release(h *host, t *Target, k *kept) {
 	defer p.mu.Unlock()
 	switch {
 	case k == nil:
-		p.free(h)
+		p.freeSlot(h)
 	case !k.Reusable():
 		k.Close()
-		p.free(h)
-	case t.IdleTimeout > 0 && !p.stopped && h.key.single == 0 && !p.worn(h.key, t, k, now):
-		p.keep(h, k, now.Add(t.IdleTimeout))
+		p.freeSlot(h)
+	case t.IdleTimeout > 0 && !p.stopped && h.key.single == 0 && !p.isWorn(h.key, t, k, now):
+		p.keepIdle(h, k, now.Add(t.IdleTimeout))
 	case p.running:
 		p.retire(h, k)
 	default: // no Run to do it
 		p.mu.Unlock()
 		k.Quit()
 		p.mu.Lock()
-		p.free(h)
+		p.freeSlot(h)
 	}
 }
 
-// keep hands k to who waits, or lays it by. p.mu is held.
-func (p *Pool) keep(h *host, k *kept, until time.Time) {
-	if w := p.next(h); w != nil {
+// keepIdle hands k to the first waiter, or lays it by. p.mu is held.
+func (p *Pool) keepIdle(h *host, k *kept, until time.Time) {
+	if w := p.nextWaiter(h); w != nil {
 		p.stats.Reuses++
 		w.ready <- k
 		return
@@ -338,10 +359,10 @@ func (p *Pool) keep(h *host, k *kept, until time.Time) {
 	p.stats.Idle++
 }
 
-// free hands the right to a connection to who waits, or gives it up. p.mu is
+// freeSlot hands the right to a connection to the first waiter, or gives it up. p.mu is
 // held.
-func (p *Pool) free(h *host) {
-	if w := p.next(h); w != nil {
+func (p *Pool) freeSlot(h *host) {
+	if w := p.nextWaiter(h); w != nil {
 		w.ready <- nil
 		return
 	}
@@ -350,8 +371,8 @@ func (p *Pool) free(h *host) {
 	p.forget(h)
 }
 
-// next takes the first out of the line. p.mu is held.
-func (p *Pool) next(h *host) *waiter {
+// nextWaiter takes the first out of the line. p.mu is held.
+func (p *Pool) nextWaiter(h *host) *waiter {
 	if len(h.waiters) == 0 {
 		return nil
 	}
@@ -362,10 +383,10 @@ func (p *Pool) next(h *host) *waiter {
 	return w
 }
 
-// worn reports whether k, a connection of that key, has done enough. p.mu is held.
-func (p *Pool) worn(of key, t *Target, k *kept, now time.Time) bool {
+// isWorn reports whether k, a connection of that key, has done enough. p.mu is held.
+func (p *Pool) isWorn(of key, t *Target, k *kept, now time.Time) bool {
 	return t.MaxMessages > 0 && k.messages >= t.MaxMessages || t.MaxAge > 0 && now.Sub(k.born) >= t.MaxAge ||
-		len(p.rations) > 0 && p.rations[of.server()].spent(k.messages, now)
+		len(p.rations) > 0 && p.rations[of.server()].isSpent(k.messages, now)
 }
 
 // forget drops a host that has nothing. p.mu is held.
@@ -381,14 +402,14 @@ func (p *Pool) forget(h *host) {
 func (p *Pool) retire(h *host, k *kept) {
 	if !p.running || !k.Reusable() {
 		k.Close()
-		p.free(h)
+		p.freeSlot(h)
 		return
 	}
 	p.quits.Go(func() {
 		k.Quit()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.free(h)
+		p.freeSlot(h)
 	})
 }
 
@@ -399,6 +420,8 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.ctx, p.running = ctx, true
 	p.mu.Unlock()
+
+	// Idle times are seconds, so that a look each second is enough.
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -406,22 +429,23 @@ func (p *Pool) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			p.mu.Lock()
 			p.stopped = true
-			p.reap(time.Time{})
+			p.reapIdle(time.Time{})
 			p.running = false
 			p.mu.Unlock()
 			p.quits.Wait()
 			return nil
 		case now := <-tick.C:
 			p.mu.Lock()
-			p.reap(now)
+			p.reapIdle(now)
 			p.mu.Unlock()
 		}
 	}
 }
 
-// reap retires what is idle for too long at now, at the zero time everything,
+// reapIdle retires connections that are idle for too long at now, at the zero time everything,
 // and forgets addresses that nobody asked for lately. p.mu is held.
-func (p *Pool) reap(now time.Time) {
+func (p *Pool) reapIdle(now time.Time) {
+	// Connections first, then the records of addresses, credentials and servers.
 	for _, h := range p.hosts {
 		n := 0
 		for _, k := range h.idle {
@@ -442,7 +466,7 @@ func (p *Pool) reap(now time.Time) {
 			r.spare = nil
 			r.failures, r.until = 0, time.Time{}
 		}
-		if r.idle(now) {
+		if r.isIdle(now) {
 			delete(p.sites, s)
 		}
 	}

@@ -30,14 +30,14 @@ type ration struct {
 	until    time.Time // believed until then
 }
 
-// spent reports whether a connection that has carried so many messages is not to
+// isSpent reports whether a connection that has carried so many messages is not to
 // carry another one.
-func (r ration) spent(messages int, now time.Time) bool {
+func (r ration) isSpent(messages int, now time.Time) bool {
 	return now.Before(r.until) && messages >= r.messages
 }
 
-// ration notes that a server refused on a connection, after that many messages,
-// what it took on the next.
+// ration notes that a server refused a message on a connection, after that many
+// others, and took it on the next.
 func (p *Pool) ration(s server, messages int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -39,7 +39,7 @@ type site struct {
 	bind          netip.Addr
 }
 
-// reach is what is known of a site. Its fields are guarded by Pool.mu.
+// reach is the record of a site. Its fields are guarded by Pool.mu.
 type reach struct {
 	dialing  int
 	changed  chan struct{} // closed and replaced when a dial ends
@@ -57,8 +57,8 @@ type reach struct {
 	spare   net.Conn // what the probe got, for the dial
 }
 
-// limit is how many may dial at once.
-func (r *reach) limit(now time.Time) int {
+// dialLimit is how many may dial at once.
+func (r *reach) dialLimit(now time.Time) int {
 	switch {
 	case r.failures > 0:
 		return 1
@@ -71,13 +71,13 @@ func (r *reach) limit(now time.Time) int {
 // doubtful reports whether other addresses of the same host are better.
 func (r *reach) doubtful(now time.Time) bool { return r.failures > 0 || now.Sub(r.lateAt) < remembered }
 
-func (r *reach) idle(now time.Time) bool {
+func (r *reach) isIdle(now time.Time) bool {
 	return r.dialing == 0 && !r.probing && r.spare == nil && now.Sub(r.failedAt) > remembered && now.Sub(r.wellAt) > proofLasts && now.Sub(r.lateAt) > remembered
 }
 
-// enter waits until a site may be dialed, or says that it cannot be reached. o
+// enterSite waits until a site may be dialed, or says that it cannot be reached. o
 // tells how it is reached. What a probe has connected already is returned too.
-func (p *Pool) enter(ctx context.Context, s site, o smtpclient.Options) (*reach, net.Conn, error) {
+func (p *Pool) enterSite(ctx context.Context, s site, o smtpclient.Options) (*reach, net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.sites[s]
@@ -85,15 +85,22 @@ func (p *Pool) enter(ctx context.Context, s site, o smtpclient.Options) (*reach,
 		r = &reach{changed: make(chan struct{})}
 		p.sites[s] = r
 	}
+
+	// Every wait ends with another look at the record.
 	for {
 		now := time.Now()
 		var tired <-chan time.Time
 		switch {
 		case now.Before(r.until):
 			return nil, nil, p.refuse(r)
+
+		// The back-off is over: Run finds out, and nobody waits for it any longer than
+		// patience.
 		case r.failures > 0 && r.dialing == 0 && !r.probing && r.spare == nil && p.running:
-			p.probe(r, s, o)
+			p.probeSite(r, s, o)
 			continue
+
+		// Somebody is finding out already.
 		case r.failures > 0 && (r.dialing > 0 || r.probing):
 			left := time.Until(r.began.Add(r.patience(o.ConnectTimeout)))
 			if left <= 0 {
@@ -102,7 +109,9 @@ func (p *Pool) enter(ctx context.Context, s site, o smtpclient.Options) (*reach,
 			t := time.NewTimer(left)
 			defer t.Stop()
 			tired = t.C
-		case r.dialing < r.limit(now):
+
+		// There is room: a socket that a probe left is used first.
+		case r.dialing < r.dialLimit(now):
 			r.dialing++
 			if r.failures > 0 {
 				r.began = now
@@ -113,6 +122,8 @@ func (p *Pool) enter(ctx context.Context, s site, o smtpclient.Options) (*reach,
 			}
 			return r, spare, nil
 		}
+
+		// Wait without the lock until a dial ends, patience is over, or the caller leaves.
 		changed := r.changed
 		p.mu.Unlock()
 		select {
@@ -134,9 +145,9 @@ func (p *Pool) refuse(r *reach) error {
 	return &f
 }
 
-// probe connects to a site that was down, in a goroutine of Run, so that no
+// probeSite connects to a site that was down, in a goroutine of Run, so that no
 // message has to wait until a dead address is seen to be dead still. p.mu is held.
-func (p *Pool) probe(r *reach, s site, o smtpclient.Options) {
+func (p *Pool) probeSite(r *reach, s site, o smtpclient.Options) {
 	r.probing, r.began = true, time.Now()
 	p.stats.Dials++
 	ctx := p.ctx
@@ -148,7 +159,7 @@ func (p *Pool) probe(r *reach, s site, o smtpclient.Options) {
 		r.probing = false
 		switch {
 		case err != nil:
-			p.record(r, start, judge(ctx, start, slow, err), err)
+			p.record(r, start, judgeDial(ctx, start, slow, err), err)
 		case p.stopped:
 			raw.Close()
 		default:
@@ -158,13 +169,13 @@ func (p *Pool) probe(r *reach, s site, o smtpclient.Options) {
 	})
 }
 
-// notify wakes who waits for something to change. Pool.mu is held.
+// notify wakes all that wait for a change. Pool.mu is held.
 func (r *reach) notify() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// verdict is what a dial tells of its site.
+// verdict is the meaning of a dial for its site.
 type verdict uint8
 
 const (
@@ -175,9 +186,9 @@ const (
 	down
 )
 
-// judge says what the end of a dial that began at start means. If ctx cut it off
+// judgeDial says what the end of a dial that began at start means. If ctx cut it off
 // it has failed when it had enough time.
-func judge(ctx context.Context, start time.Time, enough time.Duration, err error) verdict {
+func judgeDial(ctx context.Context, start time.Time, enough time.Duration, err error) verdict {
 	var f *smtpclient.Failure
 	switch {
 	case err == nil:
@@ -190,8 +201,8 @@ func judge(ctx context.Context, start time.Time, enough time.Duration, err error
 	return answers
 }
 
-// leave records how a dial that began at start ended.
-func (p *Pool) leave(r *reach, start time.Time, v verdict, err error) {
+// leaveSite records how a dial that began at start ended.
+func (p *Pool) leaveSite(r *reach, start time.Time, v verdict, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r.dialing--

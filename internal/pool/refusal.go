@@ -15,7 +15,7 @@ const (
 	maxRefusals  = 4096
 )
 
-// refusal is what is known of credentials that a server refused for good. Its
+// refusal is the record of credentials that a server refused for good. Its
 // fields are guarded by Pool.mu.
 type refusal struct {
 	times  int // in a row, a burst counted once
@@ -62,6 +62,7 @@ func (p *Pool) answered(k key, start time.Time, err error) {
 	r := p.refusals[k]
 	f := (*smtpclient.Failure)(nil)
 	switch {
+	// Taken: whatever was held against the credentials is over.
 	case err == nil:
 		delete(p.refusals, k)
 		return
@@ -82,6 +83,8 @@ func (p *Pool) answered(k key, start time.Time, err error) {
 	case start.Before(r.at): // one of a burst
 		return
 	}
+
+	// Each refusal in a row doubles the time for which they are not shown.
 	now := time.Now()
 	r.times++
 	r.at, r.trying, r.last = now, false, f

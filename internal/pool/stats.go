@@ -30,7 +30,7 @@ func (p *Pool) Stats() Stats {
 	return p.stats
 }
 
-// HostStat tells of the connections of one key. It has no credentials.
+// HostStat describes the connections of one key. It has no credentials.
 type HostStat struct {
 	Host     string // the server's name; "": none was given
 	Addr     string // address or socket; "" where one of several serves
@@ -43,7 +43,7 @@ type HostStat struct {
 	Waiting  int
 }
 
-// Hosts returns the keys that have a connection or somebody who waits for one,
+// Hosts returns the keys that have a connection or a Send waiting for one,
 // in order of Host and Addr.
 func (p *Pool) Hosts() []HostStat {
 	p.mu.Lock()
@@ -62,7 +62,7 @@ func (p *Pool) Hosts() []HostStat {
 	return all
 }
 
-// AddrStat tells of an address that could not be reached lately.
+// AddrStat describes an address that could not be reached lately.
 type AddrStat struct {
 	Addr     string     // address or socket
 	Bind     netip.Addr // as in smtpclient.Options
@@ -71,7 +71,7 @@ type AddrStat struct {
 	Last     string     // the last failure
 }
 
-// Unreachable returns the addresses whose last connection failed, in order.
+// Unreachable returns the addresses that failed at the last connection, in order.
 func (p *Pool) Unreachable() []AddrStat {
 	p.mu.Lock()
 	defer p.mu.Unlock()

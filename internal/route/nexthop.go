@@ -19,7 +19,7 @@ var ErrNextHop = errors.New("not a next hop: want smtp://, smtps:// or lmtp://[u
 // ParseNextHop reads the URL of a next hop. smtps is TLS from the first byte,
 // on port 465 unless another is given; a Port of 0 is the protocol's default.
 // User and password mean AUTH PLAIN. A socket may be written as in
-// smtp_forward.ini too: what is behind lmtp+unix: or, for SMTP, unix: (and //) is
+// smtp_forward.ini too: the rest behind lmtp+unix: or, for SMTP, unix: (and //) is
 // its path as it is.
 func ParseNextHop(s string) (mail.NextHop, error) {
 	for prefix, protocol := range map[string]mail.Protocol{"unix:": mail.SMTP, "lmtp+unix:": mail.LMTP} {
@@ -33,6 +33,8 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 		}
 		return mail.NextHop{Path: path, Protocol: protocol}, nil
 	}
+
+	// A URL that says more than a next hop has is a mistake, and not half of one.
 	u, err := url.Parse(s)
 	if err != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return mail.NextHop{}, ErrNextHop
@@ -51,6 +53,8 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 	default:
 		return mail.NextHop{}, ErrNextHop
 	}
+
+	// All other hops have a host, and nothing behind it.
 	if !isHost(h.Host) || u.Path != "" && u.Path != "/" {
 		return mail.NextHop{}, ErrNextHop
 	}
@@ -61,6 +65,8 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 		}
 		h.Port = int(n)
 	}
+
+	// Credentials in a URL are for PLAIN.
 	if user := u.User.Username(); user != "" {
 		h.AuthType, h.AuthUser = "plain", user
 		h.AuthPass, _ = u.User.Password()
@@ -70,7 +76,7 @@ func ParseNextHop(s string) (mail.NextHop, error) {
 
 // FormatNextHop is the inverse of ParseNextHop, but leaves credentials out.
 func FormatNextHop(h mail.NextHop) string {
-	u := url.URL{Scheme: strings.ToLower(h.Protocol.String()), Host: net.JoinHostPort(h.Host, strconv.Itoa(port(h)))}
+	u := url.URL{Scheme: strings.ToLower(h.Protocol.String()), Host: net.JoinHostPort(h.Host, strconv.Itoa(h.TCPPort()))}
 	switch {
 	case h.Path != "" && h.Protocol == mail.SMTP:
 		return "unix://" + h.Path

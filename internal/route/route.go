@@ -166,6 +166,9 @@ func MX(f *conf.Forward, sender mail.Address, domain string, notes mail.Notes) [
 	if wants != "" && wants != WantsForward && wants != WantsOutbound {
 		return nil
 	}
+
+	// The domain's own section decides; a message that was to be forwarded goes by its
+	// route in any case.
 	s := Section(f, sender, mail.Address{Local: "postmaster", Domain: domain})
 	route := transport(f, s)
 	if wants == WantsForward {
@@ -270,15 +273,8 @@ func reaches(route *conf.ForwardRoute, hop mail.NextHop) bool {
 	}
 	return slices.ContainsFunc(route.Hosts, func(h mail.NextHop) bool {
 		return strings.EqualFold(h.Host, hop.Host) && h.Path == hop.Path && h.Protocol == hop.Protocol &&
-			h.ImplicitTLS == hop.ImplicitTLS && (hop.Port == 0 || hop.Port == port(h))
+			h.ImplicitTLS == hop.ImplicitTLS && (hop.Port == 0 || hop.Port == h.TCPPort())
 	})
-}
-
-func port(h mail.NextHop) int {
-	if h.Port == 0 {
-		return h.DefaultPort()
-	}
-	return h.Port
 }
 
 // to is the route to the next hop of a note: main if that leads there, else
@@ -331,25 +327,33 @@ func level(f *conf.Forward, r *conf.ForwardRoute, hop mail.NextHop, addr netip.A
 // credentials are not at hand any more: the queue then keeps the message rather
 // than send it without.
 func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
+	// Encryption is decided by the hop's name here: its addresses are not known yet.
 	list := slices.Clone(r.Hosts)
 	for i := range list {
 		h := &list[i]
 		addr, _ := netip.ParseAddr(h.Host)
-		h.Backend = true
+		*h = Backend(r, *h)
 		if !r.InTurn {
 			h.Priority = i
 		}
 		if h.TLS = Level(f, r, *h, addr); h.TLS == mail.TLSNone && !r.EnableTLS && !f.TLS.Excludes(h.Host, addr, "") {
 			h.TLS = mail.TLSDefault
 		}
-		h.Limits = mail.Limits{
-			Connections: r.MaxConnections, Messages: r.MaxMessages, Age: r.MaxAge, Idle: r.Timeout,
-			Connect: r.ConnectTimeout, Command: r.CommandTimeout, Submission: r.SubmissionTimeout,
-		}
-		h.AuthRequired, h.AuthInsecure = r.AuthType != "", r.AuthInsecure
-		if r.AuthType != conf.AuthForward {
-			h.AuthType, h.AuthUser, h.AuthPass = r.AuthType, r.AuthUser, r.AuthPass
-		}
 	}
 	return list
+}
+
+// Backend returns one of a route's hosts with the route's limits, timeouts and
+// credentials, but for those that are the client's own (auth_type=forward).
+func Backend(r *conf.ForwardRoute, h mail.NextHop) mail.NextHop {
+	h.Backend = true
+	h.Limits = mail.Limits{
+		Connections: r.MaxConnections, Messages: r.MaxMessages, Age: r.MaxAge, Idle: r.Timeout,
+		Connect: r.ConnectTimeout, Command: r.CommandTimeout, Submission: r.SubmissionTimeout,
+	}
+	h.AuthRequired, h.AuthInsecure = r.AuthType != "", r.AuthInsecure
+	if r.AuthType != conf.AuthForward {
+		h.AuthType, h.AuthUser, h.AuthPass = r.AuthType, r.AuthUser, r.AuthPass
+	}
+	return h
 }

@@ -33,6 +33,7 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/metrics"
 	"tarishi/internal/mtasts"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/outbound"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/all"
@@ -92,13 +93,15 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	}
 	s.pool = pool.New(pool.Options{Log: log.Named("pool")})
 	rest := &leftover{}
-	s.relay = forward.New(forward.Options{
-		Me: cfg.Me, Resolver: resolver, Sender: s.pool, Mail: events, Log: log.Named("forward"),
-		TLSConfig: backends, Conf: cfg.Forward, Reporter: rest, Requeuer: rest,
+	s.relay = delivery.NewRelay(delivery.RelayOptions{
+		Me: cfg.Me, Conf: &cfg.Forward, TLSConfig: backends, Resolver: resolver, Sender: s.pool, Log: log.Named("forward"),
+	})
+	forwarder := forward.New(forward.Options{
+		Relay: s.relay, ReplyCodes: cfg.Forward.ReplyCodes, Reporter: rest, Requeuer: rest, Mail: events, Log: log.Named("forward"),
 	})
 	s.memory = kv.New(kv.Options{Path: filepath.Join(cfg.QueueDir, "plugins.db"), MaxBytes: maxRemembered, Log: log.Named("plugins")})
 	s.plugins, err = loadPlugins(cfg, plugin.Services{
-		Log: log, Resolver: resolver, Forwarder: s.relay, Submitter: rest, Title: o.Title,
+		Log: log, Resolver: resolver, Forwarder: forwarder, Submitter: rest, Title: o.Title,
 		Store:   func(name string) plugin.Store { return s.memory.Bucket(name) },
 		Metrics: counts.Plugin,
 	})
@@ -220,7 +223,7 @@ func (s *Server) healthy() error {
 }
 
 // policies returns the MTA-STS policies of domains, nil if they are not wanted.
-func (s *Server) policies(resolver *dns.Resolver) delivery.Policies {
+func (s *Server) policies(resolver *dns.Resolver) nexthop.Policies {
 	if !s.cfg.TLS.MTASTS || !s.cfg.Outbound.EnableTLS {
 		return nil
 	}

@@ -23,7 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
-	"tarishi/internal/forward"
+	"tarishi/internal/delivery"
 	"tarishi/internal/heap"
 	"tarishi/internal/hook"
 	"tarishi/internal/kv"
@@ -56,7 +56,7 @@ type Server struct {
 	queue    store.Store
 	pool     *pool.Pool
 	sts      *mtasts.Cache // nil: not used
-	relay    *forward.Forwarder
+	relay    *delivery.Relay
 	files    *tlsconf.Files
 	plugins  *plugin.Set
 	memory   *kv.Store // what plugins remember

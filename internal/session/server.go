@@ -48,6 +48,7 @@ import (
 
 	"tarishi/internal/guesses"
 	"tarishi/internal/hook"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/maillog"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
@@ -153,7 +154,7 @@ const (
 // Server serves connections and knows those that are open.
 type Server struct {
 	o         Options
-	own       []netip.Addr // this host's addresses, as they were at the start
+	own       *localaddr.Set
 	authDelay time.Duration
 	guesses   *guesses.Counter
 	panics    atomic.Int64
@@ -199,18 +200,8 @@ func NewServer(o Options) *Server {
 		o.Now = time.Now
 	}
 	s := &Server{
-		o: o, authDelay: authDelay, guesses: guesses.New(o.MaxAuthFailures, o.Now), memory: smtpd.NewBudget(o.Memory),
+		o: o, authDelay: authDelay, guesses: guesses.New(o.MaxAuthFailures, o.Now), memory: smtpd.NewBudget(o.Memory), own: localaddr.New(nil, o.Log),
 		closing: make(chan struct{}), sessions: map[*session]struct{}{},
-	}
-	// A host without interfaces has loopback: see isLocal.
-	if addrs, err := net.InterfaceAddrs(); err == nil {
-		for _, a := range addrs {
-			if n, ok := a.(*net.IPNet); ok {
-				if ip, ok := netip.AddrFromSlice(n.IP); ok {
-					s.own = append(s.own, ip.Unmap())
-				}
-			}
-		}
 	}
 	return s
 }

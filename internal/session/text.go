@@ -162,7 +162,7 @@ func isPrivate(a netip.Addr) bool {
 }
 
 func (s *Server) isLocal(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is6() && a.IsPrivate() || slices.Contains(s.own, a)
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is6() && a.IsPrivate() || s.own.Has(a)
 }
 
 var documentationNets = []netip.Prefix{

@@ -1,22 +1,13 @@
 package smtpclient
 
 import (
-	"crypto/hmac"
-	"crypto/md5"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
-	"github.com/emersion/go-sasl"
+	"tarishi/internal/smtpclient/auth"
 )
-
-// cramMD5 is the name of RFC 2195's mechanism.
-const cramMD5 = "CRAM-MD5"
-
-// errNotOffered wraps what a server lacks that has no mechanism for us.
-var errNotOffered = errors.New("authentication is not offered")
 
 // authenticate does AUTH (RFC 4954) if Options have credentials.
 func (c *Client) authenticate() *Failure {
@@ -26,118 +17,60 @@ func (c *Client) authenticate() *Failure {
 		}
 		return nil
 	}
-	client, err := c.mechanism()
-	if errors.Is(err, errNotOffered) && !c.o.AuthRequired {
+	// Replies to AUTH are likely to quote the user's name, which elsewhere is an address.
+	c.conn.Last.Login = true
+	defer func() { c.conn.Last.Login = false }()
+	x, err := c.chooseMechanism()
+	if err != nil {
+		return c.failure(StageAuth, nil, err)
+	}
+	if x == nil {
 		return nil
 	}
-	if err != nil {
-		return c.failure(StageAuth, nil, err)
-	}
-	name, initial, err := client.Start()
-	if err != nil {
-		return c.failure(StageAuth, nil, err)
-	}
-	c.res.login = true
-	defer func() { c.res.login = false }()
-	c.res.hides.answered(name, initial)
-	// The prompts of LOGIN are asked for one at a time: not every server takes
-	// an initial response. PLAIN keeps within the length of a command line. An
-	// empty response that is sent at once is "=".
-	words, held := []string{"AUTH", name}, initial != nil
-	encoded := base64.StdEncoding.EncodeToString(initial)
-	switch {
-	case name == sasl.External && encoded == "":
-		words, held = append(words, "="), false
-	case (name == sasl.Plain || name == sasl.External) && len(encoded) < 500:
-		words, held = append(words, encoded), false
-	}
+
+	// Whatever is sent may be quoted back, so it is hidden before it goes out.
+	c.conn.Last.Hide(x.Mechanism, x.Initial)
+
+	// PLAIN ends with its first reply, LOGIN and CRAM-MD5 with the third; a server that
+	// goes on asking has another idea of the mechanism.
+	words := x.Command()
 	for range 4 {
 		if f := c.command(StageAuth, words...); f != nil {
 			return f
 		}
-		switch c.res.class() {
+		switch c.conn.Last.Class() {
 		case 2:
 			c.auth = true
 			return nil
 		case 4, 5:
 			return c.refused(StageAuth)
 		}
-		answer := initial
-		if !held {
-			if answer, err = next(client, name, c.res.text); err != nil {
-				return c.failure(StageAuth, nil, err)
-			}
-			c.res.hides.answered(name, answer)
+		answer, err := x.Answer(c.conn.Last.Text)
+		if err != nil {
+			return c.failure(StageAuth, nil, err)
 		}
-		words, held = []string{base64.StdEncoding.EncodeToString(answer)}, false
+		c.conn.Last.Hide(x.Mechanism, answer)
+		words = []string{base64.StdEncoding.EncodeToString(answer)}
 	}
 	return c.unexpected(StageAuth)
 }
 
-// next answers a challenge. Servers word LOGIN's prompts as they like; there it
-// is the order that counts.
-func next(client sasl.Client, name string, text []byte) ([]byte, error) {
-	challenge, err := base64.StdEncoding.DecodeString(string(text))
-	if err != nil && name != sasl.Login {
-		return nil, err
-	}
-	if name == sasl.Login {
-		challenge = []byte("Password:")
-	}
-	return client.Next(challenge)
-}
-
-// mechanism chooses how to authenticate, or says why that is not possible.
-func (c *Client) mechanism() (sasl.Client, error) {
-	o := c.o
-	if strings.ContainsRune(o.AuthUser, 0) || strings.ContainsRune(o.AuthPass, 0) {
-		return nil, errors.New("NUL in the credentials")
-	}
-	order := strings.Fields(strings.ToUpper(o.AuthType))
-	if o.AuthType == "any" {
-		order = []string{sasl.Plain, sasl.Login, cramMD5}
-		if c.tls == "none" { // where somebody may listen, the password is better not said
-			order = []string{cramMD5, sasl.Plain, sasl.Login}
-		}
-	}
-	var name string
-	for _, m := range order {
-		switch m {
-		case sasl.Plain, sasl.Login, cramMD5, sasl.External:
-		default:
-			return nil, errors.New("unknown authentication type " + strings.ToLower(m))
-		}
-		if name == "" && slices.Contains(c.ext.Auth, m) {
-			name = m
-		}
-	}
+// chooseMechanism returns the exchange to make; nil: none, where that is no hindrance.
+func (c *Client) chooseMechanism() (*auth.Exchange, error) {
+	account := auth.Account{Type: c.o.AuthType, User: c.o.AuthUser, Pass: c.o.AuthPass}
+	x, err := account.Choose(auth.Peer{Offers: c.ext.Auth, Encrypted: c.tls != "none", Trusted: c.trusted()})
 	switch {
-	case name == "" && len(c.ext.Auth) == 0:
-		return nil, errNotOffered
-	case name == "":
-		return nil, fmt.Errorf("%w by a common mechanism, but by: %s", errNotOffered, c.res.hides.mask([]byte(strings.Join(c.ext.Auth, " ")), true))
-	case name == sasl.External && c.tls == "none":
-		return nil, errors.New("EXTERNAL needs TLS")
-	case name != sasl.External && !c.trusted():
-		if c.tls == "none" {
-			return nil, errors.New("credentials are not sent in clear to a public address")
-		}
-		return nil, errors.New("credentials are not sent to a public address over TLS that is neither verified nor required")
+	case errors.Is(err, auth.ErrNotOffered) && !c.o.AuthRequired:
+		return nil, nil
+	case errors.Is(err, auth.ErrNotOffered) && len(c.ext.Auth) > 0:
+		err = fmt.Errorf("%w by a common mechanism, but by: %s", err, c.conn.Last.Mask([]byte(strings.Join(c.ext.Auth, " "))))
 	}
-	switch name {
-	case sasl.Plain:
-		return sasl.NewPlainClient("", o.AuthUser, o.AuthPass), nil
-	case sasl.Login:
-		return sasl.NewLoginClient(o.AuthUser, o.AuthPass), nil
-	case sasl.External:
-		return sasl.NewExternalClient(o.AuthUser), nil
-	}
-	return &cram{o.AuthUser, o.AuthPass}, nil
+	return x, err
 }
 
 // trusted reports whether credentials may go to this peer: it is near, or TLS is
-// more than an offer that anybody on the way could have withdrawn, or we were
-// told not to mind.
+// more than an offer that anybody on the way could have withdrawn, or the
+// configuration does not mind.
 func (c *Client) trusted() bool {
 	required := c.o.TLS >= TLSEncrypt || c.o.ImplicitTLS
 	return c.o.AuthInsecure || c.private() || c.tls != "none" && required
@@ -148,19 +81,6 @@ func (c *Client) private() bool {
 	if c.o.Network == "unix" {
 		return true
 	}
-	ip := address(c.raw.RemoteAddr())
+	ip := address(c.conn.RemoteAddr())
 	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()
-}
-
-// cram is CRAM-MD5 (RFC 2195), which has no initial response.
-type cram struct{ user, pass string }
-
-// Start implements sasl.Client.
-func (c *cram) Start() (mech string, initial []byte, err error) { return cramMD5, nil, nil }
-
-// Next implements sasl.Client.
-func (c *cram) Next(challenge []byte) ([]byte, error) {
-	mac := hmac.New(md5.New, []byte(c.pass))
-	mac.Write(challenge)
-	return fmt.Appendf(nil, "%s %x", c.user, mac.Sum(nil)), nil
 }

@@ -2,14 +2,10 @@ package smtpclient
 
 import (
 	"errors"
-	"net"
 	"slices"
-	"strconv"
-	"sync"
-	"syscall"
-	"time"
 
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient/wire"
 )
 
 // BDAT (RFC 3030). It begins when all replies to RCPT are known, so that nothing
@@ -21,7 +17,6 @@ const (
 	// percent. So what counts is the additional round trip, which is lost among
 	// those that TCP needs for a content from about here on.
 	chunkedFrom = 1 << 20
-	chunkBuffer = 256 << 10 // what is copied is sent in chunks of this
 	maxChunk    = 1 << 20
 	// maxPending is how many chunks are sent ahead of the replies to them. It
 	// keeps a server that refuses the first from being sent a gigabyte, and the
@@ -29,64 +24,39 @@ const (
 	maxPending = 8
 )
 
-// heard reports whether something has arrived that nobody has asked for, be it
-// the end of the connection or, with TLS, nothing for us. It never waits. A
-// reply too many puts all that follow off by one; with DATA that shows late,
-// since only the reply to DATA is of a class of its own, and with BDAT never.
-func (c *Client) heard() bool {
-	if c.in.buffered() > 0 {
-		return true
-	}
-	if c.conn != c.raw { // TLS may have read more than it has given us
-		c.raw.SetReadDeadline(time.Unix(1, 0))
-		if c.in.more(); c.in.buffered() > 0 {
-			return true
-		}
-	}
-	s, ok := c.raw.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	socket, err := s.SyscallConn()
-	if err != nil {
-		return true
-	}
-	n := -1
-	err = socket.Control(func(fd uintptr) {
-		var one [1]byte
-		n, _, _ = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	})
-	return err != nil || n >= 0
-}
-
 var errUnasked = errors.New("closed, or more replies than commands")
 
-var errTooMany = garbled("more than one reply to a command")
+var errTooMany = wire.Garbled("more than one reply to a command")
 
 // errRefused stops the copying of a content because a chunk of it was refused.
 var errRefused = errors.New("chunk refused")
 
-// chunks sends what is written to it, each Write as one chunk or more.
+// chunks sends content, each Write as one chunk or more.
 type chunks struct {
 	c       *Client
 	pending int          // sent, and no reply read yet
 	refused *reply.Reply // the first reply to a chunk that was not positive
-	head    []byte
-	spans   [2][]byte
 }
 
 // Write implements io.Writer. The error is errRefused, a *Failure or the
 // connection's.
 func (k *chunks) Write(p []byte) (n int, err error) {
 	for n < len(p) {
-		if k.pending == 0 && k.c.in.buffered() > 0 {
-			return n, k.c.wire(StageContent, errTooMany)
+		if k.pending == 0 && k.c.conn.Buffered() > 0 {
+			return n, k.c.connectionLost(StageContent, errTooMany)
 		}
+
+		// A reply that comes before any chunk is under way would be taken for the next
+		// one's.
 		part := p[n:min(len(p), n+maxChunk)]
-		if err := k.send(part, false); err != nil {
+		if err := k.c.conn.WriteChunk(part, false); err != nil {
 			return n, err
 		}
+		k.pending++
 		n += len(part)
+
+		// The window is full: wait for the oldest reply, which may be a refusal of all that
+		// follows.
 		for k.pending > 0 && (k.pending >= maxPending || !k.c.ext.Pipelining) {
 			if f := k.answer(); f != nil {
 				return n, f
@@ -99,72 +69,40 @@ func (k *chunks) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// send writes one chunk; without an error all of it has been written.
-func (k *chunks) send(p []byte, last bool) error {
-	c := k.c
-	k.head = strconv.AppendInt(append(k.head[:0], "BDAT "...), int64(len(p)), 10)
-	if last {
-		k.head = append(k.head, " LAST"...)
-	}
-	k.head = append(k.head, "\r\n"...)
-	first := min(len(p), block)
-	k.spans = [2][]byte{k.head, p[:first]}
-	spans := net.Buffers(k.spans[:])
-	c.writeBy(c.contentTime(c.o.BlockTimeout))
-	if _, err := spans.WriteTo(c.conn); err != nil {
-		return err
-	}
-	c.wrote(first)
-	if _, err := (*blocks)(c).Write(p[first:]); err != nil {
-		return err
-	}
-	k.pending++
-	return nil
-}
-
 // answer reads the reply to one chunk that is not the last.
 func (k *chunks) answer() *Failure {
 	c := k.c
-	if err := c.await(c.contentTime(c.o.SubmissionTimeout)); err != nil {
-		return c.wire(StageContent, err)
+	if err := c.conn.Await(c.conn.ContentTime(c.o.SubmissionTimeout)); err != nil {
+		return c.connectionLost(StageContent, err)
 	}
 	k.pending--
 	switch {
-	case c.res.code == 421:
+	case c.conn.Last.Code == 421:
 		return c.refused(StageContent)
-	case c.res.class() == 3:
+	case c.conn.Last.Class() == 3:
 		return c.unexpected(StageContent)
-	case c.res.class() >= 4 && k.refused == nil:
-		k.refused = c.res.reply()
+	case c.conn.Last.Class() >= 4 && k.refused == nil:
+		k.refused = c.conn.Last.Reply()
 	}
 	return nil
 }
 
-// chunkBodies is for BDAT what bodies is for DATA.
-var chunkBodies = sync.Pool{New: func() any {
-	return &body{dots: dotWriter{plain: true, buf: make([]byte, 0, chunkBuffer)}}
-}}
-
-// sendChunks sends the message by BDAT and reads all replies, of which there is
-// one to each chunk but the last; to that they are as to the final dot.
+// sendChunks sends the message by BDAT and reads all replies: one to each
+// chunk but the last, and to that one those to the final dot.
 func (t *transaction) sendChunks() *Failure {
 	c := t.c
-	b := chunkBodies.Get().(*body)
-	defer chunkBodies.Put(b)
 	k := &chunks{c: c}
-	b.dots.reset(k)
-	defer b.dots.reset(nil)
-	size, local, err := t.copy(b)
-	if local == nil && err == nil && size != t.content.Size() {
-		local = t.wrongSize(size)
-	}
+	b := wire.NewBody(k, true)
+	defer b.Release()
+	local, err := b.Copy(t.content, t.body)
 	if local != nil { // never the last chunk behind half a message
 		return c.failure(StageContent, nil, local)
 	}
 	var rest []byte
 	if err == nil {
-		rest, err = b.dots.rest()
+		rest, err = b.Rest()
 	}
+
 	// The last chunk, to which the reply is the one that counts, is sent when all
 	// others have been taken: no reply to one of those is mistaken for it, and a
 	// message that lacks a part is never ended.
@@ -176,21 +114,30 @@ func (t *transaction) sendChunks() *Failure {
 			err = errRefused
 		}
 	}
-	if err == nil {
-		if stop, f := t.interrupted(); stop {
-			return f
-		}
-		if f := c.mayEnd(); f != nil {
-			return f
-		}
-		err = k.send(rest, true)
+	if err != nil {
+		return t.stopChunks(k, err)
 	}
-	if err == nil {
-		f := t.verdict()
-		// Not every server forgets a transaction whose last chunk it refused.
-		c.dirty = slices.ContainsFunc(t.replies, func(r *reply.Reply) bool { return r != nil && !r.Positive() })
+
+	// From here on the message may be taken, so this is the last moment at which a refusal,
+	// or a caller that gives up, can keep it back.
+	if stop, f := t.interrupted(); stop {
 		return f
 	}
+	if f := c.mayEnd(); f != nil {
+		return f
+	}
+	if err := c.conn.WriteChunk(rest, true); err != nil {
+		return t.cutShort(err)
+	}
+	f := t.verdict()
+	// Not every server forgets a transaction after it refused the last chunk.
+	c.dirty = slices.ContainsFunc(t.replies, func(r *reply.Reply) bool { return r != nil && !r.Positive() })
+	return f
+}
+
+// stopChunks sees to a message that is not sent to its end, because of err: a chunk was
+// refused, or the connection is of no more use.
+func (t *transaction) stopChunks(k *chunks, err error) *Failure {
 	var f *Failure
 	if errors.As(err, &f) {
 		return f

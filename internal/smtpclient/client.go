@@ -2,11 +2,11 @@
 // RFC 2033): Dial connects and prepares it (Connect and Open are its halves), Send carries one transaction, as
 // often as wanted.
 //
-// What is promised of every Send:
+// Promises of every Send:
 //
 //   - Each recipient gets the reply that is its own. Only a well-formed 5yz reply
 //     to MAIL, RCPT, DATA or the message (at its end, or before that and in place
-//     of it) is permanent, and what is known before anything is sent: a message
+//     of it) is permanent, and faults known before anything is sent: a message
 //     larger than the server's SIZE, an address that the server cannot take.
 //     Everything else is a *Failure, which is temporary.
 //   - The final dot is sent only behind the whole content, and a content that
@@ -26,6 +26,11 @@
 //
 // Errors of Dial and Send are *Failure. A Client is used by one goroutine at a
 // time and starts none that outlives a call.
+//
+// What needs no state of the conversation is in packages below: wire (lines, replies,
+// content), command (what a server's extensions make of an envelope) and auth. The
+// conversation itself is one state machine with steps that share a connection, so that this
+// package may have 1,750 lines, and not 1,500 as others.
 package smtpclient
 
 import (
@@ -38,6 +43,8 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/smtpclient/command"
+	"tarishi/internal/smtpclient/wire"
 )
 
 // TLSPolicy says whether a connection is encrypted.
@@ -78,7 +85,7 @@ type Options struct {
 	Bind netip.Addr // local address; zero: the system chooses
 	Helo string     // argument of EHLO; "": the connection's own address
 
-	// Forwards says whether, and how, a server that offers it is told of
+	// Forwards says whether, and how, a server that offers it learns
 	// Envelope.Origin.
 	Forwards mail.ForwardsOrigin
 
@@ -123,6 +130,9 @@ func (o *Options) setDefaults() {
 	if o.MinRate == 0 {
 		o.MinRate = 2048
 	}
+
+	// What the caller left out follows from the address; a host's name may end in the dot
+	// of the root.
 	if o.Network == "" {
 		o.Network = "tcp"
 	}
@@ -138,12 +148,8 @@ func (o *Options) setDefaults() {
 // Client is one connection, ready for a transaction.
 type Client struct {
 	o     Options
-	raw   net.Conn // the socket: deadlines
-	conn  net.Conn // raw, or TLS on it
-	in    reader
-	out   []byte // commands not written yet
-	res   response
-	ext   Extensions
+	conn  *wire.Conn
+	ext   command.Extensions
 	esmtp bool
 	tls   string // "none", or version and cipher
 	sure  bool   // the peer is verified
@@ -154,12 +160,8 @@ type Client struct {
 
 	unwelcome sender // of the first transaction, if its MAIL was refused
 
-	abort        func() // ends every wait on raw
-	ctx          context.Context
-	contentBy    time.Time // what is still to be written must be, see wrote
 	transactions int
 	dirty        bool // the last transaction was not finished: RSET first
-	broken       bool
 }
 
 // Dial connects to o.Addr and makes the connection ready: greeting, EHLO (HELO
@@ -191,20 +193,18 @@ func Connect(ctx context.Context, o Options) (net.Conn, error) {
 // it. The error is a *Failure.
 func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 	o.setDefaults()
-	c := &Client{o: o, tls: "none", raw: raw, conn: raw, in: newReader(raw)}
-	c.res.hides = newSecrets(o.AuthUser, o.AuthPass)
-	c.abort = func() { raw.SetDeadline(time.Unix(1, 0)) }
+	c := &Client{o: o, tls: "none", conn: wire.NewConn(raw, wire.NewSecrets(o.AuthUser, o.AuthPass))}
 	if strings.ContainsFunc(o.Helo, notHelo) {
 		return nil, c.failure(StageHello, nil, errors.New("invalid EHLO name"))
 	}
 	if o.Helo == "" {
 		c.o.Helo = literal(raw.LocalAddr())
 	}
-	release := c.watch(ctx)
+	c.conn.Bind(ctx)
 	f := c.prepare()
-	release()
-	if f == nil && c.broken {
-		f = c.wire(StageHello, ctx.Err())
+	c.conn.Unbind()
+	if f == nil && c.conn.Closed() {
+		f = c.connectionLost(StageHello, ctx.Err())
 	}
 	if f != nil {
 		c.Close()
@@ -235,62 +235,6 @@ func address(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// watch binds the connection to ctx until release is called.
-func (c *Client) watch(ctx context.Context) (release func()) {
-	c.ctx = ctx
-	if ctx.Done() == nil {
-		return func() { c.ctx = nil }
-	}
-	stop := context.AfterFunc(ctx, c.abort)
-	return func() {
-		c.ctx = nil
-		if !stop() { // abort ran, or may yet run: the deadlines are not ours any more
-			c.breakOff()
-		}
-	}
-}
-
-func (c *Client) ctxErr() error {
-	if c.ctx == nil {
-		return nil
-	}
-	return c.ctx.Err()
-}
-
-// awaitBy sets the deadline of the next reads. Whatever the order of this and
-// abort, an ended context wins.
-func (c *Client) awaitBy(t time.Duration) {
-	c.raw.SetReadDeadline(time.Now().Add(t))
-	if c.ctxErr() != nil {
-		c.abort()
-	}
-}
-
-func (c *Client) writeBy(t time.Duration) {
-	c.raw.SetWriteDeadline(time.Now().Add(t))
-	if c.ctxErr() != nil {
-		c.abort()
-	}
-}
-
-// await reads one reply into c.res.
-func (c *Client) await(t time.Duration) error {
-	// When something has arrived it is nearly always a whole reply; if not, the
-	// deadline of the reply before it, which is no later, holds.
-	if c.in.buffered() == 0 {
-		c.awaitBy(t)
-	}
-	return c.res.read(&c.in)
-}
-
-// flush writes the commands collected in c.out.
-func (c *Client) flush() error {
-	c.writeBy(c.o.CommandTimeout)
-	_, err := c.conn.Write(c.out)
-	c.out = c.out[:0]
-	return err
-}
-
 // command sends one line and reads the reply to it into c.res.
 func (c *Client) command(s Stage, words ...string) *Failure {
 	if f := c.unasked(s); f != nil {
@@ -298,16 +242,16 @@ func (c *Client) command(s Stage, words ...string) *Failure {
 	}
 	for i, w := range words {
 		if i > 0 {
-			c.out = append(c.out, ' ')
+			c.conn.Out = append(c.conn.Out, ' ')
 		}
-		c.out = append(c.out, w...)
+		c.conn.Out = append(c.conn.Out, w...)
 	}
-	c.out = append(c.out, "\r\n"...)
-	if err := c.flush(); err != nil {
-		return c.wire(s, err)
+	c.conn.Out = append(c.conn.Out, "\r\n"...)
+	if err := c.conn.Flush(c.o.CommandTimeout); err != nil {
+		return c.connectionLost(s, err)
 	}
-	if err := c.await(c.o.CommandTimeout); err != nil {
-		return c.wire(s, err)
+	if err := c.conn.Await(c.o.CommandTimeout); err != nil {
+		return c.connectionLost(s, err)
 	}
 	return nil
 }
@@ -315,30 +259,30 @@ func (c *Client) command(s Stage, words ...string) *Failure {
 // unasked fails if something arrived while no reply was due. A 421 is how a
 // server says that it closes an idle connection.
 func (c *Client) unasked(s Stage) *Failure {
-	if c.in.buffered() == 0 {
+	if c.conn.Buffered() == 0 {
 		return nil
 	}
-	c.awaitBy(time.Second)
-	if err := c.res.read(&c.in); err == nil && c.res.code == 421 {
+	c.conn.AwaitBy(time.Second)
+	if err := c.conn.Read(); err == nil && c.conn.Last.Code == 421 {
 		return c.refused(s)
 	}
-	return c.wire(s, garbled("reply before the command"))
+	return c.connectionLost(s, wire.Garbled("reply before the command"))
 }
 
 // Reusable reports whether another transaction can be sent: the connection was
 // neither lost nor shut by a 421, and replies match commands. If the last
 // transaction stopped half-way the next Send begins with RSET.
-func (c *Client) Reusable() bool { return !c.broken && c.in.buffered() == 0 }
+func (c *Client) Reusable() bool { return !c.conn.Closed() && c.conn.Buffered() == 0 }
 
-// reset sends RSET if the last transaction stopped half-way.
-func (c *Client) reset() *Failure {
+// endTransaction sends RSET if the last transaction stopped half-way.
+func (c *Client) endTransaction() *Failure {
 	if !c.dirty {
 		return nil
 	}
 	if f := c.command(StageReset, "RSET"); f != nil {
 		return f
 	}
-	if c.res.class() != 2 {
+	if c.conn.Last.Class() != 2 {
 		return c.refused(StageReset)
 	}
 	c.dirty = false
@@ -351,30 +295,11 @@ func (c *Client) aborted(s Stage, err error) *Failure {
 	return f
 }
 
-// quitTimeout bounds Quit.
-const quitTimeout = 2 * time.Second
-
 // Quit says goodbye, waits up to two seconds for the answer and closes.
-func (c *Client) Quit() {
-	if !c.broken {
-		c.raw.SetDeadline(time.Now().Add(quitTimeout))
-		if _, err := c.conn.Write([]byte("QUIT\r\n")); err == nil {
-			c.res.read(&c.in)
-		}
-		c.conn.Close() // with TLS, says so to the peer
-	}
-	c.Close()
-}
+func (c *Client) Quit() { c.conn.Quit() }
 
 // Close closes the connection at once. It may be called more than once.
 func (c *Client) Close() error {
-	c.breakOff()
+	c.conn.Close()
 	return nil
-}
-
-func (c *Client) breakOff() {
-	if !c.broken && c.raw != nil {
-		c.raw.Close()
-	}
-	c.broken = true
 }

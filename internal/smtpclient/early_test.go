@@ -214,8 +214,18 @@ type watched struct {
 }
 
 func (w *watched) SyscallConn() (syscall.RawConn, error) {
-	w.looks++
-	return w.TCPConn.SyscallConn()
+	raw, err := w.TCPConn.SyscallConn()
+	return watchedRaw{raw, &w.looks}, err
+}
+
+type watchedRaw struct {
+	syscall.RawConn
+	looks *int
+}
+
+func (r watchedRaw) Control(f func(fd uintptr)) error {
+	*r.looks++
+	return r.RawConn.Control(f)
 }
 
 // TestLooks: to look whether something has arrived costs a system call. A message

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient"
 	"tarishi/internal/test/smtptest"
 )
@@ -53,14 +54,14 @@ func TestEnding(t *testing.T) {
 			s := smtptest.New(t, opts...)
 			o.Addr = s.Addr()
 			errTired := errors.New("tired")
-			ctx := smtpclient.NewSending(t.Context())
+			ctx := sending.New(t.Context())
 			c := dial(t, o)
 			res, err := c.Send(ctx, envelope(t, "s@y.test", "a@x.test", "b@x.test"), atEnd{content, func() { ctx.GiveUp(errTired) }})
 			var f *smtpclient.Failure
 			if !errors.As(err, &f) || f.Stage != smtpclient.StageContent || f.Uncertain || f.Stale() || f.Unreachable() || c.Reusable() || context.Cause(ctx) != errTired {
 				t.Error(outcome(res, err))
 			}
-			ctx = smtpclient.NewSending(t.Context())
+			ctx = sending.New(t.Context())
 			defer ctx.Cancel(nil)
 			c = dial(t, o)
 			for range 2 {
@@ -78,7 +79,7 @@ func TestEnding(t *testing.T) {
 			}
 		})
 	}
-	if !smtpclient.MayEnd(t.Context()) {
+	if !sending.MayEnd(t.Context()) {
 		t.Error("what nobody asks about may not be ended")
 	}
 }
@@ -96,14 +97,14 @@ func (g *guard) Permit() error {
 	return g.err
 }
 
-// TestGuard: the guard of a Sending is asked before the final dot, and can still stop
+// TestGuard: the guard of a sending.Context is asked before the final dot, and can still stop
 // the message there.
 func TestGuard(t *testing.T) {
 	errLost := errors.New("lost")
 	for _, refusal := range []error{nil, errLost} {
 		s := smtptest.New(t)
 		g := &guard{err: refusal}
-		ctx := smtpclient.NewSending(t.Context())
+		ctx := sending.New(t.Context())
 		ctx.Guard(g)
 		c := dial(t, smtpclient.Options{Helo: "client.test", Addr: s.Addr()})
 		res, err := c.Send(ctx, envelope(t, "s@y.test", "a@x.test"), text(message))

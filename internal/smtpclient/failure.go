@@ -2,11 +2,11 @@ package smtpclient
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient/wire"
 )
 
 // Stage is the step of a conversation at which something happened.
@@ -48,7 +48,7 @@ func (s Stage) String() string {
 type Failure struct {
 	Stage Stage
 	// Reply is what the server said, whatever its class, or a 451 4.5.0 of our
-	// own when what it said is no reply to this command. It is nil when the
+	// own when its words are no reply to this command. It is nil when the
 	// connection was lost or never there.
 	Reply *reply.Reply
 	Err   error // private cause; nil when Reply says everything
@@ -72,7 +72,7 @@ type Failure struct {
 func (f *Failure) Error() string {
 	s := f.Addr + ": " + f.Stage.String() + ": "
 	switch {
-	case errors.Is(f.Err, errGarbled): // the reply is ours and says less
+	case errors.Is(f.Err, wire.ErrGarbled): // the reply is ours and says less
 		return s + f.Err.Error()
 	case f.Reply != nil && f.Err != nil:
 		return s + f.Reply.String() + ": " + f.Err.Error()
@@ -102,6 +102,9 @@ func (f *Failure) Deferral() *reply.Reply {
 		if r.Temporary() {
 			return r.Because(circumstances{f})
 		}
+
+		// What a server says before MAIL is about us, not about the message: a 5yz there
+		// must not fail the recipients.
 		d := reply.Newf(451, "", "Next hop refused at %s: %s", f.Stage, r)
 		d.Enhanced = reply.Enhanced{4, 5, 0}
 		if r.Enhanced != (reply.Enhanced{}) {
@@ -167,27 +170,20 @@ func (f *Failure) LacksTLS() bool {
 	return f.Err == errNoSTARTTLS || f.Stage == StageMail && f.Reply != nil && f.Reply.Status() == errRequireTLS.Enhanced
 }
 
-// errGarbled is the reason of every reply that is none.
-var errGarbled = errors.New("not an SMTP reply")
-
-func garbled(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", errGarbled, fmt.Sprintf(format, args...))
-}
-
 // inHandshake marks f as one that may not come without STARTTLS.
 func (f *Failure) inHandshake() *Failure {
 	f.Handshake = !f.aborted
 	return f
 }
 
-// wire breaks the connection off because reading from it or writing to it
+// connectionLost breaks the connection off because reading from it or writing to it
 // failed, and says how.
-func (c *Client) wire(s Stage, err error) *Failure {
+func (c *Client) connectionLost(s Stage, err error) *Failure {
 	f := c.failure(s, nil, err)
 	switch {
-	case c.ctxErr() != nil:
-		f.Err, f.lost, f.aborted = c.ctxErr(), true, true
-	case errors.Is(err, errGarbled):
+	case c.conn.Err() != nil:
+		f.Err, f.lost, f.aborted = c.conn.Err(), true, true
+	case errors.Is(err, wire.ErrGarbled):
 		f.Reply = reply.New(451, "4.5.0", "Next hop sent an invalid reply to "+s.String())
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		f.Err, f.lost = errClosed, true
@@ -202,15 +198,15 @@ func (c *Client) wire(s Stage, err error) *Failure {
 // unexpected breaks the connection off because a well-formed reply has no
 // meaning where it came.
 func (c *Client) unexpected(s Stage) *Failure {
-	return c.wire(s, garbled("%s is no reply to %s", c.res.reply(), s))
+	return c.connectionLost(s, wire.Garbled("%s is no reply to %s", c.conn.Last.Reply(), s))
 }
 
 // refused breaks the connection off because of the last reply.
-func (c *Client) refused(s Stage) *Failure { return c.failure(s, c.res.reply(), nil) }
+func (c *Client) refused(s Stage) *Failure { return c.failure(s, c.conn.Last.Reply(), nil) }
 
 // failure breaks the connection off for any other reason.
 func (c *Client) failure(s Stage, r *reply.Reply, err error) *Failure {
-	c.breakOff()
+	c.conn.Close()
 	return c.report(s, r, err)
 }
 

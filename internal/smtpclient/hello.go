@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/smtpclient/command"
 )
 
 // prepare does everything between the connection and the first transaction.
@@ -16,16 +17,18 @@ func (c *Client) prepare() *Failure {
 			return f
 		}
 	}
-	if err := c.await(c.o.GreetingTimeout); err != nil {
-		return c.wire(StageGreeting, err)
+
+	// The greeting decides whether the server takes mail at all; only 220 means so.
+	if err := c.conn.Await(c.o.GreetingTimeout); err != nil {
+		return c.connectionLost(StageGreeting, err)
 	}
-	if c.res.code != 220 {
-		if c.res.class() == 2 || c.res.class() == 3 {
+	if c.conn.Last.Code != 220 {
+		if c.conn.Last.Class() == 2 || c.conn.Last.Class() == 3 {
 			return c.unexpected(StageGreeting)
 		}
 		return c.refused(StageGreeting)
 	}
-	if f := c.hello(c.o.Helo); f != nil {
+	if f := c.introduce(c.o.Helo); f != nil {
 		return f
 	}
 	if !c.o.ImplicitTLS && c.o.TLS != TLSNone {
@@ -36,20 +39,22 @@ func (c *Client) prepare() *Failure {
 	return c.authenticate()
 }
 
-// hello introduces us by name and takes the server's extensions in place of all
+// introduce introduces us by name and takes the server's extensions in place of all
 // that it said before.
-func (c *Client) hello(name string) *Failure {
+func (c *Client) introduce(name string) *Failure {
 	verb := "EHLO"
 	if c.o.Protocol == mail.LMTP {
 		verb = "LHLO"
 	}
-	c.ext, c.esmtp = Extensions{}, false
+
+	// What was offered before, in clear or to another client, does not hold any more.
+	c.ext, c.esmtp = command.Extensions{}, false
 	if f := c.command(StageHello, verb, name); f != nil {
 		return f
 	}
-	switch c.res.class() {
+	switch c.conn.Last.Class() {
 	case 2:
-		c.ext, c.esmtp = parseExtensions(string(c.res.text)), true
+		c.ext, c.esmtp = command.ParseExtensions(string(c.conn.Last.Text)), true
 		return nil
 	case 3:
 		return c.unexpected(StageHello)
@@ -59,10 +64,12 @@ func (c *Client) hello(name string) *Failure {
 	if c.o.Protocol == mail.LMTP {
 		return c.refused(StageHello)
 	}
+
+	// A server that knows no EHLO may still speak plain SMTP (RFC 5321 section 3.2).
 	if f := c.command(StageHello, "HELO", name); f != nil {
 		return f
 	}
-	switch c.res.class() {
+	switch c.conn.Last.Class() {
 	case 2:
 		return nil
 	case 3:
@@ -79,32 +86,37 @@ func (c *Client) startTLS() *Failure {
 		}
 		return c.failure(StageTLS, nil, errNoSTARTTLS)
 	}
+
+	// Whatever goes wrong from here on may be the fault of the server's TLS, so the caller
+	// learns that mail may go in clear where the policy allows it.
 	if f := c.command(StageTLS, "STARTTLS"); f != nil {
 		return f.inHandshake()
 	}
 	switch {
-	case c.res.code == 220:
-	case c.o.TLS == TLSMay && c.res.code != 421 && c.res.class() >= 4:
+	case c.conn.Last.Code == 220:
+	case c.o.TLS == TLSMay && c.conn.Last.Code != 421 && c.conn.Last.Class() >= 4:
 		// Some close the connection then. NOOP finds out before mail is at stake.
 		if f := c.command(StageTLS, "NOOP"); f != nil {
 			return f.inHandshake()
 		}
-		if c.res.code == 421 {
+		if c.conn.Last.Code == 421 {
 			return c.refused(StageTLS).inHandshake()
 		}
 		return nil
-	case c.res.class() >= 4:
+	case c.conn.Last.Class() >= 4:
 		return c.refused(StageTLS).inHandshake()
 	default:
 		return c.unexpected(StageTLS).inHandshake()
 	}
-	if c.in.buffered() > 0 { // CVE-2011-0411, from the other side
+
+	// Nothing that was said in clear counts within TLS: the server introduces itself again.
+	if c.conn.Buffered() > 0 { // CVE-2011-0411, from the other side
 		return c.failure(StageTLS, nil, errors.New("plaintext behind STARTTLS"))
 	}
 	if f := c.handshake(); f != nil {
 		return f
 	}
-	f := c.hello(c.o.Helo)
+	f := c.introduce(c.o.Helo)
 	if f != nil && f.lost { // only now does a server of TLS 1.3 say that it refuses the handshake
 		f.Stage = StageTLS
 		return f.inHandshake()
@@ -126,29 +138,26 @@ func (c *Client) handshake() *Failure {
 	if config.ServerName == "" {
 		config.ServerName = c.o.Host
 	}
-	// Implicit TLS has no policy of its own: what does not verify only encrypts.
+	// Implicit TLS has no policy: where it does not verify, it only encrypts.
 	config.InsecureSkipVerify = !c.o.TLS.verifies()
 	if c.o.Verify != nil {
 		config.InsecureSkipVerify, config.VerifyConnection = true, c.o.Verify
 	}
-	conn := tls.Client(c.raw, config)
+
+	// A server may hang in the handshake as well as anywhere else.
 	wait := min(c.o.CommandTimeout, handshakeTimeout)
 	if c.o.ImplicitTLS { // it is the first that we hear of the server
 		wait = c.o.GreetingTimeout
 	}
-	c.raw.SetDeadline(time.Now().Add(wait))
-	if c.ctxErr() != nil {
-		c.abort()
-	}
-	if err := conn.Handshake(); err != nil {
-		f := c.wire(StageTLS, err)
+	state, err := c.conn.Handshake(config, wait)
+	if err != nil {
+		f := c.connectionLost(StageTLS, err)
 		f.Handshake = !f.aborted
 		f.mute = c.o.ImplicitTLS && errors.Is(f.Err, errTimeout)
 		return f
 	}
-	state := conn.ConnectionState()
 	c.tls = strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1) + " " +
 		tls.CipherSuiteName(state.CipherSuite)
-	c.conn, c.in, c.sure = conn, newReader(conn), c.o.TLS.verifies()
+	c.sure = c.o.TLS.verifies()
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient"
 )
 
@@ -150,7 +151,7 @@ func TestRecall(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			parent, stop := context.WithCancel(t.Context())
 			defer stop()
-			ctx := smtpclient.NewSending(parent)
+			ctx := sending.New(parent)
 			defer ctx.Cancel(nil)
 			time.AfterFunc(time.Second, func() { ctx.Recall(errLate) })
 			began := time.Now()
@@ -180,7 +181,7 @@ func TestRecall(t *testing.T) {
 // anyhow, and what became of it is not hidden.
 func TestRecallAfterUncertainty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx := smtpclient.NewSending(t.Context())
+		ctx := sending.New(t.Context())
 		defer ctx.Cancel(nil)
 		c, err := smtpclient.Open(ctx, piped(t, "dot", 0), smtpclient.Options{Helo: "me.test", SubmissionTimeout: time.Minute})
 		if err != nil {

@@ -16,21 +16,23 @@ type sender struct {
 // was sent, may have been refused only because of those before it on the
 // connection: servers that take one message a connection, or some, say so in any
 // code to MAIL, and those that count recipients in a session to RCPT. A sender
-// whom this server has refused in the same way on a new connection is refused for
-// his own sake.
+// that this server has refused in the same way on a new connection is refused for
+// its own sake.
 func (t *transaction) outworn() bool {
 	c := t.c
 	if t.begun {
 		return false
 	}
 	if t.mail != nil {
-		refused := sender{t.from, t.mail.Code}
+		refused := sender{t.fit.From, t.mail.Code}
 		if c.transactions == 0 {
 			c.unwelcome = refused
 			return false
 		}
 		return c.unwelcome != refused
 	}
+
+	// A refusal of RCPT or DATA is about the connection only if it says so.
 	if c.transactions == 0 {
 		return false
 	}

@@ -8,9 +8,9 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/reply"
 	"tarishi/internal/route"
 )
@@ -67,7 +67,7 @@ func (a *Attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
 	hops = slices.Clone(hops)
 	for i := range hops {
 		h := &hops[i]
-		name, ok := delivery.HeloName(h.Helo)
+		name, ok := nexthop.HeloName(h.Helo)
 		if h.Helo != "" && !ok {
 			a.m.o.Log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
 				zap.String("uuid", string(a.unit.ID())), zap.Stringer("hop", *h), zap.String("value", reply.Clip(h.Helo)))

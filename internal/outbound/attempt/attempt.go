@@ -35,7 +35,7 @@ import (
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
-	"tarishi/internal/smtpclient"
+	"tarishi/internal/sending"
 	"tarishi/internal/store"
 )
 
@@ -140,8 +140,8 @@ const (
 type Attempt struct {
 	m       *Maker
 	unit    *schedule.Unit
-	sending *smtpclient.Sending // the context of what comes before its outcome
-	index   []int               // of each recipient in the queue's envelope
+	sending *sending.Context // the context of what comes before its outcome
+	index   []int            // of each recipient in the queue's envelope
 	env     mail.Envelope
 	content mail.Content
 	notes   mail.Notes // hook.Delivery.Notes
@@ -181,7 +181,7 @@ func (a *Attempt) Host() string {
 
 // Make makes one attempt at u, and has the Board put back what is left.
 func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
-	a := &Attempt{m: m, unit: u, sending: smtpclient.NewSending(ctx), index: u.Recipients(), policy: m.o.Policies.For(u.Domain(), nil)}
+	a := &Attempt{m: m, unit: u, sending: sending.New(ctx), index: u.Recipients(), policy: m.o.Policies.For(u.Domain(), nil)}
 	defer a.sending.Cancel(nil)
 	a.accounted = make([]bool, len(a.index))
 	defer a.finish()

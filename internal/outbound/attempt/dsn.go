@@ -138,11 +138,7 @@ func (a *Attempt) attemptsMade() int {
 
 // logLine has the fields of this attempt in the mail log.
 func (a *Attempt) logLine(attempts int) maillog.Delivery {
-	return maillog.Delivery{
-		ID: string(a.env.ID), From: a.env.From.String(), Domain: a.unit.Domain(), Host: a.res.Host, IP: a.res.IP,
-		Port: a.res.Port, Mode: a.res.Mode.String(), TLS: a.res.TLS, Policy: a.res.PolicyWanted, Verified: a.res.PolicyGot, Auth: a.res.Authenticated, Reused: a.res.Reused,
-		Delay: a.now().Sub(a.env.Received), Attempts: attempts,
-	}
+	return a.res.Line(&a.env, a.unit.Domain(), a.now().Sub(a.env.Received), attempts)
 }
 
 func (a *Attempt) addresses(recipients []int) []string {

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	"tarishi/internal/delivery"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
 )
@@ -27,7 +27,7 @@ var (
 // permitWait is when a delivery is looked at again while its ownership is not sure.
 const permitWait = time.Second
 
-// Permit implements smtpclient.Guard.
+// Permit implements sending.Guard.
 func (a *Attempt) Permit() error { return a.m.o.Queue.Permit(a.env.ID) }
 
 // permitted reports whether the attempt may begin. If nobody knows at the moment it
@@ -91,7 +91,7 @@ func (a *Attempt) recalled(cause error) *reply.Reply {
 
 // postpone puts the delivery back until the plan is complete. That is no attempt,
 // and takes no place.
-func (a *Attempt) postpone(plan *delivery.Plan) {
+func (a *Attempt) postpone(plan *nexthop.Plan) {
 	hasten := a.m.o.Board.Postpone(a, policyWait)
 	a.moved = true
 	plan.WhenReady(hasten)

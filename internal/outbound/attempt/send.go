@@ -8,6 +8,7 @@ import (
 
 	"tarishi/internal/delivery"
 	"tarishi/internal/mail"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
 )
@@ -71,10 +72,6 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 		job.Settings = a.policy.Settings(other) // no host has an address of that family
 		a.res = o.Delivery.Attempt(ctx, job, plan)
 	}
-	if a.env.RequireTLS && a.env.From.IsNull() && delivery.OnlyTLS(a.res.Replies) && !a.res.Interrupted {
-		a.env.RequireTLS = false // RFC 8689 section 5: it is no reason to keep a DSN back
-		a.res = o.Delivery.Attempt(ctx, job, plan)
-	}
 
 	// What an interrupted attempt saw is no outcome of the destination.
 	if a.res.Interrupted {
@@ -96,7 +93,7 @@ func (a *Attempt) trying(host string) { a.host.Store(&host) }
 // locate tells the schedule which domains this one shares its next hops with;
 // plan is nil when there are none. It returns false when these have no place for
 // the delivery now, which is in the schedule again.
-func (a *Attempt) locate(plan *delivery.Plan) bool {
+func (a *Attempt) locate(plan *nexthop.Plan) bool {
 	o, domain := &a.m.o, a.unit.Domain()
 	site, route, limits := "", "", a.policy.Limits
 	switch {

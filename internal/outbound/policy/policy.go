@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
 	"tarishi/internal/mail"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/schedule"
 )
 
@@ -134,7 +135,7 @@ func (p *Policy) source(random float64, fits func(conf.Source) bool) (conf.Sourc
 // ChooseSource returns the source of an attempt. The address in notes.outbound_ip
 // comes first; it takes along the name that is paired with it, or with none.
 func (p *Policy) ChooseSource(env *mail.Envelope, random float64) conf.Source {
-	noted, err := netip.ParseAddr(env.Notes.String(delivery.NoteIP))
+	noted, err := netip.ParseAddr(env.Notes.String(nexthop.NoteIP))
 	s, _ := p.source(random, func(s conf.Source) bool { return err != nil || !s.Bind.IsValid() || s.Bind == noted })
 	return s
 }

@@ -33,7 +33,7 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 
 // Register implements plugin.Plugin.
 func (p *forward) Register(h plugin.Host) {
-	h.Timeout(0) // the conversation with the backend has its own deadlines
+	h.Timeout(0) // the conversation with the backend has its deadlines
 	h.On(hook.OnQueue, "queue_forward", 0, p.queue)
 	h.On(hook.OnQueueOutbound, "queue_forward", 0, p.queue)
 	h.On(hook.OnGetMX, "get_mx", 0, p.getMX)
@@ -106,7 +106,7 @@ func (p *forward) checkSender(_ context.Context, e *hook.Event) hook.Verdict {
 	return hook.Verdict{Code: hook.Deny, Reply: reply.New(550, "5.7.1", "Spoofed MAIL FROM")}
 }
 
-// checkRecipient accepts recipients whose domain has a section, and any from
+// checkRecipient accepts recipients in domains with a section, and any from
 // our own relaying senders.
 func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict {
 	from, to, notes := e.Tx.From(), e.Recipient.Address, e.Tx.Notes()
@@ -116,6 +116,8 @@ func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict 
 		}
 		return hook.Answer(hook.OK, "")
 	}
+
+	// A domain without a section is for other plugins to vouch for.
 	section := route.Section(p.cfg, from, to)
 	if section == nil {
 		return hook.Proceed()
@@ -124,6 +126,8 @@ func (p *forward) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict 
 		notes.Set(route.NoteWants, cmp.Or(section.Queue, route.WantsForward))
 		e.Tx.Results().Set(Name, chosenValue, true)
 	}
+
+	// The first recipient chooses the next hop of the message.
 	if e.Tx.RecipientCount() == 0 && notes.String(route.NoteWants) == route.WantsForward {
 		if hop, ok := route.NextHop(p.cfg, from, to); ok {
 			notes.Set(route.NoteNextHop, route.FormatNextHop(hop))
@@ -171,6 +175,8 @@ func (p *forward) split(_ context.Context, e *hook.Event) hook.Verdict {
 			ours = true
 		}
 	}
+
+	// A message that the queue is to split has no one next hop.
 	all := append(slices.Clip(accepted), e.Recipient)
 	if ours && route.Decide(p.cfg, tx.Relaying(), from, all, nil).Action == route.ToQueue {
 		forget()

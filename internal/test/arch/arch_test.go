@@ -62,6 +62,8 @@ var packages = map[string]entry{
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/terminal":    {nouns, nil},
 	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
+	"internal/localaddr":   {nouns, nil},
+	"internal/sending":     {nouns, nil},
 
 	"internal/store":                {nouns, []string{"internal/mail"}},
 	"internal/store/journal":        {mechanisms, []string{"internal/store/journal/window"}},
@@ -73,7 +75,8 @@ var packages = map[string]entry{
 	"internal/schedule/dispatch":    {mechanisms, []string{"internal/schedule/*"}},
 	"internal/route":                {mechanisms, nil},
 	"internal/dns":                  {mechanisms, nil},
-	"internal/smtpclient":           {mechanisms, nil},
+	"internal/smtpclient":           {mechanisms, []string{"internal/smtpclient/*"}},
+	"internal/smtpclient/*":         {mechanisms, nil},
 	"internal/pool":                 {mechanisms, []string{"internal/smtpclient"}},
 	"internal/qfile":                {mechanisms, nil},
 	"internal/dsn":                  {mechanisms, []string{"internal/dsn/sevenbit"}},
@@ -82,6 +85,10 @@ var packages = map[string]entry{
 	"internal/mtasts":               {mechanisms, []string{"internal/dns"}},
 	"internal/hook":                 {mechanisms, nil},
 	"internal/kv":                   {mechanisms, nil},
+	"internal/nexthop":              {mechanisms, []string{"internal/dns", "internal/mtasts"}},
+	"internal/tlspolicy":            {mechanisms, []string{"internal/dane", "internal/dns", "internal/mtasts", "internal/nexthop", "internal/smtpclient"}},
+	"internal/backend":              {mechanisms, []string{"internal/route"}},
+	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/guesses":              {mechanisms, nil},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
@@ -93,11 +100,10 @@ var packages = map[string]entry{
 	"internal/intake":     {roles, nil},
 	"internal/forward":    {roles, nil},
 	"internal/store/disk": {roles, []string{"internal/store/disk/*"}},
-	"internal/delivery":   {roles, nil},
 	"internal/migrate":    {roles, []string{"internal/qfile"}},
 	"internal/submit":     {roles, nil},
-	"internal/outbound":   {roles, []string{"internal/delivery", "internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
-	"internal/outbound/*": {roles, []string{"internal/delivery", "internal/outbound/*"}},
+	"internal/outbound":   {roles, []string{"internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
+	"internal/outbound/*": {roles, []string{"internal/outbound/*"}},
 
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
@@ -142,6 +148,14 @@ var only = map[string][]string{
 	"internal/store/spool":       {"internal/store/disk", "internal/store/disk/*"},
 
 	"internal/store/journal/window": {"internal/store/journal"},
+	"internal/backend":              {"internal/delivery"},
+	"internal/tlspolicy":            {"internal/delivery"},
+	"internal/smtpclient/*":         {"internal/smtpclient"},
+}
+
+// never names what a package must not import although its floor may.
+var never = map[string][]string{
+	"internal/forward": {"internal/pool", "internal/smtpclient"}, // the engine is delivery
 }
 
 // modules names the importers of each module that the project depends on: a
@@ -149,7 +163,7 @@ var only = map[string][]string{
 // says what each is for.
 var modules = map[string][]string{
 	"github.com/emersion/go-smtp":         {"internal/smtpd"}, // the server
-	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient"},
+	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient/auth"},
 	"gopkg.in/ini.v1":                     {"internal/conf"},
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
 	"go.uber.org/zap":                     {"internal/*"},
@@ -266,6 +280,9 @@ func forbidden(dir string, e entry, name string) string {
 			return "only " + strings.Join(users, ", ") + " may"
 		}
 	}
+	if slices.Contains(never[dir], target) {
+		return "it must not"
+	}
 	if slices.ContainsFunc(e.also, func(a string) bool { return matches(a, target) }) {
 		return ""
 	}
@@ -326,6 +343,11 @@ func TestForbidden(t *testing.T) {
 		{"internal/outbound", module + "internal/store/disk/index", false},
 		{"internal/outbound", module + "internal/store", true},
 		{"internal/server", module + "internal/store/mem", false},
+		{"internal/outbound", module + "internal/delivery", true},
+		{"internal/forward", module + "internal/delivery", true},
+		{"internal/forward", module + "internal/pool", false},
+		{"internal/forward", module + "internal/smtpclient", false},
+		{"internal/delivery", module + "internal/smtpclient", true},
 		{"internal/session", module + "internal/hook", true},
 		{"internal/smtpd", "github.com/emersion/go-smtp", true},
 		{"internal/session", "github.com/emersion/go-smtp", false},

@@ -190,7 +190,7 @@ func (w *world) connect(ctx context.Context, o smtpclient.Options) (net.Conn, er
 	return c, err
 }
 
-// Policy implements delivery.Policies.
+// Policy implements nexthop.Policies.
 func (w *world) Policy(_ context.Context, domain string) (*mtasts.Policy, *mtasts.Fetch) {
 	return w.policies[domain], nil
 }

@@ -1,4 +1,4 @@
-package delivery
+package nexthop
 
 import (
 	"testing"
@@ -30,9 +30,8 @@ func TestBadNotes(t *testing.T) {
 		{nil, "host_1.test", "invalid IP", "host_1.test", ""},
 	} {
 		core, logs := observer.New(zapcore.WarnLevel)
-		d := New(Options{Log: zap.New(core)})
 		notes := mail.Notes{"outbound_ip": tt.ip, "outbound_helo": tt.helo}
-		bind, helo := d.source(Job{Envelope: &mail.Envelope{Notes: notes}})
+		bind, helo := Source(&mail.Envelope{Notes: notes}, zap.New(core))
 		line := ""
 		for _, e := range logs.All() {
 			line += e.Message

@@ -1,11 +1,9 @@
-package smtpclient
+package wire
 
 import (
 	"bytes"
 	"errors"
 	"io"
-	"net"
-	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,7 +13,7 @@ import (
 	"tarishi/internal/reply"
 )
 
-// normal is what dotWriter makes of content, said in another way.
+// normal is what DotWriter makes of content, said in another way.
 func normal(s string) string {
 	s = regexp.MustCompile(`\r+\n`).ReplaceAllString(s, "\n")
 	s = strings.ReplaceAll(s, "\r", "\n")
@@ -55,8 +53,8 @@ func FuzzDotWriter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, content []byte, chunk, size uint8) {
 		var wire bytes.Buffer
-		d := dotWriter{buf: make([]byte, 0, int(size)+1)}
-		d.reset(&wire)
+		d := NewDotWriter(int(size)+1, false)
+		d.Reset(&wire)
 		for p := content; len(p) > 0; {
 			n := min(len(p), int(chunk)+1)
 			if m, err := d.Write(p[:n]); m != n || err != nil {
@@ -64,7 +62,7 @@ func FuzzDotWriter(f *testing.F) {
 			}
 			p = p[n:]
 		}
-		if dotted, err := d.finish(); !dotted || err != nil {
+		if dotted, err := d.Finish(); !dotted || err != nil {
 			t.Fatal(dotted, err)
 		}
 		if got, want := unstuff(t, wire.String()), normal(string(content)); got != want {
@@ -79,12 +77,12 @@ func TestDotWriterFails(t *testing.T) {
 	whole := len(content) + len("\r\n.\r\n")
 	for room := range whole + 1 {
 		w := &limited{room: room}
-		d := dotWriter{buf: make([]byte, 0, 64)}
-		d.reset(w)
+		d := NewDotWriter(64, false)
+		d.Reset(w)
 		_, err := d.Write([]byte(content))
 		dotted := false
 		if err == nil {
-			dotted, err = d.finish()
+			dotted, err = d.Finish()
 		}
 		if (err == nil) != (room == whole) || dotted != (room >= whole-2) {
 			t.Errorf("room for %d of %d: dotted %v, %v", room, whole, dotted, err)
@@ -116,10 +114,10 @@ func TestReply(t *testing.T) {
 		"550 tab\tbell\a nul\x00 \xff\u0085\u2028é\r\n": "550 tab bell? nul? ???é",
 		"250 bare\rcr\r\n":                              "250 bare?cr",
 	} {
-		var p response
+		var p Response
 		r := newReader(iotest.OneByteReader(strings.NewReader(in)))
-		if err := p.read(&r); err != nil || p.reply().String() != want {
-			t.Errorf("%q: %v %q, want %q", in, err, p.reply(), want)
+		if err := p.readReply(&r); err != nil || p.Reply().String() != want {
+			t.Errorf("%q: %v %q, want %q", in, err, p.Reply(), want)
 		}
 	}
 	for _, in := range []string{
@@ -128,16 +126,16 @@ func TestReply(t *testing.T) {
 		strings.Repeat("250-"+strings.Repeat("x", 2000)+"\r\n", 40) + "250 x\r\n",
 		"250 " + strings.Repeat("x", 2045) + "\r\n", "250 " + strings.Repeat("x", 100_000),
 	} {
-		var p response
+		var p Response
 		r := newReader(strings.NewReader(in))
-		if err := p.read(&r); !errors.Is(err, errGarbled) {
+		if err := p.readReply(&r); !errors.Is(err, ErrGarbled) {
 			t.Errorf("%.40q: %v", in, err)
 		}
 	}
 	for in, want := range map[string]error{"": io.EOF, "250": io.ErrUnexpectedEOF, "250-a\r\n": io.EOF} {
-		var p response
+		var p Response
 		r := newReader(strings.NewReader(in))
-		if err := p.read(&r); err != want {
+		if err := p.readReply(&r); err != want {
 			t.Errorf("%q: %v", in, err)
 		}
 	}
@@ -164,25 +162,25 @@ func FuzzReply(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var whole, bytewise response
+		var whole, bytewise Response
 		r1, r2 := newReader(bytes.NewReader(in)), newReader(iotest.OneByteReader(bytes.NewReader(in)))
 		for {
-			err1, err2 := whole.read(&r1), bytewise.read(&r2)
-			if (err1 == nil) != (err2 == nil) || errors.Is(err1, errGarbled) != errors.Is(err2, errGarbled) {
+			err1, err2 := whole.readReply(&r1), bytewise.readReply(&r2)
+			if (err1 == nil) != (err2 == nil) || errors.Is(err1, ErrGarbled) != errors.Is(err2, ErrGarbled) {
 				t.Fatalf("%v, byte by byte %v", err1, err2)
 			}
-			if whole.decided(err1) != bytewise.decided(err2) {
-				t.Fatalf("decided after %v: %v, byte by byte %v", err1, whole.code, bytewise.code)
+			if whole.Decided(err1) != bytewise.Decided(err2) {
+				t.Fatalf("decided after %v: %v, byte by byte %v", err1, whole.Code, bytewise.Code)
 			}
-			if err1 != nil && !whole.decided(err1) {
+			if err1 != nil && !whole.Decided(err1) {
 				return
 			}
 			if err1 != nil {
-				whole.clip()
-				bytewise.clip()
+				whole.Clip()
+				bytewise.Clip()
 			}
-			rep := whole.reply()
-			if again := bytewise.reply(); *rep != *again {
+			rep := whole.Reply()
+			if again := bytewise.Reply(); *rep != *again {
 				t.Fatalf("%v, byte by byte %v", rep, again)
 			}
 			if c := rep.Code / 100; c < 2 || c > 5 || rep.Enhanced != (reply.Enhanced{}) && rep.Enhanced[0] != c {
@@ -194,18 +192,8 @@ func FuzzReply(f *testing.F) {
 			if err1 != nil {
 				return
 			}
-			parseExtensions(rep.Text)
 		}
 	})
-}
-
-func TestExtensions(t *testing.T) {
-	x := parseExtensions("mx STARTTLS\npipelining\nSIZE 1000\n8BITMIME\nSMTPUTF8\nDSN\nCHUNKING\nENHANCEDSTATUSCODES\nREQUIRETLS\nAUTH=LOGIN\nAUTH PLAIN cram-md5\nXFORWARD NAME addr\nXCLIENT NAME LOGIN\nLIMITS RCPTMAX=5\n")
-	if !x.Pipelining || !x.Size || x.MaxSize != 1000 || !x.EightBitMIME || !x.SMTPUTF8 || !x.DSN || !x.Chunking ||
-		!x.EnhancedStatusCodes || !x.RequireTLS || x.StartTLS || strings.Join(x.Auth, " ") != "LOGIN PLAIN CRAM-MD5" ||
-		strings.Join(x.XForward, " ") != "NAME ADDR" || strings.Join(x.XClient, " ") != "NAME LOGIN" {
-		t.Errorf("%+v", x)
-	}
 }
 
 func BenchmarkDotWriter(b *testing.B) {
@@ -214,68 +202,14 @@ func BenchmarkDotWriter(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			content := []byte(strings.Repeat(line, (1<<20)/len(line)))
-			d := dotWriter{buf: make([]byte, 0, bodyBuffer)}
+			d := NewDotWriter(bodyBuffer, false)
 			b.SetBytes(int64(len(content)))
 			b.ReportAllocs()
 			for b.Loop() {
-				d.reset(io.Discard)
+				d.Reset(io.Discard)
 				d.Write(content)
-				d.finish()
+				d.Finish()
 			}
 		})
-	}
-}
-
-type peer struct {
-	net.Conn
-	addr string
-}
-
-func (p peer) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(p.addr)) }
-
-// TestClearCredentials: to whom credentials go without TLS.
-func TestClearCredentials(t *testing.T) {
-	const tls13 = "TLSv1.3 TLS_AES_128_GCM_SHA256"
-	for _, tt := range []struct {
-		addr, tls string
-		policy    TLSPolicy
-		set       func(o *Options)
-		want      bool
-	}{
-		{addr: "127.0.0.1:25", tls: "none", want: true},
-		{addr: "10.1.2.3:25", tls: "none", want: true},
-		{addr: "[::1]:25", tls: "none", want: true},
-		{addr: "[fd00::1]:25", tls: "none", want: true},
-		{addr: "[::ffff:192.168.1.1]:25", tls: "none", want: true},
-		{addr: "192.0.2.1:25", tls: "none", policy: TLSMay},
-		{addr: "[2001:db8::1]:25", tls: "none"},
-		{addr: "192.0.2.1:25", tls: "none", set: func(o *Options) { o.AuthInsecure = true }, want: true},
-		{addr: "192.0.2.1:25", tls: tls13, policy: TLSMay},
-		{addr: "192.0.2.1:25", tls: tls13, policy: TLSMay, set: func(o *Options) { o.AuthInsecure = true }, want: true},
-		{addr: "10.1.2.3:25", tls: tls13, policy: TLSMay, want: true},
-		{addr: "192.0.2.1:25", tls: tls13, policy: TLSEncrypt, want: true},
-		{addr: "192.0.2.1:25", tls: tls13, policy: TLSVerify, want: true},
-		{addr: "192.0.2.1:25", tls: tls13, set: func(o *Options) { o.ImplicitTLS = true }, want: true},
-	} {
-		for _, offer := range []string{"PLAIN", "LOGIN", "CRAM-MD5"} {
-			c := &Client{
-				o: Options{TLS: tt.policy, AuthType: "any", AuthUser: "u", AuthPass: "p"}, raw: peer{addr: tt.addr}, tls: tt.tls,
-				ext: Extensions{Auth: []string{offer}},
-			}
-			if tt.set != nil {
-				tt.set(&c.o)
-			}
-			if _, err := c.mechanism(); (err == nil) != tt.want {
-				t.Errorf("%s to %s, TLS %s, policy %d: %v", offer, tt.addr, tt.tls, tt.policy, err)
-			}
-		}
-	}
-	clear := &Client{o: Options{AuthType: "external"}, raw: peer{addr: "127.0.0.1:25"}, tls: "none", ext: Extensions{Auth: []string{"EXTERNAL"}}}
-	if _, err := clear.mechanism(); err == nil {
-		t.Error("EXTERNAL without TLS")
-	}
-	c := &Client{o: Options{AuthType: "plain", AuthUser: "u\x00v"}, tls: "none", raw: peer{addr: "127.0.0.1:25"}}
-	if _, err := c.mechanism(); err == nil {
-		t.Error("NUL in a user name")
 	}
 }

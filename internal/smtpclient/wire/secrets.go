@@ -1,4 +1,4 @@
-package smtpclient
+package wire
 
 import (
 	"bytes"
@@ -14,25 +14,25 @@ const masked = "********"
 
 const (
 	piece    = 8 // so many bytes of a secret in a row are a part of it
-	shortest = 4 // what is shorter counts only as a word of its own
+	shortest = 4 // shorter ones count only as whole words
 )
 
-// secrets finds the credentials of a connection in what its server says: many
+// Secrets finds the credentials of a connection in what its server says: many
 // quote the command that they do not understand, and a reply goes into DSNs, logs
 // and the queue. Letters count in either case, since servers change it.
-type secrets struct {
+type Secrets struct {
 	user   []byte              // counts while we authenticate, as a word: it is an address elsewhere
 	short  [][]byte            // forms of less than piece bytes, in lower case
 	pieces map[uint64]struct{} // every piece of the longer ones
 }
 
-// newSecrets returns what hides a user's credentials; nil: there are none.
-func newSecrets(user, pass string) *secrets {
+// NewSecrets returns what hides a user's credentials; nil: there are none.
+func NewSecrets(user, pass string) *Secrets {
 	if user == "" && pass == "" {
 		return nil
 	}
-	s := &secrets{user: lower(cleaned(user)), pieces: map[uint64]struct{}{}}
-	s.add(pass)
+	s := &Secrets{user: lowerCase(cleaned(user)), pieces: map[uint64]struct{}{}}
+	s.addSecret(pass)
 	s.encoded(user)
 	s.encoded(user + "\x00" + pass)
 	s.encoded("\x00" + user + "\x00" + pass)
@@ -40,27 +40,27 @@ func newSecrets(user, pass string) *secrets {
 	return s
 }
 
-// answered adds what was sent in an exchange of AUTH.
-func (s *secrets) answered(mechanism string, answer []byte) {
+// Answered adds what was sent in an exchange of AUTH.
+func (s *Secrets) Answered(mechanism string, answer []byte) {
 	if s == nil {
 		return
 	}
 	s.encoded(string(answer))
-	if i := bytes.LastIndexByte(answer, ' '); mechanism == cramMD5 && i >= 0 {
-		s.add(string(answer[i+1:]))
+	if i := bytes.LastIndexByte(answer, ' '); mechanism == "CRAM-MD5" && i >= 0 {
+		s.addSecret(string(answer[i+1:]))
 	}
 }
 
-// add adds a secret in all forms: as it is, in hexadecimal, as in a URL, and in
+// addSecret adds a secret in all forms: as it is, in hexadecimal, as in a URL, and in
 // base64 by itself and within something longer.
-func (s *secrets) add(secret string) {
+func (s *Secrets) addSecret(secret string) {
 	if secret == "" {
 		return
 	}
-	s.form(string(cleaned(secret)))
-	s.form(hex.EncodeToString([]byte(secret)))
-	s.form(url.QueryEscape(secret))
-	s.form(url.PathEscape(secret))
+	s.addForm(string(cleaned(secret)))
+	s.addForm(hex.EncodeToString([]byte(secret)))
+	s.addForm(url.QueryEscape(secret))
+	s.addForm(url.PathEscape(secret))
 	for before := range 3 { // bytes modulo 3 in front
 		text := strings.Repeat("\x00", before) + secret
 		// A digit of base64 has six bits: those that share some with a neighbour are left out.
@@ -69,20 +69,20 @@ func (s *secrets) add(secret string) {
 			continue
 		}
 		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-			s.form(e.EncodeToString([]byte(text))[from:to])
+			s.addForm(e.EncodeToString([]byte(text))[from:to])
 		}
 	}
 	s.encoded(secret)
 }
 
 // encoded adds the base64 of something that holds a secret.
-func (s *secrets) encoded(text string) {
-	s.form(base64.RawStdEncoding.EncodeToString([]byte(text)))
-	s.form(base64.RawURLEncoding.EncodeToString([]byte(text)))
+func (s *Secrets) encoded(text string) {
+	s.addForm(base64.RawStdEncoding.EncodeToString([]byte(text)))
+	s.addForm(base64.RawURLEncoding.EncodeToString([]byte(text)))
 }
 
-func (s *secrets) form(text string) {
-	low := lower([]byte(text))
+func (s *Secrets) addForm(text string) {
+	low := lowerCase([]byte(text))
 	switch {
 	case text == "":
 	case len(low) < piece:
@@ -94,21 +94,25 @@ func (s *secrets) form(text string) {
 	}
 }
 
-// mask returns text without the secrets: text itself when it has none. login is
+// Mask returns text without the secrets: text itself when it has none. login is
 // set for the replies to AUTH.
-func (s *secrets) mask(text []byte, login bool) []byte {
+func (s *Secrets) Mask(text []byte, login bool) []byte {
 	if s == nil || len(text) == 0 {
 		return text
 	}
-	low := lower(text)
+
+	// The comparison is in lower case; positions are the same in both.
+	low := lowerCase(text)
 	var out []byte
 	copied := 0
 	for i := 0; i < len(low); {
-		n := s.at(low, i, login)
+		n := s.matchAt(low, i, login)
 		if n == 0 {
 			i++
 			continue
 		}
+
+		// Pieces that touch become one mask, so that its length tells nothing.
 		if !bytes.HasSuffix(out, []byte(masked)) || copied < i {
 			out = append(append(out, text[copied:i]...), masked...)
 		}
@@ -124,8 +128,8 @@ func (s *secrets) mask(text []byte, login bool) []byte {
 	return bytes.ToValidUTF8(append(out, text[copied:]...), []byte("?")) // a piece may begin within a character
 }
 
-// at returns the length of the secret that begins at low[i:]; 0: none does.
-func (s *secrets) at(low []byte, i int, login bool) int {
+// matchAt returns the length of the secret that begins at low[i:]; 0: none does.
+func (s *Secrets) matchAt(low []byte, i int, login bool) int {
 	n := 0
 	for i+n+piece <= len(low) {
 		if _, found := s.pieces[binary.LittleEndian.Uint64(low[i+n:])]; !found {
@@ -155,8 +159,8 @@ func isWord(text []byte, i, n int) bool {
 	return !alphanumeric(i-1) && !alphanumeric(i+n)
 }
 
-// lower returns a copy of text with the letters of ASCII in lower case.
-func lower(text []byte) []byte {
+// lowerCase returns a copy of text with the letters of ASCII in lower case.
+func lowerCase(text []byte) []byte {
 	low := bytes.Clone(text)
 	for i, c := range low {
 		if 'A' <= c && c <= 'Z' {
@@ -168,7 +172,7 @@ func lower(text []byte) []byte {
 
 // cleaned is s as the text of a reply has it.
 func cleaned(s string) []byte {
-	var p response
+	var p Response
 	p.appendText([]byte(s), false)
-	return p.text
+	return p.Text
 }

@@ -1,7 +1,9 @@
-package smtpclient
+// Package command writes the commands of a transaction (MAIL, RCPT, XFORWARD, XCLIENT)
+// as far as a server's extensions allow: parameters that it does not offer are left out, or cannot be
+// sent at all. It does no I/O.
+package command
 
 import (
-	"errors"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -10,31 +12,8 @@ import (
 	"tarishi/internal/reply"
 )
 
-// errUnsent is the private cause of refusals that are our own, so that nobody
-// takes them for words of the server.
-var errUnsent = errors.New("not sent to the server")
-
-// The refusals that need no server.
-var (
-	errSenderUTF8    = ours(553, "5.6.7", "Sender address needs SMTPUTF8, which the next hop does not offer")
-	errRecipientUTF8 = ours(553, "5.6.7", "Recipient address needs SMTPUTF8, which the next hop does not offer")
-	errHeaderUTF8    = ours(553, "5.6.7", "Message header needs SMTPUTF8, which the next hop does not offer")
-	errSender        = ours(553, "5.1.7", "Sender address cannot be sent")
-	errRecipient     = ours(553, "5.1.3", "Recipient address cannot be sent")
-	errTooBig        = ours(552, "5.3.4", "Message is larger than the next hop accepts")
-
-	// Of one server only, so that they are no more than deferrals (RFC 8689
-	// section 5).
-	errRequireTLS = reply.New(451, "4.7.30", "REQUIRETLS support required and not offered by the next hop")
-	errUnverified = reply.New(451, "4.7.10", "REQUIRETLS needs an encrypted connection to a verified next hop")
-)
-
-func ours(code int, enhanced, text string) *reply.Reply {
-	return reply.New(code, enhanced, text).Because(errUnsent)
-}
-
 // path returns the address as it goes on the wire to this server, without its
-// angle brackets: with A-labels where SMTPUTF8 is not offered (RFC 6531). utf8
+// angle brackets: with A-labels where SMTPUTF8 is not offered (RFC 6531). ascii
 // is false when that is not possible, clean when it would break the command.
 func (x *Extensions) path(a mail.Address) (path string, ascii, clean bool) {
 	ascii = true
@@ -53,30 +32,34 @@ func (x *Extensions) path(a mail.Address) (path string, ascii, clean bool) {
 	return path, ascii, !strings.ContainsAny(a.Domain, "<>\" ")
 }
 
-// appendMail adds the MAIL command for t to b.
-func (t *transaction) appendMail(b []byte) []byte {
-	x, env := &t.c.ext, t.env
+// AppendMail adds the MAIL command to b, for a message of size bytes that Check has
+// let pass.
+func (x *Extensions) AppendMail(b []byte, env *mail.Envelope, fit Fit, size int64) []byte {
 	b = append(b, "MAIL FROM:<"...)
-	b = append(b, t.from...)
+	b = append(b, fit.From...)
 	b = append(b, '>')
 	if x.Size {
 		b = append(b, " SIZE="...)
-		b = strconv.AppendInt(b, t.content.Size(), 10)
+		b = strconv.AppendInt(b, size, 10)
 	}
 	if x.EightBitMIME && strings.EqualFold(env.Body, "8BITMIME") {
 		b = append(b, " BODY=8BITMIME"...)
 	}
-	if x.SMTPUTF8 && (env.UTF8 || t.utf8) {
+	if x.SMTPUTF8 && (env.UTF8 || fit.UTF8) {
 		b = append(b, " SMTPUTF8"...)
 	}
 	if env.RequireTLS {
 		b = append(b, " REQUIRETLS"...)
 	}
+
+	// Parameters of DSN are for the next hop's reports. An ENVID that has grown too long by
+	// its encoding is left out rather than have MAIL refused.
 	if x.DSN {
 		if env.Return == "FULL" || env.Return == "HDRS" {
 			b = append(append(b, " RET="...), env.Return...)
 		}
 		if env.EnvelopeID != "" {
+			// Whether it fits is known when it is encoded.
 			without := len(b)
 			b = appendXtext(append(b, " ENVID="...), env.EnvelopeID)
 			if len(b)-without > len(" ENVID=")+maxENVID { // of a message that came in before there was a limit
@@ -87,12 +70,17 @@ func (t *transaction) appendMail(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendRcpt adds the RCPT command for one recipient to b.
-func (t *transaction) appendRcpt(b []byte, path string, r *mail.Recipient) []byte {
+// AppendRcpt adds the RCPT command for one recipient to b, or returns why it cannot be
+// sent.
+func (x *Extensions) AppendRcpt(b []byte, r *mail.Recipient) ([]byte, *reply.Reply) {
+	path, _, clean := x.path(r.Address)
+	if !clean || path == "" {
+		return b, errRecipient
+	}
 	b = append(b, "RCPT TO:<"...)
 	b = append(b, path...)
 	b = append(b, '>')
-	if t.c.ext.DSN {
+	if x.DSN {
 		if r.Notify != 0 {
 			b = appendNotify(append(b, " NOTIFY="...), r.Notify)
 		}
@@ -100,7 +88,7 @@ func (t *transaction) appendRcpt(b []byte, path string, r *mail.Recipient) []byt
 			b = appendORCPT(b, r.ORCPT)
 		}
 	}
-	return append(b, "\r\n"...)
+	return append(b, "\r\n"...), nil
 }
 
 func appendNotify(b []byte, n mail.Notify) []byte {
@@ -131,7 +119,7 @@ const (
 
 // appendORCPT adds the parameter (RFC 3461 section 4.2). An address beyond
 // ASCII has the type utf-8 and its encoding (RFC 6533 section 3). A type that
-// is no atom is left out with its address, and so is what is too long once it is
+// is no atom is left out with its address, and so is a value too long once it is
 // encoded: it is for reports only, and servers refuse the recipient for it.
 func appendORCPT(b []byte, orcpt string) []byte {
 	kind, addr, found := strings.Cut(orcpt, ";")
@@ -141,6 +129,8 @@ func appendORCPT(b []byte, orcpt string) []byte {
 	if !mail.IsAddressType(kind) {
 		return b
 	}
+
+	// An address beyond ASCII that came as rfc822 gets the type that may hold it.
 	utf := strings.EqualFold(kind, "utf-8")
 	if !utf && strings.EqualFold(kind, "rfc822") && strings.ContainsFunc(addr, func(r rune) bool { return r >= utf8.RuneSelf }) {
 		kind, utf = "utf-8", true

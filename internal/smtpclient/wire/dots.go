@@ -1,14 +1,11 @@
-package smtpclient
+package wire
 
 import (
 	"bytes"
 	"io"
 )
 
-// bodyBuffer is how much of a message is collected before it is written.
-const bodyBuffer = 32 << 10
-
-// dotWriter writes a message as it goes on the wire behind DATA (RFC 5321
+// DotWriter writes a message as it goes on the wire behind DATA (RFC 5321
 // section 4.5.2): dot-stuffed, every line ended by CRLF, and at the end the
 // final dot. It is the only way by which a message leaves, and no bare CR or LF
 // passes it: a bare LF, a bare CR and a run of CRs in front of an LF each become
@@ -17,20 +14,29 @@ const bodyBuffer = 32 << 10
 // Clean lines are passed on in spans as long as possible; long spans are not
 // copied.
 //
-// For BDAT (RFC 3030) it is plain: the line ends are mended all the same, but
+// For BDAT (RFC 3030) it is plain: the line ends are mended too, but
 // there are no dots to add.
-type dotWriter struct {
+type DotWriter struct {
 	w     io.Writer
 	buf   []byte // cap is fixed
 	plain bool
 	err   error // the first of w; sticky
 	begun bool  // something has been written to w
 	mid   bool  // in the middle of a line
-	crs   int   // CRs held back: what they mean depends on the next byte
+	crs   int   // CRs held back: their meaning depends on the next byte
 }
 
-// reset prepares d for another message to w.
-func (d *dotWriter) reset(w io.Writer) {
+// NewDotWriter returns a DotWriter that collects size bytes before they are written. For
+// BDAT it is plain.
+func NewDotWriter(size int, plain bool) *DotWriter {
+	return &DotWriter{buf: make([]byte, 0, size), plain: plain}
+}
+
+// Begun reports whether something has been written to w.
+func (d *DotWriter) Begun() bool { return d.begun }
+
+// Reset prepares d for another message to w.
+func (d *DotWriter) Reset(w io.Writer) {
 	d.w, d.buf, d.err, d.begun, d.mid, d.crs = w, d.buf[:0], nil, false, false, 0
 }
 
@@ -39,35 +45,39 @@ func (d *dotWriter) reset(w io.Writer) {
 const lastPart = 512
 
 // Write implements io.Writer; n is len(p) unless the underlying writer failed.
-func (d *dotWriter) Write(p []byte) (n int, err error) {
+func (d *DotWriter) Write(p []byte) (n int, err error) {
 	n = len(p)
 	if d.crs > 0 {
 		p = d.release(p)
 	}
 	start, pos := 0, 0 // p[start:pos] are clean lines
 	for pos < len(p) && d.err == nil {
+		// A line that ends in CRLF and has no other CR is clean; all others are mended
+		// piece by piece.
 		i := bytes.IndexByte(p[pos:], '\n')
 		if i < 1 || bytes.IndexByte(p[pos:pos+i], '\r') != i-1 {
-			d.emit(p[start:pos])
+			d.collect(p[start:pos])
 			if i < 0 {
-				d.tail(p[pos:])
+				d.writeTail(p[pos:])
 				return n, d.err
 			}
-			d.rough(bytes.TrimRight(p[pos:pos+i], "\r"))
-			d.end()
+			d.writeRough(bytes.TrimRight(p[pos:pos+i], "\r"))
+			d.endLine()
 			pos += i + 1
 			start = pos
 			continue
 		}
+
+		// The span is interrupted only where a dot has to be doubled.
 		if p[pos] == '.' && !d.mid && !d.plain {
-			d.emit(p[start:pos])
-			d.emit(dot)
+			d.collect(p[start:pos])
+			d.collect(dot)
 			start = pos
 		}
 		d.mid = false
 		pos += i + 1
 	}
-	d.emit(p[start:pos])
+	d.collect(p[start:pos])
 	return n, d.err
 }
 
@@ -77,7 +87,7 @@ var (
 )
 
 // release decides what the CRs held back were, now that more has come.
-func (d *dotWriter) release(p []byte) []byte {
+func (d *DotWriter) release(p []byte) []byte {
 	for len(p) > 0 && p[0] == '\r' {
 		d.crs++
 		p = p[1:]
@@ -90,95 +100,95 @@ func (d *dotWriter) release(p []byte) []byte {
 		p = p[1:]
 	}
 	for ; d.crs > 0; d.crs-- {
-		d.end()
+		d.endLine()
 	}
 	return p
 }
 
-// tail takes the last bytes of a Write, in which there is no LF.
-func (d *dotWriter) tail(p []byte) {
+// writeTail takes the last bytes of a Write, in which there is no LF.
+func (d *DotWriter) writeTail(p []byte) {
 	text := bytes.TrimRight(p, "\r")
 	d.crs = len(p) - len(text)
-	d.rough(text)
+	d.writeRough(text)
 }
 
-// rough writes text without LF, whose CRs are all bare.
-func (d *dotWriter) rough(text []byte) {
+// writeRough writes text without LF, so that all CRs are bare.
+func (d *DotWriter) writeRough(text []byte) {
 	for {
 		i := bytes.IndexByte(text, '\r')
 		if i < 0 {
-			d.text(text)
+			d.writeText(text)
 			return
 		}
-		d.text(text[:i])
-		d.end()
+		d.writeText(text[:i])
+		d.endLine()
 		text = text[i+1:]
 	}
 }
 
-// text writes a piece of one line.
-func (d *dotWriter) text(p []byte) {
+// writeText writes a piece of one line.
+func (d *DotWriter) writeText(p []byte) {
 	if len(p) == 0 {
 		return
 	}
 	if p[0] == '.' && !d.mid && !d.plain {
-		d.emit(dot)
+		d.collect(dot)
 	}
-	d.emit(p)
+	d.collect(p)
 	d.mid = true
 }
 
-// end ends a line.
-func (d *dotWriter) end() {
-	d.emit(crlf)
+// endLine ends a line.
+func (d *DotWriter) endLine() {
+	d.collect(crlf)
 	d.mid = false
 }
 
-// emit collects p, or passes it on when it is long.
-func (d *dotWriter) emit(p []byte) {
+// collect collects p, or passes it on when it is long.
+func (d *DotWriter) collect(p []byte) {
 	for len(p) > 0 && d.err == nil {
 		if len(d.buf) == 0 && len(p) >= cap(d.buf) {
 			if !d.plain {
-				d.pass(p)
+				d.passOn(p)
 				return
 			}
 			if n := len(p) - lastPart; n > 0 {
-				d.pass(p[:n])
+				d.passOn(p[:n])
 				p = p[n:]
 			}
 		}
 		n := min(len(p), cap(d.buf)-len(d.buf))
 		d.buf = append(d.buf, p[:n]...)
 		if p = p[n:]; len(d.buf) == cap(d.buf) {
-			d.pass(d.buf)
+			d.passOn(d.buf)
 			d.buf = d.buf[:0]
 		}
 	}
 }
 
-// pass writes p.
-func (d *dotWriter) pass(p []byte) {
+// passOn writes p.
+func (d *DotWriter) passOn(p []byte) {
 	d.begun = true
 	_, d.err = d.w.Write(p)
 }
 
-// rest ends the last line and returns what was collected and not written.
-func (d *dotWriter) rest() ([]byte, error) {
+// Rest ends the last line and returns what was collected and not written.
+func (d *DotWriter) Rest() ([]byte, error) {
 	for ; d.crs > 0; d.crs-- {
-		d.end()
+		d.endLine()
 	}
 	if d.mid {
-		d.end()
+		d.endLine()
 	}
 	return d.buf, d.err
 }
 
-// finish ends the last line, adds the final dot and writes what was collected.
+// Finish ends the last line, adds the final dot and writes what was collected.
 // dotted is false when it is certain that the peer cannot have seen the dot.
-func (d *dotWriter) finish() (dotted bool, err error) {
-	d.rest()
+func (d *DotWriter) Finish() (dotted bool, err error) {
+	d.Rest()
 	if len(d.buf)+3 > cap(d.buf) && d.err == nil { // the dot stays in one piece
-		d.pass(d.buf)
+		d.passOn(d.buf)
 		d.buf = d.buf[:0]
 	}
 	if d.err != nil {

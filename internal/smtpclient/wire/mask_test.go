@@ -1,4 +1,4 @@
-package smtpclient
+package wire
 
 import (
 	"encoding/base64"
@@ -24,15 +24,15 @@ func FuzzMask(f *testing.F) {
 		if len(text) > 4096 || len(user)+len(pass) > 1000 {
 			return
 		}
-		s := newSecrets(user, pass)
-		s.answered("PLAIN", []byte("\x00"+user+"\x00"+pass))
-		out := string(s.mask([]byte(text), true))
+		s := NewSecrets(user, pass)
+		s.Answered("PLAIN", []byte("\x00"+user+"\x00"+pass))
+		out := string(s.Mask([]byte(text), true))
 		if utf8.ValidString(text) && utf8.ValidString(pass) && !utf8.ValidString(out) {
 			t.Errorf("%q became %q", text, out)
 		}
 		plain := base64.RawStdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + pass))
 		for _, secret := range []string{string(cleaned(pass)), plain} {
-			if len(secret) >= shortest && !strings.ContainsRune(secret, '*') && strings.Contains(string(lower([]byte(out))), string(lower([]byte(secret)))) && s != nil {
+			if len(secret) >= shortest && !strings.ContainsRune(secret, '*') && strings.Contains(string(lowerCase([]byte(out))), string(lowerCase([]byte(secret)))) && s != nil {
 				t.Errorf("%q is in %q", secret, out)
 			}
 		}

@@ -1,0 +1,66 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/backend"
+	"tarishi/internal/conf"
+	"tarishi/internal/mail"
+)
+
+// Run probes dead hosts, each by one connection that carries no message, so
+// that no message has to find out. It returns nil when ctx has ended, and is
+// called once.
+func (r *Relay) Run(ctx context.Context) error {
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	for {
+		due, next := r.backends.Due(time.Now())
+		for one, l := range due {
+			probes.Go(func() { r.probeHost(ctx, one, l) })
+		}
+		var timer <-chan time.Time
+		if next > 0 {
+			timer = time.After(next)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer:
+		case <-r.backends.Wake:
+		}
+	}
+}
+
+// probeHost looks whether a dead host is ready for a transaction again.
+func (r *Relay) probeHost(ctx context.Context, one backend.Spot, l *backend.Loss) {
+	limited, cancel := context.WithTimeout(ctx, max(2*l.Route.ConnectTimeout, time.Second))
+	defer cancel()
+	w := &passage{r: r, job: RelayJob{Route: l.Route}, offer: offer{env: &mail.Envelope{}}}
+	places, err := w.ofHost(limited, &one.Hop)
+	for i := range places {
+		t := w.target(&places[i])
+		if l.Route.AuthType == conf.AuthForward {
+			t.AuthRequired = false
+		}
+		// What it has against our credentials it may tell a message: probes that
+		// go on about them would lock the account.
+		if err = r.o.Probe(limited, t); err == nil || !isDown(err) {
+			r.revive(l.Route, one.Hop)
+			return
+		}
+	}
+	r.o.Log.Debug("backend is still down", zap.String("route", l.Route.Name), zap.Stringer("host", one.Hop), zap.Error(err))
+	r.backends.PutOff(l, time.Now())
+}
+
+// revive notes that a host is well, and logs it if that is new.
+func (r *Relay) revive(of *conf.ForwardRoute, hop mail.NextHop) {
+	if r.backends.Found(of, hop) {
+		r.o.Log.Info("backend is back", zap.String("route", of.Name), zap.Stringer("host", hop))
+	}
+}

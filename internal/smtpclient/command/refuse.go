@@ -1,0 +1,111 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"unicode/utf8"
+
+	"tarishi/internal/mail"
+	"tarishi/internal/reply"
+)
+
+// errUnsent is the private cause of refusals that are our own, so that nobody
+// takes them for words of the server.
+var errUnsent = errors.New("not sent to the server")
+
+// The refusals that need no server.
+var (
+	errSenderUTF8    = ours(553, "5.6.7", "Sender address needs SMTPUTF8, which the next hop does not offer")
+	errRecipientUTF8 = ours(553, "5.6.7", "Recipient address needs SMTPUTF8, which the next hop does not offer")
+	errHeaderUTF8    = ours(553, "5.6.7", "Message header needs SMTPUTF8, which the next hop does not offer")
+	errSender        = ours(553, "5.1.7", "Sender address cannot be sent")
+	errRecipient     = ours(553, "5.1.3", "Recipient address cannot be sent")
+	errTooBig        = ours(552, "5.3.4", "Message is larger than the next hop accepts")
+)
+
+func ours(code int, enhanced, text string) *reply.Reply {
+	return reply.New(code, enhanced, text).Because(errUnsent)
+}
+
+// Fit is how a message goes to a server.
+type Fit struct {
+	From string // the sender's path
+	UTF8 bool   // an address goes out beyond ASCII
+	Left int    // recipients that are not refused
+}
+
+// Check refuses what the server cannot take: replies has one place for each recipient
+// and gets the refusals. The error is that of reading the content.
+func (x *Extensions) Check(env *mail.Envelope, content mail.Content, replies []*reply.Reply) (Fit, error) {
+	var all *reply.Reply // for every recipient
+	from, ascii, clean := x.path(env.From)
+	fit := Fit{From: from, UTF8: x.SMTPUTF8 && env.From.IsUTF8(), Left: len(replies)}
+	switch {
+	case !ascii:
+		all = errSenderUTF8
+	case !clean:
+		all = errSender
+	case x.MaxSize > 0 && content.Size() > x.MaxSize:
+		all = errTooBig
+	case env.UTF8 && !x.SMTPUTF8:
+		// The client said SMTPUTF8, which many do by habit: only a header section beyond
+		// ASCII needs it.
+		needed, err := isHeaderUTF8(content)
+		if err != nil {
+			return fit, err
+		}
+		if needed {
+			all = errHeaderUTF8
+		}
+	}
+	if all != nil {
+		for i := range replies {
+			replies[i] = all
+		}
+		fit.Left = 0
+		return fit, nil
+	}
+
+	for i := range env.Recipients {
+		a := env.Recipients[i].Address
+		if !a.IsUTF8() {
+			continue // whether it is clean is seen when it is sent
+		}
+		if _, ascii := a.ASCII(); !ascii && !x.SMTPUTF8 {
+			replies[i] = errRecipientUTF8
+			fit.Left--
+		}
+		fit.UTF8 = fit.UTF8 || x.SMTPUTF8
+	}
+	return fit, nil
+}
+
+// isHeaderUTF8 reports whether the header section is beyond ASCII.
+func isHeaderUTF8(c mail.Content) (bool, error) {
+	r, err := c.Open()
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+
+	// The header section ends at the first empty line; no line needs to be in memory as a
+	// whole.
+	lines := bufio.NewReader(r)
+	for begun := false; ; {
+		part, err := lines.ReadSlice('\n')
+		for _, b := range part {
+			if b >= utf8.RuneSelf {
+				return true, nil
+			}
+		}
+		switch {
+		case err == io.EOF, err == nil && !begun && len(bytes.TrimRight(part, "\r\n")) == 0:
+			return false, nil
+		case err != nil && err != bufio.ErrBufferFull:
+			return false, err
+		}
+		begun = err != nil
+	}
+}
