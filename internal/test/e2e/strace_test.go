@@ -99,7 +99,7 @@ func readTrace(t *testing.T, path string) []traced {
 		call = strings.TrimSpace(call)
 		if rest, cut := strings.CutSuffix(call, "<unfinished ...>"); cut {
 			open[thread] = len(calls)
-			calls = append(calls, traced{rest, n, n})
+			calls = append(calls, traced{strings.TrimRight(rest, " "), n, n})
 		} else if head := resumed.FindString(call); head != "" {
 			if i, ok := open[thread]; ok {
 				calls[i].call += call[len(head):]
