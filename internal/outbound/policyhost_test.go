@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tarishi/internal/hook"
@@ -60,6 +61,7 @@ func TestPolicyHostsThatHang(t *testing.T) {
 		w.send("hangs", 200, 3)
 		w.send("plain", 20, 1)
 		w.arrive("plain", 20, time.Second)
+		synctest.Wait()
 		if s := r.out.Stat(); s.Running > 0 || s.Waiting != 600 {
 			t.Errorf("waiting for policies: %+v", s)
 		}
