@@ -16,6 +16,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
 	"tarishi/internal/hangup"
+	"tarishi/internal/ini"
 	"tarishi/internal/maillog"
 	"tarishi/internal/server"
 	"tarishi/internal/terminal"
@@ -60,6 +61,11 @@ func commands() []command {
 				run: func(s streams, a control.Arguments) error {
 					return (&checkCmd{instanceOf(a), switched(a, "print")}).Run(s)
 				},
+			},
+			{
+				name: "settings", text: "Print every setting that there is, with its default and its meaning.",
+				parameters: []control.Parameter{{Name: "key", Kind: control.Kind{Placeholder: "TEXT"}, Positional: true, Text: "Only settings whose file, section or key contains TEXT."}},
+				run:        func(s streams, a control.Arguments) error { return printSettings(s, a.Text("key")) },
 			},
 			{name: "plugins", text: "Print which plugins run at which hook, in order, with priority and timeout.", parameters: configs, run: printPlugins},
 		},
@@ -155,7 +161,7 @@ func (c *serveCmd) Run(s streams) error {
 }
 
 // serve is Run once there is a log.
-func (c *serveCmd) serve(cfg *conf.Config, problems conf.Problems, w *maillog.Writer, title func(string)) error {
+func (c *serveCmd) serve(cfg *conf.Config, problems ini.Problems, w *maillog.Writer, title func(string)) error {
 	log := server.Notices(cfg, w).Named("config")
 	for _, p := range problems {
 		if p.Warning {
@@ -185,7 +191,7 @@ type initCmd struct {
 
 // Run writes the shipped configuration.
 func (c *initCmd) Run(s streams) error {
-	wrote, kept, err := conf.Init(c.Dir, config.FS)
+	wrote, kept, err := server.Init(c.Dir, config.FS)
 	for _, f := range wrote {
 		fmt.Fprintln(s.out, "wrote", f)
 	}

@@ -8,6 +8,8 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/control"
+	"tarishi/internal/ini"
+	"tarishi/internal/server"
 )
 
 // instance is the folder that a command is about.
@@ -23,12 +25,12 @@ const (
 )
 
 // load reads the instance's configuration.
-func (i instance) load() (*conf.Config, conf.Problems, error) {
+func (i instance) load() (*conf.Config, ini.Problems, error) {
 	dir, err := i.find(os.Getenv(instanceVariable), hasConfig)
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg, problems := conf.Load(dir)
+	cfg, problems := server.Load(dir)
 	return cfg, problems, nil
 }
 

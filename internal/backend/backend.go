@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/mail"
 	"tarishi/internal/route"
 )
@@ -39,7 +38,7 @@ type Spot struct {
 
 // Loss is a host that could not be reached.
 type Loss struct {
-	Route   *conf.ForwardRoute
+	Route   *route.Route
 	due     time.Time // when it is looked at again
 	probing bool
 }
@@ -47,7 +46,7 @@ type Loss struct {
 // Order returns the hosts of a route as a message is to try them: those that
 // are well, each message beginning with the next one if they take turns, and
 // the dead ones only behind them, for the case that all others fail too.
-func (b *Set) Order(r *conf.ForwardRoute) []mail.NextHop {
+func (b *Set) Order(r *route.Route) []mail.NextHop {
 	if len(r.Hosts) < 2 {
 		return r.Hosts
 	}
@@ -93,7 +92,7 @@ func (s Slot) Leave() {
 
 // Enter waits until the route has a connection to spare, and reports whether it
 // got one before ctx ended.
-func (b *Set) Enter(ctx context.Context, r *conf.ForwardRoute) (s Slot, ok bool) {
+func (b *Set) Enter(ctx context.Context, r *route.Route) (s Slot, ok bool) {
 	if r.MaxConnections <= 0 || r.Name == route.NoteNextHop { // one name for many routes, each of one host
 		return nil, true
 	}
@@ -114,7 +113,7 @@ func (b *Set) Enter(ctx context.Context, r *conf.ForwardRoute) (s Slot, ok bool)
 
 // Lost notes that a host could not be reached, and reports whether that is new.
 // The only host of a route is tried whatever happened, so it is not noted.
-func (b *Set) Lost(r *conf.ForwardRoute, hop mail.NextHop, now time.Time) bool {
+func (b *Set) Lost(r *route.Route, hop mail.NextHop, now time.Time) bool {
 	if len(r.Hosts) < 2 {
 		return false
 	}
@@ -138,7 +137,7 @@ func (b *Set) signal() {
 }
 
 // Found notes that a host is well, and reports whether that is new.
-func (b *Set) Found(r *conf.ForwardRoute, hop mail.NextHop) bool {
+func (b *Set) Found(r *route.Route, hop mail.NextHop) bool {
 	if len(r.Hosts) < 2 {
 		return false
 	}

@@ -4,14 +4,14 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/mail"
+	"tarishi/internal/route"
 )
 
 // However often Run wakes up, a host that is being probed is left to that probe.
 func TestOneProbeAtATime(t *testing.T) {
 	b := New()
-	r := &conf.ForwardRoute{Name: "r", Hosts: []mail.NextHop{{Host: "10.0.0.1"}, {Host: "10.0.0.2"}}, DeadRetry: 10 * time.Second}
+	r := &route.Route{Name: "r", Hosts: []mail.NextHop{{Host: "10.0.0.1"}, {Host: "10.0.0.2"}}, DeadRetry: 10 * time.Second}
 	now := time.Now()
 	if !b.Lost(r, r.Hosts[0], now) || b.Lost(r, r.Hosts[0], now.Add(time.Second)) {
 		t.Error("what is new is told wrongly")

@@ -12,7 +12,23 @@ import (
 	"time"
 
 	"tarishi/config"
+	"tarishi/internal/destination"
+	"tarishi/internal/dns"
+	"tarishi/internal/dsn"
+	"tarishi/internal/ini"
+	"tarishi/internal/listener"
 	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
+	"tarishi/internal/metrics"
+	"tarishi/internal/plugin"
+	"tarishi/internal/plugin/all"
+	"tarishi/internal/plugin/flatfile"
+	"tarishi/internal/plugin/inhostlist"
+	"tarishi/internal/plugin/relay"
+	"tarishi/internal/session"
+	"tarishi/internal/store/disk"
+	"tarishi/internal/tlsconf"
+	"tarishi/internal/web"
 )
 
 // files are configuration files by name below config/.
@@ -45,9 +61,21 @@ func write(t testing.TB, dir, name, text string) {
 	}
 }
 
+// own are the settings of the built-in plugins.
+func own() map[string]ini.Declarer {
+	var r plugin.Registry
+	all.Register(&r)
+	return r.Declared()
+}
+
+// mine returns the settings of the plugins that the tests look at.
+func mine(c *Config) (hosts *inhostlist.Settings, clients *relay.Settings, users *flatfile.Settings) {
+	return c.Own[inhostlist.Name].(*inhostlist.Settings), c.Own[relay.Name].(*relay.Settings), c.Own[flatfile.Name].(*flatfile.Settings)
+}
+
 func load(t testing.TB, f files) (*Config, []string) {
 	t.Helper()
-	c, problems := Load(instance(t, f))
+	c, problems := Load(instance(t, f), own())
 	var all []string
 	for _, p := range problems {
 		all = append(all, strings.ReplaceAll(p.String(), c.Dir, "DIR"))
@@ -56,7 +84,7 @@ func load(t testing.TB, f files) (*Config, []string) {
 }
 
 func TestDefaults(t *testing.T) {
-	built, problems := Load("")
+	built, problems := Load("", own())
 	if len(problems) > 0 || built.Me == "" {
 		t.Fatal(problems)
 	}
@@ -78,15 +106,16 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestLoadFS(t *testing.T) {
-	c, problems := LoadFS(config.FS, ".")
-	problems = slices.DeleteFunc(problems, func(p Problem) bool { return p.File == "config/me" }) // there is none, and this host may have any name
-	if len(problems) > 0 || names(c.Plugins) == "" || !filepath.IsAbs(c.Dir) || len(c.HostList) != 1 {
+	c, problems := LoadFS(config.FS, ".", own())
+	problems = slices.DeleteFunc(problems, func(p ini.Problem) bool { return p.File == "config/me" }) // there is none, and this host may have any name
+	hosts, _, _ := mine(c)
+	if len(problems) > 0 || names(c.Plugins.Listed) == "" || !filepath.IsAbs(c.Dir) || len(hosts.Domains) != 1 {
 		t.Errorf("%+v %v", c, problems)
 	}
 }
 
 func TestNoFolder(t *testing.T) {
-	c, problems := Load(filepath.Join(t.TempDir(), "typo"))
+	c, problems := Load(filepath.Join(t.TempDir(), "typo"), own())
 	if c == nil || len(problems.Errors()) != 1 || !strings.HasPrefix(problems[0].String(), "config: there is no such folder in /") {
 		t.Error(problems)
 	}
@@ -96,37 +125,38 @@ func TestNoFolder(t *testing.T) {
 // stands uncommented changes nothing.
 func TestShipped(t *testing.T) {
 	dir := t.TempDir()
-	wrote, kept, err := Init(dir, config.FS)
+	wrote, kept, err := Init(dir, config.FS, own())
 	if err != nil || len(kept) > 0 {
 		t.Fatal(kept, err)
 	}
-	if len(wrote) != 16 {
+	if len(wrote) < 16 {
 		t.Error(wrote)
 	}
-	built, _ := Load("")
+	built, _ := Load("", own())
 	if me, err := os.ReadFile(filepath.Join(dir, "config", "me")); err != nil || string(me) != built.Me+"\n" {
 		t.Errorf("%q, %v", me, err)
 	}
 	built.Me = "mx.example.com"
 	write(t, dir, "me", built.Me)
-	c, problems := Load(dir)
+	c, problems := Load(dir, own())
 	if len(problems) > 0 {
 		t.Error(problems)
 	}
-	if got := names(c.Plugins); got != "relay auth/flat_file rcpt_to.in_host_list queue/test" {
+	if got := names(c.Plugins.Listed); got != "relay auth/flat_file rcpt_to.in_host_list queue/test" {
 		t.Error(got)
 	}
-	if len(c.HostList) != 1 || c.HostList[0] != "localhost" {
-		t.Error(c.HostList)
+	hosts, _, _ := mine(c)
+	if len(hosts.Domains) != 1 || hosts.Domains[0] != "localhost" {
+		t.Error(hosts.Domains)
 	}
-	if m := strings.Join(c.BounceMessage, "\n"); !strings.HasPrefix(m, "Date: {date}\nFrom: ") || !strings.Contains(m, "\n\n") || !strings.Contains(m, "{extended_reason}") {
+	if m := strings.Join(c.Bounce.Message, "\n"); !strings.HasPrefix(m, "Date: {date}\nFrom: ") || !strings.Contains(m, "\n\n") || !strings.Contains(m, "{extended_reason}") {
 		t.Error(m)
 	}
 	c.Dir, c.ConfigDir, c.QueueDir, c.PluginsDir = built.Dir, built.ConfigDir, built.QueueDir, built.PluginsDir
-	if m := strings.Join(c.BounceMessageHTML, "\n"); !strings.HasPrefix(m, "<!DOCTYPE html>") || !strings.Contains(m, "{extended_reason}") {
+	if m := strings.Join(c.Bounce.HTML, "\n"); !strings.HasPrefix(m, "<!DOCTYPE html>") || !strings.Contains(m, "{extended_reason}") {
 		t.Error(m)
 	}
-	c.Plugins, c.HostList, c.BounceMessage, c.BounceMessageHTML = nil, nil, nil, nil
+	c.Plugins.Listed, hosts.Domains, c.Bounce = nil, nil, dsn.Templates{}
 	if !reflect.DeepEqual(c, built) {
 		t.Errorf("shipped\n%+v\nbuilt in\n%+v", c, built)
 	}
@@ -151,7 +181,7 @@ func TestShipped(t *testing.T) {
 	}
 }
 
-func names(plugins []PluginName) string {
+func names(plugins []plugin.Listed) string {
 	var all []string
 	for _, p := range plugins {
 		all = append(all, p.Name)
@@ -161,8 +191,8 @@ func names(plugins []PluginName) string {
 
 func TestInitKeeps(t *testing.T) {
 	dir := instance(t, files{"smtp.ini": "listen=25\n", "me": "mine.example\n"})
-	wrote, kept, err := Init(dir, config.FS)
-	if err != nil || strings.Join(kept, " ") != "config/smtp.ini config/me" || len(wrote) != 14 {
+	wrote, kept, err := Init(dir, config.FS, own())
+	if err != nil || strings.Join(kept, " ") != "config/smtp.ini config/me" || len(wrote) < 14 {
 		t.Fatal(wrote, kept, err)
 	}
 	if data, _ := os.ReadFile(filepath.Join(dir, "config/smtp.ini")); string(data) != "listen=25\n" {
@@ -176,7 +206,7 @@ func TestInitKeeps(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "config/auth_flat_file.ini")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Error(info.Mode(), err)
 	}
-	if _, _, err := Init(filepath.Join(dir, "config/me"), config.FS); err == nil {
+	if _, _, err := Init(filepath.Join(dir, "config/me"), config.FS, own()); err == nil {
 		t.Error("a file is no instance")
 	}
 }
@@ -192,8 +222,9 @@ func TestUnderscores(t *testing.T) {
 	if len(texts) > 0 {
 		t.Error(strings.Join(texts, "\n"))
 	}
-	if len(c.HostList) != 1 || c.HostList[0] != "web_01.test" || c.Forward.Routes["web_01.test"] == nil || c.Outbound.Destinations["web_01.test"] == nil {
-		t.Errorf("%v %v %v", c.HostList, c.Forward.Routes, c.Outbound.Destinations)
+	hosts, _, _ := mine(c)
+	if len(hosts.Domains) != 1 || hosts.Domains[0] != "web_01.test" || c.Forward.Routes["web_01.test"] == nil || c.Outbound.Destinations["web_01.test"] == nil {
+		t.Errorf("%v %v %v", hosts.Domains, c.Forward.Routes, c.Outbound.Destinations)
 	}
 	_, texts = load(t, files{
 		"me": "web_01.test\n", "outbound.ini": "[a.test]\nhelo=my_host.test", "smtp_forward.ini": "host=a\nbind_helo=my_host",
@@ -238,44 +269,61 @@ func TestKeys(t *testing.T) {
 	if len(texts) != 2 || !strings.HasPrefix(texts[0], "config/relay.ini:3: warning: [relay] key all: every client") || texts[1] != "config/tls.ini:1: key key: there is no file /dev/null/b.pem" {
 		t.Error(strings.Join(texts, "\n"))
 	}
-	want := defaults()
+	want, _ := Load("", own())
 	in := func(name string) string { return filepath.Join(c.Dir, "config", name) }
 	want.Dir, want.ConfigDir, want.QueueDir, want.PluginsDir = c.Dir, filepath.Join(c.Dir, "config"), filepath.Join(c.Dir, "spool"), filepath.Join(c.Dir, "plugins")
-	want.Me, want.PluginTimeout = "mx.example.com", 10*time.Second
-	want.Plugins = []PluginName{{"tls", "tls", "config/plugins", 2}, {"queue/smtp_forward", "queue/smtp_forward", "config/plugins", 3}, {"mine", "mine", "config/plugins", 4}}
-	want.PluginTimeouts = map[string]time.Duration{"queue/smtp_forward": 0, "mine": 2 * time.Minute}
-	want.SMTP = SMTP{[]string{"[::]:25", "[::1]:587", "mail.example.com:25", "192.0.2.1:0", "[2001:db8::1]:25"}, 4465, time.Minute, true, 0, 3 * time.Second, "192.0.2.9", "tarishi", "mail"}
-	want.Connection = Connection{
-		SpoolAfter: 4096, StrictRFC1869: true, StrictDomains: true, Postel: true, AuthInsecure: true, MaxReceived: 6, MaxLineLength: 512,
-		MaxAuthFailures: 7,
-		MaxRecipients:   8, MaxConnections: 9, TransactionTime: 90 * time.Minute, Memory: 5, Greeting: []string{"one", "two"}, Helo: "hi", Close: "bye", DenyChars: 1,
+	want.Me, want.Plugins.Timeout = "mx.example.com", 10*time.Second
+	want.Plugins.Listed = []plugin.Listed{
+		{Name: "tls", As: "tls", File: "config/plugins", Line: 2},
+		{Name: "queue/smtp_forward", As: "queue/smtp_forward", File: "config/plugins", Line: 3},
+		{Name: "mine", As: "mine", File: "config/plugins", Line: 4},
 	}
-	want.Log = Log{"debug", "json", false}
-	want.TLS = TLS{
+	want.Plugins.Timeouts = map[string]time.Duration{"queue/smtp_forward": 0, "mine": 2 * time.Minute}
+	want.Listener = listener.Settings{
+		Addrs:     []string{"[::]:25", "[::1]:587", "mail.example.com:25", "192.0.2.1:0", "[2001:db8::1]:25"},
+		SMTPSPort: 4465, MaxConnections: 9,
+	}
+	want.ForceShutdownTimeout, want.ShutdownReplyTimeout, want.User, want.Group = 0, 3*time.Second, "tarishi", "mail"
+	want.Queue = disk.Settings{SpoolAfter: 4096, MinFree: disk.MinFree{Bytes: 1 << 30, Percent: 2}}
+	want.Session = session.Settings{
+		InactivityTimeout: time.Minute,
+		StrictRFC1869:     true, StrictDomains: true, Postel: true, AuthInsecure: true, MaxReceived: 6, MaxLine: 512,
+		MaxAuthFailures: 7,
+		MaxRecipients:   8, TransactionTimeout: 90 * time.Minute, Memory: 5, Greeting: []string{"one", "two"}, Helo: "hi", Close: "bye", DenyChars: 1,
+	}
+	want.Log = maillog.Settings{Level: "debug", Format: "json"}
+	want.TLS = tlsconf.Settings{
 		Key: []string{in("a.pem"), "/dev/null/b.pem"}, Cert: []string{in("c.pem"), in("d.pem")}, MinVersion: tls.VersionTLS13, NoSTARTTLSPorts: []int{2525, 26},
 		NoTLSHosts: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")}, Explicit: true, MutualTLS: true,
-		Outbound: TLSOutbound{MinVersion: tls.VersionTLS13, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"f.example"}, CA: in("ca.pem"), Key: in("a.pem"), Cert: in("c.pem"), Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, ShowTo: []string{"s.example"}, HideFrom: []string{"h.example"}},
+		Outbound: tlsconf.Outbound{MinVersion: tls.VersionTLS13, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"f.example"}, CA: in("ca.pem"), Key: in("a.pem"), Cert: in("c.pem"), Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, ShowTo: []string{"s.example"}, HideFrom: []string{"h.example"}},
 	}
 	want.Forward.TLS = want.TLS.Outbound
-	want.HTTP = HTTP{Listen: []string{"[::]:9000", "[::1]:9825", "127.0.0.1:0"}, TLSListen: []string{"192.0.2.1:9826"}, Destinations: 7}
-	want.DNS = DNS{[]string{"192.0.2.53:53", "[::1]:5353"}, 250 * time.Millisecond, 3, true}
-	want.Outbound = Outbound{
-		true, 1, false, true, "disabled", time.Second, 0, 2, true, "v4", false, 4,
-		[]time.Duration{64 * time.Second, 128 * time.Second, 256 * time.Second},
-		26, 36 * time.Hour,
-		MinFree{1 << 30, 2},
-		-1, 0,
-		Rate{},
-		"full", 5,
-		map[string]*Destination{},
-		false, 2 * time.Minute, 0,
+	want.HTTP = web.Settings{Listen: []string{"[::]:9000", "[::1]:9825", "127.0.0.1:0"}, TLSListen: []string{"192.0.2.1:9826"}}
+	want.Metrics = metrics.Settings{Destinations: 7}
+	want.DNS = dns.Settings{Servers: []string{"192.0.2.53:53", "[::1]:5353"}, Timeout: 250 * time.Millisecond, Tries: 3, DNSSEC: true}
+	want.Outbound = destination.Settings{
+		Disabled: true, ConcurrencyMax: 1, AlwaysSplit: true, ReceivedHeader: "disabled", ConnectTimeout: time.Second,
+		PoolConcurrencyMax: 2, LocalMXOK: true, InetPrefer: "v4", MaxTempFailures: 4,
+		TempFailIntervals: []time.Duration{64 * time.Second, 128 * time.Second, 256 * time.Second},
+		Port:              26, MaxLifetime: 36 * time.Hour, DelayWarning: -1, DSNReturn: "full", Jitter: 5,
+		Destinations: map[string]*destination.Rules{}, EnvelopeTimeout: 2 * time.Minute, PublicIP: "192.0.2.9",
 	}
-	want.Relay = Relay{false, true, []netip.Prefix{
+	_, clients, _ := mine(c)
+	if clients.ACL || !clients.All || !slices.Equal(clients.Allow, []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("2001:db8::/32"),
-	}}
-	want.HostList, want.HostListRegex, want.HostListAntiSpoof = []string{"example.com", "xn--exmple-cua.com"}, []string{`(.*\.)?example\.net`}, true
-	want.AuthFlatFile = AuthFlatFile{[]string{"LOGIN", "PLAIN"}, map[string]string{"a@b": `x = "y" ; z`, "bob": "pw"}, false, false}
-	want.BounceMessage, want.BounceMessageHTML, want.BounceMessageImage = []string{"Subject: x", "", "# body"}, []string{"<p>"}, []string{"i"}
+	}) {
+		t.Errorf("%+v", clients)
+	}
+	for name, want := range map[string]ini.Declarer{
+		inhostlist.Name: &inhostlist.Settings{Domains: []string{"example.com", "xn--exmple-cua.com"}, Patterns: []string{`(.*\.)?example\.net`}, AntiSpoof: true},
+		flatfile.Name:   &flatfile.Settings{Methods: []string{"LOGIN", "PLAIN"}, Users: map[string]string{"a@b": `x = "y" ; z`, "bob": "pw"}},
+	} {
+		if !reflect.DeepEqual(c.Own[name], want) {
+			t.Errorf("%s: %+v", name, c.Own[name])
+		}
+	}
+	want.Own = c.Own
+	want.Bounce = dsn.Templates{Message: []string{"Subject: x", "", "# body"}, HTML: []string{"<p>"}, Image: []string{"i"}}
 	want.Forward.Main.Hosts, want.Forward.Configured = []mail.NextHop{{Host: "192.0.2.10", Port: 25}}, true
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("\n got %+v\nwant %+v", c, want)
@@ -288,54 +336,10 @@ func TestBooleans(t *testing.T) {
 		"false": false, "no": false, "off": false, "0": false, "disabled": false, "": false,
 	} {
 		c, texts := load(t, files{"outbound.ini": "enable_tls=" + word, "relay.ini": "[relay]\nacl=" + word})
-		if c.Outbound.EnableTLS != want || c.Relay.ACL != want || len(texts) > 0 {
-			t.Errorf("%q: %v %v %v", word, c.Outbound.EnableTLS, c.Relay.ACL, texts)
+		_, clients, _ := mine(c)
+		if c.Outbound.EnableTLS != want || clients.ACL != want || len(texts) > 0 {
+			t.Errorf("%q: %v %v %v", word, c.Outbound.EnableTLS, clients.ACL, texts)
 		}
-	}
-}
-
-func TestDurations(t *testing.T) {
-	for in, want := range map[string]time.Duration{
-		"0": 0, "30": 30 * time.Second, "30s": 30 * time.Second, "5M": 5 * time.Minute, "1h30m": 90 * time.Minute, "5d": 5 * day, "1d12h": 36 * time.Hour,
-		"1.5s": 1500 * time.Millisecond, "-1": -1, "-1s": -1, "+1": -1, "+1s": -1, "1x": -1, "": -1, "d": -1, "9223372036854775807": -1, "1e3": -1, "5 m": -1,
-		"99999d": -1, "1ns": -1, "1d-1h": -1, "292471h106751d": -1,
-	} {
-		got, err := parseDuration(in)
-		if err != nil {
-			got = -1
-		}
-		if got != want {
-			t.Errorf("%q: %v, %v", in, got, err)
-		}
-	}
-}
-
-func TestIntervals(t *testing.T) {
-	s, m, h := time.Second, time.Minute, time.Hour
-	for in, want := range map[string][]time.Duration{
-		"none": {}, " None ": {}, "10s, 1m*2": {10 * s, m, m}, "1S,5M , 1h * 2,1d": {s, 5 * m, h, h, day},
-		"30s, 1m, 5m, 9m, 15m*3, 30m*2, 1h*3, 2h*3, 1d": {
-			30 * s, m, 5 * m, 9 * m, 15 * m, 15 * m, 15 * m, 30 * m, 30 * m, h, h, h, 2 * h, 2 * h, 2 * h, day,
-		},
-		"60 min": nil, "1m*2*2": nil, "none,1m": nil, "1m;5m": nil, "m": nil,
-		"0s": nil, "5": nil, "5x": nil, "": nil, "1m,": nil, "1m*0": nil, "1m*": nil, "*2": nil, "1m*99999": nil, "99999999999d": nil, "-1s": nil, "1.5h": nil,
-		"1s*9999,1s,1s": nil,
-	} {
-		got, err := parseIntervals(in)
-		if !reflect.DeepEqual(got, want) || (err == nil) != (want != nil) {
-			t.Errorf("%q: %v, %v", in, got, err)
-		}
-		if err == nil {
-			if again, err := parseIntervals(formatIntervals(got)); err != nil || !reflect.DeepEqual(again, got) {
-				t.Errorf("%q: %s", in, formatIntervals(got))
-			}
-		}
-	}
-	if c, _ := load(t, files{"outbound.ini": "temp_fail_intervals=none"}); c.Outbound.TempFailIntervals == nil || len(c.Outbound.TempFailIntervals) > 0 {
-		t.Error(c.Outbound.TempFailIntervals)
-	}
-	if c, _ := load(t, files{"outbound.ini": "maxTempFailures=1"}); c.Outbound.TempFailIntervals == nil || len(c.Outbound.TempFailIntervals) > 0 {
-		t.Error(c.Outbound.TempFailIntervals)
 	}
 }
 
@@ -352,7 +356,7 @@ func TestListen(t *testing.T) {
 		{"listen_host=127.0.0.1", "127.0.0.1:2525"},
 	} {
 		c, _ := load(t, files{"smtp.ini": test.ini})
-		if got := strings.Join(c.SMTP.Listen, " "); got != test.want {
+		if got := strings.Join(c.Listener.Addrs, " "); got != test.want {
 			t.Errorf("%q: %s", test.ini, got)
 		}
 	}
@@ -366,5 +370,14 @@ func TestTLSDefaultFiles(t *testing.T) {
 	c, texts = load(t, files{"tls.ini": "key=tls_key.pem\n[outbound]\nminVersion=TLSv1.2", "tls_key.pem": "", "tls_cert.pem": ""})
 	if !c.TLS.Explicit || len(c.TLS.Cert) != 1 || len(texts) > 0 {
 		t.Errorf("%+v %v", c.TLS, texts)
+	}
+}
+
+func TestNoRetries(t *testing.T) {
+	if c, _ := load(t, files{"outbound.ini": "temp_fail_intervals=none"}); c.Outbound.TempFailIntervals == nil || len(c.Outbound.TempFailIntervals) > 0 {
+		t.Error(c.Outbound.TempFailIntervals)
+	}
+	if c, _ := load(t, files{"outbound.ini": "maxTempFailures=1"}); c.Outbound.TempFailIntervals == nil || len(c.Outbound.TempFailIntervals) > 0 {
+		t.Error(c.Outbound.TempFailIntervals)
 	}
 }

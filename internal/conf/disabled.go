@@ -7,6 +7,10 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"tarishi/internal/destination"
+	"tarishi/internal/ini"
+	"tarishi/internal/ini/grammar"
 )
 
 // lookAgain is how often the places of disabled are looked at for a change.
@@ -20,7 +24,7 @@ const disabledFile = "outbound.disabled"
 // called from any goroutine.
 type Disabled struct {
 	now      func() time.Time
-	complain func(Problem)
+	complain func(ini.Problem)
 
 	mu     sync.Mutex
 	looked time.Time
@@ -31,26 +35,26 @@ type Disabled struct {
 type disabledPlace struct {
 	path string
 	// read returns what a file that is there says.
-	read func(data []byte) (on bool, p Problem, ok bool)
+	read func(data []byte) (on bool, p ini.Problem, ok bool)
 	// removable says that removing the file means false. It must be missing twice
 	// in a row: a file that is being replaced is not there for a moment.
 	removable bool
 	missing   bool // at the last look
 
-	on       bool      // what it said last
+	on       bool      // as it was read last
 	modified time.Time // of the file as it was read last; zero: there was none
 	size     int64
 }
 
 // FollowDisabled returns what c says, until the files say something else.
-// complain is told of a value that cannot be read, which changes nothing.
-func (c *Config) FollowDisabled(now func() time.Time, complain func(Problem)) *Disabled {
+// complain gets a value that cannot be read, which changes nothing.
+func (c *Config) FollowDisabled(now func() time.Time, complain func(ini.Problem)) *Disabled {
 	d := &Disabled{now: now, complain: complain, places: [2]disabledPlace{
-		{path: filepath.Join(c.ConfigDir, outboundFile), read: disabledKey},
+		{path: filepath.Join(c.ConfigDir, destination.File), read: disabledKey},
 		{path: filepath.Join(c.ConfigDir, disabledFile), read: disabledLine, removable: true, missing: true},
 	}}
 	for i := range d.places {
-		d.places[i].look(func(Problem) {}) // Load has complained
+		d.places[i].look(func(ini.Problem) {}) // Load has complained
 	}
 	if d.places[0].modified.IsZero() { // c was read from elsewhere
 		d.places[0].on = c.Outbound.Disabled && !d.places[1].on
@@ -73,7 +77,7 @@ func (d *Disabled) On() bool {
 }
 
 // look reads the file again if it changed.
-func (f *disabledPlace) look(complain func(Problem)) {
+func (f *disabledPlace) look(complain func(ini.Problem)) {
 	info, err := os.Stat(f.path)
 	was := f.missing
 	f.missing = errors.Is(err, fs.ErrNotExist)
@@ -99,22 +103,22 @@ func (f *disabledPlace) look(complain func(Problem)) {
 }
 
 // disabledKey reads outbound.ini.
-func disabledKey(data []byte) (on bool, p Problem, ok bool) {
-	k := parseINI(data).section("main").key("disabled")
+func disabledKey(data []byte) (on bool, p ini.Problem, ok bool) {
+	k := grammar.Parse(data).Section("main").Key("disabled")
 	if k == nil {
 		return false, p, true
 	}
-	p, ok = assign(Problem{File: place(outboundFile), Line: k.line, Key: k.name}, boolean(&on), k)
+	p, ok = ini.Assign(ini.Problem{File: ini.Place(destination.File), Line: k.Line, Key: k.Name}, ini.Bool(&on), k)
 	return on, p, ok
 }
 
 // disabledLine reads the flat file.
-func disabledLine(data []byte) (on bool, p Problem, ok bool) {
-	lines := parseList(data)
+func disabledLine(data []byte) (on bool, p ini.Problem, ok bool) {
+	lines := grammar.ParseList(data)
 	if len(lines) == 0 {
 		return false, p, true
 	}
-	k := &iniKey{name: "disabled", line: lines[0].line, values: []string{lines[0].text}}
-	p, ok = assign(Problem{File: place(disabledFile), Line: k.line}, boolean(&on), k)
+	k := &grammar.Key{Name: "disabled", Line: lines[0].No, Values: []string{lines[0].Text}}
+	p, ok = ini.Assign(ini.Problem{File: ini.Place(disabledFile), Line: k.Line}, ini.Bool(&on), k)
 	return on, p, ok
 }

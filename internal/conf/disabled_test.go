@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"tarishi/internal/ini"
 )
 
 func TestFollowDisabled(t *testing.T) {
@@ -23,12 +25,12 @@ func TestFollowDisabled(t *testing.T) {
 		}
 	}
 	write("disabled=true\n")
-	c, problems := Load(dir)
+	c, problems := Load(dir, own())
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
 	var told []string
-	d := c.FollowDisabled(func() time.Time { return now }, func(p Problem) { told = append(told, p.String()) })
+	d := c.FollowDisabled(func() time.Time { return now }, func(p ini.Problem) { told = append(told, p.String()) })
 	want := func(on bool, complaints int) {
 		t.Helper()
 		if got := d.On(); got != on || len(told) != complaints {
@@ -85,12 +87,12 @@ func TestFollowDisabledFlatFile(t *testing.T) {
 	write("me", "mx.example.com\n")
 	write("outbound.ini", "disabled=false\n")
 	write("outbound.disabled", "1\n")
-	c, problems := Load(dir)
+	c, problems := Load(dir, own())
 	if !c.Outbound.Disabled || len(problems) != 1 || !problems[0].Warning {
 		t.Fatal(c.Outbound.Disabled, problems)
 	}
 	var told []string
-	d := c.FollowDisabled(func() time.Time { return now }, func(p Problem) { told = append(told, p.String()) })
+	d := c.FollowDisabled(func() time.Time { return now }, func(p ini.Problem) { told = append(told, p.String()) })
 	step := 0
 	want := func(on bool) {
 		t.Helper()
@@ -140,8 +142,8 @@ func TestFollowDisabledBegins(t *testing.T) {
 	}
 	now := time.Unix(1e9, 0)
 	for range 2 {
-		c, _ := Load(dir)
-		d := c.FollowDisabled(func() time.Time { return now }, func(p Problem) { t.Error(p) })
+		c, _ := Load(dir, own())
+		d := c.FollowDisabled(func() time.Time { return now }, func(p ini.Problem) { t.Error(p) })
 		if d.On() != c.Outbound.Disabled {
 			t.Fatal(c.Outbound.Disabled)
 		}

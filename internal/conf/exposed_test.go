@@ -68,7 +68,7 @@ func TestReadableSecrets(t *testing.T) {
 	}
 	dir := instance(t, in)
 	complaints := func() (all []string) {
-		_, problems := Load(dir)
+		_, problems := Load(dir, own())
 		for _, p := range problems {
 			if !p.Warning || !strings.Contains(p.Text, "every user of this host can read") {
 				t.Error(p)
@@ -106,7 +106,7 @@ func TestReadableSecrets(t *testing.T) {
 // folder above keeps them out.
 func TestWritableByAll(t *testing.T) {
 	dir := t.TempDir()
-	if _, _, err := Init(dir, config.FS); err != nil {
+	if _, _, err := Init(dir, config.FS, own()); err != nil {
 		t.Fatal(err)
 	}
 	open := func(name string, mode os.FileMode) {
@@ -116,7 +116,7 @@ func TestWritableByAll(t *testing.T) {
 		}
 	}
 	complaints := func() (texts []string) {
-		_, problems := Load(dir)
+		_, problems := Load(dir, own())
 		for _, p := range problems {
 			if strings.Contains(p.Text, "can change it") {
 				texts = append(texts, p.File)
@@ -143,7 +143,7 @@ func TestWritableByAll(t *testing.T) {
 
 func TestInitIsPrivate(t *testing.T) {
 	dir := t.TempDir()
-	if _, _, err := Init(dir, config.FS); err != nil {
+	if _, _, err := Init(dir, config.FS, own()); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"auth_flat_file.ini", "smtp_forward.ini", "outbound.ini"} {
@@ -200,7 +200,7 @@ func TestKeyForTheDaemon(t *testing.T) {
 		if err := os.Chown(queue, uid, -1); err != nil {
 			t.Fatal(err)
 		}
-		_, problems := Load(dir)
+		_, problems := Load(dir, own())
 		if len(problems) != 1 || problems[0].String() != "config/k.pem: warning: user nobody, as whom the daemon runs, cannot read this private key: only a start by root can, and a renewed one is not noticed" {
 			t.Error(problems)
 		}

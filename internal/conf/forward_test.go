@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/route"
+	"tarishi/internal/tlsconf"
 )
 
 // TestManualRoutes is the example of the plugin's manual.
@@ -183,7 +185,7 @@ rejectUnauthorized=true
 	to := func(host string, port int) []mail.NextHop {
 		return []mail.NextHop{{Host: host, Port: port, Bind: netip.MustParseAddr("192.0.2.1"), Helo: "helo.example", Forwards: mail.XForward}}
 	}
-	main := ForwardRoute{
+	main := route.Route{
 		AuthInsecure: true, DeadRetry: 9 * time.Second, OnFailure: "queue", ForwardClient: "xforward", Bind: netip.MustParseAddr("192.0.2.1"), BindHelo: "helo.example",
 		Name: "main", Hosts: to("main.example", 2500), Queue: "outbound", EnableTLS: true, RequireTLS: true, TLSVerify: true,
 		AuthType: "login", AuthUser: "u", AuthPass: "p", ConnectTimeout: time.Second, Timeout: 2 * time.Second, CommandTimeout: 3 * time.Second,
@@ -288,7 +290,7 @@ func TestForwardTLS(t *testing.T) {
 		t.Error(texts)
 	}
 	in := func(name string) string { return filepath.Join(c.ConfigDir, name) }
-	want := TLSOutbound{
+	want := tlsconf.Outbound{
 		MinVersion: tls.VersionTLS11, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"g.example", "192.0.2.0/24"},
 		CA: in("ca.pem"), Key: in("a.pem"), Cert: in("a.pem"),
 		Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_128_CBC_SHA},
@@ -300,19 +302,6 @@ func TestForwardTLS(t *testing.T) {
 	}
 	if out := c.TLS.Outbound; out.MinVersion != tls.VersionTLS13 || len(out.ForceTLSHosts) != 1 || out.CA != "" || len(out.Ciphers) > 0 {
 		t.Errorf("tls.ini is changed: %+v", out)
-	}
-}
-
-func TestCiphers(t *testing.T) {
-	for name, id := range openSSL {
-		if got, ok := cipherSuite(tls.CipherSuiteName(id)); !ok || got != id {
-			t.Errorf("%s is not %s", name, tls.CipherSuiteName(id))
-		}
-	}
-	for _, name := range []string{"", "HIGH", "TLS_AES_128_GCM_SHA256", "@STRENGTH", "!aNULL", "AES128"} {
-		if id, ok := cipherSuite(name); ok {
-			t.Errorf("%q is %s", name, tls.CipherSuiteName(id))
-		}
 	}
 }
 

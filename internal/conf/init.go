@@ -6,28 +6,18 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
+
+	"tarishi/internal/ini"
 )
-
-// HostListPattern compiles one line of host_list_regex: the whole domain must
-// match, in any case. The syntax is RE2's, which has no look-around and no back
-// references.
-func HostListPattern(line string) (*regexp.Regexp, error) {
-	if _, err := regexp.Compile(line); err != nil { // unwrapped, for a message about the line itself
-		return nil, err
-	}
-	return regexp.Compile("(?i)^(?:" + line + ")$")
-}
-
-// private are the files that hold passwords.
-var private = map[string]bool{"auth_flat_file.ini": true, forwardFile: true, outboundFile: true}
 
 // Init makes the instance dir: the folders config, plugins and queue, the files
 // of shipped (other than Go source) in config, and config/me with this host's
-// name. No file that exists is touched. wrote and kept are the files made and
+// name. Only its owner can read a file that may hold secrets, by what own, the
+// settings of plugins, and all others declare. No file that exists is touched. wrote and kept are the files made and
 // found, relative to dir, in order.
-func Init(dir string, shipped fs.FS) (wrote, kept []string, err error) {
+func Init(dir string, shipped fs.FS, own map[string]ini.Declarer) (wrote, kept []string, err error) {
 	for _, folder := range []struct {
 		name string
 		mode fs.FileMode
@@ -36,9 +26,10 @@ func Init(dir string, shipped fs.FS) (wrote, kept []string, err error) {
 			return nil, nil, err
 		}
 	}
+	secret := ini.SecretFiles((&Config{Own: own}).Tables())
 	write := func(name string, data []byte) error {
 		mode := fs.FileMode(0o644)
-		if private[name] {
+		if slices.Contains(secret, name) {
 			mode = 0o600
 		}
 		err := create(filepath.Join(dir, "config", filepath.FromSlash(name)), data, mode)

@@ -4,6 +4,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tarishi/internal/maillog"
+	"tarishi/internal/session"
 )
 
 // TestOldFiles reads every flat file and old place, and lets the ini win.
@@ -25,14 +28,16 @@ func TestOldFiles(t *testing.T) {
 	if len(texts) != len(in)-1+5 {
 		t.Error(len(texts), texts)
 	}
-	want := defaults()
-	want.Connection = Connection{
-		StrictRFC1869: true, MaxReceived: 7, MaxBytes: 1000, MaxLineLength: 1024,
-		MaxRecipients: 1000, MaxConnections: 10000, MaxConnectionsPerIP: 1000, MaxRefusals: 100, MaxAuthFailures: 10, MinRate: 100, TransactionTime: time.Hour, Memory: 8 << 20,
+	want, _ := Load("", own())
+	want.Session = session.Settings{
+		InactivityTimeout: 5 * time.Minute,
+		StrictRFC1869:     true, MaxReceived: 7, MaxBytes: 1000, MaxLine: 1024,
+		MaxRecipients: 1000, MaxRefusals: 100, MaxAuthFailures: 10, MinRate: 100, TransactionTimeout: time.Hour, Memory: 8 << 20,
 		Greeting: []string{"one", "two"}, Helo: "hi there", Close: "bye",
-		BannerChars: wholeID, DenyChars: 1,
+		BannerChars: 40, DenyChars: 1, // all of it
 	}
-	want.Log = Log{"warn", "default", false}
+	want.Log = maillog.Settings{Level: "warn", Format: "default"}
+	want.Queue.SpoolAfter = 0
 	o := &want.Outbound
 	o.Disabled, o.ConcurrencyMax, o.EnableTLS, o.MaxTempFailures, o.AlwaysSplit, o.ReceivedHeader = true, 9, false, 3, true, "by us"
 	o.TempFailIntervals = []time.Duration{64 * time.Second, 128 * time.Second}
@@ -56,19 +61,8 @@ func TestOldFiles(t *testing.T) {
 	}
 
 	c, texts = load(t, files{"databytes": "1000", "connection.ini": "[max]\nbytes=5", "outbound.temp_fail_intervals": "1m", "smtp.ini": "spool_after=7", "spool_after": "8"})
-	if c.Connection.MaxBytes != 5 || len(c.Outbound.TempFailIntervals) != 1 || c.Connection.SpoolAfter != 7 || len(texts) != 4 {
-		t.Error(c.Connection, texts)
-	}
-}
-
-func TestCanonicalPlugin(t *testing.T) {
-	for in, want := range map[string]string{
-		"tls": "tls", "haraka-plugin-relay": "relay", "relay_all": "relay", "haraka-plugin-dnsbl": "dns-list", "@me/haraka-plugin-x": "@me/x", "@me/x": "@me/x",
-		"queue/smtp_forward": "queue/smtp_forward", "auth/auth_ldap": "auth-ldap", "max_unrecognized_commands": "limit",
-	} {
-		if got := CanonicalPlugin(in); got != want {
-			t.Errorf("%s: %s", in, got)
-		}
+	if c.Session.MaxBytes != 5 || len(c.Outbound.TempFailIntervals) != 1 || c.Queue.SpoolAfter != 7 || len(texts) != 4 {
+		t.Error(c.Session, texts)
 	}
 }
 
@@ -86,13 +80,14 @@ func FuzzLoad(f *testing.F) {
 		} {
 			in[name] = text
 		}
-		c, problems := Load(instance(t, in))
+		c, problems := Load(instance(t, in), own())
 		for _, p := range problems {
 			if p.File == "" || p.Text == "" || p.Line < 0 || strings.Count(p.String(), "\n") > 0 {
 				t.Errorf("%q", p.String())
 			}
 		}
-		if c.Me == "" || len(c.SMTP.Listen) == 0 || c.Outbound.TempFailIntervals == nil || len(c.AuthFlatFile.Methods) == 0 {
+		_, _, users := mine(c)
+		if c.Me == "" || len(c.Listener.Addrs) == 0 || c.Outbound.TempFailIntervals == nil || len(users.Methods) == 0 {
 			t.Errorf("unusable: %+v", c)
 		}
 		printed(c)

@@ -3,7 +3,6 @@ package conf
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -21,7 +20,15 @@ func TestProblems(t *testing.T) {
 		{"unknown key of a section", files{"connection.ini": "[max]\nbyte=1"}, "config/connection.ini:2: [max] key byte: unknown, did you mean bytes?"},
 		{"another section's key", files{"connection.ini": "max_received=1"}, "config/connection.ini:1: key max_received: unknown here, it belongs to [headers]"},
 		{"unknown section", files{"connection.ini": "[header]\nx=1"}, "config/connection.ini:1: section [header]: unknown, did you mean headers?"},
-		{"unknown file", files{"karma.ini": "[x\n", "whatever": "["}, ""},
+		{"unknown file", files{"whatever": "["}, "config/whatever: warning: is not read"},
+		{"a slip in the name", files{"smpt.ini": "listen=25"}, "config/smpt.ini: warning: is not read, did you mean smtp.ini?"},
+		{"settings of a plugin that is not there", files{"karma.ini": "[x\n"}, "config/karma.ini: warning: is not read: the plugin karma is not built in: clients get no marks"},
+		{"settings by an old name", files{"dnsbl.ini": ""}, "config/dnsbl.ini: warning: is not read: the plugin dns-list is not built in: lists in the DNS are not asked"},
+		{
+			"what is no setting",
+			files{".gitignore": "", "a.pem": "", "README.md": "", "smtp.ini~": "", "queue/notes": "", "queue/test.timeout": "3", "mine.timeout": "", "plugins": "mine\n"},
+			"",
+		},
 		{"invalid line", files{"log.ini": "level = info\nmy level=debug secret\n"}, `config/log.ini:2: not a section, a key or a comment: skipped`},
 		{"not a number", files{"connection.ini": "[max]\nbytes=25M"}, `config/connection.ini:2: [max] key bytes: "25M" is not a whole number`},
 		{"too small", files{"connection.ini": "[max]\nmin_rate=-2\nbytes=-1"}, "config/connection.ini:2: [max] key min_rate: -2 is less than 0\nconfig/connection.ini:3: [max] key bytes: -1 is less than 0"},
@@ -82,6 +89,11 @@ func TestProblems(t *testing.T) {
 		{"CRAM-MD5 only", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN and LOGIN, and only with TLS: with CRAM-MD5 alone no password may be seen"},
 		{"TLS plugin", files{"plugins": "tls"}, "config/plugins:1: warning: key tls: STARTTLS is not offered: there is no certificate, see config/tls.ini"},
 		{"TLS port", files{"smtp.ini": "smtps_port=4465\nlisten=127.0.0.1:25,127.0.0.1:4465"}, "config/smtp.ini:2: key listen: port 4465 begins with TLS, but there is no certificate: see config/tls.ini"},
+		{
+			"queue to itself",
+			files{"outbound.ini": "[example.com]\nhost=127.0.0.1:2525"},
+			"config/outbound.ini:2: [example.com] key host: 127.0.0.1:2525 is where this server listens",
+		},
 		{
 			"forward to itself",
 			files{"smtp.ini": "listen=192.0.2.1:25,[::]:2525", "smtp_forward.ini": "host=127.0.0.1:2525\n[a.example]\nhost=192.0.2.1\n[b.example]\nhost=192.0.2.1:26"},
@@ -328,8 +340,8 @@ func TestUnreadable(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "config", "smtp.ini"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c, problems := Load(dir)
-	if len(problems) != 1 || problems[0].String() != "config/smtp.ini: cannot be read: is a directory" || c.SMTP.SMTPSPort != 465 {
+	c, problems := Load(dir, own())
+	if len(problems) != 1 || problems[0].String() != "config/smtp.ini: cannot be read: is a directory" || c.Listener.SMTPSPort != 465 {
 		t.Error(problems)
 	}
 }
@@ -341,39 +353,12 @@ func TestWrongKeepsDefault(t *testing.T) {
 		"log.ini": "level=x\nformat=x\ntimestamps=x", "outbound.ini": "temp_fail_intervals=x\nconcurrency_max=0\nmax_lifetime=0",
 		"auth_flat_file.ini": "[core]\nmethods=X", "tls.ini": "minVersion=1\nno_starttls_ports[]=25\nno_starttls_ports[]=x", "dns.ini": "servers[]=x\ntries=0",
 	})
-	want := defaults()
+	want, _ := Load("", own())
 	want.Dir, want.ConfigDir, want.QueueDir, want.PluginsDir, want.Me = c.Dir, c.ConfigDir, c.QueueDir, c.PluginsDir, c.Me
 	if len(texts) != 16 {
 		t.Error(len(texts), strings.Join(texts, "\n"))
 	}
 	if got, w := printed(c), printed(want); got != w {
 		t.Errorf("\n got %s\nwant %s", got, w)
-	}
-}
-
-func TestErrors(t *testing.T) {
-	p := Problems{{File: "b", Warning: true}, {File: "c"}, {File: "a", Line: 2}, {File: "a", Line: 1}}
-	p.sort()
-	var order []string
-	for _, one := range p {
-		order = append(order, one.File)
-	}
-	if !slices.Equal(order, []string{"a", "a", "b", "c"}) || p[0].Line != 1 || len(p.Errors()) != 3 {
-		t.Error(p)
-	}
-}
-
-func TestNearest(t *testing.T) {
-	known := []string{"listen", "smtps_port", "inactivity_timeout", "host", "port", "enable_tls", "enable_outbound"}
-	for name, want := range map[string]string{
-		"lisen": "listen", "listne": "listen", "LISTEN": "listen", "listens": "listen", "xlisten": "listen", "inactivty_timout": "inactivity_timeout",
-		"hots": "host", "enable_tsl": "enable_tls", "listen": "listen", "nodes": "", "": "", "x": "", "zzzzzz": "", "smtp_port": "smtps_port", "post": "host",
-	} {
-		if got := Nearest(name, known); got != want {
-			t.Errorf("%q: %q, want %q", name, got, want)
-		}
-	}
-	if Nearest("x", nil) != "" {
-		t.Error("something out of nothing")
 	}
 }

@@ -37,7 +37,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/dns"
 	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
@@ -45,6 +44,7 @@ import (
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlsconf"
 	"tarishi/internal/tlspolicy"
 )
 
@@ -81,7 +81,7 @@ type Options struct {
 	InetPrefer         string           // "v4", "v6"; all else: host by host
 	NoIPv6             bool             // leave out IPv6 addresses of names
 	EnableTLS          bool             // opportunistic TLS
-	TLS                conf.TLSOutbound // its lists of hosts
+	TLS                tlsconf.Outbound // its lists of hosts
 	DANE               bool             // RFC 7672; Resolver reports DNSSEC
 	STS                nexthop.Policies // RFC 8461; nil: not looked at
 	ConnectTimeout     time.Duration    // 0: smtpclient's

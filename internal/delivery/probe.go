@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/backend"
-	"tarishi/internal/conf"
 	"tarishi/internal/mail"
+	"tarishi/internal/route"
 )
 
 // Run probes dead hosts, each by one connection that carries no message, so
@@ -44,7 +44,7 @@ func (r *Relay) probeHost(ctx context.Context, one backend.Spot, l *backend.Loss
 	places, err := w.ofHost(limited, &one.Hop)
 	for i := range places {
 		t := w.target(&places[i])
-		if l.Route.AuthType == conf.AuthForward {
+		if l.Route.AuthType == route.AuthForward {
 			t.AuthRequired = false
 		}
 		// What it has against our credentials it may tell a message: probes that
@@ -59,7 +59,7 @@ func (r *Relay) probeHost(ctx context.Context, one backend.Spot, l *backend.Loss
 }
 
 // revive notes that a host is well, and logs it if that is new.
-func (r *Relay) revive(of *conf.ForwardRoute, hop mail.NextHop) {
+func (r *Relay) revive(of *route.Route, hop mail.NextHop) {
 	if r.backends.Found(of, hop) {
 		r.o.Log.Info("backend is back", zap.String("route", of.Name), zap.Stringer("host", hop))
 	}

@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/backend"
-	"tarishi/internal/conf"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/route"
@@ -21,7 +20,7 @@ import (
 // RelayOptions are what a Relay works with.
 type RelayOptions struct {
 	Me        string             // EHLO name of hosts that have none
-	Conf      *conf.Forward      // no_tls_hosts and force_tls_hosts
+	Conf      *route.Settings    // no_tls_hosts and force_tls_hosts
 	TLSConfig func() *tls.Config // for a new connection; nil: the default
 
 	Resolver HostResolver
@@ -47,7 +46,7 @@ func NewRelay(o RelayOptions) *Relay {
 		o.Probe = pool.Probe
 	}
 	if o.Conf == nil {
-		o.Conf = &conf.Forward{}
+		o.Conf = &route.Settings{}
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
@@ -62,8 +61,8 @@ type Credentials struct{ User, Pass string }
 type RelayJob struct {
 	Envelope *mail.Envelope // at least one recipient
 	Content  mail.Content
-	Route    *conf.ForwardRoute // with a host
-	Own      Credentials        // the client's, for routes with auth_type=forward
+	Route    *route.Route // with a host
+	Own      Credentials  // the client's, for routes with auth_type=forward
 }
 
 // passage is the course of one message in session: the hosts of its route.
@@ -158,7 +157,7 @@ func (w *passage) visitPlaces(ctx context.Context, v visitor) {
 func (w *passage) ofHost(ctx context.Context, hop *mail.NextHop) ([]place, error) {
 	r, j := w.r, w.job
 	full := route.Backend(j.Route, *hop)
-	if j.Route.AuthType == conf.AuthForward { // by whatever mechanism the backend has
+	if j.Route.AuthType == route.AuthForward { // by whatever mechanism the backend has
 		full.AuthUser, full.AuthPass = j.Own.User, j.Own.Pass
 	}
 	secure := func(a netip.Addr) tlspolicy.Policy {

@@ -6,10 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 	"tarishi/internal/smtpclient"
 )
 
@@ -19,7 +19,7 @@ func relayed(t *testing.T, env *mail.Envelope, answers ...any) (Result, string) 
 	t.Helper()
 	s := &scripted{answers: answers}
 	r := NewRelay(RelayOptions{Me: "me.test", Resolver: world(), Sender: s})
-	route := &conf.ForwardRoute{Name: "r", Hosts: []mail.NextHop{{Host: "192.0.2.1"}, {Host: "192.0.2.2"}}, DeadRetry: time.Hour}
+	route := &route.Route{Name: "r", Hosts: []mail.NextHop{{Host: "192.0.2.1"}, {Host: "192.0.2.2"}}, DeadRetry: time.Hour}
 	return r.Attempt(t.Context(), RelayJob{Envelope: env, Content: content, Route: route}), s.asked
 }
 
@@ -55,7 +55,7 @@ func TestObstacles(t *testing.T) {
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	route := &conf.ForwardRoute{Name: "r", Hosts: []mail.NextHop{{Host: "192.0.2.1"}}}
+	route := &route.Route{Name: "r", Hosts: []mail.NextHop{{Host: "192.0.2.1"}}}
 	if res := NewRelay(RelayOptions{}).Attempt(gone, RelayJob{Envelope: envelope(1), Route: route}); !res.Interrupted || res.Replies != nil || !errors.Is(res.Cause, context.Canceled) {
 		t.Errorf("%+v", res)
 	}

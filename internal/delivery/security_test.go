@@ -87,7 +87,7 @@ func (r *rig) second(options ...smtptest.Option) {
 }
 
 func (r *rig) resolver(dnssec bool) {
-	res, err := dns.New(dns.Config{Servers: []string{r.dns.Addr()}, Tries: 1, DNSSEC: dnssec})
+	res, err := dns.New(dns.Settings{Servers: []string{r.dns.Addr()}, Tries: 1, DNSSEC: dnssec})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -9,7 +9,7 @@
 // and lame answers, CNAME loops, answers in which no record is usable.
 //
 // What DNSSEC vouches for is known only from servers that validate and can be
-// trusted, also on the way to here (Config.DNSSEC): from them the AD bit (RFC
+// trusted, also on the way to here (Settings.DNSSEC): from them the AD bit (RFC
 // 6840 section 5.8) is believed. An answer is secure if every message was that
 // led to it, along all aliases. What fails validation comes as SERVFAIL, a
 // temporary failure.
@@ -49,27 +49,13 @@ const (
 	maxTLSA  = 64
 )
 
-// Config says whom to ask and how.
-type Config struct {
-	Servers []string      // "ip:port" or "ip" (port 53), asked in this order; empty: those of ResolvConf
-	Timeout time.Duration // of one query to one server; 0: 5 s
-	Tries   int           // rounds over the servers; 0: 2
-
-	// DNSSEC says that the servers validate, and that nobody between them and
-	// us can forge their answers. Otherwise nothing is ever secure.
-	DNSSEC bool
-
-	ResolvConf string // "": /etc/resolv.conf
-	Hosts      string // the hosts file that Host reads; "": /etc/hosts
-}
-
 // Resolver asks the DNS. It may be used by many goroutines.
 type Resolver struct {
 	servers []string
 	timeout time.Duration
 	tries   int
 	dnssec  bool
-	search  *dns.ClientConfig // of ResolvConf, for Host; nil with Config.Servers
+	search  *dns.ClientConfig // of ResolvConf, for Host; nil with Settings.Servers
 	hosts   hostsFile
 	slots   chan struct{} // one per exchange in progress
 	now     func() time.Time
@@ -81,10 +67,10 @@ type Resolver struct {
 	answered map[string]time.Time // when a server answered last
 }
 
-// New returns a Resolver. Without Config.Servers it reads ResolvConf now; when
+// New returns a Resolver. Without Settings.Servers it reads ResolvConf now; when
 // that names no server, or is missing, it asks 127.0.0.1:53. A server that is
 // no IP address is an error.
-func New(c Config) (*Resolver, error) {
+func New(c Settings) (*Resolver, error) {
 	r := &Resolver{
 		timeout: c.Timeout,
 		tries:   c.Tries,

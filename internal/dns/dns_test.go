@@ -25,10 +25,10 @@ import (
 func start(t *testing.T) (*dnstest.Server, *Resolver) {
 	t.Helper()
 	s := dnstest.New(t)
-	return s, newResolver(t, Config{Servers: []string{s.Addr()}, Timeout: time.Minute, Tries: 1})
+	return s, newResolver(t, Settings{Servers: []string{s.Addr()}, Timeout: time.Minute, Tries: 1})
 }
 
-func newResolver(t *testing.T, c Config) *Resolver {
+func newResolver(t *testing.T, c Settings) *Resolver {
 	t.Helper()
 	r, err := New(c)
 	if err != nil {
@@ -271,7 +271,7 @@ func TestRcodes(t *testing.T) {
 // TestAnswers gives answers that are wrong in one way each.
 func TestAnswers(t *testing.T) {
 	s, r := start(t)
-	short := newResolver(t, Config{Servers: []string{s.Addr()}, Timeout: 200 * time.Millisecond, Tries: 1})
+	short := newResolver(t, Settings{Servers: []string{s.Addr()}, Timeout: 200 * time.Millisecond, Tries: 1})
 	record := func(name, rdata string) dns.RR {
 		rr, err := dns.NewRR(name + ". 60 IN " + rdata)
 		if err != nil {
@@ -565,7 +565,7 @@ func TestNegativeWithoutSOA(t *testing.T) {
 				w.WriteMsg(m)
 			})
 		}
-		r := newResolver(t, Config{Servers: []string{s.Addr()}, DNSSEC: true})
+		r := newResolver(t, Settings{Servers: []string{s.Addr()}, DNSSEC: true})
 		now := time.Now()
 		r.now = func() time.Time { return now }
 		want := 0
@@ -589,7 +589,7 @@ func TestNegativeWithoutSOA(t *testing.T) {
 // TestTooManyTLSA: which of them matches is not known, so that none may be left out.
 func TestTooManyTLSA(t *testing.T) {
 	s := dnstest.New(t)
-	r := newResolver(t, Config{Servers: []string{s.Addr()}, DNSSEC: true})
+	r := newResolver(t, Settings{Servers: []string{s.Addr()}, DNSSEC: true})
 	for _, n := range []int{maxTLSA, maxTLSA + 1, 300} {
 		name := fmt.Sprintf("_25._tcp.mx%d.example", n)
 		for i := range n {
@@ -725,7 +725,7 @@ func waitFor(t *testing.T, ready func() bool) {
 
 func TestServersInOrder(t *testing.T) {
 	one, two := dnstest.New(t), dnstest.New(t)
-	r := newResolver(t, Config{Servers: []string{one.Addr(), two.Addr()}, Timeout: time.Minute, Tries: 2})
+	r := newResolver(t, Settings{Servers: []string{one.Addr(), two.Addr()}, Timeout: time.Minute, Tries: 2})
 	for _, s := range []*dnstest.Server{one, two} {
 		s.MX("fine.example", 1, "mx.example")
 		s.MX("broken.example", 1, "mx.example")
@@ -768,7 +768,7 @@ func TestSilentServer(t *testing.T) {
 		}
 	}
 	now := time.Now()
-	r := newResolver(t, Config{Servers: []string{one.Addr(), two.Addr()}, Tries: 1})
+	r := newResolver(t, Settings{Servers: []string{one.Addr(), two.Addr()}, Tries: 1})
 	r.now = func() time.Time { return now }
 	one.Fail("2.example", dnstest.ServFail)
 	two.Fail("5.example", dnstest.ServFail)
@@ -801,7 +801,7 @@ func TestSilentServer(t *testing.T) {
 // TestOneProbe: of a server that was silent one query only finds out whether it
 // answers again.
 func TestOneProbe(t *testing.T) {
-	r := newResolver(t, Config{Servers: []string{"192.0.2.1", "192.0.2.2"}})
+	r := newResolver(t, Settings{Servers: []string{"192.0.2.1", "192.0.2.2"}})
 	now := time.Now()
 	r.now = func() time.Time { return now }
 	r.heard("192.0.2.1:53", now, context.DeadlineExceeded)
@@ -820,7 +820,7 @@ func TestOneProbe(t *testing.T) {
 func TestNotSilent(t *testing.T) {
 	t.Parallel()
 	one, two := dnstest.New(t), dnstest.New(t)
-	r := newResolver(t, Config{Servers: []string{one.Addr(), two.Addr()}, Tries: 1, Timeout: 5 * time.Second})
+	r := newResolver(t, Settings{Servers: []string{one.Addr(), two.Addr()}, Tries: 1, Timeout: 5 * time.Second})
 	for _, s := range []*dnstest.Server{one, two} {
 		s.MX("slow.example", 1, "mx.example")
 		s.MX("quick.example", 1, "mx.example")
@@ -888,7 +888,7 @@ func TestHost(t *testing.T) {
 		}
 	}
 	write("# comment\n192.0.2.7\tFiled.Example filed # c\n2001:db8::7 filed\nbad line\n192.0.2.8\n")
-	r := newResolver(t, Config{Servers: []string{s.Addr()}, Hosts: hosts})
+	r := newResolver(t, Settings{Servers: []string{s.Addr()}, Hosts: hosts})
 	s.A("in-dns.example", "192.0.2.1")
 	s.A("filed.example", "192.0.2.99")
 	check := func(host, want, kind string) {
@@ -921,7 +921,7 @@ func TestSearchList(t *testing.T) {
 	if err := os.WriteFile(resolv, []byte("nameserver not-an-address\nnameserver 192.0.2.53\nnameserver fe80::1\nsearch one.example two.example\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := newResolver(t, Config{ResolvConf: resolv, Hosts: "/nonexistent"})
+	r := newResolver(t, Settings{ResolvConf: resolv, Hosts: "/nonexistent"})
 	if !slices.Equal(r.servers, []string{"192.0.2.53:53", "[fe80::1]:53"}) {
 		t.Errorf("servers %v", r.servers)
 	}
@@ -940,17 +940,17 @@ func TestSearchList(t *testing.T) {
 	}
 }
 
-func TestConfig(t *testing.T) {
+func TestSettings(t *testing.T) {
 	for _, servers := range [][]string{{"ns.example:53"}, {"192.0.2.1:port"}, {""}} {
-		if _, err := New(Config{Servers: servers}); err == nil {
+		if _, err := New(Settings{Servers: servers}); err == nil {
 			t.Errorf("servers %q: no error", servers)
 		}
 	}
-	r := newResolver(t, Config{Servers: []string{"192.0.2.1", "[::1]", "::1", "[::1]:5353"}})
+	r := newResolver(t, Settings{Servers: []string{"192.0.2.1", "[::1]", "::1", "[::1]:5353"}})
 	if want := []string{"192.0.2.1:53", "[::1]:53", "[::1]:53", "[::1]:5353"}; !slices.Equal(r.servers, want) {
 		t.Errorf("servers %v", r.servers)
 	}
-	r = newResolver(t, Config{ResolvConf: "/nonexistent"})
+	r = newResolver(t, Settings{ResolvConf: "/nonexistent"})
 	if !slices.Equal(r.servers, []string{"127.0.0.1:53"}) || r.timeout != 5*time.Second || r.tries != 2 {
 		t.Errorf("defaults %v %v %d", r.servers, r.timeout, r.tries)
 	}
@@ -1068,7 +1068,7 @@ func FuzzAnswer(f *testing.F) {
 
 func TestLoopbackIsLocalhost(t *testing.T) {
 	server := dnstest.New(t)
-	r, err := New(Config{Servers: []string{server.Addr()}})
+	r, err := New(Settings{Servers: []string{server.Addr()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1086,7 +1086,7 @@ func TestLoopbackIsLocalhost(t *testing.T) {
 // TestHalfSecure: addresses are secure only if those of both families are.
 func TestHalfSecure(t *testing.T) {
 	s := dnstest.New(t)
-	r := newResolver(t, Config{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: true})
+	r := newResolver(t, Settings{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: true})
 	for i, tt := range []struct{ a, aaaa bool }{{true, true}, {true, false}, {false, true}} {
 		host := fmt.Sprintf("%d.example", i)
 		s.Handle(host, func(w dns.ResponseWriter, q *dns.Msg) {
@@ -1129,7 +1129,7 @@ func TestDNSSEC(t *testing.T) {
 		"_25._tcp.alias.signed.example")
 	records := []TLSA{{3, 1, 1, []byte{1, 2, 0xff}}}
 	for _, trusted := range []bool{true, false} {
-		r := newResolver(t, Config{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: trusted})
+		r := newResolver(t, Settings{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: trusted})
 		for range 2 { // the second time from the cache
 			for domain, want := range map[string]bool{"signed.example": true, "plain.example": false} {
 				mx, err := r.MX(t.Context(), domain)
@@ -1192,13 +1192,13 @@ func TestSecureSteps(t *testing.T) {
 	s.Handle("step.example", answer(false, "step.example. 60 IN CNAME end.example."))
 	s.Handle("good.example", answer(true, "good.example. 60 IN CNAME end.example."))
 	s.Handle("pushy.example", answer(true, "pushy.example. 60 IN MX 1 mx.example."))
-	r := newResolver(t, Config{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: true})
+	r := newResolver(t, Settings{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: true})
 	for host, want := range map[string]bool{"step.example": false, "good.example": true} {
 		if a, err := r.Addresses(t.Context(), host); err != nil || a.Secure != want || a.Name != "end.example" {
 			t.Errorf("%s: %+v, %v", host, a, err)
 		}
 	}
-	r = newResolver(t, Config{Servers: []string{s.Addr()}, Tries: 1})
+	r = newResolver(t, Settings{Servers: []string{s.Addr()}, Tries: 1})
 	if mx, err := r.MX(t.Context(), "pushy.example"); err != nil || mx[0].Secure {
 		t.Errorf("%+v, %v", mx, err)
 	}

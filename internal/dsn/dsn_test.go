@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"tarishi/config"
-	"tarishi/internal/conf"
 	"tarishi/internal/dsn/sevenbit"
+	"tarishi/internal/ini"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
@@ -604,13 +604,15 @@ func TestTemplates(t *testing.T) {
 // TestShippedTemplates shows that the shipped files make what they are for: every
 // name in them is one that has a value, and the page says what the text does.
 func TestShippedTemplates(t *testing.T) {
-	c, problems := conf.LoadFS(config.FS, ".")
-	if len(problems.Errors()) > 0 { // this host may have a name that is warned of
+	var shipped Templates
+	files := ini.NewReader(config.FS, ".")
+	files.Load(shipped.Tables())
+	if problems := files.Problems(); len(problems) > 0 {
 		t.Fatal(problems)
 	}
 	r := sample()
 	r.Recipients = append(r.Recipients, Recipient{Recipient: to("carol@dst.example"), Reply: reply.New(552, "5.2.2", "Mailbox <full>")})
-	d := mustCompose(t, r, Templates{Message: c.BounceMessage, HTML: c.BounceMessageHTML, Image: c.BounceMessageImage})
+	d := mustCompose(t, r, shipped)
 	checkFields(t, d.header, map[string]string{
 		"From": "Mail Delivery System <MAILER-DAEMON@mx.example>", "To": "<alice@src.example>",
 		"Subject": "=?utf-8?q?Undelivered_mail:_Gr=C3=BC=C3=9Fe_from_Alice?=",

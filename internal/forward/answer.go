@@ -5,9 +5,9 @@ import (
 	"slices"
 	"strings"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 )
 
 // maxText bounds what a backend may make us say to a client, in bytes.
@@ -27,7 +27,7 @@ func (f *Forwarder) refusal(refused, deferred []hook.RecipientResult) hook.Verdi
 // our own keep their code. A 421 would announce that our connection to the
 // client is closed.
 func (f *Forwarder) passedOn(r *reply.Reply, code int, status, text string) *reply.Reply {
-	if r.Cause != nil && r.Code == 451 || f.o.ReplyCodes == conf.PassCodes && r.Code/100 == code/100 && r.Code != 421 {
+	if r.Cause != nil && r.Code == 451 || f.o.ReplyCodes == route.PassCodes && r.Code/100 == code/100 && r.Code != 421 {
 		code = r.Code
 	}
 	out := reply.New(code, status, text).Because(r)

@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
+	"tarishi/internal/route"
 )
 
 // quickSink is a server that does as little as can be: it answers MAIL, RCPT and
@@ -73,7 +73,7 @@ func BenchmarkForward(b *testing.B) {
 			defer func() { cancel(); <-ended }()
 			o.engine.Sender = p
 			f := forwarder(o)
-			r := &conf.ForwardRoute{
+			r := &route.Route{
 				Name: "main", Hosts: []mail.NextHop{quickSink(b)}, ConnectTimeout: 5 * time.Second, Timeout: time.Minute,
 				CommandTimeout: time.Minute, SubmissionTimeout: time.Minute, MaxConnections: 1000, MaxMessages: 100, MaxAge: time.Minute,
 			}

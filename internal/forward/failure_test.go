@@ -10,10 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient"
 )
@@ -28,7 +28,7 @@ func TestOnFailure(t *testing.T) {
 		name     string
 		failure  error
 		to       []string
-		change   func(*conf.ForwardRoute, *settings, *office)
+		change   func(*route.Route, *settings, *office)
 		want     string
 		requeued []string
 		reported int
@@ -39,9 +39,9 @@ func TestOnFailure(t *testing.T) {
 		{name: "refused and deferred", to: []string{"bad@b.c", "busy@b.c"}, want: "OK 250 2.0.0 Message Queued; refused: <bad@b.c> 550 5.1.1 no such user", requeued: []string{"busy@b.c"}, reported: 1},
 		{name: "taken and deferred", to: []string{"ok@b.c", "busy@b.c"}, want: "OK 250 2.0.0 taken", requeued: []string{"busy@b.c"}},
 		{name: "uncertain", failure: uncertain, to: []string{"a@b.c"}, want: "DENYSOFT 451 4.4.2 Connection to the backend lost, please try again later"},
-		{name: "reply", failure: errRefused, to: []string{"a@b.c"}, change: func(r *conf.ForwardRoute, _ *settings, _ *office) { r.OnFailure = "reply" }, want: unreached},
-		{name: "no queue", failure: errRefused, to: []string{"a@b.c"}, change: func(_ *conf.ForwardRoute, o *settings, _ *office) { o.Requeuer = nil }, want: unreached},
-		{name: "full queue", failure: errRefused, to: []string{"a@b.c"}, change: func(_ *conf.ForwardRoute, _ *settings, d *office) { d.err = errors.New("full") }, want: unreached, requeued: []string{"a@b.c"}},
+		{name: "reply", failure: errRefused, to: []string{"a@b.c"}, change: func(r *route.Route, _ *settings, _ *office) { r.OnFailure = "reply" }, want: unreached},
+		{name: "no queue", failure: errRefused, to: []string{"a@b.c"}, change: func(_ *route.Route, o *settings, _ *office) { o.Requeuer = nil }, want: unreached},
+		{name: "full queue", failure: errRefused, to: []string{"a@b.c"}, change: func(_ *route.Route, _ *settings, d *office) { d.err = errors.New("full") }, want: unreached, requeued: []string{"a@b.c"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
@@ -54,7 +54,7 @@ func TestOnFailure(t *testing.T) {
 			o := options(b)
 			o.Reporter, o.Requeuer = &desk, &desk
 			r := routeTo("10.0.0.9")
-			r.OnFailure = conf.FailToQueue
+			r.OnFailure = route.FailToQueue
 			if tc.change != nil {
 				tc.change(r, &o, &desk)
 			}
@@ -99,7 +99,7 @@ func TestSurplus(t *testing.T) {
 			t.Errorf("%s: %s, want %s", said, got, want)
 		}
 		r := routeTo("10.0.0.9")
-		r.OnFailure = conf.FailToQueue
+		r.OnFailure = route.FailToQueue
 		desk = office{}
 		v = f.Forward(t.Context(), hook.ConnectionView{}, message("more@b.c").View(), r)
 		switch {
@@ -122,7 +122,7 @@ func TestOnFailureClientGone(t *testing.T) {
 	o := options(b)
 	o.Requeuer = &desk
 	r := routeTo("10.0.0.9")
-	r.OnFailure = conf.FailToQueue
+	r.OnFailure = route.FailToQueue
 	if v := forwarder(o).Forward(ctx, hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.DenySoft || len(desk.requeued) > 0 {
 		t.Errorf("%v, requeued %q", v.Reply, desk.requeued)
 	}
@@ -162,7 +162,7 @@ func TestForwardedCredentials(t *testing.T) {
 	o.Requeuer, o.Reporter = &desk, &desk
 	f := forwarder(o)
 	r := routeTo("10.0.0.9")
-	r.AuthType, r.OnFailure = conf.AuthForward, conf.FailToQueue
+	r.AuthType, r.OnFailure = route.AuthForward, route.FailToQueue
 	for _, c := range []*hook.Connection{nil, {}} {
 		v := f.Forward(t.Context(), c.View(), message("a@b.c").View(), r)
 		if len(b.targets) > 0 || v.Code != hook.DenySoft || v.Reply.String() != "451 4.7.0 Authentication required to relay this message" {
@@ -218,8 +218,8 @@ func TestQueueing(t *testing.T) {
 // deferred, or queued; waiting does not make the host dead.
 func TestBusy(t *testing.T) {
 	for onFailure, want := range map[string]string{
-		"reply":          "451 4.4.5 All connections to the backend are busy, please try again later",
-		conf.FailToQueue: "250 2.0.0 Message Queued",
+		"reply":           "451 4.4.5 All connections to the backend are busy, please try again later",
+		route.FailToQueue: "250 2.0.0 Message Queued",
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			b := &backend{answer: func(ctx context.Context, _ string, _ *mail.Envelope) (smtpclient.Result, error) {

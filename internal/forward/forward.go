@@ -31,7 +31,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
@@ -89,9 +88,9 @@ const patience = 10*time.Minute - 15*time.Second
 
 // Forward relays the message of t by route r, which must have a host. The
 // verdict's reply lacks the transaction's id, which session adds.
-func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *conf.ForwardRoute) hook.Verdict {
+func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *route.Route) hook.Verdict {
 	var own delivery.Credentials
-	if r.AuthType == conf.AuthForward {
+	if r.AuthType == route.AuthForward {
 		client := c.Authenticated()
 		if client.User == "" {
 			f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID())), zap.String("route", r.Name))
@@ -126,7 +125,7 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 	queued := 0
 	switch {
 	case len(deferred) == 0:
-	case r.AuthType != conf.AuthForward && f.requeued(ctx, env, content, deferred, len(taken) > 0):
+	case r.AuthType != route.AuthForward && f.requeued(ctx, env, content, deferred, len(taken) > 0):
 		queued = len(deferred)
 	case len(taken) == 0:
 		return f.refusal(refused, deferred)
@@ -157,8 +156,8 @@ var errStranger = reply.New(451, "4.7.0", "Authentication required to relay this
 // queues reports whether the queue is to take what no backend took. What may
 // have been taken is left to the client: it must ask again in any case where
 // the connection to it is lost too, and one of us repeating it is enough.
-func (f *Forwarder) queues(r *conf.ForwardRoute, deferred []hook.RecipientResult) bool {
-	return r.OnFailure == conf.FailToQueue && r.AuthType != conf.AuthForward && len(deferred) > 0 &&
+func (f *Forwarder) queues(r *route.Route, deferred []hook.RecipientResult) bool {
+	return r.OnFailure == route.FailToQueue && r.AuthType != route.AuthForward && len(deferred) > 0 &&
 		!slices.ContainsFunc(deferred, func(x hook.RecipientResult) bool { return delivery.MayHaveArrived(x.Reply) })
 }
 

@@ -16,7 +16,6 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
@@ -24,6 +23,7 @@ import (
 	"tarishi/internal/plugin"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 	"tarishi/internal/smtpclient"
 )
 
@@ -156,8 +156,8 @@ func message(to ...string) *hook.Transaction {
 	return t
 }
 
-func routeTo(hosts ...string) *conf.ForwardRoute {
-	r := &conf.ForwardRoute{Name: "main"}
+func routeTo(hosts ...string) *route.Route {
+	r := &route.Route{Name: "main"}
 	for _, h := range hosts {
 		r.Hosts = append(r.Hosts, mail.NextHop{Host: h})
 	}
@@ -173,7 +173,7 @@ type settings struct {
 func options(b *backend) settings {
 	return settings{
 		Options: Options{Mail: maillog.Nop(), Log: zap.NewNop()},
-		engine:  delivery.RelayOptions{Me: "me.test", Conf: &conf.Forward{}, Sender: b, Resolver: hostTable{"two": {"10.0.0.1", "10.0.0.2"}}},
+		engine:  delivery.RelayOptions{Me: "me.test", Conf: &route.Settings{}, Sender: b, Resolver: hostTable{"two": {"10.0.0.1", "10.0.0.2"}}},
 	}
 }
 
@@ -391,7 +391,7 @@ func TestTarget(t *testing.T) {
 	b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
 		return replies(env, "250 ok", nil), nil
 	}}
-	r := &conf.ForwardRoute{
+	r := &route.Route{
 		Name: "r", Hosts: []mail.NextHop{{Host: "two", Port: 2525, ImplicitTLS: true, Protocol: mail.LMTP, Forwards: mail.XForward}},
 		AuthType: "login", AuthUser: "u", AuthPass: "p", AuthInsecure: true, RequireTLS: true,
 		ConnectTimeout: 1 * time.Second, Timeout: 2 * time.Second, CommandTimeout: 3 * time.Second, SubmissionTimeout: 4 * time.Second,
@@ -412,7 +412,7 @@ func TestTarget(t *testing.T) {
 	if !reflect.DeepEqual(b.targets[0], want) {
 		t.Errorf("%+v", b.targets[0])
 	}
-	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), &conf.ForwardRoute{Hosts: []mail.NextHop{{Path: "/run/lmtp", Protocol: mail.LMTP, Helo: "other", Bind: netip.MustParseAddr("127.0.0.2")}}})
+	f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), &route.Route{Hosts: []mail.NextHop{{Path: "/run/lmtp", Protocol: mail.LMTP, Helo: "other", Bind: netip.MustParseAddr("127.0.0.2")}}})
 	if got := b.targets[1].Options; got.Network != "unix" || got.Addr != "/run/lmtp" || got.Helo != "other" || got.Bind.IsValid() || len(b.targets[1].Addrs) > 0 || got.AuthRequired {
 		t.Errorf("%+v", got)
 	}
@@ -552,15 +552,15 @@ func TestHostThatRefused(t *testing.T) {
 func TestConfirm(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
-		change func(*hook.Transaction, *conf.ForwardRoute, *smtpclient.Result)
+		change func(*hook.Transaction, *route.Route, *smtpclient.Result)
 		err    error
 		want   []string
 	}{
 		{"relayed", nil, nil, []string{"relayed ok@b.c 10.0.0.9"}},
-		{"delivered", func(_ *hook.Transaction, r *conf.ForwardRoute, _ *smtpclient.Result) { r.Hosts[0].Protocol = mail.LMTP }, nil, []string{"delivered ok@b.c 10.0.0.9"}},
-		{"by the backend", func(_ *hook.Transaction, _ *conf.ForwardRoute, res *smtpclient.Result) { res.DSN = true }, nil, nil},
-		{"null reverse-path", func(t *hook.Transaction, _ *conf.ForwardRoute, _ *smtpclient.Result) { t.From = mail.Address{} }, nil, nil},
-		{"not asked for", func(t *hook.Transaction, _ *conf.ForwardRoute, _ *smtpclient.Result) {
+		{"delivered", func(_ *hook.Transaction, r *route.Route, _ *smtpclient.Result) { r.Hosts[0].Protocol = mail.LMTP }, nil, []string{"delivered ok@b.c 10.0.0.9"}},
+		{"by the backend", func(_ *hook.Transaction, _ *route.Route, res *smtpclient.Result) { res.DSN = true }, nil, nil},
+		{"null reverse-path", func(t *hook.Transaction, _ *route.Route, _ *smtpclient.Result) { t.From = mail.Address{} }, nil, nil},
+		{"not asked for", func(t *hook.Transaction, _ *route.Route, _ *smtpclient.Result) {
 			t.Recipients[0].Notify = mail.NotifyFailure
 		}, nil, nil},
 		{"not possible", nil, errors.New("disk full"), []string{"relayed ok@b.c 10.0.0.9"}},

@@ -6,12 +6,12 @@ import (
 	"slices"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 )
 
 // The replies when no backend answered.
@@ -53,7 +53,7 @@ func unanswered(res *delivery.Result) *reply.Reply {
 
 // relay sends the message in one transaction, or in one for each recipient, and
 // returns what became of each.
-func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own delivery.Credentials, silent *successes) []hook.RecipientResult {
+func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.Content, r *route.Route, own delivery.Credentials, silent *successes) []hook.RecipientResult {
 	if !r.OneMessagePerRcpt {
 		results, _ := f.send(ctx, env, content, r, own, silent)
 		return results
@@ -76,7 +76,7 @@ func (f *Forwarder) relay(ctx context.Context, env *mail.Envelope, content mail.
 
 // send has one transaction made and returns the reply for each recipient. reached
 // is false when no host answered.
-func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *conf.ForwardRoute, own delivery.Credentials, silent *successes) (results []hook.RecipientResult, reached bool) {
+func (f *Forwarder) send(ctx context.Context, env *mail.Envelope, content mail.Content, r *route.Route, own delivery.Credentials, silent *successes) (results []hook.RecipientResult, reached bool) {
 	began := time.Now()
 	res := f.o.Relay.Attempt(ctx, delivery.RelayJob{Envelope: env, Content: content, Route: r, Own: own})
 	line := res.Line(env, r.Name, time.Since(began), 1)

@@ -16,11 +16,11 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/pool"
+	"tarishi/internal/route"
 	"tarishi/internal/smtpclient"
 	"tarishi/internal/test/smtptest"
 )
@@ -118,14 +118,14 @@ func (c faultCase) run(t *testing.T) {
 	}
 	r.ConnectTimeout, r.CommandTimeout, r.SubmissionTimeout, r.Timeout = limit, limit, limit, 0
 	if c.queues {
-		r.OnFailure = conf.FailToQueue
+		r.OnFailure = route.FailToQueue
 	}
 	var desk office
 	core, logs := observer.New(zapcore.InfoLevel)
 	o := onWire(t)
 	o.Requeuer, o.Reporter, o.Mail, o.Log, o.engine.Log = &desk, &desk, maillog.New(zap.New(core)), zap.New(core), zap.New(core)
 	if c.pass {
-		o.ReplyCodes = conf.PassCodes
+		o.ReplyCodes = route.PassCodes
 	}
 	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 
@@ -251,7 +251,7 @@ func TestOnWireAuth(t *testing.T) {
 	}
 	s := smtptest.New(t, smtptest.Credentials("joe", "p"))
 	r := via(hopTo(s))
-	r.AuthType = conf.AuthForward
+	r.AuthType = route.AuthForward
 	f := forwarder(onWire(t))
 	for _, tc := range []struct{ user, pass, want string }{
 		{"joe", "p", "250 2.0.0"},

@@ -11,15 +11,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
+	"tarishi/internal/route"
 	"tarishi/internal/smtpclient"
 )
 
-func inTurn(name string, hosts ...string) *conf.ForwardRoute {
+func inTurn(name string, hosts ...string) *route.Route {
 	r := routeTo(hosts...)
 	r.Name, r.InTurn, r.DeadRetry, r.ConnectTimeout = name, true, 10*time.Second, 30*time.Second
 	return r
@@ -314,7 +314,7 @@ func TestSlotsOfARoute(t *testing.T) {
 	}{
 		{[]string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, "", time.Minute, "OK OK OK OK OK OK", 3 * time.Minute},
 		{[]string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, "", time.Hour, "DENYSOFT DENYSOFT DENYSOFT DENYSOFT OK OK", time.Hour},
-		{[]string{"10.0.0.1"}, conf.AuthForward, time.Minute, "OK OK OK OK OK OK", 3 * time.Minute},
+		{[]string{"10.0.0.1"}, route.AuthForward, time.Minute, "OK OK OK OK OK OK", 3 * time.Minute},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			began := time.Now()

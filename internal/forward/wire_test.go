@@ -15,11 +15,11 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/pool"
+	"tarishi/internal/route"
 	"tarishi/internal/test/smtptest"
 )
 
@@ -46,8 +46,8 @@ func hopTo(s *smtptest.Server) mail.NextHop { return mail.NextHop{Host: "127.0.0
 // deadHop is where nobody listens, unlike a port that was free a moment ago.
 var deadHop = mail.NextHop{Host: "127.0.0.98", Port: 1}
 
-func via(hops ...mail.NextHop) *conf.ForwardRoute {
-	return &conf.ForwardRoute{Name: "main", Hosts: hops, ConnectTimeout: 5 * time.Second, Timeout: time.Minute, MaxConnections: 10, MaxMessages: 100}
+func via(hops ...mail.NextHop) *route.Route {
+	return &route.Route{Name: "main", Hosts: hops, ConnectTimeout: 5 * time.Second, Timeout: time.Minute, MaxConnections: 10, MaxMessages: 100}
 }
 
 func TestOnWire(t *testing.T) {
@@ -297,7 +297,7 @@ func TestOnWireRequireTLS(t *testing.T) {
 				tx.From = mail.Address{}
 			}
 			r := via(hops...)
-			r.OnFailure = conf.FailToQueue // takes what is deferred, if there is a queue
+			r.OnFailure = route.FailToQueue // takes what is deferred, if there is a queue
 			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, tx.View(), r)
 			if got := v.Code.String() + " " + v.Reply.String(); got != tc.want {
 				t.Errorf("%s: %v", got, v.Reply.Cause)

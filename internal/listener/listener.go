@@ -27,14 +27,11 @@ import (
 
 // Options is where to listen and what the limits are.
 type Options struct {
-	Addrs          []string     // "ip:port", "[v6]:port", ":port"
-	SMTPSPort      int          // addresses with this port speak TLS from the first byte; 0: none
-	Me             string       // our name, for the reply to a connection beyond a limit
-	MaxConnections int          // in all; 0: only what the descriptor table allows
-	MaxPerIP       int          // from one IPv4 address, or the /64 of an IPv6 address; 0: no limit
-	Reserve        int          // descriptors kept for queue, delivery and logs; 0: 128
-	Mail           *maillog.Log // nil: none
-	Log            *zap.Logger  // nil: none
+	Settings
+	Me      string       // our name, for the reply to a connection beyond a limit
+	Reserve int          // descriptors kept for queue, delivery and logs; 0: 128
+	Mail    *maillog.Log // nil: none
+	Log     *zap.Logger  // nil: none
 }
 
 // keepAlive is the period of TCP keep-alive.
@@ -115,7 +112,7 @@ func ceiling(o Options) int {
 	return most
 }
 
-// Addrs returns the addresses that are bound in the order of Options.Addrs, with
+// Addrs returns the addresses that are bound in the order of Settings.Addrs, with
 // the ports that the system chose where it was asked to.
 func (l *Listener) Addrs() []net.Addr {
 	all := make([]net.Addr, len(l.ls))

@@ -22,12 +22,12 @@ func TestListenNamesTheAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	_, err = Listen(Options{Addrs: []string{"127.0.0.1:0", taken.Addr().String()}})
+	_, err = Listen(Options{Settings: Settings{Addrs: []string{"127.0.0.1:0", taken.Addr().String()}}})
 	if err == nil || !strings.Contains(err.Error(), "listen on "+taken.Addr().String()+": ") || strings.Count(err.Error(), "127.0.0.1") != 1 {
 		t.Errorf("%v", err)
 	}
 	for _, bad := range []string{"127.0.0.1:99999", "nonsense", "192.0.2.1:0"} {
-		if _, err := Listen(Options{Addrs: []string{bad}}); err == nil || !strings.Contains(err.Error(), bad) {
+		if _, err := Listen(Options{Settings: Settings{Addrs: []string{bad}}}); err == nil || !strings.Contains(err.Error(), bad) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
@@ -39,7 +39,7 @@ func TestListenNamesTheAddress(t *testing.T) {
 // [::] is every address of both families, and does without IPv6 where there is
 // none.
 func TestWildcard(t *testing.T) {
-	l, err := Listen(Options{Addrs: []string{"[::]:0"}})
+	l, err := Listen(Options{Settings: Settings{Addrs: []string{"[::]:0"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestRun(t *testing.T) {
 	}
 	port := free.Addr().(*net.TCPAddr).Port
 	free.Close()
-	l, err := Listen(Options{Addrs: []string{"127.0.0.1:0", "127.0.0.1:" + strconv.Itoa(port)}, SMTPSPort: port})
+	l, err := Listen(Options{Settings: Settings{Addrs: []string{"127.0.0.1:0", "127.0.0.1:" + strconv.Itoa(port)}, SMTPSPort: port}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,8 +111,8 @@ func TestRun(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	for name, o := range map[string]Options{
-		"Too many connections,":                  {MaxConnections: 2},
-		"Too many connections from your address": {MaxPerIP: 2},
+		"Too many connections,":                  {Settings: Settings{MaxConnections: 2}},
+		"Too many connections from your address": {Settings: Settings{MaxPerIP: 2}},
 	} {
 		o.Addrs, o.Me = []string{"127.0.0.1:0"}, "mx.test"
 		l, err := Listen(o)
@@ -165,7 +165,7 @@ func TestLimits(t *testing.T) {
 
 // TestClient: a host with an IPv6 network is one client, whatever address it takes.
 func TestClient(t *testing.T) {
-	l, err := Listen(Options{Addrs: []string{"127.0.0.1:0"}, MaxPerIP: 2})
+	l, err := Listen(Options{Settings: Settings{Addrs: []string{"127.0.0.1:0"}, MaxPerIP: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,11 +200,11 @@ func TestCeiling(t *testing.T) {
 	for _, tc := range []struct{ most, reserve, want int }{
 		{0, 10, n - 10}, {5, 10, 5}, {n, 10, n - 10}, {0, n + 5, 1},
 	} {
-		if got := ceiling(Options{MaxConnections: tc.most, Reserve: tc.reserve}); got != tc.want {
+		if got := ceiling(Options{Settings: Settings{MaxConnections: tc.most}, Reserve: tc.reserve}); got != tc.want {
 			t.Errorf("%+v: %d", tc, got)
 		}
 		core, seen := observer.New(zap.WarnLevel)
-		l, err := Listen(Options{Addrs: []string{"127.0.0.1:0"}, MaxConnections: tc.most, Reserve: tc.reserve, Log: zap.New(core)})
+		l, err := Listen(Options{Settings: Settings{Addrs: []string{"127.0.0.1:0"}, MaxConnections: tc.most}, Reserve: tc.reserve, Log: zap.New(core)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +231,7 @@ func (s *scarce) Accept() (net.Conn, error) {
 }
 
 func TestAcceptGoesOn(t *testing.T) {
-	l, err := Listen(Options{Addrs: []string{"127.0.0.1:0"}})
+	l, err := Listen(Options{Settings: Settings{Addrs: []string{"127.0.0.1:0"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func (broken) Accept() (net.Conn, error) { return nil, &net.OpError{Op: "accept"
 // TestAcceptFails: when one address is lost, Run ends with an error and closes
 // the others.
 func TestAcceptFails(t *testing.T) {
-	l, err := Listen(Options{Addrs: []string{"127.0.0.1:0", "127.0.0.1:0"}})
+	l, err := Listen(Options{Settings: Settings{Addrs: []string{"127.0.0.1:0", "127.0.0.1:0"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,12 +270,12 @@ func TestAcceptFails(t *testing.T) {
 }
 
 func TestCloseWithoutRun(t *testing.T) {
-	l, err := Listen(Options{Addrs: []string{"127.0.0.1:0"}})
+	l, err := Listen(Options{Settings: Settings{Addrs: []string{"127.0.0.1:0"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
-	again, err := Listen(Options{Addrs: []string{l.Addrs()[0].String()}})
+	again, err := Listen(Options{Settings: Settings{Addrs: []string{l.Addrs()[0].String()}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
@@ -55,7 +56,7 @@ func BenchmarkDelivery(b *testing.B) {
 		q.env.Recipients[0] = mail.Recipient{Address: mail.Address{Local: "x", Domain: domain}}
 		pending = append(pending, mail.NewPending(&q.env, 100))
 	}
-	o := New(Options{ConcurrencyMax: 100, PoolConcurrencyMax: 10, LocalMXOK: true, Queue: q, Resolver: resolver, Pool: q})
+	o := New(Options{Settings: destination.Settings{ConcurrencyMax: 100, PoolConcurrencyMax: 10, LocalMXOK: true}, Queue: q, Resolver: resolver, Pool: q})
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); o.Run(ctx) }()

@@ -159,16 +159,16 @@ func (b *board) AdmitReport(id mail.ID, sender string) (joins, ok bool, until ti
 	if b.gathering.Holds(id) {
 		return true, true, time.Time{}
 	}
-	ok, until = b.gathering.Admit(b.o.Now(), sender, b.o.Config.DSNRate)
+	ok, until = b.gathering.Admit(b.o.Now(), sender, b.o.DSNRate)
 	return false, ok, until
 }
 
 func (b *board) HoldReport(id mail.ID, sender string, recipients []int, due time.Time, collected bool, open map[int]bool) {
 	o := (*Outbound)(b)
 	o.mu.Lock()
-	r, begun := o.gathering.Hold(id, sender, recipients, due, collected, o.o.Config.DSNRate)
+	r, begun := o.gathering.Hold(id, sender, recipients, due, collected, o.o.DSNRate)
 	if !collected {
-		o.gathering.Await(r, open, due, o.o.Now().Add(maxWaits*o.o.Config.DSNWait))
+		o.gathering.Await(r, open, due, o.o.Now().Add(maxWaits*o.o.DSNWait))
 	}
 	o.mu.Unlock()
 	if begun {

@@ -12,7 +12,7 @@ func TestClockJumps(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		var asleep atomic.Int64
 		r.o.Now = func() time.Time { return time.Now().Add(time.Duration(asleep.Load())) }
-		r.o.Intervals = []time.Duration{12 * time.Hour, 12 * time.Hour}
+		r.o.TempFailIntervals = []time.Duration{12 * time.Hour, 12 * time.Hour}
 		r.start()
 		r.send("later@a.test")
 		r.wantSent("0s sender@from.test>later 192.0.2.1:25")

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
@@ -90,8 +91,11 @@ func (n *member) start() {
 		intervals = append(intervals, 20*time.Second)
 	}
 	n.out = New(Options{
-		Me: "me.test", ConcurrencyMax: 100, Intervals: intervals, PoolConcurrencyMax: 10, LocalMXOK: true, AlwaysSplit: n.m.random(2) == 0,
-		Grace: time.Minute, ReplyGrace: time.Minute, Queue: n.store, Resolver: n.m.dns, Pool: worldOf{n, n.store}, Log: zap.NewNop(),
+		Settings: destination.Settings{
+			ConcurrencyMax: 100, TempFailIntervals: intervals, DelayWarning: -1, PoolConcurrencyMax: 10, LocalMXOK: true,
+			AlwaysSplit: n.m.random(2) == 0,
+		},
+		Me: "me.test", Grace: time.Minute, ReplyGrace: time.Minute, Queue: n.store, Resolver: n.m.dns, Pool: worldOf{n, n.store}, Log: zap.NewNop(),
 	})
 	ctx, cancel := context.WithCancel(n.m.t.Context())
 	ended := make(chan struct{})

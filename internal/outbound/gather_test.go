@@ -9,15 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/reply"
 )
 
 // gathers makes reports wait, for others of the message and beyond a rate.
-func (r *rig) gathers(wait time.Duration, rate conf.Rate) {
-	r.o.Config = &conf.Outbound{TempFailIntervals: interval, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1, DSNWait: wait, DSNRate: rate}
+func (r *rig) gathers(wait time.Duration, rate destination.Rate) {
+	r.o.TempFailIntervals = interval
+	r.o.MaxLifetime = 5 * 24 * time.Hour
+	r.o.DelayWarning = -1
+	r.o.DSNWait = wait
+	r.o.DSNRate = rate
 }
 
 // reports returns the reports that the next hop of from.test took: when, and what
@@ -66,7 +70,7 @@ func (r *rig) manyDomains(local string, n int) (to []string) {
 func TestOneReportForOneMessage(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		const n = 300
-		r.gathers(10*time.Second, conf.Rate{})
+		r.gathers(10*time.Second, destination.Rate{})
 		r.start()
 		r.send(append(r.manyDomains("no", n), "x@a.test", "later@b.test")...)
 		r.wantPutFirst("settle [300]")
@@ -102,7 +106,7 @@ func TestReportDoesNotWaitForLong(t *testing.T) {
 		{time.Minute, []time.Duration{10 * time.Second, time.Minute}},
 	} {
 		inBubble(t, func(r *rig) {
-			r.gathers(10*time.Second, conf.Rate{})
+			r.gathers(10*time.Second, destination.Rate{})
 			r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
 				if s.to == "no-slow" {
 					time.Sleep(tt.slow)
@@ -130,7 +134,7 @@ func TestReportDoesNotWaitForLong(t *testing.T) {
 // after the other, unless that takes too long.
 func TestReportWaitsWhileMoreFail(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.gathers(10*time.Second, conf.Rate{})
+		r.gathers(10*time.Second, destination.Rate{})
 		r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
 			var n int
 			fmt.Sscanf(s.to, "no%d", &n)
@@ -151,7 +155,7 @@ func TestReportWaitsWhileMoreFail(t *testing.T) {
 // end of the period, which names them all; other senders do not feel it.
 func TestTooManyReports(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.gathers(10*time.Second, conf.Rate{Count: 5, Per: time.Hour})
+		r.gathers(10*time.Second, destination.Rate{Count: 5, Per: time.Hour})
 		r.start()
 		r.pass(7 * time.Minute)
 		began := 7 * time.Minute
@@ -205,7 +209,7 @@ func TestTooManyReports(t *testing.T) {
 // would have been, without another attempt.
 func TestRestartWhileReportsWait(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.gathers(10*time.Second, conf.Rate{Count: 2, Per: time.Hour})
+		r.gathers(10*time.Second, destination.Rate{Count: 2, Per: time.Hour})
 		r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
 			if s.to == "slow" {
 				<-ctx.Done()
@@ -266,7 +270,7 @@ func TestReportsThatCannotBeQueued(t *testing.T) {
 
 func reportsThatCannotBeQueued(t *testing.T, flush bool) {
 	inBubble(t, func(r *rig) {
-		r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Minute})
+		r.gathers(10*time.Second, destination.Rate{Count: 1, Per: time.Minute})
 		r.start()
 		r.send("no1@a.test", "no2@b.test")
 		r.send("no3@a.test")
@@ -303,7 +307,7 @@ func reportsThatCannotBeQueued(t *testing.T, flush bool) {
 // once, as it was.
 func TestUnmarkedFailuresDoNotWait(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Minute})
+		r.gathers(10*time.Second, destination.Rate{Count: 1, Per: time.Minute})
 		r.start()
 		r.queue.set("defer", errors.New("no"))
 		r.send("no1@a.test", "no2@b.test")
@@ -318,7 +322,7 @@ func TestUnmarkedFailuresDoNotWait(t *testing.T) {
 // TestSettlementsThatCannotBeRecorded are repeated by themselves, as everywhere.
 func TestSettlementsThatCannotBeRecorded(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.gathers(10*time.Second, conf.Rate{})
+		r.gathers(10*time.Second, destination.Rate{})
 		r.start()
 		r.queue.set("settle", errDisk)
 		r.send("no1@a.test", "no2@b.test")
@@ -337,7 +341,7 @@ func TestSettlementsThatCannotBeRecorded(t *testing.T) {
 // TestForgetWhatWaits: a message that was removed is not reported.
 func TestForgetWhatWaits(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Minute})
+		r.gathers(10*time.Second, destination.Rate{Count: 1, Per: time.Minute})
 		r.start()
 		r.send("no1@a.test")
 		gone, kept := r.send("no2@a.test"), r.send("no3@a.test")
@@ -370,7 +374,7 @@ func TestCollectedStaysCollected(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(r *rig) {
-				r.gathers(10*time.Second, conf.Rate{Count: 1, Per: time.Hour})
+				r.gathers(10*time.Second, destination.Rate{Count: 1, Per: time.Hour})
 				r.start()
 				r.send("no@a.test")
 				for i := range 50 {

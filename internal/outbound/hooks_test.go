@@ -53,7 +53,7 @@ func TestNumFailures(t *testing.T) {
 func TestBounceTellsThemApart(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		bounce := r.on(hook.OnBounce, hook.Proceed())
-		r.o.Intervals = []time.Duration{}
+		r.o.TempFailIntervals = []time.Duration{}
 		r.start()
 		r.send("later@a.test", "no@a.test", "x@a.test")
 		e := (*bounce)[0]

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/policy"
@@ -114,8 +114,8 @@ func TestDeadHop(t *testing.T) {
 // it, whatever way it goes.
 func TestRateOfARoutedDomain(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Intervals = slices.Repeat([]time.Duration{time.Minute}, 20)
-		r.sections(map[string]*conf.Destination{"a.test": {Rate: conf.Rate{Count: 1, Per: time.Minute}}})
+		r.o.TempFailIntervals = slices.Repeat([]time.Duration{time.Minute}, 20)
+		r.sections(map[string]*destination.Rules{"a.test": {Rate: destination.Rate{Count: 1, Per: time.Minute}}})
 		r.routed("later", mail.NextHop{Host: "192.0.2.99"})
 		r.start()
 		r.send("later@a.test")

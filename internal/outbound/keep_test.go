@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/attempt"
@@ -29,7 +29,7 @@ func TestPutBackIsAskedOnce(t *testing.T) {
 		for _, d := range []string{"one.test", "two.test"} {
 			r.dns.AddMX(d, 10, "mx.test")
 		}
-		r.sections(map[string]*conf.Destination{"default": {Concurrency: conf.Range{Low: 1, High: 1}}})
+		r.sections(map[string]*destination.Rules{"default": {Concurrency: destination.Range{Low: 1, High: 1}}})
 		asked := map[string]int{}
 		forced := map[string]bool{}
 		for _, p := range []hook.Point{hook.OnSendEmail, hook.OnGetMX} {
@@ -388,7 +388,7 @@ func TestLifetimeOfTheMX(t *testing.T) {
 		r.dns.AddAddr("mx.test", "192.0.2.9")
 		r.dns.AddMX("one.test", 10, "mx.test")
 		r.o.MaxLifetime = time.Hour
-		r.sections(map[string]*conf.Destination{"mx:mx.test": {MaxLifetime: 4 * time.Hour}})
+		r.sections(map[string]*destination.Rules{"mx:mx.test": {MaxLifetime: 4 * time.Hour}})
 		var enabled atomic.Bool
 		r.o.Disabled = func() bool { return !enabled.Load() }
 		kept, gone := r.envelope("x@one.test"), r.envelope("x@a.test")
@@ -417,8 +417,8 @@ func TestWarningOfTheMX(t *testing.T) {
 			r.dns.AddAddr("mx."+d, fmt.Sprintf("192.0.2.%d", 50+i))
 			r.dns.AddMX(d, 10, "mx."+d)
 		}
-		r.sections(map[string]*conf.Destination{"mx:mx.never.test": {DelayWarning: -1}, "mx:mx.later.test": {DelayWarning: 3 * time.Hour}})
-		r.o.Config.DelayWarning = time.Hour
+		r.sections(map[string]*destination.Rules{"mx:mx.never.test": {DelayWarning: -1}, "mx:mx.later.test": {DelayWarning: 3 * time.Hour}})
+		r.o.DelayWarning = time.Hour
 		r.o.Disabled = func() bool { return true }
 		r.start()
 		never, later, usual := r.send("x@never.test"), r.send("x@later.test"), r.send("x@a.test")

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
@@ -22,7 +21,10 @@ func TestNextMX(t *testing.T) {
 			r.dns.AddMX("two.test", 10*n, fmt.Sprintf("mx%d.two.test", n))
 			r.dns.AddAddr(fmt.Sprintf("mx%d.two.test", n), fmt.Sprintf("192.0.2.1%d", n))
 		}
-		r.o.Config = &conf.Outbound{TempFailIntervals: []time.Duration{time.Minute}, MaxLifetime: 24 * time.Hour, DelayWarning: -1, NextMXOnDeferral: true}
+		r.o.TempFailIntervals = []time.Duration{time.Minute}
+		r.o.MaxLifetime = 24 * time.Hour
+		r.o.DelayWarning = -1
+		r.o.NextMXOnDeferral = true
 		delivered, deferred, bounced := r.on(hook.OnDelivered, hook.Proceed()), r.on(hook.OnDeferred, hook.Proceed()), r.on(hook.OnBounce, hook.Proceed())
 		r.wire.set(func(_ context.Context, s attemptSeen) ([]*reply.Reply, error) {
 			var all []*reply.Reply

@@ -98,7 +98,7 @@ func TestRememberedOnlyWhenChanged(t *testing.T) {
 			}
 			return hook.Proceed()
 		}})
-		r.o.Intervals = slices.Repeat(interval, 5)
+		r.o.TempFailIntervals = slices.Repeat(interval, 5)
 		r.start()
 		r.send("later@a.test", "later2@a.test")
 		for n, want := range []int{0, 1, 1, 1, 1} {
@@ -135,7 +135,7 @@ func TestNotesThatCannotBeKept(t *testing.T) {
 			}
 			return hook.Proceed()
 		}})
-		r.o.Intervals = slices.Repeat(interval, 5)
+		r.o.TempFailIntervals = slices.Repeat(interval, 5)
 		r.start()
 		r.send("later@a.test")
 		r.queue.set("notes", errDisk)
@@ -272,7 +272,7 @@ func TestLateHandler(t *testing.T) {
 						return hook.Proceed()
 					}},
 					hook.Registration{Point: hook.OnSendEmail, Plugin: "next", Priority: 1, Handler: next})
-				r.o.Intervals = slices.Repeat(interval, 3)
+				r.o.TempFailIntervals = slices.Repeat(interval, 3)
 				r.start()
 				first := true
 				r.wire.set(func(_ context.Context, s attemptSeen) ([]*reply.Reply, error) {

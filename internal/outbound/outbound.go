@@ -28,6 +28,7 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"math/rand/v2"
@@ -37,8 +38,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
+	"tarishi/internal/destination"
 	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
@@ -54,6 +55,7 @@ import (
 	"tarishi/internal/schedule"
 	"tarishi/internal/store"
 	"tarishi/internal/submit"
+	"tarishi/internal/tlsconf"
 )
 
 // Queue is where messages live; every store.Store is one.
@@ -71,34 +73,16 @@ type Chain interface {
 
 // Options are outbound.ini and what an Outbound works with.
 type Options struct {
-	Me                 string
-	ConcurrencyMax     int             // attempts at a time; 0: no cap
-	AlwaysSplit        bool            // one delivery for each recipient
-	Intervals          []time.Duration // the back-off; one more failure than these is the last
-	MaxLifetime        time.Duration   // 0: none
-	Port               int             // of MX; 0: 25
-	LocalMXOK          bool
-	InetPrefer         string // "v4", "v6", or anything else for neither
-	EnableTLS          bool
-	TLS                conf.TLSOutbound            // force_tls_hosts and no_tls_hosts
-	TLSConfig          func(show bool) *tls.Config // see delivery
-	BackendTLS         func() *tls.Config          // for the hosts of smtp_forward.ini; nil: TLSConfig
-	NoIPv6             bool                        // addresses of names; see delivery
-	DANE               bool                        // RFC 7672
-	STS                nexthop.Policies            // RFC 8461; nil: not looked at
-	ConnectTimeout     time.Duration
-	EnvelopeTimeout    time.Duration // for an attempt up to DATA, see schedule.Options.Deadline; 0: none
-	MinRate            int64         // of content, see smtpclient.Options
-	PoolTimeout        time.Duration // 0: connections are not kept
-	PoolConcurrencyMax int           // connections per host, attempts per domain; 0: no cap
-	PublicIP           string
-	Disabled           func() bool // asked before every round; nil: never
-	// Config has the sections of outbound.ini; its main section's back-off and
-	// lifetime hold instead of those above. nil: there are none.
-	Config *conf.Outbound
-	Jitter float64        // by how much of itself a wait may vary: 0 to 1
-	Random func() float64 // in [0,1), for choices and probes; nil: the system's
-	Grace  time.Duration  // for attempts that run when Run's context ends
+	destination.Settings
+	Me         string
+	TLS        tlsconf.Outbound            // force_tls_hosts and no_tls_hosts
+	TLSConfig  func(show bool) *tls.Config // see delivery
+	BackendTLS func() *tls.Config          // for the hosts of smtp_forward.ini; nil: TLSConfig
+	DANE       bool                        // RFC 7672
+	STS        nexthop.Policies            // RFC 8461; nil: not looked at
+	Disabled   func() bool                 // asked before every round; nil: what the settings say
+	Random     func() float64              // in [0,1), for choices and probes; nil: the system's
+	Grace      time.Duration               // for attempts that run when Run's context ends
 	// ReplyGrace is for those of them, of Grace, that wait for the reply to a whole
 	// message.
 	ReplyGrace time.Duration
@@ -176,13 +160,10 @@ func New(o Options) *Outbound {
 		o.Now = time.Now
 	}
 	if o.Disabled == nil {
-		o.Disabled = func() bool { return false }
+		o.Disabled = func() bool { return o.Settings.Disabled }
 	}
 	if o.Random == nil {
 		o.Random = rand.Float64
-	}
-	if o.Config == nil {
-		o.Config = &conf.Outbound{TempFailIntervals: o.Intervals, MaxLifetime: o.MaxLifetime, DelayWarning: -1}
 	}
 
 	// Without it mail that loops back through NAT is not recognised.
@@ -194,7 +175,7 @@ func New(o Options) *Outbound {
 		o:        o,
 		wake:     make(chan struct{}, 1),
 		reload:   make(chan struct{}, 1),
-		policies: policy.New(policy.Options{Config: o.Config, Jitter: o.Jitter, MaxConcurrency: o.PoolConcurrencyMax}),
+		policies: policy.New(policy.Options{Config: &o.Settings, Jitter: float64(o.Jitter) / 100, MaxConcurrency: o.PoolConcurrencyMax}),
 		kept:     map[*schedule.Unit]remember.Kept{},
 		running:  map[*schedule.Unit]*attempt.Attempt{},
 		held:     held.Register{},
@@ -204,21 +185,21 @@ func New(o Options) *Outbound {
 	}
 	deliver := delivery.New(delivery.Options{
 		Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig, BackendTLS: o.BackendTLS,
-		ConnectTimeout: o.ConnectTimeout, MinRate: o.MinRate, PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
-		PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: o.NoIPv6,
-		NextAfterDeferral: o.Config.NextMXOnDeferral,
+		ConnectTimeout: o.ConnectTimeout, MinRate: cmp.Or(o.MinRate, -1), PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
+		PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: !o.IPv6,
+		NextAfterDeferral: o.NextMXOnDeferral,
 	})
 
 	// What these parts call is not called before out is complete.
 	out.Submitter = submit.New(submit.Options{
-		Me: o.Me, ReceivedHeader: o.Config.ReceivedHeader, NewBody: func() store.Body { return o.Queue.NewBody() }, Put: out.put, Enqueue: out.Enqueue,
+		Me: o.Me, ReceivedHeader: o.ReceivedHeader, NewBody: func() store.Body { return o.Queue.NewBody() }, Put: out.put, Enqueue: out.Enqueue,
 		Chain: o.Chain, Mail: o.Mail, Log: o.Log, Now: o.Now,
 	})
 	out.reporter = report.NewReporter(report.Options{
-		Me: o.Me, Full: o.Config.DSNReturn == "full", Templates: o.Templates, Show: out.Show, Put: out.put, Mail: o.Mail, Now: o.Now,
+		Me: o.Me, Full: o.DSNReturn == "full", Templates: o.Templates, Show: out.Show, Put: out.put, Mail: o.Mail, Now: o.Now,
 	})
 	out.attempts = attempt.New(attempt.Options{
-		Me: o.Me, Config: o.Config, Queue: o.Queue, Chain: o.Chain, Delivery: deliver, Policies: out.policies,
+		Me: o.Me, Config: &o.Settings, Queue: o.Queue, Chain: o.Chain, Delivery: deliver, Policies: out.policies,
 		Reporter: out.reporter, Board: (*board)(out), Mail: o.Mail, Log: o.Log, Now: o.Now, Random: o.Random,
 	})
 

@@ -249,7 +249,7 @@ func TestOrderOfRecords(t *testing.T) {
 
 func TestLifetime(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Intervals = []time.Duration{time.Hour, 24 * time.Hour, 48 * time.Hour}
+		r.o.TempFailIntervals = []time.Duration{time.Hour, 24 * time.Hour, 48 * time.Hour}
 		r.o.MaxLifetime = 10 * time.Hour
 		r.start()
 		r.send("later@a.test")
@@ -269,7 +269,7 @@ func TestLifetime(t *testing.T) {
 
 func TestFlush(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Intervals = slices.Repeat(interval, 5)
+		r.o.TempFailIntervals = slices.Repeat(interval, 5)
 		r.start()
 		r.send("later@a.test")
 		r.send("later@b.test")
@@ -526,7 +526,7 @@ func TestDSNThatCannotBePut(t *testing.T) {
 
 func TestSettlementIsRepeatedWithoutAnotherDelivery(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Intervals = []time.Duration{time.Hour}
+		r.o.TempFailIntervals = []time.Duration{time.Hour}
 		r.start()
 		env := r.envelope("x@a.test", "later@a.test", "no@a.test")
 		p := r.put(env)

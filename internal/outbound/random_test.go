@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
@@ -41,12 +41,12 @@ func (r *rig) lifeAtRandom(random *rand.Rand) {
 		r.dns.AddMX(d, 10, "mx.test")
 		domains = append(domains, d)
 	}
-	r.o.Intervals = []time.Duration{time.Minute, time.Minute, 5 * time.Minute, time.Hour, 3 * time.Hour}
-	r.o.MaxLifetime, r.o.Jitter, r.o.ConcurrencyMax = 24*time.Hour, 0.2, 12
-	r.sections(map[string]*conf.Destination{
-		"mx:mx.test": {Concurrency: conf.Range{Low: 1, High: 3}}, "b.test": {Rate: conf.Rate{Count: 30, Per: time.Hour}},
+	r.o.TempFailIntervals = []time.Duration{time.Minute, time.Minute, 5 * time.Minute, time.Hour, 3 * time.Hour}
+	r.o.MaxLifetime, r.o.Jitter, r.o.ConcurrencyMax = 24*time.Hour, 20, 12
+	r.sections(map[string]*destination.Rules{
+		"mx:mx.test": {Concurrency: destination.Range{Low: 1, High: 3}}, "b.test": {Rate: destination.Rate{Count: 30, Per: time.Hour}},
 	})
-	r.o.Config.DelayWarning = 2 * time.Hour
+	r.o.DelayWarning = 2 * time.Hour
 	delivered := map[string]int{}
 	r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
 		time.Sleep(time.Duration(roll(30)) * time.Second)

@@ -35,7 +35,7 @@ func TestRoomForOthersIsNoFailure(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(r *rig) {
-				r.o.Intervals = tt.intervals
+				r.o.TempFailIntervals = tt.intervals
 				r.wire.set(func(ctx context.Context, s attemptSeen) ([]*reply.Reply, error) {
 					if s.from == "" {
 						return []*reply.Reply{ok}, nil

@@ -48,7 +48,7 @@ func TestEnqueueDeferred(t *testing.T) {
 // Where nothing is tried twice there is one attempt all the same.
 func TestEnqueueDeferredWithoutRetries(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Intervals = nil
+		r.o.TempFailIntervals = nil
 		r.start()
 		p := r.put(r.envelope("a@a.test"))
 		r.out.EnqueueDeferred(p, []*reply.Reply{later})

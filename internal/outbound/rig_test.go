@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
@@ -312,9 +313,12 @@ func inBubble(t *testing.T, test func(r *rig)) {
 			r.dns.AddAddr(d, fmt.Sprintf("192.0.2.%d", i+1))
 		}
 		r.o = Options{
-			Me: "me.test", ConcurrencyMax: 100, Intervals: interval, MaxLifetime: 5 * 24 * time.Hour, PoolConcurrencyMax: 10,
-			LocalMXOK: true, // whatever addresses the machine of the test has
-			Grace:     10 * time.Second, Queue: r.queue, Resolver: r.dns, Pool: r.wire, Mail: maillog.New(log), Log: log,
+			Settings: destination.Settings{
+				ConcurrencyMax: 100, TempFailIntervals: interval, MaxLifetime: 5 * 24 * time.Hour, PoolConcurrencyMax: 10, DelayWarning: -1, IPv6: true,
+				LocalMXOK: true, // whatever addresses the machine of the test has
+			},
+			Me:    "me.test",
+			Grace: 10 * time.Second, Queue: r.queue, Resolver: r.dns, Pool: r.wire, Mail: maillog.New(log), Log: log,
 		}
 		defer func() {
 			if r.stop != nil {

@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/reply"
 	"tarishi/internal/sending"
 	"tarishi/internal/smtpclient"
@@ -18,7 +17,10 @@ import (
 // recipients it is to defer; the second does nothing until the attempt ends, before
 // or after the end of the message.
 func (r *rig) twoHosts(afterDot bool) {
-	r.o.Config = &conf.Outbound{TempFailIntervals: interval, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1, NextMXOnDeferral: true}
+	r.o.TempFailIntervals = interval
+	r.o.MaxLifetime = 5 * 24 * time.Hour
+	r.o.DelayWarning = -1
+	r.o.NextMXOnDeferral = true
 	r.dns.AddMX("two.test", 10, "mx1.two.test")
 	r.dns.AddMX("two.test", 20, "mx2.two.test")
 	r.dns.AddAddr("mx1.two.test", "192.0.2.11")

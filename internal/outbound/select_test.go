@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tarishi/internal/destination"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
@@ -42,7 +43,7 @@ func TestHoldTogether(t *testing.T) {
 	for range cap(q.once) {
 		q.once <- struct{}{}
 	}
-	o := New(Options{ConcurrencyMax: 1, Queue: q})
+	o := New(Options{Settings: destination.Settings{ConcurrencyMax: 1}, Queue: q})
 	var all sync.WaitGroup
 	for i := range 1000 {
 		all.Go(func() {

@@ -180,7 +180,7 @@ func TestSlowServersGetTheirMail(t *testing.T) {
 	for _, domains := range []int{0, 300} {
 		inBubble(t, func(r *rig) {
 			r.o.EnvelopeTimeout = 10 * time.Minute
-			r.o.Intervals = []time.Duration{64 * time.Second, 128 * time.Second, 256 * time.Second, 512 * time.Second, 1024 * time.Second, 2048 * time.Second}
+			r.o.TempFailIntervals = []time.Duration{64 * time.Second, 128 * time.Second, 256 * time.Second, 512 * time.Second, 1024 * time.Second, 2048 * time.Second}
 			r.start()
 			w := newTarpits(r)
 			w.send("tarpit", domains, 3)

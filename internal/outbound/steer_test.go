@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
@@ -20,10 +20,8 @@ import (
 )
 
 // sections gives the rig destinations, with the rig's own main section.
-func (r *rig) sections(all map[string]*conf.Destination) {
-	r.o.Config = &conf.Outbound{
-		TempFailIntervals: r.o.Intervals, MaxLifetime: r.o.MaxLifetime, DelayWarning: -1, Destinations: all,
-	}
+func (r *rig) sections(all map[string]*destination.Rules) {
+	r.o.DelayWarning, r.o.Destinations = -1, all
 }
 
 // restart stops the Outbound and starts another one on the same queue.
@@ -128,7 +126,7 @@ func TestWhyNamesTheHost(t *testing.T) {
 
 func TestExpiryUnderSuspension(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Intervals, r.o.MaxLifetime = []time.Duration{time.Hour, time.Hour, time.Hour}, 20*time.Minute
+		r.o.TempFailIntervals, r.o.MaxLifetime = []time.Duration{time.Hour, time.Hour, time.Hour}, 20*time.Minute
 		r.wire.set(toOthers)
 		r.start()
 		r.send("one@a.test")
@@ -164,10 +162,10 @@ func TestDisabledStillExpires(t *testing.T) {
 
 func TestDelayWarning(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Intervals = []time.Duration{time.Hour, 2 * time.Hour, 3 * time.Hour, 4 * time.Hour, 5 * time.Hour}
-		r.o.Jitter = 0.2
-		r.sections(map[string]*conf.Destination{"b.test": {DelayWarning: -1}})
-		r.o.Config.DelayWarning = 150 * time.Minute
+		r.o.TempFailIntervals = []time.Duration{time.Hour, 2 * time.Hour, 3 * time.Hour, 4 * time.Hour, 5 * time.Hour}
+		r.o.Jitter = 20
+		r.sections(map[string]*destination.Rules{"b.test": {DelayWarning: -1}})
+		r.o.DelayWarning = 150 * time.Minute
 		r.start()
 		env := r.envelope("later@a.test", "laternever@a.test", "later@b.test")
 		env.Recipients[1].Notify = mail.NotifyNever
@@ -218,10 +216,10 @@ func TestDelayWarning(t *testing.T) {
 func TestOneDelayWarningForOneMessage(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		const n = 50
-		r.o.Intervals = slices.Repeat([]time.Duration{time.Hour}, 20)
-		r.o.Jitter = 0.2
-		r.sections(map[string]*conf.Destination{"b.test": {DelayWarning: -1}})
-		r.o.Config.DelayWarning = 4 * time.Hour
+		r.o.TempFailIntervals = slices.Repeat([]time.Duration{time.Hour}, 20)
+		r.o.Jitter = 20
+		r.sections(map[string]*destination.Rules{"b.test": {DelayWarning: -1}})
+		r.o.DelayWarning = 4 * time.Hour
 		r.start()
 		to := append(r.manyDomains("later", n), "later-quiet@a.test", "later@b.test", "x@c.test")
 		env := r.envelope(to...)
@@ -248,7 +246,7 @@ func TestOneDelayWarningForOneMessage(t *testing.T) {
 	// Also when none of them can be tried, and all are late at the same moment.
 	inBubble(t, func(r *rig) {
 		r.sections(nil)
-		r.o.Config.DelayWarning = time.Hour
+		r.o.DelayWarning = time.Hour
 		r.o.Disabled = func() bool { return true }
 		r.start()
 		r.send(r.manyDomains("x", 50)...)
@@ -267,9 +265,9 @@ func TestOneDelayWarningForOneMessage(t *testing.T) {
 
 func TestDelayWarningWhileNothingIsTried(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Intervals = []time.Duration{8 * time.Hour}
+		r.o.TempFailIntervals = []time.Duration{8 * time.Hour}
 		r.sections(nil)
-		r.o.Config.DelayWarning = 10 * time.Minute
+		r.o.DelayWarning = 10 * time.Minute
 		r.wire.set(toOthers)
 		r.start()
 		r.send("one@a.test")
@@ -286,10 +284,10 @@ func TestDelayWarningWhileNothingIsTried(t *testing.T) {
 func TestSections(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		one, two := netip.MustParseAddr("192.0.2.101"), netip.MustParseAddr("192.0.2.102")
-		r.sections(map[string]*conf.Destination{
+		r.sections(map[string]*destination.Rules{
 			"a.test": {
-				TempFailIntervals: []time.Duration{7 * time.Second}, MaxMessages: 3, TLS: mail.TLSEncrypt, Concurrency: conf.Range{Low: 4, High: 4},
-				Sources: []conf.Source{{Bind: one, Helo: "one.test", Weight: 3}, {Bind: two, Helo: "two.test", Weight: 1}},
+				TempFailIntervals: []time.Duration{7 * time.Second}, MaxMessages: 3, TLS: mail.TLSEncrypt, Concurrency: destination.Range{Low: 4, High: 4},
+				Sources: []destination.Source{{Bind: one, Helo: "one.test", Weight: 3}, {Bind: two, Helo: "two.test", Weight: 1}},
 			},
 			"b.test": {Hosts: []mail.NextHop{{Host: "192.0.2.77", Port: 2525, AuthUser: "u", AuthPass: "p", AuthRequired: true}}},
 		})
@@ -317,9 +315,9 @@ func TestSections(t *testing.T) {
 // TestSharedSite: domains with the same MX share its limits, by section and
 // without.
 func TestSharedSite(t *testing.T) {
-	for name, sections := range map[string]map[string]*conf.Destination{
-		"mx":    {"mx:*.shared.test": {Concurrency: conf.Range{Low: 2, High: 2}}},
-		"apart": {"mx:*.shared.test": {Concurrency: conf.Range{Low: 2, High: 2}}, "x1.test": {Concurrency: conf.Range{Low: 5, High: 5}}},
+	for name, sections := range map[string]map[string]*destination.Rules{
+		"mx":    {"mx:*.shared.test": {Concurrency: destination.Range{Low: 2, High: 2}}},
+		"apart": {"mx:*.shared.test": {Concurrency: destination.Range{Low: 2, High: 2}}, "x1.test": {Concurrency: destination.Range{Low: 5, High: 5}}},
 	} {
 		inBubble(t, func(r *rig) {
 			r.sections(sections)

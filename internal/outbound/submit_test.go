@@ -10,7 +10,6 @@ import (
 	"testing/iotest"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
@@ -83,7 +82,9 @@ func TestSubmit(t *testing.T) {
 
 func TestSubmitOptions(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Config = &conf.Outbound{ReceivedHeader: "ours", TempFailIntervals: interval, DelayWarning: -1}
+		r.o.ReceivedHeader = "ours"
+		r.o.TempFailIntervals = interval
+		r.o.DelayWarning = -1
 		r.o.Disabled = func() bool { return true }
 		seen := r.on(hook.OnPreSendTransEmail, hook.Answer(hook.Deny, "no")) // which changes nothing
 		r.start()
@@ -119,7 +120,9 @@ func TestSubmitOptions(t *testing.T) {
 // A mailbox line on top of a submission does not end its header section.
 func TestSubmitMailboxLine(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Config = &conf.Outbound{ReceivedHeader: "disabled", TempFailIntervals: interval, DelayWarning: -1}
+		r.o.ReceivedHeader = "disabled"
+		r.o.TempFailIntervals = interval
+		r.o.DelayWarning = -1
 		r.o.Disabled = func() bool { return true }
 		r.start()
 		long := strings.Repeat(">From x\r\n", 2000) // more than is read at first

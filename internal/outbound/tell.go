@@ -46,7 +46,7 @@ func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*notice.Rep
 func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 	if !r.Several {
 		o.mu.Lock()
-		ok, until := o.gathering.Admit(o.o.Now(), r.Sender, o.o.Config.DSNRate)
+		ok, until := o.gathering.Admit(o.o.Now(), r.Sender, o.o.DSNRate)
 		o.mu.Unlock()
 		if !ok {
 			o.collect(r, until)
@@ -98,7 +98,7 @@ func (o *Outbound) collect(r *notice.Report, until time.Time) {
 			}
 		}
 		o.mu.Lock()
-		_, begun := o.gathering.Hold(id, r.Sender, recipients, until, true, o.o.Config.DSNRate)
+		_, begun := o.gathering.Hold(id, r.Sender, recipients, until, true, o.o.DSNRate)
 		o.mu.Unlock()
 		if begun {
 			o.logCollecting(r.Sender, until)
@@ -111,7 +111,7 @@ func (o *Outbound) collect(r *notice.Report, until time.Time) {
 func (o *Outbound) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, due time.Time) {
 	o.mu.Lock()
 	for id, list := range recipients {
-		again, _ := o.gathering.Hold(id, r.Sender, list, due, r.Several, o.o.Config.DSNRate)
+		again, _ := o.gathering.Hold(id, r.Sender, list, due, r.Several, o.o.DSNRate)
 		again.MarkStuck()
 	}
 	o.mu.Unlock()

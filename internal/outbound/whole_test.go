@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
@@ -36,8 +37,11 @@ func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *
 		return hook.Verdict{Code: hook.OK, MX: []mail.NextHop{{Host: "127.0.0.1", Port: port}}}
 	}
 	o := New(Options{
-		Me: "me.test", ConcurrencyMax: 20, Intervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
-		Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Resolver: &dns.Memory{}, Pool: p,
+		Settings: destination.Settings{
+			ConcurrencyMax: 20, TempFailIntervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, DelayWarning: -1,
+			PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
+		},
+		Me: "me.test", Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Resolver: &dns.Memory{}, Pool: p,
 		Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
 	})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -10,13 +10,12 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/ini"
 )
 
 // Services is what the daemon gives to its plugins: Env for one of them is made of
 // it. Log is needed.
 type Services struct {
-	Config    *conf.Config // nil: the configuration that is loaded
 	Log       *zap.Logger
 	Resolver  Resolver
 	Forwarder Forwarder
@@ -27,9 +26,9 @@ type Services struct {
 }
 
 // newEnv returns what one plugin of a set gets.
-func (s *Services) newEnv(name string, routes *routes) Env {
+func (s *Services) newEnv(c *Config, name string, routes *routes) Env {
 	env := Env{
-		Config: s.Config, Log: s.Log.Named(name), Resolver: s.Resolver, Forwarder: s.Forwarder, Submitter: s.Submitter,
+		Shared: c.Shared, Settings: c.Own[name], Log: s.Log.Named(name), Resolver: s.Resolver, Forwarder: s.Forwarder, Submitter: s.Submitter,
 		Store: noStore{}, Mux: prefixed{routes, name}, Metrics: unread{}, Title: s.Title,
 	}
 
@@ -64,12 +63,12 @@ const needsJavaScript = "needs JavaScript, which this version does not run"
 
 // findFactory returns the factory of a plugin, or an error that names the line which lists
 // it and says what to do instead.
-func (l *Loader) findFactory(c *conf.Config, p conf.PluginName) (Factory, error) {
+func (l *Loader) findFactory(c *Config, p Listed) (Factory, error) {
 	f := l.Registry.factories[p.Name]
 
 	// A site that has written a plugin must not get another one unasked.
 	if script := siteScript(c, p); script != "" {
-		problem := conf.Problem{File: p.File, Line: p.Line, Text: "plugin " + p.As + ": " + script + " " + needsJavaScript}
+		problem := ini.Problem{File: p.File, Line: p.Line, Text: "plugin " + p.As + ": " + script + " " + needsJavaScript}
 		if f != nil {
 			problem.Text += "; without it the built-in plugin " + p.Name + " would be used"
 		}
@@ -83,7 +82,7 @@ func (l *Loader) findFactory(c *conf.Config, p conf.PluginName) (Factory, error)
 
 // siteScript returns the file below DIR/plugins that a plugin's name stands for, relative
 // to DIR; "": there is none.
-func siteScript(c *conf.Config, p conf.PluginName) string {
+func siteScript(c *Config, p Listed) string {
 	for _, name := range spellings(p) {
 		if script := existing(c, "plugins/"+name+".js", "plugins/"+name+"/package.json"); script != "" {
 			return script
@@ -94,7 +93,7 @@ func siteScript(c *conf.Config, p conf.PluginName) string {
 
 // installed returns the package below DIR/node_modules that a plugin's name stands
 // for, relative to DIR; "": there is none.
-func installed(c *conf.Config, p conf.PluginName) string {
+func installed(c *Config, p Listed) string {
 	for _, name := range spellings(p) {
 		folder := "node_modules/" + name
 		prefixed := "node_modules/haraka-plugin-" + name
@@ -107,7 +106,7 @@ func installed(c *conf.Config, p conf.PluginName) string {
 
 // spellings are the names under which a plugin may be found in a folder: as it is written,
 // and the newest of Haraka's names for it.
-func spellings(p conf.PluginName) []string {
+func spellings(p Listed) []string {
 	if p.As == p.Name {
 		return []string{p.Name}
 	}
@@ -115,7 +114,7 @@ func spellings(p conf.PluginName) []string {
 }
 
 // existing returns the first of some files of the instance that is there.
-func existing(c *conf.Config, files ...string) string {
+func existing(c *Config, files ...string) string {
 	if c.Dir == "" { // defaults without an instance
 		return ""
 	}
@@ -129,9 +128,9 @@ func existing(c *conf.Config, files ...string) string {
 
 // unknown says that there is no plugin of a name, and what to do instead. script is
 // where one is installed that cannot be run.
-func (l *Loader) unknown(p conf.PluginName, script string) error {
-	problem := conf.Problem{File: p.File, Line: p.Line, Text: "there is no plugin " + p.As}
-	advice := conf.PluginAdvice(p.Name)
+func (l *Loader) unknown(p Listed, script string) error {
+	problem := ini.Problem{File: p.File, Line: p.Line, Text: "there is no plugin " + p.As}
+	advice := notBuiltIn[p.Name]
 
 	// Of Haraka's plugins it is known what stands in for them; another name may be
 	// misspelt, unless such a package is installed.
@@ -163,7 +162,7 @@ func (r *Registry) nearest(name string) string {
 			beside = append(beside, last)
 		}
 	}
-	if near := conf.Nearest(base, beside); near != "" {
+	if near := ini.Nearest(base, beside); near != "" {
 		return folder + near
 	}
 	return ""

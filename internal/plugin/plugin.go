@@ -30,10 +30,12 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
+	"tarishi/internal/ini"
 	"tarishi/internal/mail"
+	"tarishi/internal/route"
+	"tarishi/internal/tlsconf"
 )
 
 // Plugin is one instance of a plugin. It may also be a Starter, a Reloader or an
@@ -72,11 +74,27 @@ type Reloader interface {
 // daemon.
 type Factory func(env Env) (Plugin, error)
 
+// Shared are settings that plugins share with the rest of the daemon.
+type Shared struct {
+	Me     string // this host's name
+	Routes *route.Settings
+	TLS    *tlsconf.Settings
+}
+
+// Config is what a generation of plugins is made from.
+type Config struct {
+	Dir string // the instance; "": there is none, and no files of plugins
+	Settings
+	Shared
+	Own map[string]ini.Declarer // what plugins declared, by their names
+}
+
 // Env is what one plugin may use. No field is nil but those that say so; what needs a
 // running daemon is not for use in New.
 type Env struct {
-	Config *conf.Config // the settings of the whole instance
-	Log    *zap.Logger  // named after the plugin
+	Shared
+	Settings ini.Declarer // what the plugin declared, as it was read; nil: it declared nothing
+	Log      *zap.Logger  // named after the plugin
 
 	Resolver  Resolver  // nil: nothing can be looked up
 	Forwarder Forwarder // nil: nothing can be relayed in session
@@ -101,7 +119,7 @@ type Resolver interface {
 // and answers as a handler of queue does: OK when the message has left our
 // hands, DenySoft or Deny with the reply for the client.
 type Forwarder interface {
-	Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *conf.ForwardRoute) hook.Verdict
+	Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *route.Route) hook.Verdict
 	// Queue takes the message into the outbound queue instead: the hook get_mx
 	// says where it goes. OK when it is durable there.
 	Queue(ctx context.Context, t hook.TransactionView) hook.Verdict
@@ -167,7 +185,10 @@ type Host interface {
 
 // Registry knows the built-in plugins by name. The zero value is empty and ready to
 // use.
-type Registry struct{ factories map[string]Factory }
+type Registry struct {
+	factories map[string]Factory
+	declared  map[string]func() ini.Declarer
+}
 
 // Register adds a plugin. It panics when the name is taken or f is nil.
 func (r *Registry) Register(name string, f Factory) {
@@ -178,6 +199,24 @@ func (r *Registry) Register(name string, f Factory) {
 		r.factories = make(map[string]Factory)
 	}
 	r.factories[name] = f
+}
+
+// Declare adds the settings of a plugin, which its Factory gets as Env.Settings:
+// settings makes those of one generation.
+func (r *Registry) Declare(name string, settings func() ini.Declarer) {
+	if r.declared == nil {
+		r.declared = make(map[string]func() ini.Declarer)
+	}
+	r.declared[name] = settings
+}
+
+// Declared returns new settings of every plugin that has some, by name.
+func (r *Registry) Declared() map[string]ini.Declarer {
+	all := make(map[string]ini.Declarer, len(r.declared))
+	for name, settings := range r.declared {
+		all[name] = settings()
+	}
+	return all
 }
 
 // Names returns the names of all known plugins in alphabetical order.

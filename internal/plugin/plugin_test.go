@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
 )
@@ -40,15 +39,15 @@ func hooks(register plugin.Hooks) plugin.Factory {
 }
 
 // load makes the plugins of c.
-func load(r *plugin.Registry, c *conf.Config, log *zap.Logger) ([]hook.Registration, error) {
+func load(r *plugin.Registry, c *plugin.Config, log *zap.Logger) ([]hook.Registration, error) {
 	set, err := (&plugin.Loader{Registry: r, Services: plugin.Services{Log: log}}).Load(c)
 	return set.Registrations(), err
 }
 
-func config(names ...string) *conf.Config {
-	c := &conf.Config{PluginTimeout: 30 * time.Second, PluginTimeouts: map[string]time.Duration{}}
+func config(names ...string) *plugin.Config {
+	c := &plugin.Config{Settings: plugin.Settings{Timeout: 30 * time.Second, Timeouts: map[string]time.Duration{}}}
 	for i, n := range names {
-		c.Plugins = append(c.Plugins, conf.PluginName{Name: n, As: n, File: "config/plugins", Line: i + 1})
+		c.Listed = append(c.Listed, plugin.Listed{Name: n, As: n, File: "config/plugins", Line: i + 1})
 	}
 	return c
 }
@@ -87,7 +86,7 @@ func TestTimeouts(t *testing.T) {
 		{"queue/second", map[string]time.Duration{"queue/second": time.Minute, "first": 1}, time.Minute},
 	} {
 		c := config(tc.name)
-		c.PluginTimeouts = tc.set
+		c.Timeouts = tc.set
 		regs, err := load(registry(), c, zap.NewNop())
 		if err != nil || regs[0].Timeout != tc.want {
 			t.Errorf("%+v: %v, %v", tc, regs[0].Timeout, err)

@@ -12,7 +12,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 )
 
@@ -27,7 +26,7 @@ type Set struct {
 
 // instance is one plugin of a set. One that was reloaded belongs to several sets.
 type instance struct {
-	listed conf.PluginName
+	listed Listed
 	plugin Plugin
 	cancel context.CancelFunc // of what Start got; nil: it has not started
 	swap   func()             // puts new settings in force; nil: it is new
@@ -41,7 +40,7 @@ func (i *instance) failed(err error) error {
 // Load makes the plugins that c lists. It opens and starts nothing. A plugin that is
 // listed twice is made twice, with a warning. The error names every line that could
 // not be served, with the file and line that it stands on.
-func (l *Loader) Load(c *conf.Config) (*Set, error) {
+func (l *Loader) Load(c *Config) (*Set, error) {
 	next, problems := l.build(c, nil)
 	problems = append(problems, next.register(c))
 	return next, errors.Join(problems...)
@@ -52,7 +51,7 @@ func (l *Loader) Load(c *conf.Config) (*Set, error) {
 // running one stays as it is. Else its chain is to be replaced, and when the last
 // connection with that has ended its Retire is due. Plugins that are in both have
 // the new settings at once, for all connections.
-func (l *Loader) Reload(ctx context.Context, running *Set, c *conf.Config) (*Set, error) {
+func (l *Loader) Reload(ctx context.Context, running *Set, c *Config) (*Set, error) {
 	next, problems := l.build(c, running)
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
@@ -73,16 +72,12 @@ func (l *Loader) Reload(ctx context.Context, running *Set, c *conf.Config) (*Set
 
 // build makes a set without handlers. Plugins of running that can be reloaded are
 // asked to prepare for it.
-func (l *Loader) build(c *conf.Config, running *Set) (*Set, []error) {
-	services := l.Services
-	if services.Config == nil || running != nil {
-		services.Config = c
-	}
+func (l *Loader) build(c *Config, running *Set) (*Set, []error) {
 	next := &Set{routes: newRoutes()}
 	var problems []error
-	lines := make(map[string]int, len(c.Plugins))
+	lines := make(map[string]int, len(c.Listed))
 	used := map[*instance]bool{}
-	for _, listed := range c.Plugins {
+	for _, listed := range c.Listed {
 		// A bad line does not hide the problems of the others.
 		f, err := l.findFactory(c, listed)
 		if err != nil {
@@ -90,7 +85,7 @@ func (l *Loader) build(c *conf.Config, running *Set) (*Set, []error) {
 			continue
 		}
 		if first, again := lines[listed.Name]; again {
-			services.Log.Warn("plugin is listed twice: each of its hooks will run twice", zap.String("plugin", listed.Name),
+			l.Services.Log.Warn("plugin is listed twice: each of its hooks will run twice", zap.String("plugin", listed.Name),
 				zap.String("file", listed.File), zap.Int("line", listed.Line), zap.Int("first", first))
 		} else {
 			lines[listed.Name] = listed.Line
@@ -99,7 +94,7 @@ func (l *Loader) build(c *conf.Config, running *Set) (*Set, []error) {
 		// An instance that lives on has the new generation's entry, for its line
 		// in config/plugins may be another one.
 		one := &instance{listed: listed}
-		env := services.newEnv(listed.Name, next.routes)
+		env := l.Services.newEnv(c, listed.Name, next.routes)
 		if before := running.reloadable(listed.Name, used); before != nil {
 			used[before] = true
 			one.plugin, one.cancel = before.plugin, before.cancel
@@ -131,14 +126,14 @@ func (s *Set) reloadable(name string, used map[*instance]bool) *instance {
 }
 
 // register collects the handlers of all plugins, as hook.NewChain wants them.
-func (s *Set) register(c *conf.Config) error {
+func (s *Set) register(c *Config) error {
 	var problems []error
 	for _, one := range s.instances {
-		h := host{plugin: one.listed.Name, timeout: c.PluginTimeout}
+		h := host{plugin: one.listed.Name, timeout: c.Timeout}
 		one.plugin.Register(&h)
 
 		// The administrator has the last word on timeouts.
-		if limit, set := c.PluginTimeouts[one.listed.Name]; set {
+		if limit, set := c.Timeouts[one.listed.Name]; set {
 			h.timeout = limit
 		}
 		for _, reg := range h.regs {

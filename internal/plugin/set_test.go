@@ -14,7 +14,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
 )
@@ -63,12 +62,12 @@ func (p *part) Close() error {
 type lasting struct{ part }
 
 func (p *lasting) Reload(env plugin.Env) (func(), error) {
-	if env.Config.Me == "refused" {
+	if env.Me == "refused" {
 		return nil, errors.New("settings refused")
 	}
 	return func() {
 		p.j.note("swap-" + p.name)
-		p.setting = env.Config.Me
+		p.setting = env.Me
 	}, nil
 }
 
@@ -79,11 +78,11 @@ func loader(j *journal) *plugin.Loader {
 	for _, name := range []string{"a", "c"} {
 		r.Register(name, func(env plugin.Env) (plugin.Plugin, error) {
 			j.note("new-" + name)
-			if env.Config.Me == "bad" {
+			if env.Me == "bad" {
 				return nil, errors.New("no such thing")
 			}
-			p := &part{j: j, name: name, setting: env.Config.Me}
-			if name == "c" && env.Config.Me == "nostart" {
+			p := &part{j: j, name: name, setting: env.Me}
+			if name == "c" && env.Me == "nostart" {
 				p.startError = errors.New("no port")
 			}
 			return p, nil
@@ -91,13 +90,13 @@ func loader(j *journal) *plugin.Loader {
 	}
 	r.Register("b", func(env plugin.Env) (plugin.Plugin, error) {
 		j.note("new-b")
-		return &lasting{part{j: j, name: "b", setting: env.Config.Me}}, nil
+		return &lasting{part{j: j, name: "b", setting: env.Me}}, nil
 	})
 	return &plugin.Loader{Registry: &r, Services: plugin.Services{Log: zap.NewNop()}}
 }
 
 // named is config with a host name, which stands for all settings.
-func named(me string, plugins ...string) *conf.Config {
+func named(me string, plugins ...string) *plugin.Config {
 	c := config(plugins...)
 	c.Me = me
 	return c
@@ -164,7 +163,7 @@ func TestReload(t *testing.T) {
 	j.take()
 
 	// Whatever is wrong with the next generation, the running one stays as it is.
-	for _, bad := range []*conf.Config{
+	for _, bad := range []*plugin.Config{
 		named("bad", "b", "a"), named("refused", "a", "b"), named("two", "a", "nothing"), named("nostart", "b", "a", "c"),
 	} {
 		if _, err := l.Reload(t.Context(), first, bad); err == nil {
@@ -222,7 +221,7 @@ func TestJavaScript(t *testing.T) {
 	}
 	c := named("one", "a", "auth/site", "folder", "b", "karma", "other", "c")
 	c.Dir = dir
-	c.Plugins = append(c.Plugins, conf.PluginName{Name: "c", As: "old", File: "config/plugins", Line: 8})
+	c.Listed = append(c.Listed, plugin.Listed{Name: "c", As: "old", File: "config/plugins", Line: 8})
 	_, err := loader(&journal{}).Load(c)
 	const no = "needs JavaScript, which this version does not run"
 	want := []string{

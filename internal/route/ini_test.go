@@ -1,33 +1,27 @@
 package route
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
+	"testing/fstest"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/ini"
 	"tarishi/internal/mail"
+	"tarishi/internal/tlsconf"
 )
 
 // TestFromFile reads the example as an operator writes it, and a wildcard.
 func TestFromFile(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "config"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	const ini = "host=1.2.3.4\nport=2525\nauth_type=plain\nauth_user=user\nauth_pass=pass\n" +
+	const text = "host=1.2.3.4\nport=2525\nauth_type=plain\nauth_user=user\nauth_pass=pass\n" +
 		"[example1.com]\nhost=1.2.3.5\n[example2.com]\nhost=1.2.3.5\n[example3.com]\nhost=1.2.3.6\n" +
 		"[example4.com]\nenable_outbound=false\n[*.wild.org]\nhost=lmtp://1.2.3.7\n"
-	if err := os.WriteFile(filepath.Join(dir, "config", "smtp_forward.ini"), []byte(ini), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	c, problems := conf.Load(dir)
-	for _, p := range problems {
-		if p.File == "config/smtp_forward.ini" && !p.Warning {
+	f := &Settings{}
+	r := ini.NewReader(fstest.MapFS{File: {Data: []byte(text)}}, t.TempDir())
+	r.Load(f.Tables(&tlsconf.Outbound{}))
+	for _, p := range r.Problems() {
+		if !p.Warning {
 			t.Error(p)
 		}
 	}
-	f := &c.Forward
 	for _, tc := range []struct{ to, in, out string }{
 		{"a@example1.com b@example2.com", "forward 1.2.3.5:2525", "forward 1.2.3.5:2525"},
 		{"a@example1.com b@example3.com", "enqueue", "outbound"},

@@ -20,7 +20,6 @@ import (
 	"slices"
 	"strings"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/mail"
 )
 
@@ -53,13 +52,13 @@ func (a Action) String() string { return [...]string{"skip", "forward", "outboun
 // Decision is the way of one message.
 type Decision struct {
 	Action Action
-	Route  *conf.ForwardRoute // with Forward; its Hosts are never empty
+	Route  *Route // with Forward; its Hosts are never empty
 }
 
 // Decide tells how a message leaves. Mail of clients that may relay is
 // forwarded only where enable_outbound says so for every recipient; all other
 // mail is forwarded wherever a backend is known.
-func Decide(f *conf.Forward, relaying bool, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) Decision {
+func Decide(f *Settings, relaying bool, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) Decision {
 	if len(recipients) == 0 {
 		return Decision{}
 	}
@@ -84,13 +83,13 @@ func Decide(f *conf.Forward, relaying bool, sender mail.Address, recipients []ma
 // is not queued for all of them. Mail of clients that may relay is queued, since
 // many of those are mail user agents, which do not come again, unless the queue
 // cannot do what one of the routes asks for.
-func Defers(f *conf.Forward, relaying bool, sender mail.Address, accepted []mail.Recipient, next mail.Recipient, notes mail.Notes) bool {
+func Defers(f *Settings, relaying bool, sender mail.Address, accepted []mail.Recipient, next mail.Recipient, notes mail.Notes) bool {
 	w := survey(f, sender, append(slices.Clip(accepted), next), notes)
 	switch {
 	case notes.String(NoteWants) != "" && w.wants != WantsForward:
 		return false
 	case relaying:
-		return w.personal && (w.mixed() || !w.outbound) || w.differ(func(r *conf.ForwardRoute) string {
+		return w.personal && (w.mixed() || !w.outbound) || w.differ(func(r *Route) string {
 			if r.Queue == WantsOutbound || r.Queue == WantsForward {
 				return "" // the queue does for both
 			}
@@ -100,36 +99,36 @@ func Defers(f *conf.Forward, relaying bool, sender mail.Address, accepted []mail
 		return false
 	}
 	return f.Split != "fanout" || slices.ContainsFunc(w.routes, nowhere) || w.differ(wantedQueue) ||
-		slices.ContainsFunc(w.routes, func(r *conf.ForwardRoute) bool { return r.AuthType == conf.AuthForward })
+		slices.ContainsFunc(w.routes, func(r *Route) bool { return r.AuthType == AuthForward })
 }
 
-func nowhere(r *conf.ForwardRoute) bool { return len(r.Hosts) == 0 }
+func nowhere(r *Route) bool { return len(r.Hosts) == 0 }
 
 // ways is where the recipients of one message lead.
 type ways struct {
-	routes   []*conf.ForwardRoute // one of each; never empty
-	outbound bool                 // enable_outbound for every recipient
-	personal bool                 // for one that has it: by the client's own credentials
-	wants    string               // the queue plugin that shall take the message
+	routes   []*Route // one of each; never empty
+	outbound bool     // enable_outbound for every recipient
+	personal bool     // for one that has it: by the client's own credentials
+	wants    string   // the queue plugin that shall take the message
 }
 
 func (w *ways) mixed() bool { return len(w.routes) > 1 }
 
 // differ reports whether the routes have different values of something.
-func (w *ways) differ(value func(*conf.ForwardRoute) string) bool {
-	return slices.ContainsFunc(w.routes, func(r *conf.ForwardRoute) bool { return value(r) != value(w.routes[0]) })
+func (w *ways) differ(value func(*Route) string) bool {
+	return slices.ContainsFunc(w.routes, func(r *Route) bool { return value(r) != value(w.routes[0]) })
 }
 
-func wantedQueue(r *conf.ForwardRoute) string { return r.Queue }
+func wantedQueue(r *Route) string { return r.Queue }
 
-func survey(f *conf.Forward, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) ways {
+func survey(f *Settings, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) ways {
 	w := ways{outbound: true, wants: notes.String(NoteWants)}
 	for _, r := range recipients {
 		s := Section(f, sender, r.Address)
 		t := transport(f, s)
 		w.outbound = w.outbound && sendsOut(f, s)
-		w.personal = w.personal || sendsOut(f, s) && t.AuthType == conf.AuthForward
-		if !slices.ContainsFunc(w.routes, func(o *conf.ForwardRoute) bool { return Same(o, t) }) {
+		w.personal = w.personal || sendsOut(f, s) && t.AuthType == AuthForward
+		if !slices.ContainsFunc(w.routes, func(o *Route) bool { return Same(o, t) }) {
 			w.routes = append(w.routes, t)
 		}
 	}
@@ -137,14 +136,14 @@ func survey(f *conf.Forward, sender mail.Address, recipients []mail.Recipient, n
 		w.wants = w.routes[0].Queue
 	}
 	if hop, ok := Steered(f, sender, recipients, notes); ok {
-		w.routes, w.personal = []*conf.ForwardRoute{to(f, hop)}, false
+		w.routes, w.personal = []*Route{to(f, hop)}, false
 	}
 	return w
 }
 
 // Steered returns the next hop that the notes of a message name, if that is
 // another one than its recipients have.
-func Steered(f *conf.Forward, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) (mail.NextHop, bool) {
+func Steered(f *Settings, sender mail.Address, recipients []mail.Recipient, notes mail.Notes) (mail.NextHop, bool) {
 	if notes.String(NoteWants) != WantsForward {
 		return mail.NextHop{}, false
 	}
@@ -161,7 +160,7 @@ func Steered(f *conf.Forward, sender mail.Address, recipients []mail.Recipient, 
 // credentials; nil leaves it to the DNS. These are the hosts of the domain's
 // own section; those of main for domains that have none, if main forwards
 // outbound mail or the message was to be forwarded.
-func MX(f *conf.Forward, sender mail.Address, domain string, notes mail.Notes) []mail.NextHop {
+func MX(f *Settings, sender mail.Address, domain string, notes mail.Notes) []mail.NextHop {
 	wants := notes.String(NoteWants)
 	if wants != "" && wants != WantsForward && wants != WantsOutbound {
 		return nil
@@ -189,7 +188,7 @@ func MX(f *conf.Forward, sender mail.Address, domain string, notes mail.Notes) [
 
 // NextHop returns where mail for a recipient is forwarded first, for
 // NoteNextHop; ok is false when no backend is known.
-func NextHop(f *conf.Forward, sender, recipient mail.Address) (hop mail.NextHop, ok bool) {
+func NextHop(f *Settings, sender, recipient mail.Address) (hop mail.NextHop, ok bool) {
 	route := transport(f, Section(f, sender, recipient))
 	if len(route.Hosts) == 0 {
 		return mail.NextHop{}, false
@@ -199,13 +198,13 @@ func NextHop(f *conf.Forward, sender, recipient mail.Address) (hop mail.NextHop,
 
 // SendsOut reports whether mail of relaying clients for a recipient is
 // forwarded: enable_outbound of its section, else of main.
-func SendsOut(f *conf.Forward, sender, recipient mail.Address) bool {
+func SendsOut(f *Settings, sender, recipient mail.Address) bool {
 	return sendsOut(f, Section(f, sender, recipient))
 }
 
 // Section returns the section of smtp_forward.ini that a recipient's mail
 // belongs to, or nil where main is meant.
-func Section(f *conf.Forward, sender, recipient mail.Address) *conf.ForwardRoute {
+func Section(f *Settings, sender, recipient mail.Address) *Route {
 	if f.DomainSelector == "mail_from" {
 		if s := f.Routes[strings.ToLower(sender.Local)+"@"+sender.Host()]; s != nil {
 			return s
@@ -217,11 +216,11 @@ func Section(f *conf.Forward, sender, recipient mail.Address) *conf.ForwardRoute
 
 // SenderSection returns the section named by a sender's domain, whatever the
 // selector, or nil.
-func SenderSection(f *conf.Forward, sender mail.Address) *conf.ForwardRoute {
+func SenderSection(f *Settings, sender mail.Address) *Route {
 	return byDomain(f, sender.Host())
 }
 
-func byDomain(f *conf.Forward, domain string) *conf.ForwardRoute {
+func byDomain(f *Settings, domain string) *Route {
 	if domain == "" || len(f.Routes) == 0 {
 		return nil
 	}
@@ -241,14 +240,14 @@ func byDomain(f *conf.Forward, domain string) *conf.ForwardRoute {
 }
 
 // transport is the route that carries the mail of a section, nil being main.
-func transport(f *conf.Forward, section *conf.ForwardRoute) *conf.ForwardRoute {
+func transport(f *Settings, section *Route) *Route {
 	if section == nil || len(section.Hosts) == 0 {
 		return &f.Main
 	}
 	return section
 }
 
-func sendsOut(f *conf.Forward, section *conf.ForwardRoute) bool {
+func sendsOut(f *Settings, section *Route) bool {
 	if section == nil {
 		section = &f.Main
 	}
@@ -257,7 +256,7 @@ func sendsOut(f *conf.Forward, section *conf.ForwardRoute) bool {
 
 // Same reports whether two routes lead to the same place in the same way:
 // hosts, encryption and credentials.
-func Same(a, b *conf.ForwardRoute) bool {
+func Same(a, b *Route) bool {
 	return a == b || slices.Equal(a.Hosts, b.Hosts) &&
 		a.EnableTLS == b.EnableTLS && a.RequireTLS == b.RequireTLS && a.TLSVerify == b.TLSVerify && a.RejectUnauthorized == b.RejectUnauthorized &&
 		a.AuthType == b.AuthType && a.AuthUser == b.AuthUser && a.AuthPass == b.AuthPass && a.AuthInsecure == b.AuthInsecure &&
@@ -267,7 +266,7 @@ func Same(a, b *conf.ForwardRoute) bool {
 // reaches reports whether hop is one of the route's hosts. A hop without a
 // port, as Haraka's own notes have it, means any; so does one without
 // credentials.
-func reaches(route *conf.ForwardRoute, hop mail.NextHop) bool {
+func reaches(route *Route, hop mail.NextHop) bool {
 	if hop.AuthUser != "" && hop.AuthUser != route.AuthUser {
 		return false
 	}
@@ -279,7 +278,7 @@ func reaches(route *conf.ForwardRoute, hop mail.NextHop) bool {
 
 // to is the route to the next hop of a note: main if that leads there, else
 // main's settings with the hop's own credentials or none.
-func to(f *conf.Forward, hop mail.NextHop) *conf.ForwardRoute {
+func to(f *Settings, hop mail.NextHop) *Route {
 	if reaches(&f.Main, hop) {
 		return &f.Main
 	}
@@ -294,7 +293,7 @@ func to(f *conf.Forward, hop mail.NextHop) *conf.ForwardRoute {
 // Level is how connections to one host of a route are secured.
 // force_tls_hosts and no_tls_hosts may name the host or its address.
 // With RejectUnauthorized certificates are valid wherever there is TLS.
-func Level(f *conf.Forward, r *conf.ForwardRoute, hop mail.NextHop, addr netip.Addr) mail.TLSLevel {
+func Level(f *Settings, r *Route, hop mail.NextHop, addr netip.Addr) mail.TLSLevel {
 	level := level(f, r, hop, addr)
 	switch {
 	case !r.RejectUnauthorized:
@@ -307,7 +306,7 @@ func Level(f *conf.Forward, r *conf.ForwardRoute, hop mail.NextHop, addr netip.A
 }
 
 // level is Level without rejectUnauthorized.
-func level(f *conf.Forward, r *conf.ForwardRoute, hop mail.NextHop, addr netip.Addr) mail.TLSLevel {
+func level(f *Settings, r *Route, hop mail.NextHop, addr netip.Addr) mail.TLSLevel {
 	switch {
 	case r.TLSVerify || f.TLS.Forces(hop.Host, addr, ""):
 		return mail.TLSVerify
@@ -326,7 +325,7 @@ func level(f *conf.Forward, r *conf.ForwardRoute, hop mail.NextHop, addr netip.A
 // encryption outbound.ini holds, as for all queued mail. A client's own
 // credentials are not at hand any more: the queue then keeps the message rather
 // than send it without.
-func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
+func hops(f *Settings, r *Route) []mail.NextHop {
 	// Encryption is decided by the hop's name here: its addresses are not known yet.
 	list := slices.Clone(r.Hosts)
 	for i := range list {
@@ -345,14 +344,14 @@ func hops(f *conf.Forward, r *conf.ForwardRoute) []mail.NextHop {
 
 // Backend returns one of a route's hosts with the route's limits, timeouts and
 // credentials, but for those that are the client's own (auth_type=forward).
-func Backend(r *conf.ForwardRoute, h mail.NextHop) mail.NextHop {
+func Backend(r *Route, h mail.NextHop) mail.NextHop {
 	h.Backend = true
 	h.Limits = mail.Limits{
 		Connections: r.MaxConnections, Messages: r.MaxMessages, Age: r.MaxAge, Idle: r.Timeout,
 		Connect: r.ConnectTimeout, Command: r.CommandTimeout, Submission: r.SubmissionTimeout,
 	}
 	h.AuthRequired, h.AuthInsecure = r.AuthType != "", r.AuthInsecure
-	if r.AuthType != conf.AuthForward {
+	if r.AuthType != AuthForward {
 		h.AuthType, h.AuthUser, h.AuthPass = r.AuthType, r.AuthUser, r.AuthPass
 	}
 	return h

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/mail"
+	"tarishi/internal/tlsconf"
 )
 
 func addr(s string) mail.Address {
@@ -30,11 +30,11 @@ func rcpts(list string) []mail.Recipient {
 func host(h string) []mail.NextHop { return []mail.NextHop{{Host: h, Port: 25}} }
 
 // example is the manual's own file; each section inherits enable_outbound.
-func example(mainOutbound bool) *conf.Forward {
-	return &conf.Forward{
+func example(mainOutbound bool) *Settings {
+	return &Settings{
 		Configured: true, DomainSelector: "rcpt_to",
-		Main: conf.ForwardRoute{Name: "main", Hosts: host("1.2.3.4"), EnableOutbound: mainOutbound, AuthType: "plain", AuthUser: "user", AuthPass: "pass"},
-		Routes: map[string]*conf.ForwardRoute{
+		Main: Route{Name: "main", Hosts: host("1.2.3.4"), EnableOutbound: mainOutbound, AuthType: "plain", AuthUser: "user", AuthPass: "pass"},
+		Routes: map[string]*Route{
 			"example1.com": {Name: "example1.com", Hosts: host("1.2.3.5"), EnableOutbound: mainOutbound},
 			"example2.com": {Name: "example2.com", Hosts: host("1.2.3.5"), EnableOutbound: mainOutbound},
 			"example3.com": {Name: "example3.com", Hosts: host("1.2.3.6"), EnableOutbound: mainOutbound},
@@ -55,24 +55,24 @@ func describe(d Decision) string {
 func TestRejectUnauthorized(t *testing.T) {
 	near := netip.MustParseAddr("127.0.0.1")
 	for _, tt := range []struct {
-		route conf.ForwardRoute
+		route Route
 		hop   mail.NextHop
 		want  mail.TLSLevel
 	}{
-		{conf.ForwardRoute{}, mail.NextHop{Host: "a"}, mail.TLSNone},
-		{conf.ForwardRoute{EnableTLS: true}, mail.NextHop{Host: "a"}, mail.TLSMayVerify},
-		{conf.ForwardRoute{EnableTLS: true, RequireTLS: true}, mail.NextHop{Host: "a"}, mail.TLSVerify},
-		{conf.ForwardRoute{}, mail.NextHop{Host: "a", ImplicitTLS: true}, mail.TLSVerify},
-		{conf.ForwardRoute{EnableTLS: true}, mail.NextHop{Host: "bare"}, mail.TLSNone},
-		{conf.ForwardRoute{EnableTLS: true, AuthType: "plain"}, mail.NextHop{Host: "a"}, mail.TLSMayVerify},
+		{Route{}, mail.NextHop{Host: "a"}, mail.TLSNone},
+		{Route{EnableTLS: true}, mail.NextHop{Host: "a"}, mail.TLSMayVerify},
+		{Route{EnableTLS: true, RequireTLS: true}, mail.NextHop{Host: "a"}, mail.TLSVerify},
+		{Route{}, mail.NextHop{Host: "a", ImplicitTLS: true}, mail.TLSVerify},
+		{Route{EnableTLS: true}, mail.NextHop{Host: "bare"}, mail.TLSNone},
+		{Route{EnableTLS: true, AuthType: "plain"}, mail.NextHop{Host: "a"}, mail.TLSMayVerify},
 	} {
 		tt.route.RejectUnauthorized = true
-		if got := Level(&conf.Forward{TLS: conf.TLSOutbound{NoTLSHosts: []string{"bare"}}}, &tt.route, tt.hop, near); got != tt.want {
+		if got := Level(&Settings{TLS: tlsconf.Outbound{NoTLSHosts: []string{"bare"}}}, &tt.route, tt.hop, near); got != tt.want {
 			t.Errorf("%+v %v: %v", tt.route, tt.hop, got)
 		}
 	}
-	public := conf.ForwardRoute{EnableTLS: true, AuthType: "plain", RejectUnauthorized: true}
-	if got := Level(&conf.Forward{}, &public, mail.NextHop{Host: "a"}, netip.MustParseAddr("192.0.2.1")); got != mail.TLSVerify {
+	public := Route{EnableTLS: true, AuthType: "plain", RejectUnauthorized: true}
+	if got := Level(&Settings{}, &public, mail.NextHop{Host: "a"}, netip.MustParseAddr("192.0.2.1")); got != mail.TLSVerify {
 		t.Error("credentials for a public address:", got)
 	}
 }
@@ -191,9 +191,9 @@ func TestDecideWithoutMainHost(t *testing.T) {
 }
 
 func TestSectionLookup(t *testing.T) {
-	f := &conf.Forward{DomainSelector: "rcpt_to", Routes: map[string]*conf.ForwardRoute{}}
+	f := &Settings{DomainSelector: "rcpt_to", Routes: map[string]*Route{}}
 	for _, name := range []string{"example.com", "*.example.com", "*.deep.example.com", "xn--exmple-cua.com", "user@example.com", "sender.org", "*.sender.org"} {
-		f.Routes[name] = &conf.ForwardRoute{Name: name}
+		f.Routes[name] = &Route{Name: name}
 	}
 	for _, tc := range []struct{ selector, from, to, want string }{
 		{"rcpt_to", "", "a@example.com", "example.com"},
@@ -307,12 +307,12 @@ func TestMXCredentials(t *testing.T) {
 }
 
 func TestDefers(t *testing.T) {
-	fanout := func(f *conf.Forward) { f.Split = "fanout" }
-	personal := func(domain string) func(*conf.Forward) {
-		return func(f *conf.Forward) { f.Routes[domain].AuthType = conf.AuthForward }
+	fanout := func(f *Settings) { f.Split = "fanout" }
+	personal := func(domain string) func(*Settings) {
+		return func(f *Settings) { f.Routes[domain].AuthType = AuthForward }
 	}
-	queues := func(one, three string) func(*conf.Forward) {
-		return func(f *conf.Forward) { f.Routes["example1.com"].Queue, f.Routes["example3.com"].Queue = one, three }
+	queues := func(one, three string) func(*Settings) {
+		return func(f *Settings) { f.Routes["example1.com"].Queue, f.Routes["example3.com"].Queue = one, three }
 	}
 	notes := func(wants, hop string) mail.Notes {
 		n := mail.Notes{}
@@ -324,7 +324,7 @@ func TestDefers(t *testing.T) {
 		name           string
 		accepted, next string
 		relaying       bool
-		change         func(*conf.Forward)
+		change         func(*Settings)
 		notes          mail.Notes
 		want           bool
 	}{
@@ -339,8 +339,8 @@ func TestDefers(t *testing.T) {
 		{name: "relaying, with the client's credentials", accepted: "a@example1.com", next: "b@example3.com", relaying: true, want: true, change: personal("example3.com")},
 		{name: "relaying, with the client's credentials before", accepted: "b@example3.com", next: "a@example1.com", relaying: true, want: true, change: personal("example3.com")},
 		{name: "relaying, with the client's credentials alone", next: "b@example3.com", relaying: true, change: personal("example3.com")},
-		{name: "relaying, with the client's credentials and the queue", accepted: "b@example4.com", next: "a@other.com", relaying: true, want: true, change: func(f *conf.Forward) { f.Main.AuthType = conf.AuthForward }},
-		{name: "relaying, with the client's credentials if it were forwarded", accepted: "a@example1.com", next: "b@example3.com", relaying: true, change: func(f *conf.Forward) {
+		{name: "relaying, with the client's credentials and the queue", accepted: "b@example4.com", next: "a@other.com", relaying: true, want: true, change: func(f *Settings) { f.Main.AuthType = AuthForward }},
+		{name: "relaying, with the client's credentials if it were forwarded", accepted: "a@example1.com", next: "b@example3.com", relaying: true, change: func(f *Settings) {
 			personal("example3.com")(f)
 			f.Routes["example3.com"].EnableOutbound = false
 		}},
@@ -352,10 +352,10 @@ func TestDefers(t *testing.T) {
 		{name: "note to elsewhere", accepted: "a@example1.com", next: "b@example3.com", notes: notes(WantsForward, "smtp://9.9.9.9")},
 		{name: "fanout", accepted: "a@example1.com", next: "b@example3.com", change: fanout},
 		{name: "fanout, relaying", accepted: "a@example1.com", next: "b@example3.com", relaying: true, change: fanout},
-		{name: "fanout to nowhere", accepted: "a@example1.com", next: "b@other.com", want: true, change: func(f *conf.Forward) { fanout(f); f.Main.Hosts = nil }},
-		{name: "fanout, relaying to the DNS", accepted: "a@example1.com", next: "b@other.com", relaying: true, change: func(f *conf.Forward) { fanout(f); f.Main.Hosts = nil }},
-		{name: "fanout with the client's credentials", accepted: "a@example1.com", next: "b@example3.com", want: true, change: func(f *conf.Forward) { fanout(f); f.Routes["example3.com"].AuthType = conf.AuthForward }},
-		{name: "fanout to another plugin", accepted: "a@example1.com", next: "b@example3.com", want: true, change: func(f *conf.Forward) { fanout(f); f.Routes["example3.com"].Queue = "lmtp" }},
+		{name: "fanout to nowhere", accepted: "a@example1.com", next: "b@other.com", want: true, change: func(f *Settings) { fanout(f); f.Main.Hosts = nil }},
+		{name: "fanout, relaying to the DNS", accepted: "a@example1.com", next: "b@other.com", relaying: true, change: func(f *Settings) { fanout(f); f.Main.Hosts = nil }},
+		{name: "fanout with the client's credentials", accepted: "a@example1.com", next: "b@example3.com", want: true, change: func(f *Settings) { fanout(f); f.Routes["example3.com"].AuthType = AuthForward }},
+		{name: "fanout to another plugin", accepted: "a@example1.com", next: "b@example3.com", want: true, change: func(f *Settings) { fanout(f); f.Routes["example3.com"].Queue = "lmtp" }},
 	} {
 		f := example(true)
 		if tc.change != nil {
@@ -422,25 +422,25 @@ func TestMXCarriesTheRoute(t *testing.T) {
 	bind := netip.MustParseAddr("192.0.2.1")
 	for _, tc := range []struct {
 		name   string
-		change func(*conf.Forward, *conf.ForwardRoute)
+		change func(*Settings, *Route)
 		want   mail.NextHop
 	}{
-		{"nothing said", func(*conf.Forward, *conf.ForwardRoute) {}, mail.NextHop{}},
-		{"enable_tls", func(_ *conf.Forward, r *conf.ForwardRoute) { r.EnableTLS = true }, mail.NextHop{TLS: mail.TLSMay}},
-		{"enable_tls with credentials", func(_ *conf.Forward, r *conf.ForwardRoute) { r.EnableTLS, r.AuthType = true, "external" }, mail.NextHop{TLS: mail.TLSEncrypt, AuthType: "external", AuthRequired: true}},
-		{"require_tls", func(_ *conf.Forward, r *conf.ForwardRoute) { r.EnableTLS, r.RequireTLS = true, true }, mail.NextHop{TLS: mail.TLSEncrypt}},
-		{"tls_verify", func(_ *conf.Forward, r *conf.ForwardRoute) { r.TLSVerify = true }, mail.NextHop{TLS: mail.TLSVerify}},
-		{"force_tls_hosts", func(f *conf.Forward, _ *conf.ForwardRoute) { f.TLS.ForceTLSHosts = []string{"192.0.2.0/24"} }, mail.NextHop{TLS: mail.TLSVerify}},
-		{"no_tls_hosts", func(f *conf.Forward, _ *conf.ForwardRoute) { f.TLS.NoTLSHosts = []string{"192.0.2.9"} }, mail.NextHop{TLS: mail.TLSNone}},
-		{"auth", func(_ *conf.Forward, r *conf.ForwardRoute) {
+		{"nothing said", func(*Settings, *Route) {}, mail.NextHop{}},
+		{"enable_tls", func(_ *Settings, r *Route) { r.EnableTLS = true }, mail.NextHop{TLS: mail.TLSMay}},
+		{"enable_tls with credentials", func(_ *Settings, r *Route) { r.EnableTLS, r.AuthType = true, "external" }, mail.NextHop{TLS: mail.TLSEncrypt, AuthType: "external", AuthRequired: true}},
+		{"require_tls", func(_ *Settings, r *Route) { r.EnableTLS, r.RequireTLS = true, true }, mail.NextHop{TLS: mail.TLSEncrypt}},
+		{"tls_verify", func(_ *Settings, r *Route) { r.TLSVerify = true }, mail.NextHop{TLS: mail.TLSVerify}},
+		{"force_tls_hosts", func(f *Settings, _ *Route) { f.TLS.ForceTLSHosts = []string{"192.0.2.0/24"} }, mail.NextHop{TLS: mail.TLSVerify}},
+		{"no_tls_hosts", func(f *Settings, _ *Route) { f.TLS.NoTLSHosts = []string{"192.0.2.9"} }, mail.NextHop{TLS: mail.TLSNone}},
+		{"auth", func(_ *Settings, r *Route) {
 			r.AuthType, r.AuthUser, r.AuthPass, r.AuthInsecure = "cram-md5", "u", "p", true
 		}, mail.NextHop{AuthType: "cram-md5", AuthUser: "u", AuthPass: "p", AuthRequired: true, AuthInsecure: true}},
-		{"external", func(_ *conf.Forward, r *conf.ForwardRoute) { r.AuthType = "external" }, mail.NextHop{AuthType: "external", AuthRequired: true}},
-		{"the client's credentials", func(_ *conf.Forward, r *conf.ForwardRoute) { r.AuthType = conf.AuthForward }, mail.NextHop{AuthRequired: true}},
-		{"limits", func(_ *conf.Forward, r *conf.ForwardRoute) {
+		{"external", func(_ *Settings, r *Route) { r.AuthType = "external" }, mail.NextHop{AuthType: "external", AuthRequired: true}},
+		{"the client's credentials", func(_ *Settings, r *Route) { r.AuthType = AuthForward }, mail.NextHop{AuthRequired: true}},
+		{"limits", func(_ *Settings, r *Route) {
 			r.MaxConnections, r.MaxMessages, r.MaxAge, r.Timeout, r.ConnectTimeout, r.CommandTimeout, r.SubmissionTimeout = 1, 2, 3, 4, 5, 6, 7
 		}, mail.NextHop{Limits: mail.Limits{Connections: 1, Messages: 2, Age: 3, Idle: 4, Connect: 5, Command: 6, Submission: 7}}},
-		{"hosts", func(_ *conf.Forward, r *conf.ForwardRoute) {
+		{"hosts", func(_ *Settings, r *Route) {
 			r.Hosts[0].Bind, r.Hosts[0].Helo, r.Hosts[0].Forwards, r.Hosts[0].Protocol = bind, "h", mail.XForward, mail.LMTP
 		}, mail.NextHop{Bind: bind, Helo: "h", Forwards: mail.XForward, Protocol: mail.LMTP}},
 	} {
@@ -456,22 +456,22 @@ func TestMXCarriesTheRoute(t *testing.T) {
 }
 
 func TestSame(t *testing.T) {
-	base := conf.ForwardRoute{Name: "a", Hosts: host("h"), AuthUser: "u"}
-	for name, change := range map[string]func(*conf.ForwardRoute){
-		"hosts": func(r *conf.ForwardRoute) { r.Hosts = host("other") },
-		"port":  func(r *conf.ForwardRoute) { r.Hosts = []mail.NextHop{{Host: "h", Port: 26}} },
-		"tls":   func(r *conf.ForwardRoute) { r.EnableTLS = true },
-		"force": func(r *conf.ForwardRoute) { r.RequireTLS = true },
-		"check": func(r *conf.ForwardRoute) { r.TLSVerify = true },
-		"auth":  func(r *conf.ForwardRoute) { r.AuthType = "plain" },
-		"user":  func(r *conf.ForwardRoute) { r.AuthUser = "v" },
-		"pass":  func(r *conf.ForwardRoute) { r.AuthPass = "p" },
-		"clear": func(r *conf.ForwardRoute) { r.AuthInsecure = true },
-		"turn":  func(r *conf.ForwardRoute) { r.InTurn = true },
-		"fail":  func(r *conf.ForwardRoute) { r.OnFailure = "queue" },
-		"queue": func(r *conf.ForwardRoute) { r.Queue = "lmtp" },
-		"bind":  func(r *conf.ForwardRoute) { r.Hosts = []mail.NextHop{{Host: "h", Port: 25, Helo: "x"}} },
-		"per":   func(r *conf.ForwardRoute) { r.OneMessagePerRcpt = true },
+	base := Route{Name: "a", Hosts: host("h"), AuthUser: "u"}
+	for name, change := range map[string]func(*Route){
+		"hosts": func(r *Route) { r.Hosts = host("other") },
+		"port":  func(r *Route) { r.Hosts = []mail.NextHop{{Host: "h", Port: 26}} },
+		"tls":   func(r *Route) { r.EnableTLS = true },
+		"force": func(r *Route) { r.RequireTLS = true },
+		"check": func(r *Route) { r.TLSVerify = true },
+		"auth":  func(r *Route) { r.AuthType = "plain" },
+		"user":  func(r *Route) { r.AuthUser = "v" },
+		"pass":  func(r *Route) { r.AuthPass = "p" },
+		"clear": func(r *Route) { r.AuthInsecure = true },
+		"turn":  func(r *Route) { r.InTurn = true },
+		"fail":  func(r *Route) { r.OnFailure = "queue" },
+		"queue": func(r *Route) { r.Queue = "lmtp" },
+		"bind":  func(r *Route) { r.Hosts = []mail.NextHop{{Host: "h", Port: 25, Helo: "x"}} },
+		"per":   func(r *Route) { r.OneMessagePerRcpt = true },
 	} {
 		other := base
 		change(&other)

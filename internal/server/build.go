@@ -23,9 +23,9 @@ import (
 	"tarishi/internal/control/mailq"
 	"tarishi/internal/delivery"
 	"tarishi/internal/dns"
-	"tarishi/internal/dsn"
 	"tarishi/internal/forward"
 	"tarishi/internal/hook"
+	"tarishi/internal/ini"
 	"tarishi/internal/intake"
 	"tarishi/internal/kv"
 	"tarishi/internal/listener"
@@ -66,7 +66,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 
 	// First what lives in memory only, so that a bad configuration ends the
 	// start before anything is opened.
-	user, err := identify(cfg.SMTP)
+	user, err := identify(&cfg.Instance)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	backends := func() *tls.Config { return relay.Config(true) }
-	resolver, err := dns.New(dns.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, Tries: cfg.DNS.Tries, DNSSEC: cfg.DNS.DNSSEC})
+	resolver, err := dns.New(cfg.DNS)
 	if err != nil {
 		return nil, err
 	}
@@ -112,8 +112,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	// Bind before the queue is opened: a second daemon on one instance then
 	// fails on whichever it meets first, and touches nothing.
 	s.listener, err = listener.Listen(listener.Options{
-		Addrs: cfg.SMTP.Listen, SMTPSPort: cfg.SMTP.SMTPSPort, Me: cfg.Me, MaxConnections: cfg.Connection.MaxConnections,
-		MaxPerIP: cfg.Connection.MaxConnectionsPerIP, Mail: events, Log: log.Named("listener"),
+		Settings: cfg.Listener, Me: cfg.Me, Mail: events, Log: log.Named("listener"),
 	})
 	if err != nil {
 		return nil, err
@@ -138,7 +137,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		s.http.Close()
 		return nil, err
 	}
-	s.queue, err = disk.Open(disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), MinFree: cfg.Outbound.MinFree.Floor, NoSync: noSync, Synced: counts.Synced, Log: log.Named("queue")})
+	s.queue, err = disk.Open(disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Queue.SpoolAfter), MinFree: cfg.Queue.MinFree.Floor, NoSync: noSync, Synced: counts.Synced, Log: log.Named("queue")})
 	if err != nil {
 		s.listener.Close()
 		s.http.Close()
@@ -158,30 +157,18 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHops func(bool) *tls.Config, backends func() *tls.Config, resolver *dns.Resolver) (err error) {
 	cfg, log, chain := s.cfg, s.log, s.chain
 	s.outbound = outbound.New(outbound.Options{
-		Me: cfg.Me, ConcurrencyMax: cfg.Outbound.ConcurrencyMax, AlwaysSplit: cfg.Outbound.AlwaysSplit,
-		Intervals: cfg.Outbound.TempFailIntervals, MaxLifetime: cfg.Outbound.MaxLifetime, Port: cfg.Outbound.Port,
-		LocalMXOK: cfg.Outbound.LocalMXOK, InetPrefer: cfg.Outbound.InetPrefer, EnableTLS: cfg.Outbound.EnableTLS, TLS: cfg.TLS.Outbound, TLSConfig: nextHops, BackendTLS: backends,
-		NoIPv6: !cfg.Outbound.IPv6, DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(resolver),
-		ConnectTimeout: cfg.Outbound.ConnectTimeout, EnvelopeTimeout: cfg.Outbound.EnvelopeTimeout, MinRate: minRate(cfg), PoolTimeout: cfg.Outbound.PoolTimeout,
-		PoolConcurrencyMax: cfg.Outbound.PoolConcurrencyMax, PublicIP: cfg.SMTP.PublicIP,
-		Config: &cfg.Outbound, Jitter: float64(cfg.Outbound.Jitter) / 100, Disabled: s.disabled(), Grace: grace(cfg), ReplyGrace: cfg.SMTP.ShutdownReplyTimeout,
-		Templates: dsn.Templates{Message: cfg.BounceMessage, HTML: cfg.BounceMessageHTML, Image: cfg.BounceMessageImage},
+		Settings: cfg.Outbound, Me: cfg.Me, TLS: cfg.TLS.Outbound, TLSConfig: nextHops, BackendTLS: backends,
+		DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(resolver),
+		Disabled: s.disabled(), Grace: grace(cfg), ReplyGrace: cfg.ShutdownReplyTimeout,
+		Templates: cfg.Bounce,
 		Queue:     s.queue, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
 	})
 	receive := intake.New(intake.Options{
 		Me: cfg.Me, ReceivedHeader: cfg.Outbound.ReceivedHeader, Queue: s.queue, Dispatcher: s.outbound, Chain: chain,
 		Mail: events, Log: log.Named("intake"), Now: time.Now,
 	})
-	c := cfg.Connection
 	s.sessions = session.NewServer(session.Options{
-		Me: cfg.Me, Version: s.o.Version, Greeting: c.Greeting, Helo: c.Helo, Close: c.Close,
-		MaxBytes: c.MaxBytes, MaxLine: c.MaxLineLength, MaxReceived: c.MaxReceived, MaxRecipients: c.MaxRecipients,
-		InactivityTimeout: cfg.SMTP.InactivityTimeout, MinRate: c.MinRate, ShowVersion: c.ShowVersion,
-		TransactionTimeout: c.TransactionTime, Memory: c.Memory,
-		AddReceived: c.AddReceived, CleanAuthResults: c.CleanAuthResults, SMTPUTF8: c.SMTPUTF8, Postel: c.Postel,
-		StrictDomains: c.StrictDomains, MaxRefusals: c.MaxRefusals, MaxAuthFailures: c.MaxAuthFailures,
-		StrictRFC1869: c.StrictRFC1869, TLSConfig: certificates, SubmissionPorts: []int{587, 465},
-		AuthInsecure: c.AuthInsecure, BannerChars: c.BannerChars, DenyChars: c.DenyChars,
+		Settings: cfg.Session, Me: cfg.Me, Version: s.o.Version, TLSConfig: certificates, SubmissionPorts: []int{587, 465},
 		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
 	})
 	mails := mailq.New(s.queue, s.outbound, log.Named("queue"))
@@ -192,18 +179,10 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		return err
 	}
 	s.metrics.Watch(metrics.Sources{
-		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Sessions: s.sessions, Listener: s.listener, Log: s.o.Log, Destinations: cfg.HTTP.Destinations,
+		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: chain, Sessions: s.sessions, Listener: s.listener, Log: s.o.Log, Destinations: cfg.Metrics.Destinations,
 		Free: func() (vfs.Space, error) { return vfs.OS{}.Free(cfg.QueueDir) }, Now: time.Now,
 	})
 	return nil
-}
-
-// minRate is outbound.ini's min_rate as smtpclient has it.
-func minRate(cfg *conf.Config) int64 {
-	if cfg.Outbound.MinRate == 0 {
-		return -1
-	}
-	return cfg.Outbound.MinRate
 }
 
 // Notices returns a logger in the format of the configuration for what an
@@ -234,7 +213,7 @@ func (s *Server) policies(resolver *dns.Resolver) nexthop.Policies {
 // disabled tells whether delivery is disabled, and logs when that changes.
 func (s *Server) disabled() func() bool {
 	log := s.log.Named("outbound")
-	follow := s.cfg.FollowDisabled(time.Now, func(p conf.Problem) { log.Error("disabled stays as it is", zap.String("problem", p.String())) })
+	follow := s.cfg.FollowDisabled(time.Now, func(p ini.Problem) { log.Error("disabled stays as it is", zap.String("problem", p.String())) })
 	var was atomic.Bool
 	return func() bool {
 		on := follow.On()
@@ -291,10 +270,10 @@ func (l *leftover) Submit(ctx context.Context, m hook.Submission) (mail.ID, erro
 
 // grace is how long a stop waits for work in progress.
 func grace(cfg *conf.Config) time.Duration {
-	if !cfg.SMTP.GracefulShutdown {
+	if !cfg.GracefulShutdown {
 		return 0
 	}
-	return cfg.SMTP.ForceShutdownTimeout
+	return cfg.ForceShutdownTimeout
 }
 
 // serverTLS loads the certificates; nil when there are none.
@@ -303,8 +282,8 @@ func serverTLS(cfg *conf.Config, files *tlsconf.Files) (*tls.Config, error) {
 		if len(cfg.HTTP.TLSListen) > 0 {
 			return nil, errors.New("config/http.ini: tls_listen is set, but config/tls.ini names no certificate")
 		}
-		for _, a := range cfg.SMTP.Listen {
-			if _, port, _ := net.SplitHostPort(a); port == strconv.Itoa(cfg.SMTP.SMTPSPort) {
+		for _, a := range cfg.Listener.Addrs {
+			if _, port, _ := net.SplitHostPort(a); port == strconv.Itoa(cfg.Listener.SMTPSPort) {
 				return nil, fmt.Errorf("config/smtp.ini: %s has the smtps_port, but config/tls.ini names no certificate", a)
 			}
 		}
@@ -320,14 +299,16 @@ const maxRemembered = 256 << 20
 func loadPlugins(cfg *conf.Config, services plugin.Services) (*plugin.Set, error) {
 	var r plugin.Registry
 	all.Register(&r)
-	return (&plugin.Loader{Registry: &r, Services: services}).Load(cfg)
+	return (&plugin.Loader{Registry: &r, Services: services}).Load(&plugin.Config{
+		Dir: cfg.Dir, Settings: cfg.Plugins, Shared: plugin.Shared{Me: cfg.Me, Routes: &cfg.Forward, TLS: &cfg.TLS}, Own: cfg.Own,
+	})
 }
 
 // Check builds what can be built without touching queue or network: the user to
 // run as, plugins and certificates. The error is what New would fail with; the warnings are of
 // certificates that expire.
-func Check(cfg *conf.Config) (conf.Problems, error) {
-	if _, err := identify(cfg.SMTP); err != nil {
+func Check(cfg *conf.Config) (ini.Problems, error) {
+	if _, err := identify(&cfg.Instance); err != nil {
 		return nil, err
 	}
 	if _, err := loadPlugins(cfg, plugin.Services{Log: zap.NewNop()}); err != nil {
@@ -337,7 +318,7 @@ func Check(cfg *conf.Config) (conf.Problems, error) {
 	if _, err := serverTLS(cfg, files); err != nil && !errors.Is(err, fs.ErrNotExist) { // conf tells of missing files, with their lines
 		return nil, err
 	}
-	for _, out := range []conf.TLSOutbound{cfg.TLS.Outbound, cfg.Forward.TLS} {
+	for _, out := range []tlsconf.Outbound{cfg.TLS.Outbound, cfg.Forward.TLS} {
 		if _, err := files.Client(out); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}

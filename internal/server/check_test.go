@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"tarishi/internal/conf"
 )
 
 // What a start fails with, a check has to tell: here files that are there and
@@ -31,7 +29,7 @@ func TestCheckCertificates(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			cfg, problems := conf.Load(root)
+			cfg, problems := Load(root)
 			if errs := problems.Errors(); len(errs) > 0 {
 				t.Fatal(errs)
 			}

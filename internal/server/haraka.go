@@ -57,7 +57,7 @@ func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, how ImportO
 	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {
 		return nil, err
 	}
-	q, err := disk.Open(disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)})
+	q, err := disk.Open(disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Queue.SpoolAfter), Log: errorLog(stderr)})
 	if err != nil {
 		return nil, fmt.Errorf("import needs a queue that no daemon works on: %w", err)
 	}
@@ -99,7 +99,7 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 // RestoreCorrupt brings messages back from corrupt/ of the queue of a daemon that does
 // not run. A dry run only says what would be, whoever runs.
 func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr io.Writer) ([]disk.Restoration, error) {
-	o := disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Connection.SpoolAfter), Log: errorLog(stderr)}
+	o := disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Queue.SpoolAfter), Log: errorLog(stderr)}
 	if dryRun {
 		q, err := disk.OpenReadOnly(o)
 		if err != nil {

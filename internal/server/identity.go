@@ -26,7 +26,7 @@ type identity struct {
 // identify returns the identity that smtp.ini asks for, nil if it asks for none.
 // Without group it is the user's own; without user only the group changes. Names
 // and numbers are accepted; a user that is in no database needs a group.
-func identify(s conf.SMTP) (*identity, error) {
+func identify(s *conf.Instance) (*identity, error) {
 	if s.User == "" && s.Group == "" {
 		return nil, nil
 	}

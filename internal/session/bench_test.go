@@ -25,7 +25,7 @@ func (quiet) Run(context.Context, hook.Point, *hook.Event) hook.Verdict {
 
 // benchServer serves on a loopback socket until stop.
 func benchServer(tb testing.TB) (srv *Server, addr string, stop func()) {
-	srv = NewServer(Options{Me: "mx.test", MaxBytes: 64 << 20, MaxReceived: 100, AddReceived: true, Chain: quiet{}, Intake: &intake{drop: true}})
+	srv = NewServer(Options{Settings: Settings{MaxBytes: 64 << 20, MaxReceived: 100, AddReceived: true}, Me: "mx.test", Chain: quiet{}, Intake: &intake{drop: true}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)

@@ -226,9 +226,12 @@ func prepare(t testing.TB, set ...setting) *rig {
 		return hook.Proceed()
 	})
 	o := Options{
-		Me: "mx.test", Version: "1.0", MaxBytes: 1 << 20, MaxReceived: 100, MaxRecipients: 5, InactivityTimeout: time.Minute,
-		ShowVersion: true, AddReceived: true, CleanAuthResults: true, SMTPUTF8: true, BannerChars: 6,
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}, Chain: r.hooks, Intake: r.intake,
+		Settings:  Settings{MaxBytes: 1 << 20, MaxReceived: 100, MaxRecipients: 5, InactivityTimeout: time.Minute, ShowVersion: true, AddReceived: true, CleanAuthResults: true, SMTPUTF8: true, BannerChars: 6},
+		Me:        "mx.test",
+		Version:   "1.0",
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},
+		Chain:     r.hooks,
+		Intake:    r.intake,
 	}
 	for _, f := range set {
 		f(&o)

@@ -246,7 +246,7 @@ func TestRemoteFlags(t *testing.T) {
 
 // TestServerDefaults: zero options get usable values.
 func TestServerDefaults(t *testing.T) {
-	o := NewServer(Options{MaxLine: 1 << 30}).o
+	o := NewServer(Options{Settings: Settings{MaxLine: 1 << 30}}).o
 	if o.MaxLine != smtpd.LargestLine || o.InactivityTimeout != 5*time.Minute || o.Log == nil || o.Mail == nil || o.Helo == "" || o.Close == "" {
 		t.Errorf("%+v", o)
 	}

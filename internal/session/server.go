@@ -86,43 +86,15 @@ type Intake interface {
 // Options is what a Server works with. Me, Chain and Intake are needed; zero
 // sizes and times mean the default or, where there is none, no limit.
 type Options struct {
-	Me       string   // our hostname
-	Version  string   // shown in banner and Received
-	Greeting []string // lines of the banner; nil: the built-in
-	Helo     string   // end of the EHLO and HELO reply
-	Close    string   // text of the reply to QUIT
+	Settings
+	Me      string // our hostname
+	Version string // shown in banner and Received
 
-	MaxBytes          int64         // of a message, announced with SIZE; 0: none
-	MaxLine           int           // of a command with its line end, octets; 0: 2048; at most 16 KiB
-	MaxReceived       int           // Received fields, ours included; 0: none
-	MaxRecipients     int           // of a transaction; 0: none
-	InactivityTimeout time.Duration // for a whole command, and between bytes of content; 0: 5 min
-	MaxRefusals       int           // replies 5yz in a session since a message was accepted; 0: no limit
-	MaxAuthFailures   int           // wrong passwords from one IPv4 address or IPv6 /64 before it has to wait; 0: no limit
-	MinRate           int64         // of content, bytes a second; 0: none
-	MinRateWindow     time.Duration // over which MinRate is averaged; 0: 30 s
-	// TransactionTimeout is how long after MAIL the client may still be waited for
-	// until its message is whole; 0: no limit.
-	TransactionTimeout time.Duration
-	// Memory is how many bytes all sessions together may hold of mail that is
-	// arriving, beside the first 16 KiB of each message; 0: no limit.
-	Memory      int64
-	RDNSTimeout time.Duration // of the lookups for the client's name, all in all; 0: 5 s
-
-	ShowVersion      bool
-	AddReceived      bool
-	CleanAuthResults bool // rename Authentication-Results that clients send
-	SMTPUTF8         bool // announce and accept RFC 6531
-	Postel           bool // addresses up to mail.MaxPathRelaxed
-	StrictDomains    bool // refuse addresses with an underscore in their domain
-	StrictRFC1869    bool // FROM:<…> and TO:<…> without blanks, from clients that may not relay
+	MinRateWindow time.Duration // over which MinRate is averaged; 0: 30 s
+	RDNSTimeout   time.Duration // of the lookups for the client's name, all in all; 0: 5 s
 
 	TLSConfig       *tls.Config // nil: no TLS; with it hook.Connection.OfferTLS decides
 	SubmissionPorts []int       // local ports on which only clients that may relay may send (RFC 6409 section 4.3)
-	AuthInsecure    bool        // offer AUTH also to public addresses without TLS
-
-	BannerChars int // of the connection's id, shown in the banner
-	DenyChars   int // of the id, in front of our refusals; 1: the whole id
 
 	Chain    Chain
 	Intake   Intake

@@ -3,8 +3,6 @@ package tlsconf
 import (
 	"crypto/tls"
 	"sync/atomic"
-
-	"tarishi/internal/conf"
 )
 
 // Client is the configuration of connections to other servers, made of the files
@@ -32,7 +30,7 @@ func (c *Client) Config(show bool) *tls.Config {
 // to servers that ask for a client certificate, the lowest version (0: TLS 1.2)
 // and the cipher suites below TLS 1.3. The lists of hosts, and whether a server's
 // certificate is verified at all, are the caller's policy.
-func (f *Files) Client(o conf.TLSOutbound) (*Client, error) {
+func (f *Files) Client(o Outbound) (*Client, error) {
 	client := &Client{}
 	var roots, pair *source
 	if o.CA != "" {

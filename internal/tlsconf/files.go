@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/ini"
 )
 
 const (
@@ -35,7 +35,7 @@ type user struct {
 	build func()
 }
 
-// source is what is read as one: a key and its certificate, or authorities.
+// source is a unit of reading: a key and its certificate, or authorities.
 type source struct {
 	key, cert, ca string // the files
 
@@ -108,8 +108,8 @@ func (f *Files) Run(ctx context.Context) error {
 	}
 }
 
-// look reads what has changed. Only what is as it was at the look before is read:
-// by then whoever renews a certificate has written both files, and all of them.
+// look reads what has changed. Only files that did not change since the look before are
+// read: by then a renewal has written both files to their end.
 func (f *Files) look() {
 	var changed []*source
 	for _, s := range f.sources {
@@ -168,8 +168,8 @@ func (f *Files) warn() {
 }
 
 // Expiring returns a warning for each certificate that has expired or does so soon.
-func (f *Files) Expiring(now time.Time) conf.Problems {
-	var all conf.Problems
+func (f *Files) Expiring(now time.Time) ini.Problems {
+	var all ini.Problems
 	for _, s := range f.sources {
 		if !s.expires(now) {
 			continue
@@ -178,7 +178,7 @@ func (f *Files) Expiring(now time.Time) conf.Problems {
 		if !now.Before(s.pair.Leaf.NotAfter) {
 			text = "the certificate has expired at "
 		}
-		all = append(all, conf.Problem{File: s.cert, Text: text + s.pair.Leaf.NotAfter.UTC().Format(time.RFC3339), Warning: true})
+		all = append(all, ini.Problem{File: s.cert, Text: text + s.pair.Leaf.NotAfter.UTC().Format(time.RFC3339), Warning: true})
 	}
 	return all
 }

@@ -15,8 +15,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
-
-	"tarishi/internal/conf"
 )
 
 // rig is a Files that follows the files in a folder, in a bubble.
@@ -356,12 +354,12 @@ func TestClientFollows(t *testing.T) {
 			r.renew(name, name+".test")
 		}
 		r.server("server")
-		with := conf.TLSOutbound{Key: r.path("client.key"), Cert: r.path("client.crt"), CA: r.path("ca.crt")}
+		with := Outbound{Key: r.path("client.key"), Cert: r.path("client.crt"), CA: r.path("ca.crt")}
 		one, err := r.Client(with)
 		if err != nil {
 			t.Fatal(err)
 		}
-		two, err := r.Client(conf.TLSOutbound{})
+		two, err := r.Client(Outbound{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -410,7 +408,7 @@ func TestExpiry(t *testing.T) {
 				r.write("a.key", key)
 				r.write("a.crt", cert)
 				r.server("a")
-				if _, err := r.Client(conf.TLSOutbound{CA: r.path("ca.crt"), Key: r.path("a.key"), Cert: r.path("a.crt")}); err != nil {
+				if _, err := r.Client(Outbound{CA: r.path("ca.crt"), Key: r.path("a.key"), Cert: r.path("a.crt")}); err != nil {
 					t.Fatal(err)
 				}
 				r.run()

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"tarishi/internal/conf"
 )
 
 // pair writes a self-signed certificate for name and its key.
@@ -159,7 +157,7 @@ func TestClient(t *testing.T) {
 	if server, err = server.GetConfigForClient(nil); err != nil {
 		t.Fatal(err)
 	}
-	talk := func(o conf.TLSOutbound, most uint16) (tls.ConnectionState, int, error) {
+	talk := func(o Outbound, most uint16) (tls.ConnectionState, int, error) {
 		t.Helper()
 		client, err := New(nil).Client(o)
 		if err != nil {
@@ -198,20 +196,20 @@ func TestClient(t *testing.T) {
 		a.Close()
 		return conn.ConnectionState(), <-shownCerts, err
 	}
-	state, certs, err := talk(conf.TLSOutbound{CA: cert, Ciphers: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA}}, tls.VersionTLS12)
+	state, certs, err := talk(Outbound{CA: cert, Ciphers: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA}}, tls.VersionTLS12)
 	if err != nil || state.CipherSuite != tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA || certs != 0 {
 		t.Errorf("%s, %d certificates, %v", tls.CipherSuiteName(state.CipherSuite), certs, err)
 	}
-	if _, certs, err = talk(conf.TLSOutbound{CA: cert, Key: key, Cert: cert}, tls.VersionTLS12); err != nil || certs != 1 {
+	if _, certs, err = talk(Outbound{CA: cert, Key: key, Cert: cert}, tls.VersionTLS12); err != nil || certs != 1 {
 		t.Errorf("%d certificates, %v", certs, err)
 	}
-	if _, _, err = talk(conf.TLSOutbound{CA: cert, MinVersion: tls.VersionTLS13}, tls.VersionTLS12); err == nil {
+	if _, _, err = talk(Outbound{CA: cert, MinVersion: tls.VersionTLS13}, tls.VersionTLS12); err == nil {
 		t.Error("the minimum version does not hold")
 	}
-	if _, _, err = talk(conf.TLSOutbound{}, 0); err == nil {
+	if _, _, err = talk(Outbound{}, 0); err == nil {
 		t.Error("an unknown certificate verifies")
 	}
-	for _, o := range []conf.TLSOutbound{{CA: key}, {CA: dir + "/none"}, {Key: key}, {Cert: cert}} {
+	for _, o := range []Outbound{{CA: key}, {CA: dir + "/none"}, {Key: key}, {Cert: cert}} {
 		if _, err := New(nil).Client(o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}

@@ -34,7 +34,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/dane"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
@@ -42,6 +41,7 @@ import (
 	"tarishi/internal/nexthop"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpclient"
+	"tarishi/internal/tlsconf"
 )
 
 // Policy is how a connection is secured.
@@ -89,7 +89,7 @@ type Resolver interface {
 // Decider knows what the configuration says.
 type Decider struct {
 	EnableTLS bool             // opportunistic TLS
-	Hosts     conf.TLSOutbound // the lists of hosts, and rejectUnauthorized
+	Hosts     tlsconf.Outbound // the lists of hosts, and rejectUnauthorized
 	DANE      bool             // Resolver reports DNSSEC
 	Resolver  Resolver
 	TLSConfig func(show bool) *tls.Config // its roots count; nil: the system's

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/mail"
 	"tarishi/internal/route"
 	"tarishi/internal/smtpclient"
@@ -15,21 +14,21 @@ import (
 func TestPolicyNames(t *testing.T) {
 	for _, tt := range []struct {
 		hop        mail.NextHop
-		route      conf.ForwardRoute
+		route      route.Route
 		requireTLS bool
 		want       string
 		policy     smtpclient.TLSPolicy
 	}{
 		{want: "none", policy: smtpclient.TLSNone},
-		{route: conf.ForwardRoute{EnableTLS: true}, want: "may", policy: smtpclient.TLSMay},
-		{route: conf.ForwardRoute{EnableTLS: true, RejectUnauthorized: true}, want: "may-verify", policy: smtpclient.TLSMayVerify},
-		{route: conf.ForwardRoute{RequireTLS: true}, want: "encrypt", policy: smtpclient.TLSEncrypt},
-		{hop: mail.NextHop{ImplicitTLS: true}, route: conf.ForwardRoute{TLSVerify: true}, want: "verify", policy: smtpclient.TLSVerify},
+		{route: route.Route{EnableTLS: true}, want: "may", policy: smtpclient.TLSMay},
+		{route: route.Route{EnableTLS: true, RejectUnauthorized: true}, want: "may-verify", policy: smtpclient.TLSMayVerify},
+		{route: route.Route{RequireTLS: true}, want: "encrypt", policy: smtpclient.TLSEncrypt},
+		{hop: mail.NextHop{ImplicitTLS: true}, route: route.Route{TLSVerify: true}, want: "verify", policy: smtpclient.TLSVerify},
 		{hop: mail.NextHop{ImplicitTLS: true}, want: "encrypt", policy: smtpclient.TLSNone},
-		{hop: mail.NextHop{ImplicitTLS: true}, route: conf.ForwardRoute{EnableTLS: true}, want: "encrypt", policy: smtpclient.TLSMay},
+		{hop: mail.NextHop{ImplicitTLS: true}, route: route.Route{EnableTLS: true}, want: "encrypt", policy: smtpclient.TLSMay},
 		{requireTLS: true, want: "verify", policy: smtpclient.TLSVerify},
 	} {
-		level := route.Level(&conf.Forward{}, &tt.route, tt.hop, netip.MustParseAddr("192.0.2.1"))
+		level := route.Level(&route.Settings{}, &tt.route, tt.hop, netip.MustParseAddr("192.0.2.1"))
 		got := OfRoute(level, tt.hop.ImplicitTLS, tt.requireTLS)
 		if got.Wanted != tt.want || got.TLS != tt.policy {
 			t.Errorf("%+v: %s, %v", tt, got.Wanted, got.TLS)

@@ -25,8 +25,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
+	"tarishi/internal/destination"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
@@ -97,7 +97,7 @@ type Board interface {
 // Options are what a Maker works with.
 type Options struct {
 	Me       string
-	Config   *conf.Outbound
+	Config   *destination.Settings
 	Queue    Queue
 	Chain    Chain // nil: no hooks
 	Delivery *delivery.Delivery

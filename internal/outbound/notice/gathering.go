@@ -9,7 +9,7 @@ import (
 	"maps"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/mail"
 )
 
@@ -92,7 +92,7 @@ type Report struct {
 
 // Admit reports whether a sender may get a report of its own now, which is
 // counted; if not, until is when the period ends.
-func (g *Gathering) Admit(now time.Time, sender string, rate conf.Rate) (ok bool, until time.Time) {
+func (g *Gathering) Admit(now time.Time, sender string, rate destination.Rate) (ok bool, until time.Time) {
 	if rate.Count == 0 {
 		return true, now
 	}
@@ -129,7 +129,7 @@ func (g *Gathering) putAllowance(sender string, s *allowance) {
 // Hold keeps recipients of a message for a report at due, one about this message
 // alone, unless they are collected. begun says that nothing of the sender was
 // collected before.
-func (g *Gathering) Hold(id mail.ID, sender string, recipients []int, due time.Time, collected bool, rate conf.Rate) (r *Report, begun bool) {
+func (g *Gathering) Hold(id mail.ID, sender string, recipients []int, due time.Time, collected bool, rate destination.Rate) (r *Report, begun bool) {
 	fresh := false
 	if collected {
 		s := g.senders[sender]

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
@@ -21,7 +21,7 @@ var (
 func TestGatheringIsBounded(t *testing.T) {
 	var g Gathering
 	now := time.Unix(1e9, 0)
-	rate := conf.Rate{Count: 1, Per: time.Hour}
+	rate := destination.Rate{Count: 1, Per: time.Hour}
 	total, taken, most := 0, 0, 0
 	take := func() {
 		for _, r := range g.Take(now) {

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
+	"tarishi/internal/destination"
 	"tarishi/internal/mail"
 	"tarishi/internal/nexthop"
 	"tarishi/internal/schedule"
@@ -23,7 +23,7 @@ const StartConcurrency = 2
 
 // Options are what a Table works with.
 type Options struct {
-	Config         *conf.Outbound
+	Config         *destination.Settings
 	Jitter         float64 // by how much of itself a wait may vary: 0 to 1
 	MaxConcurrency int     // attempts at a time at one site without a configured limit; 0: no cap
 }
@@ -45,7 +45,7 @@ func New(o Options) *Table { return &Table{o: o, policies: map[sections]*Policy{
 
 // Policy is what holds for the deliveries of one destination. It does not change.
 type Policy struct {
-	conf.Destination
+	destination.Rules
 	Backoff Backoff
 	Limits  *schedule.Limits
 
@@ -68,8 +68,8 @@ func (t *Table) For(domain string, hosts []string) *Policy {
 	return p
 }
 
-func (t *Table) newPolicy(d conf.Destination) *Policy {
-	p := &Policy{Destination: d}
+func (t *Table) newPolicy(d destination.Rules) *Policy {
+	p := &Policy{Rules: d}
 	p.Backoff = Backoff{Intervals: d.TempFailIntervals, MaxLifetime: d.MaxLifetime, Jitter: t.o.Jitter}
 
 	// Sites without configured limits begin small and grow with success.
@@ -78,7 +78,7 @@ func (t *Table) newPolicy(d conf.Destination) *Policy {
 		Rate:     schedule.Rate{Count: d.Rate.Count, Per: d.Rate.Per},
 		Lifetime: d.MaxLifetime, Patience: p.Backoff.Patience(), Warning: max(0, d.DelayWarning), Probes: d.TempFailIntervals,
 	}
-	if c := d.Concurrency; c != (conf.Range{}) {
+	if c := d.Concurrency; c != (destination.Range{}) {
 		p.Limits.Low, p.Limits.High, p.Limits.Start = c.Low, c.High, c.Low
 	}
 	return p
@@ -87,7 +87,7 @@ func (t *Table) newPolicy(d conf.Destination) *Policy {
 // LimitsAt are the limits at a next hop from get_mx, which may have its own cap
 // for connections.
 func (p *Policy) LimitsAt(h mail.NextHop) *schedule.Limits {
-	if h.Limits == (mail.Limits{}) || p.Concurrency != (conf.Range{}) {
+	if h.Limits == (mail.Limits{}) || p.Concurrency != (destination.Range{}) {
 		return p.Limits
 	}
 	p.mu.Lock()
@@ -105,7 +105,7 @@ func (p *Policy) LimitsAt(h mail.NextHop) *schedule.Limits {
 }
 
 // Settings are what the policy says for one attempt from a source.
-func (p *Policy) Settings(source conf.Source) delivery.Settings {
+func (p *Policy) Settings(source destination.Source) delivery.Settings {
 	return delivery.Settings{
 		Bind: source.Bind, Helo: source.Helo, TLS: p.TLS, MaxConnections: p.Concurrency.High, MaxMessages: p.MaxMessages,
 	}
@@ -113,7 +113,7 @@ func (p *Policy) Settings(source conf.Source) delivery.Settings {
 
 // source chooses one of the sources that fit, by their weights. Without one it
 // returns false.
-func (p *Policy) source(random float64, fits func(conf.Source) bool) (conf.Source, bool) {
+func (p *Policy) source(random float64, fits func(destination.Source) bool) (destination.Source, bool) {
 	sum := 0
 	for _, s := range p.Sources {
 		if fits(s) {
@@ -129,20 +129,20 @@ func (p *Policy) source(random float64, fits func(conf.Source) bool) (conf.Sourc
 			return s, true
 		}
 	}
-	return conf.Source{}, false
+	return destination.Source{}, false
 }
 
 // ChooseSource returns the source of an attempt. The address in notes.outbound_ip
 // comes first; it takes along the name that is paired with it, or with none.
-func (p *Policy) ChooseSource(env *mail.Envelope, random float64) conf.Source {
+func (p *Policy) ChooseSource(env *mail.Envelope, random float64) destination.Source {
 	noted, err := netip.ParseAddr(env.Notes.String(nexthop.NoteIP))
-	s, _ := p.source(random, func(s conf.Source) bool { return err != nil || !s.Bind.IsValid() || s.Bind == noted })
+	s, _ := p.source(random, func(s destination.Source) bool { return err != nil || !s.Bind.IsValid() || s.Bind == noted })
 	return s
 }
 
 // OtherSource returns a source with an address of the other family than s's.
-func (p *Policy) OtherSource(s conf.Source, random float64) (conf.Source, bool) {
-	return p.source(random, func(t conf.Source) bool {
+func (p *Policy) OtherSource(s destination.Source, random float64) (destination.Source, bool) {
+	return p.source(random, func(t destination.Source) bool {
 		return s.Bind.IsValid() && t.Bind.IsValid() && t.Bind.Unmap().Is4() != s.Bind.Unmap().Is4()
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/mail"
 )
 
@@ -61,7 +61,7 @@ func TestHugeWait(t *testing.T) {
 
 func TestWaitIsJitteredAndAlwaysTheSame(t *testing.T) {
 	p := New(Options{
-		Config: &conf.Outbound{TempFailIntervals: []time.Duration{64 * time.Second}, MaxLifetime: time.Hour}, Jitter: 0.2,
+		Config: &destination.Settings{TempFailIntervals: []time.Duration{64 * time.Second}, MaxLifetime: time.Hour}, Jitter: 0.2,
 	}).For("a.test", nil)
 	low, high := time.Hour, time.Duration(0)
 	for i := range 1000 {
@@ -78,9 +78,9 @@ func TestWaitIsJitteredAndAlwaysTheSame(t *testing.T) {
 }
 
 func TestSourceByWeight(t *testing.T) {
-	table := New(Options{Config: &conf.Outbound{}})
+	table := New(Options{Config: &destination.Settings{}})
 	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
-	p := table.newPolicy(conf.Destination{Sources: []conf.Source{{Bind: v4, Weight: 3}, {Bind: v6, Weight: 1}}})
+	p := table.newPolicy(destination.Rules{Sources: []destination.Source{{Bind: v4, Weight: 3}, {Bind: v6, Weight: 1}}})
 	n := map[netip.Addr]int{}
 	for i := range 100 {
 		n[p.ChooseSource(&mail.Envelope{}, float64(i)/100).Bind]++
@@ -92,11 +92,11 @@ func TestSourceByWeight(t *testing.T) {
 		t.Error(other, found)
 	}
 	noted := &mail.Envelope{Notes: mail.Notes{"outbound_ip": v4.String()}}
-	for name, sources := range map[string][]conf.Source{
+	for name, sources := range map[string][]destination.Source{
 		"its own":    {{Bind: v6, Helo: "six.test", Weight: 1}, {Bind: v4, Helo: "four.test", Weight: 1}},
 		"one of all": {{Helo: "four.test", Weight: 1}},
 	} {
-		if s := table.newPolicy(conf.Destination{Sources: sources}).ChooseSource(noted, 0); s.Helo != "four.test" {
+		if s := table.newPolicy(destination.Rules{Sources: sources}).ChooseSource(noted, 0); s.Helo != "four.test" {
 			t.Errorf("%s: %+v", name, s)
 		}
 	}

@@ -2,6 +2,7 @@
 package all
 
 import (
+	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/envelope"
@@ -25,4 +26,8 @@ func Register(r *plugin.Registry) {
 	r.Register(smtpforward.Name, smtpforward.New)
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
+
+	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
+	r.Declare(inhostlist.Name, func() ini.Declarer { return &inhostlist.Settings{} })
+	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
 }

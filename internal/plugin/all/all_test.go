@@ -11,9 +11,11 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
+	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
+	"tarishi/internal/route"
+	"tarishi/internal/tlsconf"
 )
 
 // Every folder with a manual page is a plugin that is registered.
@@ -44,11 +46,11 @@ func TestHarakasNames(t *testing.T) {
 		rcpt_to.max_count rcpt_to.ldap rcpt_to.qmail_deliverable rcpt_to.routes relay_acl relay_all haraka-plugin-spf
 		auth-enc-file auth-imap ldap dovecot wildduck mailauth opendkim srs batv-srs vmta accounting_files outbound-logger queue/rabbitmq
 		queue/rabbitmq_amqplib queue/kafka queue/mongodb rcpt-postgresql milter save-sent`) {
-		c, problems := conf.LoadFS(fstest.MapFS{"plugins": {Data: []byte(name + "\n")}, "me": {Data: []byte("mx.example.com\n")}}, t.TempDir())
-		problems = slices.DeleteFunc(problems, func(p conf.Problem) bool { return p.Key != name || p.Nearest != "" })
+		c, problems := read(&r, fstest.MapFS{"plugins": {Data: []byte(name + "\n")}})
+		problems = slices.DeleteFunc(problems, func(p ini.Problem) bool { return p.Key != name || p.Nearest != "" })
 		_, err := (&plugin.Loader{Registry: &r, Services: plugin.Services{Log: zap.NewNop()}}).Load(c)
 		switch {
-		case len(c.Plugins) == 0 && err == nil:
+		case len(c.Listed) == 0 && err == nil:
 			if len(problems) != 1 || !problems[0].Warning || len(problems[0].Text) < 20 {
 				t.Errorf("%s is passed over without a word: %v", name, problems)
 			}
@@ -62,14 +64,27 @@ func TestHarakasNames(t *testing.T) {
 	}
 }
 
+// read reads what plugins declare from files.
+func read(r *plugin.Registry, files fs.FS) (*plugin.Config, ini.Problems) {
+	c := &plugin.Config{Own: r.Declared()}
+	c.Me, c.Routes, c.TLS = "mx.example.com", &route.Settings{}, &tlsconf.Settings{}
+	tables := c.Tables()
+	for _, s := range c.Own {
+		tables = append(tables, s.Tables()...)
+	}
+	reader := ini.NewReader(files, "")
+	reader.Load(tables)
+	return c, reader.Problems()
+}
+
 // Every built-in plugin can be built from defaults and without services, as a
 // check of the configuration does.
 func TestBuildAll(t *testing.T) {
 	var r plugin.Registry
 	Register(&r)
-	c, _ := conf.Load("")
+	c, _ := read(&r, fstest.MapFS{})
 	for _, n := range r.Names() {
-		c.Plugins = append(c.Plugins, conf.PluginName{Name: n, As: n})
+		c.Listed = append(c.Listed, plugin.Listed{Name: n, As: n})
 	}
 	set, err := (&plugin.Loader{Registry: &r, Services: plugin.Services{Log: zap.NewNop()}}).Load(c)
 	if err != nil {

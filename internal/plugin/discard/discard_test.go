@@ -37,7 +37,7 @@ func TestDiscard(t *testing.T) {
 			if tc.wants != "" {
 				tx.Notes.Set("queue.wants", tc.wants)
 			}
-			v := plugintest.Chain(t, New, plugin.Services{}).Run(t.Context(), p, &hook.Event{Conn: c.View(), Tx: tx.View()})
+			v := plugintest.Chain(t, New, nil, plugin.Services{}).Run(t.Context(), p, &hook.Event{Conn: c.View(), Tx: tx.View()})
 			if v.Code != tc.want || v.Code == hook.OK && v.Text != "Message discarded" {
 				t.Errorf("%s %+v: %+v", p, tc, v)
 			}

@@ -19,7 +19,7 @@ func TestRecord(t *testing.T) {
 		raw := []byte(tc.head + "body")
 		header, size, _ := mail.ParseHeader(raw)
 		tx.Header, tx.HeaderSize, tx.Content = header, int64(size), mail.Memory{raw}
-		if v := plugintest.Chain(t, New, plugin.Services{}).Run(t.Context(), hook.OnDataPost, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont {
+		if v := plugintest.Chain(t, New, nil, plugin.Services{}).Run(t.Context(), hook.OnDataPost, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont {
 			t.Errorf("verdict %+v", v)
 		}
 		r, err := tx.Final().Open()

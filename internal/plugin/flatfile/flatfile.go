@@ -21,7 +21,7 @@ const Name = "auth/flat_file"
 
 // New is the plugin's factory.
 func New(env plugin.Env) (plugin.Plugin, error) {
-	cfg := env.Config.AuthFlatFile
+	cfg := env.Settings.(*Settings)
 	u := &users{
 		methods: cfg.Methods, onlyTLS: cfg.OnlyTLS, constrain: cfg.ConstrainSender,
 		passwords: make(map[string][sha256.Size]byte, len(cfg.Users)),

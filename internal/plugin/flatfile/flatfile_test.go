@@ -4,17 +4,16 @@ import (
 	"slices"
 	"testing"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
 )
 
-func config() *conf.Config {
-	return &conf.Config{AuthFlatFile: conf.AuthFlatFile{
+func config() *Settings {
+	return &Settings{
 		Methods: []string{"PLAIN", "LOGIN"}, ConstrainSender: true,
 		Users: map[string]string{"joe@example.com": "pässword", "ann": "x", "empty": ""},
-	}}
+	}
 }
 
 func TestOffer(t *testing.T) {
@@ -23,9 +22,9 @@ func TestOffer(t *testing.T) {
 	for _, users := range []bool{true, false} {
 		cfg := config()
 		if !users {
-			cfg.AuthFlatFile.Users = nil
+			cfg.Users = nil
 		}
-		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
+		chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{})
 		c, _ := plugintest.Session(t, "")
 		for range 2 { // EHLO again after STARTTLS
 			c.Auth = nil // by the session
@@ -43,8 +42,8 @@ func TestOffer(t *testing.T) {
 // TestOfferOnlyWithTLS: who named CRAM-MD5 alone wants no password to be seen.
 func TestOfferOnlyWithTLS(t *testing.T) {
 	cfg := config()
-	cfg.AuthFlatFile.OnlyTLS = true
-	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
+	cfg.OnlyTLS = true
+	chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{})
 	c, _ := plugintest.Session(t, "")
 	for _, encrypted := range []bool{false, true} {
 		c.TLS.Enabled = encrypted
@@ -58,7 +57,7 @@ func TestOfferOnlyWithTLS(t *testing.T) {
 func TestAuthenticate(t *testing.T) {
 	c, _ := plugintest.Session(t, "")
 	c.TLS.Enabled = true
-	plugintest.Chain(t, New, plugin.Services{Config: config()}).Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c.View()})
+	plugintest.Chain(t, New, plugintest.Own(config()), plugin.Services{}).Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c.View()})
 	for _, tc := range []struct {
 		user, pass string
 		want       bool
@@ -81,7 +80,7 @@ func TestAuthenticate(t *testing.T) {
 }
 
 func TestConstrainSender(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: config()})
+	chain := plugintest.Chain(t, New, plugintest.Own(config()), plugin.Services{})
 	for _, tc := range []struct{ user, from, want string }{
 		{"", "a@other.com", ""},
 		{"ann", "a@other.com", ""},
@@ -113,8 +112,8 @@ func TestConstrainSender(t *testing.T) {
 		}
 	}
 	cfg := config()
-	cfg.AuthFlatFile.ConstrainSender = false
-	if plugintest.Chain(t, New, plugin.Services{Config: cfg}).Has(hook.OnMail) {
+	cfg.ConstrainSender = false
+	if plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{}).Has(hook.OnMail) {
 		t.Error("constrain_sender=false is ignored")
 	}
 }

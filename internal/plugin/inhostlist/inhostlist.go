@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
@@ -21,7 +20,7 @@ const Name = "rcpt_to.in_host_list"
 
 // New is the plugin's factory. An expression of host_list_regex that cannot be
 // compiled is an error.
-func New(env plugin.Env) (plugin.Plugin, error) { return newList(env.Config) }
+func New(env plugin.Env) (plugin.Plugin, error) { return newList(env.Settings.(*Settings), env.Me) }
 
 // Register implements plugin.Plugin.
 func (l *list) Register(h plugin.Host) {
@@ -38,13 +37,13 @@ type list struct {
 	me        string // our hostname
 }
 
-func newList(c *conf.Config) (*list, error) {
-	l := &list{domains: make(map[string]bool, len(c.HostList)), antiSpoof: c.HostListAntiSpoof, me: mail.CanonicalDomain(c.Me)}
-	for _, d := range c.HostList {
+func newList(s *Settings, me string) (*list, error) {
+	l := &list{domains: make(map[string]bool, len(s.Domains)), antiSpoof: s.AntiSpoof, me: mail.CanonicalDomain(me)}
+	for _, d := range s.Domains {
 		l.domains[mail.CanonicalDomain(d)] = true
 	}
-	for _, line := range c.HostListRegex {
-		p, err := conf.HostListPattern(line)
+	for _, line := range s.Patterns {
+		p, err := compile(line)
 		if err != nil {
 			return nil, fmt.Errorf("host_list_regex: %w", err)
 		}

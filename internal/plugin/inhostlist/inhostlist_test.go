@@ -4,18 +4,23 @@ import (
 	"maps"
 	"testing"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
 )
 
-func config() *conf.Config {
-	return &conf.Config{
-		Me:            "MX.example.net",
-		HostList:      []string{"example.com", "xn--exmple-cua.com"},
-		HostListRegex: []string{`(?:a|b)\.example\.org`, `x[0-9]+\.net|y\.net`},
+// withName is a configuration of the plugin on a host with a name.
+func withName(s *Settings) *plugin.Config {
+	c := plugintest.Own(s)
+	c.Me = "MX.example.net"
+	return c
+}
+
+func config() *Settings {
+	return &Settings{
+		Domains:  []string{"example.com", "xn--exmple-cua.com"},
+		Patterns: []string{`(?:a|b)\.example\.org`, `x[0-9]+\.net|y\.net`},
 	}
 }
 
@@ -27,7 +32,7 @@ var domains = map[string]bool{
 }
 
 func TestRecipient(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: config()})
+	chain := plugintest.Chain(t, New, withName(config()), plugin.Services{})
 	recipients := maps.Clone(domains)
 	maps.Copy(recipients, map[string]bool{ // only this host's postmaster
 		"postmaster@mx.example.net": true, "PostMaster@MX.Example.NET": true, "u@mx.example.net": false, "postmaster@example.net": false,
@@ -48,8 +53,8 @@ func TestSender(t *testing.T) {
 	}
 	for _, antiSpoof := range []bool{false, true} {
 		cfg := config()
-		cfg.HostListAntiSpoof = antiSpoof
-		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
+		cfg.AntiSpoof = antiSpoof
+		chain := plugintest.Chain(t, New, withName(cfg), plugin.Services{})
 		for from, local := range domains {
 			for _, relaying := range []bool{false, true} {
 				c, tx := plugintest.Session(t, from)
@@ -75,7 +80,7 @@ func TestSender(t *testing.T) {
 }
 
 func TestBadExpression(t *testing.T) {
-	if _, err := plugintest.Load(New, plugin.Services{Config: &conf.Config{HostListRegex: []string{"ok", "a(?=b)"}}}); err == nil {
+	if _, err := plugintest.Load(New, withName(&Settings{Patterns: []string{"ok", "a(?=b)"}}), plugin.Services{}); err == nil {
 		t.Error("no error")
 	}
 }

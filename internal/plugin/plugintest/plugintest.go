@@ -7,17 +7,25 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
+	"tarishi/internal/ini"
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 )
 
-// Chain builds the plugin with what s offers; Config and Log may be left out. The
+// Own is a configuration with nothing but the settings that the plugin declared.
+func Own(settings ini.Declarer) *plugin.Config {
+	return &plugin.Config{Own: map[string]ini.Declarer{name: settings}}
+}
+
+// name is that of the plugin in its chain.
+const name = "tested"
+
+// Chain builds the plugin with c (nil: no settings) and what s offers; Log may be left out. The
 // plugin is started, and closed at the end of the test.
-func Chain(t testing.TB, f plugin.Factory, s plugin.Services) *hook.Chain {
+func Chain(t testing.TB, f plugin.Factory, c *plugin.Config, s plugin.Services) *hook.Chain {
 	t.Helper()
-	set, err := Load(f, s)
+	set, err := Load(f, c, s)
 	if err == nil {
 		err = set.Start(t.Context())
 	}
@@ -37,17 +45,17 @@ func Chain(t testing.TB, f plugin.Factory, s plugin.Services) *hook.Chain {
 }
 
 // Load makes a set of the plugin alone, which is not started.
-func Load(f plugin.Factory, s plugin.Services) (*plugin.Set, error) {
+func Load(f plugin.Factory, c *plugin.Config, s plugin.Services) (*plugin.Set, error) {
 	if s.Log == nil {
 		s.Log = zap.NewNop()
 	}
-	if s.Config == nil {
-		s.Config, _ = conf.Load("")
+	listed := plugin.Config{}
+	if c != nil {
+		listed = *c
 	}
-	listed := *s.Config
-	listed.Plugins = []conf.PluginName{{Name: "tested", As: "tested"}}
+	listed.Listed = []plugin.Listed{{Name: name, As: name}}
 	var r plugin.Registry
-	r.Register("tested", f)
+	r.Register(name, f)
 	return (&plugin.Loader{Registry: &r, Services: s}).Load(&listed)
 }
 

@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
@@ -16,7 +15,7 @@ func TestTitle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var set []string
-		chain := plugintest.Chain(t, New, plugin.Services{Config: &conf.Config{}, Title: func(s string) {
+		chain := plugintest.Chain(t, New, nil, plugin.Services{Title: func(s string) {
 			mu.Lock()
 			defer mu.Unlock()
 			set = append(set, s)
@@ -60,7 +59,7 @@ func TestTitle(t *testing.T) {
 
 // TestNoTitle: a check of the configuration has none to set.
 func TestNoTitle(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: &conf.Config{}})
+	chain := plugintest.Chain(t, New, nil, plugin.Services{})
 	c, _ := plugintest.Session(t, "")
 	chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c.View()})
 }

@@ -16,7 +16,7 @@ const Name = "relay"
 
 // New is the plugin's factory.
 func New(env plugin.Env) (plugin.Plugin, error) {
-	cfg := env.Config.Relay
+	cfg := env.Settings.(*Settings)
 	if cfg.All {
 		env.Log.Warn("relay.ini [relay] all=true: every client may send to every domain")
 	}

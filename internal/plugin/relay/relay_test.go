@@ -4,17 +4,16 @@ import (
 	"net/netip"
 	"testing"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
 )
 
 func TestACL(t *testing.T) {
-	cfg := &conf.Config{Relay: conf.Relay{ACL: true, Allow: []netip.Prefix{
+	cfg := &Settings{ACL: true, Allow: []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("203.0.113.5/32"), netip.MustParsePrefix("2001:db8::/32"),
-	}}}
-	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
+	}}
+	chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{})
 	for remote, want := range map[string]bool{
 		"192.0.2.1:1": true, "192.0.3.1:1": false, "203.0.113.5:1": true, "203.0.113.6:1": false, "[::ffff:192.0.2.1]:1": true,
 		"[2001:db8::1%eth0]:1": true, "[::1]:1": false, "127.0.0.1:1": false,
@@ -33,7 +32,7 @@ func TestACL(t *testing.T) {
 }
 
 func TestAll(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: &conf.Config{Relay: conf.Relay{All: true}}})
+	chain := plugintest.Chain(t, New, plugintest.Own(&Settings{All: true}), plugin.Services{})
 	c, tx := plugintest.Session(t, "a@b.c")
 	if v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.OK || !tx.Relaying || c.Relaying {
 		t.Errorf("verdict %+v, relaying %v", v, tx.Relaying)
@@ -44,7 +43,7 @@ func TestAll(t *testing.T) {
 }
 
 func TestOff(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: &conf.Config{}})
+	chain := plugintest.Chain(t, New, plugintest.Own(&Settings{}), plugin.Services{})
 	for _, p := range hook.Points() {
 		if chain.Has(p) {
 			t.Errorf("registers %s", p)

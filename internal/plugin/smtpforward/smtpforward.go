@@ -11,7 +11,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
@@ -24,7 +23,7 @@ const Name = "queue/smtp_forward"
 
 // New is the plugin's factory. Without a Forwarder no message is taken.
 func New(env plugin.Env) (plugin.Plugin, error) {
-	p := &forward{cfg: &env.Config.Forward, forwarder: env.Forwarder}
+	p := &forward{cfg: env.Routes, forwarder: env.Forwarder}
 	if !p.cfg.Configured {
 		env.Log.Warn("smtp_forward.ini names no host: nothing will be forwarded")
 	}
@@ -47,7 +46,7 @@ func (p *forward) Register(h plugin.Host) {
 }
 
 type forward struct {
-	cfg       *conf.Forward
+	cfg       *route.Settings
 	forwarder plugin.Forwarder
 	turns     atomic.Uint32 // answers of get_mx
 }

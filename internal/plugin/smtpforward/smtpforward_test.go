@@ -5,17 +5,17 @@ import (
 	"strings"
 	"testing"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
+	"tarishi/internal/route"
 )
 
 // recorder is a plugin.Forwarder that remembers the route.
 type recorder struct{ routes []string }
 
-func (r *recorder) Forward(_ context.Context, _ hook.ConnectionView, _ hook.TransactionView, route *conf.ForwardRoute) hook.Verdict {
+func (r *recorder) Forward(_ context.Context, _ hook.ConnectionView, _ hook.TransactionView, route *route.Route) hook.Verdict {
 	r.routes = append(r.routes, route.Name)
 	return hook.Answer(hook.OK, "taken")
 }
@@ -30,18 +30,18 @@ func hosts(h string) []mail.NextHop { return []mail.NextHop{{Host: h, Port: 25}}
 
 // config is the example of the manual, with relayed mail left to the queue
 // except for example3.com.
-func config() *conf.Config {
-	return &conf.Config{Forward: conf.Forward{
+func config() *route.Settings {
+	return &route.Settings{
 		Configured: true, DomainSelector: "rcpt_to", CheckSender: true, CheckRecipient: true,
-		Main: conf.ForwardRoute{Name: "main", Hosts: hosts("1.2.3.4")},
-		Routes: map[string]*conf.ForwardRoute{
+		Main: route.Route{Name: "main", Hosts: hosts("1.2.3.4")},
+		Routes: map[string]*route.Route{
 			"example1.com": {Name: "example1.com", Hosts: hosts("1.2.3.5")},
 			"example2.com": {Name: "example2.com", Hosts: hosts("1.2.3.5")},
 			"example3.com": {Name: "example3.com", Hosts: hosts("1.2.3.6"), EnableOutbound: true, AuthType: "plain", AuthUser: "u", AuthPass: "p"},
 			"example4.com": {Name: "example4.com"},
 			"queued.com":   {Name: "queued.com", Hosts: hosts("1.2.3.7"), Queue: "outbound"},
 		},
-	}}
+	}
 }
 
 // dialog runs mail, and rcpt with rcpt_ok for each address, as a session does,
@@ -99,7 +99,7 @@ func TestDialog(t *testing.T) {
 		{true, "s@x.org", "a@example3.com b@gmail.com", "CONT,OK,CONT", "", ""},
 		{true, "s@x.org", "a@example3.com", "CONT,OK", "smtp_forward", "smtp://1.2.3.6:25"},
 	} {
-		_, tx, answers := dialog(t, plugintest.Chain(t, New, plugin.Services{Config: config(), Forwarder: &recorder{}}), tc.relaying, tc.from, strings.Fields(tc.to)...)
+		_, tx, answers := dialog(t, plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: config()}}, plugin.Services{Forwarder: &recorder{}}), tc.relaying, tc.from, strings.Fields(tc.to)...)
 		if got := strings.Join(answers, ","); got != tc.answers {
 			t.Errorf("%+v:\n%s", tc, got)
 		}
@@ -112,7 +112,7 @@ func TestDialog(t *testing.T) {
 // What was noted for a recipient that another plugin refused is not held
 // against the next.
 func TestRefusedFirst(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: config(), Forwarder: &recorder{}})
+	chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: config()}}, plugin.Services{Forwarder: &recorder{}})
 	for to, want := range map[string]string{"b@queued.com": "outbound ", "b@example3.com": "smtp_forward smtp://1.2.3.6:25", "b@other.com": " "} {
 		for _, refused := range []string{"a@queued.com", "a@example1.com"} {
 			c, tx := plugintest.Session(t, "s@x.org")
@@ -130,7 +130,7 @@ func TestRefusedFirst(t *testing.T) {
 }
 
 func TestLocalSender(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: config(), Forwarder: &recorder{}})
+	chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: config()}}, plugin.Services{Forwarder: &recorder{}})
 	for from, want := range map[string]bool{"": false, "a@other.com": false, "a@example1.com": true, "a@EXAMPLE4.com": true} {
 		_, tx, _ := dialog(t, chain, true, from)
 		if got := tx.Notes.Bool("local_sender"); got != want {
@@ -142,12 +142,12 @@ func TestLocalSender(t *testing.T) {
 // A smart host for everything: nothing of a local sender is sent past it.
 func TestLocalSenderWithSmartHost(t *testing.T) {
 	cfg := config()
-	for _, s := range cfg.Forward.Routes {
+	for _, s := range cfg.Routes {
 		s.EnableOutbound = true
 	}
-	cfg.Forward.Main.EnableOutbound = true
+	cfg.Main.EnableOutbound = true
 	var r recorder
-	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
+	chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: cfg}}, plugin.Services{Forwarder: &r})
 	c, tx, answers := dialog(t, chain, true, "a@example1.com", "x@gmail.com")
 	v := chain.Run(t.Context(), hook.OnQueueOutbound, &hook.Event{Conn: c.View(), Tx: tx.View()})
 	if v.Code != hook.OK || len(r.routes) != 1 || r.routes[0] != "main" || answers[1] != "OK" {
@@ -173,7 +173,7 @@ func TestQueue(t *testing.T) {
 		{true, "a@example3.com b@gmail.com", "", ""},
 	} {
 		var r recorder
-		chain := plugintest.Chain(t, New, plugin.Services{Config: config(), Forwarder: &r})
+		chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: config()}}, plugin.Services{Forwarder: &r})
 		c, tx := plugintest.Session(t, "s@x.org", strings.Fields(tc.to)...)
 		tx.Relaying = tc.relaying
 		if tc.wants != "" {
@@ -191,7 +191,7 @@ func TestQueue(t *testing.T) {
 }
 
 func TestGetMX(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: config(), Forwarder: &recorder{}})
+	chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: config()}}, plugin.Services{Forwarder: &recorder{}})
 	for domain, want := range map[string]string{"example1.com": "1.2.3.5:25", "example3.com": "1.2.3.6:25", "example4.com": "", "gmail.com": ""} {
 		d := &hook.Delivery{Domain: domain, Notes: mail.Notes{}}
 		d.Envelope.Notes = mail.Notes{}
@@ -209,9 +209,9 @@ func TestGetMX(t *testing.T) {
 	}
 	// Hosts of a pool take turns, those of a list keep their order.
 	cfg := config()
-	r := cfg.Forward.Routes["example1.com"]
+	r := cfg.Routes["example1.com"]
 	r.Hosts, r.InTurn = append(hosts("a"), hosts("b")...), true
-	chain = plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &recorder{}})
+	chain = plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: cfg}}, plugin.Services{Forwarder: &recorder{}})
 	order := ""
 	for i := range 6 {
 		if i == 4 {
@@ -242,11 +242,11 @@ func TestGetMX(t *testing.T) {
 func TestSplit(t *testing.T) {
 	for _, mainHost := range []bool{false, true} {
 		cfg := config()
-		cfg.Forward.CheckRecipient = false
+		cfg.CheckRecipient = false
 		if !mainHost {
-			cfg.Forward.Main.Hosts = nil
+			cfg.Main.Hosts = nil
 		}
-		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &recorder{}})
+		chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: cfg}}, plugin.Services{Forwarder: &recorder{}})
 		if chain.Has(hook.OnRcpt) {
 			t.Error("check_recipient=false is ignored")
 		}
@@ -268,9 +268,9 @@ func TestSplit(t *testing.T) {
 func TestFanOut(t *testing.T) {
 	for _, check := range []bool{false, true} {
 		cfg := config()
-		cfg.Forward.Split, cfg.Forward.CheckRecipient, cfg.Forward.CheckSender = "fanout", check, false
+		cfg.Split, cfg.CheckRecipient, cfg.CheckSender = "fanout", check, false
 		var r recorder
-		chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
+		chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: cfg}}, plugin.Services{Forwarder: &r})
 		c, tx := plugintest.Session(t, "s@x.org")
 		for _, to := range []string{"a@example1.com", "b@example3.com", "c@example4.com"} {
 			e := hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, to)}}
@@ -301,13 +301,13 @@ func TestRelayedMixture(t *testing.T) {
 	for _, check := range []bool{false, true} {
 		for _, noted := range []string{"", "smtp://1.2.3.5"} {
 			cfg := config()
-			cfg.Forward.CheckRecipient = check
-			cfg.Forward.Main.EnableOutbound = true
-			for _, r := range cfg.Forward.Routes {
+			cfg.CheckRecipient = check
+			cfg.Main.EnableOutbound = true
+			for _, r := range cfg.Routes {
 				r.EnableOutbound = true
 			}
 			var r recorder
-			chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
+			chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: cfg}}, plugin.Services{Forwarder: &r})
 			c, tx := plugintest.Session(t, "s@x.org")
 			tx.Relaying = true
 			if noted != "" { // by another plugin
@@ -341,9 +341,9 @@ func TestRelayedMixture(t *testing.T) {
 // in the queue.
 func TestSteeredFanOut(t *testing.T) {
 	cfg := config()
-	cfg.Forward.Split = "fanout"
+	cfg.Split = "fanout"
 	var r recorder
-	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &r})
+	chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: cfg}}, plugin.Services{Forwarder: &r})
 	c, tx := plugintest.Session(t, "s@x.org", "a@example1.com", "b@example3.com")
 	tx.Notes.Set("queue.wants", "smtp_forward")
 	tx.Notes.Set("queue.next_hop", "smtps://joe:secret@store:4650")
@@ -357,8 +357,8 @@ func TestSteeredFanOut(t *testing.T) {
 // accepts the recipient.
 func TestQueueKey(t *testing.T) {
 	cfg := config()
-	cfg.Forward.CheckRecipient = false
-	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg, Forwarder: &recorder{}})
+	cfg.CheckRecipient = false
+	chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: cfg}}, plugin.Services{Forwarder: &recorder{}})
 	for to, want := range map[string]string{"a@queued.com": "outbound", "a@example1.com": "", "a@other.com": ""} {
 		c, tx := plugintest.Session(t, "s@x.org")
 		chain.Run(t.Context(), hook.OnRcptOK, &hook.Event{Conn: c.View(), Tx: tx.View(), Recipient: mail.Recipient{Address: plugintest.Address(t, to)}})
@@ -369,7 +369,7 @@ func TestQueueKey(t *testing.T) {
 }
 
 func TestWithoutForwarder(t *testing.T) {
-	chain := plugintest.Chain(t, New, plugin.Services{Config: config()})
+	chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{Routes: config()}}, plugin.Services{})
 	c, tx := plugintest.Session(t, "s@x.org", "a@example1.com")
 	if v := chain.Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont {
 		t.Errorf("%+v", v)

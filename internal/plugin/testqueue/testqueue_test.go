@@ -33,7 +33,7 @@ func files(t *testing.T, dir string) []string {
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
-	chain := plugintest.Chain(t, New, plugin.Services{})
+	chain := plugintest.Chain(t, New, nil, plugin.Services{})
 	c, tx := plugintest.Session(t, "a@b.c", "d@e.f")
 	tx.ID = mail.NewID("ABC", 1)
 	tx.Content = mail.Memory{[]byte("A: b\r\n\r\n.dot\r\n"), []byte("end\r\n")}
@@ -79,7 +79,7 @@ func TestWriteFails(t *testing.T) {
 			c, tx := plugintest.Session(t, "a@b.c", "d@e.f")
 			tx.Content = mail.Memory{[]byte("x")}
 			change(tx)
-			v := plugintest.Chain(t, New, plugin.Services{}).Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c.View(), Tx: tx.View()})
+			v := plugintest.Chain(t, New, nil, plugin.Services{}).Run(t.Context(), hook.OnQueue, &hook.Event{Conn: c.View(), Tx: tx.View()})
 			if v.Code != hook.DenySoft || v.Reply == nil || !v.Reply.Temporary() || v.Reply.Cause == nil || strings.Contains(v.Reply.String(), dir) {
 				t.Errorf("verdict %+v %v", v, v.Reply)
 			}
@@ -93,7 +93,7 @@ func TestWriteFails(t *testing.T) {
 // Who forgets the plugin in the configuration is told at each start.
 func TestWarning(t *testing.T) {
 	core, logged := observer.New(zap.WarnLevel)
-	plugintest.Chain(t, New, plugin.Services{Log: zap.New(core)})
+	plugintest.Chain(t, New, nil, plugin.Services{Log: zap.New(core)})
 	if all := logged.All(); len(all) != 1 || !strings.Contains(all[0].Message, "delivered to nobody") {
 		t.Errorf("%+v", all)
 	}

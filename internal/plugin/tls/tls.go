@@ -6,9 +6,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
+	"tarishi/internal/tlsconf"
 )
 
 // Name is the plugin's name in config/plugins.
@@ -16,17 +16,17 @@ const Name = "tls"
 
 // New is the plugin's factory.
 func New(env plugin.Env) (plugin.Plugin, error) {
-	cfg := env.Config.TLS
+	cfg := env.TLS
 	return plugin.Hooks(func(h plugin.Host) {
 		h.Timeout(0)
 		h.On(hook.OnConnectInit, "offer", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
-			e.Conn.SetOfferTLS(offers(&cfg, e.Conn))
+			e.Conn.SetOfferTLS(offers(cfg, e.Conn))
 			return hook.Proceed()
 		})
 	}), nil
 }
 
-func offers(cfg *conf.TLS, c hook.ConnectionView) bool {
+func offers(cfg *tlsconf.Settings, c hook.ConnectionView) bool {
 	remote := c.Remote().Addr.Addr().Unmap()
 	return !slices.Contains(cfg.NoSTARTTLSPorts, int(c.Local().Port())) &&
 		!slices.ContainsFunc(cfg.NoTLSHosts, func(p netip.Prefix) bool { return p.Contains(remote) })

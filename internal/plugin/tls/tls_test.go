@@ -4,18 +4,18 @@ import (
 	"net/netip"
 	"testing"
 
-	"tarishi/internal/conf"
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
+	"tarishi/internal/tlsconf"
 )
 
 func TestOffer(t *testing.T) {
-	cfg := &conf.Config{TLS: conf.TLS{
+	cfg := &tlsconf.Settings{
 		NoTLSHosts:      []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		NoSTARTTLSPorts: []int{2525},
-	}}
-	chain := plugintest.Chain(t, New, plugin.Services{Config: cfg})
+	}
+	chain := plugintest.Chain(t, New, &plugin.Config{Shared: plugin.Shared{TLS: cfg}}, plugin.Services{})
 	for _, tc := range []struct {
 		remote, local string
 		want          bool

@@ -24,6 +24,7 @@ const (
 	mechanisms floor = "B mechanisms"
 	roles      floor = "C roles"
 	plugins    floor = "D plugins"
+	instance   floor = "D the instance"
 	assembly   floor = "E assembly"
 	commands   floor = "commands"
 	tests      floor = "tests" // servers, clients and tests; no part of the daemon
@@ -35,8 +36,9 @@ var below = map[floor][]floor{
 	mechanisms: {nouns},
 	roles:      {nouns, mechanisms},
 	plugins:    {nouns},
-	assembly:   {nouns, mechanisms, roles, plugins},
-	commands:   {nouns},
+	instance:   {nouns, mechanisms, roles}, // and no plugin: who knows them hands in what they declare
+	assembly:   {nouns, mechanisms, roles, plugins, instance},
+	commands:   {nouns, instance},
 	tests:      {nouns, mechanisms, plugins},
 }
 
@@ -54,14 +56,16 @@ var packages = map[string]entry{
 	"internal/reply":       {nouns, nil},
 	"internal/message":     {nouns, []string{"internal/mail"}},
 	"internal/lease":       {nouns, []string{"internal/mail"}},
-	"internal/conf":        {nouns, []string{"internal/mail"}},
+	"internal/ini/grammar": {nouns, nil},
+	"internal/ini":         {nouns, []string{"internal/ini/grammar"}},
+	"internal/ini/manual":  {nouns, []string{"internal/ini"}},
 	"internal/vfs":         {nouns, nil},
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
-	"internal/maillog":     {nouns, []string{"internal/mail"}},
+	"internal/maillog":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
 	"internal/heap":        {nouns, nil},
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/terminal":    {nouns, nil},
-	"internal/tlsconf":     {nouns, []string{"internal/conf"}},
+	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
 	"internal/localaddr":   {nouns, nil},
 	"internal/sending":     {nouns, nil},
 
@@ -75,6 +79,7 @@ var packages = map[string]entry{
 	"internal/schedule/dispatch":    {mechanisms, []string{"internal/schedule/*"}},
 	"internal/route":                {mechanisms, nil},
 	"internal/dns":                  {mechanisms, nil},
+	"internal/destination":          {mechanisms, []string{"internal/route"}},
 	"internal/smtpclient":           {mechanisms, []string{"internal/smtpclient/*"}},
 	"internal/smtpclient/*":         {mechanisms, nil},
 	"internal/pool":                 {mechanisms, []string{"internal/smtpclient"}},
@@ -105,10 +110,12 @@ var packages = map[string]entry{
 	"internal/outbound":   {roles, []string{"internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
 	"internal/outbound/*": {roles, []string{"internal/outbound/*"}},
 
-	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns"}},
+	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/route"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
+
+	"internal/conf": {instance, []string{"internal/metrics", "internal/plugin", "internal/web"}}, // what they declare
 
 	"internal/web":            {assembly, nil},
 	"internal/control":        {assembly, []string{"internal/web"}},
@@ -140,6 +147,7 @@ var packages = map[string]entry{
 var only = map[string][]string{
 	"config":                     {"cmd/tarishi"},
 	"internal/server":            {"cmd/tarishi"},
+	"internal/conf":              {"cmd/tarishi", "internal/server"}, // a package that reads a setting declares it itself
 	"internal/hangup":            {"cmd/tarishi"},
 	"internal/schedule/dispatch": {"internal/schedule"},
 	"internal/schedule/order":    {"internal/schedule", "internal/schedule/dispatch"},
@@ -164,7 +172,7 @@ var never = map[string][]string{
 var modules = map[string][]string{
 	"github.com/emersion/go-smtp":         {"internal/smtpd"}, // the server
 	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient/auth"},
-	"gopkg.in/ini.v1":                     {"internal/conf"},
+	"gopkg.in/ini.v1":                     {"internal/ini/grammar"},
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
 	"go.uber.org/zap":                     {"internal/*"},
 	"github.com/google/uuid":              {"internal/mail"},
@@ -362,6 +370,13 @@ func TestForbidden(t *testing.T) {
 		{"cmd/tarishi", module + "internal/server", true},
 		{"cmd/tarishi", module + "internal/store/disk", false},
 		{"cmd/tarishi-bench", module + "internal/server", false},
+		{"internal/conf", module + "internal/session", true},
+		{"internal/conf", module + "internal/plugin", true},
+		{"internal/conf", module + "internal/plugin/relay", false},
+		{"internal/conf", module + "internal/plugin/all", false},
+		{"internal/session", module + "internal/conf", false},
+		{"internal/control", module + "internal/conf", false},
+		{"internal/plugin/relay", module + "internal/conf", false},
 		{"internal/test/e2e", module + "internal/server", false},
 		{"internal/mail", "example.org/unknown", false},
 		{"internal/session", "github.com/emersion/go-smtp-proxy", false},

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
@@ -190,7 +190,7 @@ type plant struct {
 	n     int
 	owed  map[string]bool // addresses that something must reach
 
-	config *conf.Outbound // nil: the usual
+	config *destination.Settings // nil: the usual
 }
 
 func (p *plant) start(fs vfs.FS, how fullness) {
@@ -206,9 +206,15 @@ func (p *plant) start(fs vfs.FS, how fullness) {
 	for i, d := range []string{"yes.test", "no.test", "later.test", "sender.test"} {
 		names.AddAddr(d, fmt.Sprintf("192.0.2.%d", i+1))
 	}
+	settings := destination.Settings{
+		TempFailIntervals: []time.Duration{time.Minute, time.Minute, time.Hour, time.Hour, time.Hour}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
+	}
+	if p.config != nil {
+		settings = *p.config
+	}
+	settings.LocalMXOK, settings.IPv6 = true, true
 	p.out = outbound.New(outbound.Options{
-		Me: "me.test", Intervals: []time.Duration{time.Minute, time.Minute, time.Hour, time.Hour, time.Hour}, MaxLifetime: 5 * 24 * time.Hour,
-		LocalMXOK: true, Config: p.config, Queue: p.queue, Resolver: names, Pool: p.world,
+		Settings: settings, Me: "me.test", Queue: p.queue, Resolver: names, Pool: p.world,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/mail"
 	"tarishi/internal/vfs/crashfs"
 )
@@ -47,9 +47,9 @@ func TestReportsOverCrashes(t *testing.T) {
 func reportsOverCrashes(t *testing.T, rnd *rand.Rand) {
 	p := &plant{
 		t: t, world: &world{arrived: map[string]int{}, named: map[string]bool{}, hesitates: true},
-		config: &conf.Outbound{
+		config: &destination.Settings{
 			TempFailIntervals: []time.Duration{time.Minute, time.Minute, time.Hour}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
-			DSNWait: 10 * time.Second, DSNRate: conf.Rate{Count: 3, Per: 10 * time.Minute},
+			DSNWait: 10 * time.Second, DSNRate: destination.Rate{Count: 3, Per: 10 * time.Minute},
 		},
 	}
 	fs := crashfs.New()

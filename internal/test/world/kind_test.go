@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"time"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/mail"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/test/dnstest"
@@ -25,8 +25,8 @@ type kind struct {
 	name    string
 	fates   string // that its recipients may have when nothing more happens
 	prepare func(w *world, domain string)
-	section *conf.Destination // of outbound.ini
-	silent  bool              // it keeps who asks waiting: nobody waits long
+	section *destination.Rules // of outbound.ini
+	silent  bool               // it keeps who asks waiting: nobody waits long
 }
 
 // one gives a domain one MX, a server with some options.
@@ -52,11 +52,11 @@ var kinds = []kind{
 	{name: "dead", fates: "DW", prepare: func(w *world, d string) { w.mx(d, 10, "mx."+d, w.route(refused)) }},
 	{
 		name: "expiring", fates: "D", prepare: func(w *world, d string) { w.mx(d, 10, "mx."+d, w.route(refused)) },
-		section: &conf.Destination{MaxLifetime: 3 * time.Second},
+		section: &destination.Rules{MaxLifetime: 3 * time.Second},
 	},
 	{
 		name: "patient", fates: "W", prepare: func(w *world, d string) { w.mx(d, 10, "mx."+d, w.route(refused)) },
-		section: &conf.Destination{TempFailIntervals: []time.Duration{time.Hour}},
+		section: &destination.Rules{TempFailIntervals: []time.Duration{time.Hour}},
 	},
 	{name: "blackhole", fates: "DW", prepare: func(w *world, d string) { w.mx(d, 10, "mx."+d, w.route(blackHole(w.t))) }},
 	{name: "firstdead", fates: "T", prepare: func(w *world, d string) {
@@ -181,7 +181,7 @@ var kinds = []kind{
 		return []smtptest.Option{smtptest.TLS(), w.sickly(smtptest.StartTLS, smtptest.Always(smtptest.BreakTLS()))}
 	})},
 	{
-		name: "needstls", fates: "DW", section: &conf.Destination{TLS: mail.TLSEncrypt},
+		name: "needstls", fates: "DW", section: &destination.Rules{TLS: mail.TLSEncrypt},
 		prepare: one(func(w *world) []smtptest.Option {
 			return []smtptest.Option{smtptest.TLS(), w.sickly(smtptest.StartTLS, smtptest.Always(smtptest.BreakTLS()))}
 		}),

@@ -19,7 +19,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"tarishi/internal/conf"
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
@@ -55,7 +55,7 @@ func size(t *testing.T) int {
 type world struct {
 	t        *testing.T
 	dns      *dnstest.Server
-	sections map[string]*conf.Destination
+	sections map[string]*destination.Rules
 	policies map[string]*mtasts.Policy
 	silent   map[string]bool
 	domains  []domain
@@ -78,7 +78,7 @@ type domain struct {
 // newWorld makes a world; without sick, their domains are not there.
 func newWorld(t *testing.T, sick bool, latency time.Duration) *world {
 	w := &world{
-		t: t, latency: latency, dns: dnstest.New(t), sections: map[string]*conf.Destination{}, policies: map[string]*mtasts.Policy{}, silent: map[string]bool{}, routes: map[string]string{},
+		t: t, latency: latency, dns: dnstest.New(t), sections: map[string]*destination.Rules{}, policies: map[string]*mtasts.Policy{}, silent: map[string]bool{}, routes: map[string]string{},
 	}
 	w.dns.SetTTL(300, 300)
 	w.mx(home, 10, "mx."+home, w.server())
@@ -259,16 +259,17 @@ func newRelay(t *testing.T, w *world, dir string) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resolver, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}, Timeout: time.Second, Tries: 1})
+	resolver, err := dns.New(dns.Settings{Servers: []string{w.dns.Addr()}, Timeout: time.Second, Tries: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &relay{t: t, queue: q, logs: logs}
 	p := pool.New(pool.Options{Connect: w.connect, Log: log.Named("pool")})
 	r.out = outbound.New(outbound.Options{
-		Me: me, ConcurrencyMax: 100, EnableTLS: true, STS: w, PublicIP: publicIP, ConnectTimeout: 3 * time.Second,
-		PoolTimeout: 10 * time.Second, PoolConcurrencyMax: 5, Grace: 20 * time.Second, ReplyGrace: 20 * time.Second, Jitter: 0.2,
-		Config: &conf.Outbound{
+		Me: me, STS: w, Grace: 20 * time.Second, ReplyGrace: 20 * time.Second,
+		Settings: destination.Settings{
+			ConcurrencyMax: 100, EnableTLS: true, PublicIP: publicIP, ConnectTimeout: 3 * time.Second, IPv6: true, MinRate: 2048,
+			PoolTimeout: 10 * time.Second, PoolConcurrencyMax: 5, Jitter: 20,
 			TempFailIntervals: []time.Duration{500 * time.Millisecond, time.Second}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
 			Destinations: w.sections, NextMXOnDeferral: true,
 		},

@@ -53,7 +53,7 @@ func Listen(o Options) (*Server, error) {
 	}
 	const me = "file-server.test"
 	log := zap.NewNop()
-	l, err := listener.Listen(listener.Options{Addrs: []string{o.Addr}, Me: me})
+	l, err := listener.Listen(listener.Options{Settings: listener.Settings{Addrs: []string{o.Addr}}, Me: me})
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func Listen(o Options) (*Server, error) {
 	in := intake.New(intake.Options{
 		Me: me, Queue: s.store, Dispatcher: s.store, Chain: chain, Mail: maillog.Nop(), Log: log, Now: time.Now,
 	})
-	s.sessions = session.NewServer(session.Options{Me: me, Chain: chain, Intake: receiver{in}, AddReceived: true})
+	s.sessions = session.NewServer(session.Options{Settings: session.Settings{AddReceived: true}, Me: me, Chain: chain, Intake: receiver{in}})
 	return s, nil
 }
 

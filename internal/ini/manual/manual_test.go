@@ -1,0 +1,109 @@
+package manual
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"tarishi/internal/ini"
+)
+
+// tables are what two packages declare for one file, and one for another.
+func tables() []*ini.Table {
+	var mode, pass string
+	var wait time.Duration
+	var hosts []string
+	var weight int
+	return []*ini.Table{
+		{
+			File: "a.ini", Doc: "The first file.\n\nWith a second paragraph.",
+			Rows: []ini.Row{
+				{Key: "mode", Kind: ini.Choice(&mode, "slow", "quick"), Default: "slow", Doc: "How fast it is.", Was: []string{"a.mode"}},
+				{Section: "x", Key: "hosts", Kind: ini.Each(&hosts, "hosts", func(h string) (string, error) { return h, nil }, strings.ToLower), Example: "h.example", Doc: "Its hosts.", Haraka: ini.None, Since: "0.2.0"},
+			},
+		},
+		{
+			File: "a.ini", Sections: map[string]string{"x": "The second section."},
+			Rows: []ini.Row{
+				{Key: "wait", Kind: ini.Duration(&wait, time.Second), Default: "90", Doc: "How long it waits.", Haraka: "patience"},
+				{Section: "x", Key: "pass", Kind: ini.Secret(&pass), Doc: "The password."},
+				{Key: "nodes", Note: "has no effect: there is one"},
+			},
+			Many: &ini.Many{
+				Title: "Sections for hosts", Doc: "One for each host.", Example: "[host.example]",
+				Rows: []ini.Row{{Key: "weight", Kind: ini.AtLeast(&weight, 1), Example: "3", Doc: "Its weight."}},
+			},
+		},
+		{File: "list", Doc: "Some words.", Line: func(*ini.Reader, string, int) error { return nil }},
+	}
+}
+
+// TestShip: the shipped file has every key, and is read without complaint.
+func TestShip(t *testing.T) {
+	got := string(Ship(tables(), "a.ini"))
+	const want = `; The first file.
+;
+; With a second paragraph.
+
+; How fast it is.
+mode=slow
+
+; How long it waits.
+wait=90
+
+; The second section.
+[x]
+; Its hosts.
+;hosts[]=h.example
+
+; The password.
+;pass=
+
+; One for each host.
+;
+;[host.example]
+; Its weight.
+;weight=3
+`
+	if got != want {
+		t.Errorf("%s", got)
+	}
+	r := ini.NewReader(fstest.MapFS{"a.ini": {Data: []byte(got)}}, "")
+	r.Load(tables())
+	if problems := r.Problems(); len(problems) > 0 {
+		t.Error(problems)
+	}
+}
+
+func TestReference(t *testing.T) {
+	got := Reference(tables())
+	for _, want := range []string{
+		"\n## a.ini\n\nThe first file.\n\nWith a second paragraph.\n",
+		"\n#### `mode`\n\nHow fast it is.\n\nKind: slow, quick · default: `slow` · since 0.1.0 · Haraka: the same name · also read from `a.mode`\n",
+		"\n#### `[x] hosts`\n\nIts hosts.\n\nKind: hosts · default: none · example: `h.example` · since 0.2.0 · Haraka: none\n",
+		"· Haraka: `patience`\n",
+		"\n### [x]\n\nThe second section.\n",
+		"\n### Sections for hosts\n\nOne for each host.\n\n#### `[…] weight`\n",
+		"| `nodes` | has no effect: there is one |\n",
+		"\n## list\n\nSome words.\n\nKind: one entry on each line",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("lacks %q", want)
+		}
+	}
+	if strings.Count(got, "#### `wait`") != 1 {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	var names []string
+	for _, s := range Settings(tables()) {
+		names = append(names, s.File+":"+s.Section+":"+s.Key)
+	}
+	if want := []string{"a.ini::mode", "a.ini:x:hosts", "a.ini::wait", "a.ini:x:pass", "a.ini:*:weight"}; !slices.Equal(names, want) {
+		t.Errorf("%q", names)
+	}
+}

@@ -1,0 +1,187 @@
+// Package manual makes of the tables of package ini what users read: the files that
+// a new instance begins with, the reference of the settings, and the list of them.
+package manual
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"tarishi/internal/ini"
+)
+
+// column is where the comments of a shipped file end.
+const column = 82
+
+// Ship returns the file with which a new instance begins: every key with its
+// meaning and its default, or commented out where the default is nothing.
+func Ship(tables []*ini.Table, file string) []byte {
+	var b strings.Builder
+	same := ini.TablesOf(tables, file)
+	for _, t := range same {
+		if t.Doc != "" {
+			comment(&b, t.Doc)
+			b.WriteString("\n")
+		}
+	}
+	rows, quiet := rowsOf(same), same[0].Quiet
+	shipRows(&b, "main", rows, quiet)
+	for _, section := range ini.SectionsOf(rows)[1:] {
+		if !slices.ContainsFunc(rows, func(r ini.Row) bool { return r.In() == section && r.Documented() }) {
+			continue
+		}
+		for _, t := range same {
+			comment(&b, t.Sections[section])
+		}
+		fmt.Fprintf(&b, "%s[%s]\n", mark(quiet), section)
+		shipRows(&b, section, rows, quiet)
+	}
+	for _, t := range same {
+		shipFree(&b, t)
+	}
+	return []byte(strings.TrimRight(b.String(), "\n") + "\n")
+}
+
+// rowsOf are the rows of the tables of one file.
+func rowsOf(same []*ini.Table) []ini.Row {
+	var rows []ini.Row
+	for _, t := range same {
+		rows = append(rows, t.Rows...)
+	}
+	return rows
+}
+
+// mark is what stands before a line that is commented out.
+func mark(out bool) string {
+	if out {
+		return ";"
+	}
+	return ""
+}
+
+// shipRows writes the keys of one section, each with a blank line behind it.
+func shipRows(b *strings.Builder, section string, rows []ini.Row, quiet bool) {
+	for i := range rows {
+		row := &rows[i]
+		if row.In() != section || !row.Documented() {
+			continue
+		}
+		comment(b, row.Doc)
+		key := row.Key
+		if row.Kind.IsList() {
+			key += "[]"
+		}
+		if row.Default != "" {
+			fmt.Fprintf(b, "%s%s=%s\n", mark(quiet), row.Key, row.Default)
+		}
+		if row.Example != "" || row.Default == "" {
+			fmt.Fprintf(b, ";%s=%s\n", key, row.Example)
+		}
+		b.WriteString("\n")
+	}
+}
+
+// shipFree writes the sections of a table with free names or keys.
+func shipFree(b *strings.Builder, t *ini.Table) {
+	for _, f := range t.Free {
+		comment(b, f.Doc)
+		fmt.Fprintf(b, "[%s]\n", f.Section)
+		for line := range strings.Lines(f.Example) {
+			b.WriteString(";" + strings.TrimSuffix(line, "\n") + "\n")
+		}
+		b.WriteString("\n")
+	}
+	if t.Many == nil {
+		return
+	}
+	comment(b, t.Many.Doc)
+	b.WriteString(";\n")
+	for line := range strings.Lines(t.Many.Example) {
+		b.WriteString(";" + strings.TrimSuffix(line, "\n") + "\n")
+	}
+	for i := range t.Many.Rows {
+		if row := &t.Many.Rows[i]; row.Documented() && row.Doc != "" {
+			comment(b, row.Doc)
+			fmt.Fprintf(b, ";%s=%s\n", row.Key, row.Example)
+		}
+	}
+}
+
+// comment writes a text as comments, its paragraphs with an empty one between. A
+// line that begins with a blank stays as it is.
+func comment(b *strings.Builder, text string) {
+	if text == "" {
+		return
+	}
+	for i, paragraph := range strings.Split(text, "\n\n") {
+		if i > 0 {
+			b.WriteString(";\n")
+		}
+		for _, line := range wrap(paragraph, column-2) {
+			b.WriteString("; " + line + "\n")
+		}
+	}
+}
+
+// wrap breaks a paragraph into lines of at most width characters. Lines that begin
+// with a blank are kept apart.
+func wrap(text string, width int) []string {
+	var lines []string
+	current := ""
+	flush := func() {
+		if current != "" {
+			lines = append(lines, current)
+		}
+		current = ""
+	}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, " ") {
+			flush()
+			lines = append(lines, strings.TrimPrefix(line, " "))
+			continue
+		}
+		for word := range strings.FieldsSeq(line) {
+			if current != "" && utf8.RuneCountInString(current)+1+utf8.RuneCountInString(word) > width {
+				flush()
+			}
+			current = strings.TrimSpace(current + " " + word)
+		}
+	}
+	flush()
+	return lines
+}
+
+// Setting is one key that there is. A shell completes keys and values from it.
+type Setting struct {
+	File, Section, Key string // Section is "" for main, "*" for each of many
+	Default            string
+	Values             []string // if they are few
+	Doc                string   // the first sentence
+}
+
+// Settings returns every key that tables declare, in their order.
+func Settings(tables []*ini.Table) []Setting {
+	var all []Setting
+	add := func(file, section string, row *ini.Row) {
+		if !row.Documented() {
+			return
+		}
+		doc, _, _ := strings.Cut(strings.Join(strings.Fields(row.Doc), " "), ". ")
+		all = append(all, Setting{
+			File: file, Section: section, Key: row.Key, Default: row.Default, Values: row.Kind.Choices(), Doc: strings.TrimSuffix(doc, "."),
+		})
+	}
+	for _, t := range tables {
+		for i := range t.Rows {
+			add(t.File, ini.Shown(t.Rows[i].In()), &t.Rows[i])
+		}
+		if t.Many != nil {
+			for i := range t.Many.Rows {
+				add(t.File, "*", &t.Many.Rows[i])
+			}
+		}
+	}
+	return all
+}
