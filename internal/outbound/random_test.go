@@ -20,9 +20,6 @@ import (
 // again; in the end every recipient has ended once (the queue of the rig panics
 // at a second settlement), and nothing is left anywhere.
 func TestEveryRecipientEndsOnce(t *testing.T) {
-	if raceEnabled {
-		t.Skip("takes minutes with the race detector")
-	}
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inBubble(t, func(r *rig) { r.lifeAtRandom(rand.New(rand.NewPCG(seed, 1))) })

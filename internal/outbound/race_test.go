@@ -1,5 +1,0 @@
-//go:build race
-
-package outbound
-
-const raceEnabled = true
