@@ -32,8 +32,8 @@
 // many places a site may have, and slow.go for those that keep attempts waiting.
 //
 // Invariants: the running units with a place are at most Options.Concurrency, those
-// without one at most Options.Outside, and those of a site at most its limit, but
-// for domains that joined it while they ran; each domain with a ready or running
+// without one at most Options.Outside, and those of a site at most its limit, but for
+// domains that joined it while they ran and the probe of a suspended one; each domain with a ready or running
 // unit has a site. Times are nanoseconds since 1970. Nothing returns an error, and
 // a Dispatcher is not safe for concurrent use.
 package dispatch

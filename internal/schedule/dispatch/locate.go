@@ -19,7 +19,10 @@ func (s *Dispatcher) Locate(u *Unit, name string, l *throttle.Limits, now int64)
 	to := s.siteOf(d, name, l)
 	d.limits = l
 	to.SetLimits(l)
-	if to == from && u.State() != unit.Displaced && from.running <= from.Places() {
+
+	// Its probe was handed out beside those that ran before, whatever the limit is.
+	stays := to == from && u.State() != unit.Displaced
+	if stays && (from.probe == u || from.running <= from.Places()) {
 		s.offerTurn(to, now) // it may bear more now
 		return true, false
 	}
