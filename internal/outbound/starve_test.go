@@ -17,7 +17,8 @@ import (
 // the client gives up, those of slowN do for half a minute, and all others answer
 // at once.
 type tarpits struct {
-	r *rig
+	r     *rig
+	known map[string]bool // domains that have an address
 
 	mu        sync.Mutex
 	began     map[int]time.Time // attempts that are held, by number
@@ -27,7 +28,7 @@ type tarpits struct {
 }
 
 func newTarpits(r *rig) *tarpits {
-	w := &tarpits{r: r, began: map[int]time.Time{}, delivered: map[string]time.Time{}}
+	w := &tarpits{r: r, known: map[string]bool{}, began: map[int]time.Time{}, delivered: map[string]time.Time{}}
 	r.wire.set(w.answer)
 	return w
 }
@@ -88,8 +89,10 @@ func (w *tarpits) send(prefix string, n, messages int) {
 	for range messages {
 		for i := range n {
 			domain := fmt.Sprintf("%s%d.test", prefix, i)
-			w.r.dns.Remove(domain)
-			w.r.dns.AddAddr(domain, fmt.Sprintf("198.51.%d.%d", 100+i/250, i%250+1))
+			if !w.known[domain] { // an attempt may look it up at any time from now on
+				w.known[domain] = true
+				w.r.dns.AddAddr(domain, fmt.Sprintf("198.51.%d.%d", 100+i/250, i%250+1))
+			}
 			p := w.r.put(w.r.envelope("x@" + domain))
 			w.r.out.Enqueue(p)
 		}
