@@ -138,11 +138,11 @@ func compose(r Report, t Templates) (composed, error) {
 		return d, fmt.Errorf("envelope %+v", env)
 	case !env.UTF8 && (!sevenbit.IsPlain(b) || env.Body != ""):
 		return d, errors.New("not every mail system can carry it")
-	case env.Body == "" && !isASCII(b) || !sevenbit.IsLines(b):
+	case env.Body == "" && !mail.IsASCII(b) || !sevenbit.IsLines(b):
 		return d, errors.New("8-bit data without 8BITMIME")
 	}
 	head, _, found := bytes.Cut(b, []byte("\r\n\r\n"))
-	if !found || !env.UTF8 && !isASCII(head) {
+	if !found || !env.UTF8 && !mail.IsASCII(head) {
 		return d, fmt.Errorf("header %q", head)
 	}
 	m, err := netmail.ReadMessage(bytes.NewReader(b))

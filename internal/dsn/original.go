@@ -89,7 +89,7 @@ func read(c mail.Content, n int64) ([]byte, error) {
 // headers makes a text/rfc822-headers part, or message/global-headers in an
 // SMTPUTF8 report (RFC 6522 section 4, RFC 6533 section 5).
 func (c *composer) headers() part {
-	eightBit := !isASCII(c.section)
+	eightBit := !mail.IsASCII(c.section)
 	if c.utf8 && utf8.Valid(c.section) && sevenbit.IsLines(c.section) {
 		p := part{head: "Content-Type: message/global-headers\r\n", body: [][]byte{c.section}, eightBit: eightBit}
 		if eightBit {
@@ -109,14 +109,14 @@ func (c *composer) headers() part {
 // 3.7); of the former the leaves are, where any mail system must be able to carry
 // it. ok is false where that cannot be done.
 func (c *composer) wholeMessage(b []byte) (p part, ok bool) {
-	if !c.utf8 && isASCII(c.section) {
+	if !c.utf8 && mail.IsASCII(c.section) {
 		b, ok = sevenbit.Encode(b)
 		return part{head: "Content-Type: message/rfc822\r\n", body: [][]byte{b}}, ok
 	}
 	if !c.utf8 && !utf8.Valid(c.section) {
 		return part{}, false
 	}
-	p = part{head: "Content-Type: message/global\r\n", body: [][]byte{b}, eightBit: !isASCII(b)}
+	p = part{head: "Content-Type: message/global\r\n", body: [][]byte{b}, eightBit: !mail.IsASCII(b)}
 	switch {
 	case p.eightBit && !c.utf8, !sevenbit.IsLines(b):
 		p.head += "Content-Transfer-Encoding: base64\r\n"

@@ -35,7 +35,7 @@ func (c *composer) status() part {
 	p := part{head: "Content-Type: message/delivery-status\r\n", body: [][]byte{[]byte(b.String())}}
 	if c.utf8 {
 		p.head = "Content-Type: message/global-delivery-status\r\n"
-		if !isASCII(p.body[0]) {
+		if !mail.IsASCII(p.body[0]) {
 			p.head += "Content-Transfer-Encoding: 8bit\r\n"
 			p.eightBit = true
 		}
@@ -81,7 +81,7 @@ func (c *composer) maxDiagnostic() int { return min(max(64<<10/len(c.Recipients)
 // ASCII and has to be (RFC 3464 section 2.1.1), and never in its default form.
 func (c *composer) diagnostic(r *reply.Reply) string {
 	s := strings.ReplaceAll(clean(r.String(), c.maxDiagnostic()), "=?", "= ?")
-	if c.utf8 || isASCII(s) {
+	if c.utf8 || mail.IsASCII(s) {
 		return s
 	}
 	codes := (&reply.Reply{Code: r.Code, Enhanced: r.Enhanced}).String()
@@ -104,7 +104,7 @@ func (c *composer) receivedFrom() string {
 
 // plain replaces what a report without SMTPUTF8 cannot hold in its fields.
 func (c *composer) plain(s string) string {
-	if c.utf8 || isASCII(s) {
+	if c.utf8 || mail.IsASCII(s) {
 		return s
 	}
 	return strings.Map(func(r rune) rune {
@@ -140,7 +140,7 @@ func (c *composer) originalRecipient(orcpt string) (string, bool) {
 	if addr == "" {
 		return "", false
 	}
-	if !isASCII(addr) {
+	if !mail.IsASCII(addr) {
 		kind = "utf-8"
 	}
 	if !c.utf8 && strings.EqualFold(kind, "utf-8") {
@@ -166,11 +166,7 @@ func embed(s string) string {
 // hostOrLiteral returns a host name, or an IP address as an address literal.
 func hostOrLiteral(host string) string {
 	if a, err := netip.ParseAddr(host); err == nil {
-		a = a.Unmap().WithZone("")
-		if a.Is6() {
-			return "[IPv6:" + a.String() + "]"
-		}
-		return "[" + a.String() + "]"
+		return mail.AddressLiteral(a.Unmap().WithZone(""))
 	}
 	host = clean(mail.CanonicalDomain(host), 255)
 	return strings.Map(func(r rune) rune {

@@ -360,7 +360,7 @@ func (c *composer) valid(name, value string) (string, bool) {
 		}
 		return value, true
 	case "auto-submitted":
-		return value, isASCII(value) && strings.HasPrefix(strings.ToLower(value), "auto-")
+		return value, mail.IsASCII(value) && strings.HasPrefix(strings.ToLower(value), "auto-")
 	}
 	return mime.QEncoding.Encode("utf-8", value), true
 }
@@ -374,7 +374,7 @@ func (c *composer) addresses(value string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	if isASCII(value) {
+	if mail.IsASCII(value) {
 		return value, true
 	}
 	all := make([]string, len(list))
@@ -382,7 +382,7 @@ func (c *composer) addresses(value string) (string, bool) {
 		all[i] = a.String()
 	}
 	value = strings.Join(all, ", ")
-	return value, c.utf8 || isASCII(value)
+	return value, c.utf8 || mail.IsASCII(value)
 }
 
 func isMessageID(s string) bool {
@@ -444,5 +444,5 @@ func imagePart(lines []string) (part, bool) {
 		}
 	}
 	p.body = [][]byte{body}
-	return p, typed && isASCII(p.head) && sevenbit.IsPlain(body)
+	return p, typed && mail.IsASCII(p.head) && sevenbit.IsPlain(body)
 }

@@ -110,12 +110,12 @@ func checkDomain(d string) error {
 	case len(d) > maxDomain:
 		return fmt.Errorf("%w: domain longer than %d octets", ErrAddress, maxDomain)
 	case d[0] == '[':
-		if _, ok := literal(d); !ok {
+		if _, ok := parseLiteral(d); !ok {
 			return fmt.Errorf("%w: bad address literal", ErrAddress)
 		}
 		return nil
 	}
-	if !isASCII(d) {
+	if !IsASCII(d) {
 		_, err := toASCII(d)
 		return err
 	}
@@ -166,7 +166,7 @@ func IsHostName(domain string) bool {
 	return d != "" && len(d) <= maxDomain && checkLabels(d) == nil && !strings.Contains(d, "_")
 }
 
-func literal(d string) (netip.Addr, bool) {
+func parseLiteral(d string) (netip.Addr, bool) {
 	if len(d) < 3 || d[0] != '[' || d[len(d)-1] != ']' {
 		return netip.Addr{}, false
 	}
@@ -190,7 +190,7 @@ func (a Address) Host() string { return CanonicalDomain(a.Domain) }
 // a trailing dot. What IDNA refuses is only lower-cased.
 func CanonicalDomain(d string) string {
 	d = strings.TrimSuffix(d, ".")
-	if !isASCII(d) {
+	if !IsASCII(d) {
 		if ascii, err := toASCII(d); err == nil {
 			return ascii
 		}
@@ -200,18 +200,18 @@ func CanonicalDomain(d string) string {
 
 // Literal returns the address in a domain that is an address literal
 // (RFC 5321 section 4.1.3).
-func (a Address) Literal() (netip.Addr, bool) { return literal(a.Domain) }
+func (a Address) Literal() (netip.Addr, bool) { return parseLiteral(a.Domain) }
 
 // IsUTF8 reports whether a needs SMTPUTF8 as it is written (RFC 6531).
-func (a Address) IsUTF8() bool { return !isASCII(a.Local) || !isASCII(a.Domain) }
+func (a Address) IsUTF8() bool { return !IsASCII(a.Local) || !IsASCII(a.Domain) }
 
 // ASCII returns a with its domain in A-labels; ok is false when the local part
 // still is not ASCII, so that no ASCII form exists.
 func (a Address) ASCII() (ascii Address, ok bool) {
-	if !isASCII(a.Domain) {
+	if !IsASCII(a.Domain) {
 		a.Domain = CanonicalDomain(a.Domain)
 	}
-	return a, isASCII(a.Local) && isASCII(a.Domain)
+	return a, IsASCII(a.Local) && IsASCII(a.Domain)
 }
 
 // String returns local@domain as it goes on the wire, quoted where needed, or
@@ -246,7 +246,7 @@ func (a Address) AppendTo(b []byte) []byte {
 // ReadsBack returns an error unless ParseAddress reads a from its String.
 func (a Address) ReadsBack() error {
 	// What needs no quotes comes apart at the @ as it was put together.
-	if a.Domain != "" && isDotString(a.Local) && isASCII(a.Local) && isASCII(a.Domain) && len(a.Local)+len(a.Domain) < MaxPathRelaxed {
+	if a.Domain != "" && isDotString(a.Local) && IsASCII(a.Local) && IsASCII(a.Domain) && len(a.Local)+len(a.Domain) < MaxPathRelaxed {
 		return checkDomain(a.Domain)
 	}
 	b, err := ParseAddress(a.String())
@@ -353,11 +353,11 @@ func isLetDig(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
+// AddressLiteral returns a as an address literal (RFC 5321 section 4.1.3). A zone,
+// which has no place in one, is the caller's to take off.
+func AddressLiteral(a netip.Addr) string {
+	if a.Is6() {
+		return "[IPv6:" + a.String() + "]"
 	}
-	return true
+	return "[" + a.String() + "]"
 }

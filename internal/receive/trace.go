@@ -32,16 +32,8 @@ func (t Trace) Field() string {
 	if t.Authenticated {
 		auth = " (authenticated bits=0)"
 	}
-	return "Received: from " + syntax.Word(t.Hello) + " (" + syntax.Word(t.Name) + " " + literal(t.Addr) + ")" +
+	return "Received: from " + syntax.Word(t.Hello) + " (" + syntax.Word(t.Name) + " " + mail.AddressLiteral(t.Addr) + ")" +
 		"\r\n\tby " + t.By + " (" + t.Software + ") with " + t.With + " id " + string(t.ID) +
 		"\r\n\tenvelope-from " + t.From.Path() + tls + auth + ";" +
 		"\r\n\t" + t.Time.Format("Mon, 02 Jan 2006 15:04:05 -0700") + "\r\n"
-}
-
-// literal is a as an address literal (RFC 5321 section 4.1.3).
-func literal(a netip.Addr) string {
-	if a.Is6() {
-		return "[IPv6:" + a.String() + "]"
-	}
-	return "[" + a.String() + "]"
 }

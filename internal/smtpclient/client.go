@@ -198,7 +198,7 @@ func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 		return nil, c.failure(StageHello, nil, errors.New("invalid EHLO name"))
 	}
 	if o.Helo == "" {
-		c.o.Helo = literal(raw.LocalAddr())
+		c.o.Helo = helloOf(raw.LocalAddr())
 	}
 	c.conn.Bind(ctx)
 	f := c.prepare()
@@ -215,17 +215,13 @@ func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 
 func notHelo(r rune) bool { return r <= ' ' || r == 0x7f }
 
-// literal returns the address literal of a socket's address.
-func literal(a net.Addr) string {
+// helloOf returns the name of a socket's address in EHLO.
+func helloOf(a net.Addr) string {
 	ip := address(a)
-	switch {
-	case !ip.IsValid():
+	if !ip.IsValid() {
 		return "localhost"
-	case ip.Is4():
-		return "[" + ip.String() + "]"
-	default:
-		return "[IPv6:" + ip.WithZone("").String() + "]"
 	}
+	return mail.AddressLiteral(ip.WithZone(""))
 }
 
 func address(a net.Addr) netip.Addr {

@@ -8,7 +8,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -236,7 +235,7 @@ func (c *canon) copyLines(ctx context.Context, r io.Reader) error {
 			return err
 		}
 		n, err := r.Read(b)
-		c.eightBit = c.eightBit || !isASCII(b[:n])
+		c.eightBit = c.eightBit || !mail.IsASCII(b[:n])
 		if err := c.writeLines(b[:n]); err != nil {
 			return err
 		}
@@ -305,19 +304,4 @@ func (c *canon) endLine() error {
 	c.begun, c.dot = false, false
 	_, err := c.w.Write(crlf)
 	return err
-}
-
-func isASCII(b []byte) bool {
-	for len(b) >= 8 {
-		if binary.NativeEndian.Uint64(b)&0x8080808080808080 != 0 {
-			return false
-		}
-		b = b[8:]
-	}
-	for _, c := range b {
-		if c >= 0x80 {
-			return false
-		}
-	}
-	return true
 }

@@ -168,7 +168,7 @@ func mostlyASCII(b []byte) bool {
 // IsPlain reports whether b is 7bit data (RFC 2045 section 2.7): ASCII without
 // NUL, with CRLF only as line ends, and no line too long.
 func IsPlain(b []byte) bool {
-	return isASCII(b) && IsLines(b)
+	return mail.IsASCII(b) && IsLines(b)
 }
 
 // IsLines is IsPlain for 8bit data.
@@ -197,13 +197,4 @@ func Base64Lines(b []byte) []byte {
 		b = b[n:]
 	}
 	return all
-}
-
-func isASCII(b []byte) bool {
-	for _, c := range b {
-		if c >= 0x80 {
-			return false
-		}
-	}
-	return true
 }
