@@ -48,10 +48,10 @@ func testFailure(t *testing.T, p *Place) {
 			t.Error("a settlement is refused that can be written later:", err)
 		}
 
-		// When writes succeed again it is used as before, and what was recorded
-		// meanwhile is made up for.
+		// When writes succeed again it is used as before, perhaps a moment later, and what
+		// was recorded meanwhile is made up for.
 		p.Fail(nil)
-		put(t, s, env, text(100))
+		eventually(t, func() error { return s.Put(env, mail.Memory{text(100)}) })
 		must(t, s.Healthy())
 		must(t, s.Sync())
 		s = p.crashed(t)

@@ -123,6 +123,18 @@ func put(t *testing.T, s store.Store, env *mail.Envelope, content []byte) {
 	must(t, s.Put(env, mail.Memory{content}))
 }
 
+// eventually repeats what a store may refuse for a moment after failures.
+func eventually(t *testing.T, do func() error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	err := do()
+	for err != nil && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+		err = do()
+	}
+	must(t, err)
+}
+
 // refused fails unless err is a reply of class 4.
 func refused(t *testing.T, what string, err error) {
 	t.Helper()
