@@ -63,6 +63,7 @@ var packages = map[string]entry{
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
 	"internal/maillog":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
 	"internal/heap":        {nouns, nil},
+	"internal/generation":  {nouns, nil},
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/terminal":    {nouns, nil},
 	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
