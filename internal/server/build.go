@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -156,12 +155,13 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 // assemble builds what works on the open queue.
 func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHops func(bool) *tls.Config, backends func() *tls.Config, resolver *dns.Resolver) (err error) {
 	cfg, log, chain := s.cfg, s.log, s.chain
-	s.outbound = outbound.New(outbound.Options{
+	s.delivering = outbound.Generation{
 		Settings: cfg.Outbound, Me: cfg.Me, TLS: cfg.TLS.Outbound, TLSConfig: nextHops, BackendTLS: backends,
-		DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(resolver),
-		Disabled: s.disabled(), Grace: grace(cfg), ReplyGrace: cfg.ShutdownReplyTimeout,
-		Templates: cfg.Bounce,
-		Queue:     s.queue, Resolver: resolver, Pool: s.pool, Chain: chain, Mail: events, Log: log.Named("outbound"),
+		DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(resolver), Templates: cfg.Bounce, Chain: chain, Resolver: resolver,
+		Grace: grace(cfg), ReplyGrace: cfg.ShutdownReplyTimeout,
+	}
+	s.outbound = outbound.New(outbound.Options{
+		Generation: s.delivering, Queue: s.queue, Pool: s.pool, Mail: events, Log: log.Named("outbound"),
 	})
 	receive := intake.New(intake.Options{
 		Me: cfg.Me, ReceivedHeader: cfg.Outbound.ReceivedHeader, Queue: s.queue, Dispatcher: s.outbound, Chain: chain,
@@ -208,20 +208,6 @@ func (s *Server) policies(resolver *dns.Resolver) nexthop.Policies {
 	}
 	s.sts = mtasts.New(mtasts.Options{Resolver: resolver, Dir: filepath.Join(s.cfg.QueueDir, "sts"), Log: s.log.Named("mtasts")})
 	return s.sts
-}
-
-// disabled tells whether delivery is disabled, and logs when that changes.
-func (s *Server) disabled() func() bool {
-	log := s.log.Named("outbound")
-	follow := s.cfg.FollowDisabled(time.Now, func(p ini.Problem) { log.Error("disabled stays as it is", zap.String("problem", p.String())) })
-	var was atomic.Bool
-	return func() bool {
-		on := follow.On()
-		if was.Swap(on) != on {
-			log.Info("delivery", zap.Bool("disabled", on))
-		}
-		return on
-	}
 }
 
 // received is what session wants of intake and queue together.

@@ -70,6 +70,8 @@ type Server struct {
 	control  *web.Endpoint // the socket in the queue's folder
 
 	stopping atomic.Pointer[time.Time] // since when; nil: it serves
+
+	delivering outbound.Generation // that outbound began with
 }
 
 // unwind is what a stop may take beyond force_shutdown_timeout: sessions that were
@@ -154,7 +156,7 @@ func (s *Server) startParts(ctx context.Context) *parts {
 		memory:  s.start(s.memory.Run),
 	}
 	s.adopt(ctx) // before outbound
-	p.outbound = s.start(s.outbound.Run)
+	p.outbound = s.start(func(ctx context.Context) error { return s.runOutbound(ctx, s.delivering) })
 	var serving context.Context
 	serving, p.drop = context.WithCancel(context.Background())
 	p.accepting = s.start(func(ctx context.Context) error {
