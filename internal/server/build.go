@@ -93,7 +93,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	s.pool = pool.New(pool.Options{Log: log.Named("pool")})
 	rest := &leftover{}
 	s.relay = delivery.NewRelay(delivery.RelayOptions{
-		Me: cfg.Me, Conf: &cfg.Forward, TLSConfig: backends, Resolver: resolver, Sender: s.pool, Log: log.Named("forward"),
+		RelayGeneration: delivery.RelayGeneration{Me: cfg.Me, Conf: &cfg.Forward, TLSConfig: backends, Resolver: resolver}, Sender: s.pool, Log: log.Named("forward"),
 	})
 	forwarder := forward.New(forward.Options{
 		Relay: s.relay, ReplyCodes: cfg.Forward.ReplyCodes, Reporter: rest, Requeuer: rest, Mail: events, Log: log.Named("forward"),
