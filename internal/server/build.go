@@ -96,7 +96,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 		RelayGeneration: delivery.RelayGeneration{Me: cfg.Me, Conf: &cfg.Forward, TLSConfig: backends, Resolver: resolver}, Sender: s.pool, Log: log.Named("forward"),
 	})
 	forwarder := forward.New(forward.Options{
-		Relay: s.relay, ReplyCodes: cfg.Forward.ReplyCodes, Reporter: rest, Requeuer: rest, Mail: events, Log: log.Named("forward"),
+		Relay: s.relay, Reporter: rest, Requeuer: rest, Mail: events, Log: log.Named("forward"),
 	})
 	s.memory = kv.New(kv.Options{Path: filepath.Join(cfg.QueueDir, "plugins.db"), MaxBytes: maxRemembered, Log: log.Named("plugins")})
 	s.plugins, err = loadPlugins(cfg, plugin.Services{
