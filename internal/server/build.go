@@ -17,12 +17,11 @@ import (
 	"tarishi/internal/control"
 	"tarishi/internal/control/mailq"
 	"tarishi/internal/delivery"
+	"tarishi/internal/forward"
 	"tarishi/internal/kv"
 	"tarishi/internal/listener"
 	"tarishi/internal/maillog"
 	"tarishi/internal/metrics"
-	"tarishi/internal/mtasts"
-	"tarishi/internal/nexthop"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
 	"tarishi/internal/session"
@@ -103,7 +102,10 @@ func (b *builder) makeGeneration() (err error) {
 		return err
 	}
 	b.relay = delivery.NewRelay(delivery.RelayOptions{
-		Me: cfg.Me, Conf: &cfg.Forward, TLSConfig: b.first.secrets.toBackends, Resolver: b.first.resolver, Sender: b.pool, Log: b.log.Named("forward"),
+		RelayGeneration: b.first.relaying(), Sender: b.pool, Log: b.log.Named("forward"),
+	})
+	b.forwarder = forward.New(forward.Options{
+		Relay: b.relay, Reporter: b.late, Requeuer: b.late, Mail: b.events, Log: b.log.Named("forward"),
 	})
 	b.memory = kv.New(kv.Options{Path: filepath.Join(cfg.QueueDir, "plugins.db"), MaxBytes: maxRemembered, Log: b.log.Named("plugins")})
 	return nil
@@ -162,18 +164,11 @@ func (b *builder) openQueue() (err error) {
 
 // assemble builds what works on the open queue.
 func (b *builder) assemble() error {
-	g := b.first
-	cfg := g.cfg
 	b.outbound = outbound.New(outbound.Options{
-		Settings: cfg.Outbound, Me: cfg.Me, TLS: cfg.TLS.Outbound, TLSConfig: g.secrets.nextHops.Config, BackendTLS: g.secrets.toBackends,
-		DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: b.policies(cfg),
-		Grace: grace(cfg), ReplyGrace: cfg.ShutdownReplyTimeout,
-		Templates: cfg.Bounce,
-		Queue:     b.queue, Resolver: g.resolver, Pool: b.pool, Chain: g.chain, Mail: b.events, Log: b.log.Named("outbound"),
+		Generation: b.delivering(b.first), Queue: b.queue, Pool: b.pool, Mail: b.events, Log: b.log.Named("outbound"),
 	})
 	b.sessions = session.NewServer(session.Options{
-		Settings: cfg.Session, Me: cfg.Me, Version: b.o.Version, TLSConfig: g.secrets.own, SubmissionPorts: []int{587, 465},
-		Chain: g.chain, Intake: b.newIntake(g), Resolver: g.resolver, Mail: b.events, Log: b.log.Named("session"),
+		Conversation: b.conversation(b.first), Version: b.o.Version, Mail: b.events, Log: b.log.Named("session"),
 	})
 	b.late.queue, b.late.outbound = b.queue, b.outbound
 	return nil
@@ -223,18 +218,6 @@ func (s *Server) healthy() error {
 		return errors.New("stopping")
 	}
 	return cmp.Or(s.queue.Healthy(), s.queue.Unreadable().Err())
-}
-
-// policies returns the MTA-STS policies of domains, nil if they are not wanted. Once they
-// were, they are kept until the stop.
-func (s *Server) policies(cfg *conf.Config) nexthop.Policies {
-	if !cfg.TLS.MTASTS || !cfg.Outbound.EnableTLS {
-		return nil
-	}
-	if s.sts == nil {
-		s.sts = mtasts.New(mtasts.Options{Resolver: newestResolver{s}, Dir: filepath.Join(cfg.QueueDir, "sts"), Log: s.log.Named("mtasts")})
-	}
-	return s.sts
 }
 
 // grace is how long a stop waits for work in progress.

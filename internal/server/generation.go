@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -13,10 +14,13 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/conf"
+	"tarishi/internal/delivery"
 	"tarishi/internal/dns"
-	"tarishi/internal/forward"
 	"tarishi/internal/hook"
 	"tarishi/internal/intake"
+	"tarishi/internal/mtasts"
+	"tarishi/internal/nexthop"
+	"tarishi/internal/outbound"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/all"
 	"tarishi/internal/session"
@@ -104,10 +108,7 @@ func needsCertificate(cfg *conf.Config, own *tls.Config) error {
 // loader returns what makes the plugins of a generation.
 func (s *Server) loader(g *generation) *plugin.Loader {
 	return newLoader(plugin.Services{
-		Log: s.log, Resolver: g.resolver, Submitter: s.late, Title: s.o.Title,
-		Forwarder: forward.New(forward.Options{
-			Relay: s.relay, ReplyCodes: g.cfg.Forward.ReplyCodes, Reporter: s.late, Requeuer: s.late, Mail: s.events, Log: s.log.Named("forward"),
-		}),
+		Log: s.log, Resolver: g.resolver, Forwarder: s.forwarder, Submitter: s.late, Title: s.o.Title,
 		Store:   func(name string) plugin.Store { return s.memory.Bucket(name) },
 		Metrics: s.metrics.Plugin,
 	})
@@ -142,12 +143,43 @@ func mayServe(ctx context.Context, chain *hook.Chain) error {
 	return fmt.Errorf("plugin %s, hook init_master: %s %s", v.Plugin, v.Code, v.Text)
 }
 
-// newIntake returns what becomes of messages by the hooks of a generation.
-func (s *Server) newIntake(g *generation) session.Intake {
-	return received{intake.New(intake.Options{
+// conversation is what a connection takes.
+func (s *Server) conversation(g *generation) session.Conversation {
+	receive := intake.New(intake.Options{
 		Me: g.cfg.Me, ReceivedHeader: g.cfg.Outbound.ReceivedHeader, Queue: s.queue, Dispatcher: s.outbound, Chain: g.chain,
 		Mail: s.events, Log: s.log.Named("intake"), Now: time.Now,
-	}), s.queue}
+	})
+	return session.Conversation{
+		Settings: g.cfg.Session, Me: g.cfg.Me, TLSConfig: g.secrets.own, SubmissionPorts: []int{587, 465},
+		Chain: g.chain, Intake: received{receive, s.queue}, Resolver: g.resolver,
+	}
+}
+
+// delivering is what an attempt from the queue takes.
+func (s *Server) delivering(g *generation) outbound.Generation {
+	cfg := g.cfg
+	return outbound.Generation{
+		Settings: cfg.Outbound, Me: cfg.Me, TLS: cfg.TLS.Outbound, TLSConfig: g.secrets.nextHops.Config, BackendTLS: g.secrets.toBackends,
+		DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(cfg), Templates: cfg.Bounce, Chain: g.chain, Resolver: g.resolver,
+		Grace: grace(cfg), ReplyGrace: cfg.ShutdownReplyTimeout,
+	}
+}
+
+// relaying is what an attempt in session takes.
+func (g *generation) relaying() delivery.RelayGeneration {
+	return delivery.RelayGeneration{Me: g.cfg.Me, Conf: &g.cfg.Forward, TLSConfig: g.secrets.toBackends, Resolver: g.resolver}
+}
+
+// policies returns the MTA-STS policies of domains, nil if they are not wanted. Once they
+// were, they are kept until the stop.
+func (s *Server) policies(cfg *conf.Config) nexthop.Policies {
+	if !cfg.TLS.MTASTS || !cfg.Outbound.EnableTLS {
+		return nil
+	}
+	if s.sts == nil {
+		s.sts = mtasts.New(mtasts.Options{Resolver: newestResolver{s}, Dir: filepath.Join(cfg.QueueDir, "sts"), Log: s.log.Named("mtasts")})
+	}
+	return s.sts
 }
 
 // failures counts the handlers that failed, over all generations.
