@@ -168,8 +168,11 @@ func (s *Server) assemble(events *maillog.Log, certificates *tls.Config, nextHop
 		Mail: events, Log: log.Named("intake"), Now: time.Now,
 	})
 	s.sessions = session.NewServer(session.Options{
-		Settings: cfg.Session, Me: cfg.Me, Version: s.o.Version, TLSConfig: certificates, SubmissionPorts: []int{587, 465},
-		Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver, Mail: events, Log: log.Named("session"),
+		Conversation: session.Conversation{
+			Settings: cfg.Session, Me: cfg.Me, TLSConfig: certificates, SubmissionPorts: []int{587, 465},
+			Chain: chain, Intake: received{receive, s.queue}, Resolver: resolver,
+		},
+		Version: s.o.Version, Mail: events, Log: log.Named("session"),
 	})
 	mails := mailq.New(s.queue, s.outbound, log.Named("queue"))
 	mails.Watch(s)
