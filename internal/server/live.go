@@ -60,11 +60,16 @@ func (s *Server) prepare(ctx context.Context, cfg *conf.Config, before *generati
 	g, err := s.newGeneration(cfg, before)
 	p := &prepared{generation: g}
 	problems := []error{err}
-	if change, err := s.http.Change(cfg.HTTP); err == nil {
-		p.commits, p.discards = append(p.commits, change.Apply), append(p.discards, change.Discard)
-	} else {
-		problems = append(problems, err)
+	listening, err := s.listener.Change(cfg.Listener)
+	if err == nil {
+		p.commits, p.discards = append(p.commits, listening.Apply), append(p.discards, listening.Discard)
 	}
+	problems = append(problems, err)
+	serving, err := s.http.Change(cfg.HTTP)
+	if err == nil {
+		p.commits, p.discards = append(p.commits, serving.Apply), append(p.discards, serving.Discard)
+	}
+	problems = append(problems, err)
 
 	// Plugins come last: what they start is the most to undo.
 	if errors.Join(problems...) == nil {
@@ -89,22 +94,28 @@ func (s *Server) prepare(ctx context.Context, cfg *conf.Config, before *generati
 
 // commit puts a generation in force.
 func (s *Server) commit(next *prepared, before *generation) {
+	cfg := next.cfg
+	s.logCore.Use(cfg.Log)
+	s.notices.Use(noticeSettings(cfg))
+	s.queue.Use(cfg.Queue)
 	next.plugins.Commit()
 	s.newChain(next.generation)
-	s.logCore.Use(next.cfg.Log)
-	s.notices.Use(noticeSettings(next.cfg))
-	s.queue.Use(next.cfg.Queue)
 	s.current.Store(next.generation)
 	if next.secrets != before.secrets {
 		before.secrets.follow.stop()
 		s.followSecrets(next.secrets)
 	}
 
-	// Clients on new addresses must already meet the new settings.
+	// What a session hands on has to meet settings that are at least as new as its own, and
+	// clients on new addresses the new ones.
+	s.relay.Use(next.relaying())
+	attempts := s.outbound.Use(s.delivering(next.generation))
+	connections := s.sessions.Use(s.conversation(next.generation))
+	s.listener.SetMe(cfg.Me)
 	for _, apply := range next.commits {
 		apply()
 	}
-	s.retire(before, next.generation)
+	s.retire(before, next.generation, connections, attempts)
 }
 
 // followSecrets has the files of certificates followed.

@@ -182,7 +182,7 @@ var modules = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},
 	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
-	"golang.org/x/sys":                    {"internal/vfs"},
+	"golang.org/x/sys":                    {"internal/vfs", "internal/listener"},
 }
 
 // source is one package as it stands in the tree.
