@@ -487,3 +487,31 @@ func TestLiveNotified(t *testing.T) {
 	write(t, f.dir, "host_list", "h.test\n")
 	changed("h.test")
 }
+
+// TestLiveStart: what the start could read and nobody changed is not read again; the
+// daemon may not be able to any more.
+func TestLiveStart(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root reads everything")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		dir := instance(t, files{"host_list": "a.test\n"})
+		c, _ := Load(dir, own())
+		if err := os.Chmod(filepath.Join(dir, "config", "host_list"), 0); err != nil {
+			t.Fatal(err)
+		}
+		c.look, _ = lookAt(c.ConfigDir) // as if it had been so for root
+		f := &follower{t: t, news: make(chan struct{}, 1)}
+		f.live = NewLive(LiveOptions{Config: c, Own: own, Owner: f, PollOnly: true})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = f.live.Run(ctx) })
+		time.Sleep(soon)
+		f.expect(1, 0, "")
+		write(t, dir, "me", "other.test\n")
+		time.Sleep(soon)
+		f.expect(1, 1, "")
+		cancel()
+		running.Wait()
+	})
+}
