@@ -185,31 +185,20 @@ func (s *Submitter) Show(ctx context.Context, env *mail.Envelope, c mail.Content
 // readHeader parses the header section of t.Content, and puts in the empty line
 // behind it if that is missing.
 func readHeader(t *hook.Transaction) error {
-	r, err := t.Content.Open()
+	section, err := mail.ReadHeader(t.Content, maxHeader)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	var b bytes.Buffer
-	for next := int64(8 << 10); ; next *= 2 {
-		n := min(next, maxHeader-int64(b.Len()), t.Content.Size()-int64(b.Len()))
-		if _, err := io.CopyN(&b, r, n); err != nil {
-			return err
-		}
-		h, size, complete := mail.ParseHeader(b.Bytes())
-		whole := int64(b.Len()) == t.Content.Size()
-		switch {
-		case !whole && complete && b.Bytes()[size-1] == '\n', !whole && !complete && bytes.IndexByte(b.Bytes()[size:], '\n') >= 0, whole:
-			t.Header, t.HeaderSize = h, int64(size)
-			if !complete {
-				head := h.Bytes()
-				t.Content, t.HeaderSize = mail.WithHead(head, t.Content, int64(size)), int64(len(head))
-			}
-			return nil
-		case b.Len() >= maxHeader:
-			return reply.Newf(552, "5.3.4", "Header section is longer than %d bytes", maxHeader)
-		}
+	if section.Cut {
+		return reply.Newf(552, "5.3.4", "Header section is longer than %d bytes", maxHeader)
 	}
+	size := int64(len(section.Bytes))
+	t.Header, t.HeaderSize = section.Header, size
+	if !section.Complete {
+		head := section.Header.Bytes()
+		t.Content, t.HeaderSize = mail.WithHead(head, t.Content, size), int64(len(head))
+	}
+	return nil
 }
 
 // canon writes lines that end in CRLF, whatever they ended in.
