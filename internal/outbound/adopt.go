@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 )
 
 // adoption is what operators ask for while messages are still being adopted, and
@@ -164,5 +165,5 @@ func (o *Outbound) comes(id mail.ID) bool {
 	if !o.handover.Watching() {
 		return true
 	}
-	return !unknown(o.o.Queue.Permit(id)) && o.handover.First(id, o.o.Now())
+	return !store.IsUnknown(o.o.Queue.Permit(id)) && o.handover.First(id, o.o.Now())
 }

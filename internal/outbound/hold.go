@@ -141,7 +141,7 @@ func (o *Outbound) drop(units []*schedule.Unit, gone func(mail.ID) bool) {
 		delete(o.kept, u)
 		o.schedule.Drop(u)
 	}
-	o.gathering.Forget(gone)
+	o.notifier.Forget(gone)
 	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d attempt.Unrecorded) bool { return gone(d.ID) })
 	maps.DeleteFunc(o.held, func(id mail.ID, _ map[int]*held.Parked) bool { return gone(id) })
 }

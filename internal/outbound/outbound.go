@@ -43,7 +43,7 @@ import (
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/handover"
 	"tarishi/internal/outbound/held"
-	"tarishi/internal/outbound/notice"
+	"tarishi/internal/outbound/notify"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/schedule"
@@ -95,6 +95,7 @@ type Outbound struct {
 	o          Options // without the Generation
 	generation *generation.Value[*parts]
 	counts     report.Counts
+	notifier   *notify.Notifier // of what failed; it is asked while mu is held, too
 
 	wake   chan struct{} // holds one token when there may be work
 	reload chan struct{} // holds one when Flush was asked for what could not be read
@@ -108,14 +109,11 @@ type Outbound struct {
 	unrecorded []attempt.Unrecorded
 	recordAt   time.Time // the earliest of them
 	kept       map[*schedule.Unit]remember.Kept
-	// gathering has the recipients that failed and wait for their report.
-	gathering notice.Gathering
-	warnings  notice.Warnings
-	running   map[*schedule.Unit]*attempt.Attempt
-	stopping  bool // attempts are to end, see giveUp
-	doubtful  int  // attempts that were cut off while their message may have been taken
-	double    int64
-	held      held.Register
+	running    map[*schedule.Unit]*attempt.Attempt
+	stopping   bool // attempts are to end, see giveUp
+	doubtful   int  // attempts that were cut off while their message may have been taken
+	double     int64
+	held       held.Register
 
 	adopting *adoption // nil: nothing is left to adopt
 	handover handover.Register
@@ -150,6 +148,8 @@ func New(o Options) *Outbound {
 		adopt:    make(chan struct{}, 1),
 		forgone:  map[*schedule.Unit]bool{},
 	}
+
+	out.notifier = notify.New(notify.Options{Queue: o.Queue, Outbound: (*reporting)(out), Log: o.Log, Now: o.Now})
 
 	// What these parts call is not called before out is complete.
 	first := out.newParts(o.Generation)

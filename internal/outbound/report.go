@@ -2,11 +2,17 @@ package outbound
 
 import (
 	"context"
+	"time"
 
+	"go.uber.org/zap"
+
+	"tarishi/internal/destination"
 	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/report"
+	"tarishi/internal/store"
 )
 
 // Report queues a DSN about recipients that failed without ever being in the
@@ -48,4 +54,41 @@ func (o *Outbound) report(env *mail.Envelope, c mail.Content, action string, res
 	}
 	o.Enqueue(p)
 	return nil
+}
+
+// reporting is an Outbound as its Notifier sees it.
+type reporting Outbound
+
+func (r *reporting) Enqueue(p mail.Pending) { (*Outbound)(r).Enqueue(p) }
+func (r *reporting) Signal()                { (*Outbound)(r).signal() }
+
+func (r *reporting) Reports() (rate destination.Rate, wait time.Duration) {
+	now := r.generation.Now()
+	return now.DSNRate, now.DSNWait
+}
+
+func (r *reporting) Reporter() (reporter *report.Reporter, release func()) {
+	now := r.generation.Take()
+	return now.Value.reporter, now.Release
+}
+
+func (r *reporting) Reschedule(p mail.Pending) {
+	o := (*Outbound)(r)
+	o.mu.Lock()
+	o.scheduleMessage(p)
+	o.mu.Unlock()
+	o.signal()
+}
+
+func (r *reporting) Settle(id mail.ID, recipients []int) {
+	o := (*Outbound)(r)
+	err := o.o.Queue.Settle(id, recipients)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err == nil || store.IsUnknown(err) {
+		o.held.Unmark(id, recipients)
+		return
+	}
+	o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
+	o.noteUnrecorded(attempt.Unrecorded{ID: id, Recipients: recipients, Next: o.o.Now().Add(attempt.LocalWait)})
 }

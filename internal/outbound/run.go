@@ -31,7 +31,7 @@ func (o *Outbound) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		units, settled, reports, wait := o.collectDue()
 		if len(reports) > 0 {
-			running.Go(func() { o.tellGathered(ctx, attempts, reports) })
+			running.Go(func() { o.notifier.Tell(ctx, attempts, reports) })
 		}
 		if len(settled) > 0 {
 			running.Go(func() { o.recordAgain(settled) })
@@ -143,7 +143,7 @@ func (o *Outbound) collectDue() (units []*schedule.Unit, settled []attempt.Unrec
 	now := o.o.Now()
 
 	// Recalls come before new work: they take places away from attempts that hang.
-	settled, reports = o.dueUnrecorded(now), o.gathering.Take(now)
+	settled, reports = o.dueUnrecorded(now), o.notifier.Take(now)
 	o.recall(now)
 	if !disabled {
 		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
@@ -163,7 +163,7 @@ func (o *Outbound) collectDue() (units []*schedule.Unit, settled []attempt.Unrec
 	if again := o.recordAt.Sub(now); len(o.unrecorded) > 0 && (wait == never || again < wait) {
 		wait = max(0, again)
 	}
-	if next, ok := o.gathering.Next(); ok && (wait == never || next.Sub(now) < wait) {
+	if next, ok := o.notifier.Next(); ok && (wait == never || next.Sub(now) < wait) {
 		wait = max(0, next.Sub(now))
 	}
 	return units, settled, reports, wait

@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/store"
 )
 
 // noteUnrecorded keeps recipients for another try. The caller holds o.mu.
@@ -41,7 +42,7 @@ func (o *Outbound) dueUnrecorded(now time.Time) []attempt.Unrecorded {
 func (o *Outbound) recordAgain(settled []attempt.Unrecorded) {
 	for _, d := range settled {
 		err := o.o.Queue.Settle(d.ID, d.Recipients)
-		if err == nil || unknown(err) {
+		if err == nil || store.IsUnknown(err) {
 			o.mu.Lock()
 			o.held.Unmark(d.ID, d.Recipients) // they may have been held meanwhile
 			o.mu.Unlock()

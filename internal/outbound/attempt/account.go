@@ -8,6 +8,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 )
 
 // Left is what an attempt leaves.
@@ -83,7 +84,7 @@ func (a *Attempt) indices(recipients []int) []int {
 // possible now it is all that remains to be done for them.
 func (a *Attempt) settle(recipients []int) {
 	index := a.account(recipients)
-	if err := a.m.o.Queue.Settle(a.unit.ID(), index); err != nil && !unknown(err) {
+	if err := a.m.o.Queue.Settle(a.unit.ID(), index); err != nil && !store.IsUnknown(err) {
 		a.logError("recipients are done with, but the queue cannot record it", zap.Ints("recipients", index), zap.Error(err))
 		a.left.Unrecorded = append(a.left.Unrecorded, Unrecorded{ID: a.unit.ID(), Domain: a.unit.Domain(), Recipients: index, Next: a.now().Add(LocalWait)})
 	}

@@ -18,7 +18,6 @@ package attempt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -120,9 +119,6 @@ type Maker struct{ o Options }
 
 // New returns a Maker.
 func New(o Options) *Maker { return &Maker{o: o} }
-
-// unknown reports whether err says that a message is not in the queue.
-func unknown(err error) bool { return errors.Is(err, store.ErrUnknown) }
 
 // Waits that no setting covers.
 const (
@@ -308,7 +304,7 @@ func (a *Attempt) loadMessage() bool {
 			}
 		}
 	}
-	if unknown(err) {
+	if store.IsUnknown(err) {
 		a.vanished(a.unaccounted())
 		return false
 	}

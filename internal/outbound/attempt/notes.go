@@ -7,6 +7,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/remember"
+	"tarishi/internal/store"
 )
 
 // restoreNotes takes what the queue remembers of deliveries out of its notes of the
@@ -60,7 +61,7 @@ func (a *Attempt) remember(k remember.Kept) remember.Kept {
 	switch {
 	case err == nil:
 		k.Stored = text
-	case !unknown(err):
+	case !store.IsUnknown(err):
 		a.logError("what plugins left with a delivery would not outlive a restart", zap.String("domain", a.unit.Domain()), zap.Error(err))
 	}
 	return k

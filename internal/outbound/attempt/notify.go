@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/dsn"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 )
 
 // warnSender notifies the sender once that recipients are not served yet, where NOTIFY does
@@ -153,7 +154,7 @@ func (a *Attempt) markFailed(recipients []int, due time.Time, collected bool) bo
 		f := notice.Failure{At: a.now(), Reply: a.res.Replies[same[0]], Host: a.remote(), Collected: collected}
 		index := a.indices(same)
 		if err := a.m.o.Queue.Defer(a.unit.ID(), index, a.attemptsMade(), due, f.String()); err != nil {
-			if !unknown(err) {
+			if !store.IsUnknown(err) {
 				a.logError("failure not recorded, it is reported at once", zap.Ints("recipients", index), zap.Error(err))
 			}
 			return false

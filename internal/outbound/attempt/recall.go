@@ -7,6 +7,7 @@ import (
 	"tarishi/internal/nexthop"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 )
 
 // The reasons for which the schedule has an attempt ended, see schedule.Recall.
@@ -37,7 +38,7 @@ func (a *Attempt) permitted() bool {
 	switch {
 	case err == nil:
 		return true
-	case unknown(err):
+	case store.IsUnknown(err):
 		a.vanished(a.unaccounted())
 	default:
 		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(permitWait)})

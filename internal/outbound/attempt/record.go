@@ -11,6 +11,7 @@ import (
 	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 )
 
 // record does with each recipient what its reply asks for.
@@ -133,7 +134,7 @@ func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 		index := a.indices(same)
 		last := reply.Clip(replies[same[0]].Error())
 		switch err := a.m.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
-		case unknown(err):
+		case store.IsUnknown(err):
 			a.vanished(same)
 			continue
 		case err != nil: // after a restart they would only be tried earlier
