@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/schedule"
@@ -32,7 +33,7 @@ func (b *board) Begin(a *attempt.Attempt) (was remember.Kept, known bool) {
 	return was, known
 }
 
-func (b *board) End(a *attempt.Attempt, left attempt.Left) {
+func (b *board) End(a *attempt.Attempt, left account.Left) {
 	o, u := (*Outbound)(b), a.Unit()
 	defer o.signal()
 	o.mu.Lock()
@@ -70,7 +71,7 @@ func (b *board) End(a *attempt.Attempt, left attempt.Left) {
 	o.notifier.Decide(id, a.Decided)
 	if done != nil {
 		o.held.Unmark(id, slices.DeleteFunc(done, func(i int) bool {
-			return slices.ContainsFunc(left.Later, func(r attempt.Rest) bool { return slices.Contains(r.Index, i) })
+			return slices.ContainsFunc(left.Later, func(r account.Rest) bool { return slices.Contains(r.Index, i) })
 		}))
 	}
 	if len(left.Later) == 0 {

@@ -14,7 +14,7 @@ func (o *Outbound) Flush(domain string) int {
 	o.mu.Lock()
 	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
 	o.notifier.Flush()
-	o.adopting.flush(mail.CanonicalDomain(domain))
+	o.adopting.Flush(mail.CanonicalDomain(domain))
 	o.mu.Unlock()
 	o.o.Log.Info("queue flushed", zap.String("domain", domain), zap.Int("deliveries", n))
 

@@ -40,6 +40,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/handover"
 	"tarishi/internal/outbound/held"
@@ -101,12 +102,12 @@ type Outbound struct {
 	reload chan struct{} // holds one when Flush was asked for what could not be read
 	adopt  chan struct{} // holds one when the queue has more to adopt
 
-	holding holding // before mu
+	holding held.Locks // before mu
 
 	mu       sync.Mutex // also held when the generation changes
 	schedule *schedule.Schedule
 	// settled recipients that the queue could not record; retried until it does
-	unrecorded []attempt.Unrecorded
+	unrecorded []account.Unrecorded
 	recordAt   time.Time // the earliest of them
 	kept       map[*schedule.Unit]remember.Kept
 	running    map[*schedule.Unit]*attempt.Attempt
@@ -115,7 +116,7 @@ type Outbound struct {
 	double     int64
 	held       held.Register
 
-	adopting *adoption // nil: nothing is left to adopt
+	adopting *handover.Requests // nil: nothing is left to adopt
 	handover handover.Register
 	// forgone are units that were handed out, and abandoned before their attempt began.
 	forgone map[*schedule.Unit]bool
@@ -144,7 +145,7 @@ func New(o Options) *Outbound {
 		kept:     map[*schedule.Unit]remember.Kept{},
 		running:  map[*schedule.Unit]*attempt.Attempt{},
 		held:     held.Register{},
-		adopting: &adoption{},
+		adopting: &handover.Requests{},
 		adopt:    make(chan struct{}, 1),
 		forgone:  map[*schedule.Unit]bool{},
 	}

@@ -10,6 +10,7 @@ import (
 	"tarishi/internal/dsn"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/store"
@@ -90,5 +91,5 @@ func (r *reporting) Settle(id mail.ID, recipients []int) {
 		return
 	}
 	o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
-	o.noteUnrecorded(attempt.Unrecorded{ID: id, Recipients: recipients, Next: o.o.Now().Add(attempt.LocalWait)})
+	o.noteUnrecorded(account.Unrecorded{ID: id, Recipients: recipients, Next: o.o.Now().Add(attempt.LocalWait)})
 }

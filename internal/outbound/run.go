@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
 )
@@ -136,7 +136,7 @@ func (o *Outbound) awaitWork(ctx context.Context, wait time.Duration, a *alarm) 
 
 // collectDue hands out the attempts, records and reports that are due now, and says for how
 // long there will be nothing more.
-func (o *Outbound) collectDue() (units []*schedule.Unit, settled []attempt.Unrecorded, reports []*notice.Report, wait time.Duration) {
+func (o *Outbound) collectDue() (units []*schedule.Unit, settled []account.Unrecorded, reports []*notice.Report, wait time.Duration) {
 	disabled := o.current().Disabled
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -25,7 +25,7 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 	if !a.hasHook(hook.OnSendEmail) && !a.hasHook(hook.OnGetMX) {
 		return nil, nil, false
 	}
-	v := a.runHook(ctx, hook.OnSendEmail, hook.Event{}, a.unaccounted())
+	v := a.runHook(ctx, hook.OnSendEmail, hook.Event{}, a.account.Open())
 	switch v.Code {
 	case hook.Delay:
 		r := reply.Newf(451, "4.3.0", "Delayed by plugin %s", v.Plugin)
@@ -33,7 +33,7 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 			return nil, r, false
 		}
 		next := a.policy.Backoff.Until(a.env.Received, a.now(), max(v.Delay, time.Second))
-		a.putOff(a.unaccounted(), a.replyToAll(r), a.unit.Attempts(), next)
+		a.putOff(a.account.Open(), a.replyToAll(r), a.unit.Attempts(), next)
 		return nil, nil, true
 	case hook.DenySoft, hook.DenySoftDisconnect:
 		return nil, v.ReplyOr(reply.New(451, "4.3.0", "Delivery is refused by a plugin for now")), false
@@ -41,7 +41,7 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 
 	// Only now: a plugin that postpones the message should not look for a way.
 	domain := a.unit.Domain()
-	v = a.runHook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.unaccounted())
+	v = a.runHook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.account.Open())
 	switch v.Code {
 	case hook.OK:
 		hops, err := v.MX, route.CheckHops(v.MX)

@@ -30,6 +30,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/nexthop"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/policy"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/outbound/report"
@@ -68,7 +69,7 @@ type Board interface {
 	// known: this process has kept something.
 	Begin(a *Attempt) (was remember.Kept, known bool)
 	// End takes an attempt out, and puts back the rest.
-	End(a *Attempt, left Left)
+	End(a *Attempt, left account.Left)
 	// Locate says where an attempt goes, see schedule.Schedule. Where the Board has later
 	// policies than the attempt it asks a.WayBy. If there is no place the unit is in the
 	// schedule again, with a.Postponed.
@@ -130,12 +131,12 @@ const (
 )
 
 // Attempt is one attempt at one delivery. Recipients are named by their position in
-// env.Recipients throughout; index translates for the queue.
+// env.Recipients throughout; account translates for the queue.
 type Attempt struct {
 	m       *Maker
 	unit    *schedule.Unit
 	sending *sending.Context // the context of what comes before its outcome
-	index   []int            // of each recipient in the queue's envelope
+	account account.Account
 	env     mail.Envelope
 	content mail.Content
 	notes   mail.Notes // hook.Delivery.Notes
@@ -159,9 +160,6 @@ type Attempt struct {
 	moved   bool // the unit was put back in the schedule and is not ours any more
 
 	abandoned atomic.Bool // another process has the message; changes with the Board's lock held
-
-	accounted []bool // recipients that are settled, or in left.Later
-	left      Left
 }
 
 // Unit returns the delivery.
@@ -181,9 +179,8 @@ func (a *Attempt) Host() string {
 
 // Make makes one attempt at u, and has the Board put back what is left.
 func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
-	a := &Attempt{m: m, unit: u, sending: sending.New(ctx), index: u.Recipients(), policy: m.o.Policies.For(u.Domain(), nil)}
+	a := &Attempt{m: m, unit: u, sending: sending.New(ctx), account: account.New(u.Recipients()), policy: m.o.Policies.For(u.Domain(), nil)}
 	defer a.sending.Cancel(nil)
-	a.accounted = make([]bool, len(a.index))
 	defer a.finish()
 
 	// What the attempts before left: notes of plugins, and next hops if they were asked already.
@@ -219,16 +216,16 @@ func (a *Attempt) finish() {
 		if !ok { // it was to be the last; a DSN from here could panic again
 			wait = LocalWait
 		}
-		a.keepScheduled(a.unaccounted(), Rest{Attempts: attempts + 1, Next: now.Add(wait)})
+		a.account.Keep(a.account.Open(), account.Rest{Attempts: attempts + 1, Next: now.Add(wait)})
 	}
 
 	// Another attempt at the unit may be running by now.
 	if a.moved {
 		return
 	}
-	a.keepScheduled(a.unaccounted(), Rest{Attempts: attempts, Next: now}) // interrupted
-	a.left.Kept = a.remember(a.collectKept(a.was.Asked && !a.ran))
-	a.m.o.Board.End(a, a.left)
+	a.account.Keep(a.account.Open(), account.Rest{Attempts: attempts, Next: now}) // interrupted
+	a.account.Kept = a.remember(a.collectKept(a.was.Asked && !a.ran))
+	a.m.o.Board.End(a, a.account.Left)
 }
 
 // perform is the attempt itself. Recipients that it leaves open are due again at
@@ -298,26 +295,26 @@ func (a *Attempt) logError(msg string, fields ...zap.Field) {
 func (a *Attempt) loadMessage() bool {
 	env, content, err := a.m.o.Queue.Load(a.unit.ID())
 	if err == nil {
-		for _, i := range a.index {
+		for _, i := range a.account.Index {
 			if i < 0 || i >= len(env.Recipients) {
 				err = fmt.Errorf("there is no recipient %d", i)
 			}
 		}
 	}
 	if store.IsUnknown(err) {
-		a.vanished(a.unaccounted())
+		a.vanished(a.account.Open())
 		return false
 	}
 	if err != nil {
 		a.logError("message cannot be loaded, it stays in the queue", zap.String("domain", a.unit.Domain()), zap.Error(err))
-		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(Unreadable)})
+		a.account.Keep(a.account.Open(), account.Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(Unreadable)})
 		return false
 	}
 
 	// The envelope is this attempt's: only its recipients, and notes that it may change.
 	a.env, a.content = *env, content
-	a.env.Recipients = make([]mail.Recipient, len(a.index))
-	for n, i := range a.index {
+	a.env.Recipients = make([]mail.Recipient, len(a.account.Index))
+	for n, i := range a.account.Index {
 		a.env.Recipients[n] = env.Recipients[i]
 	}
 	a.loaded, a.whole = true, env.Recipients

@@ -23,7 +23,7 @@ func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
 	}
 
 	// After a start there is nothing but the records.
-	was, one := a.records.Of(a.index)
+	was, one := a.records.Of(a.account.Index)
 	a.was.Remembered = was
 	if a.was.Notes != nil {
 		a.notes = a.was.Notes
@@ -42,7 +42,7 @@ func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
 // remember has the queue keep what plugins changed, and returns k as it is then.
 // What cannot be kept lasts until the daemon stops.
 func (a *Attempt) remember(k remember.Kept) remember.Kept {
-	if !a.loaded || len(a.left.Later) == 0 || k.IsNothing() {
+	if !a.loaded || len(a.account.Later) == 0 || k.IsNothing() {
 		return k
 	}
 
@@ -52,11 +52,11 @@ func (a *Attempt) remember(k remember.Kept) remember.Kept {
 		return k
 	}
 	if err == nil {
-		deliveries := make([][]int, len(a.left.Later))
-		for i, r := range a.left.Later {
+		deliveries := make([][]int, len(a.account.Later))
+		for i, r := range a.account.Later {
 			deliveries[i] = r.Index
 		}
-		err = a.m.o.Queue.SetNotes(a.unit.ID(), a.records.Replace(a.index, deliveries, k.Remembered))
+		err = a.m.o.Queue.SetNotes(a.unit.ID(), a.records.Replace(a.account.Index, deliveries, k.Remembered))
 	}
 	switch {
 	case err == nil:

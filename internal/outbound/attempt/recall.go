@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tarishi/internal/nexthop"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
 	"tarishi/internal/store"
@@ -39,9 +40,9 @@ func (a *Attempt) permitted() bool {
 	case err == nil:
 		return true
 	case store.IsUnknown(err):
-		a.vanished(a.unaccounted())
+		a.vanished(a.account.Open())
 	default:
-		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(permitWait)})
+		a.account.Keep(a.account.Open(), account.Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(permitWait)})
 	}
 	return false
 }

@@ -1,5 +1,5 @@
-// Package handover tells messages apart that come here twice because they went to
-// another process in between: a pure data structure.
+// Package handover keeps track of messages that come from another process: which of them
+// came already, and what was asked for before they came. It has pure data structures.
 package handover
 
 import (
