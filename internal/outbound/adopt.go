@@ -56,6 +56,7 @@ func (o *Outbound) adopted() []mail.ID {
 // before all of it was. What cannot be read is tried again after a while, or when
 // Flush asks for it.
 func (o *Outbound) adoptRound(ctx context.Context) bool {
+	// Each message is scheduled as it is read: mail that is due need not wait for the rest.
 	messages, began := 0, o.o.Now()
 	for said := -1; ; {
 		left := o.o.Queue.Adopt(func(p mail.Pending) bool {
@@ -72,6 +73,8 @@ func (o *Outbound) adoptRound(ctx context.Context) bool {
 		if ctx.Err() != nil {
 			return false
 		}
+
+		// What cannot be read is logged once, and again only when there is more or less of it.
 		if left != said {
 			said = left
 			o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
@@ -97,6 +100,8 @@ func (o *Outbound) adoptRound(ctx context.Context) bool {
 func (o *Outbound) Abandon(lost func(mail.ID) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+
+	// Walk must not change the schedule, so what waits is dropped behind it.
 	var units []*schedule.Unit
 	running := 0
 	o.schedule.Walk(func(u *schedule.Unit) bool {

@@ -108,6 +108,8 @@ func explainReports(reports []notify.Waiting, p *mail.Pending) (all []Waiting) {
 				continue
 			}
 			domain := one.Address.Host()
+
+			// One line for each domain, as for deliveries that are scheduled.
 			i := slices.IndexFunc(all, func(w Waiting) bool { return w.Domain == domain && w.Reason == reason })
 			if i < 0 {
 				i = len(all)

@@ -22,9 +22,8 @@
 //
 // Package attempt makes one attempt. There is nobody to return errors to but the log.
 //
-// Size: up to 1,700 lines. What is left here are the methods that keep the schedule and
-// the registers beside it (kept, held, unrecorded, gathered, adopted) in step under one
-// lock; the registers themselves are packages.
+// What is here are the methods that keep the schedule and the registers beside it (kept, held,
+// unrecorded, adopted, what is to be reported) in step; the registers themselves are packages.
 package outbound
 
 import (

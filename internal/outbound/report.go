@@ -33,6 +33,8 @@ func (o *Outbound) report(env *mail.Envelope, c mail.Content, action string, res
 	now := o.generation.Take()
 	defer now.Release()
 	reporter := now.Value.reporter
+
+	// Only recipients whose NOTIFY asks for it are in the report.
 	r := reporter.New(env, c)
 	for _, x := range results {
 		if dsn.Wanted(x.Recipient, action) {
@@ -49,6 +51,8 @@ func (o *Outbound) report(env *mail.Envelope, c mail.Content, action string, res
 		o.o.Mail.NoDSN(string(env.ID), report.NotWanted)
 		return nil
 	}
+
+	// The caller's context may end with its session; the report must not.
 	p, err := reporter.Put(context.Background(), r)
 	if err != nil {
 		return err

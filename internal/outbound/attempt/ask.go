@@ -1,9 +1,7 @@
 package attempt
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,6 +23,8 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 	if !a.hasHook(hook.OnSendEmail) && !a.hasHook(hook.OnGetMX) {
 		return nil, nil, false
 	}
+
+	// A plugin may postpone the message as often as it likes, until its lifetime is over.
 	v := a.runHook(ctx, hook.OnSendEmail, hook.Event{}, a.account.Open())
 	switch v.Code {
 	case hook.Delay:
@@ -52,28 +52,11 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 			a.logError("get_mx gave no next hop", zap.String("plugin", v.Plugin), zap.String("domain", domain), zap.Error(err))
 			return nil, reply.Newf(451, "4.3.5", "No MX for %s", domain).Because(err), false
 		}
-		return a.inOrder(hops), nil, false
+		return nexthop.InOrder(hops, a.unit.ID(), a.m.o.Log), nil, false
 	case hook.Deny, hook.DenyDisconnect:
 		return nil, v.ReplyOr(reply.Newf(550, "5.1.2", "No MX for %s", domain)), false
 	case hook.DenySoft, hook.DenySoftDisconnect:
 		return nil, v.ReplyOr(reply.Newf(451, "4.1.2", "Temporary MX lookup error for %s", domain)), false
 	}
 	return nil, nil, false
-}
-
-// inOrder returns the next hops of get_mx by their priority, the lowest first, and
-// otherwise as they were given. A name that cannot be said in EHLO is left out.
-func (a *Attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
-	hops = slices.Clone(hops)
-	for i := range hops {
-		h := &hops[i]
-		name, ok := nexthop.HeloName(h.Helo)
-		if h.Helo != "" && !ok {
-			a.m.o.Log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
-				zap.String("uuid", string(a.unit.ID())), zap.Stringer("hop", *h), zap.String("value", reply.Clip(h.Helo)))
-		}
-		h.Helo = name
-	}
-	slices.SortStableFunc(hops, func(x, y mail.NextHop) int { return cmp.Compare(x.Priority, y.Priority) })
-	return hops
 }

@@ -12,8 +12,6 @@
 // stay scheduled. What the queue could not record of those that are settled is handed
 // back too. A panic defers what is open. Nothing here returns an error: there is
 // nobody to tell but the log.
-//
-// Size: up to 1,700 lines, since every step works on the one account of recipients.
 package attempt
 
 import (

@@ -68,6 +68,8 @@ func (a *Attempt) confirm(ctx context.Context, recipients []int) {
 	if a.res.DSN || a.env.From.IsNull() {
 		return
 	}
+
+	// What an SMTP server takes may go further, and it is the last that knows of DSN (relayed).
 	action := dsn.Relayed
 	if a.res.Mode == mail.LMTP {
 		action = dsn.Delivered

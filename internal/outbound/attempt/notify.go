@@ -63,6 +63,8 @@ func (a *Attempt) lateOthers() map[int]dsn.Recipient {
 	if a.m.o.Config.HasMX() {
 		return nil
 	}
+
+	// The queue says what the other deliveries wait for, and when they came.
 	late := map[int]dsn.Recipient{}
 	p, _ := a.m.o.Queue.Find(a.unit.ID())
 	for _, one := range p.Recipients {
@@ -73,6 +75,8 @@ func (a *Attempt) lateOthers() map[int]dsn.Recipient {
 		case failed || one.Held || slices.Contains(a.account.Index, one.Index):
 		case after <= 0 || a.now().Before(a.env.Received.Add(after)) || !dsn.Wanted(r, dsn.Delayed):
 		default:
+
+			// The last reply explains the delay; it is missing if nothing was attempted yet.
 			d := dsn.Recipient{Recipient: r, Action: dsn.Delayed, Reply: notice.ParseReply(one.Last)}
 			if d.Reply == nil || d.Reply.Permanent() {
 				d.Reply = reply.New(451, "4.4.1", "Not delivered yet")

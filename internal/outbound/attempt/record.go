@@ -107,6 +107,8 @@ func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 	v := a.runHook(ctx, hook.OnDeferred, hook.Event{
 		Text: a.reason(recipients[0]), Delay: wait, Failed: a.results(recipients),
 	}, recipients)
+
+	// As Haraka has it, only DENYSOFT changes the wait; what else a plugin decides ends it.
 	switch v.Code {
 	case 0, hook.Cont, hook.Stop:
 	case hook.DenySoft, hook.DenySoftDisconnect:

@@ -54,6 +54,7 @@ func ParseFailure(s string) (f Failure, ok bool) {
 	}
 	f.Reply = ParseReply(text)
 	for i, word := range strings.Split(head, ", ") {
+		// Words that are not known come from a later version, and do no harm.
 		var err error
 		switch {
 		case i == 0:

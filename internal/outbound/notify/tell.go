@@ -103,6 +103,7 @@ func (n *Notifier) collect(r *notice.Report, until time.Time) {
 
 // gatherAgain keeps recipients of r for another report at due.
 func (n *Notifier) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, due time.Time) {
+	// They are due again by themselves, and at once when an operator flushes the queue.
 	rate, _ := n.o.Outbound.Reports()
 	n.mu.Lock()
 	for id, list := range recipients {
