@@ -29,6 +29,8 @@ func (b *Set) Enter(ctx context.Context, r *route.Route) (s Slot, ok bool) {
 	if r.MaxConnections <= 0 || r.Name == route.NoteNextHop { // one name for many routes, each of one host
 		return Slot{}, true
 	}
+
+	// A gate stands as long as its route, or as somebody is inside.
 	b.mu.Lock()
 	g := b.gates[r.Name]
 	if g == nil {

@@ -190,6 +190,8 @@ func (w *passage) ofHost(ctx context.Context, hop *mail.NextHop) ([]place, error
 	if hop.Path != "" {
 		return append(w.single[:0], place{hop: full, tls: secure(netip.Addr{})}), nil
 	}
+
+	// A host is looked up for each message: the resolver remembers it as long as the DNS allows.
 	addrs, err := w.by.Resolver.Host(ctx, hop.Host)
 	if err != nil {
 		r.o.Log.Warn("backend has no address", zap.String("route", j.Route.Name), zap.String("host", hop.Host), zap.Error(err))

@@ -105,6 +105,8 @@ func (s *Settings) sections(prefix, name string) (exact, above string) {
 	if len(s.Destinations) == 0 {
 		return "", ""
 	}
+
+	// [default] is no domain, though a domain could have that name.
 	if s.Destinations[prefix+name] != nil && prefix+name != "default" {
 		exact = prefix + name
 	}
@@ -131,6 +133,7 @@ func (s *Settings) Apart(domain string) bool {
 
 // inherit takes from l what d does not say.
 func (d *Rules) inherit(l *Rules) {
+	// Lists are taken whole: a section with one source or host means only that.
 	if d.Concurrency == (Range{}) {
 		d.Concurrency = l.Concurrency
 	}

@@ -96,11 +96,15 @@ func (s *Settings) finish(r *ini.Reader) {
 			r.Add(p)
 			continue
 		}
+
+		// A name without a dot can be a domain, but is more often a slip.
 		if n := ini.Nearest(name, []string{"main", "default"}); n != "" && name != "default" && !strings.Contains(name, ".") {
 			warning := p
 			warning.Nearest, warning.Text, warning.Warning = n, "is read as a domain", true
 			r.Add(warning)
 		}
+
+		// Two sections for one destination would count by chance.
 		if s.Destinations[name] != nil {
 			p.Text = fmt.Sprintf("is the same destination as the section on line %d, which counts", lines[name])
 			r.Add(p)

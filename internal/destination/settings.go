@@ -67,6 +67,8 @@ func (s *Settings) Tables() []*ini.Table {
 					is taken from the first section that has it, in this order, and from above if none has.`,
 				Example: "[mx:*.example.net]", Rows: (&section{}).rows(), Sections: s.parts,
 			},
+
+			// Keys of Haraka's smtp_forward.ini, which people look for here too.
 			Other: map[string]string{
 				"targets": "host", "attempt_starttls": "tls=may or tls=none, in a section",
 				"tls_client": "the section [outbound] of tls.ini", "auth": "auth_type, auth_user and auth_pass, in a section",

@@ -43,6 +43,8 @@ func (s *Schedule) FlushMessages(now time.Time, messages ...mail.ID) int {
 		if until > at {
 			probe[u.Dest()] = true
 		}
+
+		// What is ready already waits for the probe, and is part of what the flush is for.
 		switch {
 		case u.State() == unit.Waiting:
 			u.SetAt(min(u.At(), at))

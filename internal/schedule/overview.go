@@ -183,6 +183,7 @@ type Suspension struct {
 // Suspensions returns the suspended domains, by name. Of domains that go several
 // ways it has those with all ways together, and the earliest probe.
 func (s *Schedule) Suspensions(now time.Time) map[string]Suspension {
+	// A domain is suspended as far as one of its ways is.
 	all := map[string]Suspension{}
 	for _, d := range s.domains {
 		until, _ := d.Suspended()

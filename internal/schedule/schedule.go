@@ -314,6 +314,8 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) (site string, chang
 	if !u.Running() || u.Has(unit.Expired|unit.Late) {
 		return "", Same, time.Time{}
 	}
+
+	// The state of the site may change, and with it how long its mail is kept.
 	at := now.UnixNano()
 	change, extended := s.dispatch.Report(u, o, at)
 	if extended { // some may be past their patience

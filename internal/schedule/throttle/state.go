@@ -166,6 +166,8 @@ func (t *State) Report(o Outcome, running int32, probe bool, now int64, random f
 // adaptLimit moves the limit of attempts at a time: additive increase, multiplicative
 // decrease.
 func (t *State) adaptLimit(running int32) {
+	// A cut takes half at once and a success gives one back, so that sites settle below what
+	// they refuse.
 	low, high := t.limits.lowLimit(), t.limits.highLimit()
 	switch {
 	case t.stale > 0: // one cut answers all attempts that ran when it was made
