@@ -46,7 +46,7 @@ func (b *Set) Enter(ctx context.Context, r *route.Route) (s Slot, ok bool) {
 		return Slot{b, g}, true
 	}
 
-	// First come, first served: whoever leaves lets the next one in.
+	// First come, first served: each Leave lets the next one in.
 	turn := make(chan struct{})
 	g.waiting = append(g.waiting, turn)
 	b.mu.Unlock()

@@ -66,7 +66,7 @@ func NewRelay(o RelayOptions) *Relay {
 }
 
 // Use puts a generation in force, in the place of the one before. Attempts that run go on
-// as they began. What is known of hosts stays as far as their routes still have them, and
+// as they began. Knowledge of hosts stays as far as their routes still have them, and
 // a route with other max_connections follows at once: where more messages are on their way
 // than it may have now, the next ones wait until enough have arrived.
 //

@@ -75,6 +75,8 @@ func formatIntervals(waits []time.Duration) string {
 		for j < len(waits) && waits[j] == waits[i] {
 			j++
 		}
+
+		// Seconds are exact, whatever unit it was written in.
 		one := ini.FormatDuration(waits[i]) + "s"
 		if j-i > 1 {
 			one += "*" + strconv.Itoa(j-i)

@@ -59,6 +59,7 @@ func rate(p *Rate) ini.Kind {
 		}
 		return fmt.Errorf("%s is no rate: a number per second, minute, hour or day, such as 20/s, 600/m, 10000/h", grammar.Quote(s))
 	}, func() string {
+		// It is written by the unit that it was read with.
 		for _, u := range rateUnits {
 			if u.per == p.Per {
 				return fmt.Sprintf("%d/%s", p.Count, u.name)
@@ -146,6 +147,8 @@ func weights(p *[]weighted, check func(string) error) ini.Kind {
 		for _, one := range strings.FieldsFunc(s, func(c rune) bool { return c == ',' || grammar.IsBlank(c) }) {
 			// Without weights all are chosen equally often.
 			w := weighted{text: one, weight: 1}
+
+			// No address has an @, nor has a host name.
 			if name, amount, ok := strings.Cut(one, "@"); ok {
 				n, err := strconv.Atoi(amount)
 				if err != nil || n < 1 || n > 1000 {

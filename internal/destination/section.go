@@ -163,6 +163,7 @@ func (d *section) resolveHosts(problem func(key, text string)) {
 	case d.authUser != "" && d.authPass == "":
 		problem("auth_user", "auth_pass is missing")
 		d.authUser = ""
+	// A key without its partner is a mistake; half a login must not be tried.
 	case d.authUser == "" && d.authPass != "":
 		problem("auth_pass", "auth_user is missing")
 	case d.authUser == "" && d.authType != "":

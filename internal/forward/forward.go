@@ -20,7 +20,7 @@
 //     neither hosts nor credentials; the log has the causes.
 //
 // Which host a message goes to, and over which connection, is the business of package
-// delivery, whose Relay makes the attempts.
+// delivery: its Relay makes the attempts.
 package forward
 
 import (

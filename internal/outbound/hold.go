@@ -21,7 +21,7 @@ func (o *Outbound) Hold(id mail.ID, recipients []int) error {
 		return err
 	}
 
-	// What is waiting stays in the schedule until it comes up: to find it takes a look at all.
+	// Waiting recipients stay in the schedule until they come up: to find them takes a look at all.
 	p, _ := o.o.Queue.Find(id)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -99,7 +99,7 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 			}}, i)
 		}
 
-		// What is left of the unit is due at once, since it was handed out.
+		// The rest of the unit is due at once, since it was handed out.
 		switch {
 		case !taken:
 			kept = append(kept, u)

@@ -1,10 +1,10 @@
-// Package outbound is the run loop of the queue: what is due is attempted, and
-// what came of it is recorded, recipient by recipient.
+// Package outbound is the run loop of the queue: deliveries that are due are attempted, and
+// the outcome is recorded, recipient by recipient.
 //
 // A delivery is the recipients of one message that share a domain. After an
 // attempt each of them is one of three: delivered, and settled in the queue;
 // deferred, and due again after the back-off; failed (refused, or expired), and
-// settled once the DSN is durable, if one is due. What is promised:
+// settled once the DSN is durable, if one is due. The promises:
 //
 //   - A recipient is settled only when the next hop took the message, when its
 //     DSN is in the queue, or when nobody may be told: the null sender, NOTIFY,
@@ -22,8 +22,8 @@
 //
 // Package attempt makes one attempt. There is nobody to return errors to but the log.
 //
-// What is here are the methods that keep the schedule and the registers beside it (kept, held,
-// unrecorded, adopted, what is to be reported) in step; the registers themselves are packages.
+// This package keeps the schedule and the registers beside it (kept, held, unrecorded,
+// adopted, gathered reports) in step; the registers themselves are packages.
 package outbound
 
 import (

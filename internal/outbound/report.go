@@ -34,7 +34,7 @@ func (o *Outbound) report(env *mail.Envelope, c mail.Content, action string, res
 	defer now.Release()
 	reporter := now.Value.reporter
 
-	// Only recipients whose NOTIFY asks for it are in the report.
+	// Recipients are in the report only if their NOTIFY asks for it.
 	r := reporter.New(env, c)
 	for _, x := range results {
 		if dsn.Wanted(x.Recipient, action) {

@@ -32,7 +32,7 @@ func (o *Outbound) Active() map[mail.ID][]int {
 	return active
 }
 
-// Sites returns the domains with a site whose name match accepts.
+// Sites returns the domains at a site with a name that match accepts.
 func (o *Outbound) Sites(match func(site string) bool) map[string]bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -75,7 +75,7 @@ func ParseHost(s string, h HostKeys, mainPort int) (mail.NextHop, error) {
 
 // FormatHosts writes hosts as the keys host and forwarding_host_pool have them.
 func FormatHosts(hops []mail.NextHop) string {
-	// What is written must be read as the same hop: the scheme says what the port does not.
+	// The text must be read back as the same hop: the scheme carries more than the port.
 	var hosts []string
 	for _, h := range hops {
 		switch {

@@ -274,7 +274,7 @@ func (s *Settings) checkSecurity(r *ini.Reader, one *Route, section *grammar.Sec
 		r.Add(p)
 	}
 
-	// The default is longer too, on purpose: only somebody who chose a value may not know.
+	// The default is longer too, on purpose: only a value that was chosen deserves a warning.
 	if k := section.Key("submission_timeout"); k != nil && one.SubmissionTimeout > clientPatience {
 		r.Add(ini.Problem{
 			File: ini.Place(File), Line: k.Line, Section: ini.Shown(section.Name), Key: k.Name, Warning: true,

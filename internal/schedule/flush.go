@@ -44,7 +44,7 @@ func (s *Schedule) FlushMessages(now time.Time, messages ...mail.ID) int {
 			probe[u.Dest()] = true
 		}
 
-		// What is ready already waits for the probe, and is part of what the flush is for.
+		// Ready units wait for the probe, and are flushed by it too.
 		switch {
 		case u.State() == unit.Waiting:
 			u.SetAt(min(u.At(), at))

@@ -143,6 +143,7 @@ func (s *Schedule) Overview(now time.Time, limit int) (top []DestinationStat, re
 
 // dateSome dates now and then: the more units there are, the less often.
 func (s *Schedule) dateSome(now time.Time) {
+	// To find the oldest takes a look at all units, and people look at overviews again and again.
 	at := now.UnixNano()
 	if at-s.dated > int64(10*time.Second)+int64(s.units)*int64(10*time.Microsecond) {
 		s.dated = at

@@ -163,8 +163,8 @@ func (d *Decider) Published(ctx context.Context, n *Need, p *nexthop.Plan, hop *
 
 // sts is what the MTA-STS policy of the domain makes of what TLSA records left.
 func (d *Decider) sts(p *nexthop.Plan, host string, s Policy) (Policy, *reply.Reply) {
-	// Only enforce keeps mail back; a policy in testing is measured, and what it would refuse is
-	// logged (RFC 8461 section 5).
+	// Only enforce keeps mail back; for a policy in testing each server that it would refuse
+	// is logged (RFC 8461 section 5).
 	switch sts := p.STS; {
 	case sts == nil:
 	case sts.Mode == mtasts.Enforce && !sts.Allows(host):

@@ -1,6 +1,6 @@
 // Package meaning says what the replies and failures of a next hop mean for the message, for
-// its recipients, and for the schedule. It decides nothing about what is tried next: package
-// delivery does.
+// its recipients, and for the schedule. The next step is the
+// decision of package delivery.
 package meaning
 
 import (
@@ -53,7 +53,7 @@ func Closing(replies []*reply.Reply) bool {
 	return len(replies) > 0
 }
 
-// Temporary returns r if it is of class 4, else what it says as such a reply.
+// Temporary returns r if it is of class 4, else a reply of that class with its text.
 func Temporary(r *reply.Reply) *reply.Reply {
 	if r.Temporary() {
 		return r

@@ -11,7 +11,7 @@ import (
 )
 
 // Account is that of one attempt. Recipients are named by their position in the attempt's
-// envelope; what is left names them by their indices in the queue's envelope. It is not safe
+// envelope; Left names them by their indices in the queue's envelope. It is not safe
 // for concurrent use.
 type Account struct {
 	Index []int // of each recipient in the queue's envelope

@@ -84,7 +84,7 @@ type Board interface {
 
 	// Enqueue sees to the delivery of a message that was put in the queue.
 	Enqueue(p mail.Pending)
-	// AdmitReport reports whether the sender of a message may get a report of its own
+	// AdmitReport reports whether the sender of a message may get a separate report
 	// now, which is counted; joins: others of the message wait already. If not, until is
 	// when it may.
 	AdmitReport(id mail.ID, sender string) (joins, ok bool, until time.Time)
@@ -175,7 +175,7 @@ func (a *Attempt) Host() string {
 	return ""
 }
 
-// Make makes one attempt at u, and has the Board put back what is left.
+// Make makes one attempt at u, and has the Board put back the rest.
 func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
 	a := &Attempt{m: m, unit: u, sending: sending.New(ctx), account: account.New(u.Recipients()), policy: m.o.Policies.For(u.Domain(), nil)}
 	defer a.sending.Cancel(nil)

@@ -74,6 +74,8 @@ func (a *Attempt) confirm(ctx context.Context, recipients []int) {
 	if a.res.Mode == mail.LMTP {
 		action = dsn.Delivered
 	}
+
+	// NOTIFY is each recipient's own.
 	var told []int
 	for _, i := range recipients {
 		if dsn.Wanted(a.env.Recipients[i], action) {

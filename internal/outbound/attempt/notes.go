@@ -14,6 +14,7 @@ import (
 // message, which it returns, and if this process knows nothing of this delivery
 // it goes on with that.
 func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
+	// Plugins must not see them: they are about all deliveries of the message.
 	notes, records, err := remember.Take(notes)
 	if err != nil { // nothing that was written here
 		a.logError("notes of deliveries cannot be read", zap.Error(err))
@@ -71,7 +72,7 @@ func (a *Attempt) remember(k remember.Kept) remember.Kept {
 // made.
 func (a *Attempt) Postponed() remember.Kept { return a.collectKept(true) }
 
-// collectKept returns what is to be kept; asked: the attempt is still to be made.
+// collectKept returns the things to keep; asked: the attempt is still to be made.
 func (a *Attempt) collectKept(asked bool) remember.Kept {
 	k := remember.Kept{Asked: asked, Stored: a.was.Stored}
 	k.Notes, k.Message, k.ForceTLS, k.Spared = a.notes, a.was.Message, a.force.Load(), a.spared

@@ -140,7 +140,7 @@ func (a *Attempt) WayBy(policies *policy.Table) Way {
 		p = policies.For(domain, a.mx)
 	}
 
-	// A domain with limits of its own shares no site: they would be the others' too.
+	// A domain with separate limits shares no site: others would have the same limits then.
 	w := Way{Limits: p.Limits}
 	switch {
 	case plan == nil || policies.Apart(domain):

@@ -48,6 +48,8 @@ func ParseFailure(s string) (f Failure, ok bool) {
 	if !ok {
 		return f, false
 	}
+
+	// A host has no colon and blank in it, while the reply may: the first one counts.
 	head, text, ok := strings.Cut(s, ": ")
 	if !ok {
 		return f, false

@@ -109,7 +109,7 @@ func (n *Notifier) hold(id mail.ID, sender string, recipients []int, due time.Ti
 	return begun
 }
 
-// Admit reports whether the sender of a message may get a report of its own now, which is
+// Admit reports whether the sender of a message may get a separate report now, which is
 // counted; joins: others of the message wait already. If not, until is when it may.
 func (n *Notifier) Admit(id mail.ID, sender string) (joins, ok bool, until time.Time) {
 	rate, _ := n.o.Outbound.Reports()

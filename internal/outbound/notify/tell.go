@@ -115,7 +115,7 @@ func (n *Notifier) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, d
 }
 
 // composeGathered looks up what was gathered in the queue, and returns the report
-// and the recipients in it. What is not in the queue any more is left out,
+// and the recipients in it. Messages that have left the queue are left out,
 // and what cannot be read now is gathered again.
 func (n *Notifier) composeGathered(reporter *report.Reporter, r *notice.Report) (about dsn.Report, told map[mail.ID][]int) {
 	told = map[mail.ID][]int{}

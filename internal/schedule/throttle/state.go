@@ -204,6 +204,7 @@ func (t *State) suspend(now int64, random func() float64) {
 
 // resume ends a suspension. The site is pressed carefully at first.
 func (t *State) resume() {
+	// All that waited would come at once otherwise, and take it down again.
 	t.until, t.probes = 0, 0
 	t.limit = min(t.limits.startLimit(), max(2, t.limits.lowLimit()))
 	t.good, t.stale, t.braked = 0, 0, false
