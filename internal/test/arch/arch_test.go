@@ -94,7 +94,8 @@ var packages = map[string]entry{
 	"internal/nexthop":              {mechanisms, []string{"internal/dns", "internal/mtasts"}},
 	"internal/tlspolicy":            {mechanisms, []string{"internal/dane", "internal/dns", "internal/mtasts", "internal/nexthop", "internal/smtpclient"}},
 	"internal/backend":              {mechanisms, []string{"internal/route"}},
-	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/destination", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
+	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/delivery/meaning", "internal/destination", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
+	"internal/delivery/meaning":     {mechanisms, []string{"internal/smtpclient"}},
 	"internal/guesses":              {mechanisms, nil},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
