@@ -1,5 +1,7 @@
 // Package discard is the plugin queue/discard: it accepts and drops messages
 // that another plugin's notes condemn. See README.md.
+//
+// A reload makes a new instance, which holds nothing.
 package discard
 
 import (

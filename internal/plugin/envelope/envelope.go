@@ -1,5 +1,7 @@
 // Package envelope is the plugin record_envelope_addresses: it writes the
 // envelope's addresses into header fields. See README.md.
+//
+// A reload makes a new instance, which holds nothing.
 package envelope
 
 import (

@@ -1,5 +1,8 @@
 // Package flatfile is the plugin auth/flat_file: AUTH with the users of
 // auth_flat_file.ini. See README.md.
+//
+// New settings make a new instance: connections that are open go on with the users that
+// they began with.
 package flatfile
 
 import (
@@ -22,6 +25,7 @@ const Name = "auth/flat_file"
 // New is the plugin's factory.
 func New(env plugin.Env) (plugin.Plugin, error) {
 	cfg := env.Settings.(*Settings)
+	// Hashes have one length, so that a comparison takes the same time for each password.
 	u := &users{
 		methods: cfg.Methods, onlyTLS: cfg.OnlyTLS, constrain: cfg.ConstrainSender,
 		passwords: make(map[string][sha256.Size]byte, len(cfg.Users)),

@@ -1,5 +1,7 @@
 // Package inhostlist is the plugin rcpt_to.in_host_list: it accepts recipients
 // in our own domains. See README.md.
+//
+// New settings make a new instance, which holds nothing but its lists.
 package inhostlist
 
 import (

@@ -1,5 +1,7 @@
 // Package processtitle is the plugin process_title: it shows counters in the title
 // of the process. See README.md.
+//
+// It has no settings. A reload keeps the instance, and with it the counters.
 package processtitle
 
 import (

@@ -3,6 +3,9 @@
 //
 // The plugin decides; package route holds the rules and a plugin.Forwarder does
 // the work.
+//
+// New settings make a new instance. What there is to lose by that, connections to
+// backends and what is known of them, is the Forwarder's.
 package smtpforward
 
 import (

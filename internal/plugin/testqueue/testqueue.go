@@ -1,6 +1,8 @@
 // Package testqueue is the plugin queue/test: it writes each message that comes
 // in for our domains to a file in the temporary folder and accepts it. See
 // README.md.
+//
+// A reload makes a new instance, which holds nothing.
 package testqueue
 
 import (

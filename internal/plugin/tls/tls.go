@@ -1,4 +1,6 @@
 // Package tls is the plugin tls: it lets clients use STARTTLS. See README.md.
+//
+// New settings make a new instance. The certificates are the server's.
 package tls
 
 import (
