@@ -18,6 +18,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/maillog"
 	"tarishi/internal/smtpd"
+	"tarishi/internal/smtpd/scan"
 )
 
 // TestReverseName: hooks and the client see what the PTR record says; the trace
@@ -251,7 +252,7 @@ func TestServerDefaults(t *testing.T) {
 	if o.MaxLine != smtpd.LargestLine || o.InactivityTimeout != 5*time.Minute || srv.o.Log == nil || srv.o.Mail == nil || o.Helo == "" || o.Close == "" {
 		t.Errorf("%+v", o)
 	}
-	if errors.Is(smtpd.ErrBare, smtpd.ErrTimeout) {
+	if errors.Is(scan.ErrBare, smtpd.ErrTimeout) {
 		t.Error("the ways to end are not distinct")
 	}
 }

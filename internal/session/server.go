@@ -55,6 +55,7 @@ import (
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpd"
+	"tarishi/internal/smtpd/budget"
 )
 
 // Chain runs hooks. *hook.Chain is one.
@@ -156,7 +157,7 @@ type Server struct {
 	authDelay time.Duration
 	guesses   *guesses.Counter
 	panics    atomic.Int64
-	memory    *smtpd.Budget
+	memory    *budget.Budget
 	answerers smtpd.Answerers
 
 	closing chan struct{} // closed by Shutdown
@@ -189,7 +190,7 @@ func NewServer(o Options) *Server {
 	o.Conversation = Conversation{}
 	return &Server{
 		o: o, current: generation.New(first), authDelay: authDelay, guesses: guesses.New(first.MaxAuthFailures, o.Now),
-		memory: smtpd.NewBudget(first.Memory), own: localaddr.New(nil, o.Log), closing: make(chan struct{}), sessions: map[*session]struct{}{},
+		memory: budget.New(first.Memory), own: localaddr.New(nil, o.Log), closing: make(chan struct{}), sessions: map[*session]struct{}{},
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpd"
+	"tarishi/internal/smtpd/scan"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -344,7 +345,7 @@ func (s *session) giveUp(err error) {
 	case errors.Is(err, smtpd.ErrGiveWay):
 		s.logger().Warn("session gave way, memory for mail that is arriving is short")
 		s.hangUp(reply.New(421, "4.3.1", "Too slow while memory is short, please try again later"))
-	case errors.Is(err, smtpd.ErrBare):
+	case errors.Is(err, scan.ErrBare):
 		s.hangUp(reply.New(554, "5.6.11", "Bare CR or LF is not allowed in a message (RFC 5321 section 2.3.8)"))
 	default:
 		s.wire.Abandon()

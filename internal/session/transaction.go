@@ -9,7 +9,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
-	"tarishi/internal/smtpd"
+	"tarishi/internal/smtpd/pace"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -111,7 +111,7 @@ func (s *session) NewBody() hook.Body {
 func (s *session) openTransaction(m syntax.Mail) {
 	s.c.Transactions++
 	// The time of the transaction runs from here on, whatever the client does.
-	terms := smtpd.Terms{MinRate: s.o.MinRate, Window: s.srv.o.MinRateWindow}
+	terms := pace.Terms{MinRate: s.o.MinRate, Window: s.srv.o.MinRateWindow}
 	if s.o.TransactionTimeout > 0 {
 		terms.Until = time.Now().Add(s.o.TransactionTimeout)
 	}

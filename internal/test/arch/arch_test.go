@@ -97,8 +97,9 @@ var packages = map[string]entry{
 	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/guesses":              {mechanisms, nil},
 
-	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
-	"internal/smtpd/syntax": {mechanisms, nil},
+	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/*"}},
+	"internal/smtpd/*":      {mechanisms, nil}, // its inner parts
+	"internal/smtpd/budget": {mechanisms, []string{"internal/smtpd/pace"}},
 	"internal/receive":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/syntax"}},
 
 	"internal/listener":   {roles, nil},
