@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -43,7 +44,7 @@ func (s *session) mayTransfer() bool {
 		return false
 	}
 	if v := s.runHook(hook.OnData, hook.Event{}); v.Code.Denies() {
-		r := refusal(v, fault{554, "5.7.1", "Message denied"}, fault{451, "4.7.1", "Message denied"})
+		r := verdict.Refusal(v, verdict.NewDefault(554, "5.7.1", "Message denied"), verdict.NewDefault(451, "4.7.1", "Message denied"))
 		s.logMessage(r, "", 0)
 		s.turnDown(v, r)
 		s.endTransaction()
@@ -54,7 +55,7 @@ func (s *session) mayTransfer() bool {
 
 // startMessage begins to receive content, with dots as in DATA or without.
 func (s *session) startMessage(dots bool) *receive.Message {
-	s.tx.Origin.Name = s.named.confirmedName()
+	s.tx.Origin.Name = s.named.Name()
 	s.watch.BeginMessage()
 	s.state = receiving
 	return receive.New(receive.Options{
@@ -188,7 +189,7 @@ func (s *session) deliver(recv *receive.Message) {
 func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
 	v := s.runHook(hook.OnDataPost, hook.Event{})
 	if v.Code.Denies() {
-		return v, refusal(v, fault{550, "5.7.1", "Message denied"}, fault{450, "4.7.1", "Message denied temporarily"})
+		return v, verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", "Message denied"), verdict.NewDefault(450, "4.7.1", "Message denied temporarily"))
 	}
 
 	// From here on somebody may have taken responsibility: only the reply says so.

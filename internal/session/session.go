@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -18,6 +17,9 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/login"
+	"tarishi/internal/session/peer"
+	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd"
 	"tarishi/internal/smtpd/scan"
 	"tarishi/internal/smtpd/syntax"
@@ -44,22 +46,22 @@ type session struct {
 	recv  *receive.Message  // between the chunks of BDAT
 	watch *smtpd.Watch      // with tx
 
-	wrong   attempts     // to authenticate
-	unknown int          // unrecognized commands so far
-	refused int          // replies 5yz since a message was accepted
-	rejects string       // the last refusal that was sent
-	named   confirmation // of the client's name
+	wrong   login.Attempts    // to authenticate
+	unknown int               // unrecognized commands so far
+	refused int               // replies 5yz since a message was accepted
+	rejects string            // the last refusal that was sent
+	named   peer.Confirmation // of the client's name
 
 	linger bool // the client may be sending still: see smtpd.Conn.CloseWrite
 }
 
 func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn) *session {
-	remote, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
+	remote, local := peer.AddrPort(conn.RemoteAddr()), peer.AddrPort(conn.LocalAddr())
 	s := &session{
 		srv: srv, o: o, ctx: ctx, state: accepted,
 		c: &hook.Connection{
 			ID: mail.NewConnectionID(), Me: o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: hook.NewResults(),
-			Remote: hook.Remote{Addr: remote, Private: isPrivate(remote.Addr()), Local: srv.isLocal(remote.Addr())},
+			Remote: hook.Remote{Addr: remote, Private: peer.IsPrivate(remote.Addr()), Local: peer.IsLocal(remote.Addr(), srv.own)},
 		},
 	}
 	settings := smtpd.Settings{
@@ -72,19 +74,14 @@ func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn
 	return s
 }
 
-// cutOff ends the connection and the contexts of its hooks. It may be called from any
-// goroutine.
-func (s *session) cutOff() {
+// Wake implements roster.Conversation.
+func (s *session) Wake() { s.wire.Wake() }
+
+// CutOff implements roster.Conversation: it ends the connection and the contexts of its
+// hooks.
+func (s *session) CutOff() {
 	s.cancel()
 	s.wire.Cut()
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		ap := t.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
-	}
-	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 }
 
 // logger returns the developers' log with the connection's id.
@@ -189,7 +186,7 @@ func (s *session) finish() {
 		defer s.caught("reset")
 		s.endTransaction()
 	}()
-	s.named.stopSearch()
+	s.named.Stop()
 
 	// The client gets the last reply before plugins do their last work.
 	if s.linger {
@@ -273,30 +270,30 @@ func (s *session) welcome() bool {
 	s.runHook(hook.OnConnectInit, hook.Event{})
 	v := s.runHook(hook.OnLookupRDNS, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
-		return s.turnAway(v, fault{554, "5.7.1", "rDNS Lookup Failed"}, fault{421, "4.7.1", "rDNS Temporary Failure"})
+		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "rDNS Lookup Failed"), verdict.NewDefault(421, "4.7.1", "rDNS Temporary Failure"))
 	}
 
 	// A plugin's name goes before that of the DNS, and both have to be confirmed.
 	ctx, cancel := context.WithTimeout(s.ctx, s.srv.o.RDNSTimeout)
 	if v.Code == hook.OK {
-		s.c.Remote.Host = cmp.Or(v.Text, unknown)
+		s.c.Remote.Host = cmp.Or(v.Text, peer.Unknown)
 	} else {
-		s.c.Remote.Host = s.lookup(ctx)
+		s.c.Remote.Host = peer.Lookup(ctx, s.o.Resolver, s.c.Remote.Addr.Addr())
 	}
-	s.confirm(ctx, cancel)
+	s.named.Begin(ctx, cancel, s.o.Resolver, s.c.Remote.Host, s.c.Remote.Addr.Addr())
 
 	v = s.runHook(hook.OnConnect, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
-		return s.turnAway(v, fault{554, "5.7.1", "Your mail is not welcome here"}, fault{421, "4.7.1", "Come back later"})
+		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "Your mail is not welcome here"), verdict.NewDefault(421, "4.7.1", "Come back later"))
 	}
-	s.wire.Answer(220, "", s.banner(v))
+	s.wire.Answer(220, "", cmp.Or(v.Text, s.o.Banner(s.o.Me, s.srv.o.Version, s.c.ID)))
 	return true
 }
 
 // turnAway refuses a new connection. Without DISCONNECT the client gets the
 // same reply to whatever it says, until it quits or loses patience.
-func (s *session) turnAway(v hook.Verdict, hard, soft fault) bool {
-	r := s.denied(refusal(v, hard, soft))
+func (s *session) turnAway(v hook.Verdict, hard, soft verdict.Default) bool {
+	r := s.denied(verdict.Refusal(v, hard, soft))
 	s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), r.String())
 	s.wire.WriteReply(r)
 	if v.Code.Disconnects() {

@@ -9,6 +9,8 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/policy"
+	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd/pace"
 	"tarishi/internal/smtpd/syntax"
 )
@@ -41,7 +43,7 @@ func (s *session) answerMail(c syntax.Command) {
 	case !s.c.Relaying && slices.Contains(s.o.SubmissionPorts, int(s.c.Local.Port())):
 		s.refuseSender(c, reply.New(550, "5.7.1", "Authentication required"))
 		return
-	case s.o.StrictRFC1869 && !s.c.Relaying && !isStrict(c.Argument, "FROM:<"):
+	case s.o.IsLoose(c.Argument, "FROM:<", s.c.Relaying):
 		s.refuse(reply.New(501, "5.5.2", "Invalid MAIL FROM parameters"))
 		return
 	}
@@ -71,7 +73,7 @@ func (s *session) answerMail(c syntax.Command) {
 		s.respond(hook.Verdict{}, r)
 		return
 	}
-	if bad := s.checkAddress(m.From, m.UTF8, "5.1.7", "MAIL FROM"); bad != nil {
+	if bad := s.o.CheckAddress(m.From, m.UTF8, "5.1.7", "MAIL FROM"); bad != nil {
 		s.logSender(s.c.ID, syntax.Clean(m.From.Plain()), bad)
 		s.respond(hook.Verdict{}, bad)
 		return
@@ -82,13 +84,13 @@ func (s *session) answerMail(c syntax.Command) {
 	v := s.runHook(hook.OnMail, hook.Event{Sender: m.From.Address, Params: m.Parameters})
 	if v.Code.Denies() {
 		text := "sender " + m.From.Address.Path() + " denied"
-		r := refusal(v, fault{550, "5.7.1", text}, fault{450, "4.7.1", text})
+		r := verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text))
 		s.logSender(string(s.tx.ID), m.From.Address.String(), r)
 		s.endTransaction()
 		s.respond(v, r)
 		return
 	}
-	r := assent(v, 250, "2.1.0", "sender "+m.From.Address.Path()+" OK")
+	r := verdict.Assent(v, 250, "2.1.0", "sender "+m.From.Address.Path()+" OK")
 	s.logSender(string(s.tx.ID), m.From.Address.String(), r)
 	s.wire.WriteReply(r)
 }
@@ -151,33 +153,6 @@ func (s *session) respond(v hook.Verdict, r *reply.Reply) {
 	}
 }
 
-func isStrict(arg, prefix string) bool {
-	return len(arg) >= len(prefix) && strings.EqualFold(arg[:len(prefix)], prefix)
-}
-
-// checkAddress returns the reply to an address that is not acceptable here, nil for
-// one that is.
-func (s *session) checkAddress(p syntax.Path, utf8 bool, enhanced, what string) *reply.Reply {
-	limit := mail.MaxPath
-	if s.o.Postel {
-		limit = mail.MaxPathRelaxed
-	}
-	a := p.Address
-	switch {
-	case p.Err != nil:
-		return reply.New(501, enhanced, "Invalid "+what+" address").Because(p.Err)
-	case len(a.Path()) > limit:
-		return reply.New(501, enhanced, "Invalid "+what+" address: too long")
-	case a.IsUTF8() && !utf8:
-		return reply.New(553, "5.6.7", "A non-ASCII address needs SMTPUTF8")
-	case a.HasHidden():
-		return reply.New(501, enhanced, "Invalid "+what+" address: characters that cannot be seen")
-	case s.o.StrictDomains && a.Domain != "" && a.Domain[0] != '[' && !mail.IsHostName(a.Domain):
-		return reply.New(501, enhanced, "Invalid "+what+" address: underscore in domain")
-	}
-	return nil
-}
-
 // origin tells next hops of the client. Its name follows with the content, when
 // there has been time to confirm it.
 func (s *session) origin() *mail.Origin {
@@ -193,11 +168,11 @@ func (s *session) origin() *mail.Origin {
 func (s *session) answerRcpt(c syntax.Command) {
 	// The path is rewritten before it is read, so that hooks see a whole address.
 	arg := c.Argument
-	if s.o.StrictRFC1869 && !s.tx.Relaying && !isStrict(arg, "TO:<") {
+	if s.o.IsLoose(arg, "TO:<", s.tx.Relaying) {
 		s.refuse(reply.New(501, "5.5.2", "Invalid RCPT TO parameters"))
 		return
 	}
-	if bare := "TO:<postmaster>"; isStrict(arg, bare) {
+	if bare := "TO:<postmaster>"; policy.HasPrefix(arg, bare) {
 		arg = "TO:<postmaster@" + s.o.Me + ">" + arg[len(bare):]
 	}
 	m, bad := syntax.ParseRcpt(arg, s.tx.UTF8)
@@ -214,7 +189,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 	}
 
 	// The cheap reasons to refuse come before the hooks.
-	r := s.checkAddress(m.To, s.tx.UTF8, "5.1.3", "RCPT TO")
+	r := s.o.CheckAddress(m.To, s.tx.UTF8, "5.1.3", "RCPT TO")
 	if r == nil && s.o.MaxRecipients > 0 && len(s.tx.Recipients) >= s.o.MaxRecipients {
 		r = reply.New(452, "4.5.3", "Too many recipients")
 	}
@@ -262,10 +237,10 @@ func (s *session) addRecipient(rcpt mail.Recipient, parameters map[string]string
 func (s *session) askHooks(rcpt mail.Recipient, parameters map[string]string) (hook.Verdict, *reply.Reply) {
 	path := rcpt.Address.Path()
 	text := "recipient " + path + " denied"
-	hard, soft := fault{550, "5.7.1", text}, fault{450, "4.7.1", text}
+	hard, soft := verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text)
 	v := s.runHook(hook.OnRcpt, hook.Event{Recipient: rcpt, Params: parameters})
 	if v.Code.Denies() {
-		return v, refusal(v, hard, soft)
+		return v, verdict.Refusal(v, hard, soft)
 	}
 
 	// Without a plugin that vouches for it only a client that may relay gets through.
@@ -280,12 +255,12 @@ func (s *session) askHooks(rcpt mail.Recipient, parameters map[string]string) (h
 	// The text of the last plugin that had one is the reply.
 	ok := s.runHook(hook.OnRcptOK, hook.Event{Recipient: rcpt})
 	if ok.Code.Denies() {
-		return ok, refusal(ok, hard, soft)
+		return ok, verdict.Refusal(ok, hard, soft)
 	}
 	if ok.Text == "" && ok.Reply == nil {
 		ok.Text, ok.Reply = v.Text, v.Reply
 	}
-	return hook.Verdict{}, assent(ok, 250, "2.1.5", "recipient "+path+" OK")
+	return hook.Verdict{}, verdict.Assent(ok, 250, "2.1.5", "recipient "+path+" OK")
 }
 
 // counts adds the outcome r to each of the counts.

@@ -103,7 +103,8 @@ var packages = map[string]entry{
 	"internal/receive":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/syntax"}},
 
 	"internal/listener":   {roles, nil},
-	"internal/session":    {roles, nil},
+	"internal/session":    {roles, []string{"internal/session/*"}},
+	"internal/session/*":  {mechanisms, []string{"internal/guesses", "internal/hook", "internal/dns", "internal/smtpd", "internal/smtpd/syntax"}}, // its inner parts
 	"internal/intake":     {roles, nil},
 	"internal/forward":    {roles, nil},
 	"internal/store/disk": {roles, []string{"internal/store/disk/*"}},
@@ -137,7 +138,7 @@ var packages = map[string]entry{
 	"internal/test/dnstest":         {tests, nil},
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
-	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/intake"}},
+	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/session/policy", "internal/intake"}},
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},
 	"internal/test/e2e":             {tests, nil},

@@ -1,11 +1,21 @@
-package session
+// Package policy is what this server asks of its clients and says to them: the settings of
+// connection.ini, and the rules and texts that follow from them alone.
+package policy
 
 import (
+	"cmp"
 	"time"
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
 	"tarishi/internal/smtpd"
+)
+
+const (
+	defaultMaxLine    = 2048
+	defaultInactivity = 5 * time.Minute
+	defaultHelo       = "Tarishi is at your service."
+	defaultClose      = "closing connection. Have a jolly good day."
 )
 
 // Settings is what connection.ini and smtp.ini say of a session.
@@ -46,6 +56,18 @@ const (
 	connectionFile = "connection.ini"
 	proxyFile      = "haproxy_hosts"
 )
+
+// Complete puts the defaults in the place of what is not set.
+func (s *Settings) Complete() {
+	if s.MaxLine <= 0 {
+		s.MaxLine = defaultMaxLine
+	}
+	s.MaxLine = min(s.MaxLine, smtpd.LargestLine)
+	if s.InactivityTimeout <= 0 {
+		s.InactivityTimeout = defaultInactivity
+	}
+	s.Helo, s.Close = cmp.Or(s.Helo, defaultHelo), cmp.Or(s.Close, defaultClose)
+}
 
 // Tables declares the keys of both files.
 func (s *Settings) Tables() []*ini.Table {
