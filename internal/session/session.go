@@ -15,10 +15,10 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
-	"tarishi/internal/receive"
 	"tarishi/internal/reply"
 	"tarishi/internal/session/login"
 	"tarishi/internal/session/peer"
+	"tarishi/internal/session/transaction"
 	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd"
 	"tarishi/internal/smtpd/scan"
@@ -42,9 +42,7 @@ type session struct {
 
 	state state
 	c     *hook.Connection
-	tx    *hook.Transaction // nil: none
-	recv  *receive.Message  // between the chunks of BDAT
-	watch *smtpd.Watch      // with tx
+	tx    *transaction.Transaction // nil: none
 
 	wrong   login.Attempts    // to authenticate
 	unknown int               // unrecognized commands so far
@@ -160,14 +158,14 @@ func (s *session) converse() (idle bool) {
 		switch {
 		case errors.Is(err, smtpd.ErrIdle):
 			return true
-		case errors.Is(err, smtpd.ErrGiveWay) && s.recv != nil && s.recv.GiveWay():
+		case errors.Is(err, smtpd.ErrGiveWay) && s.tx.GiveWay():
 			continue
 		case err != nil:
 			s.giveUp(err)
 			return false
 		}
 		s.execute(c)
-		if s.recv != nil && s.watch.IsTooSlow() { // whatever it says between the chunks
+		if s.tx.IsTooSlow() { // whatever it says between the chunks
 			s.breakOff(smtpd.ErrTooSlow)
 			return false
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"time"
 
-	"tarishi/internal/receive"
 	"tarishi/internal/reply"
 	"tarishi/internal/session/peer"
 	"tarishi/internal/smtpd/syntax"
@@ -24,15 +23,11 @@ func (s *session) helloText() string {
 
 // received returns our trace field for the open transaction, or "" when none is
 // wanted.
-func (s *session) received(now time.Time) string {
+func (s *session) received() string {
 	if !s.o.AddReceived {
 		return ""
 	}
-	return receive.Trace{
-		Hello: s.c.Hello.Host, Name: s.fromName(), Addr: s.c.Remote.Addr.Addr(), By: s.o.Me,
-		Software: syntax.Word(s.o.Software(s.srv.o.Version)), With: s.protocol(),
-		ID: s.tx.ID, From: s.tx.From, Cipher: s.c.TLS.Cipher, Authenticated: s.c.AuthUser != "", Time: now,
-	}.Field()
+	return s.tx.Received(s.c, s.fromName(), s.o.Me, syntax.Word(s.o.Software(s.srv.o.Version)), time.Now())
 }
 
 // fromName is what our trace field calls the client beside its address.
@@ -41,25 +36,4 @@ func (s *session) fromName() string {
 		return host
 	}
 	return cmp.Or(s.named.Name(), peer.Unknown)
-}
-
-// protocol is the protocol keyword of RFC 3848 and, for SMTPUTF8, RFC 6531 section
-// 4.3.
-func (s *session) protocol() string {
-	p := "SMTP"
-	switch {
-	case s.tx.UTF8:
-		p = "UTF8SMTP"
-	case s.c.Hello.Verb == "EHLO":
-		p = "ESMTP"
-	default:
-		return p
-	}
-	if s.c.TLS.Enabled {
-		p += "S"
-	}
-	if s.c.AuthUser != "" {
-		p += "A"
-	}
-	return p
 }

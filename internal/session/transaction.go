@@ -10,6 +10,7 @@ import (
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
 	"tarishi/internal/session/policy"
+	"tarishi/internal/session/transaction"
 	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd/pace"
 	"tarishi/internal/smtpd/syntax"
@@ -18,19 +19,15 @@ import (
 // endTransaction ends the transaction, if there is one.
 func (s *session) endTransaction() {
 	tx := s.tx
-	if s.recv != nil {
-		s.recv.Discard()
-		s.recv = nil
-	}
 	if tx == nil {
 		return
 	}
+	tx.Abandon()
 
 	// Also after a panic in the hook, so that it runs once for each transaction.
 	defer func() {
-		tx.Discard()
-		s.watch.Stop()
-		s.tx, s.watch = nil, nil
+		tx.End()
+		s.tx = nil
 		s.leaveTransaction()
 	}()
 	s.runHook(hook.OnResetTransaction, hook.Event{})
@@ -95,37 +92,13 @@ func (s *session) answerMail(c syntax.Command) {
 	s.wire.WriteReply(r)
 }
 
-// rewriteInMemory is how large a message may be, in bytes, to be rewritten in memory. A
-// larger one goes to a file: the memory of sessions is counted for what clients send,
-// not for a second copy of it.
-const rewriteInMemory = 64 << 10
-
-// NewBody implements hook.Lender.
-func (s *session) NewBody() hook.Body {
-	body := s.o.Intake.NewBody()
-	if s.tx.Size > rewriteInMemory {
-		_ = body.Spill() // Write returns the error too
-	}
-	return body
-}
-
 // openTransaction begins a transaction.
 func (s *session) openTransaction(m syntax.Mail) {
-	s.c.Transactions++
-	// The time of the transaction runs from here on, whatever the client does.
 	terms := pace.Terms{MinRate: s.o.MinRate, Window: s.srv.o.MinRateWindow}
 	if s.o.TransactionTimeout > 0 {
 		terms.Until = time.Now().Add(s.o.TransactionTimeout)
 	}
-	s.watch = s.wire.StartWatch(s.srv.memory, terms)
-	s.tx = &hook.Transaction{
-		Envelope: mail.Envelope{
-			ID: mail.NewID(s.c.ID, s.c.Transactions), From: m.From.Address, Received: time.Now(), Body: m.Body, UTF8: m.UTF8,
-			RequireTLS: m.RequireTLS, Return: m.Return, EnvelopeID: m.EnvelopeID, Notes: mail.Notes{},
-			Origin: s.origin(),
-		},
-		Relaying: s.c.Relaying, Results: hook.NewResults(), Bodies: s,
-	}
+	s.tx = transaction.Begin(transaction.Options{Wire: s.wire, Budget: s.srv.memory, Terms: terms, Storage: s.o.Intake}, s.c, m)
 	s.state = inTransaction
 }
 
@@ -153,16 +126,6 @@ func (s *session) respond(v hook.Verdict, r *reply.Reply) {
 	}
 }
 
-// origin tells next hops of the client. Its name follows with the content, when
-// there has been time to confirm it.
-func (s *session) origin() *mail.Origin {
-	o := &mail.Origin{Addr: s.c.Remote.Addr.Addr().Unmap(), Port: int(s.c.Remote.Addr.Port()), Helo: s.c.Hello.Host, Protocol: "SMTP", Login: s.c.AuthUser}
-	if s.c.Hello.Verb == "EHLO" {
-		o.Protocol = "ESMTP"
-	}
-	return o
-}
-
 // answerRcpt answers RCPT. The bare postmaster (RFC 5321 section 4.5.1) becomes the one of
 // this host.
 func (s *session) answerRcpt(c syntax.Command) {
@@ -181,7 +144,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 		s.refuse(bad)
 		return
 	case bad != nil:
-		counts(bad, &s.tx.Rcpts, &s.c.Rcpts)
+		transaction.Count(bad, &s.tx.Rcpts, &s.c.Rcpts)
 		_, to, _ := strings.Cut(m.To.Text, ":")
 		s.logRecipient(syntax.Clean(strings.Trim(to, " \t<>")), bad)
 		s.refuse(bad)
@@ -199,7 +162,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 	}
 
 	// Every answer counts, and has its line in the log.
-	counts(r, &s.tx.Rcpts, &s.c.Rcpts)
+	transaction.Count(r, &s.tx.Rcpts, &s.c.Rcpts)
 	to := m.To.Address.String()
 	if m.To.Err != nil {
 		to = syntax.Clean(m.To.Plain())
@@ -213,23 +176,14 @@ func (s *session) logRecipient(to string, r *reply.Reply) {
 	s.srv.o.Mail.Recipient(string(s.tx.ID), s.c.Remote.Addr.Addr(), s.tx.From.String(), to, r.Code, r.Text)
 }
 
-// recipientCost is about how many bytes a recipient takes in memory.
-func recipientCost(r mail.Recipient) int64 {
-	return int64(256 + len(r.Address.Local) + len(r.Address.Domain) + len(r.ORCPT))
-}
-
 // addRecipient takes a recipient in if there is memory and the hooks allow it.
 func (s *session) addRecipient(rcpt mail.Recipient, parameters map[string]string) (hook.Verdict, *reply.Reply) {
 	// The memory is taken before the hooks run, and stays taken for accepted ones only.
-	if !s.watch.ReserveEnvelope(recipientCost(rcpt)) {
+	if !s.tx.Reserve(rcpt) {
 		return hook.Verdict{}, receive.ErrNoMemory
 	}
 	v, r := s.askHooks(rcpt, parameters)
-	if r.Positive() {
-		s.tx.Recipients = append(s.tx.Recipients, rcpt)
-	} else {
-		s.watch.ReleaseEnvelope(recipientCost(rcpt))
-	}
+	s.tx.Settle(rcpt, r.Positive())
 	return v, r
 }
 
@@ -261,18 +215,4 @@ func (s *session) askHooks(rcpt mail.Recipient, parameters map[string]string) (h
 		ok.Text, ok.Reply = v.Text, v.Reply
 	}
 	return hook.Verdict{}, verdict.Assent(ok, 250, "2.1.5", "recipient "+path+" OK")
-}
-
-// counts adds the outcome r to each of the counts.
-func counts(r *reply.Reply, all ...*hook.Counts) {
-	for _, c := range all {
-		switch {
-		case r.Positive():
-			c.Accepted++
-		case r.Temporary():
-			c.Deferred++
-		default:
-			c.Rejected++
-		}
-	}
 }

@@ -102,16 +102,18 @@ var packages = map[string]entry{
 	"internal/smtpd/budget": {mechanisms, []string{"internal/smtpd/pace"}},
 	"internal/receive":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/syntax"}},
 
-	"internal/listener":   {roles, nil},
-	"internal/session":    {roles, []string{"internal/session/*"}},
-	"internal/session/*":  {mechanisms, []string{"internal/guesses", "internal/hook", "internal/dns", "internal/smtpd", "internal/smtpd/syntax"}}, // its inner parts
-	"internal/intake":     {roles, nil},
-	"internal/forward":    {roles, nil},
-	"internal/store/disk": {roles, []string{"internal/store/disk/*"}},
-	"internal/migrate":    {roles, []string{"internal/qfile"}},
-	"internal/submit":     {roles, nil},
-	"internal/outbound":   {roles, []string{"internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
-	"internal/outbound/*": {roles, []string{"internal/outbound/*"}},
+	"internal/listener":  {roles, nil},
+	"internal/session":   {roles, []string{"internal/session/*"}},
+	"internal/session/*": {mechanisms, []string{"internal/guesses", "internal/hook", "internal/dns", "internal/smtpd", "internal/smtpd/syntax"}}, // its inner parts
+
+	"internal/session/transaction": {mechanisms, []string{"internal/hook", "internal/receive", "internal/smtpd", "internal/smtpd/*"}},
+	"internal/intake":              {roles, nil},
+	"internal/forward":             {roles, nil},
+	"internal/store/disk":          {roles, []string{"internal/store/disk/*"}},
+	"internal/migrate":             {roles, []string{"internal/qfile"}},
+	"internal/submit":              {roles, nil},
+	"internal/outbound":            {roles, []string{"internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
+	"internal/outbound/*":          {roles, []string{"internal/outbound/*"}},
 
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/route"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
