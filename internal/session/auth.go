@@ -47,6 +47,8 @@ func (a authority) Verify(mech, identity, user, pass string) (r *reply.Reply) {
 // markAuth marks a refusal of credentials. The connection ends behind 421: nothing more is
 // verified.
 func (s *session) markAuth(r *reply.Reply) *reply.Reply {
+	// The id is for complaints about passwords; replies that say how to go on are complained
+	// of by nobody.
 	switch {
 	case r == nil:
 		return nil

@@ -147,6 +147,7 @@ func (s *session) offersTLS() bool {
 // would be forged into the encrypted conversation if it were looked at, and nothing
 // of the conversation so far counts under TLS (section 4.2).
 func (s *session) answerStartTLS(c syntax.Command) {
+	// The reasons of the connection come before those of the command.
 	switch {
 	case s.c.TLS.Enabled:
 		s.refuse(reply.New(503, "5.5.1", "Already running in TLS"))

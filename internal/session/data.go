@@ -44,6 +44,8 @@ func (s *session) mayTransfer() bool {
 		}
 		return false
 	}
+
+	// Plugins decide before the client sends what may be a lot.
 	if v := s.runHook(hook.OnData, hook.Event{}); v.Code.Denies() {
 		r := verdict.Refusal(v, verdict.NewDefault(554, "5.7.1", "Message denied"), verdict.NewDefault(451, "4.7.1", "Message denied"))
 		s.logMessage(r, "", 0)

@@ -24,6 +24,12 @@
 // A transaction that ends leads back to greeted, or to authenticated if the client has
 // shown its credentials.
 //
+// The parts of a conversation that need no state of it have packages of their own below
+// this one: policy (settings, and the rules and texts from them), peer (what the client's
+// address says), login (AUTH), transaction (envelope, content and their memory), verdict
+// (replies to what hooks say) and roster (which conversations are open). What is left here is
+// the machine, and the Server with the settings that its connections take: see Conversation.
+//
 // Invariants: hooks of one connection and the hook.Connection they see are
 // touched by one goroutine at a time: a handler sees them through views, which end
 // with its time. A transaction exists from an accepted
@@ -130,6 +136,7 @@ type Server struct {
 
 // NewServer returns a Server. It starts nothing.
 func NewServer(o Options) *Server {
+	// Only tests change these.
 	if o.MinRateWindow <= 0 {
 		o.MinRateWindow = defaultRateWindow
 	}
@@ -148,6 +155,8 @@ func NewServer(o Options) *Server {
 	first := o.Conversation
 	first.Complete()
 	o.Conversation = Conversation{}
+
+	// The Conversation changes from here on, so that there is but one place for it.
 	s := &Server{
 		o: o, current: generation.New(first), memory: budget.New(first.Memory), own: localaddr.New(nil, o.Log), open: roster.New(),
 	}
@@ -188,6 +197,7 @@ func (s *Server) Use(next Conversation) (drained <-chan struct{}) {
 func (s *Server) Serve(ctx context.Context, conn net.Conn, implicitTLS bool) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	// Hooks of disconnect are the last that need it.
 	held := s.current.Take()
 	defer held.Release()
 	c := newSession(own, s, &held.Value, conn)

@@ -62,6 +62,7 @@ func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn
 			Remote: hook.Remote{Addr: remote, Private: peer.IsPrivate(remote.Addr()), Local: peer.IsLocal(remote.Addr(), srv.own)},
 		},
 	}
+	// The wire reports what the session counts; what it traces costs a string a line.
 	settings := smtpd.Settings{
 		MaxLine: s.o.MaxLine, Inactivity: s.o.InactivityTimeout, Answerers: &srv.answerers, OnReply: s.noteReply, OnPanic: s.notePanic,
 	}
@@ -99,6 +100,8 @@ func (s *session) noteReply(code int, line []byte) {
 	if code >= 500 && line[3] == ' ' {
 		s.refused++
 	}
+
+	// Errors of syntax and sequence are those that plugins look at, as in Haraka.
 	if code >= 500 && code <= 504 || code == 555 {
 		s.c.Errors++
 	}
@@ -249,6 +252,8 @@ func (s *session) startTLS() bool {
 		s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "no TLS configuration")
 		return false
 	}
+
+	// What was said in clear may have been forged, so nothing of it counts under TLS.
 	state, err := s.wire.StartTLS(s.o.TLSConfig)
 	if err != nil {
 		s.logger().Info("TLS handshake failed", zap.Error(err))
@@ -292,6 +297,7 @@ func (s *session) welcome() bool {
 // same reply to whatever it says, until it quits or loses patience.
 func (s *session) turnAway(v hook.Verdict, hard, soft verdict.Default) bool {
 	r := s.denied(verdict.Refusal(v, hard, soft))
+	// The log has the same words as the client.
 	s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), r.String())
 	s.wire.WriteReply(r)
 	if v.Code.Disconnects() {
@@ -324,6 +330,8 @@ func (s *session) turnAway(v hook.Verdict, hard, soft verdict.Default) bool {
 
 // giveUp says why no more is read, where there is somebody to say it to.
 func (s *session) giveUp(err error) {
+	// A client that breaks the rules may still be sending, so its connection is closed with
+	// care: hangUp.
 	switch {
 	case errors.Is(err, smtpd.ErrLineTooLong):
 		s.hangUp(reply.New(521, "5.5.2", "Command line too long"))

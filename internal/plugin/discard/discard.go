@@ -25,6 +25,7 @@ func register(h plugin.Host) {
 }
 
 func discard(_ context.Context, e *hook.Event) hook.Verdict {
+	// A message that another queue plugin wants is not ours to drop.
 	switch e.Tx.Notes().String("queue.wants") {
 	case "discard":
 	case "":

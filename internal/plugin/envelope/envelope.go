@@ -28,6 +28,8 @@ func record(_ context.Context, e *hook.Event) hook.Verdict {
 	header := e.Tx.Header()
 	header.Remove("X-Envelope-From")
 	header.Remove("X-Envelope-To")
+
+	// The null reverse-path has no address, and an empty field would say nothing.
 	from := e.Tx.From().String()
 	if from == "" {
 		from = "<>"

@@ -57,6 +57,7 @@ type users struct {
 // password can be read on its way, or where auth_insecure is set. With onlyTLS they
 // are unknown to it in clear.
 func (u *users) offer(_ context.Context, e *hook.Event) hook.Verdict {
+	// Without users there is nobody to log in, and clients would only be led to guess.
 	if len(u.passwords) > 0 && (e.Conn.TLS().Enabled || !u.onlyTLS) {
 		e.Conn.OfferAuth(u)
 	}
@@ -82,6 +83,7 @@ func constrainSender(_ context.Context, e *hook.Event) hook.Verdict {
 	if !ok || e.Sender.IsNull() {
 		return hook.Proceed()
 	}
+	// Hosts below one registered domain belong to one owner.
 	login, sender := organisation(mail.CanonicalDomain(domain)), organisation(e.Sender.Host())
 	if login == sender {
 		return hook.Proceed()

@@ -44,6 +44,7 @@ func newList(s *Settings, me string) (*list, error) {
 	for _, d := range s.Domains {
 		l.domains[mail.CanonicalDomain(d)] = true
 	}
+	// Expressions were checked when they were read; here one fails only if nobody did.
 	for _, line := range s.Patterns {
 		p, err := compile(line)
 		if err != nil {

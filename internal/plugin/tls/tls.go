@@ -22,6 +22,7 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 	return plugin.Hooks(func(h plugin.Host) {
 		h.Timeout(0)
 		h.On(hook.OnConnectInit, "offer", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
+			// Offered anew on each connection: the lists name ports and clients.
 			e.Conn.SetOfferTLS(offers(cfg, e.Conn))
 			return hook.Proceed()
 		})

@@ -131,6 +131,7 @@ func (v *Verifier) askPlugins(ctx context.Context, c *hook.Connection, place gue
 	wrong := false
 	defer func() { place.GiveBack(user, pass, wrong) }()
 	for _, a := range c.Auth {
+		// A plugin sees only what it can verify.
 		if identity != user || !slices.Contains(a.Mechanisms(), mech) {
 			continue
 		}

@@ -64,6 +64,7 @@ func (c *Confirmation) Begin(ctx context.Context, cancel context.CancelFunc, r R
 		cancel()
 		return
 	}
+	// The conversation goes on meanwhile: most clients send nothing that needs the name.
 	c.cancel, c.done = cancel, make(chan struct{})
 	go func() {
 		defer close(c.done)

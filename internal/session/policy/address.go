@@ -16,7 +16,7 @@ func (s *Settings) CheckAddress(p syntax.Path, utf8 bool, enhanced, what string)
 		limit = mail.MaxPathRelaxed
 	}
 
-	// What cannot be read comes before what is not wanted.
+	// Addresses that cannot be read come before those that are not wanted.
 	a := p.Address
 	switch {
 	case p.Err != nil:

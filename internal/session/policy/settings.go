@@ -57,7 +57,7 @@ const (
 	proxyFile      = "haproxy_hosts"
 )
 
-// Complete puts the defaults in the place of what is not set.
+// Complete gives sizes, times and texts that are not set their defaults.
 func (s *Settings) Complete() {
 	if s.MaxLine <= 0 {
 		s.MaxLine = defaultMaxLine
@@ -214,6 +214,7 @@ func (s *Settings) textRows() []ini.Row {
 
 // chars is a count of characters, or a boolean: true is all of them.
 func chars(p *int) ini.Kind {
+	// Haraka had a boolean here once, and 1 is a number of characters as well.
 	count := ini.AtLeast(p, 0)
 	return count.WithReader(func(s string) error {
 		switch {
@@ -260,6 +261,9 @@ func finish(r *ini.Reader) {
 			r.Add(p)
 		}
 	}
+
+	// A switch without hosts does nothing in Haraka either, so only that with hosts stops the
+	// start.
 	switch {
 	case enabled && hosts != nil:
 		at.Line, at.Key, at.Text = hosts.Line, hosts.Name, refusal+". [haproxy] enabled=false starts without it"

@@ -33,6 +33,7 @@ func (s *Settings) Banner(me, version, id string) string {
 // MarkRefusal puts the connection's id in front of each line of a refusal, where the
 // configuration wants that, so that a sender's complaint finds its log lines.
 func (s *Settings) MarkRefusal(r *reply.Reply, me, id string) *reply.Reply {
+	// Haraka writes 1 for the whole id.
 	n := s.DenyChars
 	if n <= 0 || r.Code < 400 {
 		return r
@@ -40,6 +41,8 @@ func (s *Settings) MarkRefusal(r *reply.Reply, me, id string) *reply.Reply {
 	if n == 1 {
 		n = len(id)
 	}
+
+	// The mark names the host too: behind one address there may be several servers.
 	host, _, _ := strings.Cut(me, ".")
 	mark := "[" + id[:min(n, len(id))] + "@" + host + "] "
 	marked := *r

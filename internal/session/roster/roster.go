@@ -57,6 +57,7 @@ func (r *Roster) Remove(c Conversation, idle func()) {
 	delete(r.open, c)
 	last := len(r.open) == 0
 	r.mu.Unlock()
+	// An idle server holds nothing that only conversations need.
 	if last {
 		idle()
 	}

@@ -44,6 +44,7 @@ type Options struct {
 // Begin begins the transaction of a MAIL command, whose time runs from here on, whatever
 // the client does.
 func Begin(o Options, c *hook.Connection, m syntax.Mail) *Transaction {
+	// The number is the end of the id, so that the log of a connection counts its messages.
 	c.Transactions++
 	t := &Transaction{storage: o.Storage, watch: o.Wire.StartWatch(o.Budget, o.Terms)}
 	t.Transaction = hook.Transaction{

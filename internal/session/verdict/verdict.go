@@ -56,6 +56,7 @@ func Refusal(v hook.Verdict, hard, soft Default) *reply.Reply {
 
 // Assent makes the reply to a verdict that lets pass.
 func Assent(v hook.Verdict, code int, enhanced, text string) *reply.Reply {
+	// Only a positive reply can take the place of a positive one.
 	r := reply.New(code, enhanced, text)
 	if v.Text != "" {
 		r.Text = v.Text
