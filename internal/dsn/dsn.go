@@ -37,8 +37,8 @@
 // failure if it has at most 1 MiB and was not sent with REQUIRETLS. What not every
 // mail system carries (8-bit data, NUL, lines of more than 998 octets) is encoded
 // in its leaves; a message where that cannot be done, or would break a signature,
-// is not returned as a whole. Everything else returns the header section, of which
-// at most 64 KiB are read. If that is less than was asked for the text says why.
+// is not returned as a whole. Everything else returns at most 64 KiB of the header
+// section. If that is less than was asked for, the text says why.
 //
 // # Several messages
 //
@@ -133,6 +133,8 @@ func Wanted(r mail.Recipient, action string) bool {
 // and r.Date. The content is in memory. Errors are ErrNullSender, a Report that
 // is incomplete, and what reading OriginalContent gave, which is temporary.
 func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
+	// A report about nothing, or to nobody, is a mistake of the caller. It is refused here, before
+	// anything is read.
 	if r.Original == nil || len(r.Recipients) == 0 {
 		return nil, nil, errors.New("dsn: no original or no recipient")
 	}
@@ -149,30 +151,39 @@ func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
 			return nil, nil, fmt.Errorf("dsn: unknown action %q", rcpt.Action)
 		}
 	}
+
+	// The original comes first: its header gives the templates their subject, and its size decides
+	// what the text has to explain.
 	c := newComposer(&r)
-	returned, err := c.returned()
+	returned, err := c.returnedPart()
 	if err != nil {
 		return nil, nil, fmt.Errorf("dsn: original content: %w", err)
 	}
-	if c.several() {
+	if c.aboutSeveral() {
 		t = Templates{}
 	}
-	fields, text := c.template(t)
-	parts := []part{c.explanation(t, text), c.status()}
+
+	// The order of the parts is fixed by RFC 3464: what people read, what programs read, and then
+	// the original.
+	fields, text := c.fillTemplate(t)
+	parts := []part{c.explanationPart(t, text), c.statusPart()}
 	if returned != nil {
 		parts = append(parts, *returned)
 	}
 	report := newMultipart("report", "report-type=delivery-status", preamble, parts)
 
+	// The outer header is written last, since only the finished parts tell whether they hold 8-bit
+	// data.
 	var head bytes.Buffer
-	for _, f := range c.complete(fields) {
-		head.WriteString(fold(f.name, f.value))
+	for _, f := range c.completeHeader(fields) {
+		head.WriteString(foldField(f.name, f.value))
 	}
 	head.WriteString("MIME-Version: 1.0\r\n")
 	head.WriteString(report.head)
 	head.WriteString("\r\n")
 	content := append(mail.Memory{head.Bytes()}, report.body...)
 
+	// The null reverse-path and NOTIFY=NEVER keep a report that fails from causing another one.
 	env := &mail.Envelope{
 		ID:         r.ID,
 		Recipients: []mail.Recipient{{Address: r.Original.From, Notify: mail.NotifyNever}},
@@ -217,15 +228,21 @@ func newComposer(r *Report) *composer {
 		date:     rfc5322Date(r.Date),
 	}
 	c.msgid = "<" + string(r.ID) + "@" + c.me + ">"
+
+	// Only the address of the original sender makes a report need SMTPUTF8: without it, every other
+	// value has an ASCII form.
 	_, ascii := r.Original.From.ASCII()
 	c.utf8 = !ascii
 	from, _ := cleanAddress(r.Original.From).ASCII()
 	if from.Domain == "" {
 		from.Domain = c.me // the bare postmaster
 	}
-	c.sender = clean(from.Path(), maxAddress)
+	c.sender = cleanLine(from.Path(), maxAddress)
+
+	// The gravest result gives the report its subject and text, so that a failure is never hidden
+	// below a success.
 	for _, action := range actions {
-		if c.tells(action) {
+		if c.hasAction(action) {
 			c.lead = action
 			break
 		}
@@ -233,8 +250,8 @@ func newComposer(r *Report) *composer {
 	return c
 }
 
-// tells reports whether some recipient has the action.
-func (c *composer) tells(action string) bool {
+// hasAction reports whether some recipient has the action.
+func (c *composer) hasAction(action string) bool {
 	return slices.ContainsFunc(c.Recipients, func(r Recipient) bool { return r.action() == action })
 }
 
@@ -252,6 +269,9 @@ func (r *Recipient) status() reply.Enhanced {
 	if r.Reply != nil {
 		s = r.Reply.Status()
 	}
+
+	// A lifetime that is over says more than the deferral that happened to be the last one (RFC
+	// 3463 section 3.5).
 	if r.Expired {
 		s[1], s[2] = 4, 7
 	}
@@ -263,6 +283,8 @@ func (r *Recipient) status() reply.Enhanced {
 	default:
 		s[0] = 2
 	}
+
+	// A peer can send any digits. RFC 3463 allows three of them.
 	for i := range s {
 		s[i] = min(max(s[i], 0), 999)
 	}
@@ -273,6 +295,9 @@ func (r *Recipient) status() reply.Enhanced {
 // or "localhost".
 func hostName(name string) string {
 	name = mail.CanonicalDomain(strings.TrimSpace(name))
+
+	// The name ends up in a domain, a Message-Id and a Reporting-MTA field. One that is unfit for
+	// any of them would make the whole report invalid.
 	if name == "" || len(name) > 253 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" ||
 		strings.Contains(name, "..") || name[0] == '.' {
 		return "localhost"

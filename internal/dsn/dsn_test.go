@@ -889,7 +889,7 @@ func TestFold(t *testing.T) {
 		"short", strings.Repeat("word ", 100) + "end", strings.Repeat("x", 5000), strings.Repeat("ü", 3000),
 		"rfc822;\"a  b\"@x.example", "a" + strings.Repeat(" ", 3000) + "b", strings.Repeat("a  ", 600) + "z", "",
 	} {
-		folded := fold("Name", value)
+		folded := foldField("Name", value)
 		for line := range strings.Lines(folded) {
 			if len(line) > 1000 || strings.TrimSpace(line) == "" || !strings.HasSuffix(line, "\r\n") {
 				t.Errorf("line %.100q of %.20q", line, value)
@@ -931,7 +931,7 @@ func FuzzCompose(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v in\n%q", err, d.raw)
 		}
-		fields, _ := separate(split([]string{template}))
+		fields, _ := separate(splitLines([]string{template}))
 		n := 0
 		for _, all := range d.header {
 			n += len(all)

@@ -18,8 +18,10 @@ type part struct {
 
 // newMultipart joins parts under a boundary that occurs in none of them.
 func newMultipart(subtype, params, preamble string, parts []part) part {
+	// A random boundary hardly ever occurs in a part, but a sender guessing one must not be able
+	// to forge a part.
 	boundary := newBoundary()
-	for occurs(boundary, parts) {
+	for occursIn(boundary, parts) {
 		boundary = newBoundary()
 	}
 	p := part{head: "Content-Type: multipart/" + subtype + ";\r\n"}
@@ -27,6 +29,9 @@ func newMultipart(subtype, params, preamble string, parts []part) part {
 		p.head += "\t" + params + ";\r\n"
 	}
 	p.head += "\tboundary=\"" + boundary + "\"\r\n"
+
+	// The line end before a delimiter belongs to the delimiter (RFC 2046 section 5.1.1), so only a
+	// preamble needs one for the first.
 	lead := preamble + "\r\n--" + boundary + "\r\n"
 	if preamble == "" {
 		lead = "--" + boundary + "\r\n"
@@ -37,6 +42,8 @@ func newMultipart(subtype, params, preamble string, parts []part) part {
 		lead = "\r\n--" + boundary + "\r\n"
 	}
 	p.body = append(p.body, []byte("\r\n--"+boundary+"--\r\n"))
+
+	// A multipart must declare 8bit if one of its parts does (RFC 2045 section 6.4).
 	if p.eightBit {
 		p.head += "Content-Transfer-Encoding: 8bit\r\n"
 	}
@@ -47,7 +54,7 @@ func newMultipart(subtype, params, preamble string, parts []part) part {
 // can hold (RFC 2045 section 6.7).
 func newBoundary() string { return "=_" + rand.Text() }
 
-func occurs(boundary string, parts []part) bool {
+func occursIn(boundary string, parts []part) bool {
 	for _, p := range parts {
 		for _, b := range p.body {
 			if bytes.Contains(b, []byte(boundary)) {
@@ -65,6 +72,8 @@ func textPart(contentType string, body []byte) part {
 		p.body = [][]byte{body}
 		return p
 	}
+
+	// Quoted-printable keeps mostly ASCII text readable in the source of the message.
 	var b bytes.Buffer
 	w := quotedprintable.NewWriter(&b)
 	w.Write(body)
@@ -83,9 +92,9 @@ const (
 
 var manyBlanks = strings.Repeat(" ", 64)
 
-// fold returns one header field, folded at blanks where both sides have text.
+// foldField returns one header field, folded at blanks where both sides have text.
 // value must have no line breaks.
-func fold(name, value string) string {
+func foldField(name, value string) string {
 	value = strings.TrimSpace(value)
 	if strings.Contains(value, manyBlanks) { // could make a line of blanks only
 		value = strings.Join(strings.Fields(value), " ")
@@ -94,6 +103,9 @@ func fold(name, value string) string {
 	b.Grow(len(name) + len(value) + 16)
 	b.WriteString(name + ": ")
 	width := len(name) + 2
+
+	// A field is folded only where it helps: a line without a fitting blank stays long, and 998
+	// octets are what RFC 5322 section 2.1.1 allows.
 	for width+len(value) > foldAt {
 		i, skip := foldPoint(value, foldAt-width)
 		if i == 0 {
@@ -113,6 +125,8 @@ func fold(name, value string) string {
 // bytes, else before its first one, else within a word that is too long for a
 // line (blanks is 0 then). An index of 0 means nowhere.
 func foldPoint(s string, room int) (index, blanks int) {
+	// A run of blanks is never split. Half of it would end one line or begin the next, where
+	// software strips it.
 	for i := 1; i < len(s)-1 && i <= hardFold; i++ {
 		if s[i] != ' ' || s[i-1] == ' ' || s[i+1] == ' ' {
 			continue
@@ -122,6 +136,8 @@ func foldPoint(s string, room int) (index, blanks int) {
 		}
 		index, blanks = i, 1
 	}
+
+	// No usable blank. A word within the hard limit is left whole.
 	if index > 0 || len(s) <= hardFold {
 		return index, blanks
 	}

@@ -17,13 +17,16 @@ const (
 	maxFull    = 1 << 20  // whole message
 )
 
-// returned reads the original and makes the part that returns it: nil if there
+// returnedPart reads the original and makes the part that returns it: nil if there
 // is none. If only the header is returned although the whole message was asked
 // for, c.headerOnly says why.
-func (c *composer) returned() (*part, error) {
+func (c *composer) returnedPart() (*part, error) {
 	if c.OriginalContent == nil {
 		return nil, nil
 	}
+
+	// A whole message is promised for failures only, and only while it is small: a report may go to
+	// a forged sender, and must not bring megabytes there.
 	size := c.OriginalContent.Size()
 	full := c.lead == Failed && (c.Original.Return == "FULL" || c.Original.Return == "" && c.Full)
 	if full {
@@ -34,11 +37,13 @@ func (c *composer) returned() (*part, error) {
 			c.headerOnly = "it was sent with REQUIRETLS"
 		}
 	}
+
+	// No more is read than can be returned.
 	limit := int64(maxSection)
 	if full && c.headerOnly == "" {
 		limit = maxFull
 	}
-	b, err := read(c.OriginalContent, min(limit, size))
+	b, err := readStart(c.OriginalContent, min(limit, size))
 	if err != nil {
 		return nil, err
 	}
@@ -64,12 +69,12 @@ func (c *composer) returned() (*part, error) {
 		}
 		c.headerOnly = "parts of it cannot be carried by every mail system"
 	}
-	p := c.headers()
+	p := c.headersPart()
 	return &p, nil
 }
 
-// read returns the first n bytes of c.
-func read(c mail.Content, n int64) ([]byte, error) {
+// readStart returns the first n bytes of c.
+func readStart(c mail.Content, n int64) ([]byte, error) {
 	r, err := c.Open()
 	if err != nil {
 		return nil, err
@@ -86,9 +91,9 @@ func read(c mail.Content, n int64) ([]byte, error) {
 	return b, nil
 }
 
-// headers makes a text/rfc822-headers part, or message/global-headers in an
+// headersPart makes a text/rfc822-headers part, or message/global-headers in an
 // SMTPUTF8 report (RFC 6522 section 4, RFC 6533 section 5).
-func (c *composer) headers() part {
+func (c *composer) headersPart() part {
 	eightBit := !mail.IsASCII(c.section)
 	if c.utf8 && utf8.Valid(c.section) && sevenbit.IsLines(c.section) {
 		p := part{head: "Content-Type: message/global-headers\r\n", body: [][]byte{c.section}, eightBit: eightBit}
@@ -97,6 +102,8 @@ func (c *composer) headers() part {
 		}
 		return p
 	}
+
+	// Otherwise the section goes as text, in an encoding that any mail system carries.
 	contentType := "text/rfc822-headers"
 	if eightBit && utf8.Valid(c.section) {
 		contentType += "; charset=utf-8"
@@ -116,6 +123,8 @@ func (c *composer) wholeMessage(b []byte) (p part, ok bool) {
 	if !c.utf8 && !utf8.Valid(c.section) {
 		return part{}, false
 	}
+
+	// From here on the header may hold UTF-8, and message/global is the type that may carry it.
 	p = part{head: "Content-Type: message/global\r\n", body: [][]byte{b}, eightBit: !mail.IsASCII(b)}
 	switch {
 	case p.eightBit && !c.utf8, !sevenbit.IsLines(b):
@@ -127,9 +136,9 @@ func (c *composer) wholeMessage(b []byte) (p part, ok bool) {
 	return p, true
 }
 
-// omission is the text that says that only the header is returned, and why; nil:
+// omissionText is the text that says that only the header is returned, and why; nil:
 // there is nothing to say.
-func (c *composer) omission() []string {
+func (c *composer) omissionText() []string {
 	if c.headerOnly == "" {
 		return nil
 	}

@@ -32,6 +32,7 @@ func Encode(message []byte) (encoded []byte, ok bool) {
 // recode is Encode for an entity below a parent of some type: "" is none, the entity
 // is a message.
 func recode(b []byte, parent string, depth int) ([]byte, bool) {
+	// Most messages, and most parts of the others, need nothing.
 	if IsPlain(b) {
 		return b, true
 	}
@@ -39,6 +40,8 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 	if depth > maxDepth || !IsPlain(b[:n]) {
 		return nil, false
 	}
+
+	// The type of an entity without a Content-Type depends on its parent (RFC 2046 section 5.1.5).
 	kind, params := "text/plain", map[string]string(nil)
 	switch t := header.Get("Content-Type"); {
 	case t == "" && parent == "multipart/digest":
@@ -49,6 +52,8 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 			return nil, false
 		}
 	}
+
+	// Only data in its raw form may be encoded: a second encoding would bury the first.
 	switch strings.ToLower(header.Get("Content-Transfer-Encoding")) {
 	case "", "7bit", "8bit", "binary":
 	default:
@@ -56,6 +61,9 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 	}
 
 	var body []byte
+
+	// Composite types are never encoded themselves, only their leaves. Signed and encrypted parts
+	// must keep every byte, so a message that has them stays as it is.
 	ok, encoding := true, ""
 	switch {
 	case kind == "multipart/signed" || kind == "multipart/encrypted":
@@ -72,6 +80,8 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
+
+	// The header now has to describe the new body.
 	header.Remove("Content-Transfer-Encoding")
 	if encoding != "" {
 		header.Add("Content-Transfer-Encoding", encoding)
@@ -93,6 +103,9 @@ func recodeParts(b []byte, boundary, kind string, depth int) ([]byte, bool) {
 	}
 	var all []byte
 	start, parts, ended := 0, 0, false // of what stands before the next delimiter
+
+	// The preamble, the epilogue and the delimiters belong to no part and cannot be encoded. They
+	// must be plain already.
 	flush := func(end int) bool {
 		piece := b[start:end]
 		switch {
@@ -107,6 +120,8 @@ func recodeParts(b []byte, boundary, kind string, depth int) ([]byte, bool) {
 		all = append(append(all, inner...), "\r\n"...)
 		return ok
 	}
+
+	// The scan goes line by line, since a delimiter counts only at the start of a line.
 	for at := 0; at < len(b); {
 		end := bytes.IndexByte(b[at:], '\n') + at + 1
 		if end == at {
