@@ -31,6 +31,8 @@ func ParseEnhanced(s string) (Enhanced, bool) {
 	var e Enhanced
 	class, rest, _ := strings.Cut(s, ".")
 	subject, detail, _ := strings.Cut(rest, ".")
+
+	// Atoi would accept signs, so the digits are checked first.
 	for i, p := range [...]string{class, subject, detail} {
 		if p == "" || len(p) > 3 || strings.Trim(p, "0123456789") != "" {
 			return Enhanced{}, false
@@ -121,6 +123,8 @@ func (r *Reply) Surplus() bool {
 			return true
 		}
 	}
+
+	// Some servers use other codes and say it only in words.
 	text := strings.ToLower(r.Text)
 	return strings.Contains(text, "too many recipients") || strings.Contains(text, "too many rcpt")
 }
