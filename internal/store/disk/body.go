@@ -113,6 +113,8 @@ func (b *Body) moveToFile() error {
 		return err
 	}
 	b.file = &bodyFile{f: f, temp: name, refs: 1}
+
+	// The checksum is computed on the way, so that the content is never read again for it.
 	for _, c := range b.chunks {
 		if _, err := b.file.writePart(c); err != nil {
 			return err
@@ -135,6 +137,8 @@ func (c *chunks) poolFor(size int) *sync.Pool { return &c.pools[bits.Len(uint(si
 // hardly larger than that: most messages are small, and come in one piece.
 func (c *chunks) takeChunk(n int) []byte {
 	size := min(leastChunk<<bits.Len(uint(n-1)/leastChunk), mostChunk)
+
+	// A chunk from the pool may be larger than the message needs. That is cheaper than a new one.
 	if b, ok := c.poolFor(size).Get().(*[]byte); ok {
 		return (*b)[:0]
 	}
@@ -165,6 +169,7 @@ var errDiscarded = refuse(errors.New("body was discarded"))
 
 // Discard frees the body. A message that was put in the queue is not touched.
 func (b *Body) Discard() {
+	// A late Write must fail and not begin a second body in memory.
 	if b.err == nil {
 		b.err = errDiscarded
 	}

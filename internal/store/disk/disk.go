@@ -151,16 +151,18 @@ func Open(o Options) (*Store, error) {
 	q := newStore(o)
 	err := q.takeFolder()
 	if err == nil {
-		if err = q.replay(); err == nil {
+		if err = q.replayJournal(); err == nil {
 			return q, nil
 		}
 		q.lock.Close()
 	}
+
+	// A second daemon is the usual reason, and deserves a message that names the first.
 	var locked *vfs.LockedError
 	if errors.As(err, &locked) {
 		return nil, fmt.Errorf("spool %s is in use by another tarishi%s", o.Dir, locked.Holder())
 	}
-	return nil, unusable(o.Dir, err)
+	return nil, unusableFolder(o.Dir, err)
 }
 
 // OpenReadOnly opens a stopped daemon's spool to look at. It takes no lock, creates and
@@ -170,21 +172,21 @@ func Open(o Options) (*Store, error) {
 func OpenReadOnly(o Options) (*Store, error) {
 	q := newStore(o)
 	if _, err := q.fs.List(o.Dir); err != nil {
-		return nil, unusable(o.Dir, err)
+		return nil, unusableFolder(o.Dir, err)
 	}
 	q.readOnly = true
 	q.fs = vfs.ReadOnly(q.fs)
 	err := q.takeFolder()
 	if err == nil {
-		err = q.replay()
+		err = q.replayJournal()
 	}
 	if err != nil {
-		return nil, unusable(o.Dir, err)
+		return nil, unusableFolder(o.Dir, err)
 	}
 	return q, nil
 }
 
-func unusable(dir string, err error) error {
+func unusableFolder(dir string, err error) error {
 	return fmt.Errorf("cannot use the spool folder %s: %w", dir, err)
 }
 
@@ -259,8 +261,8 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// replay opens the journal and puts the parts together.
-func (q *Store) replay() (err error) {
+// replayJournal opens the journal and puts the parts together.
+func (q *Store) replayJournal() (err error) {
 	q.catalog, q.journal, err = replay.Open(replay.Options{
 		Spool: q.spool, Log: q.log, ReadOnly: q.readOnly,
 		Journal: journal.Options{FS: q.fs, Dir: q.journalDir(), SegmentSize: q.o.SegmentSize, Log: q.log, Now: q.o.Now, Synced: q.o.Synced},
@@ -268,6 +270,9 @@ func (q *Store) replay() (err error) {
 	if err != nil {
 		return err
 	}
+
+	// The list for Adopt is taken before the first Put: later messages are passed on by their
+	// callers.
 	q.found = q.catalog.AllKeys()
 	q.floor = space.Floor{FS: q.fs, Dir: q.o.Dir, MinFree: q.o.MinFree}
 	q.spiller = spill.New(spill.Options{
@@ -293,6 +298,8 @@ func (q *Store) Close() error {
 	if q.readOnly {
 		return q.journal.Close()
 	}
+
+	// The spiller is kept out, since it would write to a journal that is being closed.
 	return q.spiller.Exclusive(func() error {
 		files := q.catalog.EmptyTrash()
 		if errors.Is(files, journal.ErrClosed) {

@@ -18,14 +18,14 @@ type health struct {
 	checked time.Time
 	space   vfs.Space
 	err     error
-	remade  string // the last error of remake
+	remade  string // the last error of remakeJournalFolder
 }
 
-// remake makes the journal's folder again if somebody has removed it, so that mail can
-// be accepted again. The queue's own folder it leaves alone: where that is not the
-// one that is locked, such as the place of a file system that was unmounted,
+// remakeJournalFolder makes the journal's folder again if somebody has removed it, so
+// that mail can be accepted again. The queue's own folder it leaves alone: where that
+// is not the one that is locked, such as the place of a file system that was unmounted,
 // another queue may begin. Caller holds q.health.mu.
-func (q *Store) remake() {
+func (q *Store) remakeJournalFolder() {
 	if q.readOnly {
 		return
 	}
@@ -74,7 +74,7 @@ func (q *Store) Room(size int64) error {
 			_ = q.journal.Roll() // Err tells
 			q.spiller.Orphan(number)
 		}
-		q.remake()
+		q.remakeJournalFolder()
 	}
 
 	// A journal that fails comes first: nothing helps against that but another segment.

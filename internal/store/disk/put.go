@@ -99,7 +99,7 @@ func slicesOf(c mail.Content) (mail.Memory, error) {
 		return m, nil
 	}
 
-	// Anything else is read once, into memory of its own size.
+	// Anything else is read once, into memory of exactly its size.
 	r, err := c.Open()
 	if err != nil {
 		return nil, err

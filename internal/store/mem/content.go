@@ -19,6 +19,7 @@ type content struct {
 
 // Open implements mail.Content.
 func (c *content) Open() (io.ReadCloser, error) {
+	// Only new readers are refused once the message is gone. Open ones read on from memory.
 	c.s.mu.Lock()
 	_, _, err := c.s.findMessage(c.id)
 	c.s.mu.Unlock()

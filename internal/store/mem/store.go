@@ -71,6 +71,9 @@ func (s *Store) putMessage(m *message) (err error) {
 	if m.sequence, err = s.c.nextSequence(id); err != nil {
 		return err
 	}
+
+	// The message goes into the batch alone. It becomes visible with the confirmation, as on a
+	// disk.
 	s.mu.Lock()
 	number, h := s.homePartition()
 	if h == nil {
@@ -85,6 +88,8 @@ func (s *Store) putMessage(m *message) (err error) {
 // homePartition returns the partition that new messages go to, or nil. Caller holds s.mu.
 func (s *Store) homePartition() (int, *holding) {
 	now := s.c.o.Now()
+
+	// In order of numbers, so that a test can tell where a message goes.
 	for _, number := range slices.Sorted(maps.Keys(s.held)) {
 		if h := s.held[number]; h.isSure(now) {
 			return number, h
@@ -158,6 +163,9 @@ func (s *Store) Permit(id mail.ID) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
+	// This is the question before the final dot: an owner that is not sure any more must not answer
+	// yes.
 	number, _, err := s.findMessage(id)
 	if err == nil && !s.held[number].isSure(s.c.o.Now()) {
 		err = store.ErrPaused
@@ -209,15 +217,15 @@ func (s *Store) alterMessage(id mail.ID, recipients []int, waits bool, c change)
 	c.id = id
 	c.applyTo(h.messages)
 	if h.messages[id] == nil {
-		s.forget(id)
+		s.forgetMessage(id)
 	}
 	done := h.queueChange(c, waits)
 	s.mu.Unlock()
 	return s.waitForBatch(number, done)
 }
 
-// forget is for a message that is gone. Caller holds s.mu.
-func (s *Store) forget(id mail.ID) {
+// forgetMessage is for a message that is gone. Caller holds s.mu.
+func (s *Store) forgetMessage(id mail.ID) {
 	delete(s.places, id)
 	if name := s.names[id]; name != "" {
 		_ = os.Remove(name)
@@ -227,7 +235,7 @@ func (s *Store) forget(id mail.ID) {
 
 // Settle implements store.Store.
 func (s *Store) Settle(id mail.ID, recipients []int) error {
-	return s.alterMessage(id, recipients, false, change{alter: settle(slices.Clone(recipients))})
+	return s.alterMessage(id, recipients, false, change{alter: markSettled(slices.Clone(recipients))})
 }
 
 // Defer implements store.Store.
@@ -271,6 +279,9 @@ func (s *Store) Sync() error {
 		waits[number] = done
 	}
 	s.mu.Unlock()
+
+	// Every partition gets a waiter before the first batch is sent. One that fails ends the wait,
+	// for the caller cannot be told that all is safe.
 	for number, done := range waits {
 		if err := s.waitForBatch(number, done); err != nil {
 			return err
@@ -289,7 +300,7 @@ func (s *Store) Walk(fn func(mail.Pending) bool) {
 		}
 	}
 
-	// fn may change the store: it is called without the lock, with what is there by then.
+	// fn may change the store: it is called without the lock, with the state of that moment.
 	ids := make([]mail.ID, 0, len(all))
 	for _, m := range inOrder(all) {
 		ids = append(ids, m.env.ID)
@@ -354,11 +365,14 @@ func (s *Store) Close() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
+	// Messages that are not committed stay with the cluster's last state. Files for hooks go, as
+	// nothing would remove them later.
 	for id := range s.places {
-		s.forget(id)
+		s.forgetMessage(id)
 	}
 	for number, h := range s.held {
-		s.c.release(number, h.term)
+		s.c.releasePartition(number, h.term)
 		h.answerAll(errClosed)
 	}
 	clear(s.held)

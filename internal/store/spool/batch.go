@@ -31,6 +31,8 @@ func (s *Spool) Batch(few bool) *Batch {
 	if few {
 		return b
 	}
+
+	// No barrier, or none to rely on: Write then syncs each file by itself.
 	if barrier, err := s.fs.Barrier(s.messageDir()); err == nil {
 		b.barrier = barrier
 	}

@@ -159,7 +159,7 @@ func (w *walker) bringHome(f astray) {
 		w.bad(f.name, fmt.Errorf("a file in the wrong folder stays there: %w", err))
 		return
 	}
-	w.s.changed(f.name)
+	w.s.markDirty(f.name)
 	w.bad(f.name, fmt.Errorf("a file in the wrong folder is moved to %s", to))
 	w.addFound(f.id, f.ext)
 }

@@ -119,6 +119,9 @@ func (x *Index) Bytes() int64 { return x.bytes }
 // Add puts a message in and returns its key.
 func (x *Index) Add(id mail.ID, e *Entry) Key {
 	k, ok := x.Key(id)
+
+	// An ID of another form gets the next free number as its key, since Key has room for UUIDs
+	// only.
 	if !ok {
 		x.odds++
 		binary.BigEndian.PutUint32(k[16:], x.odds)
@@ -149,9 +152,12 @@ func (x *Index) Remove(k Key) {
 	x.recipients -= int(e.Left)
 	x.bytes -= e.Size
 	delete(x.entries, k)
+
+	// Everything that was kept beside the entry goes with it, or the bounds of those parts would
+	// fill up with messages that are gone.
 	x.Recent.TakePromise(k)
 	x.Notes.DropNotes(k)
-	x.Unreadable.forget(k)
+	x.Unreadable.forgetMessage(k)
 	if k.IsOdd() {
 		delete(x.oddKeys, x.odd[k])
 		delete(x.odd, k)
@@ -161,7 +167,7 @@ func (x *Index) Remove(k Key) {
 // Settle marks recipients of a whole entry and reports whether any is news.
 func (x *Index) Settle(e *Entry, recipients ...int) (news bool) {
 	for _, i := range recipients {
-		if e.settle(i) {
+		if e.settleRecipient(i) {
 			x.recipients--
 			news = true
 		}
@@ -172,7 +178,7 @@ func (x *Index) Settle(e *Entry, recipients ...int) (news bool) {
 // WakeEntry makes a partial entry whole with its state file st, and returns it. It counts
 // from then on.
 func (x *Index) WakeEntry(k Key, e *Entry, st *spool.State) *Entry {
-	full := e.complete(st, &x.texts)
+	full := e.completeWith(st, &x.texts)
 	x.recipients += int(full.Left) - int(e.Left)
 	if !e.Is(counted) {
 		x.bytes += full.Size
@@ -187,6 +193,9 @@ func (x *Index) LetRest(k Key, e *Entry) {
 	if !e.Spooled() || e.Is(Arriving|Stale|Partial) {
 		return
 	}
+
+	// Entries that say the same are one object. It counts the recipients that are left, so that the
+	// sums stay right.
 	d := x.dormant[e.Left]
 	if d == nil {
 		d = &Entry{Flags: Partial | counted, Left: e.Left}
@@ -256,6 +265,8 @@ func (t *texts) intern(s string) *string {
 	if s == "" {
 		return nil
 	}
+
+	// A slot holds one text at a time. A collision costs a copy, never a wrong reply.
 	slot := &t.slots[maphash.String(t.seed, s)%uint64(len(t.slots))]
 	if *slot == nil || **slot != s {
 		s = strings.Clone(s) // it may be a piece of something large
@@ -281,6 +292,8 @@ func (x *Index) Usage() Usage {
 		Entries: len(x.entries), Odd: max(len(x.odd), len(x.oddKeys)), Noted: len(x.Notes.of), NoteBytes: x.Notes.bytes,
 		Recent: len(x.Recent.kept), RecentBytes: x.Recent.bytes,
 	}
+
+	// Shared entries are found by comparing pointers: only those two kinds are ever shared.
 	for _, e := range x.entries {
 		if e == x.unread || e == x.dormant[e.Left] {
 			u.Shared++
