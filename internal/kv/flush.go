@@ -16,8 +16,8 @@ const reopenAfter = 10 * time.Second
 // few milliseconds of work.
 const sweepStep = 10_000
 
-// Run writes what was put into the store to the disk, every Interval, and removes
-// what has expired, until ctx ends. What is written after that Close flushes.
+// Run writes new entries to the disk, every Interval, and removes expired ones, until
+// ctx ends. Close flushes later writes.
 func (s *Store) Run(ctx context.Context) error {
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
@@ -42,7 +42,7 @@ func (s *Store) Flush() error {
 		s.mu.Unlock()
 		return nil
 	}
-	f, err := s.opened() // again, if the file was lost
+	f, err := s.openedFile() // again, if the file was lost
 	if err != nil {
 		s.mu.Unlock()
 		return err
@@ -67,7 +67,7 @@ func (s *Store) Flush() error {
 
 	// The batch is not lost with the disk, nor with a file that is damaged: it is
 	// written with the next one.
-	s.restore(batch)
+	s.restoreBatch(batch)
 	if errors.Is(err, errDamaged) {
 		return s.abandonDamaged(err)
 	}
@@ -78,11 +78,12 @@ func (s *Store) Flush() error {
 	return err
 }
 
-// restore puts a batch that was not written back behind what has come since. The
+// restoreBatch puts a batch that was not written back behind what has come since. The
 // caller holds mu.
-func (s *Store) restore(batch map[string]map[string]entry) {
+func (s *Store) restoreBatch(batch map[string]map[string]entry) {
 	for bucket, keys := range batch {
 		for key, kept := range keys {
+			// A value that was written since is newer than the one in the batch.
 			if _, newer := s.pending[bucket][key]; newer {
 				continue
 			}
@@ -102,7 +103,7 @@ func (s *Store) sweepExpired() {
 	if s.file == nil || s.closed {
 		return
 	}
-	expired, next, err := s.file.expired(s.sweepPos, sweepStep, s.o.Now())
+	expired, next, err := s.file.findExpired(s.sweepPos, sweepStep, s.o.Now())
 	if err != nil {
 		_ = s.abandonDamaged(err) // it logs
 		return
@@ -116,14 +117,14 @@ func (s *Store) sweepExpired() {
 		if _, newer := s.writing[at.bucket][at.key]; newer {
 			continue
 		}
-		if err := s.replace(at.bucket, at.key, entry{value: make([]byte, at.length)}, entry{deleted: true}); err != nil {
+		if err := s.replaceEntry(at.bucket, at.key, entry{value: make([]byte, at.length)}, entry{deleted: true}); err != nil {
 			return // too much waits for the disk already
 		}
 	}
 }
 
-// opened returns the file, which it opens at the first call. The caller holds mu.
-func (s *Store) opened() (*file, error) {
+// openedFile returns the file, which it opens at the first call. The caller holds mu.
+func (s *Store) openedFile() (*file, error) {
 	switch {
 	case s.closed:
 		return nil, ErrClosed
@@ -189,5 +190,5 @@ func (s *Store) Close() error {
 	}
 	f := s.file
 	s.file = nil
-	return errors.Join(err, f.close())
+	return errors.Join(err, f.closeFile())
 }

@@ -165,7 +165,7 @@ func (b *Bucket) Update(key string, change func(old []byte, ok bool) (value []by
 			next.expires = now.Add(lifetime)
 		}
 	}
-	return s.replace(b.name, key, before, next)
+	return s.replaceEntry(b.name, key, before, next)
 }
 
 // Range calls visit with the keys that begin with prefix and their values, in no
@@ -179,6 +179,8 @@ func (b *Bucket) Range(prefix string, visit func(key string, value []byte) bool)
 	if err != nil {
 		return err
 	}
+
+	// The copy is complete by now, so visit may take the lock that collect has given up.
 	for key, found := range all {
 		if !visit(key, found.value) {
 			break
@@ -190,7 +192,7 @@ func (b *Bucket) Range(prefix string, visit func(key string, value []byte) bool)
 // collect returns the live entries below a prefix. Values that wait for the disk
 // hide older ones in the file. The caller holds mu.
 func (s *Store) collect(bucket, prefix string) (map[string]entry, error) {
-	f, err := s.opened()
+	f, err := s.openedFile()
 	if err != nil {
 		return nil, err
 	}
@@ -221,10 +223,12 @@ func (s *Store) collect(bucket, prefix string) (map[string]entry, error) {
 // lookup returns the newest entry of a key, a deleted one if there is none. The
 // caller holds mu.
 func (s *Store) lookup(bucket, key string) (entry, error) {
-	f, err := s.opened()
+	f, err := s.openedFile()
 	if err != nil {
 		return entry{}, err
 	}
+
+	// The newest place wins: writes that wait, then the batch on its way, then the file.
 	if found, ok := s.pending[bucket][key]; ok {
 		return found, nil
 	}
@@ -238,8 +242,8 @@ func (s *Store) lookup(bucket, key string) (entry, error) {
 	return found, nil
 }
 
-// replace takes a new entry in place of another one. The caller holds mu.
-func (s *Store) replace(bucket, key string, before, next entry) error {
+// replaceEntry takes a new entry in place of another one. The caller holds mu.
+func (s *Store) replaceEntry(bucket, key string, before, next entry) error {
 	if before.deleted && next.deleted {
 		return nil
 	}
