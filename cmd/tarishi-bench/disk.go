@@ -14,18 +14,17 @@ type mount struct {
 	options             []string // of the mount and of the file system
 }
 
-func (m mount) has(option string) bool { return slices.Contains(m.options, option) }
+func (m mount) hasOption(option string) bool { return slices.Contains(m.options, option) }
 
 func (m mount) String() string {
 	discard := "without discard"
-	if m.has("discard") {
+	if m.hasOption("discard") {
 		discard = "with discard"
 	}
 	return fmt.Sprintf("%s (%s, %s)", m.source, m.kind, discard)
 }
 
-// unknown is what a folder is on whose mount the kernel does not show, as in a
-// chroot.
+// unknown stands for a mount that the kernel does not show, as in a chroot.
 var unknown = mount{kind: "kind unknown", source: "a disk that cannot be told"}
 
 // mountOf finds the mount of a folder, or unknown.

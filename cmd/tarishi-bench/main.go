@@ -68,7 +68,7 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == fileServerCommand {
 		err = serveFiles(ctx, os.Args[2:])
 	} else {
-		err = run(ctx, parse(), os.Stdout, os.Stderr)
+		err = runParts(ctx, parseFlags(), os.Stdout, os.Stderr)
 	}
 	stop()
 	if err != nil {
@@ -77,8 +77,8 @@ func main() {
 	}
 }
 
-// parse reads the command line, or ends the process.
-func parse() options {
+// parseFlags reads the command line, or ends the process.
+func parseFlags() options {
 	o := options{}
 	flag.StringVar(&o.tarishi, "tarishi", "bin/tarishi", "the `binary` to measure")
 	flag.StringVar(&o.baseline, "baseline", "", "an older `binary` to measure beside it")
@@ -92,6 +92,9 @@ func parse() options {
 	names := flag.String("part", strings.Join(defaultParts(), ","), "run these `parts`, of "+strings.Join(partNames(), ", "))
 	only := flag.String("only", "", "run the loads whose \"part: load\" matches this `pattern`")
 	flag.Parse()
+
+	// Mistakes end the process here. A run of five minutes must not fail at its end because of a
+	// flag.
 	o.parts = strings.Split(*names, ",")
 	pattern, err := regexp.Compile(*only)
 	switch {
@@ -144,15 +147,17 @@ type bench struct {
 	faults   []error // losses, duplicates, servers that failed
 }
 
-// run measures what is asked for and prints it to out.
-func run(ctx context.Context, o options, out, progress io.Writer) error {
+// runParts measures the chosen parts and prints their tables to out.
+func runParts(ctx context.Context, o options, out, progress io.Writer) error {
 	if _, err := os.Stat(o.tarishi); err != nil {
 		return fmt.Errorf("nothing to measure, run make build: %w", err)
 	}
-	chosen, err := choose(o)
+	chosen, err := chooseParts(o)
 	if err != nil {
 		return err
 	}
+
+	// Paths become absolute, since each server runs in its own folder.
 	b := &bench{options: o, missing: map[string]string{}, out: out, progress: progress}
 	if b.binary, err = filepath.Abs(o.tarishi); err != nil {
 		return err
@@ -168,19 +173,26 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
+
+	// All folders are below one, on the disk that is to be measured, and go with it.
 	if b.dir, err = os.MkdirTemp(o.dir, "tarishi-bench-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	if err := os.Chmod(b.dir, 0o755); err != nil { // Postfix runs under users of its own
+	if err := os.Chmod(b.dir, 0o755); err != nil { // Postfix runs as other users
 		return err
 	}
 	if b.disk, err = mountOf(b.dir); err != nil {
 		return err
 	}
+
+	// The time is shared among the systems that are there, so absent ones make the runs of the
+	// others longer.
 	b.findPeers(ctx)
 	b.each = b.duration(chosen)
 	most := o.total + o.total/2
+
+	// A part that fails is reported at the end. The figures of the others are still good.
 	for _, p := range chosen {
 		most += p.fixed
 	}
@@ -203,14 +215,16 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	return errors.Join(b.faults...)
 }
 
-// choose picks the parts and their loads that the options ask for.
-func choose(o options) ([]part, error) {
+// chooseParts picks the parts and their loads that the options ask for.
+func chooseParts(o options) ([]part, error) {
 	var chosen []part
 	for _, name := range o.parts {
 		i := slices.IndexFunc(parts, func(p part) bool { return p.name == strings.TrimSpace(name) })
 		if i < 0 {
 			return nil, fmt.Errorf("no part %q: there are %s", name, strings.Join(partNames(), ", "))
 		}
+
+		// The table of parts stays as it is: only a copy loses the loads that were not chosen.
 		p := parts[i]
 		p.loads = nil
 		for _, l := range parts[i].loads {
@@ -237,6 +251,8 @@ func (b *bench) duration(chosen []part) time.Duration {
 	for _, p := range chosen {
 		fixed += p.fixed
 		warm := map[string]bool{}
+
+		// Each system also runs once to warm up, for a third of a run.
 		for _, l := range p.loads {
 			for _, s := range l.systems {
 				if b.missing[s] != "" {
@@ -250,6 +266,8 @@ func (b *bench) duration(chosen []part) time.Duration {
 			}
 		}
 	}
+
+	// Runs below 300 ms measure noise, and beyond 10 s nothing new is learnt.
 	each := time.Duration(float64(b.total-fixed) / max(runs, 1))
 	return min(max(each, 300*time.Millisecond), 10*time.Second)
 }
