@@ -6,16 +6,17 @@
 //
 //	        Put                  record is durable
 //	(none) ─────▶ Arriving ─────────────────────────▶ in the journal ◀─┐ the same,
-//	                  │ failed                           │      │      │ with Large or
-//	                  ▼                                  │      └──────┘ Files: a file
-//	               (gone)                     its files  │               beside it
-//	                                        are durable  │
-//	          Open lists both files                      ▼
-//	(none) ───────────────────────▶ Partial ◀─────── in files ◀───┐ Spill
-//	                                   │       Rest      │        │
-//	                                   │                 └──────▶ Stale, in files
-//	                                   └──▶ in files        Settle, Defer, Hold …
-//	                                   Wake
+//	                  │ failed                         ▲ │      │      │ with Large or
+//	                  ▼            Open finds a record │ │      └──────┘ Files: a file
+//	               (gone)         (none) ──────────────┘ │               beside it
+//	                                           its files │
+//	          Open lists both files          are durable ▼
+//	(none) ───────────────────────▶ Partial ◀─────── in files ◀───┐ its files are
+//	                                 │   │  LetRest  ▲   │        │ durable again
+//	                                 │   └───────────┘   └──────▶ Stale, in files
+//	                                 │     WakeEntry    Settle, Defer, Hold …   ▲
+//	                                 └──────────────────────────────────────────┘
+//	                                   WakeEntry, if the journal says more than the file
 //
 // From every one of them the last Settle, Remove and damage lead to (gone). Partial
 // entries without a state of their own share one, so that a million messages that
