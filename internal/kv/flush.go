@@ -60,7 +60,7 @@ func (s *Store) Flush() error {
 	if err == nil {
 		if s.failing {
 			s.failing = false
-			s.o.Log.Info("what plugins remember can be written again", zap.String("file", s.o.Path))
+			s.o.Log.Info("plugin store can be written again", zap.String("file", s.o.Path))
 		}
 		return nil
 	}
@@ -73,7 +73,7 @@ func (s *Store) Flush() error {
 	}
 	if !s.failing {
 		s.failing = true
-		s.o.Log.Error("what plugins remember cannot be written, it is tried again", zap.String("file", s.o.Path), zap.Error(err))
+		s.o.Log.Error("plugin store cannot be written, the next flush tries again", zap.String("file", s.o.Path), zap.Error(err))
 	}
 	return err
 }
@@ -143,7 +143,7 @@ func (s *Store) openedFile() (*file, error) {
 	}
 	if err != nil {
 		s.openErr, s.retry = err, s.o.Now().Add(reopenAfter)
-		s.o.Log.Error("what plugins remember cannot be opened", zap.String("file", s.o.Path), zap.Error(err))
+		s.o.Log.Error("plugin store cannot be opened", zap.String("file", s.o.Path), zap.Error(err))
 		return nil, err
 	}
 	s.file, s.stored, s.openErr, s.sweepPos = f, stored+s.unsaved, nil, position{}
@@ -169,10 +169,10 @@ func (s *Store) setAside(cause error) error {
 	aside := s.o.Path + ".damaged-" + s.o.Now().UTC().Format("20060102T150405.000")
 	err := os.Rename(s.o.Path, aside)
 	if err != nil {
-		s.o.Log.Error("what plugins remember is damaged and cannot be moved aside", zap.String("file", s.o.Path), zap.NamedError("cause", cause), zap.Error(err))
+		s.o.Log.Error("plugin store is damaged and cannot be moved aside", zap.String("file", s.o.Path), zap.NamedError("cause", cause), zap.Error(err))
 		return err
 	}
-	s.o.Log.Error("what plugins remember is damaged: it was moved aside, an empty store takes its place", zap.String("file", s.o.Path), zap.String("moved", aside), zap.Error(cause))
+	s.o.Log.Error("plugin store is damaged: it was moved aside and replaced by an empty one", zap.String("file", s.o.Path), zap.String("moved", aside), zap.Error(cause))
 	return nil
 }
 

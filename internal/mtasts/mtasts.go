@@ -178,7 +178,7 @@ func (c *Cache) Policy(ctx context.Context, domain string) (*Policy, *Fetch) {
 	texts, err := c.lookUpRecord(ctx, domain)
 	now := c.o.Now()
 	if err != nil && !dns.IsNXDomain(err) && !dns.IsNoData(err) && ctx.Err() == nil {
-		c.o.Log.Debug("MTA-STS record not found out", zap.String("domain", domain), zap.Error(err))
+		c.o.Log.Debug("MTA-STS record cannot be looked up", zap.String("domain", domain), zap.Error(err))
 		c.mu.Lock()
 
 		// Another caller may have stored a newer entry during the look-up. Its policy must not be

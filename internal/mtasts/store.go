@@ -50,7 +50,7 @@ func (c *Cache) loadEntry(domain string) *entry {
 	e, err := readEntry(path, domain, c.o.Now())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			c.o.Log.Warn("kept MTA-STS policy is passed over", zap.String("file", path), zap.Error(err))
+			c.o.Log.Warn("stored MTA-STS policy cannot be used", zap.String("file", path), zap.Error(err))
 		}
 		return &entry{}
 	}
@@ -105,7 +105,7 @@ func (c *Cache) storeEntry(domain string, e *entry) {
 		err = replaceFile(path, append(b, '\n'))
 	}
 	if err != nil {
-		c.o.Log.Warn("MTA-STS policy is not kept on disk", zap.String("file", path), zap.Error(err))
+		c.o.Log.Warn("MTA-STS policy cannot be stored", zap.String("file", path), zap.Error(err))
 	}
 }
 

@@ -69,7 +69,7 @@ func (q *Store) Room(size int64) error {
 		h.checked = now
 		h.space, h.err = q.floor.Free()
 		if number, missing := q.journal.Missing(); missing && !q.readOnly {
-			q.log.Error("queue: the journal's segment was removed or moved, no start would find what it holds",
+			q.log.Error("queue: a segment of the journal was removed or moved, the next start would not find its messages",
 				zap.String("name", q.journal.Name(number)))
 			_ = q.journal.Roll() // Err tells
 			q.spiller.Orphan(number)

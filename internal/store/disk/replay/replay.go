@@ -86,7 +86,7 @@ func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 
 	// Trouble that comes in numbers is one line of the log.
 	if r.noted > 0 {
-		r.log.Error("queue: there is no room for notes of messages", zap.Int("records", r.noted))
+		r.log.Error("queue: notes of messages are dropped, there is no room for them", zap.Int("records", r.noted))
 	}
 	r.log.Info("queue: recovered",
 		zap.Int("messages", r.index.Len()), zap.Int("segments", found.Segments), zap.Int("records", found.Records),
@@ -135,7 +135,7 @@ func (r *replay) unread(name string, err error) {
 	}
 	r.index.Unreadable.Segments++
 	r.index.Unreadable.Reason = catalog.Reason(err)
-	r.log.Error("queue: segment cannot be read, its messages wait; it stays, and all younger ones, until a start can read it", fields...)
+	r.log.Error("queue: segment cannot be read; it and all younger ones stay, and their messages wait, until a start can read it", fields...)
 }
 
 // applyRecord applies one record.

@@ -19,7 +19,7 @@ func (r *replay) settle(found journal.Recovery) {
 	if found.Unread > 0 {
 		// They may belong to messages that a later start will know.
 		for id := range r.files {
-			r.log.Error("queue: files stay, as a segment cannot be read that may know of their message", zap.String("uuid", string(id)))
+			r.log.Error("queue: files stay, since an unreadable segment may hold records of their message", zap.String("uuid", string(id)))
 		}
 		clear(r.files)
 	}

@@ -184,7 +184,7 @@ func (s *Spiller) syncAndTidy() bool {
 		if err := s.journal.Sync(); err != nil {
 			if now := s.o.Now(); s.complained.IsZero() || now.Sub(s.complained) >= time.Minute {
 				s.complained = now
-				s.log.Error("queue: journal cannot be written, it is tried again every second", zap.Error(err))
+				s.log.Error("queue: journal cannot be written, trying again every second", zap.Error(err))
 			}
 			return false
 		}
