@@ -242,6 +242,8 @@ func (s *sinkSession) content() error {
 		if err != nil && err != bufio.ErrBufferFull {
 			return io.ErrUnexpectedEOF
 		}
+
+		// Only the start of a line can be the end or a stuffed dot. A piece of a long line cannot.
 		if lineStart {
 			if l := string(line); l == ".\r\n" || l == ".\n" {
 				return nil
@@ -266,6 +268,9 @@ func (s *Sink) took(from string, to []string, head, body []byte) string {
 	id := numberOf(head)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
+	// The share of deferrals is kept exactly and evenly, without chance, so that runs can be
+	// compared.
 	if s.debt += s.o.Defer; s.debt >= 1 {
 		s.debt--
 		s.stats.Deferred++
@@ -274,6 +279,9 @@ func (s *Sink) took(from string, to []string, head, body []byte) string {
 	s.stats.Messages++
 	s.stats.Recipients += len(to)
 	s.stats.Last = time.Now()
+
+	// The local part says which message this recipient should have got. A second arrival is a
+	// duplicate, and another number in the header a mix-up.
 	for _, address := range to {
 		local, _, _ := strings.Cut(address, "@")
 		rcpt, ok := ParseID(local)

@@ -1,6 +1,5 @@
 // Package smtptest is a scripted SMTP or LMTP server for tests, on loopback. By
-// itself it is a correct ESMTP server that takes everything and remembers what
-// it was told; a hook may replace its reply at every stage, break the protocol
+// itself it is a correct ESMTP server that accepts and records everything; a hook may replace its reply at every stage, break the protocol
 // in many ways, or break the connection.
 //
 // A Server fails no test by itself but in the Wait methods; what a client did
@@ -44,7 +43,7 @@ const (
 	Quit     Stage = "quit"
 	XForward Stage = "xforward"
 	XClient  Stage = "xclient" // the default reply is a new greeting
-	Other    Stage = "other"   // NOOP and what is not known
+	Other    Stage = "other"   // NOOP and unknown commands
 )
 
 // Event is what a hook is asked about.
@@ -185,7 +184,7 @@ func With(lines ...string) Option {
 // LMTP makes the server speak LMTP.
 func LMTP() Option { return func(s *Server) { s.lmtp = true } }
 
-// TLS makes the server offer STARTTLS, with a certificate of its own making for
+// TLS makes the server offer STARTTLS, with a self-signed certificate for
 // localhost, 127.0.0.1 and the hosts named.
 func TLS(hosts ...string) Option {
 	return func(s *Server) { s.tls, s.roots = certificate(s.t, hosts) }
@@ -342,7 +341,7 @@ func (s *Server) accept() {
 	}
 }
 
-// notify wakes whoever waits; s.mu is held.
+// notify wakes the Wait methods; s.mu is held.
 func (s *Server) notify() {
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -362,8 +361,8 @@ func (s *Server) Open() int {
 	return len(s.open)
 }
 
-// Transactions returns every transaction of which the whole message arrived,
-// whatever was answered, in the order in which they ended.
+// Transactions returns every transaction with a whole message, whatever was
+// answered, in the order in which they ended.
 func (s *Server) Transactions() []Transaction {
 	s.mu.Lock()
 	defer s.mu.Unlock()

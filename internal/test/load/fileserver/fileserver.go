@@ -1,7 +1,7 @@
 // Package fileserver is a mail server to measure against, and nothing to use:
 // listener, session and intake of the daemon in front of a queue of the usual
-// kind, with one file and one fsync for each message. What it accepts it passes
-// to one next hop and then removes the file.
+// kind, with one file and one fsync for each message. It passes each accepted
+// message to one next hop and then removes the file.
 //
 // It is fast where that is easy: contents stay in memory until they are
 // delivered, the folder is not synced, the sender pipelines on kept connections,
