@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"tarishi/internal/test/load/fileserver"
+	"tarishi/internal/test/load/mount"
 )
 
 // options are the command line.
@@ -138,7 +139,7 @@ type bench struct {
 	program  string // Haraka; "": absent
 	missing  map[string]string
 	each     time.Duration // of one run
-	disk     mount
+	disk     mount.Mount
 	out      io.Writer
 	progress io.Writer
 	started  int    // runs of a load, which number them
@@ -156,43 +157,17 @@ func runParts(ctx context.Context, o options, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-
-	// Paths become absolute, since each server runs in its own folder.
-	b := &bench{options: o, missing: map[string]string{}, out: out, progress: progress}
-	if b.binary, err = filepath.Abs(o.tarishi); err != nil {
-		return err
-	}
-	if o.baseline != "" {
-		if _, err := os.Stat(o.baseline); err != nil {
-			return fmt.Errorf("-baseline: %w", err)
-		}
-		if b.older, err = filepath.Abs(o.baseline); err != nil {
-			return err
-		}
-	}
-	if b.self, err = os.Executable(); err != nil {
-		return err
-	}
-
-	// All folders are below one, on the disk that is to be measured, and go with it.
-	if b.dir, err = os.MkdirTemp(o.dir, "tarishi-bench-"); err != nil {
+	b, err := prepareBench(o, out, progress)
+	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	if err := os.Chmod(b.dir, 0o755); err != nil { // Postfix runs as other users
-		return err
-	}
-	if b.disk, err = mountOf(b.dir); err != nil {
-		return err
-	}
 
 	// The time is shared among the systems that are there, so absent ones make the runs of the
 	// others longer.
 	b.findPeers(ctx)
 	b.each = b.duration(chosen)
 	most := o.total + o.total/2
-
-	// A part that fails is reported at the end. The figures of the others are still good.
 	for _, p := range chosen {
 		most += p.fixed
 	}
@@ -200,6 +175,8 @@ func runParts(ctx context.Context, o options, out, progress io.Writer) error {
 	defer cancel()
 	fmt.Fprintf(out, "%s, %d CPUs, %s per run, %d rounds, pipelining %v, queues on %s\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), b.each.Round(time.Millisecond), o.runs, o.pipelining, b.disk)
+
+	// A part that fails is reported at the end. The figures of the others are still good.
 	for _, p := range chosen {
 		fmt.Fprintf(out, "\n### %s\n\n%s\n\n", p.name, p.about)
 		b.part = p.name
@@ -213,6 +190,41 @@ func runParts(ctx context.Context, o options, out, progress io.Writer) error {
 	}
 	b.printRatios()
 	return errors.Join(b.faults...)
+}
+
+// prepareBench finds the binaries and makes the folder below which everything runs; the
+// caller removes it.
+func prepareBench(o options, out, progress io.Writer) (*bench, error) {
+	// Paths become absolute, since each server runs in its own folder.
+	b := &bench{options: o, missing: map[string]string{}, out: out, progress: progress}
+	var err error
+	if b.binary, err = filepath.Abs(o.tarishi); err != nil {
+		return nil, err
+	}
+	if o.baseline != "" {
+		if _, err := os.Stat(o.baseline); err != nil {
+			return nil, fmt.Errorf("-baseline: %w", err)
+		}
+		if b.older, err = filepath.Abs(o.baseline); err != nil {
+			return nil, err
+		}
+	}
+	if b.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+
+	// All folders are below one, on the disk that is to be measured, and go with it.
+	if b.dir, err = os.MkdirTemp(o.dir, "tarishi-bench-"); err != nil {
+		return nil, err
+	}
+	if err = os.Chmod(b.dir, 0o755); err == nil { // Postfix runs as other users
+		b.disk, err = mount.Of(b.dir)
+	}
+	if err != nil {
+		os.RemoveAll(b.dir)
+		return nil, err
+	}
+	return b, nil
 }
 
 // chooseParts picks the parts and their loads that the options ask for.

@@ -98,7 +98,7 @@ var parts = []part{
 		loads: []workload{{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, tarishiNoSync, oneFile}, slow: true}},
 		judge: func(b *bench, r results) {
 			wanted := 1.3
-			if b.disk.hasOption("discard") {
+			if b.disk.HasOption("discard") {
 				wanted = 4
 			}
 			b.wantAtLeast(0.70, r.ratioOf("accepted with fsync : without", acceptedRate, hundred, tarishiQueue, tarishiNoSync))

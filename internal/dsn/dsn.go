@@ -63,6 +63,7 @@ import (
 	"strings"
 	"time"
 
+	"tarishi/internal/dsn/entity"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
@@ -133,23 +134,8 @@ func Wanted(r mail.Recipient, action string) bool {
 // and r.Date. The content is in memory. Errors are ErrNullSender, a Report that
 // is incomplete, and what reading OriginalContent gave, which is temporary.
 func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
-	// A report about nothing, or to nobody, is a mistake of the caller. It is refused here, before
-	// anything is read.
-	if r.Original == nil || len(r.Recipients) == 0 {
-		return nil, nil, errors.New("dsn: no original or no recipient")
-	}
-	if r.Original.From.IsNull() {
-		return nil, nil, ErrNullSender
-	}
-	if !r.ID.Valid() {
-		return nil, nil, fmt.Errorf("dsn: invalid id %q", r.ID)
-	}
-	for _, rcpt := range r.Recipients {
-		switch rcpt.Action {
-		case "", Failed, Delayed, Delivered, Relayed, Expanded:
-		default:
-			return nil, nil, fmt.Errorf("dsn: unknown action %q", rcpt.Action)
-		}
+	if err := r.checkComplete(); err != nil {
+		return nil, nil, err
 	}
 
 	// The original comes first: its header gives the templates their subject, and its size decides
@@ -166,22 +152,22 @@ func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
 	// The order of the parts is fixed by RFC 3464: what people read, what programs read, and then
 	// the original.
 	fields, text := c.fillTemplate(t)
-	parts := []part{c.explanationPart(t, text), c.statusPart()}
+	parts := []entity.Part{c.explanationPart(t, text), c.statusPart()}
 	if returned != nil {
 		parts = append(parts, *returned)
 	}
-	report := newMultipart("report", "report-type=delivery-status", preamble, parts)
+	report := entity.Multipart("report", "report-type=delivery-status", preamble, parts)
 
 	// The outer header is written last, since only the finished parts tell whether they hold 8-bit
 	// data.
 	var head bytes.Buffer
 	for _, f := range c.completeHeader(fields) {
-		head.WriteString(foldField(f.name, f.value))
+		head.WriteString(entity.Fold(f.name, f.value))
 	}
 	head.WriteString("MIME-Version: 1.0\r\n")
-	head.WriteString(report.head)
+	head.WriteString(report.Head)
 	head.WriteString("\r\n")
-	content := append(mail.Memory{head.Bytes()}, report.body...)
+	content := append(mail.Memory{head.Bytes()}, report.Body...)
 
 	// The null reverse-path and NOTIFY=NEVER keep a report that fails from causing another one.
 	env := &mail.Envelope{
@@ -191,10 +177,31 @@ func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
 		UTF8:       c.utf8,
 		RequireTLS: r.Original.RequireTLS, // RFC 8689 section 5
 	}
-	if c.utf8 || report.eightBit {
+	if c.utf8 || report.EightBit {
 		env.Body = "8BITMIME"
 	}
 	return env, content, nil
+}
+
+// checkComplete returns ErrNullSender, or an error for a Report that the caller has not
+// filled in: such a one is refused before anything is read.
+func (r *Report) checkComplete() error {
+	switch {
+	case r.Original == nil || len(r.Recipients) == 0:
+		return errors.New("dsn: no original or no recipient")
+	case r.Original.From.IsNull():
+		return ErrNullSender
+	case !r.ID.Valid():
+		return fmt.Errorf("dsn: invalid id %q", r.ID)
+	}
+	for _, rcpt := range r.Recipients {
+		switch rcpt.Action {
+		case "", Failed, Delayed, Delivered, Relayed, Expanded:
+		default:
+			return fmt.Errorf("dsn: unknown action %q", rcpt.Action)
+		}
+	}
+	return nil
 }
 
 const preamble = "This is a delivery report in MIME format (RFC 3464).\r\n"

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"tarishi/internal/dsn/entity"
 	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/mail"
 )
@@ -20,7 +21,7 @@ const (
 // returnedPart reads the original and makes the part that returns it: nil if there
 // is none. If only the header is returned although the whole message was asked
 // for, c.headerOnly says why.
-func (c *composer) returnedPart() (*part, error) {
+func (c *composer) returnedPart() (*entity.Part, error) {
 	if c.OriginalContent == nil {
 		return nil, nil
 	}
@@ -93,12 +94,12 @@ func readStart(c mail.Content, n int64) ([]byte, error) {
 
 // headersPart makes a text/rfc822-headers part, or message/global-headers in an
 // SMTPUTF8 report (RFC 6522 section 4, RFC 6533 section 5).
-func (c *composer) headersPart() part {
+func (c *composer) headersPart() entity.Part {
 	eightBit := !mail.IsASCII(c.section)
 	if c.utf8 && utf8.Valid(c.section) && sevenbit.IsLines(c.section) {
-		p := part{head: "Content-Type: message/global-headers\r\n", body: [][]byte{c.section}, eightBit: eightBit}
+		p := entity.Part{Head: "Content-Type: message/global-headers\r\n", Body: [][]byte{c.section}, EightBit: eightBit}
 		if eightBit {
-			p.head += "Content-Transfer-Encoding: 8bit\r\n"
+			p.Head += "Content-Transfer-Encoding: 8bit\r\n"
 		}
 		return p
 	}
@@ -108,30 +109,30 @@ func (c *composer) headersPart() part {
 	if eightBit && utf8.Valid(c.section) {
 		contentType += "; charset=utf-8"
 	}
-	return textPart(contentType, c.section)
+	return entity.Text(contentType, c.section)
 }
 
 // wholeMessage makes a message/rfc822 part, or message/global if the header is
 // UTF-8. Only the latter may be encoded (RFC 2046 section 5.2.1, RFC 6532 section
 // 3.7); of the former the leaves are, where any mail system must be able to carry
 // it. ok is false where that cannot be done.
-func (c *composer) wholeMessage(b []byte) (p part, ok bool) {
+func (c *composer) wholeMessage(b []byte) (p entity.Part, ok bool) {
 	if !c.utf8 && mail.IsASCII(c.section) {
 		b, ok = sevenbit.Encode(b)
-		return part{head: "Content-Type: message/rfc822\r\n", body: [][]byte{b}}, ok
+		return entity.Part{Head: "Content-Type: message/rfc822\r\n", Body: [][]byte{b}}, ok
 	}
 	if !c.utf8 && !utf8.Valid(c.section) {
-		return part{}, false
+		return entity.Part{}, false
 	}
 
 	// From here on the header may hold UTF-8, and message/global is the type that may carry it.
-	p = part{head: "Content-Type: message/global\r\n", body: [][]byte{b}, eightBit: !mail.IsASCII(b)}
+	p = entity.Part{Head: "Content-Type: message/global\r\n", Body: [][]byte{b}, EightBit: !mail.IsASCII(b)}
 	switch {
-	case p.eightBit && !c.utf8, !sevenbit.IsLines(b):
-		p.head += "Content-Transfer-Encoding: base64\r\n"
-		p.body, p.eightBit = [][]byte{sevenbit.Base64Lines(b)}, false
-	case p.eightBit:
-		p.head += "Content-Transfer-Encoding: 8bit\r\n"
+	case p.EightBit && !c.utf8, !sevenbit.IsLines(b):
+		p.Head += "Content-Transfer-Encoding: base64\r\n"
+		p.Body, p.EightBit = [][]byte{sevenbit.Base64Lines(b)}, false
+	case p.EightBit:
+		p.Head += "Content-Transfer-Encoding: 8bit\r\n"
 	}
 	return p, true
 }

@@ -8,27 +8,28 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"tarishi/internal/dsn/entity"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
 
 // statusPart makes the message/delivery-status part (RFC 3464 section 2).
-func (c *composer) statusPart() part {
+func (c *composer) statusPart() entity.Part {
 	// The fields about the message as a whole come first, in a block that ends with an empty line
 	// (RFC 3464 section 2.1).
 	var b strings.Builder
 	if id := c.asciiOnly(cleanLine(c.Original.EnvelopeID, maxValue)); id != "" {
-		b.WriteString(foldField("Original-Envelope-Id", id))
+		b.WriteString(entity.Fold("Original-Envelope-Id", id))
 	}
-	b.WriteString(foldField("Reporting-MTA", "dns; "+c.me))
+	b.WriteString(entity.Fold("Reporting-MTA", "dns; "+c.me))
 	if from := c.receivedFrom(); from != "" {
-		b.WriteString(foldField("Received-From-MTA", from))
+		b.WriteString(entity.Fold("Received-From-MTA", from))
 	}
 	if t := c.Original.Received; !t.IsZero() {
-		b.WriteString(foldField("Arrival-Date", rfc5322Date(t)))
+		b.WriteString(entity.Fold("Arrival-Date", rfc5322Date(t)))
 	}
 	if id := c.asciiOnly(cleanLine(string(c.Original.ID), maxValue)); id != "" {
-		b.WriteString(foldField("X-Tarishi-Queue-Id", id)) // as our logs call it
+		b.WriteString(entity.Fold("X-Tarishi-Queue-Id", id)) // as our logs call it
 	}
 
 	// Each recipient has its own block, with a result that may differ from the next one's.
@@ -38,12 +39,12 @@ func (c *composer) statusPart() part {
 	}
 
 	// RFC 6533 has its own type for a report that holds UTF-8 addresses.
-	p := part{head: "Content-Type: message/delivery-status\r\n", body: [][]byte{[]byte(b.String())}}
+	p := entity.Part{Head: "Content-Type: message/delivery-status\r\n", Body: [][]byte{[]byte(b.String())}}
 	if c.utf8 {
-		p.head = "Content-Type: message/global-delivery-status\r\n"
-		if !mail.IsASCII(p.body[0]) {
-			p.head += "Content-Transfer-Encoding: 8bit\r\n"
-			p.eightBit = true
+		p.Head = "Content-Type: message/global-delivery-status\r\n"
+		if !mail.IsASCII(p.Body[0]) {
+			p.Head += "Content-Transfer-Encoding: 8bit\r\n"
+			p.EightBit = true
 		}
 	}
 	return p
@@ -51,7 +52,7 @@ func (c *composer) statusPart() part {
 
 // writeRecipient writes the fields of one recipient (RFC 3464 section 2.3).
 func (c *composer) writeRecipient(b *strings.Builder, r *Recipient) {
-	field := func(name, value string) { b.WriteString(foldField(name, value)) }
+	field := func(name, value string) { b.WriteString(entity.Fold(name, value)) }
 
 	// The address that the sender wrote comes first: after a redirection it is the only one that
 	// the sender knows.

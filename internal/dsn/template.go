@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"tarishi/internal/dsn/entity"
 	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/mail"
 )
@@ -426,17 +427,17 @@ func isMessageID(s string) bool {
 
 // explanationPart makes the first part of the report: plain text, with an HTML
 // alternative and its image if there are templates for them.
-func (c *composer) explanationPart(t Templates, text []byte) part {
-	plain := textPart("text/plain; charset=utf-8", text)
+func (c *composer) explanationPart(t Templates, text []byte) entity.Part {
+	plain := entity.Text("text/plain; charset=utf-8", text)
 	if c.lead != Failed || isBlank(t.HTML) || c.hasSeveralActions() {
 		return plain
 	}
 
 	// Programs that show HTML find it last among the alternatives (RFC 2046 section 5.1.4).
-	page := textPart("text/html; charset=utf-8", c.htmlPage(t.HTML))
-	p := newMultipart("alternative", "", "", []part{plain, page})
+	page := entity.Text("text/html; charset=utf-8", c.htmlPage(t.HTML))
+	p := entity.Multipart("alternative", "", "", []entity.Part{plain, page})
 	if image, ok := imagePart(t.Image); ok {
-		return newMultipart("related", `type="multipart/alternative"`, "", []part{p, image})
+		return entity.Multipart("related", `type="multipart/alternative"`, "", []entity.Part{p, image})
 	}
 	return p
 }
@@ -457,23 +458,23 @@ func (c *composer) htmlPage(lines []string) []byte {
 }
 
 // imagePart takes a MIME part as the template has it.
-func imagePart(lines []string) (part, bool) {
+func imagePart(lines []string) (entity.Part, bool) {
 	if isBlank(lines) {
-		return part{}, false
+		return entity.Part{}, false
 	}
 	fields, rest := separate(splitLines(lines))
 	body := []byte(strings.Join(rest, "\r\n") + "\r\n")
 
 	// The image is a MIME part from a file. Fields other than its own would end up in the middle of
 	// our message.
-	var p part
+	var p entity.Part
 	typed := false
 	for _, f := range fields {
 		if strings.HasPrefix(strings.ToLower(f.name), "content-") {
-			p.head += foldField(f.name, cleanLine(f.value, maxField))
+			p.Head += entity.Fold(f.name, cleanLine(f.value, maxField))
 			typed = typed || strings.EqualFold(f.name, "Content-Type")
 		}
 	}
-	p.body = [][]byte{body}
-	return p, typed && mail.IsASCII(p.head) && sevenbit.IsPlain(body)
+	p.Body = [][]byte{body}
+	return p, typed && mail.IsASCII(p.Head) && sevenbit.IsPlain(body)
 }

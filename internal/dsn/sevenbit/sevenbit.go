@@ -40,17 +40,9 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 	if depth > maxDepth || !IsPlain(b[:n]) {
 		return nil, false
 	}
-
-	// The type of an entity without a Content-Type depends on its parent (RFC 2046 section 5.1.5).
-	kind, params := "text/plain", map[string]string(nil)
-	switch t := header.Get("Content-Type"); {
-	case t == "" && parent == "multipart/digest":
-		kind = "message/rfc822"
-	case t != "":
-		var err error
-		if kind, params, err = mime.ParseMediaType(t); err != nil {
-			return nil, false
-		}
+	kind, params, ok := typeOf(header, parent)
+	if !ok {
+		return nil, false
 	}
 
 	// Only data in its raw form may be encoded: a second encoding would bury the first.
@@ -60,11 +52,10 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 		return nil, false // encoded, and yet not plain
 	}
 
-	var body []byte
-
 	// Composite types are never encoded themselves, only their leaves. Signed and encrypted parts
 	// must keep every byte, so a message that has them stays as it is.
-	ok, encoding := true, ""
+	var body []byte
+	encoding := ""
 	switch {
 	case kind == "multipart/signed" || kind == "multipart/encrypted":
 		return nil, false
@@ -93,6 +84,20 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 		}
 	}
 	return append(header.Bytes(), body...), true
+}
+
+// typeOf returns the media type of an entity below a parent of some type; ok is false if
+// it cannot be read.
+func typeOf(header *mail.Header, parent string) (kind string, params map[string]string, ok bool) {
+	t := header.Get("Content-Type")
+	switch {
+	case t == "" && parent == "multipart/digest":
+		return "message/rfc822", nil, true // RFC 2046 section 5.1.5
+	case t == "":
+		return "text/plain", nil, true
+	}
+	kind, params, err := mime.ParseMediaType(t)
+	return kind, params, err == nil
 }
 
 // recodeParts recodes each part of a multipart; what stands around them must be

@@ -86,7 +86,8 @@ var packages = map[string]entry{
 	"internal/smtpclient/*":         {mechanisms, nil},
 	"internal/pool":                 {mechanisms, []string{"internal/smtpclient"}},
 	"internal/qfile":                {mechanisms, nil},
-	"internal/dsn":                  {mechanisms, []string{"internal/dsn/sevenbit"}},
+	"internal/dsn":                  {mechanisms, []string{"internal/dsn/entity", "internal/dsn/sevenbit"}},
+	"internal/dsn/entity":           {mechanisms, []string{"internal/dsn/sevenbit"}},
 	"internal/dsn/sevenbit":         {mechanisms, nil},
 	"internal/dane":                 {mechanisms, nil},
 	"internal/mtasts":               {mechanisms, []string{"internal/dns"}},
@@ -128,7 +129,7 @@ var packages = map[string]entry{
 	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/metrics", "internal/web"}},
 
 	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
-	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
+	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
 	"internal/store/mem":            {tests, nil}, // the twin in memory
@@ -137,6 +138,7 @@ var packages = map[string]entry{
 	"internal/test/dnstest":         {tests, nil},
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
+	"internal/test/load/mount":      {tests, nil},
 	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/intake"}},
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},

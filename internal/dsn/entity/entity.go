@@ -1,4 +1,6 @@
-package dsn
+// Package entity builds MIME entities (RFC 2045): header fields folded to a fit width,
+// text parts, and multiparts with a boundary that none of their parts holds.
+package entity
 
 import (
 	"bytes"
@@ -9,26 +11,27 @@ import (
 	"tarishi/internal/dsn/sevenbit"
 )
 
-// part is a MIME entity: header lines, and a body in pieces.
-type part struct {
-	head     string // "Name: value\r\n"…, without the empty line
-	body     [][]byte
-	eightBit bool // the body has bytes above 127
+// Part is a MIME entity: header lines, and a body in pieces.
+type Part struct {
+	Head     string // "Name: value\r\n"…, without the empty line
+	Body     [][]byte
+	EightBit bool // the body has bytes above 127
 }
 
-// newMultipart joins parts under a boundary that occurs in none of them.
-func newMultipart(subtype, params, preamble string, parts []part) part {
+// Multipart joins parts under a boundary that occurs in none of them. params are further
+// parameters of Content-Type, or "".
+func Multipart(subtype, params, preamble string, parts []Part) Part {
 	// A random boundary hardly ever occurs in a part, but a sender guessing one must not be able
 	// to forge a part.
 	boundary := newBoundary()
 	for occursIn(boundary, parts) {
 		boundary = newBoundary()
 	}
-	p := part{head: "Content-Type: multipart/" + subtype + ";\r\n"}
+	p := Part{Head: "Content-Type: multipart/" + subtype + ";\r\n"}
 	if params != "" {
-		p.head += "\t" + params + ";\r\n"
+		p.Head += "\t" + params + ";\r\n"
 	}
-	p.head += "\tboundary=\"" + boundary + "\"\r\n"
+	p.Head += "\tboundary=\"" + boundary + "\"\r\n"
 
 	// The line end before a delimiter belongs to the delimiter (RFC 2046 section 5.1.1), so only a
 	// preamble needs one for the first.
@@ -37,15 +40,15 @@ func newMultipart(subtype, params, preamble string, parts []part) part {
 		lead = "--" + boundary + "\r\n"
 	}
 	for _, sub := range parts {
-		p.body = append(append(p.body, []byte(lead+sub.head+"\r\n")), sub.body...)
-		p.eightBit = p.eightBit || sub.eightBit
+		p.Body = append(append(p.Body, []byte(lead+sub.Head+"\r\n")), sub.Body...)
+		p.EightBit = p.EightBit || sub.EightBit
 		lead = "\r\n--" + boundary + "\r\n"
 	}
-	p.body = append(p.body, []byte("\r\n--"+boundary+"--\r\n"))
+	p.Body = append(p.Body, []byte("\r\n--"+boundary+"--\r\n"))
 
 	// A multipart must declare 8bit if one of its parts does (RFC 2045 section 6.4).
-	if p.eightBit {
-		p.head += "Content-Transfer-Encoding: 8bit\r\n"
+	if p.EightBit {
+		p.Head += "Content-Transfer-Encoding: 8bit\r\n"
 	}
 	return p
 }
@@ -54,9 +57,9 @@ func newMultipart(subtype, params, preamble string, parts []part) part {
 // can hold (RFC 2045 section 6.7).
 func newBoundary() string { return "=_" + rand.Text() }
 
-func occursIn(boundary string, parts []part) bool {
+func occursIn(boundary string, parts []Part) bool {
 	for _, p := range parts {
-		for _, b := range p.body {
+		for _, b := range p.Body {
 			if bytes.Contains(b, []byte(boundary)) {
 				return true
 			}
@@ -65,11 +68,11 @@ func occursIn(boundary string, parts []part) bool {
 	return false
 }
 
-// textPart makes a part of lines ended by CRLF, encoded if it must be.
-func textPart(contentType string, body []byte) part {
-	p := part{head: "Content-Type: " + contentType + "\r\n"}
+// Text makes a part of lines ended by CRLF, encoded if it must be.
+func Text(contentType string, body []byte) Part {
+	p := Part{Head: "Content-Type: " + contentType + "\r\n"}
 	if sevenbit.IsPlain(body) {
-		p.body = [][]byte{body}
+		p.Body = [][]byte{body}
 		return p
 	}
 
@@ -78,8 +81,8 @@ func textPart(contentType string, body []byte) part {
 	w := quotedprintable.NewWriter(&b)
 	w.Write(body)
 	w.Close()
-	p.head += "Content-Transfer-Encoding: quoted-printable\r\n"
-	p.body = [][]byte{b.Bytes()}
+	p.Head += "Content-Transfer-Encoding: quoted-printable\r\n"
+	p.Body = [][]byte{b.Bytes()}
 	return p
 }
 
@@ -92,9 +95,9 @@ const (
 
 var manyBlanks = strings.Repeat(" ", 64)
 
-// foldField returns one header field, folded at blanks where both sides have text.
+// Fold returns one header field, folded at blanks where both sides have text.
 // value must have no line breaks.
-func foldField(name, value string) string {
+func Fold(name, value string) string {
 	value = strings.TrimSpace(value)
 	if strings.Contains(value, manyBlanks) { // could make a line of blanks only
 		value = strings.Join(strings.Fields(value), " ")
