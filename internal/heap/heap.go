@@ -26,6 +26,8 @@ func KeepFloor(floor int64) (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
+
+	// The first percentage is set at once: without it, start-up alone would collect many times.
 	p := &pacer{floor: floor, percent: usual}
 	p.adjust()
 	p.awaitCollection()

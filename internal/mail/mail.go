@@ -34,6 +34,9 @@ func (id ID) Valid() bool {
 	if id == "" || len(id) > 64 || id[0] == '.' {
 		return false
 	}
+
+	// IDs become names of files and parts of replies, so only characters that are harmless in both
+	// pass.
 	for i := 0; i < len(id); i++ {
 		if c := id[i]; !isLetDig(c) && c != '-' && c != '.' {
 			return false

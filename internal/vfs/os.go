@@ -36,6 +36,9 @@ func (OS) Open(name string) (File, error) {
 		}
 		return nil, err
 	}
+
+	// The check comes after the opening, on the descriptor: between two calls by name the file
+	// could be exchanged.
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%w but %v", ErrNotRegular, info.Mode())}

@@ -156,6 +156,8 @@ func assignment(line string) (s statement, why string) {
 		return s, "not a section, a key or a comment: skipped" // and not quoted: it may hold a password
 	}
 	s = statement{key: key, bare: !found, value: strings.TrimFunc(value, IsBlank)}
+
+	// Two brackets make an element of a list, as in Haraka. Alone they are no name.
 	if base, ok := strings.CutSuffix(key, "[]"); ok && base != "" {
 		s.key, s.array = base, true
 	}

@@ -97,6 +97,8 @@ func (c *Catalog) releaseRecord(loc journal.Location) {
 	if loc.Segment == 0 {
 		return
 	}
+
+	// A segment without shares is forgotten, so that the map stays as small as the journal.
 	s := c.shares[loc.Segment]
 	if s.Messages--; s.Messages <= 0 {
 		delete(c.shares, loc.Segment)
@@ -117,6 +119,8 @@ func (c *Catalog) Discard(k index.Key, e *index.Entry) {
 // the catalog yet.
 func (c *Catalog) Finish(k index.Key, e *index.Entry, id mail.ID) {
 	c.Discard(k, e)
+
+	// Files go later, once the record that the message is done is durable.
 	if e.Spooled() || e.Is(index.Large|index.Files) {
 		c.AddTrash(id)
 	}
@@ -184,6 +188,8 @@ func (c *Catalog) Arrive(env *mail.Envelope, size int64, large bool) (Arrival, e
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
+	// Two messages under one ID would mix their records at the next start.
 	if _, old := c.index.Find(env.ID); old != nil {
 		return Arrival{}, fmt.Errorf("queue: message %s is there already", env.ID)
 	}
