@@ -78,7 +78,7 @@ type system struct {
 
 // fleet is everything that has to end with a part.
 type fleet struct {
-	b       *bench
+	bench   *bench
 	ctx     context.Context
 	dir     string
 	prefix  func(system string) []string // of its command
@@ -89,7 +89,7 @@ type fleet struct {
 // startSystems starts the systems of a part that are there. The fleet must be
 // stopped, also after an error.
 func (b *bench) startSystems(ctx context.Context, p part, prefix func(system string) []string) (*fleet, error) {
-	f := &fleet{b: b, ctx: ctx, prefix: prefix, systems: map[string]*system{}}
+	f := &fleet{bench: b, ctx: ctx, prefix: prefix, systems: map[string]*system{}}
 	if f.prefix == nil {
 		f.prefix = func(string) []string { return nil }
 	}
@@ -168,9 +168,9 @@ func (f *fleet) startSystem(name string, l workload) error {
 // startServer starts the server of a system with port as its next hop. secure: dir has
 // a certificate for it.
 func (f *fleet) startServer(name, dir string, port int, secure bool) (*instance.Server, error) {
-	prefix, binary := f.prefix(name), f.b.binary
+	prefix, binary := f.prefix(name), f.bench.binary
 	if plain, older := strings.CutSuffix(name, before); older {
-		name, binary = plain, f.b.older
+		name, binary = plain, f.bench.older
 	}
 
 	// One name stands for one configuration. Everything that a table compares differs only here.
@@ -192,12 +192,12 @@ func (f *fleet) startServer(name, dir string, port int, secure bool) (*instance.
 		if err := os.Mkdir(files, 0o755); err != nil {
 			return nil, err
 		}
-		argv := append(prefix, f.b.self, fileServerCommand, files, fmt.Sprintf("127.0.0.1:%d", port))
+		argv := append(prefix, f.bench.self, fileServerCommand, files, fmt.Sprintf("127.0.0.1:%d", port))
 		return instance.Listening(f.ctx, exec.Command(argv[0], argv[1:]...), dir, 1)
 	case harakaRelay:
-		return instance.HarakaRelay(f.ctx, f.b.program, dir, port, secure, prefix...)
+		return instance.HarakaRelay(f.ctx, f.bench.program, dir, port, secure, prefix...)
 	case harakaQueue:
-		return instance.HarakaQueue(f.ctx, f.b.program, dir, port, prefix...)
+		return instance.HarakaQueue(f.ctx, f.bench.program, dir, port, prefix...)
 	case postfixDefault, postfixTuned:
 		settings := postfixSettings(name, port)
 		if secure {

@@ -60,7 +60,7 @@ func (s *Store) Flush() error {
 	if err == nil {
 		if s.failing {
 			s.failing = false
-			s.o.Log.Info("plugin store can be written again", zap.String("file", s.o.Path))
+			s.options.Log.Info("plugin store can be written again", zap.String("file", s.options.Path))
 		}
 		return nil
 	}
@@ -73,7 +73,7 @@ func (s *Store) Flush() error {
 	}
 	if !s.failing {
 		s.failing = true
-		s.o.Log.Error("plugin store cannot be written, the next flush tries again", zap.String("file", s.o.Path), zap.Error(err))
+		s.options.Log.Error("plugin store cannot be written, the next flush tries again", zap.String("file", s.options.Path), zap.Error(err))
 	}
 	return err
 }
@@ -103,7 +103,7 @@ func (s *Store) sweepExpired() {
 	if s.file == nil || s.closed {
 		return
 	}
-	expired, next, err := s.file.findExpired(s.sweepPos, sweepStep, s.o.Now())
+	expired, next, err := s.file.findExpired(s.sweepPos, sweepStep, s.options.Now())
 	if err != nil {
 		_ = s.abandonDamaged(err) // it logs
 		return
@@ -130,20 +130,20 @@ func (s *Store) openedFile() (*file, error) {
 		return nil, ErrClosed
 	case s.file != nil:
 		return s.file, nil
-	case s.openErr != nil && s.o.Now().Before(s.retry):
+	case s.openErr != nil && s.options.Now().Before(s.retry):
 		return nil, s.openErr
 	}
 
 	// A damaged file makes way for an empty one, once.
-	f, stored, err := openFile(s.o.Path)
+	f, stored, err := openFile(s.options.Path)
 	if errors.Is(err, errDamaged) {
 		if err = s.setAside(err); err == nil {
-			f, stored, err = openFile(s.o.Path)
+			f, stored, err = openFile(s.options.Path)
 		}
 	}
 	if err != nil {
-		s.openErr, s.retry = err, s.o.Now().Add(reopenAfter)
-		s.o.Log.Error("plugin store cannot be opened", zap.String("file", s.o.Path), zap.Error(err))
+		s.openErr, s.retry = err, s.options.Now().Add(reopenAfter)
+		s.options.Log.Error("plugin store cannot be opened", zap.String("file", s.options.Path), zap.Error(err))
 		return nil, err
 	}
 	s.file, s.stored, s.openErr, s.sweepPos = f, stored+s.unsaved, nil, position{}
@@ -166,13 +166,13 @@ func (s *Store) abandonDamaged(err error) error {
 
 // setAside moves a damaged file out of the way.
 func (s *Store) setAside(cause error) error {
-	aside := s.o.Path + ".damaged-" + s.o.Now().UTC().Format("20060102T150405.000")
-	err := os.Rename(s.o.Path, aside)
+	aside := s.options.Path + ".damaged-" + s.options.Now().UTC().Format("20060102T150405.000")
+	err := os.Rename(s.options.Path, aside)
 	if err != nil {
-		s.o.Log.Error("plugin store is damaged and cannot be moved aside", zap.String("file", s.o.Path), zap.NamedError("cause", cause), zap.Error(err))
+		s.options.Log.Error("plugin store is damaged and cannot be moved aside", zap.String("file", s.options.Path), zap.NamedError("cause", cause), zap.Error(err))
 		return err
 	}
-	s.o.Log.Error("plugin store is damaged: it was moved aside and replaced by an empty one", zap.String("file", s.o.Path), zap.String("moved", aside), zap.Error(cause))
+	s.options.Log.Error("plugin store is damaged: it was moved aside and replaced by an empty one", zap.String("file", s.options.Path), zap.String("moved", aside), zap.Error(cause))
 	return nil
 }
 

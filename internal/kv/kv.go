@@ -62,8 +62,8 @@ type Options struct {
 
 // Store is one file of buckets. Its methods may be called from any goroutine.
 type Store struct {
-	o    Options
-	wake chan struct{} // a flush is due before the next tick
+	options Options
+	wake    chan struct{} // a flush is due before the next tick
 
 	flushing sync.Mutex // one flush at a time; taken before mu
 
@@ -100,7 +100,7 @@ func New(o Options) *Store {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Store{o: o, wake: make(chan struct{}, 1), pending: map[string]map[string]entry{}}
+	return &Store{options: o, wake: make(chan struct{}, 1), pending: map[string]map[string]entry{}}
 }
 
 // Bucket is the part of a Store that one plugin uses.
@@ -120,7 +120,7 @@ func (b *Bucket) Get(key string) (value []byte, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found, err := s.lookup(b.name, key)
-	if err != nil || found.isGone(s.o.Now()) {
+	if err != nil || found.isGone(s.options.Now()) {
 		return nil, false, err
 	}
 	return append([]byte{}, found.value...), true, nil
@@ -150,7 +150,7 @@ func (b *Bucket) Update(key string, change func(old []byte, ok bool) (value []by
 	}
 
 	// An entry that has expired is still there until it is swept; nobody sees it.
-	now := s.o.Now()
+	now := s.options.Now()
 	present := !before.isGone(now)
 	old := before.value
 	if !present {
@@ -211,7 +211,7 @@ func (s *Store) collect(bucket, prefix string) (map[string]entry, error) {
 	}
 
 	// The caller gets copies: it goes on without the lock.
-	now := s.o.Now()
+	now := s.options.Now()
 	maps.DeleteFunc(all, func(_ string, found entry) bool { return found.isGone(now) })
 	for key, found := range all {
 		found.value = append([]byte{}, found.value...)
@@ -260,7 +260,7 @@ func (s *Store) replaceEntry(bucket, key string, before, next entry) error {
 
 	// A store that is full still takes what makes it no larger. What has expired
 	// in it is only waiting for the sweep, which is due now.
-	if s.o.MaxBytes > 0 && grown > 0 && s.stored+grown > s.o.MaxBytes {
+	if s.options.MaxBytes > 0 && grown > 0 && s.stored+grown > s.options.MaxBytes {
 		s.requestFlush()
 		return ErrFull
 	}

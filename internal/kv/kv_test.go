@@ -117,7 +117,7 @@ func TestReadsItsWrites(t *testing.T) {
 		case n < 86:
 			must(t, s.Close())
 			next, _, _ := open(t, path, 0)
-			next.o.Now = func() time.Time { return at.now }
+			next.options.Now = func() time.Time { return at.now }
 			s = next
 		default:
 			want := "-"

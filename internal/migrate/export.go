@@ -43,7 +43,7 @@ func Export(ctx context.Context, src Source, dir string, o ExportOptions) (*Repo
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &exporter{src: src, dir: dir, o: o, work: make(chan mail.Pending)}
+	e := &exporter{src: src, dir: dir, options: o, work: make(chan mail.Pending)}
 	if err := e.prepareFolder(); err != nil {
 		return &e.report, err
 	}
@@ -74,10 +74,10 @@ func Export(ctx context.Context, src Source, dir string, o ExportOptions) (*Repo
 }
 
 type exporter struct {
-	src  Source
-	dir  string
-	o    ExportOptions
-	work chan mail.Pending
+	src     Source
+	dir     string
+	options ExportOptions
+	work    chan mail.Pending
 
 	mu     sync.Mutex
 	report Report
@@ -85,10 +85,10 @@ type exporter struct {
 }
 
 func (e *exporter) prepareFolder() error {
-	if err := e.o.FS.Mkdir(e.dir); err != nil {
+	if err := e.options.FS.Mkdir(e.dir); err != nil {
 		return err
 	}
-	list, err := e.o.FS.List(e.dir)
+	list, err := e.options.FS.List(e.dir)
 	for _, entry := range list {
 		if _, kind := qfile.ParseName(entry.Name); kind == qfile.Waiting {
 			return fmt.Errorf("%s holds files of a queue, such as %s: a second export would deliver twice", e.dir, entry.Name)
@@ -173,7 +173,7 @@ func (e *exporter) addProblem(list *[]Problem, id mail.ID, err error) {
 
 // writeFile makes one file durable; its name is so when the folder is synced.
 func (e *exporter) writeFile(m *qfile.Message, g group) error {
-	now := e.o.Now()
+	now := e.options.Now()
 	if m.Queued.UnixMilli() < 0 {
 		m.Queued = now
 	}
@@ -192,12 +192,12 @@ func (e *exporter) writeFile(m *qfile.Message, g group) error {
 	e.mu.Unlock()
 	name := qfile.FormatName(qfile.Name{
 		Arrival: m.Queued, Next: next, Attempts: g.attempts, PID: os.Getpid(),
-		Unique: strings.ToLower(rand.Text()[:6]), Counter: counter, Host: e.o.Host,
+		Unique: strings.ToLower(rand.Text()[:6]), Counter: counter, Host: e.options.Host,
 	})
 
 	// An existing file is never replaced: it would be a message.
 	path := filepath.Join(e.dir, name)
-	if f, err := e.o.FS.Open(path); !errors.Is(err, fs.ErrNotExist) {
+	if f, err := e.options.FS.Open(path); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			f.Close()
 		}
@@ -206,7 +206,7 @@ func (e *exporter) writeFile(m *qfile.Message, g group) error {
 
 	// Haraka ignores temporary names, so a crash leaves no half message that it would deliver.
 	temp := filepath.Join(e.dir, qfile.TempName(name))
-	f, err := e.o.FS.Create(temp)
+	f, err := e.options.FS.Create(temp)
 	if err != nil {
 		return err
 	}
@@ -216,10 +216,10 @@ func (e *exporter) writeFile(m *qfile.Message, g group) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = e.o.FS.Rename(temp, path)
+		err = e.options.FS.Rename(temp, path)
 	}
 	if err != nil {
-		_ = e.o.FS.Remove(temp) // else it is the administrator's, or Haraka's start
+		_ = e.options.FS.Remove(temp) // else it is the administrator's, or Haraka's start
 	}
 	return err
 }

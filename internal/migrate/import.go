@@ -55,7 +55,7 @@ func Import(ctx context.Context, q Queue, dir string, o ImportOptions) (*Report,
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	i := &importer{q: q, dir: dir, done: filepath.Join(dir, imported), o: o}
+	i := &importer{queue: q, dir: dir, done: filepath.Join(dir, imported), options: o}
 	names, err := i.listMessages()
 	if err != nil {
 		return &i.report, err
@@ -82,11 +82,11 @@ func Import(ctx context.Context, q Queue, dir string, o ImportOptions) (*Report,
 }
 
 type importer struct {
-	q     Queue
-	dir   string
-	done  string // the folder imported
-	o     ImportOptions
-	taken map[string]bool // names in done
+	queue   Queue
+	dir     string
+	done    string // the folder imported
+	options ImportOptions
+	taken   map[string]bool // names in done
 
 	report Report
 
@@ -96,7 +96,7 @@ type importer struct {
 
 // listMessages returns the files that are messages.
 func (i *importer) listMessages() ([]string, error) {
-	list, err := i.o.FS.List(i.dir)
+	list, err := i.options.FS.List(i.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -114,11 +114,11 @@ func (i *importer) listMessages() ([]string, error) {
 		case qfile.Quarantined:
 			i.addSkipped(e.Name, "Haraka could not read it")
 		case qfile.Unfinished:
-			if !i.o.Own {
+			if !i.options.Own {
 				i.addSkipped(e.Name, "it was never finished, so its message was not accepted")
 			}
 		default:
-			if !i.o.Own {
+			if !i.options.Own {
 				i.addSkipped(e.Name, "no file of Haraka's queue")
 			}
 		}
@@ -137,10 +137,10 @@ func (i *importer) addFailed(name string, err error) {
 // prepareFolder makes the folder for imported files and lists the names that are
 // taken there.
 func (i *importer) prepareFolder() error {
-	if err := i.o.FS.Mkdir(i.done); err != nil {
+	if err := i.options.FS.Mkdir(i.done); err != nil {
 		return err
 	}
-	list, err := i.o.FS.List(i.done)
+	list, err := i.options.FS.List(i.done)
 	i.taken = make(map[string]bool, len(list))
 	for _, e := range list {
 		i.taken[e.Name] = true
@@ -164,8 +164,8 @@ func (i *importer) importBatch(names []string) error {
 	// Schedules need no sync of their own while messages are put. They must be durable before a
 	// file moves, or a restart would deliver too early.
 	var synced error
-	if !i.o.DryRun {
-		synced = i.q.Sync()
+	if !i.options.DryRun {
+		synced = i.queue.Sync()
 	}
 
 	// A message stays in the queue only if its file goes: with both, the next import would deliver
@@ -173,7 +173,7 @@ func (i *importer) importBatch(names []string) error {
 	var moved []*file
 	for k := range files {
 		f := &files[k]
-		if f.err == nil && !i.o.DryRun {
+		if f.err == nil && !i.options.DryRun {
 			if f.err = synced; f.err == nil {
 				f.err = i.moveFile(f.name)
 			}
@@ -228,9 +228,9 @@ func (i *importer) importFiles(names []string) []file {
 // syncFolders makes the moves durable.
 func (i *importer) syncFolders() error {
 	// First the new names: a file may be seen in both folders, never in none.
-	err := i.o.FS.SyncDir(i.done)
+	err := i.options.FS.SyncDir(i.done)
 	if err == nil {
-		err = i.o.FS.SyncDir(i.dir)
+		err = i.options.FS.SyncDir(i.dir)
 	}
 	return err
 }
@@ -239,11 +239,11 @@ func (i *importer) syncFolders() error {
 // only then, when no file is left that could bring the message back.
 func (i *importer) announce(moved []*file) {
 	for _, f := range moved {
-		if f.known || i.o.Put == nil {
+		if f.known || i.options.Put == nil {
 			continue
 		}
-		if p, ok := i.q.Find(f.id); ok {
-			i.o.Put(p)
+		if p, ok := i.queue.Find(f.id); ok {
+			i.options.Put(p)
 		}
 	}
 }
@@ -251,7 +251,7 @@ func (i *importer) announce(moved []*file) {
 // importFile puts the message of one file in the queue, with its schedule. Nothing of
 // it is in the queue when it fails.
 func (i *importer) importFile(f *file) error {
-	r, err := i.o.FS.Open(filepath.Join(i.dir, f.name))
+	r, err := i.options.FS.Open(filepath.Join(i.dir, f.name))
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func (i *importer) importFile(f *file) error {
 	// A dry run stops after everything that can be wrong with the file itself.
 	name, _ := qfile.ParseName(f.name)
 	env, err := i.newEnvelope(f.name, name, m)
-	if err != nil || i.o.DryRun {
+	if err != nil || i.options.DryRun {
 		return err
 	}
 	if f.id, f.known, err = i.chooseID(f.name, m); err != nil {
@@ -283,13 +283,13 @@ func (i *importer) importFile(f *file) error {
 		if err != nil {
 			return err
 		}
-		if err := i.q.Put(env, content); err != nil {
+		if err := i.queue.Put(env, content); err != nil {
 			return err
 		}
 	}
 	err = i.recordSchedule(f, name, m)
-	if err == nil && i.o.Hold {
-		err = i.q.Hold(f.id, nil)
+	if err == nil && i.options.Hold {
+		err = i.queue.Hold(f.id, nil)
 	}
 
 	// Without its schedule the message would be delivered at the wrong time, so it is taken
@@ -344,11 +344,11 @@ func (i *importer) chooseID(file string, m *qfile.Message) (id mail.ID, known bo
 		if i.claimed[id] {
 			continue
 		}
-		if _, there := i.q.Find(id); !there {
+		if _, there := i.queue.Find(id); !there {
 			free = append(free, id)
 			continue
 		}
-		env, _, err := i.q.Load(id)
+		env, _, err := i.queue.Load(id)
 		if err != nil {
 			return "", false, err
 		}
@@ -366,13 +366,13 @@ func (i *importer) chooseID(file string, m *qfile.Message) (id mail.ID, known bo
 
 // recordSchedule records attempts, the next try and the last reply.
 func (i *importer) recordSchedule(f *file, name qfile.Name, m *qfile.Message) error {
-	if name.Attempts == 0 && !name.Next.After(i.o.Now()) {
+	if name.Attempts == 0 && !name.Next.After(i.options.Now()) {
 		return nil
 	}
 
 	// Recipients with the same last reply are recorded together: one record in the journal instead
 	// of one for each.
-	pending, _ := i.q.Find(f.id)
+	pending, _ := i.queue.Find(f.id)
 	replies := map[string][]int{}
 	for _, r := range pending.Recipients {
 		// A message that was here before may have been tried since.
@@ -382,7 +382,7 @@ func (i *importer) recordSchedule(f *file, name qfile.Name, m *qfile.Message) er
 		}
 	}
 	for last, recipients := range replies {
-		if err := i.q.Defer(f.id, recipients, name.Attempts, name.Next, last); err != nil {
+		if err := i.queue.Defer(f.id, recipients, name.Attempts, name.Next, last); err != nil {
 			return err
 		}
 	}
@@ -395,7 +395,7 @@ func (i *importer) moveFile(name string) error {
 	for n := 1; i.taken[to]; n++ {
 		to = fmt.Sprintf("%s.%d", name, n)
 	}
-	err := i.o.FS.Rename(filepath.Join(i.dir, name), filepath.Join(i.done, to))
+	err := i.options.FS.Rename(filepath.Join(i.dir, name), filepath.Join(i.done, to))
 	if err == nil {
 		i.taken[to] = true
 	}
@@ -408,7 +408,7 @@ func (i *importer) takeBack(f *file) error {
 	if f.known {
 		return f.err
 	}
-	if err := i.q.Remove(f.id); err != nil {
+	if err := i.queue.Remove(f.id); err != nil {
 		return fmt.Errorf("%w; message %s stays in the queue and will be delivered again if the file is imported again: %w", f.err, f.id, err)
 	}
 	return f.err

@@ -81,10 +81,10 @@ type Options struct {
 
 // Cache knows policies. Its methods may be called from any goroutine.
 type Cache struct {
-	o      Options
-	client http.Client
-	ctx    context.Context // of fetches
-	cancel context.CancelFunc
+	options Options
+	client  http.Client
+	ctx     context.Context // of fetches
+	cancel  context.CancelFunc
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -116,7 +116,7 @@ func New(o Options) *Cache {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Cache{o: o, entries: map[string]*entry{}, flights: map[string]*Fetch{}}
+	c := &Cache{options: o, entries: map[string]*entry{}, flights: map[string]*Fetch{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 
 	// Policies are fetched rarely and from many hosts. A kept connection would hardly ever be used
@@ -169,16 +169,16 @@ func (c *Cache) Policy(ctx context.Context, domain string) (*Policy, *Fetch) {
 	// A domain with silent name servers would hold every delivery for the length of a look-up. For
 	// a minute the kept policy stands in.
 	e := c.entryOf(domain)
-	if now := c.o.Now(); now.Before(e.silent) {
+	if now := c.options.Now(); now.Before(e.silent) {
 		return e.binding(now), nil
 	}
 
 	// The record is small and usually cached. It decides whether the kept policy is still the
 	// current one.
 	texts, err := c.lookUpRecord(ctx, domain)
-	now := c.o.Now()
+	now := c.options.Now()
 	if err != nil && !dns.IsNXDomain(err) && !dns.IsNoData(err) && ctx.Err() == nil {
-		c.o.Log.Debug("MTA-STS record cannot be looked up", zap.String("domain", domain), zap.Error(err))
+		c.options.Log.Debug("MTA-STS record cannot be looked up", zap.String("domain", domain), zap.Error(err))
 		c.mu.Lock()
 
 		// Another caller may have stored a newer entry during the look-up. Its policy must not be
@@ -211,19 +211,19 @@ func (c *Cache) Policy(ctx context.Context, domain string) (*Policy, *Fetch) {
 		}
 		e = c.entryOf(domain) // it has ended meanwhile
 	}
-	return e.binding(c.o.Now()), nil
+	return e.binding(c.options.Now()), nil
 }
 
 // lookUpRecord looks up the TXT record of a domain. Servers that drop such queries must
 // not hold every delivery up.
 func (c *Cache) lookUpRecord(ctx context.Context, domain string) ([]string, error) {
 	name := "_mta-sts." + domain
-	if texts, known, err := c.o.Resolver.KnownTXT(name); known {
+	if texts, known, err := c.options.Resolver.KnownTXT(name); known {
 		return texts, err // nearly always: a timer for it would cost more than the answer
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordWait)
 	defer cancel()
-	return c.o.Resolver.TXT(ctx, name)
+	return c.options.Resolver.TXT(ctx, name)
 }
 
 func (e *entry) isValid(now time.Time) bool {
@@ -386,7 +386,7 @@ func (c *Cache) recordFetch(domain, id string, p *Policy, err error) {
 
 	// A failed fetch keeps the old policy and its age. Only the time of the next attempt changes,
 	// with a doubling delay.
-	now := c.o.Now()
+	now := c.options.Now()
 	old := c.entryOf(domain)
 	e := &entry{policy: p, id: id, fetched: now}
 	if err != nil {
@@ -406,10 +406,10 @@ func (c *Cache) recordFetch(domain, id string, p *Policy, err error) {
 	}
 	c.mu.Unlock()
 	if err != nil {
-		c.o.Log.Warn("MTA-STS policy not fetched", zap.String("domain", domain), zap.Bool("kept", old.isValid(now)), zap.Error(err))
+		c.options.Log.Warn("MTA-STS policy not fetched", zap.String("domain", domain), zap.Bool("kept", old.isValid(now)), zap.Error(err))
 		return
 	}
-	c.o.Log.Info("MTA-STS policy", zap.String("domain", domain), zap.String("mode", string(p.Mode)), zap.Strings("mx", p.MX[:min(len(p.MX), maxLogged)]),
+	c.options.Log.Info("MTA-STS policy", zap.String("domain", domain), zap.String("mode", string(p.Mode)), zap.Strings("mx", p.MX[:min(len(p.MX), maxLogged)]),
 		zap.Int("patterns", len(p.MX)),
 		zap.Duration("max_age", p.MaxAge))
 	c.storeEntry(domain, e)
@@ -465,7 +465,7 @@ func (c *Cache) dialHost(ctx context.Context, network, addr string) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := c.o.Resolver.Addrs(ctx, strings.TrimSuffix(host, "."))
+	addrs, err := c.options.Resolver.Addrs(ctx, strings.TrimSuffix(host, "."))
 	if err != nil {
 		return nil, err
 	}

@@ -229,8 +229,8 @@ func TestDeadServer(t *testing.T) {
 	s.announce("1")
 	c := s.cache()
 	synctest.Test(t, func(t *testing.T) {
-		late := lateDNS{c.o.Resolver, 5100 * time.Millisecond} // after the default of dns.Settings.Timeout
-		texts, err := (&Cache{o: Options{Resolver: late}}).lookUpRecord(t.Context(), "d.example")
+		late := lateDNS{c.options.Resolver, 5100 * time.Millisecond} // after the default of dns.Settings.Timeout
+		texts, err := (&Cache{options: Options{Resolver: late}}).lookUpRecord(t.Context(), "d.example")
 		if id, ok := recordID(texts); !ok || id != "1" {
 			t.Errorf("%q, %v", texts, err)
 		}

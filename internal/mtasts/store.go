@@ -35,10 +35,10 @@ type file struct {
 // policyFile returns the file of a domain, "" for one too long for a file name or if
 // nothing is kept on disk.
 func (c *Cache) policyFile(domain string) string {
-	if c.o.Dir == "" || len(domain)+len(suffix) > 255 {
+	if c.options.Dir == "" || len(domain)+len(suffix) > 255 {
 		return ""
 	}
-	return filepath.Join(c.o.Dir, domain+suffix)
+	return filepath.Join(c.options.Dir, domain+suffix)
 }
 
 // loadEntry returns the entry of a domain from disk, an empty one if there is none.
@@ -47,10 +47,10 @@ func (c *Cache) loadEntry(domain string) *entry {
 	if path == "" {
 		return &entry{}
 	}
-	e, err := readEntry(path, domain, c.o.Now())
+	e, err := readEntry(path, domain, c.options.Now())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			c.o.Log.Warn("stored MTA-STS policy cannot be used", zap.String("file", path), zap.Error(err))
+			c.options.Log.Warn("stored MTA-STS policy cannot be used", zap.String("file", path), zap.Error(err))
 		}
 		return &entry{}
 	}
@@ -105,7 +105,7 @@ func (c *Cache) storeEntry(domain string, e *entry) {
 		err = replaceFile(path, append(b, '\n'))
 	}
 	if err != nil {
-		c.o.Log.Warn("MTA-STS policy cannot be stored", zap.String("file", path), zap.Error(err))
+		c.options.Log.Warn("MTA-STS policy cannot be stored", zap.String("file", path), zap.Error(err))
 	}
 }
 
@@ -137,12 +137,12 @@ func replaceFile(path string, b []byte) error {
 
 // removeExpired removes files that have expired, and those that were never finished.
 func (c *Cache) removeExpired(now time.Time) {
-	names, err := os.ReadDir(c.o.Dir)
+	names, err := os.ReadDir(c.options.Dir)
 	if err != nil {
 		return
 	}
 	for _, d := range names {
-		path := filepath.Join(c.o.Dir, d.Name())
+		path := filepath.Join(c.options.Dir, d.Name())
 		switch {
 		case strings.HasPrefix(d.Name(), temporary):
 			if info, err := d.Info(); err == nil && now.Sub(info.ModTime()) > time.Hour {

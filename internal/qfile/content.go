@@ -12,15 +12,15 @@ const chunk = 64 << 10
 
 // content is the message in a file, un-stuffed while it is read.
 type content struct {
-	r         io.ReaderAt
-	off, n    int64 // in the file
+	file      io.ReaderAt
+	off, size int64 // in the file
 	unstuffed int64
 }
 
 // newContent returns the message from off to end. It reads all of it once to
 // learn its size.
 func newContent(r io.ReaderAt, off, end int64) (*content, error) {
-	c := &content{r: r, off: off, n: end - off}
+	c := &content{file: r, off: off, size: end - off}
 
 	// The size without the stuffed dots is needed before the message can be queued, and only
 	// reading tells it.
@@ -37,7 +37,7 @@ func newContent(r io.ReaderAt, off, end int64) (*content, error) {
 }
 
 func (c *content) newReader() *unstuffer {
-	return &unstuffer{lines: lines{b: bufio.NewReaderSize(io.NewSectionReader(c.r, c.off, c.n), chunk)}}
+	return &unstuffer{lines: lines{buffer: bufio.NewReaderSize(io.NewSectionReader(c.file, c.off, c.size), chunk)}}
 }
 
 // Size implements mail.Content.
@@ -48,14 +48,14 @@ func (c *content) Open() (io.ReadCloser, error) { return c.newReader(), nil }
 
 // lines yields lines, long ones in pieces.
 type lines struct {
-	b   *bufio.Reader
-	mid bool // what comes next continues a line
+	buffer *bufio.Reader
+	mid    bool // what comes next continues a line
 }
 
 // nextPiece returns the next piece, never empty, valid until the next call, and
 // whether a line begins with it.
 func (l *lines) nextPiece() (piece []byte, begins bool, err error) {
-	piece, err = l.b.ReadSlice('\n')
+	piece, err = l.buffer.ReadSlice('\n')
 	if len(piece) == 0 {
 		return nil, false, err
 	}
@@ -117,7 +117,7 @@ func writeStuffed(w io.Writer, c mail.Content) error {
 
 	// The message goes line by line through fixed buffers: it may be larger than memory should be.
 	out := bufio.NewWriterSize(w, chunk)
-	l := lines{b: bufio.NewReaderSize(r, chunk)}
+	l := lines{buffer: bufio.NewReaderSize(r, chunk)}
 	for {
 		piece, begins, err := l.nextPiece()
 		if errors.Is(err, io.EOF) {

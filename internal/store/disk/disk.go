@@ -125,7 +125,7 @@ type Options struct {
 
 // Store is an open queue. Its methods may be called from any goroutine.
 type Store struct {
-	o        Options
+	options  Options
 	fs       vfs.FS
 	log      *zap.Logger
 	readOnly bool // OpenReadOnly: nothing may change
@@ -206,17 +206,17 @@ func newStore(o Options) *Store {
 	if o.LargeBody == 0 {
 		o.LargeBody = 1 << 20
 	}
-	return &Store{o: o, fs: o.FS, log: o.Log}
+	return &Store{options: o, fs: o.FS, log: o.Log}
 }
 
-func (q *Store) journalDir() string { return filepath.Join(q.o.Dir, "journal") }
+func (q *Store) journalDir() string { return filepath.Join(q.options.Dir, "journal") }
 
 // takeFolder locks the folder, makes its subfolders and finds out whether it can be written.
 func (q *Store) takeFolder() error {
-	if err := q.fs.Mkdir(q.o.Dir); err != nil {
+	if err := q.fs.Mkdir(q.options.Dir); err != nil {
 		return err
 	}
-	lock, err := q.fs.Lock(filepath.Join(q.o.Dir, "lock"))
+	lock, err := q.fs.Lock(filepath.Join(q.options.Dir, "lock"))
 	if err != nil {
 		return err
 	}
@@ -225,13 +225,13 @@ func (q *Store) takeFolder() error {
 		err = q.probeFolder()
 	}
 	if err == nil {
-		q.spool, err = spool.Open(q.fs, q.o.Dir)
+		q.spool, err = spool.Open(q.fs, q.options.Dir)
 	}
 	if err == nil {
 		// The process that made these folders may have died before their names were
 		// durable.
-		err = q.fs.SyncDir(q.o.Dir)
-		_ = q.fs.SyncDir(filepath.Dir(q.o.Dir)) // it is not ours, and perhaps not to be read
+		err = q.fs.SyncDir(q.options.Dir)
+		_ = q.fs.SyncDir(filepath.Dir(q.options.Dir)) // it is not ours, and perhaps not to be read
 	}
 	if err != nil {
 		lock.Close()
@@ -265,7 +265,7 @@ func isFull(err error) bool {
 func (q *Store) replayJournal() (err error) {
 	q.catalog, q.journal, err = replay.Open(replay.Options{
 		Spool: q.spool, Log: q.log, ReadOnly: q.readOnly,
-		Journal: journal.Options{FS: q.fs, Dir: q.journalDir(), SegmentSize: q.o.SegmentSize, Log: q.log, Now: q.o.Now, Synced: q.o.Synced},
+		Journal: journal.Options{FS: q.fs, Dir: q.journalDir(), SegmentSize: q.options.SegmentSize, Log: q.log, Now: q.options.Now, Synced: q.options.Synced},
 	})
 	if err != nil {
 		return err
@@ -274,11 +274,11 @@ func (q *Store) replayJournal() (err error) {
 	// The list for Adopt is taken before the first Put: later messages are passed on by their
 	// callers.
 	q.found = q.catalog.AllKeys()
-	q.floor = space.Floor{FS: q.fs, Dir: q.o.Dir, MinFree: q.o.MinFree}
+	q.floor = space.Floor{FS: q.fs, Dir: q.options.Dir, MinFree: q.options.MinFree}
 	q.spiller = spill.New(spill.Options{
 		Catalog: q.catalog, Journal: q.journal, Spool: q.spool, Floor: q.floor, Limits: spill.DefaultLimits, Few: spill.FewFiles,
 		Check: func() { _ = q.Healthy() }, // notices a journal that was removed; Put reports it
-		Now:   q.o.Now, Log: q.log,
+		Now:   q.options.Now, Log: q.log,
 	})
 	return nil
 }

@@ -60,7 +60,7 @@ func (q *Store) Healthy() error { return q.Room(0) }
 // acknowledged for long that no start would find.
 func (q *Store) Room(size int64) error {
 	h := &q.health
-	now := q.o.Now()
+	now := q.options.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.checked.IsZero() || now.Sub(h.checked) >= time.Second || now.Before(h.checked) {

@@ -48,7 +48,7 @@ func (q *Store) putMessage(env *mail.Envelope, c mail.Content) error {
 	// The envelope is encoded before anything else: one that cannot be read back is
 	// refused without a trace.
 	size := c.Size()
-	large := size > q.o.LargeBody
+	large := size > q.options.LargeBody
 	head, err := record.EncodeMessage(env, size, large)
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func (q *Store) moveContent(id mail.ID, c mail.Content) (spool.Sum, error) {
 	}
 
 	// Its bytes are durable before it has a name that counts.
-	if err := b.f.Sync(); err != nil {
+	if err := b.file.Sync(); err != nil {
 		_ = q.spool.Drop(temp) // never to be believed again
 		return spool.Sum{}, err
 	}

@@ -43,7 +43,7 @@ type Options struct {
 // Cluster is what several stores share. Its methods may be called from any
 // goroutine.
 type Cluster struct {
-	o Options
+	options Options
 
 	mu         sync.Mutex
 	partitions []*partition
@@ -67,7 +67,7 @@ func NewCluster(o Options) *Cluster {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Cluster{o: o}
+	c := &Cluster{options: o}
 
 	// Partitions exist from the start and never move. Only their owners change.
 	for range o.Partitions {
@@ -81,8 +81,8 @@ func New() *Store { return NewCluster(Options{}).Open() }
 
 // Open adds a store, which claims what nobody owns unless all is Manual.
 func (c *Cluster) Open() *Store {
-	s := &Store{c: c, held: map[int]*holding{}, places: map[mail.ID]int{}, names: map[mail.ID]string{}}
-	if !c.o.Manual {
+	s := &Store{cluster: c, held: map[int]*holding{}, places: map[mail.ID]int{}, names: map[mail.ID]string{}}
+	if !c.options.Manual {
 		for number := range c.partitions {
 			s.Claim(number)
 		}
@@ -140,7 +140,7 @@ func (c *Cluster) claimFor(s *Store, number int, now time.Time) (messages map[ma
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.partitions[number]
-	if p.owner == s || p.owner != nil && (c.o.Lease == 0 || now.Before(p.renewed.Add(c.o.Lease))) {
+	if p.owner == s || p.owner != nil && (c.options.Lease == 0 || now.Before(p.renewed.Add(c.options.Lease))) {
 		return nil, 0, false
 	}
 

@@ -13,8 +13,8 @@ var errClosed = errors.New("mem: store is closed")
 // Claim makes the store the owner of a partition, if it is free or its owner has not
 // committed for a Lease. It reports whether the store has become the owner.
 func (s *Store) Claim(number int) bool {
-	now := s.c.o.Now()
-	messages, term, ok := s.c.claimFor(s, number, now)
+	now := s.cluster.options.Now()
+	messages, term, ok := s.cluster.claimFor(s, number, now)
 	if !ok {
 		return false
 	}
@@ -78,8 +78,8 @@ func (s *Store) sendBatch(number int, h *holding, confirmed bool) error {
 	s.mu.Unlock()
 
 	// The lease counts from before the batch was sent: the confirmation may take its time.
-	sent := s.c.o.Now()
-	err := s.c.commitBatch(number, h.term, changes, sent)
+	sent := s.cluster.options.Now()
+	err := s.cluster.commitBatch(number, h.term, changes, sent)
 	if !confirmed || errors.Is(err, errFenced) {
 		if !confirmed {
 			return nil
@@ -125,8 +125,8 @@ func (s *Store) showArrivals(number int, h *holding, changes []change) {
 // extendLease notes that a batch that was sent at some time was confirmed. Caller holds
 // s.mu, unless nobody else knows h.
 func (s *Store) extendLease(h *holding, sent time.Time) {
-	if s.c.o.Lease > 0 {
-		h.sure = sent.Add(s.c.o.Lease)
+	if s.cluster.options.Lease > 0 {
+		h.sure = sent.Add(s.cluster.options.Lease)
 	}
 }
 
@@ -205,8 +205,8 @@ func (s *Store) Kill() {
 		s.forgetMessage(id)
 	}
 	for number, h := range s.held {
-		if s.c.o.Lease == 0 {
-			s.c.releasePartition(number, h.term)
+		if s.cluster.options.Lease == 0 {
+			s.cluster.releasePartition(number, h.term)
 		}
 		h.answerAll(errClosed)
 	}

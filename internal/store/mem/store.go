@@ -20,7 +20,7 @@ import (
 // Locks are taken in the order committing, owning, mu. The Deliverer is called with
 // owning held, so that nothing is adopted while something is abandoned.
 type Store struct {
-	c *Cluster
+	cluster *Cluster
 
 	owning sync.Mutex
 
@@ -68,7 +68,7 @@ func (s *Store) Put(env *mail.Envelope, c mail.Content) error {
 
 func (s *Store) putMessage(m *message) (err error) {
 	id := m.env.ID
-	if m.sequence, err = s.c.nextSequence(id); err != nil {
+	if m.sequence, err = s.cluster.nextSequence(id); err != nil {
 		return err
 	}
 
@@ -87,7 +87,7 @@ func (s *Store) putMessage(m *message) (err error) {
 
 // homePartition returns the partition that new messages go to, or nil. Caller holds s.mu.
 func (s *Store) homePartition() (int, *holding) {
-	now := s.c.o.Now()
+	now := s.cluster.options.Now()
 
 	// In order of numbers, so that a test can tell where a message goes.
 	for _, number := range slices.Sorted(maps.Keys(s.held)) {
@@ -113,7 +113,7 @@ func (h *holding) queueChange(c change, waits bool) (done chan error) {
 
 // waitForBatch returns the outcome of a batch; nil: nobody waits for it.
 func (s *Store) waitForBatch(number int, done chan error) error {
-	if !s.c.o.Manual {
+	if !s.cluster.options.Manual {
 		s.Commit(number)
 	}
 	if done == nil {
@@ -132,9 +132,9 @@ func (s *Store) Healthy() error { return s.Room(0) }
 
 // Room implements store.Store.
 func (s *Store) Room(int64) error {
-	s.c.mu.Lock()
-	err := s.c.failure
-	s.c.mu.Unlock()
+	s.cluster.mu.Lock()
+	err := s.cluster.failure
+	s.cluster.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, h := s.homePartition(); h == nil {
@@ -158,7 +158,7 @@ func (s *Store) findMessage(id mail.ID) (int, *message, error) {
 // Permit implements store.Store. Where the owner can never be another one it does
 // not look at the message.
 func (s *Store) Permit(id mail.ID) error {
-	if s.c.o.Lease == 0 {
+	if s.cluster.options.Lease == 0 {
 		return nil
 	}
 	s.mu.Lock()
@@ -167,7 +167,7 @@ func (s *Store) Permit(id mail.ID) error {
 	// This is the question before the final dot: an owner that is not sure any more must not answer
 	// yes.
 	number, _, err := s.findMessage(id)
-	if err == nil && !s.held[number].isSure(s.c.o.Now()) {
+	if err == nil && !s.held[number].isSure(s.cluster.options.Now()) {
 		err = store.ErrPaused
 	}
 	return err
@@ -336,11 +336,11 @@ func (s *Store) Stat() (n store.Stat) {
 // Run implements store.Store. Unless all is Manual it renews what this store owns,
 // and claims what nobody does any more.
 func (s *Store) Run(ctx context.Context) error {
-	if s.c.o.Lease == 0 || s.c.o.Manual {
+	if s.cluster.options.Lease == 0 || s.cluster.options.Manual {
 		<-ctx.Done()
 		return nil
 	}
-	t := time.NewTicker(s.c.o.Lease / 3)
+	t := time.NewTicker(s.cluster.options.Lease / 3)
 	defer t.Stop()
 	for {
 		select {
@@ -349,7 +349,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-t.C:
 		}
 		// An owner stays one by committing, even if it has nothing to say.
-		for number := range s.c.partitions {
+		for number := range s.cluster.partitions {
 			if !s.Claim(number) {
 				s.Commit(number)
 			}
@@ -360,7 +360,7 @@ func (s *Store) Run(ctx context.Context) error {
 // Close implements store.Store. Others can claim its partitions at once.
 func (s *Store) Close() error {
 	err := error(nil)
-	if !s.c.o.Manual {
+	if !s.cluster.options.Manual {
 		err = s.Sync()
 	}
 	s.mu.Lock()
@@ -372,7 +372,7 @@ func (s *Store) Close() error {
 		s.forgetMessage(id)
 	}
 	for number, h := range s.held {
-		s.c.releasePartition(number, h.term)
+		s.cluster.releasePartition(number, h.term)
 		h.answerAll(errClosed)
 	}
 	clear(s.held)

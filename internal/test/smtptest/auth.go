@@ -18,7 +18,7 @@ func (k *conn) authenticate(line, args string) error {
 		return err
 	}
 	byDefault := "535 5.7.8 wrong"
-	if k.s.user != "" && user == k.s.user && pass == k.s.pass {
+	if k.server.user != "" && user == k.server.user && pass == k.server.pass {
 		byDefault = "235 2.7.0 welcome"
 	}
 	sent, err := k.answer(Auth, line, "", byDefault)
@@ -65,7 +65,7 @@ func (k *conn) credentials(mechanism, initial string, given bool) (user, pass st
 
 		// The certificate was checked in the handshake; it stands for the user.
 		if k.certificate != "" {
-			user, pass = k.s.user, k.s.pass
+			user, pass = k.server.user, k.server.pass
 		}
 	}
 	return user, pass, nil
@@ -80,10 +80,10 @@ func (k *conn) cramMD5() (user, pass string, err error) {
 		return "", "", err
 	}
 	name, digest, _ := strings.Cut(k.decodeBase64(answer), " ")
-	h := hmac.New(md5.New, []byte(k.s.pass))
+	h := hmac.New(md5.New, []byte(k.server.pass))
 	h.Write([]byte(challenge))
 	if digest == hex.EncodeToString(h.Sum(nil)) {
-		user, pass = name, k.s.pass
+		user, pass = name, k.server.pass
 	}
 	return user, pass, nil
 }

@@ -15,12 +15,12 @@ import (
 
 // conn is one connection.
 type conn struct {
-	s   *Server
-	n   int
-	raw net.Conn
-	c   net.Conn // raw, or TLS on it
-	br  *bufio.Reader
-	bw  *bufio.Writer
+	server *Server
+	index  int
+	raw    net.Conn
+	stream net.Conn // raw, or TLS on it
+	br     *bufio.Reader
+	bw     *bufio.Writer
 
 	verb, helo, user string
 	tls              bool
@@ -36,7 +36,7 @@ type conn struct {
 var errOver = errors.New("connection is over")
 
 func newConn(s *Server, c net.Conn, n int) *conn {
-	k := &conn{s: s, n: n, raw: c}
+	k := &conn{server: s, index: n, raw: c}
 	k.use(c)
 	return k
 }
@@ -44,25 +44,25 @@ func newConn(s *Server, c net.Conn, n int) *conn {
 // use reads from and writes to c. Replies are collected while commands are
 // there to be read, as pipelining servers do.
 func (k *conn) use(c net.Conn) {
-	k.c = c
+	k.stream = c
 	k.bw = bufio.NewWriter(c)
 	k.br = bufio.NewReader(flushing{k.bw, c})
 }
 
 type flushing struct {
-	w *bufio.Writer
-	r io.Reader
+	writer *bufio.Writer
+	reader io.Reader
 }
 
 func (f flushing) Read(p []byte) (int, error) {
-	if err := f.w.Flush(); err != nil {
+	if err := f.writer.Flush(); err != nil {
 		return 0, err
 	}
-	return f.r.Read(p)
+	return f.reader.Read(p)
 }
 
 func (k *conn) serve() {
-	if k.s.implicit && k.handshake() != nil {
+	if k.server.implicit && k.handshake() != nil {
 		return
 	}
 	if _, err := k.answer(Connect, "", "", "220 mx.test ESMTP"); err != nil {
@@ -73,7 +73,7 @@ func (k *conn) serve() {
 }
 
 func (k *conn) handshake() error {
-	c := tls.Server(k.c, k.s.tls)
+	c := tls.Server(k.stream, k.server.tls)
 	if err := c.Handshake(); err != nil {
 		return err
 	}
@@ -86,9 +86,9 @@ func (k *conn) handshake() error {
 }
 
 func (k *conn) violation(format string, args ...any) {
-	k.s.mu.Lock()
-	defer k.s.mu.Unlock()
-	k.s.violations = append(k.s.violations, fmt.Sprintf("connection %d: ", k.n)+fmt.Sprintf(format, args...))
+	k.server.mu.Lock()
+	defer k.server.mu.Unlock()
+	k.server.violations = append(k.server.violations, fmt.Sprintf("connection %d: ", k.index)+fmt.Sprintf(format, args...))
 }
 
 // answer asks the hook and carries out its action; sent is as of ask.
@@ -100,9 +100,9 @@ func (k *conn) answer(stage Stage, line, address, byDefault string) (sent string
 // ask asks the hook. What comes back has its reply in raw; sent is the first
 // line of it, if it is whole.
 func (k *conn) ask(stage Stage, line, address, byDefault string) (a Action, sent string) {
-	if h := k.s.hooks[stage]; h != nil {
+	if h := k.server.hooks[stage]; h != nil {
 		a = h(Event{
-			Conn: k.n, Transaction: k.number, Stage: stage, Line: line, Address: address, Default: byDefault,
+			Conn: k.index, Transaction: k.number, Stage: stage, Line: line, Address: address, Default: byDefault,
 			TLS: k.tls, User: k.user,
 		})
 	}
@@ -135,12 +135,12 @@ func (k *conn) do(a Action) error {
 			t.SetLinger(0)
 		}
 	case silent:
-		io.Copy(io.Discard, k.c)
+		io.Copy(io.Discard, k.stream)
 	case stalled:
-		<-k.s.done.Done()
+		<-k.server.done.Done()
 	case breakTLS:
 		k.br.Peek(1) // the client's hello
-		io.WriteString(k.c, "this is not TLS\r\n")
+		io.WriteString(k.stream, "this is not TLS\r\n")
 	}
 	k.raw.Close()
 	return errOver
@@ -167,10 +167,10 @@ func (k *conn) command() error {
 
 	// The dialog is recorded before the reply goes out: a test that has seen the reply must find
 	// the command.
-	k.s.mu.Lock()
-	k.s.dialogs[k.n] = append(k.s.dialogs[k.n], line)
-	k.s.notify()
-	k.s.mu.Unlock()
+	k.server.mu.Lock()
+	k.server.dialogs[k.index] = append(k.server.dialogs[k.index], line)
+	k.server.notify()
+	k.server.mu.Unlock()
 	verb, args, _ := strings.Cut(line, " ")
 	verb = strings.ToUpper(verb)
 
@@ -219,7 +219,7 @@ func (k *conn) offers(keyword string) bool {
 	if k.verb == "HELO" {
 		return false
 	}
-	for _, x := range k.s.extensions {
+	for _, x := range k.server.extensions {
 		if word, _, _ := strings.Cut(x, " "); word == keyword {
 			return true
 		}
@@ -230,15 +230,15 @@ func (k *conn) offers(keyword string) bool {
 func (k *conn) hello(line, verb, host string) error {
 	lines := []string{"mx.test"}
 	if verb != "HELO" {
-		lines = append(lines, k.s.extensions...)
-		if k.s.tls != nil && !k.tls {
+		lines = append(lines, k.server.extensions...)
+		if k.server.tls != nil && !k.tls {
 			lines = append(lines, "STARTTLS")
 		}
-		if k.s.user != "" {
-			lines = append(lines, "AUTH "+strings.Join(k.s.mechanisms, " "))
+		if k.server.user != "" {
+			lines = append(lines, "AUTH "+strings.Join(k.server.mechanisms, " "))
 		}
 	}
-	if (verb == "LHLO") != k.s.lmtp {
+	if (verb == "LHLO") != k.server.lmtp {
 		k.violation("%s", line)
 	}
 	for i := range lines[:len(lines)-1] {
@@ -259,7 +259,7 @@ func (k *conn) startTLS(line string) error {
 	if k.br.Buffered() > 0 {
 		k.violation("plaintext behind STARTTLS")
 	}
-	if k.s.tls == nil || k.tls {
+	if k.server.tls == nil || k.tls {
 		_, err := k.answer(StartTLS, line, "", "502 5.5.1 not here")
 		return err
 	}
@@ -320,7 +320,7 @@ func (k *conn) mail(line, args string) error {
 	sent, err := k.answer(Mail, line, address, "250 2.1.0 sender ok")
 	if positive(sent) {
 		k.tx = &Transaction{
-			Conn: k.n, Number: k.number, Verb: k.verb, Helo: k.helo, TLS: k.tls, User: k.user,
+			Conn: k.index, Number: k.number, Verb: k.verb, Helo: k.helo, TLS: k.tls, User: k.user,
 			Remote: k.raw.RemoteAddr().String(), Certificate: k.certificate, XClient: k.xclient, XForward: k.xforward,
 			From: address, Params: params,
 		}
@@ -389,7 +389,7 @@ func (k *conn) attributes(line, verb, args string) error {
 
 // parameters are the words behind an extension's keyword.
 func (k *conn) parameters(keyword string) []string {
-	for _, x := range k.s.extensions {
+	for _, x := range k.server.extensions {
 		if words := strings.Fields(x); words[0] == keyword {
 			return words[1:]
 		}

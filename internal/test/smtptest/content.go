@@ -32,7 +32,7 @@ func (k *conn) data(line string) error {
 	}
 	tx := k.tx
 	if tx == nil {
-		tx = &Transaction{Conn: k.n}
+		tx = &Transaction{Conn: k.index}
 	}
 	tx.Content = content
 	return k.finish(tx)
@@ -43,7 +43,7 @@ func (k *conn) finish(tx *Transaction) error {
 	k.tx, k.xforward = nil, nil
 	// The transaction is on record before anybody hears of it.
 	var actions []Action
-	if !k.s.lmtp {
+	if !k.server.lmtp {
 		a, sent := k.ask(Dot, ".", "", "250 2.0.0 queued")
 		for i := range tx.Rcpts {
 			tx.Rcpts[i].Final = sent
@@ -62,10 +62,10 @@ func (k *conn) finish(tx *Transaction) error {
 	}
 
 	// Every recipient has its reply by now, and the test may look.
-	k.s.mu.Lock()
-	k.s.transactions = append(k.s.transactions, *tx)
-	k.s.notify()
-	k.s.mu.Unlock()
+	k.server.mu.Lock()
+	k.server.transactions = append(k.server.transactions, *tx)
+	k.server.notify()
+	k.server.mu.Unlock()
 	for _, a := range actions {
 		if err := k.do(a); err != nil {
 			return err

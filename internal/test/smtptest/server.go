@@ -187,7 +187,7 @@ func LMTP() Option { return func(s *Server) { s.lmtp = true } }
 // TLS makes the server offer STARTTLS, with a self-signed certificate for
 // localhost, 127.0.0.1 and the hosts named.
 func TLS(hosts ...string) Option {
-	return func(s *Server) { s.tls, s.roots = certificate(s.t, hosts) }
+	return func(s *Server) { s.tls, s.roots = certificate(s.test, hosts) }
 }
 
 // ImplicitTLS makes the server speak TLS from the first byte; see TLS.
@@ -227,7 +227,7 @@ func Socket(t testing.TB) string {
 
 // Server is a running server.
 type Server struct {
-	t                testing.TB
+	test             testing.TB
 	network, address string
 	extensions       []string
 	mechanisms       []string
@@ -254,7 +254,7 @@ type Server struct {
 func New(t testing.TB, options ...Option) *Server {
 	t.Helper()
 	s := &Server{
-		t: t, network: "tcp", address: "127.0.0.1:0", hooks: map[Stage]Hook{},
+		test: t, network: "tcp", address: "127.0.0.1:0", hooks: map[Stage]Hook{},
 		extensions: []string{"PIPELINING", "8BITMIME", "SIZE 0", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES"},
 		mechanisms: []string{"PLAIN", "LOGIN"},
 		changed:    make(chan struct{}), open: map[net.Conn]bool{}, dialogs: map[int][]string{},
@@ -395,7 +395,7 @@ const patience = 2 * time.Minute
 // WaitMessages waits until there are n Messages and returns them. The test
 // fails after two minutes.
 func (s *Server) WaitMessages(n int) []Transaction {
-	s.t.Helper()
+	s.test.Helper()
 	var all []Transaction
 	s.Wait(func() bool { all = s.Messages(); return len(all) >= n }, "messages")
 	return all
@@ -403,14 +403,14 @@ func (s *Server) WaitMessages(n int) []Transaction {
 
 // WaitOpen waits until n connections are open. The test fails after two minutes.
 func (s *Server) WaitOpen(n int) {
-	s.t.Helper()
+	s.test.Helper()
 	s.Wait(func() bool { return s.Open() == n }, "open connections")
 }
 
 // Wait waits until cond is true; it is asked whenever something changed. The
 // test fails after two minutes.
 func (s *Server) Wait(cond func() bool, what string) {
-	s.t.Helper()
+	s.test.Helper()
 	timeout := time.After(patience)
 	for {
 		s.mu.Lock()
@@ -422,7 +422,7 @@ func (s *Server) Wait(cond func() bool, what string) {
 		select {
 		case <-changed:
 		case <-timeout:
-			s.t.Fatalf("smtptest: waited in vain for %s", what)
+			s.test.Fatalf("smtptest: waited in vain for %s", what)
 		}
 	}
 }

@@ -229,8 +229,8 @@ type Snapshot struct {
 
 // arrival is where a message stands in the journal.
 type arrival struct {
-	at uint64 // segment and offset
-	k  Key
+	at  uint64 // segment and offset
+	key Key
 }
 
 // Snapshot notes all keys. It does no more, as nobody can use the index meanwhile.
@@ -251,7 +251,7 @@ func (s Snapshot) Ordered() []Key {
 	slices.SortFunc(s.arrived, func(a, b arrival) int { return cmp.Compare(a.at, b.at) })
 	keys := make([]Key, 0, len(s.arrived)+len(s.spooled))
 	for _, a := range s.arrived {
-		keys = append(keys, a.k)
+		keys = append(keys, a.key)
 	}
 	return append(keys, s.spooled...)
 }

@@ -35,7 +35,7 @@ type Options struct {
 
 // replay is the state of Open while it puts journal and spool together.
 type replay struct {
-	o       Options
+	options Options
 	log     *zap.Logger
 	spool   *spool.Spool
 	index   *index.Index
@@ -61,7 +61,7 @@ type leftover struct {
 // Open opens the journal and returns the catalog of all messages.
 func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 	began := time.Now()
-	r := &replay{o: o, log: o.Log, spool: o.Spool, index: index.New(), files: map[mail.ID]*leftover{}}
+	r := &replay{options: o, log: o.Log, spool: o.Spool, index: index.New(), files: map[mail.ID]*leftover{}}
 	r.catalog = catalog.New(catalog.Options{Spool: o.Spool, Index: r.index, Log: o.Log, ReadOnly: o.ReadOnly})
 
 	// The spool comes first: what the journal says is applied over it.

@@ -40,7 +40,7 @@ type Options struct {
 
 // Server is one server. Use Listen, then Run.
 type Server struct {
-	o        Options
+	options  Options
 	listener *listener.Listener
 	sessions *session.Server
 	store    *store
@@ -64,7 +64,7 @@ func Listen(o Options) (*Server, error) {
 			return hook.Proceed()
 		},
 	}}, log)
-	s := &Server{o: o, listener: l, store: &store{dir: o.Dir}}
+	s := &Server{options: o, listener: l, store: &store{dir: o.Dir}}
 	s.store.more.L = &s.store.mu
 	in := intake.New(intake.Options{
 		Me: me, Queue: s.store, Dispatcher: s.store, Chain: chain, Mail: maillog.Nop(), Log: log, Now: time.Now,
@@ -82,9 +82,9 @@ func (s *Server) Run(ctx context.Context) error {
 	defer fail(nil)
 	context.AfterFunc(ctx, s.store.stop)
 	var senders sync.WaitGroup
-	for range s.o.Senders {
+	for range s.options.Senders {
 		senders.Go(func() {
-			if err := s.store.send(ctx, s.o.Next); err != nil {
+			if err := s.store.send(ctx, s.options.Next); err != nil {
 				fail(err)
 			}
 		})
