@@ -34,7 +34,7 @@ func TestTable(t *testing.T) {
 		{"few", postfixTuned}: {{accepted: 600, delivered: 500, err: errors.New("server said 421")}},
 	}
 	var out bytes.Buffer
-	r.print(&out, []workload{l})
+	r.printTable(&out, []workload{l})
 	for _, want := range []string{
 		"| few | Tarishi queue | 3000 | 2000 | 1.0 / 2.0 / 3.0 / 40 | 7 of 900 | 0.25 | 30 | 0 | 0 |\n",
 		"| few | Postfix tuned | 600 | 500 | 0.0 / 0.0 / 0.0 / 0 | 0 of 0 | 0.00 | 0 | 0 (not drained) | 0 |\n",
@@ -58,12 +58,12 @@ func TestRatios(t *testing.T) {
 	}
 	var out bytes.Buffer
 	b := &bench{out: &out, part: "p"}
-	b.atLeast(5, r.ratio("a", deliveredRate, "l", "ours", "theirs"))
-	b.atLeast(5.01, r.ratio("b", deliveredRate, "l", "ours", "theirs"))
-	b.atLeast(1, r.ratio("c", deliveredRate, "l", "ours", "absent"))
-	b.atLeast(1, r.ratio("d", deliveredRate, "l", "ours", "dead"))
-	b.atMost(50, r.each("e", "l", "ours", deliveredRate))
-	b.below(50, r.each("f", "l", "ours", deliveredRate))
+	b.wantAtLeast(5, r.ratioOf("a", deliveredRate, "l", "ours", "theirs"))
+	b.wantAtLeast(5.01, r.ratioOf("b", deliveredRate, "l", "ours", "theirs"))
+	b.wantAtLeast(1, r.ratioOf("c", deliveredRate, "l", "ours", "absent"))
+	b.wantAtLeast(1, r.ratioOf("d", deliveredRate, "l", "ours", "dead"))
+	b.wantAtMost(50, r.medianFigure("e", "l", "ours", deliveredRate))
+	b.wantBelow(50, r.medianFigure("f", "l", "ours", deliveredRate))
 	b.printRatios()
 	want := "\n### Ratios\n\n- p: a: 5.00 (wanted ≥ 5) ok\n- p: b: 5.00 (wanted ≥ 5.01) MISSED\n- p: c: not measured (wanted ≥ 1)\n" +
 		"- p: d: not measured (wanted ≥ 1)\n- p: e: 50 (wanted ≤ 50) ok\n- p: f: 50 (wanted < 50) MISSED\n"
@@ -88,7 +88,7 @@ func TestFaults(t *testing.T) {
 		{harakaRelay, result{drained: true, err: errors.New("refused")}, "no message was accepted: refused"},
 	} {
 		b := &bench{}
-		b.check("part", "load", c.system, c.x)
+		b.checkResult("part", "load", c.system, c.x)
 		err := errors.Join(b.faults...)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s %+v: %v, want %q", c.system, c.x, err, c.want)
@@ -100,7 +100,7 @@ func TestFaults(t *testing.T) {
 func TestDuration(t *testing.T) {
 	all := regexp.MustCompile("")
 	o := options{only: all, runs: 3, total: 5 * time.Minute, parts: defaultParts()}
-	chosen, err := choose(o)
+	chosen, err := chooseParts(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestDuration(t *testing.T) {
 		t.Errorf("%v with peers, %v without", each, longer)
 	}
 	o.parts, o.only = []string{"relay", " rtt"}, regexp.MustCompile("64 KiB")
-	if chosen, err = choose(o); err != nil || len(chosen) != 1 || len(chosen[0].loads) != 1 {
+	if chosen, err = chooseParts(o); err != nil || len(chosen) != 1 || len(chosen[0].loads) != 1 {
 		t.Errorf("chosen %+v, %v", chosen, err)
 	}
 }
@@ -125,7 +125,7 @@ func TestNothingToMeasure(t *testing.T) {
 		{tarishi: "main.go", only: regexp.MustCompile("no such load"), runs: 1, total: time.Second, parts: []string{"rtt"}},
 		{tarishi: "main.go", only: all, runs: 1, total: time.Second, parts: []string{"no such part"}},
 	} {
-		if err := run(t.Context(), o, io.Discard, io.Discard); err == nil {
+		if err := runParts(t.Context(), o, io.Discard, io.Discard); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
 	}
@@ -171,7 +171,7 @@ func TestParts(t *testing.T) {
 // compared in rate and CPU.
 func TestBaseline(t *testing.T) {
 	o := options{only: regexp.MustCompile(hundred), runs: 1, baseline: "older", parts: []string{"relay", "durable"}}
-	chosen, err := choose(o)
+	chosen, err := chooseParts(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestBaseline(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", &out, want)
 	}
 	o.tarishi, o.baseline, o.total = "main.go", t.TempDir()+"/absent", time.Second
-	if err := run(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "-baseline") {
+	if err := runParts(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "-baseline") {
 		t.Errorf("an older binary that is absent: %v", err)
 	}
 }
@@ -201,14 +201,14 @@ func TestBaseline(t *testing.T) {
 func TestCertificates(t *testing.T) {
 	for _, kind := range []keyKind{ecdsaKey, rsaKey} {
 		dir := t.TempDir()
-		if err := kind.write(dir); err != nil {
+		if err := kind.writeFiles(dir); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := tls.LoadX509KeyPair(filepath.Join(dir, certificateFile), filepath.Join(dir, keyFile)); err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
-	if err := keyKind("dsa").write(t.TempDir()); err == nil {
+	if err := keyKind("dsa").writeFiles(t.TempDir()); err == nil {
 		t.Error("a key of no kind")
 	}
 }
@@ -223,36 +223,5 @@ func TestCompare(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "| l | (no server) | ") || !strings.Contains(out.String(), "\nWithout Haraka relay: it is absent.\n") {
 		t.Errorf("printed\n%s", &out)
-	}
-}
-
-func TestFindMount(t *testing.T) {
-	const table = `27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard,resuid=65534
-28 27 0:30 / /data rw,noatime shared:5 - xfs /dev/vdb rw,attr2
-29 28 0:31 / /data/with\040blank rw - tmpfs none rw,size=1k
-nonsense
-30 27 0:32 / /da rw - btrfs /dev/vdc rw
-`
-	for path, want := range map[string]string{
-		"/":                "/dev/vda (ext4, with discard)",
-		"/tmp/x":           "/dev/vda (ext4, with discard)",
-		"/data":            "/dev/vdb (xfs, without discard)",
-		"/data/x":          "/dev/vdb (xfs, without discard)",
-		"/database":        "/dev/vda (ext4, with discard)",
-		"/data/with blank": "none (tmpfs, without discard)",
-	} {
-		if m, ok := findMount(table, path); !ok || m.String() != want {
-			t.Errorf("%s: %s, %v, want %s", path, m, ok, want)
-		}
-	}
-	if _, ok := findMount("", "/x"); ok {
-		t.Error("a mount was found in nothing")
-	}
-	// A chroot may be on a disk that the kernel does not show.
-	if m, err := mountOf(t.TempDir()); err != nil || m.kind == "" {
-		t.Errorf("%+v, %v", m, err)
-	}
-	if unknown.has("discard") || !strings.Contains(unknown.String(), "unknown") {
-		t.Errorf("unknown is %s", unknown)
 	}
 }

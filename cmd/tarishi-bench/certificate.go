@@ -30,8 +30,8 @@ const (
 	certificateFile = "config/tls_cert.pem"
 )
 
-// write makes a key and a certificate signed with it, and writes them to dir.
-func (k keyKind) write(dir string) error {
+// writeFiles makes a key and a certificate signed with it, and writes them to dir.
+func (k keyKind) writeFiles(dir string) error {
 	private, err := k.generate()
 	if err != nil {
 		return err

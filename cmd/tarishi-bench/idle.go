@@ -22,12 +22,14 @@ func measureIdle(ctx context.Context, b *bench, p part) error {
 	found := map[key][]idle{}
 	for k := range b.rounds(p) {
 		for _, l := range p.loads {
+			// Systems take turns at being first, so that a machine that warms up favours none of
+			// them.
 			for i := range l.systems {
 				name := l.systems[(i+k)%len(l.systems)]
 				if b.missing[name] != "" {
 					continue
 				}
-				x, err := b.idle(ctx, p, l, name)
+				x, err := b.measureSessions(ctx, p, l, name)
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", l.name, name, err)
 				}
@@ -49,42 +51,47 @@ func measureIdle(ctx context.Context, b *bench, p part) error {
 			}
 		}
 	}
-	b.tellMissing(p)
+	b.printMissing(p)
 	return nil
 }
 
-// idle starts a system, opens the sessions of l and ends them again.
-func (b *bench) idle(ctx context.Context, p part, l workload, name string) (idle, error) {
+// measureSessions starts a system, opens the sessions of l and ends them again.
+func (b *bench) measureSessions(ctx context.Context, p part, l workload, name string) (idle, error) {
 	alone := l
 	alone.systems = []string{name}
-	f, err := b.start(ctx, part{name: p.name, loads: []workload{alone}}, nil)
-	defer f.stop()
+	f, err := b.startSystems(ctx, part{name: p.name, loads: []workload{alone}}, nil)
+	defer f.stopAll()
 	if err != nil {
 		return idle{}, err
 	}
-	sys := f.systems[l.place(name)]
+	sys := f.systems[l.fleetKey(name)]
 	// The first few make the server load what all of them share.
 	warm, err := load.OpenSessions(ctx, sys.addr, 10, l.certificate != "")
 	if err != nil {
 		return idle{}, err
 	}
 	warm.Close()
+
+	// Resident memory is compared with a server that has served once. The first sessions load code
+	// that all later ones share.
 	before := sys.usage().RSS
 	sessions, err := load.OpenSessions(ctx, sys.addr, l.clients, l.certificate != "")
 	if err != nil {
 		return idle{}, err
 	}
-	err = pause(ctx, settleTime)
+
+	// Memory given back late would count as a leak, so the server gets time before each look.
+	err = waitFor(ctx, settleTime)
 	open := sys.usage().RSS
 	sessions.Close()
 	if err == nil {
-		err = pause(ctx, returnTime)
+		err = waitFor(ctx, returnTime)
 	}
 	a := func(rss int64) float64 { return float64(rss-before) / float64(l.clients) }
 	return idle{open: a(open), after: a(sys.usage().RSS)}, err
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func waitFor(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

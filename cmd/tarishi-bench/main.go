@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"tarishi/internal/test/load/fileserver"
+	"tarishi/internal/test/load/mount"
 )
 
 // options are the command line.
@@ -68,7 +69,7 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == fileServerCommand {
 		err = serveFiles(ctx, os.Args[2:])
 	} else {
-		err = run(ctx, parse(), os.Stdout, os.Stderr)
+		err = runParts(ctx, parseFlags(), os.Stdout, os.Stderr)
 	}
 	stop()
 	if err != nil {
@@ -77,8 +78,8 @@ func main() {
 	}
 }
 
-// parse reads the command line, or ends the process.
-func parse() options {
+// parseFlags reads the command line, or ends the process.
+func parseFlags() options {
 	o := options{}
 	flag.StringVar(&o.tarishi, "tarishi", "bin/tarishi", "the `binary` to measure")
 	flag.StringVar(&o.baseline, "baseline", "", "an older `binary` to measure beside it")
@@ -92,6 +93,9 @@ func parse() options {
 	names := flag.String("part", strings.Join(defaultParts(), ","), "run these `parts`, of "+strings.Join(partNames(), ", "))
 	only := flag.String("only", "", "run the loads whose \"part: load\" matches this `pattern`")
 	flag.Parse()
+
+	// Mistakes end the process here. A run of five minutes must not fail at its end because of a
+	// flag.
 	o.parts = strings.Split(*names, ",")
 	pattern, err := regexp.Compile(*only)
 	switch {
@@ -135,7 +139,7 @@ type bench struct {
 	program  string // Haraka; "": absent
 	missing  map[string]string
 	each     time.Duration // of one run
-	disk     mount
+	disk     mount.Mount
 	out      io.Writer
 	progress io.Writer
 	started  int    // runs of a load, which number them
@@ -144,40 +148,23 @@ type bench struct {
 	faults   []error // losses, duplicates, servers that failed
 }
 
-// run measures what is asked for and prints it to out.
-func run(ctx context.Context, o options, out, progress io.Writer) error {
+// runParts measures the chosen parts and prints their tables to out.
+func runParts(ctx context.Context, o options, out, progress io.Writer) error {
 	if _, err := os.Stat(o.tarishi); err != nil {
 		return fmt.Errorf("nothing to measure, run make build: %w", err)
 	}
-	chosen, err := choose(o)
+	chosen, err := chooseParts(o)
 	if err != nil {
 		return err
 	}
-	b := &bench{options: o, missing: map[string]string{}, out: out, progress: progress}
-	if b.binary, err = filepath.Abs(o.tarishi); err != nil {
-		return err
-	}
-	if o.baseline != "" {
-		if _, err := os.Stat(o.baseline); err != nil {
-			return fmt.Errorf("-baseline: %w", err)
-		}
-		if b.older, err = filepath.Abs(o.baseline); err != nil {
-			return err
-		}
-	}
-	if b.self, err = os.Executable(); err != nil {
-		return err
-	}
-	if b.dir, err = os.MkdirTemp(o.dir, "tarishi-bench-"); err != nil {
+	b, err := prepareBench(o, out, progress)
+	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	if err := os.Chmod(b.dir, 0o755); err != nil { // Postfix runs under users of its own
-		return err
-	}
-	if b.disk, err = mountOf(b.dir); err != nil {
-		return err
-	}
+
+	// The time is shared among the systems that are there, so absent ones make the runs of the
+	// others longer.
 	b.findPeers(ctx)
 	b.each = b.duration(chosen)
 	most := o.total + o.total/2
@@ -188,6 +175,8 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	defer cancel()
 	fmt.Fprintf(out, "%s, %d CPUs, %s per run, %d rounds, pipelining %v, queues on %s\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), b.each.Round(time.Millisecond), o.runs, o.pipelining, b.disk)
+
+	// A part that fails is reported at the end. The figures of the others are still good.
 	for _, p := range chosen {
 		fmt.Fprintf(out, "\n### %s\n\n%s\n\n", p.name, p.about)
 		b.part = p.name
@@ -203,14 +192,51 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	return errors.Join(b.faults...)
 }
 
-// choose picks the parts and their loads that the options ask for.
-func choose(o options) ([]part, error) {
+// prepareBench finds the binaries and makes the folder below which everything runs; the
+// caller removes it.
+func prepareBench(o options, out, progress io.Writer) (*bench, error) {
+	// Paths become absolute, since each server runs in its own folder.
+	b := &bench{options: o, missing: map[string]string{}, out: out, progress: progress}
+	var err error
+	if b.binary, err = filepath.Abs(o.tarishi); err != nil {
+		return nil, err
+	}
+	if o.baseline != "" {
+		if _, err := os.Stat(o.baseline); err != nil {
+			return nil, fmt.Errorf("-baseline: %w", err)
+		}
+		if b.older, err = filepath.Abs(o.baseline); err != nil {
+			return nil, err
+		}
+	}
+	if b.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+
+	// All folders are below one, on the disk that is to be measured, and go with it.
+	if b.dir, err = os.MkdirTemp(o.dir, "tarishi-bench-"); err != nil {
+		return nil, err
+	}
+	if err = os.Chmod(b.dir, 0o755); err == nil { // Postfix runs as other users
+		b.disk, err = mount.Of(b.dir)
+	}
+	if err != nil {
+		os.RemoveAll(b.dir)
+		return nil, err
+	}
+	return b, nil
+}
+
+// chooseParts picks the parts and their loads that the options ask for.
+func chooseParts(o options) ([]part, error) {
 	var chosen []part
 	for _, name := range o.parts {
 		i := slices.IndexFunc(parts, func(p part) bool { return p.name == strings.TrimSpace(name) })
 		if i < 0 {
 			return nil, fmt.Errorf("no part %q: there are %s", name, strings.Join(partNames(), ", "))
 		}
+
+		// The table of parts stays as it is: only a copy loses the loads that were not chosen.
 		p := parts[i]
 		p.loads = nil
 		for _, l := range parts[i].loads {
@@ -237,6 +263,8 @@ func (b *bench) duration(chosen []part) time.Duration {
 	for _, p := range chosen {
 		fixed += p.fixed
 		warm := map[string]bool{}
+
+		// Each system also runs once to warm up, for a third of a run.
 		for _, l := range p.loads {
 			for _, s := range l.systems {
 				if b.missing[s] != "" {
@@ -250,6 +278,8 @@ func (b *bench) duration(chosen []part) time.Duration {
 			}
 		}
 	}
+
+	// Runs below 300 ms measure noise, and beyond 10 s nothing new is learnt.
 	each := time.Duration(float64(b.total-fixed) / max(runs, 1))
 	return min(max(each, 300*time.Millisecond), 10*time.Second)
 }

@@ -42,21 +42,24 @@ func (r result) String() string {
 // warmUp makes a short run that does not count: processes are started, code is
 // compiled, connections are made.
 func (b *bench) warmUp(ctx context.Context, sys *system, l workload) {
-	b.run(ctx, sys, l, b.each/3)
+	b.runLoad(ctx, sys, l, b.each/3)
 }
 
-// measure makes one run.
-func (b *bench) measure(ctx context.Context, sys *system, l workload) result {
-	return b.run(ctx, sys, l, b.each)
+// measureLoad makes one run.
+func (b *bench) measureLoad(ctx context.Context, sys *system, l workload) result {
+	return b.runLoad(ctx, sys, l, b.each)
 }
 
-// run sends a load for some time and waits until the sink has what was
+// runLoad sends a load for some time and waits until the sink has what was
 // accepted.
-func (b *bench) run(ctx context.Context, sys *system, l workload, duration time.Duration) result {
+func (b *bench) runLoad(ctx context.Context, sys *system, l workload, duration time.Duration) result {
 	syscall.Sync() // nobody pays for what an earlier run left to be written
 	before, seen := sys.usage(), sys.sink.Stats()
-	report, tally, drained := b.send(ctx, sys, l, duration, 5*duration+5*time.Second)
+	report, tally, drained := b.sendLoad(ctx, sys, l, duration, 5*duration+5*time.Second)
 	after := sys.usage()
+
+	// Shared pages are divided among processes where the kernel can do that. A server of many
+	// processes would look too large otherwise.
 	memory := after.PSS
 	if memory == 0 {
 		memory = after.RSS
@@ -71,14 +74,14 @@ func (b *bench) run(ctx context.Context, sys *system, l workload, duration time.
 		memory:      float64(memory) / (1 << 20),
 		tally:       tally,
 		drained:     drained,
-		err:         errors.Join(report.Err, sys.ended()),
+		err:         errors.Join(report.Err, sys.exitError()),
 	}
 }
 
-// send sends a load, as many messages as fit into duration if it does not say
+// sendLoad sends a load, as many messages as fit into duration if it does not say
 // how many. Then it waits, no longer than patience, until the sink has what was
 // accepted: drained tells whether that was enough.
-func (b *bench) send(ctx context.Context, sys *system, l workload, duration, patience time.Duration) (report *load.Report, tally load.Tally, drained bool) {
+func (b *bench) sendLoad(ctx context.Context, sys *system, l workload, duration, patience time.Duration) (report *load.Report, tally load.Tally, drained bool) {
 	b.started++
 	run := uint16(b.started)
 	defer sys.sink.Forget(run)
@@ -87,14 +90,17 @@ func (b *bench) send(ctx context.Context, sys *system, l workload, duration, pat
 		Recipients: l.recipients, Domain: domain, Domains: l.destinations, Pipelining: b.pipelining,
 		PerSession: l.perSession, StartTLS: l.certificate != "",
 	}.Send(ctx)
+
+	// A queue accepts faster than it delivers. Its rate counts until the sink has the last
+	// recipient.
 	drain, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tally = sys.sink.Await(drain, report)
 	return report, tally, drain.Err() == nil
 }
 
-// ended tells why a server that should run does not.
-func (s *system) ended() error {
+// exitError tells why a server that should run does not.
+func (s *system) exitError() error {
 	if s.server == nil {
 		return nil
 	}
@@ -128,43 +134,45 @@ func countSyncs(ctx context.Context, b *bench, p part) error {
 			if b.missing[name] != "" {
 				continue
 			}
-			x, syncs, err := b.traced(ctx, p, l, name)
+			x, syncs, err := b.runTraced(ctx, p, l, name)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			fmt.Fprintf(b.progress, "%s: %s, %s: %s\n", p.name, l.name, name, x)
 			fmt.Fprintf(b.out, "| %s | %s | %d | %d | %.3f |\n", l.name, name, x.messages, syncs, float64(syncs)/float64(max(x.messages, 1)))
-			b.check(p.name, l.name, name, x)
+			b.checkResult(p.name, l.name, name, x)
 		}
 	}
-	b.tellMissing(p)
+	b.printMissing(p)
 	return nil
 }
 
-// traced runs one system of p under strace and stops it.
-func (b *bench) traced(ctx context.Context, p part, l workload, name string) (x result, syncs int, err error) {
+// runTraced runs one system of p under strace and stops it.
+func (b *bench) runTraced(ctx context.Context, p part, l workload, name string) (x result, syncs int, err error) {
 	file := filepath.Join(b.dir, "syncs-"+strings.ReplaceAll(name, " ", "-"))
 	alone := l
 	alone.systems = []string{name}
-	f, err := b.start(ctx, part{name: p.name, loads: []workload{alone}}, func(string) []string { return instance.CountSyncs(file) })
+	f, err := b.startSystems(ctx, part{name: p.name, loads: []workload{alone}}, func(string) []string { return instance.CountSyncs(file) })
 	if err == nil {
-		x = b.measure(ctx, f.systems[l.place(name)], l)
+		x = b.measureLoad(ctx, f.systems[l.fleetKey(name)], l)
 	}
-	f.stop()
+	f.stopAll()
 	if err != nil {
 		return x, 0, err
 	}
+
+	// strace writes its table when the server ends, and may need a moment for that.
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	syncs, err = instance.Syncs(ctx, file)
 	return x, syncs, err
 }
 
-// measureMemory sends large messages through a queue of its own and tells by
-// how much its resident set has grown at most.
+// measureMemory sends large messages through a fresh queue and prints the largest
+// growth of its resident set.
 func measureMemory(ctx context.Context, b *bench, p part) error {
-	f, err := b.start(ctx, p, nil)
-	defer f.stop()
+	f, err := b.startSystems(ctx, p, nil)
+	defer f.stopAll()
 	if err != nil {
 		return err
 	}
@@ -173,13 +181,15 @@ func measureMemory(ctx context.Context, b *bench, p part) error {
 		for _, name := range l.systems {
 			sys := f.systems[name]
 			atFirst := sys.usage().RSS
-			report, tally, drained := b.send(ctx, sys, l, 0, time.Minute)
+			report, tally, drained := b.sendLoad(ctx, sys, l, 0, time.Minute)
 			x := result{tally: tally, drained: drained, err: report.Err, messages: report.Accepted}
+
+			// The peak is the kernel's figure: a sample could miss it.
 			peak := sys.usage().Peak
 			fmt.Fprintf(b.out, "| %s | %s | %.0f | %.0f | %.1f | %.1f |\n", l.name, name, float64(atFirst)/(1<<20), float64(peak)/(1<<20),
 				report.Elapsed.Seconds(), tally.Elapsed.Seconds())
-			b.check(p.name, l.name, name, x)
-			b.below(64, ratio{name: name + ", resident set grows by, MiB", value: float64(peak-atFirst) / (1 << 20), runs: 1})
+			b.checkResult(p.name, l.name, name, x)
+			b.wantBelow(64, ratio{name: name + ", resident set grows by, MiB", value: float64(peak-atFirst) / (1 << 20), runs: 1})
 		}
 	}
 	return nil

@@ -26,8 +26,8 @@ const (
 // before is behind the name of a system that runs the binary of -baseline.
 const before = ", before"
 
-// ours reports whether a system is a Tarishi that both binaries can be.
-func ours(system string) bool {
+// isTarishi reports whether a system is a Tarishi that both binaries can be.
+func isTarishi(system string) bool {
 	switch system {
 	case tarishiRelay, tarishiQueue, tarishiMany:
 		return true
@@ -39,7 +39,7 @@ func ours(system string) bool {
 func withBaseline(systems []string) []string {
 	var all []string
 	for _, s := range systems {
-		if all = append(all, s); ours(s) {
+		if all = append(all, s); isTarishi(s) {
 			all = append(all, s+before)
 		}
 	}
@@ -98,12 +98,12 @@ var parts = []part{
 		loads: []workload{{name: hundred, clients: 100, size: small, systems: []string{tarishiQueue, tarishiNoSync, oneFile}, slow: true}},
 		judge: func(b *bench, r results) {
 			wanted := 1.3
-			if b.disk.has("discard") {
+			if b.disk.HasOption("discard") {
 				wanted = 4
 			}
-			b.atLeast(0.70, r.ratio("accepted with fsync : without", acceptedRate, hundred, tarishiQueue, tarishiNoSync))
-			b.atLeast(wanted, r.ratio("accepted with one log : one file a message", acceptedRate, hundred, tarishiQueue, oneFile))
-			b.below(4, r.each("acknowledgement p99 : p50", hundred, tarishiQueue, func(x result) float64 {
+			b.wantAtLeast(0.70, r.ratioOf("accepted with fsync : without", acceptedRate, hundred, tarishiQueue, tarishiNoSync))
+			b.wantAtLeast(wanted, r.ratioOf("accepted with one log : one file a message", acceptedRate, hundred, tarishiQueue, oneFile))
+			b.wantBelow(4, r.medianFigure("acknowledgement p99 : p50", hundred, tarishiQueue, func(x result) float64 {
 				return float64(x.latency.P99) / float64(x.latency.P50)
 			}))
 		},
@@ -117,9 +117,9 @@ var parts = []part{
 			{name: counted, clients: 100, size: small, messages: 10_000, systems: []string{tarishiRelay}},
 		},
 		judge: func(b *bench, r results) {
-			b.atLeast(8, r.ratio("4 KiB, 100 clients, Tarishi : Haraka", deliveredRate, hundred, tarishiRelay, harakaRelay))
-			b.atLeast(3, r.ratio("64 KiB, 20 clients, Tarishi : Haraka", deliveredRate, few, tarishiRelay, harakaRelay))
-			b.atMost(200, r.each("connections of 10,000 messages", counted, tarishiRelay, func(x result) float64 { return float64(x.connections) }))
+			b.wantAtLeast(8, r.ratioOf("4 KiB, 100 clients, Tarishi : Haraka", deliveredRate, hundred, tarishiRelay, harakaRelay))
+			b.wantAtLeast(3, r.ratioOf("64 KiB, 20 clients, Tarishi : Haraka", deliveredRate, few, tarishiRelay, harakaRelay))
+			b.wantAtMost(200, r.medianFigure("connections of 10,000 messages", counted, tarishiRelay, func(x result) float64 { return float64(x.connections) }))
 		},
 	},
 	{
@@ -127,7 +127,7 @@ var parts = []part{
 		about: "One connection to a next hop with a round trip of 50 ms, the same sink behind it with and without PIPELINING.",
 		loads: []workload{{name: distant, clients: 1, size: small, systems: []string{pipelined, unpipelined}}},
 		judge: func(b *bench, r results) {
-			b.atLeast(1.8, r.ratio("one connection, pipelined : not", deliveredRate, distant, pipelined, unpipelined))
+			b.wantAtLeast(1.8, r.ratioOf("one connection, pipelined : not", deliveredRate, distant, pipelined, unpipelined))
 		},
 	},
 	{
@@ -138,9 +138,9 @@ var parts = []part{
 			{name: many, clients: 100, size: small, destinations: 1000, systems: []string{tarishiMany}, slow: true},
 		},
 		judge: func(b *bench, r results) {
-			b.atLeast(6, r.ratio("one destination, Tarishi : Postfix tuned", deliveredRate, hundred, tarishiQueue, postfixTuned))
-			b.atLeast(8, r.ratio("one destination, Tarishi : Haraka", deliveredRate, hundred, tarishiQueue, harakaQueue))
-			b.atLeast(0.5, r.between("Tarishi, 1,000 destinations : one", deliveredRate, key{many, tarishiMany}, key{hundred, tarishiQueue}))
+			b.wantAtLeast(6, r.ratioOf("one destination, Tarishi : Postfix tuned", deliveredRate, hundred, tarishiQueue, postfixTuned))
+			b.wantAtLeast(8, r.ratioOf("one destination, Tarishi : Haraka", deliveredRate, hundred, tarishiQueue, harakaQueue))
+			b.wantAtLeast(0.5, r.ratioBetween("Tarishi, 1,000 destinations : one", deliveredRate, key{many, tarishiMany}, key{hundred, tarishiQueue}))
 		},
 	},
 	{
@@ -157,17 +157,17 @@ var parts = []part{
 		name: "shapes", fixed: 8 * time.Second, extra: true, measure: compare,
 		about: "Other loads.",
 		loads: []workload{
-			shape("1 client, 4 KiB", 1, 1), shape("20 clients, 4 KiB", 20, 1), shape("20 clients, 4 KiB, 10 recipients", 20, 10),
+			shapeLoad("1 client, 4 KiB", 1, 1), shapeLoad("20 clients, 4 KiB", 20, 1), shapeLoad("20 clients, 4 KiB, 10 recipients", 20, 10),
 		},
 	},
 	{
 		name: "starttls", fixed: 20 * time.Second, extra: true, measure: compare,
 		about: "One message a connection, in clear and behind STARTTLS. No handshake is shortened by an earlier one.",
-		loads: []workload{single("in clear", ""), single("STARTTLS, ECDSA P-256", ecdsaKey), single("STARTTLS, RSA 2048", rsaKey)},
+		loads: []workload{singleLoad("in clear", ""), singleLoad("STARTTLS, ECDSA P-256", ecdsaKey), singleLoad("STARTTLS, RSA 2048", rsaKey)},
 		judge: func(b *bench, r results) {
 			for _, kind := range []string{"in clear", "STARTTLS, ECDSA P-256", "STARTTLS, RSA 2048"} {
 				for _, peer := range []string{postfixTuned, harakaRelay} {
-					b.note(r.ratio("one message a connection, "+kind+", Tarishi : "+peer, acceptedRate, singleName(kind), tarishiRelay, peer))
+					b.addRatio(r.ratioOf("one message a connection, "+kind+", Tarishi : "+peer, acceptedRate, singleName(kind), tarishiRelay, peer))
 				}
 			}
 		},
@@ -182,8 +182,8 @@ var parts = []part{
 	},
 }
 
-// single is a load of 20 clients that connect for each message.
-func single(kind string, certificate keyKind) workload {
+// singleLoad is a load of 20 clients that connect for each message.
+func singleLoad(kind string, certificate keyKind) workload {
 	return workload{
 		name: singleName(kind), clients: 20, size: small, perSession: 1, certificate: certificate,
 		systems: []string{tarishiRelay, harakaRelay, postfixTuned},
@@ -192,7 +192,7 @@ func single(kind string, certificate keyKind) workload {
 
 func singleName(kind string) string { return "20 clients, 4 KiB, one message a connection, " + kind }
 
-func shape(name string, clients, recipients int) workload {
+func shapeLoad(name string, clients, recipients int) workload {
 	return workload{
 		name: name, clients: clients, size: small, recipients: recipients, slow: true,
 		systems: []string{tarishiRelay, tarishiQueue, harakaRelay, harakaQueue, postfixTuned},
@@ -219,38 +219,44 @@ func namesOf(wanted func(part) bool) []string {
 // compare runs the loads of p with their systems, interleaved, and prints a
 // table.
 func compare(ctx context.Context, b *bench, p part) error {
-	f, err := b.start(ctx, p, nil)
-	defer f.stop()
+	f, err := b.startSystems(ctx, p, nil)
+	defer f.stopAll()
 	if err != nil {
 		return err
 	}
 	for _, l := range p.loads {
 		for _, name := range l.systems {
-			if sys := f.systems[l.place(name)]; sys != nil && !sys.warm {
+			if sys := f.systems[l.fleetKey(name)]; sys != nil && !sys.warm {
 				sys.warm = true
 				b.warmUp(ctx, sys, l)
 			}
 		}
 	}
+
+	// Rounds go through all systems before the next one begins. A slow minute of the machine then
+	// hits all of them.
 	r := make(results)
 	rounds := b.rounds(p)
 	for k := range rounds {
 		for _, l := range p.loads {
 			for i := range l.systems {
 				name := l.systems[(i+k)%len(l.systems)] // nobody is always first
-				sys := f.systems[l.place(name)]
+				sys := f.systems[l.fleetKey(name)]
 				if sys == nil || ctx.Err() != nil {
 					continue
 				}
-				x := b.measure(ctx, sys, l)
+				x := b.measureLoad(ctx, sys, l)
 				fmt.Fprintf(b.progress, "%s, round %d of %d: %s, %s: %s\n", p.name, k+1, rounds, l.name, name, x)
 				r[key{l.name, name}] = append(r[key{l.name, name}], x)
-				b.check(p.name, l.name, name, x)
+				b.checkResult(p.name, l.name, name, x)
 			}
 		}
 	}
-	r.print(b.out, p.loads)
-	b.tellMissing(p)
+
+	// What was measured is printed first and judged afterwards, so that a missed bound hides no
+	// figure.
+	r.printTable(b.out, p.loads)
+	b.printMissing(p)
 	if p.judge != nil {
 		p.judge(b, r)
 	}
@@ -265,18 +271,21 @@ func (b *bench) compareBaseline(p part, r results) {
 			if len(r[key{l.name, s + before}]) == 0 {
 				continue
 			}
-			b.note(r.ratio(l.name+", "+s+", rate, new : before", deliveredRate, l.name, s, s+before))
-			b.note(r.ratio(l.name+", "+s+", CPU a message, new : before", cpuTime, l.name, s, s+before))
+			b.addRatio(r.ratioOf(l.name+", "+s+", rate, new : before", deliveredRate, l.name, s, s+before))
+			b.addRatio(r.ratioOf(l.name+", "+s+", CPU a message, new : before", cpuTime, l.name, s, s+before))
 		}
 	}
 }
 
-// check notes mail that was lost or doubled. That another server is too slow
+// checkResult notes mail that was lost or doubled. That another server is too slow
 // to be waited for is no fault.
-func (b *bench) check(part, load, system string, x result) {
-	if ours(strings.TrimSuffix(system, before)) && !x.drained {
+func (b *bench) checkResult(part, load, system string, x result) {
+	if isTarishi(strings.TrimSuffix(system, before)) && !x.drained {
 		b.faults = append(b.faults, fmt.Errorf("%s, %s, %s: %d recipients had not arrived when the waiting ended", part, load, system, x.tally.Lost))
 	}
+
+	// A queue that was stopped early has not lost its mail. One that was drained must have
+	// delivered everything once.
 	if lost := x.tally.Lost; x.drained && lost+x.tally.Duplicates > 0 {
 		b.faults = append(b.faults, fmt.Errorf("%s, %s, %s: %d recipients lost, %d doubled", part, load, system, lost, x.tally.Duplicates))
 	}

@@ -28,8 +28,8 @@ func medianOf(rs []result, f func(result) float64) float64 {
 	return median(values)
 }
 
-// print prints the medians of all runs.
-func (r results) print(out io.Writer, loads []workload) {
+// printTable prints the medians of all runs.
+func (r results) printTable(out io.Writer, loads []workload) {
 	fmt.Fprintln(out, "| load | system | accepted msg/s | delivered rcpt/s | ack p50 / p95 / p99 / max, ms | sink connections of messages | CPU ms/msg | memory MiB | lost | doubled |")
 	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
 	var troubles []string
@@ -39,6 +39,8 @@ func (r results) print(out io.Writer, loads []workload) {
 			if len(rs) == 0 {
 				continue
 			}
+
+			// Losses add up over the rounds, where a median would hide a single one.
 			lost, doubled, note := 0, 0, ""
 			for _, x := range rs {
 				lost += x.tally.Lost
@@ -84,14 +86,16 @@ type ratio struct {
 	ok    bool
 }
 
-// ratio compares two systems under one load: the median of the rounds' ratios.
-func (r results) ratio(name string, f func(result) float64, load, ours, theirs string) ratio {
-	return r.between(name, f, key{load, ours}, key{load, theirs})
+// ratioOf compares two systems under one load: the median of the rounds' ratios.
+func (r results) ratioOf(name string, f func(result) float64, load, ours, theirs string) ratio {
+	return r.ratioBetween(name, f, key{load, ours}, key{load, theirs})
 }
 
-// between compares any two places.
-func (r results) between(name string, f func(result) float64, ours, theirs key) ratio {
+// ratioBetween compares any two places.
+func (r results) ratioBetween(name string, f func(result) float64, ours, theirs key) ratio {
 	var values []float64
+
+	// Rounds are compared in pairs, as both systems ran in the same minute.
 	for i := range min(len(r[ours]), len(r[theirs])) {
 		if v := f(r[ours][i]) / f(r[theirs][i]); !math.IsNaN(v) && !math.IsInf(v, 0) {
 			values = append(values, v)
@@ -100,8 +104,8 @@ func (r results) between(name string, f func(result) float64, ours, theirs key) 
 	return ofRounds(name, values)
 }
 
-// each is the median of a figure that one system has.
-func (r results) each(name, load, system string, f func(result) float64) ratio {
+// medianFigure is the median of a figure that one system has.
+func (r results) medianFigure(name, load, system string, f func(result) float64) ratio {
 	var values []float64
 	for _, x := range r[key{load, system}] {
 		if v := f(x); !math.IsNaN(v) && !math.IsInf(v, 0) {
@@ -118,23 +122,23 @@ func ofRounds(name string, values []float64) ratio {
 	return ratio{name: name, value: median(values), runs: len(values)}
 }
 
-// atLeast, atMost and below keep a ratio with its bound.
-func (b *bench) atLeast(bound float64, r ratio) {
-	b.keep(r, fmt.Sprintf("≥ %.4g", bound), r.value >= bound)
+// wantAtLeast, wantAtMost and wantBelow keep a ratio with its bound.
+func (b *bench) wantAtLeast(bound float64, r ratio) {
+	b.keepRatio(r, fmt.Sprintf("≥ %.4g", bound), r.value >= bound)
 }
 
-func (b *bench) atMost(bound float64, r ratio) {
-	b.keep(r, fmt.Sprintf("≤ %.4g", bound), r.value <= bound)
+func (b *bench) wantAtMost(bound float64, r ratio) {
+	b.keepRatio(r, fmt.Sprintf("≤ %.4g", bound), r.value <= bound)
 }
 
-func (b *bench) below(bound float64, r ratio) {
-	b.keep(r, fmt.Sprintf("< %.4g", bound), r.value < bound)
+func (b *bench) wantBelow(bound float64, r ratio) {
+	b.keepRatio(r, fmt.Sprintf("< %.4g", bound), r.value < bound)
 }
 
-// note keeps a ratio for which nothing is wanted.
-func (b *bench) note(r ratio) { b.keep(r, "", true) }
+// addRatio keeps a ratio for which nothing is wanted.
+func (b *bench) addRatio(r ratio) { b.keepRatio(r, "", true) }
 
-func (b *bench) keep(r ratio, bound string, ok bool) {
+func (b *bench) keepRatio(r ratio, bound string, ok bool) {
 	r.part, r.bound, r.ok = b.part, bound, ok
 	b.ratios = append(b.ratios, r)
 }

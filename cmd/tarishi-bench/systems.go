@@ -38,6 +38,8 @@ func (b *bench) findPeers(ctx context.Context) {
 		without("not asked for", harakaRelay, harakaQueue)
 		return
 	}
+
+	// Haraka is installed once and kept: npm takes longer than the measuring.
 	cache, err := b.cache, error(nil)
 	if cache == "" {
 		if cache, err = os.UserCacheDir(); err == nil {
@@ -52,8 +54,8 @@ func (b *bench) findPeers(ctx context.Context) {
 	}
 }
 
-// tellMissing prints which systems a table lacks.
-func (b *bench) tellMissing(p part) {
+// printMissing prints which systems a table lacks.
+func (b *bench) printMissing(p part) {
 	told := map[string]bool{}
 	for _, l := range p.loads {
 		for _, s := range l.systems {
@@ -76,7 +78,7 @@ type system struct {
 
 // fleet is everything that has to end with a part.
 type fleet struct {
-	b       *bench
+	bench   *bench
 	ctx     context.Context
 	dir     string
 	prefix  func(system string) []string // of its command
@@ -84,10 +86,10 @@ type fleet struct {
 	stops   []func()
 }
 
-// start starts the systems of a part that can be had. What it returns must be
+// startSystems starts the systems of a part that are there. The fleet must be
 // stopped, also after an error.
-func (b *bench) start(ctx context.Context, p part, prefix func(system string) []string) (*fleet, error) {
-	f := &fleet{b: b, ctx: ctx, prefix: prefix, systems: map[string]*system{}}
+func (b *bench) startSystems(ctx context.Context, p part, prefix func(system string) []string) (*fleet, error) {
+	f := &fleet{bench: b, ctx: ctx, prefix: prefix, systems: map[string]*system{}}
 	if f.prefix == nil {
 		f.prefix = func(string) []string { return nil }
 	}
@@ -99,12 +101,14 @@ func (b *bench) start(ctx context.Context, p part, prefix func(system string) []
 	if err := os.Chmod(f.dir, 0o755); err != nil {
 		return f, err
 	}
+
+	// Loads share servers wherever they can: a start costs seconds, and cold servers are slower.
 	for _, l := range p.loads {
 		for _, name := range l.systems {
-			if f.systems[l.place(name)] != nil || b.missing[name] != "" {
+			if f.systems[l.fleetKey(name)] != nil || b.missing[name] != "" {
 				continue
 			}
-			if err := f.start(name, l); err != nil {
+			if err := f.startSystem(name, l); err != nil {
 				return f, fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -112,81 +116,88 @@ func (b *bench) start(ctx context.Context, p part, prefix func(system string) []
 	return f, nil
 }
 
-// stop ends everything, the last thing first.
-func (f *fleet) stop() {
+// stopAll ends everything, the last thing first.
+func (f *fleet) stopAll() {
 	for i := len(f.stops) - 1; i >= 0; i-- {
 		f.stops[i]()
 	}
 	f.stops = nil
 }
 
-// place is the key of a system in a fleet: servers with a certificate and
+// fleetKey is the key of a system in a fleet: servers with a certificate and
 // without are different ones.
-func (l workload) place(system string) string { return system + string(l.certificate) }
+func (l workload) fleetKey(system string) string { return system + string(l.certificate) }
 
-// start starts one system in a folder of its own, for a load.
-func (f *fleet) start(name string, l workload) error {
-	sink, err := f.sink(load.SinkOptions{NoPipelining: name == unpipelined})
+// startSystem starts one system for a load, in a fresh folder.
+func (f *fleet) startSystem(name string, l workload) error {
+	sink, err := f.startSink(load.SinkOptions{NoPipelining: name == unpipelined})
 	if err != nil {
 		return err
 	}
 	if name == noServer {
-		f.systems[l.place(name)] = &system{addr: sink.Addr(), sink: sink}
+		f.systems[l.fleetKey(name)] = &system{addr: sink.Addr(), sink: sink}
 		return nil
 	}
+
+	// Folders have numbers, since names of systems hold blanks that Postfix does not take.
 	dir := filepath.Join(f.dir, fmt.Sprint(len(f.systems)))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	if l.certificate != "" {
-		if err := l.certificate.write(dir); err != nil {
+		if err := l.certificate.writeFiles(dir); err != nil {
 			return err
 		}
 	}
-	server, err := f.serve(name, dir, sink.Port(), l.certificate != "")
+	server, err := f.startServer(name, dir, sink.Port(), l.certificate != "")
 	if err != nil {
 		return err
 	}
+
+	// The server stops before its sink, which is on the list already, so that no delivery fails at
+	// the end.
 	f.stops = append(f.stops, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		server.Stop(ctx)
 	})
-	f.systems[l.place(name)] = &system{addr: server.Addr(), sink: sink, server: server}
+	f.systems[l.fleetKey(name)] = &system{addr: server.Addr(), sink: sink, server: server}
 	return nil
 }
 
-// serve starts the server of a system with port as its next hop. secure: dir has
+// startServer starts the server of a system with port as its next hop. secure: dir has
 // a certificate for it.
-func (f *fleet) serve(name, dir string, port int, secure bool) (*instance.Server, error) {
-	prefix, binary := f.prefix(name), f.b.binary
+func (f *fleet) startServer(name, dir string, port int, secure bool) (*instance.Server, error) {
+	prefix, binary := f.prefix(name), f.bench.binary
 	if plain, older := strings.CutSuffix(name, before); older {
-		name, binary = plain, f.b.older
+		name, binary = plain, f.bench.older
 	}
+
+	// One name stands for one configuration. Everything that a table compares differs only here.
 	switch name {
 	case tarishiRelay:
-		return f.relay(binary, dir, port, secure, prefix)
+		return f.startRelay(binary, dir, port, secure, prefix)
 	case pipelined, unpipelined:
-		far, err := f.distant(port)
+		far, err := f.startProxy(port)
 		if err != nil {
 			return nil, err
 		}
-		return f.relay(binary, dir, far, secure, prefix)
+		return f.startRelay(binary, dir, far, secure, prefix)
 	case tarishiQueue, tarishiMany:
-		return f.queue(binary, dir, port, prefix)
+		return f.startQueue(binary, dir, port, prefix)
 	case tarishiNoSync:
-		return f.queue(binary, dir, port, append([]string{"env", "TARISHI_UNSAFE_NOSYNC=1"}, prefix...))
+		return f.startQueue(binary, dir, port, append([]string{"env", "TARISHI_UNSAFE_NOSYNC=1"}, prefix...))
 	case oneFile:
 		files := filepath.Join(dir, "queue")
 		if err := os.Mkdir(files, 0o755); err != nil {
 			return nil, err
 		}
-		argv := append(prefix, f.b.self, fileServerCommand, files, fmt.Sprintf("127.0.0.1:%d", port))
+		argv := append(prefix, f.bench.self, fileServerCommand, files, fmt.Sprintf("127.0.0.1:%d", port))
 		return instance.Listening(f.ctx, exec.Command(argv[0], argv[1:]...), dir, 1)
 	case harakaRelay:
-		return instance.HarakaRelay(f.ctx, f.b.program, dir, port, secure, prefix...)
+		return instance.HarakaRelay(f.ctx, f.bench.program, dir, port, secure, prefix...)
 	case harakaQueue:
-		return instance.HarakaQueue(f.ctx, f.b.program, dir, port, prefix...)
+		return instance.HarakaQueue(f.ctx, f.bench.program, dir, port, prefix...)
 	case postfixDefault, postfixTuned:
 		settings := postfixSettings(name, port)
 		if secure {
@@ -200,8 +211,8 @@ func (f *fleet) serve(name, dir string, port int, secure bool) (*instance.Server
 	return nil, fmt.Errorf("no system %q", name)
 }
 
-// relay starts a relay. Idle sessions may be many, all from one address.
-func (f *fleet) relay(binary, dir string, port int, secure bool, prefix []string) (*instance.Server, error) {
+// startRelay starts a relay. Idle sessions may be many, all from one address.
+func (f *fleet) startRelay(binary, dir string, port int, secure bool, prefix []string) (*instance.Server, error) {
 	plugins := "rcpt_to.in_host_list\nqueue/smtp_forward\n"
 	if secure {
 		plugins = "tls\n" + plugins
@@ -220,9 +231,9 @@ func (f *fleet) relay(binary, dir string, port int, secure bool, prefix []string
 	return instance.Tarishi(f.ctx, binary, dir, 1, prefix...)
 }
 
-// queue starts a queue that looks its next hops up: a host of its own for each
-// destination, all of which are the sink.
-func (f *fleet) queue(binary, dir string, port int, prefix []string) (*instance.Server, error) {
+// startQueue starts a queue that looks its next hops up: each destination has one
+// host, and all hosts lead to the sink.
+func (f *fleet) startQueue(binary, dir string, port int, prefix []string) (*instance.Server, error) {
 	dns, err := dnstest.Start()
 	if err != nil {
 		return nil, err
@@ -232,6 +243,9 @@ func (f *fleet) queue(binary, dir string, port int, prefix []string) (*instance.
 	for i := range 1000 {
 		destinations = append(destinations, fmt.Sprintf("d%d.%s", i, domain))
 	}
+
+	// Every destination has its own MX host, as on the Internet, so that no two share a connection
+	// by chance.
 	for _, d := range destinations {
 		dns.MX(d, 10, "mx."+d)
 		dns.A("mx."+d, "127.0.0.1")
@@ -269,33 +283,35 @@ func postfixSettings(name string, port int) map[string]string {
 	}
 }
 
-// sink starts a sink.
-func (f *fleet) sink(o load.SinkOptions) (*load.Sink, error) {
+// startSink starts a sink.
+func (f *fleet) startSink(o load.SinkOptions) (*load.Sink, error) {
 	s, err := load.Listen(o)
 	if err != nil {
 		return nil, err
 	}
-	f.run(s.Run)
+	f.runUntilStop(s.Run)
 	return s, nil
 }
 
-// distant starts a long line to port and returns the port of its near end.
-func (f *fleet) distant(port int) (int, error) {
+// startProxy starts a long line to port and returns the port of its near end.
+func (f *fleet) startProxy(port int) (int, error) {
 	p, err := load.ListenProxy(fmt.Sprintf("127.0.0.1:%d", port), halfTrip)
 	if err != nil {
 		return 0, err
 	}
-	f.run(p.Run)
+	f.runUntilStop(p.Run)
 	return p.Port(), nil
 }
 
-// run runs something that ends after the servers that are started later.
-func (f *fleet) run(run func(context.Context) error) {
+// runUntilStop runs something that ends after the servers that are started later.
+func (f *fleet) runUntilStop(run func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		run(ctx)
 	}()
+
+	// Stops run backwards, so whatever was started first ends last.
 	f.stops = append(f.stops, func() { cancel(); <-done })
 }

@@ -1,6 +1,6 @@
 // Package dane holds a server's certificate against the TLSA records of its
-// name, as SMTP does it (RFC 7672, on RFC 6698 and RFC 7671). It asks nobody:
-// whoever uses it has looked the records up and knows that they are secure.
+// name, as SMTP does it (RFC 7672, on RFC 6698 and RFC 7671). It looks nothing up:
+// the caller has the records and knows that they are secure (DNSSEC).
 //
 // Only the usages DANE-TA(2) and DANE-EE(3) are usable; PKIX-TA(0) and
 // PKIX-EE(1) are not (RFC 7672 section 3.1.3), nor are records of unknown
@@ -58,13 +58,16 @@ type Policy struct {
 func New(records []Record, names ...string) *Policy {
 	p := &Policy{names: names}
 	for _, r := range records {
-		if r.usable() {
+		if r.isUsable() {
 			p.records = append(p.records, r)
 		}
 	}
 	if len(p.records) == 0 {
 		return nil
 	}
+
+	// The order of records in an answer changes. Sorted, they give one key for one policy, and so
+	// share pooled connections.
 	p.preferStrong()
 	slices.SortFunc(p.records, func(a, b Record) int {
 		return cmp.Or(cmp.Compare(a.Usage, b.Usage), cmp.Compare(a.Selector, b.Selector),
@@ -82,13 +85,16 @@ func New(records []Record, names ...string) *Policy {
 // Key is the same for policies that ask for the same, and only for those.
 func (p *Policy) Key() string { return p.key }
 
-func (r Record) usable() bool {
+func (r Record) isUsable() bool {
 	if r.Usage != usageTA && r.Usage != usageEE {
 		return false
 	}
 	if r.Selector != selectorCertificate && r.Selector != selectorKey {
 		return false
 	}
+
+	// Data that cannot match anything must not count as usable: mail would be held back over a
+	// record that RFC 7672 wants ignored.
 	switch r.MatchingType {
 	case matchSHA256:
 		return len(r.Data) == sha256.Size
@@ -154,6 +160,9 @@ func (p *Policy) verify(shown []*x509.Certificate, now time.Time) error {
 	if len(shown) == 0 {
 		return errors.New("dane: the server showed no certificate")
 	}
+
+	// Usage 3 settles the question with the leaf alone. Usage 2 only yields anchors, and the chain
+	// is verified after all records have been seen.
 	anchors := x509.NewCertPool()
 	anchored := false
 	for _, r := range p.records {
@@ -180,6 +189,9 @@ func (p *Policy) verify(shown []*x509.Certificate, now time.Time) error {
 	if !anchored {
 		return errors.New("dane: the certificate matches no TLSA record")
 	}
+
+	// Certificates that the server sent may link the leaf to an anchor, but are trusted for
+	// nothing.
 	between := x509.NewCertPool()
 	for _, c := range shown[1:] {
 		between.AddCert(c)
@@ -190,17 +202,20 @@ func (p *Policy) verify(shown []*x509.Certificate, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("dane: no chain to what a TLSA record matches: %w", err)
 	}
+
+	// With DANE-TA the anchor may have issued certificates for anybody, so the name has to fit as
+	// well.
 	for _, name := range p.names {
-		if named(shown[0], name) {
+		if isCertifiedFor(shown[0], name) {
 			return nil
 		}
 	}
 	return fmt.Errorf("dane: the certificate is for none of %s", strings.Join(p.names, ", "))
 }
 
-// named reports whether c is for a host. The common name counts where a
+// isCertifiedFor reports whether c is for a host. The common name counts where a
 // certificate has no DNS name (RFC 7672 section 3.2.3).
-func named(c *x509.Certificate, host string) bool {
+func isCertifiedFor(c *x509.Certificate, host string) bool {
 	if len(c.DNSNames) == 0 && c.Subject.CommonName != "" {
 		c = &x509.Certificate{DNSNames: []string{c.Subject.CommonName}}
 	}

@@ -60,9 +60,12 @@ var wordings = map[string]wording{
 func (c *composer) builtIn() []string {
 	w := wordings[c.lead]
 	subject := w.subject
-	if c.several() {
+	if c.aboutSeveral() {
 		subject = c.severalSubject()
 	}
+
+	// The built-in text goes through the same variables as a template of the administrator, and so
+	// through the same cleaning of foreign values.
 	t := []string{
 		"From: Mail Delivery System <MAILER-DAEMON@{me}>",
 		"To: {from}",
@@ -72,11 +75,14 @@ func (c *composer) builtIn() []string {
 		"Auto-Submitted: auto-replied",
 		"",
 	}
-	if c.several() {
+	if c.aboutSeveral() {
 		return append(t, c.severalText()...)
 	}
 	t = append(t, "This is the mail system at {me}.", "")
 	t = append(append(t, w.intro...), "", "    {extended_reason}")
+
+	// Lines about facts that are not known are left out: a question mark would only worry the
+	// reader.
 	if until := c.retryUntil(); until != "" {
 		t = append(t, "", "If it goes on like this, it will be given up on", until+".")
 	}
@@ -93,6 +99,8 @@ func (c *composer) builtIn() []string {
 // if the report is mainly about them; "" if that is not known.
 func (c *composer) retryUntil() string {
 	var first time.Time
+
+	// The earliest date counts. A sender waiting for the latest one would miss the first failure.
 	for i := range c.Recipients {
 		r := &c.Recipients[i]
 		if c.lead == Delayed && r.action() == Delayed && !r.RetryUntil.IsZero() && (first.IsZero() || r.RetryUntil.Before(first)) {

@@ -37,8 +37,8 @@
 // failure if it has at most 1 MiB and was not sent with REQUIRETLS. What not every
 // mail system carries (8-bit data, NUL, lines of more than 998 octets) is encoded
 // in its leaves; a message where that cannot be done, or would break a signature,
-// is not returned as a whole. Everything else returns the header section, of which
-// at most 64 KiB are read. If that is less than was asked for the text says why.
+// is not returned as a whole. Everything else returns at most 64 KiB of the header
+// section. If that is less than was asked for, the text says why.
 //
 // # Several messages
 //
@@ -63,6 +63,7 @@ import (
 	"strings"
 	"time"
 
+	"tarishi/internal/dsn/entity"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 )
@@ -133,46 +134,42 @@ func Wanted(r mail.Recipient, action string) bool {
 // and r.Date. The content is in memory. Errors are ErrNullSender, a Report that
 // is incomplete, and what reading OriginalContent gave, which is temporary.
 func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
-	if r.Original == nil || len(r.Recipients) == 0 {
-		return nil, nil, errors.New("dsn: no original or no recipient")
+	if err := r.checkComplete(); err != nil {
+		return nil, nil, err
 	}
-	if r.Original.From.IsNull() {
-		return nil, nil, ErrNullSender
-	}
-	if !r.ID.Valid() {
-		return nil, nil, fmt.Errorf("dsn: invalid id %q", r.ID)
-	}
-	for _, rcpt := range r.Recipients {
-		switch rcpt.Action {
-		case "", Failed, Delayed, Delivered, Relayed, Expanded:
-		default:
-			return nil, nil, fmt.Errorf("dsn: unknown action %q", rcpt.Action)
-		}
-	}
+
+	// The original comes first: its header gives the templates their subject, and its size decides
+	// what the text has to explain.
 	c := newComposer(&r)
-	returned, err := c.returned()
+	returned, err := c.returnedPart()
 	if err != nil {
 		return nil, nil, fmt.Errorf("dsn: original content: %w", err)
 	}
-	if c.several() {
+	if c.aboutSeveral() {
 		t = Templates{}
 	}
-	fields, text := c.template(t)
-	parts := []part{c.explanation(t, text), c.status()}
+
+	// The order of the parts is fixed by RFC 3464: what people read, what programs read, and then
+	// the original.
+	fields, text := c.fillTemplate(t)
+	parts := []entity.Part{c.explanationPart(t, text), c.statusPart()}
 	if returned != nil {
 		parts = append(parts, *returned)
 	}
-	report := newMultipart("report", "report-type=delivery-status", preamble, parts)
+	report := entity.Multipart("report", "report-type=delivery-status", preamble, parts)
 
+	// The outer header is written last, since only the finished parts tell whether they hold 8-bit
+	// data.
 	var head bytes.Buffer
-	for _, f := range c.complete(fields) {
-		head.WriteString(fold(f.name, f.value))
+	for _, f := range c.completeHeader(fields) {
+		head.WriteString(entity.Fold(f.name, f.value))
 	}
 	head.WriteString("MIME-Version: 1.0\r\n")
-	head.WriteString(report.head)
+	head.WriteString(report.Head)
 	head.WriteString("\r\n")
-	content := append(mail.Memory{head.Bytes()}, report.body...)
+	content := append(mail.Memory{head.Bytes()}, report.Body...)
 
+	// The null reverse-path and NOTIFY=NEVER keep a report that fails from causing another one.
 	env := &mail.Envelope{
 		ID:         r.ID,
 		Recipients: []mail.Recipient{{Address: r.Original.From, Notify: mail.NotifyNever}},
@@ -180,10 +177,31 @@ func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
 		UTF8:       c.utf8,
 		RequireTLS: r.Original.RequireTLS, // RFC 8689 section 5
 	}
-	if c.utf8 || report.eightBit {
+	if c.utf8 || report.EightBit {
 		env.Body = "8BITMIME"
 	}
 	return env, content, nil
+}
+
+// checkComplete returns ErrNullSender, or an error for a Report that the caller has not
+// filled in: such a one is refused before anything is read.
+func (r *Report) checkComplete() error {
+	switch {
+	case r.Original == nil || len(r.Recipients) == 0:
+		return errors.New("dsn: no original or no recipient")
+	case r.Original.From.IsNull():
+		return ErrNullSender
+	case !r.ID.Valid():
+		return fmt.Errorf("dsn: invalid id %q", r.ID)
+	}
+	for _, rcpt := range r.Recipients {
+		switch rcpt.Action {
+		case "", Failed, Delayed, Delivered, Relayed, Expanded:
+		default:
+			return fmt.Errorf("dsn: unknown action %q", rcpt.Action)
+		}
+	}
+	return nil
 }
 
 const preamble = "This is a delivery report in MIME format (RFC 3464).\r\n"
@@ -217,15 +235,21 @@ func newComposer(r *Report) *composer {
 		date:     rfc5322Date(r.Date),
 	}
 	c.msgid = "<" + string(r.ID) + "@" + c.me + ">"
+
+	// Only the address of the original sender makes a report need SMTPUTF8: without it, every other
+	// value has an ASCII form.
 	_, ascii := r.Original.From.ASCII()
 	c.utf8 = !ascii
 	from, _ := cleanAddress(r.Original.From).ASCII()
 	if from.Domain == "" {
 		from.Domain = c.me // the bare postmaster
 	}
-	c.sender = clean(from.Path(), maxAddress)
+	c.sender = cleanLine(from.Path(), maxAddress)
+
+	// The gravest result gives the report its subject and text, so that a failure is never hidden
+	// below a success.
 	for _, action := range actions {
-		if c.tells(action) {
+		if c.hasAction(action) {
 			c.lead = action
 			break
 		}
@@ -233,8 +257,8 @@ func newComposer(r *Report) *composer {
 	return c
 }
 
-// tells reports whether some recipient has the action.
-func (c *composer) tells(action string) bool {
+// hasAction reports whether some recipient has the action.
+func (c *composer) hasAction(action string) bool {
 	return slices.ContainsFunc(c.Recipients, func(r Recipient) bool { return r.action() == action })
 }
 
@@ -252,6 +276,9 @@ func (r *Recipient) status() reply.Enhanced {
 	if r.Reply != nil {
 		s = r.Reply.Status()
 	}
+
+	// A lifetime that is over says more than the deferral that happened to be the last one (RFC
+	// 3463 section 3.5).
 	if r.Expired {
 		s[1], s[2] = 4, 7
 	}
@@ -263,6 +290,8 @@ func (r *Recipient) status() reply.Enhanced {
 	default:
 		s[0] = 2
 	}
+
+	// A peer can send any digits. RFC 3463 allows three of them.
 	for i := range s {
 		s[i] = min(max(s[i], 0), 999)
 	}
@@ -273,6 +302,9 @@ func (r *Recipient) status() reply.Enhanced {
 // or "localhost".
 func hostName(name string) string {
 	name = mail.CanonicalDomain(strings.TrimSpace(name))
+
+	// The name ends up in a domain, a Message-Id and a Reporting-MTA field. One that is unfit for
+	// any of them would make the whole report invalid.
 	if name == "" || len(name) > 253 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" ||
 		strings.Contains(name, "..") || name[0] == '.' {
 		return "localhost"

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"tarishi/config"
+	"tarishi/internal/dsn/entity"
 	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/ini"
 	"tarishi/internal/mail"
@@ -61,17 +62,17 @@ func sample() Report {
 	}
 }
 
-// entity is a parsed MIME entity, its body decoded.
-type entity struct {
+// parsedEntity is a parsed MIME entity, its body decoded.
+type parsedEntity struct {
 	header textproto.MIMEHeader
 	kind   string
 	params map[string]string
 	body   string
-	parts  []entity
+	parts  []parsedEntity
 }
 
-func parseEntity(header textproto.MIMEHeader, r io.Reader) (entity, error) {
-	e := entity{header: header}
+func parseEntity(header textproto.MIMEHeader, r io.Reader) (parsedEntity, error) {
+	e := parsedEntity{header: header}
 	var err error
 	if e.kind, e.params, err = mime.ParseMediaType(header.Get("Content-Type")); err != nil {
 		return e, err
@@ -108,10 +109,12 @@ func parseEntity(header textproto.MIMEHeader, r io.Reader) (entity, error) {
 type composed struct {
 	env *mail.Envelope
 	raw string
-	entity
+	parsedEntity
 }
 
-func (e entity) all(name string) []string { return e.header[textproto.CanonicalMIMEHeaderKey(name)] }
+func (e parsedEntity) all(name string) []string {
+	return e.header[textproto.CanonicalMIMEHeaderKey(name)]
+}
 
 // compose composes, parses and checks what holds for every report.
 func compose(r Report, t Templates) (composed, error) {
@@ -149,7 +152,7 @@ func compose(r Report, t Templates) (composed, error) {
 	if err != nil {
 		return d, err
 	}
-	if d.entity, err = parseEntity(textproto.MIMEHeader(m.Header), m.Body); err != nil {
+	if d.parsedEntity, err = parseEntity(textproto.MIMEHeader(m.Header), m.Body); err != nil {
 		return d, err
 	}
 	for _, name := range []string{"From", "To", "Subject", "Date", "Message-Id", "Auto-Submitted", "Mime-Version", "Content-Type"} {
@@ -889,7 +892,7 @@ func TestFold(t *testing.T) {
 		"short", strings.Repeat("word ", 100) + "end", strings.Repeat("x", 5000), strings.Repeat("ü", 3000),
 		"rfc822;\"a  b\"@x.example", "a" + strings.Repeat(" ", 3000) + "b", strings.Repeat("a  ", 600) + "z", "",
 	} {
-		folded := fold("Name", value)
+		folded := entity.Fold("Name", value)
 		for line := range strings.Lines(folded) {
 			if len(line) > 1000 || strings.TrimSpace(line) == "" || !strings.HasSuffix(line, "\r\n") {
 				t.Errorf("line %.100q of %.20q", line, value)
@@ -931,7 +934,7 @@ func FuzzCompose(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v in\n%q", err, d.raw)
 		}
-		fields, _ := separate(split([]string{template}))
+		fields, _ := separate(splitLines([]string{template}))
 		n := 0
 		for _, all := range d.header {
 			n += len(all)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"tarishi/internal/dsn/entity"
 	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/mail"
 )
@@ -17,13 +18,16 @@ const (
 	maxFull    = 1 << 20  // whole message
 )
 
-// returned reads the original and makes the part that returns it: nil if there
+// returnedPart reads the original and makes the part that returns it: nil if there
 // is none. If only the header is returned although the whole message was asked
 // for, c.headerOnly says why.
-func (c *composer) returned() (*part, error) {
+func (c *composer) returnedPart() (*entity.Part, error) {
 	if c.OriginalContent == nil {
 		return nil, nil
 	}
+
+	// A whole message is promised for failures only, and only while it is small: a report may go to
+	// a forged sender, and must not bring megabytes there.
 	size := c.OriginalContent.Size()
 	full := c.lead == Failed && (c.Original.Return == "FULL" || c.Original.Return == "" && c.Full)
 	if full {
@@ -34,11 +38,13 @@ func (c *composer) returned() (*part, error) {
 			c.headerOnly = "it was sent with REQUIRETLS"
 		}
 	}
+
+	// No more is read than can be returned.
 	limit := int64(maxSection)
 	if full && c.headerOnly == "" {
 		limit = maxFull
 	}
-	b, err := read(c.OriginalContent, min(limit, size))
+	b, err := readStart(c.OriginalContent, min(limit, size))
 	if err != nil {
 		return nil, err
 	}
@@ -64,12 +70,12 @@ func (c *composer) returned() (*part, error) {
 		}
 		c.headerOnly = "parts of it cannot be carried by every mail system"
 	}
-	p := c.headers()
+	p := c.headersPart()
 	return &p, nil
 }
 
-// read returns the first n bytes of c.
-func read(c mail.Content, n int64) ([]byte, error) {
+// readStart returns the first n bytes of c.
+func readStart(c mail.Content, n int64) ([]byte, error) {
 	r, err := c.Open()
 	if err != nil {
 		return nil, err
@@ -86,50 +92,54 @@ func read(c mail.Content, n int64) ([]byte, error) {
 	return b, nil
 }
 
-// headers makes a text/rfc822-headers part, or message/global-headers in an
+// headersPart makes a text/rfc822-headers part, or message/global-headers in an
 // SMTPUTF8 report (RFC 6522 section 4, RFC 6533 section 5).
-func (c *composer) headers() part {
+func (c *composer) headersPart() entity.Part {
 	eightBit := !mail.IsASCII(c.section)
 	if c.utf8 && utf8.Valid(c.section) && sevenbit.IsLines(c.section) {
-		p := part{head: "Content-Type: message/global-headers\r\n", body: [][]byte{c.section}, eightBit: eightBit}
+		p := entity.Part{Head: "Content-Type: message/global-headers\r\n", Body: [][]byte{c.section}, EightBit: eightBit}
 		if eightBit {
-			p.head += "Content-Transfer-Encoding: 8bit\r\n"
+			p.Head += "Content-Transfer-Encoding: 8bit\r\n"
 		}
 		return p
 	}
+
+	// Otherwise the section goes as text, in an encoding that any mail system carries.
 	contentType := "text/rfc822-headers"
 	if eightBit && utf8.Valid(c.section) {
 		contentType += "; charset=utf-8"
 	}
-	return textPart(contentType, c.section)
+	return entity.Text(contentType, c.section)
 }
 
 // wholeMessage makes a message/rfc822 part, or message/global if the header is
 // UTF-8. Only the latter may be encoded (RFC 2046 section 5.2.1, RFC 6532 section
 // 3.7); of the former the leaves are, where any mail system must be able to carry
 // it. ok is false where that cannot be done.
-func (c *composer) wholeMessage(b []byte) (p part, ok bool) {
+func (c *composer) wholeMessage(b []byte) (p entity.Part, ok bool) {
 	if !c.utf8 && mail.IsASCII(c.section) {
 		b, ok = sevenbit.Encode(b)
-		return part{head: "Content-Type: message/rfc822\r\n", body: [][]byte{b}}, ok
+		return entity.Part{Head: "Content-Type: message/rfc822\r\n", Body: [][]byte{b}}, ok
 	}
 	if !c.utf8 && !utf8.Valid(c.section) {
-		return part{}, false
+		return entity.Part{}, false
 	}
-	p = part{head: "Content-Type: message/global\r\n", body: [][]byte{b}, eightBit: !mail.IsASCII(b)}
+
+	// From here on the header may hold UTF-8, and message/global is the type that may carry it.
+	p = entity.Part{Head: "Content-Type: message/global\r\n", Body: [][]byte{b}, EightBit: !mail.IsASCII(b)}
 	switch {
-	case p.eightBit && !c.utf8, !sevenbit.IsLines(b):
-		p.head += "Content-Transfer-Encoding: base64\r\n"
-		p.body, p.eightBit = [][]byte{sevenbit.Base64Lines(b)}, false
-	case p.eightBit:
-		p.head += "Content-Transfer-Encoding: 8bit\r\n"
+	case p.EightBit && !c.utf8, !sevenbit.IsLines(b):
+		p.Head += "Content-Transfer-Encoding: base64\r\n"
+		p.Body, p.EightBit = [][]byte{sevenbit.Base64Lines(b)}, false
+	case p.EightBit:
+		p.Head += "Content-Transfer-Encoding: 8bit\r\n"
 	}
 	return p, true
 }
 
-// omission is the text that says that only the header is returned, and why; nil:
+// omissionText is the text that says that only the header is returned, and why; nil:
 // there is nothing to say.
-func (c *composer) omission() []string {
+func (c *composer) omissionText() []string {
 	if c.headerOnly == "" {
 		return nil
 	}

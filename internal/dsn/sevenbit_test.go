@@ -31,8 +31,8 @@ func leaves(t *testing.T, message string) (all []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var walk func(e entity)
-	walk = func(e entity) {
+	var walk func(e parsedEntity)
+	walk = func(e parsedEntity) {
 		for _, p := range e.parts {
 			walk(p)
 		}

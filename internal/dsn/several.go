@@ -21,16 +21,19 @@ type Message struct {
 // NewMessage reads what a report about several messages says of one; an error is
 // that of reading its content.
 func NewMessage(env *mail.Envelope, content mail.Content) (*Message, error) {
-	m := &Message{id: env.ID, envelopeID: clean(env.EnvelopeID, maxValue), received: env.Received}
+	m := &Message{id: env.ID, envelopeID: cleanLine(env.EnvelopeID, maxValue), received: env.Received}
 	if content == nil {
 		return m, nil
 	}
+
+	// The header section is all that a report about several messages quotes, so a large message
+	// costs no more than a small one.
 	section, err := mail.ReadHeader(content, maxSection)
 	if err != nil {
 		return nil, err
 	}
 	header := section.Header
-	m.subject = clean(decodeWords(header.Get("Subject")), 200)
+	m.subject = cleanLine(decodeWords(header.Get("Subject")), 200)
 	if id := header.Get("Message-Id"); isMessageID(id) {
 		m.messageID = strings.Clone(id)
 	}
@@ -40,8 +43,8 @@ func NewMessage(env *mail.Envelope, content mail.Content) (*Message, error) {
 // ID is that of the message.
 func (m *Message) ID() mail.ID { return m.id }
 
-// several reports whether the report is about several messages.
-func (c *composer) several() bool {
+// aboutSeveral reports whether the report is about several messages.
+func (c *composer) aboutSeveral() bool {
 	return slices.ContainsFunc(c.Recipients, func(r Recipient) bool { return r.Of != nil })
 }
 
@@ -55,8 +58,13 @@ func (c *composer) severalText() []string {
 		"the following ones were collected into this one. This is final: no further",
 		"attempt will be made. The messages are not returned with it.",
 	}
+
+	// All recipients share one budget of text. A collected report about thousands must stay small
+	// enough for somebody to take it.
 	room := min(max((1<<20)/len(c.Recipients), 100), maxValue)
 	var of *Message
+
+	// Recipients of one message stand together, below one title line.
 	for i := range c.Recipients {
 		r := &c.Recipients[i]
 		if r.Of != of && r.Of != nil {
@@ -67,9 +75,9 @@ func (c *composer) severalText() []string {
 			}
 			t = append(t, "", braces.Replace(title))
 		}
-		line := clean(cleanAddress(r.Address).Path(), maxValue)
+		line := cleanLine(cleanAddress(r.Address).Path(), maxValue)
 		if reason := r.reason(); reason != "" {
-			line += ": " + clean(reason, room)
+			line += ": " + cleanLine(reason, room)
 		}
 		t = append(t, "    "+braces.Replace(line))
 	}
@@ -79,10 +87,13 @@ func (c *composer) severalText() []string {
 // braces keeps what others wrote from being taken for a template's variable.
 var braces = strings.NewReplacer("{", "{ ")
 
-// of writes which message a recipient is of.
-func (m *Message) of(c *composer, field func(name, value string)) {
-	field("X-Tarishi-Queue-Id", c.plain(clean(string(m.id), maxValue)))
-	if id := c.plain(m.envelopeID); id != "" {
+// writeFields writes which message a recipient is of.
+func (m *Message) writeFields(c *composer, field func(name, value string)) {
+	field("X-Tarishi-Queue-Id", c.asciiOnly(cleanLine(string(m.id), maxValue)))
+
+	// RFC 3464 has the envelope id once for the whole report. Several messages have several, so
+	// they go into fields of our own.
+	if id := c.asciiOnly(m.envelopeID); id != "" {
 		field("X-Tarishi-Original-Envelope-Id", id)
 	}
 	if m.messageID != "" {

@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"tarishi/internal/dsn/entity"
 	"tarishi/internal/dsn/sevenbit"
 	"tarishi/internal/mail"
 )
@@ -25,13 +26,15 @@ const (
 	packWidth  = 66   // of {recipients}
 )
 
-// clean makes s fit to stand in one line of anything: printable, without blanks
+// cleanLine makes s fit to stand in one line of anything: printable, without blanks
 // around it, and capped.
-func clean(s string, limit int) string {
+func cleanLine(s string, limit int) string {
 	s = strings.TrimSpace(printable(s[:min(len(s), 8*limit)])) // the rest would be cut off anyway
 	if len(s) <= limit {
 		return s
 	}
+
+	// A cut inside a rune would leave invalid UTF-8 behind.
 	for limit > 0 && !utf8.RuneStart(s[limit]) {
 		limit--
 	}
@@ -41,11 +44,11 @@ func clean(s string, limit int) string {
 // printable returns s as valid UTF-8, with blanks for line breaks and what else
 // cannot be seen. Joiners and variation selectors are part of some scripts.
 func printable(s string) string {
-	return visible(s, func(r rune) bool { return r != '\u200c' && r != '\u200d' && !unicode.Is(unicode.Variation_Selector, r) })
+	return hideRunes(s, func(r rune) bool { return r != '\u200c' && r != '\u200d' && !unicode.Is(unicode.Variation_Selector, r) })
 }
 
-// visible is printable for those that hides reports, of what mail.IsHidden does.
-func visible(s string, hides func(rune) bool) string {
+// hideRunes is printable for those runes of mail.IsHidden that hides reports.
+func hideRunes(s string, hides func(rune) bool) string {
 	return strings.Map(func(r rune) rune {
 		if mail.IsHidden(r) && hides(r) {
 			return ' '
@@ -57,56 +60,61 @@ func visible(s string, hides func(rune) bool) string {
 // cleanAddress is printable for addresses, where nothing stays hidden: before they are
 // quoted, since a blank needs quotes that the replaced character did not.
 func cleanAddress(a mail.Address) mail.Address {
-	return mail.Address{Local: visible(a.Local, all), Domain: visible(a.Domain, all)}
+	return mail.Address{Local: hideRunes(a.Local, anyRune), Domain: hideRunes(a.Domain, anyRune)}
 }
 
-func all(rune) bool { return true }
+func anyRune(rune) bool { return true }
 
 // field is one header field of the report, its value unfolded.
 type field struct{ name, value string }
 
-// template fills the template in: header fields as it has them, and the text.
-func (c *composer) template(t Templates) ([]field, []byte) {
-	c.subject = clean(decodeWords(c.original.Get("Subject")), maxValue)
+// fillTemplate fills the template in: header fields as it has them, and the text.
+func (c *composer) fillTemplate(t Templates) ([]field, []byte) {
+	c.subject = cleanLine(decodeWords(c.original.Get("Subject")), maxValue)
 	builtIn := c.builtIn()
+
+	// A template of the administrator speaks of failures. Everything else, and an empty file, has
+	// the built-in text.
 	lines := builtIn
-	if c.lead == Failed && !blank(t.Message) {
-		lines = split(t.Message)
+	if c.lead == Failed && !isBlank(t.Message) {
+		lines = splitLines(t.Message)
 	}
 	c.values = c.variables(c.lead)
 	header, text := separate(lines)
 	for i, f := range header {
 		header[i].value = c.fillHeader(f)
 	}
-	if blank(text) {
+
+	// A template may consist of header fields alone.
+	if isBlank(text) {
 		_, text = separate(builtIn)
 	}
-	all := append(fillText(text, c.values, asIs), c.others()...)
-	return header, append(all, fillText(c.omission(), nil, asIs)...)
+	all := append(fillText(text, c.values, unescaped), c.otherActionsText()...)
+	return header, append(all, fillText(c.omissionText(), nil, unescaped)...)
 }
 
-// others is the text about recipients with another action than the leading one.
-func (c *composer) others() []byte {
+// otherActionsText is the text about recipients with another action than the leading one.
+func (c *composer) otherActionsText() []byte {
 	var all []byte
 	for _, action := range actions {
-		if action != c.lead && c.tells(action) {
-			all = append(all, fillText([]string{"", wordings[action].heading, "", "    {extended_reason}"}, c.variables(action), asIs)...)
+		if action != c.lead && c.hasAction(action) {
+			all = append(all, fillText([]string{"", wordings[action].heading, "", "    {extended_reason}"}, c.variables(action), unescaped)...)
 		}
 	}
 	return all
 }
 
-func (c *composer) mixed() bool {
+func (c *composer) hasSeveralActions() bool {
 	return slices.ContainsFunc(c.Recipients, func(r Recipient) bool { return r.action() != c.lead })
 }
 
-// split returns lines without line ends, however they came.
-func split(lines []string) []string {
+// splitLines returns lines without line ends, however they came.
+func splitLines(lines []string) []string {
 	s := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(strings.Join(lines, "\n"))
 	return strings.Split(s, "\n")
 }
 
-func blank(lines []string) bool { return strings.TrimSpace(strings.Join(lines, "")) == "" }
+func isBlank(lines []string) bool { return strings.TrimSpace(strings.Join(lines, "")) == "" }
 
 // separate cuts lines into header fields, unfolded, and the rest.
 func separate(lines []string) ([]field, []string) {
@@ -122,6 +130,9 @@ func separate(lines []string) ([]field, []string) {
 			fields[len(fields)-1].value += " " + strings.TrimSpace(line)
 			continue
 		}
+
+		// The first line that is neither field nor fold begins the text: a template needs no empty
+		// line.
 		name, value, found := strings.Cut(line, ":")
 		name = strings.TrimRight(name, " \t")
 		if !found || !isFieldName(name) {
@@ -156,6 +167,9 @@ func (c *composer) variables(action string) map[string]value {
 	if c.subject != "" {
 		v["subject"] = value{c.subject}
 	}
+
+	// The text lists a bounded number of recipients; the machine-readable part always has all of
+	// them.
 	var recipients, reasons value
 	n := 0
 	for i := range c.Recipients {
@@ -166,9 +180,9 @@ func (c *composer) variables(action string) map[string]value {
 		if n++; n > maxListed {
 			continue
 		}
-		addr := clean(cleanAddress(r.Address).Path(), maxValue)
+		addr := cleanLine(cleanAddress(r.Address).Path(), maxValue)
 		if n == 1 {
-			v["to"] = value{clean(cleanAddress(r.Address).Path(), maxAddress)}
+			v["to"] = value{cleanLine(cleanAddress(r.Address).Path(), maxAddress)}
 		}
 		reason := r.reason()
 		recipients, reasons = append(recipients, addr), append(reasons, strings.TrimSuffix(addr+": "+reason, ": "))
@@ -176,16 +190,18 @@ func (c *composer) variables(action string) map[string]value {
 			v["reason"] = value{reason}
 		}
 	}
+
+	// The reader must see that the list is not complete.
 	if n > maxListed {
 		more := fmt.Sprintf("and %d more", n-maxListed)
 		recipients, reasons = append(recipients, more), append(reasons, more)
 	}
-	v["recipients"], v["extended_reason"] = pack(recipients), reasons
+	v["recipients"], v["extended_reason"] = packLines(recipients), reasons
 	return v
 }
 
-// pack joins elements by commas, in lines of some width.
-func pack(all []string) value {
+// packLines joins elements by commas, in lines of some width.
+func packLines(all []string) value {
 	var lines value
 	for i, s := range all {
 		if i < len(all)-1 {
@@ -204,7 +220,7 @@ func pack(all []string) value {
 func (r *Recipient) reason() string {
 	s := ""
 	if r.Reply != nil {
-		s = clean(r.Reply.String(), maxValue)
+		s = cleanLine(r.Reply.String(), maxValue)
 	}
 	if r.Expired {
 		if s == "" {
@@ -225,8 +241,8 @@ func decodeWords(s string) string {
 	return s
 }
 
-// fill replaces every {name} in s with what of returns.
-func fill(s string, of func(name string) string) string {
+// fillVariables replaces every {name} in s with the result of of.
+func fillVariables(s string, of func(name string) string) string {
 	var b strings.Builder
 	for {
 		open := strings.IndexByte(s, '{')
@@ -235,6 +251,8 @@ func fill(s string, of func(name string) string) string {
 		}
 		b.WriteString(s[:open])
 		s = s[open:]
+
+		// Braces that surround no name, as in a style sheet, stay as they are.
 		end := strings.IndexByte(s, '}')
 		if end < 2 || strings.Trim(s[1:end], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" {
 			b.WriteByte('{')
@@ -250,13 +268,13 @@ func fill(s string, of func(name string) string) string {
 
 // fillHeader returns the value of a template's field.
 func (c *composer) fillHeader(f field) string {
-	return clean(fill(f.value, func(name string) string {
+	return cleanLine(fillVariables(f.value, func(name string) string {
 		if name == "from" || name == "to" {
 			switch strings.ToLower(f.name) {
 			case "to":
 				return c.sender
 			case "from":
-				return c.daemon()
+				return c.daemonAddress()
 			}
 		}
 		between := "; "
@@ -277,7 +295,7 @@ func fillText(lines []string, values map[string]value, escape func(string) strin
 	for _, line := range lines {
 		line = strings.ToValidUTF8(line, "?")
 		lineEnd := "\r\n" + line[:len(line)-len(strings.TrimLeft(line, " \t"))]
-		b.WriteString(fill(line, func(name string) string {
+		b.WriteString(fillVariables(line, func(name string) string {
 			v := values[name]
 			if len(v) == 0 {
 				return "?"
@@ -289,9 +307,9 @@ func fillText(lines []string, values map[string]value, escape func(string) strin
 	return []byte(b.String())
 }
 
-func asIs(s string) string { return s }
+func unescaped(s string) string { return s }
 
-func (c *composer) daemon() string { return "Mail Delivery System <MAILER-DAEMON@" + c.me + ">" }
+func (c *composer) daemonAddress() string { return "Mail Delivery System <MAILER-DAEMON@" + c.me + ">" }
 
 // unique lists the fields that a message may have once (RFC 5322 section
 // 3.6), and those that a report never has more of.
@@ -300,9 +318,12 @@ var unique = map[string]bool{
 	"message-id": true, "in-reply-to": true, "references": true, "auto-submitted": true,
 }
 
-// complete turns the template's fields into a valid header: doubled ones and those that
-// are not a template's business are dropped, invalid and missing ones are set.
-func (c *composer) complete(fields []field) []field {
+// completeHeader turns the template's fields into a valid header: doubled ones and
+// those that are not a template's business are dropped, invalid and missing ones are
+// set.
+func (c *composer) completeHeader(fields []field) []field {
+	// What the template says counts, as long as the result is a valid message. The fields that make
+	// it a report are ours alone.
 	var all []field
 	seen := map[string]bool{}
 	for _, f := range fields {
@@ -310,15 +331,18 @@ func (c *composer) complete(fields []field) []field {
 		if name == "mime-version" || name == "bcc" || name == "return-path" || strings.HasPrefix(name, "content-") || seen[name] {
 			continue
 		}
-		value, ok := c.valid(name, f.value)
+		value, ok := c.checkField(name, f.value)
 		if !ok {
 			continue
 		}
 		seen[name] = unique[name]
 		all = append(all, field{f.name, value})
 	}
+
+	// Whatever is missing, or was refused above, is filled in: the header is complete with any
+	// template.
 	for _, f := range []field{
-		{"From", c.daemon()},
+		{"From", c.daemonAddress()},
 		{"To", c.sender},
 		{"Subject", wordings[c.lead].subject},
 		{"Date", c.date},
@@ -339,14 +363,14 @@ func (c *composer) complete(fields []field) []field {
 	return all
 }
 
-// valid checks a field's value, and encodes it for a header where it must.
-func (c *composer) valid(name, value string) (string, bool) {
+// checkField checks a field's value, and encodes it for a header where it must.
+func (c *composer) checkField(name, value string) (string, bool) {
 	if value == "" {
 		return "", false
 	}
 	switch name {
 	case "from", "sender", "to", "cc", "reply-to":
-		return c.addresses(value)
+		return c.checkAddresses(value)
 	case "date":
 		_, err := netmail.ParseDate(value)
 		return value, err == nil
@@ -365,8 +389,8 @@ func (c *composer) valid(name, value string) (string, bool) {
 	return mime.QEncoding.Encode("utf-8", value), true
 }
 
-// addresses checks a list of addresses, and encodes display names.
-func (c *composer) addresses(value string) (string, bool) {
+// checkAddresses checks a list of addresses, and encodes display names.
+func (c *composer) checkAddresses(value string) (string, bool) {
 	if value == c.sender { // also where the library knows no such address literal
 		return value, true
 	}
@@ -377,6 +401,9 @@ func (c *composer) addresses(value string) (string, bool) {
 	if mail.IsASCII(value) {
 		return value, true
 	}
+
+	// Display names beyond ASCII become encoded words. An address beyond ASCII has no such form,
+	// and needs SMTPUTF8.
 	all := make([]string, len(list))
 	for i, a := range list {
 		all[i] = a.String()
@@ -398,29 +425,31 @@ func isMessageID(s string) bool {
 	return strings.Contains(id, "@")
 }
 
-// explanation makes the first part of the report: plain text, with an HTML
+// explanationPart makes the first part of the report: plain text, with an HTML
 // alternative and its image if there are templates for them.
-func (c *composer) explanation(t Templates, text []byte) part {
-	plain := textPart("text/plain; charset=utf-8", text)
-	if c.lead != Failed || blank(t.HTML) || c.mixed() {
+func (c *composer) explanationPart(t Templates, text []byte) entity.Part {
+	plain := entity.Text("text/plain; charset=utf-8", text)
+	if c.lead != Failed || isBlank(t.HTML) || c.hasSeveralActions() {
 		return plain
 	}
-	page := textPart("text/html; charset=utf-8", c.page(t.HTML))
-	p := newMultipart("alternative", "", "", []part{plain, page})
+
+	// Programs that show HTML find it last among the alternatives (RFC 2046 section 5.1.4).
+	page := entity.Text("text/html; charset=utf-8", c.htmlPage(t.HTML))
+	p := entity.Multipart("alternative", "", "", []entity.Part{plain, page})
 	if image, ok := imagePart(t.Image); ok {
-		return newMultipart("related", `type="multipart/alternative"`, "", []part{p, image})
+		return entity.Multipart("related", `type="multipart/alternative"`, "", []entity.Part{p, image})
 	}
 	return p
 }
 
-// page fills the HTML template in. What the text says of the original is put at
+// htmlPage fills the HTML template in. What the text says of the original is put at
 // the end of its body.
-func (c *composer) page(lines []string) []byte {
-	page := fillText(split(lines), c.values, html.EscapeString)
+func (c *composer) htmlPage(lines []string) []byte {
+	page := fillText(splitLines(lines), c.values, html.EscapeString)
 	if c.headerOnly == "" {
 		return page
 	}
-	note := "<p>" + html.EscapeString(strings.Join(c.omission()[1:], " ")) + "</p>\r\n"
+	note := "<p>" + html.EscapeString(strings.Join(c.omissionText()[1:], " ")) + "</p>\r\n"
 	at := bytes.LastIndex(bytes.ToLower(page), []byte("</body>"))
 	if at < 0 {
 		return append(page, note...)
@@ -429,20 +458,23 @@ func (c *composer) page(lines []string) []byte {
 }
 
 // imagePart takes a MIME part as the template has it.
-func imagePart(lines []string) (part, bool) {
-	if blank(lines) {
-		return part{}, false
+func imagePart(lines []string) (entity.Part, bool) {
+	if isBlank(lines) {
+		return entity.Part{}, false
 	}
-	fields, rest := separate(split(lines))
+	fields, rest := separate(splitLines(lines))
 	body := []byte(strings.Join(rest, "\r\n") + "\r\n")
-	var p part
+
+	// The image is a MIME part from a file. Fields other than its own would end up in the middle of
+	// our message.
+	var p entity.Part
 	typed := false
 	for _, f := range fields {
 		if strings.HasPrefix(strings.ToLower(f.name), "content-") {
-			p.head += fold(f.name, clean(f.value, maxField))
+			p.Head += entity.Fold(f.name, cleanLine(f.value, maxField))
 			typed = typed || strings.EqualFold(f.name, "Content-Type")
 		}
 	}
-	p.body = [][]byte{body}
-	return p, typed && mail.IsASCII(p.head) && sevenbit.IsPlain(body)
+	p.Body = [][]byte{body}
+	return p, typed && mail.IsASCII(p.Head) && sevenbit.IsPlain(body)
 }

@@ -26,9 +26,11 @@ func KeepFloor(floor int64) (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
+
+	// The first percentage is set at once: without it, start-up alone would collect many times.
 	p := &pacer{floor: floor, percent: usual}
 	p.adjust()
-	p.arm()
+	p.awaitCollection()
 	return func() {
 		p.stopped.Store(true)
 		debug.SetGCPercent(usual)
@@ -42,13 +44,13 @@ type pacer struct {
 	stopped atomic.Bool
 }
 
-// arm has the pacer run after the next collection. The collector itself tells of it by
-// a finalizer, so a daemon that does nothing is not woken.
-func (p *pacer) arm() {
+// awaitCollection runs the pacer again after the next collection. A finalizer reports
+// the collection, so an idle daemon is not woken.
+func (p *pacer) awaitCollection() {
 	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
 		if !p.stopped.Load() {
 			p.adjust()
-			p.arm()
+			p.awaitCollection()
 		}
 	})
 }
@@ -67,6 +69,8 @@ func (p *pacer) adjust() {
 			sizes[i] = int64(sample[i].Value.Uint64())
 		}
 	}
+
+	// Small changes are not worth stopping the world for. The default is always restored exactly.
 	want := percentage(p.floor, sizes[0], sizes[1]+sizes[2])
 	if d := want - p.percent; d > p.percent/10 || -d > p.percent/10 || want == usual && d != 0 {
 		p.percent = want

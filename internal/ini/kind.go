@@ -158,23 +158,23 @@ func Bool(p *bool) Kind {
 
 // Int is a whole number from low to high.
 func Int[T int | int64](p *T, low, high int64) Kind {
-	return number(p, fmt.Sprintf("a whole number, %d to %d", low, high), low, high)
+	return wholeNumber(p, fmt.Sprintf("a whole number, %d to %d", low, high), low, high)
 }
 
 // AtLeast is a whole number that is not less than low.
 func AtLeast[T int | int64](p *T, low int64) Kind {
-	return number(p, fmt.Sprintf("a whole number, at least %d", low), low, math.MaxInt)
+	return wholeNumber(p, fmt.Sprintf("a whole number, at least %d", low), low, math.MaxInt)
 }
 
 // Bytes is a size in bytes that is not less than low.
 func Bytes(p *int64, low int64) Kind {
-	return number(p, fmt.Sprintf("bytes, a whole number, at least %d", low), low, math.MaxInt)
+	return wholeNumber(p, fmt.Sprintf("bytes, a whole number, at least %d", low), low, math.MaxInt)
 }
 
 // Port is the number of a port.
 func Port(p *int) Kind { return Int(p, 1, math.MaxUint16) }
 
-func number[T int | int64](p *T, words string, low, high int64) Kind {
+func wholeNumber[T int | int64](p *T, words string, low, high int64) Kind {
 	return Scalar(words, func(s string) error {
 		// Haraka has no plus signs; accepting them here would hide a slip.
 		n, err := strconv.ParseInt(s, 10, 64)

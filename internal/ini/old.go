@@ -6,13 +6,13 @@ import (
 	"tarishi/internal/ini/grammar"
 )
 
-// old reads the older places of a row, unless the file itself sets it. The first
-// place that says something wins.
-func (r *Reader) old(file string, row *Row) {
+// applyOldPlaces reads the older places of a row, unless the file itself sets it. The
+// first place that says something wins.
+func (r *Reader) applyOldPlaces(file string, row *Row) {
 	// What the newer file says wins, even if it says the default.
 	set := r.File(file).Section(row.In()).Key(row.Key) != nil
 	for _, where := range row.Was {
-		k, p, ok := r.older(where, row)
+		k, p, ok := r.readOldPlace(where, row)
 		if !ok {
 			continue
 		}
@@ -38,9 +38,9 @@ func (r *Reader) old(file string, row *Row) {
 	}
 }
 
-// older returns what an older place of a row says, where that is, and whether it
+// readOldPlace returns what an older place of a row says, where that is, and whether it
 // says anything.
-func (r *Reader) older(where string, row *Row) (*grammar.Key, Problem, bool) {
+func (r *Reader) readOldPlace(where string, row *Row) (*grammar.Key, Problem, bool) {
 	name, section, key, inINI := SplitOld(where)
 	p := Problem{File: Place(name)}
 	if inINI {

@@ -102,7 +102,7 @@ func printFree(b *bufio.Writer, t *Table) {
 	}
 }
 
-// printSection writes the keys of one section. What is empty is left out: reading
+// printSection writes the keys of one section. Empty values are left out: reading
 // nothing gives the same.
 func printSection(w io.Writer, section string, rows []Row) {
 	for i := range rows {

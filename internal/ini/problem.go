@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"tarishi/internal/ini/edit"
 )
 
 // Problem is one complaint about the configuration. An error means that what
@@ -75,38 +77,12 @@ func Nearest(name string, known []string) string {
 	// A name that differs too much would be a guess, not a help.
 	best, bestDistance := "", len(name)/3+2
 	for _, k := range known {
-		if abs(len(k)-len(name)) >= bestDistance {
+		if max(len(k)-len(name), len(name)-len(k)) >= bestDistance {
 			continue
 		}
-		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < bestDistance && d < max(len(k), 2) {
+		if d := edit.Distance(strings.ToLower(name), strings.ToLower(k)); d < bestDistance && d < max(len(k), 2) {
 			best, bestDistance = k, d
 		}
 	}
 	return best
-}
-
-func abs(n int) int { return max(n, -n) }
-
-// distance is the optimal string alignment distance of a and b in bytes.
-func distance(a, b string) int {
-	// Three rows of the table suffice: a swap looks back two.
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			substitute := last[j-1]
-			if a[i-1] != b[j-1] {
-				substitute++
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, substitute)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }

@@ -134,9 +134,9 @@ func (r *Reader) Load(tables []*Table) {
 			}
 		}
 		if t.Flat() {
-			r.flat(t)
+			r.readFlatFile(t)
 		} else {
-			r.apply(r.join(same), r.File(t.File))
+			r.applyFile(r.joinFile(same), r.File(t.File))
 		}
 		for _, one := range same {
 			if one.Finish != nil {
@@ -157,10 +157,10 @@ func TablesOf(tables []*Table, file string) []*Table {
 	return same
 }
 
-// join joins the tables of a file, and adds the places in it that are the older ones
+// joinFile joins the tables of a file, and adds the places in it that are the older ones
 // of keys elsewhere: those read them.
-func (r *Reader) join(same []*Table) *file {
-	f := join(same)
+func (r *Reader) joinFile(same []*Table) *file {
+	f := joinTables(same)
 	// An older place in this file belongs to a row elsewhere. Without a row
 	// here it would be reported as unknown.
 	for _, t := range r.tables {
@@ -175,8 +175,8 @@ func (r *Reader) join(same []*Table) *file {
 	return f
 }
 
-// flat reads a file that is no ini file.
-func (r *Reader) flat(t *Table) {
+// readFlatFile reads a file that is no ini file.
+func (r *Reader) readFlatFile(t *Table) {
 	if t.Template != nil {
 		if data, ok := r.Read(t.File); ok && len(data) > 0 {
 			*t.Template = grammar.ParseText(data)
@@ -195,36 +195,36 @@ func (r *Reader) flat(t *Table) {
 	}
 }
 
-// apply gives what f says to the rows of a file.
-func (r *Reader) apply(t *file, f *grammar.File) {
+// applyFile gives what f says to the rows of a file.
+func (r *Reader) applyFile(t *file, f *grammar.File) {
 	// Sections first: what stands in an unknown one is not reported again.
 	for _, s := range f.Sections {
-		r.section(t, s)
+		r.checkSection(t, s)
 	}
 
 	// In the table's order, so that what a later row says wins.
 	for i := range t.rows {
 		row := &t.rows[i]
 		if k := f.Section(row.In()).Key(row.Key); k != nil {
-			r.key(t.name, row, k)
+			r.applyKey(t.name, row, k)
 		}
-		r.old(t.name, row)
+		r.applyOldPlaces(t.name, row)
 	}
 	for _, s := range f.Sections {
-		if !t.knows(s.Name) {
+		if !t.hasSection(s.Name) {
 			continue
 		}
 		for _, k := range s.Keys {
 			if !slices.ContainsFunc(t.rows, func(row Row) bool { return row.In() == s.Name && row.Key == k.Name }) {
-				r.Add(r.unknown(t, s.Name, k))
+				r.Add(r.unknownKey(t, s.Name, k))
 			}
 		}
 	}
 }
 
-// section reports a section that has no keys here.
-func (r *Reader) section(t *file, s *grammar.Section) {
-	if slices.Contains(t.free, s.Name) || t.many != nil && !t.knows(s.Name) {
+// checkSection reports a section that has no keys here.
+func (r *Reader) checkSection(t *file, s *grammar.Section) {
+	if slices.Contains(t.free, s.Name) || t.many != nil && !t.hasSection(s.Name) {
 		return
 	}
 	// Sections of Haraka's are known by name, some to be dropped and some to
@@ -235,7 +235,7 @@ func (r *Reader) section(t *file, s *grammar.Section) {
 	case idle:
 	case refused:
 		note = refusal
-	case t.knows(s.Name):
+	case t.hasSection(s.Name):
 		return
 	case t.hosts != "" && strings.Contains(s.Name, "."):
 		note = t.hosts
@@ -269,9 +269,9 @@ func (r *Reader) holdsSecrets(name string) bool {
 
 const noKey = "a line that is no key=value: skipped"
 
-// unknown is the Problem of a key that the file does not know. The name of one
+// unknownKey is the Problem of a key that the file does not know. The name of one
 // without a value may be a password.
-func (r *Reader) unknown(t *file, section string, k *grammar.Key) Problem {
+func (r *Reader) unknownKey(t *file, section string, k *grammar.Key) Problem {
 	p := Problem{File: Place(t.name), Line: k.Line, Section: Shown(section), Key: k.Name, Text: "unknown"}
 	if why := r.OtherWord(t.name, k.Name); why != "" {
 		p.Text = why
@@ -306,8 +306,8 @@ func Shown(section string) string {
 	return section
 }
 
-// key applies k to a row, and reports a wrong value.
-func (r *Reader) key(file string, row *Row, k *grammar.Key) {
+// applyKey applies k to a row, and reports a wrong value.
+func (r *Reader) applyKey(file string, row *Row, k *grammar.Key) {
 	p := Problem{File: Place(file), Line: k.Line, Section: Shown(row.In()), Key: k.Name}
 	if !row.Kind.active() {
 		if row.Note != "" {
@@ -374,7 +374,7 @@ func (r *Reader) Section(file string, s *grammar.Section, rows, main []Row, all 
 	for i := range rows {
 		rows[i].Section = s.Name
 		if k := s.Key(rows[i].Key); k != nil {
-			r.key(file, &rows[i], k)
+			r.applyKey(file, &rows[i], k)
 		}
 	}
 	for _, k := range s.Keys {

@@ -214,8 +214,8 @@ type file struct {
 	hosts        string
 }
 
-// join makes one of the tables of a file.
-func join(tables []*Table) *file {
+// joinTables makes one of the tables of a file.
+func joinTables(tables []*Table) *file {
 	// Of what a file has once, such as its many sections, the last table wins.
 	f := &file{name: tables[0].File, drop: map[string]string{}, refuse: map[string]string{}}
 	for _, t := range tables {
@@ -240,8 +240,8 @@ func join(tables []*Table) *file {
 	return f
 }
 
-// knows reports whether the section has rows.
-func (f *file) knows(section string) bool {
+// hasSection reports whether the section has rows.
+func (f *file) hasSection(section string) bool {
 	return section == "main" || slices.ContainsFunc(f.rows, func(r Row) bool { return r.In() == section })
 }
 

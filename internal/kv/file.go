@@ -36,13 +36,13 @@ type file struct{ db *bbolt.DB }
 // before plugins build on it. stored is the size of its entries, as Options.MaxBytes
 // counts it.
 func openFile(path string) (opened *file, stored int64, err error) {
-	err = guarded(func() error {
+	err = guardPanics(func() error {
 		db, err := bbolt.Open(path, fileMode, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
 		if err != nil {
 			return err
 		}
 		opened = &file{db: db}
-		if stored, err = opened.verify(path); err != nil {
+		if stored, err = opened.verifyFile(path); err != nil {
 			_ = db.Close()
 		}
 		return err
@@ -53,10 +53,10 @@ func openFile(path string) (opened *file, stored int64, err error) {
 	return opened, stored, nil
 }
 
-// guarded runs what reads or writes the database. It turns a panic of the library
+// guardPanics runs what reads or writes the database. It turns a panic of the library
 // over pages that make no sense, and a fault where the file is shorter than it
 // says, into errDamaged.
-func guarded(work func() error) (err error) {
+func guardPanics(work func() error) (err error) {
 	previous := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(previous)
 	defer func() {
@@ -75,8 +75,8 @@ func guarded(work func() error) (err error) {
 	return err
 }
 
-// verify reads the whole file.
-func (f *file) verify(path string) (stored int64, err error) {
+// verifyFile reads the whole file.
+func (f *file) verifyFile(path string) (stored int64, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return 0, err
@@ -98,7 +98,7 @@ func (f *file) verify(path string) (stored int64, err error) {
 		}
 		return tx.ForEach(func(name []byte, bucket *bbolt.Bucket) error {
 			return bucket.ForEach(func(key, stamped []byte) error {
-				found, err := decode(stamped)
+				found, err := decodeEntry(stamped)
 				stored += found.size(string(key))
 				return err
 			})
@@ -107,9 +107,9 @@ func (f *file) verify(path string) (stored int64, err error) {
 	return stored, err
 }
 
-// decode reads what stands under a key. The value is a part of the database's
+// decodeEntry reads what stands under a key. The value is a part of the database's
 // memory, for as long as the transaction lasts.
-func decode(stamped []byte) (entry, error) {
+func decodeEntry(stamped []byte) (entry, error) {
 	if len(stamped) < stampSize {
 		return entry{}, fmt.Errorf("%w: an entry of %d bytes", errDamaged, len(stamped))
 	}
@@ -120,8 +120,8 @@ func decode(stamped []byte) (entry, error) {
 	return found, nil
 }
 
-// encode is the opposite of decode.
-func (e entry) encode() []byte {
+// encodeEntry is the opposite of decode.
+func (e entry) encodeEntry() []byte {
 	at := int64(0)
 	if !e.expires.IsZero() {
 		at = e.expires.UnixNano()
@@ -132,7 +132,7 @@ func (e entry) encode() []byte {
 // lookup returns what stands under a key, a deleted entry if nothing does.
 func (f *file) lookup(bucket, key string) (found entry, err error) {
 	found.deleted = true
-	err = guarded(func() error {
+	err = guardPanics(func() error {
 		return f.db.View(func(tx *bbolt.Tx) error {
 			in := tx.Bucket([]byte(bucket))
 			if in == nil {
@@ -142,7 +142,7 @@ func (f *file) lookup(bucket, key string) (found entry, err error) {
 			if stamped == nil {
 				return nil
 			}
-			found, err = decode(stamped)
+			found, err = decodeEntry(stamped)
 			found.value = bytes.Clone(found.value)
 			return err
 		})
@@ -153,7 +153,7 @@ func (f *file) lookup(bucket, key string) (found entry, err error) {
 // collect returns what stands under the keys that begin with prefix.
 func (f *file) collect(bucket, prefix string) (map[string]entry, error) {
 	all := map[string]entry{}
-	err := guarded(func() error {
+	err := guardPanics(func() error {
 		return f.db.View(func(tx *bbolt.Tx) error {
 			in := tx.Bucket([]byte(bucket))
 			if in == nil {
@@ -161,7 +161,7 @@ func (f *file) collect(bucket, prefix string) (map[string]entry, error) {
 			}
 			cursor := in.Cursor()
 			for key, stamped := cursor.Seek([]byte(prefix)); bytes.HasPrefix(key, []byte(prefix)) && key != nil; key, stamped = cursor.Next() {
-				found, err := decode(stamped)
+				found, err := decodeEntry(stamped)
 				if err != nil {
 					return err
 				}
@@ -177,7 +177,7 @@ func (f *file) collect(bucket, prefix string) (map[string]entry, error) {
 // writeBatch makes all changes of a batch in one transaction and returns when it is on
 // stable storage.
 func (f *file) writeBatch(batch map[string]map[string]entry) error {
-	return guarded(func() error {
+	return guardPanics(func() error {
 		return f.db.Update(func(tx *bbolt.Tx) error {
 			for name, changes := range batch {
 				bucket, err := tx.CreateBucketIfNotExists([]byte(name))
@@ -188,7 +188,7 @@ func (f *file) writeBatch(batch map[string]map[string]entry) error {
 					if changed.deleted {
 						err = bucket.Delete([]byte(key))
 					} else {
-						err = bucket.Put([]byte(key), changed.encode())
+						err = bucket.Put([]byte(key), changed.encodeEntry())
 					}
 					if err != nil {
 						return err
@@ -209,11 +209,11 @@ type outdated struct {
 	length      int // of its value, in bytes
 }
 
-// expired looks at the next entries behind a position, limit at most, and returns
+// findExpired looks at the next entries behind a position, limit at most, and returns
 // those that have expired, and the position for the next call: the beginning again
 // after the last entry.
-func (f *file) expired(from position, limit int, now time.Time) (found []outdated, next position, err error) {
-	err = guarded(func() error {
+func (f *file) findExpired(from position, limit int, now time.Time) (found []outdated, next position, err error) {
+	err = guardPanics(func() error {
 		return f.db.View(func(tx *bbolt.Tx) error {
 			names := tx.Cursor()
 			for name, _ := names.Seek([]byte(from.bucket)); name != nil; name, _ = names.Next() {
@@ -225,11 +225,12 @@ func (f *file) expired(from position, limit int, now time.Time) (found []outdate
 					key, stamped = cursor.Seek([]byte(from.key))
 				}
 				for ; key != nil; key, stamped = cursor.Next() {
+					// The position stays on the entry that was not looked at any more.
 					if limit--; limit < 0 {
 						next = position{string(name), string(key)}
 						return nil
 					}
-					one, err := decode(stamped)
+					one, err := decodeEntry(stamped)
 					if err != nil {
 						return err
 					}
@@ -244,4 +245,4 @@ func (f *file) expired(from position, limit int, now time.Time) (found []outdate
 	return found, next, err
 }
 
-func (f *file) close() error { return guarded(f.db.Close) }
+func (f *file) closeFile() error { return guardPanics(f.db.Close) }

@@ -16,8 +16,8 @@ const reopenAfter = 10 * time.Second
 // few milliseconds of work.
 const sweepStep = 10_000
 
-// Run writes what was put into the store to the disk, every Interval, and removes
-// what has expired, until ctx ends. What is written after that Close flushes.
+// Run writes new entries to the disk, every Interval, and removes expired ones, until
+// ctx ends. Close flushes later writes.
 func (s *Store) Run(ctx context.Context) error {
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
@@ -42,7 +42,7 @@ func (s *Store) Flush() error {
 		s.mu.Unlock()
 		return nil
 	}
-	f, err := s.opened() // again, if the file was lost
+	f, err := s.openedFile() // again, if the file was lost
 	if err != nil {
 		s.mu.Unlock()
 		return err
@@ -60,29 +60,30 @@ func (s *Store) Flush() error {
 	if err == nil {
 		if s.failing {
 			s.failing = false
-			s.o.Log.Info("what plugins remember can be written again", zap.String("file", s.o.Path))
+			s.options.Log.Info("plugin store can be written again", zap.String("file", s.options.Path))
 		}
 		return nil
 	}
 
 	// The batch is not lost with the disk, nor with a file that is damaged: it is
 	// written with the next one.
-	s.restore(batch)
+	s.restoreBatch(batch)
 	if errors.Is(err, errDamaged) {
 		return s.abandonDamaged(err)
 	}
 	if !s.failing {
 		s.failing = true
-		s.o.Log.Error("what plugins remember cannot be written, it is tried again", zap.String("file", s.o.Path), zap.Error(err))
+		s.options.Log.Error("plugin store cannot be written, the next flush tries again", zap.String("file", s.options.Path), zap.Error(err))
 	}
 	return err
 }
 
-// restore puts a batch that was not written back behind what has come since. The
+// restoreBatch puts a batch that was not written back behind what has come since. The
 // caller holds mu.
-func (s *Store) restore(batch map[string]map[string]entry) {
+func (s *Store) restoreBatch(batch map[string]map[string]entry) {
 	for bucket, keys := range batch {
 		for key, kept := range keys {
+			// A value that was written since is newer than the one in the batch.
 			if _, newer := s.pending[bucket][key]; newer {
 				continue
 			}
@@ -102,7 +103,7 @@ func (s *Store) sweepExpired() {
 	if s.file == nil || s.closed {
 		return
 	}
-	expired, next, err := s.file.expired(s.sweepPos, sweepStep, s.o.Now())
+	expired, next, err := s.file.findExpired(s.sweepPos, sweepStep, s.options.Now())
 	if err != nil {
 		_ = s.abandonDamaged(err) // it logs
 		return
@@ -116,33 +117,33 @@ func (s *Store) sweepExpired() {
 		if _, newer := s.writing[at.bucket][at.key]; newer {
 			continue
 		}
-		if err := s.replace(at.bucket, at.key, entry{value: make([]byte, at.length)}, entry{deleted: true}); err != nil {
+		if err := s.replaceEntry(at.bucket, at.key, entry{value: make([]byte, at.length)}, entry{deleted: true}); err != nil {
 			return // too much waits for the disk already
 		}
 	}
 }
 
-// opened returns the file, which it opens at the first call. The caller holds mu.
-func (s *Store) opened() (*file, error) {
+// openedFile returns the file, which it opens at the first call. The caller holds mu.
+func (s *Store) openedFile() (*file, error) {
 	switch {
 	case s.closed:
 		return nil, ErrClosed
 	case s.file != nil:
 		return s.file, nil
-	case s.openErr != nil && s.o.Now().Before(s.retry):
+	case s.openErr != nil && s.options.Now().Before(s.retry):
 		return nil, s.openErr
 	}
 
 	// A damaged file makes way for an empty one, once.
-	f, stored, err := openFile(s.o.Path)
+	f, stored, err := openFile(s.options.Path)
 	if errors.Is(err, errDamaged) {
 		if err = s.setAside(err); err == nil {
-			f, stored, err = openFile(s.o.Path)
+			f, stored, err = openFile(s.options.Path)
 		}
 	}
 	if err != nil {
-		s.openErr, s.retry = err, s.o.Now().Add(reopenAfter)
-		s.o.Log.Error("what plugins remember cannot be opened", zap.String("file", s.o.Path), zap.Error(err))
+		s.openErr, s.retry = err, s.options.Now().Add(reopenAfter)
+		s.options.Log.Error("plugin store cannot be opened", zap.String("file", s.options.Path), zap.Error(err))
 		return nil, err
 	}
 	s.file, s.stored, s.openErr, s.sweepPos = f, stored+s.unsaved, nil, position{}
@@ -165,13 +166,13 @@ func (s *Store) abandonDamaged(err error) error {
 
 // setAside moves a damaged file out of the way.
 func (s *Store) setAside(cause error) error {
-	aside := s.o.Path + ".damaged-" + s.o.Now().UTC().Format("20060102T150405.000")
-	err := os.Rename(s.o.Path, aside)
+	aside := s.options.Path + ".damaged-" + s.options.Now().UTC().Format("20060102T150405.000")
+	err := os.Rename(s.options.Path, aside)
 	if err != nil {
-		s.o.Log.Error("what plugins remember is damaged and cannot be moved aside", zap.String("file", s.o.Path), zap.NamedError("cause", cause), zap.Error(err))
+		s.options.Log.Error("plugin store is damaged and cannot be moved aside", zap.String("file", s.options.Path), zap.NamedError("cause", cause), zap.Error(err))
 		return err
 	}
-	s.o.Log.Error("what plugins remember is damaged: it was moved aside, an empty store takes its place", zap.String("file", s.o.Path), zap.String("moved", aside), zap.Error(cause))
+	s.options.Log.Error("plugin store is damaged: it was moved aside and replaced by an empty one", zap.String("file", s.options.Path), zap.String("moved", aside), zap.Error(cause))
 	return nil
 }
 
@@ -189,5 +190,5 @@ func (s *Store) Close() error {
 	}
 	f := s.file
 	s.file = nil
-	return errors.Join(err, f.close())
+	return errors.Join(err, f.closeFile())
 }

@@ -62,8 +62,8 @@ type Options struct {
 
 // Store is one file of buckets. Its methods may be called from any goroutine.
 type Store struct {
-	o    Options
-	wake chan struct{} // a flush is due before the next tick
+	options Options
+	wake    chan struct{} // a flush is due before the next tick
 
 	flushing sync.Mutex // one flush at a time; taken before mu
 
@@ -100,7 +100,7 @@ func New(o Options) *Store {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Store{o: o, wake: make(chan struct{}, 1), pending: map[string]map[string]entry{}}
+	return &Store{options: o, wake: make(chan struct{}, 1), pending: map[string]map[string]entry{}}
 }
 
 // Bucket is the part of a Store that one plugin uses.
@@ -120,7 +120,7 @@ func (b *Bucket) Get(key string) (value []byte, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found, err := s.lookup(b.name, key)
-	if err != nil || found.isGone(s.o.Now()) {
+	if err != nil || found.isGone(s.options.Now()) {
 		return nil, false, err
 	}
 	return append([]byte{}, found.value...), true, nil
@@ -150,7 +150,7 @@ func (b *Bucket) Update(key string, change func(old []byte, ok bool) (value []by
 	}
 
 	// An entry that has expired is still there until it is swept; nobody sees it.
-	now := s.o.Now()
+	now := s.options.Now()
 	present := !before.isGone(now)
 	old := before.value
 	if !present {
@@ -165,7 +165,7 @@ func (b *Bucket) Update(key string, change func(old []byte, ok bool) (value []by
 			next.expires = now.Add(lifetime)
 		}
 	}
-	return s.replace(b.name, key, before, next)
+	return s.replaceEntry(b.name, key, before, next)
 }
 
 // Range calls visit with the keys that begin with prefix and their values, in no
@@ -179,6 +179,8 @@ func (b *Bucket) Range(prefix string, visit func(key string, value []byte) bool)
 	if err != nil {
 		return err
 	}
+
+	// The copy is complete by now, so visit may take the lock that collect has given up.
 	for key, found := range all {
 		if !visit(key, found.value) {
 			break
@@ -190,7 +192,7 @@ func (b *Bucket) Range(prefix string, visit func(key string, value []byte) bool)
 // collect returns the live entries below a prefix. Values that wait for the disk
 // hide older ones in the file. The caller holds mu.
 func (s *Store) collect(bucket, prefix string) (map[string]entry, error) {
-	f, err := s.opened()
+	f, err := s.openedFile()
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +211,7 @@ func (s *Store) collect(bucket, prefix string) (map[string]entry, error) {
 	}
 
 	// The caller gets copies: it goes on without the lock.
-	now := s.o.Now()
+	now := s.options.Now()
 	maps.DeleteFunc(all, func(_ string, found entry) bool { return found.isGone(now) })
 	for key, found := range all {
 		found.value = append([]byte{}, found.value...)
@@ -221,10 +223,12 @@ func (s *Store) collect(bucket, prefix string) (map[string]entry, error) {
 // lookup returns the newest entry of a key, a deleted one if there is none. The
 // caller holds mu.
 func (s *Store) lookup(bucket, key string) (entry, error) {
-	f, err := s.opened()
+	f, err := s.openedFile()
 	if err != nil {
 		return entry{}, err
 	}
+
+	// The newest place wins: writes that wait, then the batch on its way, then the file.
 	if found, ok := s.pending[bucket][key]; ok {
 		return found, nil
 	}
@@ -238,8 +242,8 @@ func (s *Store) lookup(bucket, key string) (entry, error) {
 	return found, nil
 }
 
-// replace takes a new entry in place of another one. The caller holds mu.
-func (s *Store) replace(bucket, key string, before, next entry) error {
+// replaceEntry takes a new entry in place of another one. The caller holds mu.
+func (s *Store) replaceEntry(bucket, key string, before, next entry) error {
 	if before.deleted && next.deleted {
 		return nil
 	}
@@ -256,7 +260,7 @@ func (s *Store) replace(bucket, key string, before, next entry) error {
 
 	// A store that is full still takes what makes it no larger. What has expired
 	// in it is only waiting for the sweep, which is due now.
-	if s.o.MaxBytes > 0 && grown > 0 && s.stored+grown > s.o.MaxBytes {
+	if s.options.MaxBytes > 0 && grown > 0 && s.stored+grown > s.options.MaxBytes {
 		s.requestFlush()
 		return ErrFull
 	}

@@ -117,7 +117,7 @@ func TestReadsItsWrites(t *testing.T) {
 		case n < 86:
 			must(t, s.Close())
 			next, _, _ := open(t, path, 0)
-			next.o.Now = func() time.Time { return at.now }
+			next.options.Now = func() time.Time { return at.now }
 			s = next
 		default:
 			want := "-"
@@ -237,7 +237,7 @@ func TestExpiry(t *testing.T) {
 func TestSweepGoesRound(t *testing.T) {
 	f, _, err := openFile(filepath.Join(t.TempDir(), "plugins.db"))
 	must(t, err)
-	defer f.close()
+	defer f.closeFile()
 	long := time.Unix(1, 0)
 	batch := map[string]map[string]entry{"a": {}, "b": {}, "c": {}}
 	for name, keys := range batch {
@@ -250,7 +250,7 @@ func TestSweepGoesRound(t *testing.T) {
 	var at position
 	for range 5 {
 		var found []outdated
-		found, at, err = f.expired(at, 7, time.Unix(2, 0))
+		found, at, err = f.findExpired(at, 7, time.Unix(2, 0))
 		must(t, err)
 		for _, one := range found {
 			seen[one.key]++
@@ -413,7 +413,7 @@ func TestRunFlushes(t *testing.T) {
 	})
 	f, _, err := openFile(path)
 	must(t, err)
-	defer f.close()
+	defer f.closeFile()
 	if found, err := f.lookup("a", "k"); err != nil || string(found.value) != "v" {
 		t.Errorf("%q, %v", found.value, err)
 	}

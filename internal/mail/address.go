@@ -44,6 +44,9 @@ func ParseAddress(s string) (Address, error) {
 	if len(s) > 1 && s[0] == '<' && s[len(s)-1] == '>' {
 		s = s[1 : len(s)-1]
 	}
+
+	// The null path has no parts to look at. Everything below it is checked for bytes that no
+	// address may carry, before it is taken apart.
 	if s == "" {
 		return Address{}, nil
 	}
@@ -58,11 +61,16 @@ func ParseAddress(s string) (Address, error) {
 			return Address{}, fmt.Errorf("%w: control character", ErrAddress)
 		}
 	}
+
+	// A source route names hosts that nobody relays through any more. RFC 5321 wants it accepted
+	// and ignored.
 	if s[0] == '@' {
 		if i := strings.IndexByte(s, ':'); i > 0 {
 			s = s[i+1:]
 		}
 	}
+
+	// A quoted local part may hold an @, a domain never does: the last one separates.
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
 		if strings.EqualFold(s, "postmaster") { // RFC 5321 section 4.5.1
@@ -70,6 +78,9 @@ func ParseAddress(s string) (Address, error) {
 		}
 		return Address{}, fmt.Errorf("%w: no domain", ErrAddress)
 	}
+
+	// The quotes are syntax, not part of the mailbox. Without them two spellings of one address
+	// compare equal.
 	local, domain := s[:at], s[at+1:]
 	if n := len(local); n > 1 && local[0] == '"' && local[n-1] == '"' {
 		u, ok := unquote(local[1 : n-1])
@@ -115,6 +126,8 @@ func checkDomain(d string) error {
 		}
 		return nil
 	}
+
+	// IDNA has its own rules for labels beyond ASCII, and its A-labels pass checkLabels afterwards.
 	if !IsASCII(d) {
 		_, err := toASCII(d)
 		return err
@@ -217,7 +230,7 @@ func (a Address) ASCII() (ascii Address, ok bool) {
 // String returns local@domain as it goes on the wire, quoted where needed, or
 // "" for the null path.
 func (a Address) String() string {
-	switch local := a.local(); {
+	switch local := a.quotedLocal(); {
 	case a.IsNull():
 		return ""
 	case a.Domain == "":
@@ -235,7 +248,7 @@ func (a Address) AppendTo(b []byte) []byte {
 	case isDotString(a.Local):
 		b = append(b, a.Local...)
 	default:
-		b = append(b, a.local()...)
+		b = append(b, a.quotedLocal()...)
 	}
 	if a.Domain == "" {
 		return b
@@ -249,6 +262,9 @@ func (a Address) ReadsBack() error {
 	if a.Domain != "" && isDotString(a.Local) && IsASCII(a.Local) && IsASCII(a.Domain) && len(a.Local)+len(a.Domain) < MaxPathRelaxed {
 		return checkDomain(a.Domain)
 	}
+
+	// Everything else is parsed for real: the queue stores the string, so the string has to give
+	// the same address after a restart.
 	b, err := ParseAddress(a.String())
 	if err == nil && a != b {
 		err = fmt.Errorf("%w: it would read back as another one", ErrAddress)
@@ -256,8 +272,8 @@ func (a Address) ReadsBack() error {
 	return err
 }
 
-// local is Local as it goes on the wire.
-func (a Address) local() string {
+// quotedLocal is Local as it goes on the wire.
+func (a Address) quotedLocal() string {
 	if isDotString(a.Local) {
 		return a.Local
 	}
@@ -271,6 +287,9 @@ func (a Address) HasHidden() bool {
 	if strings.ContainsFunc(a.Domain, func(r rune) bool { return IsHidden(r) && !isJoiner(r) }) {
 		return true
 	}
+
+	// A joiner belongs only between two letters of a script that uses it. Anywhere else it makes
+	// two addresses look alike.
 	before := ' '
 	for i, r := range a.Local {
 		if IsHidden(r) {
@@ -288,8 +307,8 @@ func (a Address) HasHidden() bool {
 // script needs them (RFC 5892 appendix A).
 func isJoiner(r rune) bool { return r == '\u200c' || r == '\u200d' }
 
-// joined are scripts whose letters take other shapes beside a joiner, so that words
-// are spelled with it.
+// joined lists the scripts with letters that change shape beside a joiner, so that
+// words are spelled with it.
 var joined = []*unicode.RangeTable{
 	unicode.Arabic, unicode.Bengali, unicode.Devanagari, unicode.Gujarati, unicode.Gurmukhi, unicode.Kannada, unicode.Khmer, unicode.Malayalam,
 	unicode.Mongolian, unicode.Myanmar, unicode.Nko, unicode.Oriya, unicode.Sinhala, unicode.Syriac, unicode.Tamil, unicode.Telugu,
@@ -297,8 +316,8 @@ var joined = []*unicode.RangeTable{
 
 // IsHidden reports whether r cannot be seen, or changes how others are shown:
 // control characters, line and paragraph separators, blanks but the one of ASCII,
-// format characters with those that turn the direction of text, what is ignored
-// by default, and code points that are no characters.
+// format characters with those that turn the direction of text, the ones
+// ignored by default, and code points that are no characters.
 func IsHidden(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r < ' ' || r == 0x7f
@@ -316,7 +335,7 @@ func (a Address) Path() string {
 	if a.IsNull() || a.Domain == "" {
 		return "<" + a.String() + ">"
 	}
-	return "<" + a.local() + "@" + a.Domain + ">"
+	return "<" + a.quotedLocal() + "@" + a.Domain + ">"
 }
 
 // MarshalText implements encoding.TextMarshaler with String.

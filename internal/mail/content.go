@@ -54,6 +54,8 @@ func (r *memoryReader) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 || offset > size {
 		return 0, errSeek
 	}
+
+	// Slices are few, so a walk from the start costs less than an index of their offsets.
 	r.rest = r.all
 	at := offset
 	for len(r.rest) > 0 && at >= int64(len(r.rest[0])) {
@@ -95,6 +97,8 @@ func (r *memoryReader) Close() error { return nil }
 // WithHead returns a Content that is head followed by c without its first skip
 // bytes: how a message gets a changed header without a copy of its body.
 func WithHead(head []byte, c Content, skip int64) Content {
+	// In memory, the pieces of the body are shared slice by slice and no reader has to skip
+	// anything.
 	if m, ok := c.(Memory); ok {
 		joined := make(Memory, 0, len(m)+1)
 		joined = append(joined, head)
@@ -123,6 +127,8 @@ func (h *headed) Open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	// The old head is skipped without being read where the body can seek, as files can.
 	if s, ok := r.(io.Seeker); ok {
 		_, err = s.Seek(h.skip, io.SeekStart)
 	} else {

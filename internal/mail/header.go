@@ -17,7 +17,7 @@ type Header struct {
 // the empty line. size is how many bytes of b belong to the header section with
 // that line. A message may lack the empty line: the section then ends before
 // the first line that is neither a field nor a fold (complete is false), and
-// whoever writes the message adds the line. The "From " lines of a mailbox file
+// the writer of the message adds the line. The "From " lines of a mailbox file
 // become fields, see mailboxRun, and Changed reports true. b is kept, not copied.
 func ParseHeader(b []byte) (h *Header, size int, complete bool) {
 	h, size, complete, mailbox := parseHeader(b)
@@ -46,11 +46,16 @@ func parseHeader(b []byte) (h *Header, size int, complete bool, mailbox []int) {
 			if n == 0 {
 				return h, size, false, mailbox
 			}
+
+			// A fold directly follows its field in b, so the field grows in place and nothing is
+			// copied.
 			last := h.fields[n-1]
 			h.fields[n-1] = b[size-len(last) : len(b)-len(rest)]
 		case isField(line):
 			h.fields = append(h.fields, line[:len(line):len(line)])
 		default:
+			// Neither field nor fold: usually the end of a section without an empty line. It may
+			// also be the separator of a mailbox file, with more fields below it.
 			run := mailboxRun(h.fields[seen:], b[size:])
 			if run == 0 {
 				return h, size, false, mailbox
@@ -159,6 +164,7 @@ func (h *Header) AddLeading(name, value string) {
 
 // Remove takes away every field of that name.
 func (h *Header) Remove(name string) {
+	// The new slice never shares memory with the old one, which a copy of the header may still use.
 	kept := h.fields[:0:0]
 	for _, f := range h.fields {
 		if !fieldIs(f, name) {
@@ -221,6 +227,8 @@ func fieldValue(f []byte) string {
 }
 
 func makeField(name, value string) []byte {
+	// Every line break becomes a fold. Values come from peers and plugins, and must not be able to
+	// begin a field.
 	value = strings.ReplaceAll(strings.ReplaceAll(value, "\r\n", "\n"), "\r", "\n")
 	lines := strings.Split(strings.TrimRight(value, "\n"), "\n")
 	var b strings.Builder

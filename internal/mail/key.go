@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// Key is an ID in 20 bytes, for those who keep a million of them: the UUID and
+// Key is an ID in 20 bytes, for stores that keep a million of them: the UUID and
 // the transaction's number. Keys are equal when their IDs are. The zero Key is
 // the Key of no ID.
 type Key [20]byte
@@ -26,6 +26,8 @@ func (id ID) Key() (k Key, ok bool) {
 		at += n
 	}
 	n, err := strconv.ParseUint(string(id[37:]), 10, 32)
+
+	// The zero Key stands for "no ID", so no ID may map to it.
 	if err != nil || [16]byte(k[:16]) == [16]byte{} {
 		return Key{}, false
 	}

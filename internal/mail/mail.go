@@ -34,6 +34,9 @@ func (id ID) Valid() bool {
 	if id == "" || len(id) > 64 || id[0] == '.' {
 		return false
 	}
+
+	// IDs become names of files and parts of replies, so only characters that are harmless in both
+	// pass.
 	for i := 0; i < len(id); i++ {
 		if c := id[i]; !isLetDig(c) && c != '-' && c != '.' {
 			return false
@@ -66,6 +69,7 @@ type Recipient struct {
 // a DSN: an atom (RFC 3461 section 4.2, RFC 3464 section 2.1.2) of at most 64
 // octets, without what xtext would have to encode.
 func IsAddressType(s string) bool {
+	// The characters are those of an atom without + and =, which xtext would have to encode.
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; !isLetDig(c) && strings.IndexByte("!#$%&'*-/?^_`{|}~", c) < 0 {
 			return false
@@ -93,7 +97,7 @@ type Envelope struct {
 }
 
 // Origin is the client that a message came from, as XFORWARD and XCLIENT tell
-// it to a next hop. Values are raw; whoever sends them encodes them.
+// it to a next hop. Values are raw; the sending code encodes them.
 type Origin struct {
 	Addr     netip.Addr `json:"addr"`
 	Port     int        `json:"port,omitempty"`
@@ -133,18 +137,18 @@ type NextHop struct {
 	Helo        string     // EHLO name; "": our own
 
 	TLS     TLSLevel // zero: the configuration's
-	Backend bool     // a host of smtp_forward.ini, whose [tls] section holds
+	Backend bool     // a host of smtp_forward.ini: the [tls] section of that file applies
 
-	// AuthType is a mechanism in lower case, several with blanks between, of which
-	// the first that the server offers counts, "any" for whatever it offers, or "",
-	// which with an AuthUser means any. AuthRequired: no mail without.
+	// AuthType is a mechanism in lower case, several with blanks between,
+	// "any", or "", which with an AuthUser means any. The first one that the server
+	// offers is used. AuthRequired: no mail without.
 	AuthType     string
 	AuthUser     string
 	AuthPass     string
 	AuthRequired bool
 	AuthInsecure bool // credentials may go in clear to public addresses too
 
-	Forwards ForwardsOrigin // how the next hop is told of Envelope.Origin
+	Forwards ForwardsOrigin // how Envelope.Origin is passed to the next hop
 
 	Limits Limits // zero: the configuration's
 }
@@ -185,8 +189,8 @@ func (l TLSLevel) String() string {
 
 var tlsLevels = [...]string{"default", "none", "may", "may-verify", "encrypt", "verify"}
 
-// ForwardsOrigin says by which of Postfix's commands a next hop that offers it is
-// told where a message came from.
+// ForwardsOrigin is the command of Postfix's, if any, that passes the origin of a
+// message to a next hop that offers it.
 type ForwardsOrigin uint8
 
 // The ways to tell.
@@ -201,6 +205,8 @@ func (h NextHop) String() string {
 	if h.Path != "" {
 		return h.Path
 	}
+
+	// An IPv6 address needs brackets before a port; netip writes them.
 	port := h.TCPPort()
 	if a, err := netip.ParseAddr(h.Host); err == nil {
 		return netip.AddrPortFrom(a, uint16(port)).String()

@@ -25,7 +25,7 @@ func isMailboxLine(line []byte) bool {
 var authored = []string{"From", "To", "Subject", "Date", "Message-Id"}
 
 // mailboxRun returns the length of the mailbox lines, with their folds, at the
-// start of b if they are part of the header section whose latest fields are above,
+// start of b if they are part of a header section with above as its latest fields,
 // else 0. They are if none of above is an author's and either a field, the empty
 // line or the end of b follows: what follows text is text.
 func mailboxRun(above [][]byte, b []byte) int {
@@ -36,6 +36,9 @@ func mailboxRun(above [][]byte, b []byte) int {
 			}
 		}
 	}
+
+	// Several separators can stand in a row, each with folds. Taking only the first would leave the
+	// next one to end the header.
 	rest := b
 	for len(rest) > 0 {
 		line, after := cutLine(rest)
@@ -44,6 +47,8 @@ func mailboxRun(above [][]byte, b []byte) int {
 		}
 		rest = after
 	}
+
+	// If text follows, the lines are text as well: the section has ended before them.
 	if len(rest) > 0 {
 		next, after := cutLine(rest)
 		cut := len(after) == 0 && next[len(next)-1] != '\n' // there may be more than b holds
@@ -63,6 +68,8 @@ func MoveMailboxLines(c Content) (Content, error) {
 		return nil, err
 	}
 	defer r.Close()
+
+	// Only the top of a message can hold such lines, and reading more would cost every message.
 	b := make([]byte, min(c.Size(), maxTrace))
 	n, err := io.ReadFull(r, b)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {

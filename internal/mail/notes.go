@@ -49,6 +49,7 @@ func (n Notes) Bool(path string) bool {
 // Set stores v at a dotted path and makes the maps on the way. A value on the
 // way that is no map is replaced.
 func (n Notes) Set(path string, v any) {
+	// A plugin that sets a.b must not fail because another one set a to a word.
 	keys := strings.Split(path, ".")
 	m := map[string]any(n)
 	for _, key := range keys[:len(keys)-1] {
@@ -62,8 +63,8 @@ func (n Notes) Set(path string, v any) {
 	m[keys[len(keys)-1]] = v
 }
 
-// Remove deletes what is at a dotted path, and the maps on the way that are empty
-// then.
+// Remove deletes the value at a dotted path, and the maps on the way that it leaves
+// empty.
 func (n Notes) Remove(path string) { removeAt(n, path) }
 
 func removeAt(m map[string]any, path string) {
@@ -79,7 +80,7 @@ func removeAt(m map[string]any, path string) {
 	}
 }
 
-// Clone returns a copy whose maps are its own; other values are shared.
+// Clone returns a copy with maps that are not shared; other values are.
 func (n Notes) Clone() Notes {
 	if n == nil {
 		return nil
@@ -99,8 +100,8 @@ func cloneMap(m map[string]any) map[string]any {
 }
 
 // Plain returns a copy that shares nothing with n. It has the values that JSON
-// knows, and what is made of them; others are left out, for nobody here knows how
-// to copy them.
+// knows, and lists and maps of them. Others are left out: there is no general way to
+// copy them.
 func (n Notes) Plain() Notes {
 	if n == nil {
 		return nil
@@ -111,14 +112,16 @@ func (n Notes) Plain() Notes {
 func plainMap(m map[string]any) map[string]any {
 	c := make(map[string]any, len(m))
 	for k, v := range m {
-		if v, ok := plain(v); ok {
+		if v, ok := plainValue(v); ok {
 			c[k] = v
 		}
 	}
 	return c
 }
 
-func plain(v any) (any, bool) {
+func plainValue(v any) (any, bool) {
+	// Scalars are immutable and can be shared. Containers are copied, so that a handler that kept
+	// the old value cannot change the queued one.
 	switch v := v.(type) {
 	case nil, string, bool, float64, float32, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, json.Number, time.Time, time.Duration:
 		return v, true
@@ -127,7 +130,7 @@ func plain(v any) (any, bool) {
 	case []any:
 		c := make([]any, 0, len(v))
 		for _, x := range v {
-			x, ok := plain(x)
+			x, ok := plainValue(x)
 			if !ok {
 				return nil, false // it would not be the same list
 			}
@@ -156,9 +159,9 @@ func asMap(v any) (map[string]any, bool) {
 }
 
 // CopyNote returns a copy of a note's value that shares nothing with it. A value that
-// JSON does not know is returned as it is: nobody here knows how to copy it.
+// JSON does not know is returned as it is: there is no general way to copy it.
 func CopyNote(v any) any {
-	if c, ok := plain(v); ok {
+	if c, ok := plainValue(v); ok {
 		return c
 	}
 	return v

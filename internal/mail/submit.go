@@ -11,6 +11,8 @@ func (h *Header) Complete(id ID, me, received string, now time.Time) {
 		h.Remove("Message-Id")
 		h.Add("Message-Id", "<"+string(id)+"@"+me+">")
 	}
+
+	// An author's own Date and Message-Id are kept: signatures may cover them.
 	date := now.Format("Mon, 02 Jan 2006 15:04:05 -0700")
 	if !h.Has("Date") {
 		h.Add("Date", date)

@@ -43,15 +43,17 @@ func Export(ctx context.Context, src Source, dir string, o ExportOptions) (*Repo
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &exporter{src: src, dir: dir, o: o, work: make(chan mail.Pending)}
-	if err := e.prepare(); err != nil {
+	e := &exporter{src: src, dir: dir, options: o, work: make(chan mail.Pending)}
+	if err := e.prepareFolder(); err != nil {
 		return &e.report, err
 	}
+
+	// Each file is synced by itself. Many workers let these syncs overlap.
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			for p := range e.work {
-				e.message(p)
+				e.exportMessage(p)
 			}
 		})
 	}
@@ -63,6 +65,8 @@ func Export(ctx context.Context, src Source, dir string, o ExportOptions) (*Repo
 	})
 	close(e.work)
 	wg.Wait()
+
+	// The names become durable together, with one sync of the folder.
 	if err := ctx.Err(); err != nil {
 		return &e.report, err
 	}
@@ -70,21 +74,21 @@ func Export(ctx context.Context, src Source, dir string, o ExportOptions) (*Repo
 }
 
 type exporter struct {
-	src  Source
-	dir  string
-	o    ExportOptions
-	work chan mail.Pending
+	src     Source
+	dir     string
+	options ExportOptions
+	work    chan mail.Pending
 
 	mu     sync.Mutex
 	report Report
 	files  int
 }
 
-func (e *exporter) prepare() error {
-	if err := e.o.FS.Mkdir(e.dir); err != nil {
+func (e *exporter) prepareFolder() error {
+	if err := e.options.FS.Mkdir(e.dir); err != nil {
 		return err
 	}
-	list, err := e.o.FS.List(e.dir)
+	list, err := e.options.FS.List(e.dir)
 	for _, entry := range list {
 		if _, kind := qfile.ParseName(entry.Name); kind == qfile.Waiting {
 			return fmt.Errorf("%s holds files of a queue, such as %s: a second export would deliver twice", e.dir, entry.Name)
@@ -100,13 +104,16 @@ type group struct {
 	next     int64 // Unix milliseconds, 0: at once
 }
 
-// message writes the files of one message.
-func (e *exporter) message(p mail.Pending) {
+// exportMessage writes the files of one message.
+func (e *exporter) exportMessage(p mail.Pending) {
 	env, content, err := e.src.Load(p.ID)
 	if err == nil && env.RequireTLS {
-		e.note(&e.report.Skipped, p.ID, errors.New("it demands TLS on the whole way (REQUIRETLS), which Haraka cannot keep"))
+		e.addProblem(&e.report.Skipped, p.ID, errors.New("it demands TLS on the whole way (REQUIRETLS), which Haraka cannot keep"))
 		return
 	}
+
+	// Notes about our own deliveries mean nothing to Haraka, and the original UUID makes a file
+	// come back under its old identity.
 	var notes json.RawMessage
 	uuid := ""
 	if err == nil {
@@ -119,9 +126,12 @@ func (e *exporter) message(p mail.Pending) {
 		}
 	}
 	if err != nil {
-		e.note(&e.report.Failed, p.ID, err)
+		e.addProblem(&e.report.Failed, p.ID, err)
 		return
 	}
+
+	// A file of Haraka's has one destination and one schedule, so recipients that differ in either
+	// get files of their own.
 	var order []group
 	members := map[group][]qfile.Recipient{}
 	for _, r := range p.Recipients {
@@ -141,9 +151,12 @@ func (e *exporter) message(p mail.Pending) {
 		if uuid == "" {
 			m.UUID = fmt.Sprintf("%s.%d", p.ID, k+1)
 		}
-		err := e.write(m, g)
+
+		// Each file stands for itself. One that fails is reported and keeps none of the others from
+		// being written.
+		err := e.writeFile(m, g)
 		if err != nil {
-			e.note(&e.report.Failed, p.ID, err)
+			e.addProblem(&e.report.Failed, p.ID, err)
 			continue
 		}
 		e.mu.Lock()
@@ -152,18 +165,20 @@ func (e *exporter) message(p mail.Pending) {
 	}
 }
 
-func (e *exporter) note(list *[]Problem, id mail.ID, err error) {
+func (e *exporter) addProblem(list *[]Problem, id mail.ID, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	*list = append(*list, Problem{string(id), err})
 }
 
-// write makes one file durable; its name is so when the folder is synced.
-func (e *exporter) write(m *qfile.Message, g group) error {
-	now := e.o.Now()
+// writeFile makes one file durable; its name is so when the folder is synced.
+func (e *exporter) writeFile(m *qfile.Message, g group) error {
+	now := e.options.Now()
 	if m.Queued.UnixMilli() < 0 {
 		m.Queued = now
 	}
+
+	// The name carries the schedule: a message that was deferred stays so after the move.
 	next := now
 	switch {
 	case g.next != 0:
@@ -177,17 +192,21 @@ func (e *exporter) write(m *qfile.Message, g group) error {
 	e.mu.Unlock()
 	name := qfile.FormatName(qfile.Name{
 		Arrival: m.Queued, Next: next, Attempts: g.attempts, PID: os.Getpid(),
-		Unique: strings.ToLower(rand.Text()[:6]), Counter: counter, Host: e.o.Host,
+		Unique: strings.ToLower(rand.Text()[:6]), Counter: counter, Host: e.options.Host,
 	})
+
+	// An existing file is never replaced: it would be a message.
 	path := filepath.Join(e.dir, name)
-	if f, err := e.o.FS.Open(path); !errors.Is(err, fs.ErrNotExist) {
+	if f, err := e.options.FS.Open(path); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			f.Close()
 		}
 		return fmt.Errorf("%s is there already", path)
 	}
+
+	// Haraka ignores temporary names, so a crash leaves no half message that it would deliver.
 	temp := filepath.Join(e.dir, qfile.TempName(name))
-	f, err := e.o.FS.Create(temp)
+	f, err := e.options.FS.Create(temp)
 	if err != nil {
 		return err
 	}
@@ -197,10 +216,10 @@ func (e *exporter) write(m *qfile.Message, g group) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = e.o.FS.Rename(temp, path)
+		err = e.options.FS.Rename(temp, path)
 	}
 	if err != nil {
-		_ = e.o.FS.Remove(temp) // else it is the administrator's, or Haraka's start
+		_ = e.options.FS.Remove(temp) // else it is the administrator's, or Haraka's start
 	}
 	return err
 }

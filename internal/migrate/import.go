@@ -33,16 +33,16 @@ type ImportOptions struct {
 	FS     vfs.FS           // nil: the real one
 	Now    func() time.Time // nil: time.Now
 
-	// Put is told of each message that was put in the queue and is to stay; nil:
-	// nobody is.
+	// Put is called for each message that was put in the queue and is to stay; nil:
+	// nothing is called.
 	Put func(p mail.Pending)
 }
 
 const (
 	imported = "imported" // the folder in dir to which files are moved
 
-	batch   = 256 // files that share the syncs of the folders
-	workers = 32  // messages put at a time: they share the queue's syncs
+	batchSize = 256 // files that share the syncs of the folders
+	workers   = 32  // messages put at a time: they share the queue's syncs
 )
 
 // Import puts the messages of Haraka's queue folder dir in q and moves their
@@ -55,22 +55,25 @@ func Import(ctx context.Context, q Queue, dir string, o ImportOptions) (*Report,
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	i := &importer{q: q, dir: dir, done: filepath.Join(dir, imported), o: o}
-	names, err := i.names()
+	i := &importer{queue: q, dir: dir, done: filepath.Join(dir, imported), options: o}
+	names, err := i.listMessages()
 	if err != nil {
 		return &i.report, err
 	}
 	if len(names) > 0 && !o.DryRun {
-		if err := i.prepare(); err != nil {
+		if err := i.prepareFolder(); err != nil {
 			return &i.report, err
 		}
 	}
+
+	// Batches bound the memory and the number of files that have to be looked at again after a
+	// crash.
 	for len(names) > 0 {
 		if err := ctx.Err(); err != nil {
 			return &i.report, fmt.Errorf("%d files are left: %w", len(names), err)
 		}
-		n := min(batch, len(names))
-		if err := i.batch(names[:n]); err != nil {
+		n := min(batchSize, len(names))
+		if err := i.importBatch(names[:n]); err != nil {
 			return &i.report, err
 		}
 		names = names[n:]
@@ -79,11 +82,11 @@ func Import(ctx context.Context, q Queue, dir string, o ImportOptions) (*Report,
 }
 
 type importer struct {
-	q     Queue
-	dir   string
-	done  string // the folder imported
-	o     ImportOptions
-	taken map[string]bool // names in done
+	queue   Queue
+	dir     string
+	done    string // the folder imported
+	options ImportOptions
+	taken   map[string]bool // names in done
 
 	report Report
 
@@ -91,9 +94,9 @@ type importer struct {
 	claimed map[mail.ID]bool // by files of this batch
 }
 
-// names returns the files that are messages.
-func (i *importer) names() ([]string, error) {
-	list, err := i.o.FS.List(i.dir)
+// listMessages returns the files that are messages.
+func (i *importer) listMessages() ([]string, error) {
+	list, err := i.options.FS.List(i.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -102,39 +105,42 @@ func (i *importer) names() ([]string, error) {
 		if e.Dir {
 			continue
 		}
+
+		// In the daemon's own folder other files are expected. In a folder of Haraka's each of them
+		// is reported, since one could be a message.
 		switch _, kind := qfile.ParseName(e.Name); kind {
 		case qfile.Waiting:
 			names = append(names, e.Name)
 		case qfile.Quarantined:
-			i.skip(e.Name, "Haraka could not read it")
+			i.addSkipped(e.Name, "Haraka could not read it")
 		case qfile.Unfinished:
-			if !i.o.Own {
-				i.skip(e.Name, "it was never finished, so its message was not accepted")
+			if !i.options.Own {
+				i.addSkipped(e.Name, "it was never finished, so its message was not accepted")
 			}
 		default:
-			if !i.o.Own {
-				i.skip(e.Name, "no file of Haraka's queue")
+			if !i.options.Own {
+				i.addSkipped(e.Name, "no file of Haraka's queue")
 			}
 		}
 	}
 	return names, nil
 }
 
-func (i *importer) skip(name, why string) {
+func (i *importer) addSkipped(name, why string) {
 	i.report.Skipped = append(i.report.Skipped, Problem{name, errors.New(why)})
 }
 
-func (i *importer) fail(name string, err error) {
+func (i *importer) addFailed(name string, err error) {
 	i.report.Failed = append(i.report.Failed, Problem{name, err})
 }
 
-// prepare makes the folder for what is imported and finds out which names are
+// prepareFolder makes the folder for imported files and lists the names that are
 // taken there.
-func (i *importer) prepare() error {
-	if err := i.o.FS.Mkdir(i.done); err != nil {
+func (i *importer) prepareFolder() error {
+	if err := i.options.FS.Mkdir(i.done); err != nil {
 		return err
 	}
-	list, err := i.o.FS.List(i.done)
+	list, err := i.options.FS.List(i.done)
 	i.taken = make(map[string]bool, len(list))
 	for _, e := range list {
 		i.taken[e.Name] = true
@@ -150,38 +156,26 @@ type file struct {
 	err   error
 }
 
-// batch imports some files. An error means that the folders cannot be trusted
+// importBatch imports some files. An error means that the folders cannot be trusted
 // to remember what was moved.
-func (i *importer) batch(names []string) error {
-	files := make([]file, len(names))
-	i.claimed = map[mail.ID]bool{}
-	var (
-		wg   sync.WaitGroup
-		work = make(chan *file)
-	)
-	for range min(workers, len(files)) {
-		wg.Go(func() {
-			for f := range work {
-				f.err = i.put(f)
-			}
-		})
-	}
-	for k, name := range names {
-		files[k].name = name
-		work <- &files[k]
-	}
-	close(work)
-	wg.Wait()
+func (i *importer) importBatch(names []string) error {
+	files := i.importFiles(names)
+
+	// Schedules need no sync of their own while messages are put. They must be durable before a
+	// file moves, or a restart would deliver too early.
 	var synced error
-	if !i.o.DryRun {
-		synced = i.q.Sync()
+	if !i.options.DryRun {
+		synced = i.queue.Sync()
 	}
+
+	// A message stays in the queue only if its file goes: with both, the next import would deliver
+	// it a second time.
 	var moved []*file
 	for k := range files {
 		f := &files[k]
-		if f.err == nil && !i.o.DryRun {
+		if f.err == nil && !i.options.DryRun {
 			if f.err = synced; f.err == nil {
-				f.err = i.move(f.name)
+				f.err = i.moveFile(f.name)
 			}
 			if f.err != nil {
 				f.err = i.takeBack(f)
@@ -190,7 +184,7 @@ func (i *importer) batch(names []string) error {
 			}
 		}
 		if f.err != nil {
-			i.fail(f.name, f.err)
+			i.addFailed(f.name, f.err)
 			continue
 		}
 		i.report.Messages++
@@ -201,26 +195,63 @@ func (i *importer) batch(names []string) error {
 	if len(moved) == 0 {
 		return nil
 	}
-	// First the new names: a file may be seen in both folders, never in none.
-	err := i.o.FS.SyncDir(i.done)
-	if err == nil {
-		err = i.o.FS.SyncDir(i.dir)
+	err := i.syncFolders()
+	i.announce(moved)
+	return err
+}
+
+// importFiles puts the messages of files in the queue, many at a time: the queue commits
+// in groups, so that costs about as many syncs as one message.
+func (i *importer) importFiles(names []string) []file {
+	files := make([]file, len(names))
+	i.claimed = map[mail.ID]bool{}
+	var (
+		wg   sync.WaitGroup
+		work = make(chan *file)
+	)
+	for range min(workers, len(files)) {
+		wg.Go(func() {
+			for f := range work {
+				f.err = i.importFile(f)
+			}
+		})
 	}
-	for _, f := range moved {
-		if f.known || i.o.Put == nil {
-			continue
-		}
-		if p, ok := i.q.Find(f.id); ok {
-			i.o.Put(p)
-		}
+	for k, name := range names {
+		files[k].name = name
+		work <- &files[k]
+	}
+	close(work)
+	wg.Wait()
+	return files
+}
+
+// syncFolders makes the moves durable.
+func (i *importer) syncFolders() error {
+	// First the new names: a file may be seen in both folders, never in none.
+	err := i.options.FS.SyncDir(i.done)
+	if err == nil {
+		err = i.options.FS.SyncDir(i.dir)
 	}
 	return err
 }
 
-// put puts the message of one file in the queue, with its schedule. Nothing of
+// announce passes the messages of moved files on to ImportOptions.Put. Delivery begins
+// only then, when no file is left that could bring the message back.
+func (i *importer) announce(moved []*file) {
+	for _, f := range moved {
+		if f.known || i.options.Put == nil {
+			continue
+		}
+		if p, ok := i.queue.Find(f.id); ok {
+			i.options.Put(p)
+		}
+	}
+}
+
+// importFile puts the message of one file in the queue, with its schedule. Nothing of
 // it is in the queue when it fails.
-func (i *importer) put(f *file) error {
-	r, err := i.o.FS.Open(filepath.Join(i.dir, f.name))
+func (i *importer) importFile(f *file) error {
+	r, err := i.options.FS.Open(filepath.Join(i.dir, f.name))
 	if err != nil {
 		return err
 	}
@@ -233,37 +264,47 @@ func (i *importer) put(f *file) error {
 	if err != nil {
 		return err
 	}
+
+	// A dry run stops after everything that can be wrong with the file itself.
 	name, _ := qfile.ParseName(f.name)
-	env, err := i.envelope(f.name, name, m)
-	if err != nil || i.o.DryRun {
+	env, err := i.newEnvelope(f.name, name, m)
+	if err != nil || i.options.DryRun {
 		return err
 	}
-	if f.id, f.known, err = i.choose(f.name, m); err != nil {
+	if f.id, f.known, err = i.chooseID(f.name, m); err != nil {
 		return err
 	}
 	env.ID = f.id
+
+	// A message that an earlier import has put already only gets its schedule, and its file is
+	// moved.
 	if !f.known {
 		content, err := mail.MoveMailboxLines(m.Content)
 		if err != nil {
 			return err
 		}
-		if err := i.q.Put(env, content); err != nil {
+		if err := i.queue.Put(env, content); err != nil {
 			return err
 		}
 	}
-	err = i.schedule(f, name, m)
-	if err == nil && i.o.Hold {
-		err = i.q.Hold(f.id, nil)
+	err = i.recordSchedule(f, name, m)
+	if err == nil && i.options.Hold {
+		err = i.queue.Hold(f.id, nil)
 	}
+
+	// Without its schedule the message would be delivered at the wrong time, so it is taken
+	// out again.
 	if err != nil {
 		return i.takeBack(&file{id: f.id, known: f.known, err: err})
 	}
 	return nil
 }
 
-// envelope returns what MAIL and RCPT must have said, with no ID yet.
-func (i *importer) envelope(file string, name qfile.Name, m *qfile.Message) (*mail.Envelope, error) {
+// newEnvelope returns what MAIL and RCPT must have said, with no ID yet.
+func (i *importer) newEnvelope(file string, name qfile.Name, m *qfile.Message) (*mail.Envelope, error) {
 	env := &mail.Envelope{From: m.From, Received: m.Queued, Notes: mail.Notes{}}
+
+	// Old files lack the arrival time; the schedule is the best guess.
 	for _, t := range []time.Time{name.Arrival, name.Next} {
 		if env.Received.IsZero() {
 			env.Received = t
@@ -290,21 +331,24 @@ func needsUTF8(a mail.Address) bool {
 	return !ascii
 }
 
-// choose returns the ID of a file's message: the one under which it is in the
+// chooseID returns the ID of a file's message: the one under which it is in the
 // queue already (known), or the best that is free.
-func (i *importer) choose(file string, m *qfile.Message) (id mail.ID, known bool, err error) {
+func (i *importer) chooseID(file string, m *qfile.Message) (id mail.ID, known bool, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+
+	// An ID is known if the queue has it for this very file. Any other message with that ID only
+	// means that this file needs another one.
 	var free []mail.ID
-	for _, id := range ids(file, m) {
+	for _, id := range candidateIDs(file, m) {
 		if i.claimed[id] {
 			continue
 		}
-		if _, there := i.q.Find(id); !there {
+		if _, there := i.queue.Find(id); !there {
 			free = append(free, id)
 			continue
 		}
-		env, _, err := i.q.Load(id)
+		env, _, err := i.queue.Load(id)
 		if err != nil {
 			return "", false, err
 		}
@@ -320,12 +364,15 @@ func (i *importer) choose(file string, m *qfile.Message) (id mail.ID, known bool
 	return free[0], false, nil
 }
 
-// schedule records attempts, the next try and the last reply.
-func (i *importer) schedule(f *file, name qfile.Name, m *qfile.Message) error {
-	if name.Attempts == 0 && !name.Next.After(i.o.Now()) {
+// recordSchedule records attempts, the next try and the last reply.
+func (i *importer) recordSchedule(f *file, name qfile.Name, m *qfile.Message) error {
+	if name.Attempts == 0 && !name.Next.After(i.options.Now()) {
 		return nil
 	}
-	pending, _ := i.q.Find(f.id)
+
+	// Recipients with the same last reply are recorded together: one record in the journal instead
+	// of one for each.
+	pending, _ := i.queue.Find(f.id)
 	replies := map[string][]int{}
 	for _, r := range pending.Recipients {
 		// A message that was here before may have been tried since.
@@ -335,33 +382,33 @@ func (i *importer) schedule(f *file, name qfile.Name, m *qfile.Message) error {
 		}
 	}
 	for last, recipients := range replies {
-		if err := i.q.Defer(f.id, recipients, name.Attempts, name.Next, last); err != nil {
+		if err := i.queue.Defer(f.id, recipients, name.Attempts, name.Next, last); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// move moves a file to the folder imported, under a name that is free there.
-func (i *importer) move(name string) error {
+// moveFile moves a file to the folder imported, under a name that is free there.
+func (i *importer) moveFile(name string) error {
 	to := name
 	for n := 1; i.taken[to]; n++ {
 		to = fmt.Sprintf("%s.%d", name, n)
 	}
-	err := i.o.FS.Rename(filepath.Join(i.dir, name), filepath.Join(i.done, to))
+	err := i.options.FS.Rename(filepath.Join(i.dir, name), filepath.Join(i.done, to))
 	if err == nil {
 		i.taken[to] = true
 	}
 	return err
 }
 
-// takeBack removes a message whose file will be imported again: it must not be
-// delivered twice. It returns f.err, and more if that failed.
+// takeBack removes a message again when its file stays and will be imported once
+// more: it must not be delivered twice. It returns f.err, and more if that failed.
 func (i *importer) takeBack(f *file) error {
 	if f.known {
 		return f.err
 	}
-	if err := i.q.Remove(f.id); err != nil {
+	if err := i.queue.Remove(f.id); err != nil {
 		return fmt.Errorf("%w; message %s stays in the queue and will be delivered again if the file is imported again: %w", f.err, f.id, err)
 	}
 	return f.err

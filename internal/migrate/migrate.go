@@ -4,20 +4,20 @@
 // Import takes each file in four steps: the message is put in the queue
 // (durable), its attempts and its schedule are recorded and synced, the file is
 // moved to imported/, and both folders are synced. Whatever stops it between two
-// steps, the next import of the same folder goes on: each file has an ID of its
-// own, which the message keeps the name of the file with, so one that is in the
-// queue already is only moved. Should the message have been delivered in the
+// steps, the next import of the same folder goes on: each file leads
+// to one ID, and the message keeps the name of its file in its notes, so one that is in
+// the queue already is only moved. Should the message have been delivered in the
 // meantime, it is delivered again: so an import that was cut short is to be
 // repeated before the daemon starts. Files in the daemon's own queue folder have
-// no such gap, because they are imported before anything is delivered. A message
-// whose file cannot be moved is taken back. No file is ever changed or deleted,
+// no such gap, because they are imported before anything is delivered. If a
+// file cannot be moved, its message is taken back. No file is ever changed or deleted,
 // and none keeps the others from being imported.
 //
 // Export writes a file for each message, destination domain and schedule. It
 // changes nothing in the queue.
 //
-// Errors are about the folder as a whole. What is wrong with one file or
-// message is in the Report.
+// Errors are about the folder as a whole. Problems of one file or message are in the
+// Report.
 package migrate
 
 import (
@@ -33,8 +33,8 @@ import (
 type Report struct {
 	Messages int       // files imported, or written
 	Known    int       // of those imported: an import that was cut short had put them in the queue
-	Skipped  []Problem // what is no message, or is not to be moved
-	Failed   []Problem // what stays where it is, but should not
+	Skipped  []Problem // no messages, or not to be moved
+	Failed   []Problem // should have been moved, but stay where they are
 }
 
 // Problem says why a file or a message stays where it is.
@@ -58,10 +58,10 @@ const (
 
 var errClash = errors.New("other messages have all the IDs that it could get")
 
-// ids returns which IDs the message in a file may get, best first. Haraka gives
+// candidateIDs returns which IDs the message in a file may get, best first. Haraka gives
 // the same UUID to the parts of a message that it split, so the second is made
 // of the name.
-func ids(name string, m *qfile.Message) []mail.ID {
+func candidateIDs(name string, m *qfile.Message) []mail.ID {
 	var all []mail.ID
 	if id := mail.ID(m.UUID); id.Valid() {
 		all = append(all, id)

@@ -355,7 +355,7 @@ func TestIDs(t *testing.T) {
 	}
 	// All IDs are taken by others: the file has to stay.
 	const name = "1_1_0_1_bbbbbb_1_h"
-	for _, id := range ids(name, &qfile.Message{UUID: "U.1.1"}) {
+	for _, id := range candidateIDs(name, &qfile.Message{UUID: "U.1.1"}) {
 		env := &mail.Envelope{ID: id, Recipients: []mail.Recipient{{Address: mail.Address{Local: "a", Domain: "d.test"}}}}
 		if _, there := q.Find(id); !there {
 			if err := q.Put(env, mail.Memory{[]byte("x")}); err != nil {

@@ -3,8 +3,8 @@
 //
 // A policy is announced by a TXT record with an id and fetched over HTTPS from
 // the domain's host mta-sts. It is kept in memory and on disk for as long as it
-// says, over restarts too, so that who can suppress DNS or HTTPS answers later
-// cannot take it away:
+// says, over restarts too, so that suppressing DNS or HTTPS answers later
+// does not take it away:
 //
 //   - An id that differs from the known one makes it be fetched before it is
 //     used. While that fails the old one counts until it expires; it is tried
@@ -13,18 +13,18 @@
 //     cannot make every delivery fetch it.
 //   - A policy that is used is fetched again in the background once a day, or
 //     after half its time if that is less.
-//   - A domain with no record, or of which nothing can be found out for now, has
-//     no policy but the one that is kept. An answer of the DNS is waited for eight
-//     seconds, and if there is none not asked for again for a minute.
+//   - A domain with no record, or with one that cannot be looked up for now, has no
+//     policy but the one that is kept. A look-up may take eight seconds; one that
+//     fails is not repeated for a minute.
 //
-// Nobody who asks for a policy is kept waiting by a fetch, see Fetch: hosts that
-// hang are many, and what a caller holds is not for them. One fetch serves all who
-// want it; at most 20 run at a time, for ten seconds each, and those that failed
-// before come last. Only a verified server, the status 200 without a redirect, the
-// type text/plain and at most 64 KiB make a policy.
+// No caller waits for a fetch (see Fetch): many hosts hang, and a caller holds a
+// place in the schedule. One fetch serves all callers that want it; at most 20 run
+// at a time, for ten seconds each, and hosts that failed before come last. Only a
+// verified server, the status 200 without a redirect, the type text/plain and at
+// most 64 KiB make a policy.
 //
-// On disk each domain has the file DOMAIN.json below Options.Dir. What cannot be
-// read there is passed over with a log line; what has expired is removed.
+// On disk each domain has the file DOMAIN.json below Options.Dir. A file that
+// cannot be read is passed over with a log line; an expired one is removed.
 package mtasts
 
 import (
@@ -60,10 +60,10 @@ const (
 	refreshAfter = 24 * time.Hour
 	sweepAfter   = 24 * time.Hour
 	recordWait   = 8 * time.Second // for the TXT record; a resolver waits 5 s for the first of its servers
-	silentFor    = time.Minute     // a domain whose record could not be looked up is not asked again
+	silentFor    = time.Minute     // after a look-up that failed the record is not looked up again
 )
 
-// Resolver is what is asked of the DNS; *dns.Resolver does it.
+// Resolver is the part of *dns.Resolver that a Cache needs.
 type Resolver interface {
 	TXT(ctx context.Context, name string) ([]string, error)
 	KnownTXT(name string) (texts []string, known bool, err error) // TXT, if that needs no wait
@@ -81,10 +81,10 @@ type Options struct {
 
 // Cache knows policies. Its methods may be called from any goroutine.
 type Cache struct {
-	o      Options
-	client http.Client
-	ctx    context.Context // of fetches
-	cancel context.CancelFunc
+	options Options
+	client  http.Client
+	ctx     context.Context // of fetches
+	cancel  context.CancelFunc
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -96,7 +96,7 @@ type Cache struct {
 	running sync.WaitGroup // added to only under mu while not closed
 }
 
-// entry is what is known of a domain. It does not change once it is in the map.
+// entry is the state of one domain. It does not change once it is in the map.
 type entry struct {
 	policy  *Policy // nil: none
 	id      string  // of the record when policy was fetched
@@ -116,22 +116,27 @@ func New(o Options) *Cache {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Cache{o: o, entries: map[string]*entry{}, flights: map[string]*Fetch{}}
+	c := &Cache{options: o, entries: map[string]*entry{}, flights: map[string]*Fetch{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+
+	// Policies are fetched rarely and from many hosts. A kept connection would hardly ever be used
+	// again.
 	if o.Client != nil {
 		c.client = *o.Client
 	} else {
 		c.client.Transport = &http.Transport{
-			DialContext: c.dial, DisableKeepAlives: true, TLSHandshakeTimeout: 20 * time.Second,
+			DialContext: c.dialHost, DisableKeepAlives: true, TLSHandshakeTimeout: 20 * time.Second,
 			MaxResponseHeaderBytes: maxBody,
 		}
 	}
+
+	// A redirect is no answer (RFC 8461 section 3.3): the first response counts, whatever it is.
 	c.client.Timeout = fetchTimeout
 	c.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c
 }
 
-// Close ends fetches and waits for them. Later only what is known is told.
+// Close ends fetches and waits for them. Policy still answers from memory and disk.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -141,109 +146,129 @@ func (c *Cache) Close() error {
 		delete(c.flights, f.domain)
 	}
 	c.mu.Unlock()
+
+	// Running fetches end now. Waiting ones never began, so their waiters are called here.
 	c.cancel()
 	c.running.Wait()
 	for _, f := range waiting {
-		f.end()
+		f.finish()
 	}
 	return nil
 }
 
 // Policy returns the policy for mail to a domain, of mode Enforce or Testing, or
 // nil when there is none. With a Fetch it is not known yet: it is to be asked for
-// again when that has ended. ctx is for the look at the DNS; when it ends first
-// the answer is what is known without.
+// again when that has ended. ctx bounds the DNS look-up; when it ends first the answer
+// comes from memory or disk.
 func (c *Cache) Policy(ctx context.Context, domain string) (*Policy, *Fetch) {
 	domain = mail.CanonicalDomain(domain)
 	if !isHost(domain) {
 		return nil, nil
 	}
-	e := c.entry(domain)
-	if now := c.o.Now(); now.Before(e.silent) {
+
+	// A domain with silent name servers would hold every delivery for the length of a look-up. For
+	// a minute the kept policy stands in.
+	e := c.entryOf(domain)
+	if now := c.options.Now(); now.Before(e.silent) {
 		return e.binding(now), nil
 	}
-	texts, err := c.record(ctx, domain)
-	now := c.o.Now()
+
+	// The record is small and usually cached. It decides whether the kept policy is still the
+	// current one.
+	texts, err := c.lookUpRecord(ctx, domain)
+	now := c.options.Now()
 	if err != nil && !dns.IsNXDomain(err) && !dns.IsNoData(err) && ctx.Err() == nil {
-		c.o.Log.Debug("MTA-STS record not found out", zap.String("domain", domain), zap.Error(err))
+		c.options.Log.Debug("MTA-STS record cannot be looked up", zap.String("domain", domain), zap.Error(err))
 		c.mu.Lock()
+
+		// Another caller may have stored a newer entry during the look-up. Its policy must not be
+		// lost with this note.
 		if known := c.entries[domain]; known != nil {
 			e = known
 		}
 		later := *e
 		later.silent = now.Add(silentFor)
-		c.keep(domain, &later)
+		c.keepEntry(domain, &later)
 		c.mu.Unlock()
 	}
 	id, announced := recordID(texts)
 	if err != nil || !announced {
 		return e.binding(now), nil
 	}
-	current := e.valid(now)
+
+	// The id decides: a fetch that failed for this id is not repeated yet, a policy with this id is
+	// used, and any other id has to be fetched before mail goes out.
+	current := e.isValid(now)
 	switch {
 	case now.Before(e.retry) && e.failedID == id:
 	case current && e.id == id:
-		if now.Sub(e.fetched) >= min(refreshAfter, e.policy.age()/2) {
-			c.fetch(domain, id, e)
+		if now.Sub(e.fetched) >= min(refreshAfter, e.policy.lifetime()/2) {
+			c.startFetch(domain, id, e)
 		}
 	default:
-		if f := c.fetch(domain, id, e); f != nil {
+		if f := c.startFetch(domain, id, e); f != nil {
 			return nil, f
 		}
-		e = c.entry(domain) // it has ended meanwhile
+		e = c.entryOf(domain) // it has ended meanwhile
 	}
-	return e.binding(c.o.Now()), nil
+	return e.binding(c.options.Now()), nil
 }
 
-// record looks up the TXT record of a domain. Servers that drop such queries must
+// lookUpRecord looks up the TXT record of a domain. Servers that drop such queries must
 // not hold every delivery up.
-func (c *Cache) record(ctx context.Context, domain string) ([]string, error) {
+func (c *Cache) lookUpRecord(ctx context.Context, domain string) ([]string, error) {
 	name := "_mta-sts." + domain
-	if texts, known, err := c.o.Resolver.KnownTXT(name); known {
+	if texts, known, err := c.options.Resolver.KnownTXT(name); known {
 		return texts, err // nearly always: a timer for it would cost more than the answer
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordWait)
 	defer cancel()
-	return c.o.Resolver.TXT(ctx, name)
+	return c.options.Resolver.TXT(ctx, name)
 }
 
-func (e *entry) valid(now time.Time) bool {
-	return e.policy != nil && now.Before(e.fetched.Add(e.policy.age()))
+func (e *entry) isValid(now time.Time) bool {
+	return e.policy != nil && now.Before(e.fetched.Add(e.policy.lifetime()))
 }
 
-// age is for how long p counts.
-func (p *Policy) age() time.Duration { return max(p.MaxAge, minAge) }
+// lifetime is for how long p counts.
+func (p *Policy) lifetime() time.Duration { return max(p.MaxAge, minAge) }
 
 // binding returns the policy if it still counts and asks for anything.
 func (e *entry) binding(now time.Time) *Policy {
-	if !e.valid(now) || e.policy.Mode == None {
+	if !e.isValid(now) || e.policy.Mode == None {
 		return nil
 	}
 	return e.policy
 }
 
-// entry returns what is known of a domain, from memory or disk.
-func (c *Cache) entry(domain string) *entry {
+// entryOf returns the entry of a domain, from memory or disk.
+func (c *Cache) entryOf(domain string) *entry {
 	c.mu.Lock()
 	e := c.entries[domain]
 	c.mu.Unlock()
 	if e != nil {
 		return e
 	}
-	loaded := c.load(domain)
+
+	// The file is read without the lock, since a slow disk must not stop other domains. The first
+	// caller that comes back stores its entry.
+	loaded := c.loadEntry(domain)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e = c.entries[domain]; e == nil {
 		e = loaded
-		c.keep(domain, e)
+		c.keepEntry(domain, e)
 	}
 	return e
 }
 
-// keep puts an entry in memory, for which another may have to go. The caller
+// keepEntry puts an entry in memory, for which another may have to go. The caller
 // holds c.mu.
-func (c *Cache) keep(domain string, e *entry) {
+func (c *Cache) keepEntry(domain string, e *entry) {
 	c.entries[domain] = e
+
+	// Map order is random, which makes eviction random too. An evicted policy is read from disk, or
+	// fetched, when it is needed again.
 	for other := range c.entries {
 		if len(c.entries) <= maxEntries {
 			break
@@ -276,8 +301,8 @@ func (f *Fetch) Then(fn func()) {
 	}
 }
 
-// end calls those who wait.
-func (f *Fetch) end() {
+// finish runs the functions that wait for the fetch.
+func (f *Fetch) finish() {
 	f.mu.Lock()
 	then := f.then
 	f.ended, f.then = true, nil
@@ -287,23 +312,32 @@ func (f *Fetch) end() {
 	}
 }
 
-// fetch starts a fetch, or returns that which is under way. It returns nil after
+// startFetch starts a fetch, or returns that which is under way. It returns nil after
 // Close, and if one has ended since the caller saw e: looking up the record takes
-// a while. When too many wait already, what it returns never ends.
-func (c *Cache) fetch(domain, id string, e *entry) *Fetch {
+// a while. When too many wait already it returns a Fetch that never ends.
+func (c *Cache) startFetch(domain, id string, e *entry) *Fetch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.flights[domain]; f != nil || c.closed {
 		return f
 	}
+
+	// The entry has changed since the caller looked: a fetch has ended in between, and its result
+	// answers the question.
 	if known := c.entries[domain]; known != nil && !(known.fetched.Equal(e.fetched) && known.retry.Equal(e.retry)) {
 		return nil
 	}
 	f := &Fetch{domain: domain, id: id}
+
+	// The bound holds even against senders inventing domains. Mail that meets it waits for its next
+	// attempt.
 	if len(c.flights) >= maxFlights {
 		return f
 	}
 	c.flights[domain] = f
+
+	// Hosts that have failed before wait behind the others, so that dead hosts cannot use up every
+	// turn.
 	turn := 0
 	if e.failures > 0 {
 		turn = 1
@@ -311,13 +345,13 @@ func (c *Cache) fetch(domain, id string, e *entry) *Fetch {
 	c.turns[turn] = append(c.turns[turn], f)
 	if c.active < maxFetches {
 		c.active++
-		c.running.Go(c.work)
+		c.running.Go(c.runFetches)
 	}
 	return f
 }
 
-// work fetches what waits for its turn, until there is nothing more.
-func (c *Cache) work() {
+// runFetches fetches what waits for its turn, until there is nothing more.
+func (c *Cache) runFetches() {
 	for {
 		c.mu.Lock()
 		turn := 0
@@ -329,55 +363,63 @@ func (c *Cache) work() {
 			c.mu.Unlock()
 			return
 		}
+
+		// The slot is cleared so that the slice does not keep the finished Fetch alive.
 		f := c.turns[turn][0]
 		c.turns[turn][0] = nil
 		c.turns[turn] = c.turns[turn][1:]
 		c.mu.Unlock()
-		p, err := c.get(f.domain)
-		c.landed(f.domain, f.id, p, err)
-		f.end()
+		p, err := c.fetchPolicy(f.domain)
+		c.recordFetch(f.domain, f.id, p, err)
+		f.finish()
 	}
 }
 
-// landed records what came of a fetch.
-func (c *Cache) landed(domain, id string, p *Policy, err error) {
+// recordFetch records what came of a fetch.
+func (c *Cache) recordFetch(domain, id string, p *Policy, err error) {
 	if err != nil && c.ctx.Err() != nil { // Close: nobody's fault
 		c.mu.Lock()
 		delete(c.flights, domain)
 		c.mu.Unlock()
 		return
 	}
-	now := c.o.Now()
-	old := c.entry(domain)
+
+	// A failed fetch keeps the old policy and its age. Only the time of the next attempt changes,
+	// with a doubling delay.
+	now := c.options.Now()
+	old := c.entryOf(domain)
 	e := &entry{policy: p, id: id, fetched: now}
 	if err != nil {
 		*e = *old
 		e.failures++
 		e.failedID, e.retry = id, now.Add(min(retryAfter<<min(e.failures-1, 8), longestRetry))
 	}
+
+	// The flight ends and the entry appears in one step, or a caller between the two would start a
+	// second fetch.
 	c.mu.Lock()
 	delete(c.flights, domain)
-	c.keep(domain, e)
+	c.keepEntry(domain, e)
 	sweep := err == nil && now.Sub(c.swept) >= sweepAfter
 	if sweep {
 		c.swept = now
 	}
 	c.mu.Unlock()
 	if err != nil {
-		c.o.Log.Warn("MTA-STS policy not fetched", zap.String("domain", domain), zap.Bool("kept", old.valid(now)), zap.Error(err))
+		c.options.Log.Warn("MTA-STS policy not fetched", zap.String("domain", domain), zap.Bool("kept", old.isValid(now)), zap.Error(err))
 		return
 	}
-	c.o.Log.Info("MTA-STS policy", zap.String("domain", domain), zap.String("mode", string(p.Mode)), zap.Strings("mx", p.MX[:min(len(p.MX), maxLogged)]),
+	c.options.Log.Info("MTA-STS policy", zap.String("domain", domain), zap.String("mode", string(p.Mode)), zap.Strings("mx", p.MX[:min(len(p.MX), maxLogged)]),
 		zap.Int("patterns", len(p.MX)),
 		zap.Duration("max_age", p.MaxAge))
-	c.store(domain, e)
+	c.storeEntry(domain, e)
 	if sweep {
-		c.sweep(now)
+		c.removeExpired(now)
 	}
 }
 
-// get fetches a policy (RFC 8461 section 3.3).
-func (c *Cache) get(domain string) (*Policy, error) {
+// fetchPolicy fetches a policy (RFC 8461 section 3.3).
+func (c *Cache) fetchPolicy(domain string) (*Policy, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
 	defer cancel()
 	url := "https://mta-sts." + domain + "/.well-known/mta-sts.txt"
@@ -386,6 +428,9 @@ func (c *Cache) get(domain string) (*Policy, error) {
 		return nil, err
 	}
 	req.Header.Set("Accept", "text/plain")
+
+	// The checks follow RFC 8461 section 3.3: an error page of a web host must never pass for a
+	// policy.
 	resp, err := c.client.Do(req)
 	if err != nil {
 		return nil, err
@@ -398,6 +443,8 @@ func (c *Cache) get(domain string) (*Policy, error) {
 	if t, _, err := mime.ParseMediaType(contentType); err != nil || t != "text/plain" {
 		return nil, fmt.Errorf("%s: type %.60q is not text/plain", url, contentType)
 	}
+
+	// One byte more than allowed is read, to tell a long body from one that just fits.
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", url, err)
@@ -412,16 +459,19 @@ func (c *Cache) get(domain string) (*Policy, error) {
 	return p, nil
 }
 
-// dial connects to one of a host's addresses, as the Resolver gives them.
-func (c *Cache) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+// dialHost connects to one of a host's addresses, as the Resolver gives them.
+func (c *Cache) dialHost(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := c.o.Resolver.Addrs(ctx, strings.TrimSuffix(host, "."))
+	addrs, err := c.options.Resolver.Addrs(ctx, strings.TrimSuffix(host, "."))
 	if err != nil {
 		return nil, err
 	}
+
+	// Every address gets its chance. The first that connects is used, and all errors are reported
+	// if none does.
 	d := net.Dialer{Timeout: 10 * time.Second}
 	var failed []error
 	for _, a := range addrs {

@@ -229,8 +229,8 @@ func TestDeadServer(t *testing.T) {
 	s.announce("1")
 	c := s.cache()
 	synctest.Test(t, func(t *testing.T) {
-		late := lateDNS{c.o.Resolver, 5100 * time.Millisecond} // after the default of dns.Settings.Timeout
-		texts, err := (&Cache{o: Options{Resolver: late}}).record(t.Context(), "d.example")
+		late := lateDNS{c.options.Resolver, 5100 * time.Millisecond} // after the default of dns.Settings.Timeout
+		texts, err := (&Cache{options: Options{Resolver: late}}).lookUpRecord(t.Context(), "d.example")
 		if id, ok := recordID(texts); !ok || id != "1" {
 			t.Errorf("%q, %v", texts, err)
 		}
@@ -510,7 +510,7 @@ func TestBounds(t *testing.T) {
 	c := s.cache()
 	for i := range maxEntries + 100 {
 		c.mu.Lock()
-		c.keep(strconv.Itoa(i), &entry{})
+		c.keepEntry(strconv.Itoa(i), &entry{})
 		c.mu.Unlock()
 	}
 	if n := len(c.entries); n > maxEntries {
@@ -530,12 +530,12 @@ func TestDial(t *testing.T) {
 	m.AddAddr("mta-sts.d.example", "127.0.0.1")
 	c := New(Options{Resolver: &m})
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	conn, err := c.dial(t.Context(), "tcp", "mta-sts.d.example:"+port)
+	conn, err := c.dialHost(t.Context(), "tcp", "mta-sts.d.example:"+port)
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
-	if _, err := c.dial(t.Context(), "tcp", "other.example:443"); !dns.IsNXDomain(err) {
+	if _, err := c.dialHost(t.Context(), "tcp", "other.example:443"); !dns.IsNXDomain(err) {
 		t.Error(err)
 	}
 }

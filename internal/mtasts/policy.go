@@ -11,13 +11,13 @@ import (
 	"tarishi/internal/mail"
 )
 
-// Mode says what is done about a server that the policy does not allow.
+// Mode is the treatment of a server that the policy does not allow.
 type Mode string
 
 // The modes of RFC 8461 section 5.
 const (
 	Enforce Mode = "enforce" // it gets no mail
-	Testing Mode = "testing" // it gets mail, and the failure is told
+	Testing Mode = "testing" // it gets mail, and the failure is reported
 	None    Mode = "none"    // there is no policy any more
 )
 
@@ -43,6 +43,8 @@ func Parse(b []byte) (*Policy, error) {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
+
+		// A line without a colon is not a policy at all, but more likely a web page.
 		key, value, ok := strings.Cut(line, ":")
 		if key = strings.TrimSpace(key); !ok || key == "" {
 			return nil, fmt.Errorf("line %.60q is not key: value", line)
@@ -52,18 +54,23 @@ func Parse(b []byte) (*Policy, error) {
 			fields[key] = value
 		}
 		if key == "mx" {
-			if pattern, ok := pattern(value); ok {
+			if pattern, ok := canonicalPattern(value); ok {
 				p.MX = append(p.MX, pattern)
 			}
 		}
 	}
+
+	// Mandatory fields are checked once all lines are read, because their order is free.
 	if v := fields["version"]; v != "STSv1" {
 		return nil, fmt.Errorf("version %.20q is not STSv1", v)
 	}
 	p.Mode = Mode(fields["mode"])
-	if !p.Mode.valid() {
+	if !p.Mode.isKnown() {
 		return nil, fmt.Errorf("mode %.20q is not enforce, testing or none", p.Mode)
 	}
+
+	// RFC 8461 allows ten digits. The value is capped before it becomes a Duration, so none can
+	// overflow.
 	age := fields["max_age"]
 	n, err := strconv.ParseUint(age, 10, 64)
 	if err != nil || len(age) > 10 {
@@ -76,10 +83,10 @@ func Parse(b []byte) (*Policy, error) {
 	return p, nil
 }
 
-func (m Mode) valid() bool { return m == Enforce || m == Testing || m == None }
+func (m Mode) isKnown() bool { return m == Enforce || m == Testing || m == None }
 
-// pattern returns the canonical form of an mx value.
-func pattern(value string) (string, bool) {
+// canonicalPattern returns the canonical form of an mx value.
+func canonicalPattern(value string) (string, bool) {
 	host, wild := strings.CutPrefix(value, "*.")
 	host = mail.CanonicalDomain(host)
 	if _, err := netip.ParseAddr(host); err == nil || !isHost(host) {
@@ -141,6 +148,8 @@ func recordID(texts []string) (string, bool) {
 			}
 		}
 	}
+
+	// Two records contradict each other, and RFC 8461 section 3.1 then wants none used.
 	if found != 1 || id == "" || len(id) > 32 {
 		return "", false
 	}

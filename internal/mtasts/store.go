@@ -32,33 +32,33 @@ type file struct {
 	MaxAge  int64     `json:"max_age"` // seconds
 }
 
-// path returns the file of a domain, "" for one too long for a file name or if
+// policyFile returns the file of a domain, "" for one too long for a file name or if
 // nothing is kept on disk.
-func (c *Cache) path(domain string) string {
-	if c.o.Dir == "" || len(domain)+len(suffix) > 255 {
+func (c *Cache) policyFile(domain string) string {
+	if c.options.Dir == "" || len(domain)+len(suffix) > 255 {
 		return ""
 	}
-	return filepath.Join(c.o.Dir, domain+suffix)
+	return filepath.Join(c.options.Dir, domain+suffix)
 }
 
-// load returns what is on disk about a domain, an empty entry if that is nothing.
-func (c *Cache) load(domain string) *entry {
-	path := c.path(domain)
+// loadEntry returns the entry of a domain from disk, an empty one if there is none.
+func (c *Cache) loadEntry(domain string) *entry {
+	path := c.policyFile(domain)
 	if path == "" {
 		return &entry{}
 	}
-	e, err := read(path, domain, c.o.Now())
+	e, err := readEntry(path, domain, c.options.Now())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			c.o.Log.Warn("kept MTA-STS policy is passed over", zap.String("file", path), zap.Error(err))
+			c.options.Log.Warn("stored MTA-STS policy cannot be used", zap.String("file", path), zap.Error(err))
 		}
 		return &entry{}
 	}
 	return e
 }
 
-// read reads the file of a domain; with domain "", of whichever it is.
-func read(path, domain string, now time.Time) (*entry, error) {
+// readEntry reads the file of a domain; with domain "", of whichever it is.
+func readEntry(path, domain string, now time.Time) (*entry, error) {
 	r, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -68,6 +68,9 @@ func read(path, domain string, now time.Time) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	// The file may be damaged, or come from a later version. It is used only if all of it makes
+	// sense; otherwise the policy is fetched again.
 	var f file
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, err
@@ -77,7 +80,7 @@ func read(path, domain string, now time.Time) (*entry, error) {
 		return nil, fmt.Errorf("version %d is not %d", f.Version, version)
 	case domain != "" && f.Domain != domain:
 		return nil, fmt.Errorf("it is about %q", f.Domain)
-	case !f.Mode.valid() || f.MaxAge < 0 || f.MaxAge > int64(maxAge/time.Second) || len(f.MX) == 0 && f.Mode != None:
+	case !f.Mode.isKnown() || f.MaxAge < 0 || f.MaxAge > int64(maxAge/time.Second) || len(f.MX) == 0 && f.Mode != None:
 		return nil, errors.New("not a policy")
 	case f.Fetched.After(now):
 		return nil, fmt.Errorf("fetched in the future, %s", f.Fetched)
@@ -87,10 +90,10 @@ func read(path, domain string, now time.Time) (*entry, error) {
 	}, nil
 }
 
-// store writes the file of a domain. That it cannot is told, and no more: the
+// storeEntry writes the file of a domain. A failure is logged and nothing more: the
 // policy counts until a restart.
-func (c *Cache) store(domain string, e *entry) {
-	path := c.path(domain)
+func (c *Cache) storeEntry(domain string, e *entry) {
+	path := c.policyFile(domain)
 	if path == "" {
 		return
 	}
@@ -99,20 +102,22 @@ func (c *Cache) store(domain string, e *entry) {
 		MaxAge: int64(e.policy.MaxAge / time.Second),
 	}, "", "  ")
 	if err == nil {
-		err = replace(path, append(b, '\n'))
+		err = replaceFile(path, append(b, '\n'))
 	}
 	if err != nil {
-		c.o.Log.Warn("MTA-STS policy is not kept on disk", zap.String("file", path), zap.Error(err))
+		c.options.Log.Warn("MTA-STS policy cannot be stored", zap.String("file", path), zap.Error(err))
 	}
 }
 
-// replace writes a file so that it is there as a whole or as it was. It is not
+// replaceFile writes a file so that it is there as a whole or as it was. It is not
 // synced: what a crash takes away can be fetched again.
-func replace(path string, b []byte) error {
+func replaceFile(path string, b []byte) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+
+	// Each writer gets a fresh temporary name, so two of them may store one domain at once.
 	w, err := os.CreateTemp(dir, temporary+"*")
 	if err != nil {
 		return err
@@ -130,21 +135,21 @@ func replace(path string, b []byte) error {
 	return err
 }
 
-// sweep removes files that have expired, and those that were never finished.
-func (c *Cache) sweep(now time.Time) {
-	names, err := os.ReadDir(c.o.Dir)
+// removeExpired removes files that have expired, and those that were never finished.
+func (c *Cache) removeExpired(now time.Time) {
+	names, err := os.ReadDir(c.options.Dir)
 	if err != nil {
 		return
 	}
 	for _, d := range names {
-		path := filepath.Join(c.o.Dir, d.Name())
+		path := filepath.Join(c.options.Dir, d.Name())
 		switch {
 		case strings.HasPrefix(d.Name(), temporary):
 			if info, err := d.Info(); err == nil && now.Sub(info.ModTime()) > time.Hour {
 				os.Remove(path)
 			}
 		case strings.HasSuffix(d.Name(), suffix):
-			if e, err := read(path, "", now); err == nil && !e.valid(now) {
+			if e, err := readEntry(path, "", now); err == nil && !e.isValid(now) {
 				os.Remove(path)
 			}
 		}

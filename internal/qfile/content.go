@@ -12,17 +12,20 @@ const chunk = 64 << 10
 
 // content is the message in a file, un-stuffed while it is read.
 type content struct {
-	r         io.ReaderAt
-	off, n    int64 // in the file
+	file      io.ReaderAt
+	off, size int64 // in the file
 	unstuffed int64
 }
 
 // newContent returns the message from off to end. It reads all of it once to
 // learn its size.
 func newContent(r io.ReaderAt, off, end int64) (*content, error) {
-	c := &content{r: r, off: off, n: end - off}
-	for u := c.open(); ; {
-		line, err := u.line()
+	c := &content{file: r, off: off, size: end - off}
+
+	// The size without the stuffed dots is needed before the message can be queued, and only
+	// reading tells it.
+	for u := c.newReader(); ; {
+		line, err := u.unstuffedPiece()
 		if errors.Is(err, io.EOF) {
 			return c, nil
 		}
@@ -33,26 +36,26 @@ func newContent(r io.ReaderAt, off, end int64) (*content, error) {
 	}
 }
 
-func (c *content) open() *unstuffer {
-	return &unstuffer{lines: lines{b: bufio.NewReaderSize(io.NewSectionReader(c.r, c.off, c.n), chunk)}}
+func (c *content) newReader() *unstuffer {
+	return &unstuffer{lines: lines{buffer: bufio.NewReaderSize(io.NewSectionReader(c.file, c.off, c.size), chunk)}}
 }
 
 // Size implements mail.Content.
 func (c *content) Size() int64 { return c.unstuffed }
 
 // Open implements mail.Content.
-func (c *content) Open() (io.ReadCloser, error) { return c.open(), nil }
+func (c *content) Open() (io.ReadCloser, error) { return c.newReader(), nil }
 
 // lines yields lines, long ones in pieces.
 type lines struct {
-	b   *bufio.Reader
-	mid bool // what comes next continues a line
+	buffer *bufio.Reader
+	mid    bool // what comes next continues a line
 }
 
-// next returns the next piece, never empty, valid until the next call, and
+// nextPiece returns the next piece, never empty, valid until the next call, and
 // whether a line begins with it.
-func (l *lines) next() (piece []byte, begins bool, err error) {
-	piece, err = l.b.ReadSlice('\n')
+func (l *lines) nextPiece() (piece []byte, begins bool, err error) {
+	piece, err = l.buffer.ReadSlice('\n')
 	if len(piece) == 0 {
 		return nil, false, err
 	}
@@ -67,8 +70,8 @@ type unstuffer struct {
 	rest []byte
 }
 
-func (u *unstuffer) line() ([]byte, error) {
-	piece, begins, err := u.next()
+func (u *unstuffer) unstuffedPiece() ([]byte, error) {
+	piece, begins, err := u.nextPiece()
 	if begins && piece[0] == '.' {
 		// A dot alone was never stuffed. Haraka would end the message here; we
 		// lose nothing and stuff it.
@@ -85,7 +88,9 @@ func (u *unstuffer) line() ([]byte, error) {
 func (u *unstuffer) Read(p []byte) (n int, err error) {
 	for n < len(p) {
 		if len(u.rest) == 0 {
-			if u.rest, err = u.line(); err != nil {
+			// Bytes that were copied already are returned first. The error comes back with the next
+			// call.
+			if u.rest, err = u.unstuffedPiece(); err != nil {
 				if n > 0 {
 					err = nil // it comes again
 				}
@@ -101,18 +106,20 @@ func (u *unstuffer) Read(p []byte) (n int, err error) {
 // Close implements io.Closer.
 func (u *unstuffer) Close() error { return nil }
 
-// stuff writes c dot-stuffed. A last line without an end gets one, lest Haraka's
+// writeStuffed writes c dot-stuffed. A last line without an end gets one, lest Haraka's
 // final dot becomes a part of it.
-func stuff(w io.Writer, c mail.Content) error {
+func writeStuffed(w io.Writer, c mail.Content) error {
 	r, err := c.Open()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+
+	// The message goes line by line through fixed buffers: it may be larger than memory should be.
 	out := bufio.NewWriterSize(w, chunk)
-	l := lines{b: bufio.NewReaderSize(r, chunk)}
+	l := lines{buffer: bufio.NewReaderSize(r, chunk)}
 	for {
-		piece, begins, err := l.next()
+		piece, begins, err := l.nextPiece()
 		if errors.Is(err, io.EOF) {
 			break
 		}

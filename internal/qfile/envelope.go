@@ -51,6 +51,9 @@ func encodeEnvelope(m *Message) ([]byte, error) {
 	for _, r := range m.Recipients {
 		d.RcptTo = append(d.RcptTo, newAddress(r.Address))
 	}
+
+	// Haraka writes a line feed before the object and tabs inside it. The same bytes are written
+	// here, for tools that compare them.
 	b := bytes.NewBufferString("\n")
 	e := json.NewEncoder(b) // which adds the LF at the end
 	e.SetIndent("", "\t")
@@ -75,6 +78,9 @@ func decodeEnvelope(b []byte) (*Message, error) {
 	if len(b) == 0 || b[0] != '{' || b[len(b)-1] != '}' {
 		return nil, damaged("the first %d bytes are no JSON object: a wrong length", len(b))
 	}
+
+	// Every field is read leniently by type, since plugins and old versions wrote many shapes, and
+	// then checked for sense.
 	var e envelope
 	if err := json.Unmarshal(b, &e); err != nil {
 		return nil, damaged("envelope: %w", err)
@@ -88,6 +94,8 @@ func decodeEnvelope(b []byte) (*Message, error) {
 	if m.From, _, err = decodeAddress(e.MailFrom); err != nil {
 		return nil, damaged("mail_from: %w", err)
 	}
+
+	// One bad recipient condemns the file: importing the others would lose that one silently.
 	for i, raw := range e.RcptTo {
 		a, last, err := decodeAddress(raw)
 		if err == nil && a.IsNull() {
@@ -101,7 +109,7 @@ func decodeEnvelope(b []byte) (*Message, error) {
 	if len(m.Recipients) == 0 {
 		return nil, damaged("it has no recipient")
 	}
-	if !absent(e.Notes) {
+	if !isAbsent(e.Notes) {
 		if e.Notes[0] != '{' {
 			return nil, damaged("notes are no object")
 		}
@@ -110,11 +118,11 @@ func decodeEnvelope(b []byte) (*Message, error) {
 	return m, nil
 }
 
-func absent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+func isAbsent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
 
 // decodeTime reads milliseconds, or what a Date of JavaScript becomes.
 func decodeTime(raw json.RawMessage) (time.Time, error) {
-	if absent(raw) {
+	if isAbsent(raw) {
 		return time.Time{}, nil
 	}
 	if raw[0] == '"' {
@@ -136,7 +144,7 @@ func decodeTime(raw json.RawMessage) (time.Time, error) {
 // sends are user and host of the object, so these count; plugins may have
 // changed them. last is what old versions noted about a recipient.
 func decodeAddress(raw json.RawMessage) (a mail.Address, last string, err error) {
-	if absent(raw) {
+	if isAbsent(raw) {
 		return a, "", fmt.Errorf("%w: missing", mail.ErrAddress)
 	}
 	if raw[0] == '"' {
@@ -147,6 +155,9 @@ func decodeAddress(raw json.RawMessage) (a mail.Address, last string, err error)
 		a, err := mail.ParseAddress(s)
 		return a, "", err
 	}
+
+	// The object has had many shapes. Pointers tell an absent field from an empty one, which
+	// matters for the null path.
 	var o struct {
 		Original     *string `json:"original"`
 		OriginalHost string  `json:"original_host"`
@@ -162,15 +173,20 @@ func decodeAddress(raw json.RawMessage) (a mail.Address, last string, err error)
 	if err := json.Unmarshal(raw, &o); err != nil {
 		return a, "", err
 	}
+
+	// Old versions noted a reply in one of three ways; the most precise one is used.
 	if o.Response != nil {
-		last = words(o.Code, o.Extension, o.Response)
-	} else if last = words(o.Reason); last == "" {
-		last = words(o.Message)
+		last = joinWords(o.Code, o.Extension, o.Response)
+	} else if last = joinWords(o.Reason); last == "" {
+		last = joinWords(o.Message)
 	}
 	host := o.OriginalHost
 	if host == "" {
 		host = o.Host
 	}
+
+	// Haraka sends user and host, so a plugin's change to them is what was meant. The original text
+	// is only the fallback.
 	if o.User != nil && *o.User != "" {
 		s := *o.User
 		if host != "" {
@@ -188,8 +204,8 @@ func decodeAddress(raw json.RawMessage) (a mail.Address, last string, err error)
 	return a, last, err
 }
 
-// words joins what is text or a number, on one line.
-func words(values ...any) string {
+// joinWords joins the texts and numbers among values, on one line.
+func joinWords(values ...any) string {
 	var b strings.Builder
 	for _, v := range values {
 		switch v.(type) {

@@ -47,6 +47,9 @@ func ParseName(s string) (Name, Kind) {
 	case strings.HasPrefix(s, unread):
 		return Name{}, Quarantined
 	}
+
+	// Both forms consist of the same numbers at different places. One flag collects every failure,
+	// and a name that fails is foreign.
 	var n Name
 	ok := true
 	number := func(s string, limit int64) int64 {

@@ -1,5 +1,5 @@
-// Package qfile reads and writes the files of Haraka's queue: their names, and
-// what is in them. It is a pure codec and touches no file system.
+// Package qfile reads and writes the files of Haraka's queue: their names and
+// their contents. It is a pure codec and touches no file system.
 //
 // A file is one message for one destination:
 //
@@ -75,6 +75,9 @@ func Decode(r io.ReaderAt, size int64) (*Message, error) {
 	if err := readAt(r, head[:], 0); err != nil {
 		return nil, err
 	}
+
+	// The length is the first thing to be wrong in a damaged file. No memory is allocated for it
+	// before it has been checked.
 	n := int64(binary.BigEndian.Uint32(head[:]))
 	switch {
 	case n > size-prefix:
@@ -126,5 +129,5 @@ func Encode(w io.Writer, m *Message) error {
 	if _, err := w.Write(append(head, b...)); err != nil {
 		return err
 	}
-	return stuff(w, m.Content)
+	return writeStuffed(w, m.Content)
 }

@@ -14,6 +14,8 @@ func Clip(s string) string {
 	if len(s) > maxClipped {
 		s = s[:maxClipped] + "…"
 	}
+
+	// The cut may have split a character, and a peer's bytes need not be UTF-8 at all.
 	s = strings.ToValidUTF8(s, "?")
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == utf8.RuneError || 0x80 <= r && r < 0xa0 {

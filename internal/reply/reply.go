@@ -31,6 +31,8 @@ func ParseEnhanced(s string) (Enhanced, bool) {
 	var e Enhanced
 	class, rest, _ := strings.Cut(s, ".")
 	subject, detail, _ := strings.Cut(rest, ".")
+
+	// Atoi would accept signs, so the digits are checked first.
 	for i, p := range [...]string{class, subject, detail} {
 		if p == "" || len(p) > 3 || strings.Trim(p, "0123456789") != "" {
 			return Enhanced{}, false
@@ -111,6 +113,8 @@ func (r *Reply) Permanent() bool { return r.Code/100 == 5 }
 // servers send without an enhanced code). Where it says so of every recipient it is
 // a refusal like others.
 func (r *Reply) Surplus() bool {
+	// X.5.3 says it exactly. The two bare codes are ambiguous, since 452 and 552 also stand for a
+	// full disk: they count only where no enhanced code says otherwise.
 	switch e := r.Enhanced; {
 	case r.Code/100 != 4 && r.Code/100 != 5:
 		return false
@@ -121,6 +125,8 @@ func (r *Reply) Surplus() bool {
 			return true
 		}
 	}
+
+	// Some servers use other codes and say it only in words.
 	text := strings.ToLower(r.Text)
 	return strings.Contains(text, "too many recipients") || strings.Contains(text, "too many rcpt")
 }
@@ -139,6 +145,9 @@ func From(err error) *Reply {
 	if err == nil {
 		return nil
 	}
+
+	// A Reply anywhere in the chain was made by the code that knew the failure best. Wrapping it
+	// must not change the answer.
 	var r *Reply
 	if errors.As(err, &r) {
 		return r

@@ -36,6 +36,9 @@ func (OS) Open(name string) (File, error) {
 		}
 		return nil, err
 	}
+
+	// The check comes after the opening, on the descriptor: between two calls by name the file
+	// could be exchanged.
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%w but %v", ErrNotRegular, info.Mode())}
@@ -58,6 +61,9 @@ func (o OS) Mkdir(name string) error {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return nil
 	}
+
+	// Parents come first, each made durable on its own, so that a crash leaves no folder without a
+	// durable path to it.
 	parent := filepath.Dir(name)
 	if parent != name {
 		if err := o.Mkdir(parent); err != nil {
@@ -99,7 +105,7 @@ func (OS) List(name string) ([]Entry, error) {
 // Size implements FS.
 func (OS) Size(name string) (int64, error) {
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Lstat(name, &st) }); err != nil {
+	if err := retryInterrupted(func() error { return unix.Lstat(name, &st) }); err != nil {
 		return 0, &fs.PathError{Op: "lstat", Path: name, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -112,14 +118,19 @@ func (OS) Size(name string) (int64, error) {
 // and only where the file system takes part.
 func (OS) Barrier(name string) (Barrier, error) {
 	var st unix.Statfs_t
-	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
+	if err := retryInterrupted(func() error { return unix.Statfs(name, &st) }); err != nil {
 		return nil, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
+
+	// The list holds the file systems with a syncfs that is known to report failed writes. Anywhere
+	// else each file is synced by itself.
 	switch int64(st.Type) {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
 	default:
 		return nil, errors.ErrUnsupported
 	}
+
+	// Older kernels return success from syncfs whatever happened.
 	var u unix.Utsname
 	var major, minor int
 	if err := unix.Uname(&u); err != nil {
@@ -138,7 +149,7 @@ func (OS) Barrier(name string) (Barrier, error) {
 type barrier struct{ *os.File }
 
 func (b barrier) Sync() error {
-	if err := retry(func() error { return unix.Syncfs(int(b.Fd())) }); err != nil {
+	if err := retryInterrupted(func() error { return unix.Syncfs(int(b.Fd())) }); err != nil {
 		return &fs.PathError{Op: "syncfs", Path: b.Name(), Err: err}
 	}
 	return nil
@@ -147,7 +158,7 @@ func (b barrier) Sync() error {
 // Free implements FS.
 func (OS) Free(name string) (Space, error) {
 	var st unix.Statfs_t
-	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
+	if err := retryInterrupted(func() error { return unix.Statfs(name, &st) }); err != nil {
 		return Space{}, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
 	return Space{
@@ -157,14 +168,17 @@ func (OS) Free(name string) (Space, error) {
 }
 
 // Lock implements FS with flock, so that a process that dies leaves no lock. The
-// folder is locked too, where that can be done: whoever takes the file away does
+// folder is locked too, where that can be done: removing the file does
 // not open the door to a second process.
 func (OS) Lock(name string) (Lock, error) {
 	dir, err := os.OpenFile(filepath.Dir(name), os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err == nil && errors.Is(flock(dir), unix.EWOULDBLOCK) {
+	if err == nil && errors.Is(tryLock(dir), unix.EWOULDBLOCK) {
 		dir.Close()
-		return nil, &LockedError{Name: name, PID: holder(name)}
+		return nil, &LockedError{Name: name, PID: readHolder(name)}
 	}
+
+	// A folder that cannot be opened or locked, as on some network file systems, still leaves the
+	// lock of the file.
 	file, err := lockFile(name)
 	if err != nil {
 		dir.Close() // nil is no harm
@@ -195,6 +209,9 @@ func (l *locks) Renew() error {
 	if l.dir == nil {
 		return fmt.Errorf("%s: its folder could not be locked", l.name)
 	}
+
+	// A folder that was moved away has taken the queue with it. A lock file in its successor would
+	// guard the wrong files.
 	if mine, err := l.dir.Stat(); err != nil || !os.SameFile(folder, mine) {
 		return errors.Join(fmt.Errorf("%s is another folder than the one that is locked", filepath.Dir(l.name)), err)
 	}
@@ -203,6 +220,8 @@ func (l *locks) Renew() error {
 			return nil
 		}
 	}
+
+	// The lock on the folder was held all the time, so no other process can be ahead of us.
 	file, err := lockFile(l.name)
 	if err != nil {
 		return err
@@ -228,20 +247,23 @@ func (OS) Holder(name string) (pid int) {
 	if err != nil {
 		return 0
 	}
+
+	// The number of the inode is enough together with the pid in the file; both would have to
+	// coincide by chance.
 	for line := range strings.Lines(string(held)) {
 		f := strings.Fields(line)
 		if len(f) < 6 || f[1] != "FLOCK" || !strings.HasSuffix(f[5], fmt.Sprintf(":%d", st.Ino)) {
 			continue
 		}
-		if pid = holder(name); pid > 0 && syscall.Kill(pid, 0) != syscall.ESRCH {
+		if pid = readHolder(name); pid > 0 && syscall.Kill(pid, 0) != syscall.ESRCH {
 			return pid
 		}
 	}
 	return 0
 }
 
-// holder returns the process id in a lock file, 0 if there is none.
-func holder(name string) int {
+// readHolder returns the process id in a lock file, 0 if there is none.
+func readHolder(name string) int {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return 0
@@ -253,8 +275,8 @@ func holder(name string) int {
 	return pid
 }
 
-func flock(f *os.File) error {
-	return retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+func tryLock(f *os.File) error {
+	return retryInterrupted(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 }
 
 func lockFile(name string) (*os.File, error) {
@@ -262,17 +284,17 @@ func lockFile(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = flock(f)
+	err = tryLock(f)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		f.Close()
-		return nil, &LockedError{Name: name, PID: holder(name)}
+		return nil, &LockedError{Name: name, PID: readHolder(name)}
 	}
 	if err == nil {
 		err = f.Truncate(0)
 	}
 	if err == nil {
-		// Who we are is only for the other one's message: a full disk must not
-		// keep the daemon from starting.
+		// The process id only serves the message of another process: a full disk
+		// must not keep the daemon from starting.
 		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 			err = nil
@@ -294,6 +316,8 @@ const maxVec = 1024
 func (f *osFile) WriteVec(bufs [][]byte, off int64) error {
 	vec := make([][]byte, 0, min(len(bufs), maxVec))
 	for len(bufs) > 0 {
+		// The kernel takes a bounded number of slices and may write only a part of them. The loop
+		// goes on where it stopped.
 		vec = append(vec[:0], bufs[:min(len(bufs), maxVec)]...)
 		bufs = bufs[len(vec):]
 		for len(vec) > 0 {
@@ -301,28 +325,28 @@ func (f *osFile) WriteVec(bufs [][]byte, off int64) error {
 			if errors.Is(err, unix.EINTR) {
 				continue
 			}
-			if err == nil && n == 0 && size(vec) > 0 {
+			if err == nil && n == 0 && totalSize(vec) > 0 {
 				err = io.ErrShortWrite
 			}
 			if err != nil {
 				return &fs.PathError{Op: "write", Path: f.Name(), Err: err}
 			}
 			off += int64(n)
-			vec = advance(vec, n)
+			vec = dropWritten(vec, n)
 		}
 	}
 	return nil
 }
 
-func size(vec [][]byte) (n int) {
+func totalSize(vec [][]byte) (n int) {
 	for _, b := range vec {
 		n += len(b)
 	}
 	return n
 }
 
-// advance drops the first n bytes of vec, and empty slices.
-func advance(vec [][]byte, n int) [][]byte {
+// dropWritten drops the first n bytes of vec, and empty slices.
+func dropWritten(vec [][]byte, n int) [][]byte {
 	for len(vec) > 0 && n >= len(vec[0]) {
 		n -= len(vec[0])
 		vec = vec[1:]
@@ -335,7 +359,7 @@ func advance(vec [][]byte, n int) [][]byte {
 
 // Reserve implements File.
 func (f *osFile) Reserve(size int64) error {
-	err := retry(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
+	err := retryInterrupted(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
 	if err == nil || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return nil
 	}
@@ -344,7 +368,7 @@ func (f *osFile) Reserve(size int64) error {
 
 // Sync implements File.
 func (f *osFile) Sync() error {
-	if err := retry(func() error { return unix.Fdatasync(int(f.Fd())) }); err != nil {
+	if err := retryInterrupted(func() error { return unix.Fdatasync(int(f.Fd())) }); err != nil {
 		return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 	}
 	return nil
@@ -359,7 +383,7 @@ func (f *osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-func retry(call func() error) error {
+func retryInterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err

@@ -55,7 +55,7 @@ type FS interface {
 type Lock interface {
 	io.Closer
 	// Renew makes the file again if somebody removed it. It fails if the lock is not
-	// held any more, as another folder has taken the place of its own.
+	// held any more, since another folder has taken the place of the locked one.
 	Renew() error
 }
 
@@ -99,7 +99,7 @@ type Entry struct {
 }
 
 // LockedError says that another process holds a lock file. PID is 0 if it did
-// not say who it is.
+// not write one.
 type LockedError struct {
 	Name string
 	PID  int
@@ -110,7 +110,7 @@ func (e *LockedError) Error() string {
 	return e.Name + " is locked by another process" + e.Holder()
 }
 
-// Holder returns " (pid N)", or "" if nobody knows who holds the lock.
+// Holder returns " (pid N)", or "" if the holder is not known.
 func (e *LockedError) Holder() string {
 	if e.PID == 0 {
 		return ""

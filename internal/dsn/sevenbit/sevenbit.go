@@ -32,6 +32,7 @@ func Encode(message []byte) (encoded []byte, ok bool) {
 // recode is Encode for an entity below a parent of some type: "" is none, the entity
 // is a message.
 func recode(b []byte, parent string, depth int) ([]byte, bool) {
+	// Most messages, and most parts of the others, need nothing.
 	if IsPlain(b) {
 		return b, true
 	}
@@ -39,24 +40,22 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 	if depth > maxDepth || !IsPlain(b[:n]) {
 		return nil, false
 	}
-	kind, params := "text/plain", map[string]string(nil)
-	switch t := header.Get("Content-Type"); {
-	case t == "" && parent == "multipart/digest":
-		kind = "message/rfc822"
-	case t != "":
-		var err error
-		if kind, params, err = mime.ParseMediaType(t); err != nil {
-			return nil, false
-		}
+	kind, params, ok := typeOf(header, parent)
+	if !ok {
+		return nil, false
 	}
+
+	// Only data in its raw form may be encoded: a second encoding would bury the first.
 	switch strings.ToLower(header.Get("Content-Transfer-Encoding")) {
 	case "", "7bit", "8bit", "binary":
 	default:
 		return nil, false // encoded, and yet not plain
 	}
 
+	// Composite types are never encoded themselves, only their leaves. Signed and encrypted parts
+	// must keep every byte, so a message that has them stays as it is.
 	var body []byte
-	ok, encoding := true, ""
+	encoding := ""
 	switch {
 	case kind == "multipart/signed" || kind == "multipart/encrypted":
 		return nil, false
@@ -72,6 +71,8 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
+
+	// The header now has to describe the new body.
 	header.Remove("Content-Transfer-Encoding")
 	if encoding != "" {
 		header.Add("Content-Transfer-Encoding", encoding)
@@ -85,6 +86,20 @@ func recode(b []byte, parent string, depth int) ([]byte, bool) {
 	return append(header.Bytes(), body...), true
 }
 
+// typeOf returns the media type of an entity below a parent of some type; ok is false if
+// it cannot be read.
+func typeOf(header *mail.Header, parent string) (kind string, params map[string]string, ok bool) {
+	t := header.Get("Content-Type")
+	switch {
+	case t == "" && parent == "multipart/digest":
+		return "message/rfc822", nil, true // RFC 2046 section 5.1.5
+	case t == "":
+		return "text/plain", nil, true
+	}
+	kind, params, err := mime.ParseMediaType(t)
+	return kind, params, err == nil
+}
+
 // recodeParts recodes each part of a multipart; what stands around them must be
 // plain as it is.
 func recodeParts(b []byte, boundary, kind string, depth int) ([]byte, bool) {
@@ -93,6 +108,9 @@ func recodeParts(b []byte, boundary, kind string, depth int) ([]byte, bool) {
 	}
 	var all []byte
 	start, parts, ended := 0, 0, false // of what stands before the next delimiter
+
+	// The preamble, the epilogue and the delimiters belong to no part and cannot be encoded. They
+	// must be plain already.
 	flush := func(end int) bool {
 		piece := b[start:end]
 		switch {
@@ -107,6 +125,8 @@ func recodeParts(b []byte, boundary, kind string, depth int) ([]byte, bool) {
 		all = append(append(all, inner...), "\r\n"...)
 		return ok
 	}
+
+	// The scan goes line by line, since a delimiter counts only at the start of a line.
 	for at := 0; at < len(b); {
 		end := bytes.IndexByte(b[at:], '\n') + at + 1
 		if end == at {

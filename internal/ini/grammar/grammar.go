@@ -13,7 +13,7 @@ import (
 	"gopkg.in/ini.v1"
 )
 
-// Haraka's ini grammar differs from every dialect of ini.v1, so scan first
+// Haraka's ini grammar differs from every dialect of ini.v1, so scanLines first
 // reads the file into statements (which also gives the line of each), and
 // normalise writes those down again in the one form that ini.v1 cannot
 // misread. ini.v1 then keeps sections, keys and repeated values.
@@ -80,8 +80,8 @@ type statement struct {
 	overridden   bool // a later statement for the same key replaces it
 }
 
-// scan splits data into logical lines and checks each against the grammar.
-func scan(data []byte) (statements []statement, bad []BadLine) {
+// scanLines splits data into logical lines and checks each against the grammar.
+func scanLines(data []byte) (statements []statement, bad []BadLine) {
 	section, ignored := "main", false
 	pending, first := "", 0 // a continued line so far, and where it began
 	for i, line := range splitLines(data) {
@@ -90,7 +90,10 @@ func scan(data []byte) (statements []statement, bad []BadLine) {
 		if trimmed == "" || trimmed[0] == ';' || trimmed[0] == '#' {
 			continue
 		}
-		if name, ok := header(trimmed); ok {
+
+		// Headers are recognised before lines are joined, as in Haraka: a header is never part of a
+		// continued value.
+		if name, ok := sectionName(trimmed); ok {
 			section, ignored = name, isUnsafe(name)
 			if ignored {
 				bad = append(bad, BadLine{Line: no, Text: "section [" + name + "]: this name is never read"})
@@ -99,6 +102,8 @@ func scan(data []byte) (statements []statement, bad []BadLine) {
 			statements = append(statements, statement{section: name, line: no})
 			continue
 		}
+
+		// Problems of a joined line name its first line, where its key stands.
 		if pending == "" {
 			first = no
 		}
@@ -107,6 +112,9 @@ func scan(data []byte) (statements []statement, bad []BadLine) {
 			continue
 		}
 		line, pending = pending+line, ""
+
+		// Keys below a section that is never read are skipped in silence: the section has been
+		// reported already.
 		s, why := assignment(line)
 		switch {
 		case why != "":
@@ -133,7 +141,7 @@ func IsBlank(r rune) bool {
 	return unicode.IsSpace(r) && r != '\u0085' || r == '\ufeff' // a byte order mark is white space too
 }
 
-func header(trimmed string) (name string, ok bool) {
+func sectionName(trimmed string) (name string, ok bool) {
 	if trimmed[0] != '[' || strings.IndexByte(trimmed, ']') != len(trimmed)-1 {
 		return "", false
 	}
@@ -148,6 +156,8 @@ func assignment(line string) (s statement, why string) {
 		return s, "not a section, a key or a comment: skipped" // and not quoted: it may hold a password
 	}
 	s = statement{key: key, bare: !found, value: strings.TrimFunc(value, IsBlank)}
+
+	// Two brackets make an element of a list, as in Haraka. Alone they are no name.
 	if base, ok := strings.CutSuffix(key, "[]"); ok && base != "" {
 		s.key, s.array = base, true
 	}
@@ -180,9 +190,9 @@ func Quote(s string) string {
 	}, s) + `"`
 }
 
-// override marks the statements that a later one for the same key replaces: a
+// markOverridden marks the statements that a later one for the same key replaces: a
 // plain key replaces all before it, an array element only plain ones.
-func override(statements []statement) {
+func markOverridden(statements []statement) {
 	type name struct{ section, key string }
 	live := map[name][]int{}
 	for i, s := range statements {
@@ -190,6 +200,8 @@ func override(statements []statement) {
 			continue
 		}
 		n := name{s.section, s.key}
+
+		// Overridden statements stay in the list. A repeated key is reported with all of its lines.
 		if before := live[n]; len(before) > 0 && (!s.array || !statements[before[0]].array) {
 			for _, j := range before {
 				statements[j].overridden = true
@@ -222,6 +234,8 @@ func normalise(statements []statement) []byte {
 		if s.key == "" || s.overridden {
 			continue
 		}
+
+		// The mark also tells a bare key from an empty value, which ini.v1 would make the same.
 		mark := valueMark
 		if s.bare {
 			mark = bareMark
@@ -233,8 +247,8 @@ func normalise(statements []statement) []byte {
 
 // Parse reads a file. It never fails: lines outside the grammar are in Bad.
 func Parse(data []byte) *File {
-	statements, bad := scan(data)
-	override(statements)
+	statements, bad := scanLines(data)
+	markOverridden(statements)
 	f := &File{Bad: bad, Sections: []*Section{{Name: "main"}}}
 	parsed, err := ini.LoadSources(ini.LoadOptions{
 		IgnoreInlineComment:        true,
@@ -292,6 +306,8 @@ func newKey(name string, statements []statement, values []string) *Key {
 			key.At = append(key.At, st.line)
 		}
 	}
+
+	// ini.v1 has kept the values that count. Only our marks have to come off.
 	for _, v := range values {
 		if v == bareMark {
 			key.Bare = !key.Array // an element without a value is none

@@ -104,8 +104,8 @@ func FuzzINI(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		statements, _ := scan(data)
-		override(statements)
+		statements, _ := scanLines(data)
+		markOverridden(statements)
 		want := map[[2]string][]string{}
 		for _, s := range statements {
 			if s.key == "" || s.overridden {

@@ -21,20 +21,23 @@ func Reference(tables []*ini.Table) string {
 			continue
 		}
 		done[t.File] = true
+
+		// Several packages may read one file. Readers look for the file, so its tables share one
+		// chapter.
 		fmt.Fprintf(&b, "\n## %s\n", t.File)
 		same := ini.TablesOf(tables, t.File)
 		for _, one := range same {
-			paragraphs(&b, one.Doc)
+			writeParagraphs(&b, one.Doc)
 		}
 		if t.Flat() {
-			form(&b, t.Default, kindWords(t), "", t.Since, t.Haraka, nil)
+			writeForm(&b, t.Default, kindWords(t), "", t.Since, t.Haraka, nil)
 			continue
 		}
-		referenceRows(&b, same)
+		writeRows(&b, same)
 		for _, one := range same {
-			referenceFree(&b, one)
+			writeFree(&b, one)
 		}
-		idle(&b, same)
+		writeIdle(&b, same)
 	}
 	return b.String()
 }
@@ -50,8 +53,8 @@ func kindWords(t *ini.Table) string {
 	return t.Value.Words() + ", in the first line"
 }
 
-// referenceRows writes the keys of one file, section by section.
-func referenceRows(b *strings.Builder, same []*ini.Table) {
+// writeRows writes the keys of one file, section by section.
+func writeRows(b *strings.Builder, same []*ini.Table) {
 	rows := rowsOf(same)
 	for _, section := range ini.SectionsOf(rows) {
 		head := section != "main"
@@ -60,34 +63,37 @@ func referenceRows(b *strings.Builder, same []*ini.Table) {
 			if row.In() != section || !row.Documented() {
 				continue
 			}
+
+			// A heading appears only with the first key below it: sections of Haraka's without keys
+			// here have none.
 			if head {
 				head = false
 				fmt.Fprintf(b, "\n### [%s]\n", section)
 				for _, t := range same {
-					paragraphs(b, t.Sections[section])
+					writeParagraphs(b, t.Sections[section])
 				}
 			}
-			reference(b, row, section)
+			writeKey(b, row, section)
 		}
 	}
 }
 
-// reference writes one key.
-func reference(b *strings.Builder, r *ini.Row, section string) {
+// writeKey writes one key.
+func writeKey(b *strings.Builder, r *ini.Row, section string) {
 	name := r.Key
 	if section != "main" {
 		name = "[" + section + "] " + name
 	}
 	fmt.Fprintf(b, "\n#### `%s`\n", name)
-	paragraphs(b, r.Doc)
-	form(b, r.Default, r.Kind.Words(), r.Example, r.Since, r.Haraka, r.Was)
+	writeParagraphs(b, r.Doc)
+	writeForm(b, r.Default, r.Kind.Words(), r.Example, r.Since, r.Haraka, r.Was)
 }
 
-// referenceFree writes the sections with free names or keys.
-func referenceFree(b *strings.Builder, t *ini.Table) {
+// writeFree writes the sections with free names or keys.
+func writeFree(b *strings.Builder, t *ini.Table) {
 	for _, f := range t.Free {
 		fmt.Fprintf(b, "\n### [%s]\n", f.Section)
-		paragraphs(b, f.Doc)
+		writeParagraphs(b, f.Doc)
 		if f.Example != "" {
 			fmt.Fprintf(b, "\n```\n[%s]\n%s\n```\n", f.Section, strings.TrimSuffix(f.Example, "\n"))
 		}
@@ -96,17 +102,20 @@ func referenceFree(b *strings.Builder, t *ini.Table) {
 		return
 	}
 	fmt.Fprintf(b, "\n### %s\n", t.Many.Title)
-	paragraphs(b, t.Many.Doc)
+	writeParagraphs(b, t.Many.Doc)
 	for i := range t.Many.Rows {
 		if row := &t.Many.Rows[i]; row.Documented() && row.Doc != "" {
-			reference(b, row, "…")
+			writeKey(b, row, "…")
 		}
 	}
 }
 
-// form writes what every key has a line for.
-func form(b *strings.Builder, value, kind, example, since, haraka string, was []string) {
+// writeForm writes what every key has a line for.
+func writeForm(b *strings.Builder, value, kind, example, since, haraka string, was []string) {
 	parts := []string{"Kind: " + kind}
+
+	// Every key shows the same facts in the same order, even where there is nothing to say, so that
+	// pages can be scanned.
 	if value != "" {
 		parts = append(parts, "default: `"+value+"`")
 	} else {
@@ -127,6 +136,8 @@ func form(b *strings.Builder, value, kind, example, since, haraka string, was []
 	default:
 		parts = append(parts, "Haraka: `"+haraka+"`")
 	}
+
+	// Older places are listed so that a name from an old file can be found on the page.
 	var old []string
 	for _, where := range was {
 		if name, section, key, inINI := ini.SplitOld(where); inINI {
@@ -140,8 +151,8 @@ func form(b *strings.Builder, value, kind, example, since, haraka string, was []
 	b.WriteString("\n" + strings.Join(parts, " · ") + "\n")
 }
 
-// idle lists the keys and sections of Haraka's that have no effect.
-func idle(b *strings.Builder, same []*ini.Table) {
+// writeIdle lists the keys and sections of Haraka's that have no effect.
+func writeIdle(b *strings.Builder, same []*ini.Table) {
 	var lines []string
 	rows := rowsOf(same)
 	for i := range rows {
@@ -153,6 +164,8 @@ func idle(b *strings.Builder, same []*ini.Table) {
 			lines = append(lines, fmt.Sprintf("| `%s` | %s |", name, row.Note))
 		}
 	}
+
+	// Whole sections can be without effect too, and belong in the same table.
 	for _, t := range same {
 		for _, sections := range []map[string]string{t.Drop, t.Refuse} {
 			for _, name := range ini.SortedKeys(sections) {
@@ -165,12 +178,12 @@ func idle(b *strings.Builder, same []*ini.Table) {
 	}
 }
 
-// paragraphs writes a text with its line breaks made anew.
-func paragraphs(b *strings.Builder, text string) {
+// writeParagraphs writes a text with its line breaks made anew.
+func writeParagraphs(b *strings.Builder, text string) {
 	if text == "" {
 		return
 	}
 	for paragraph := range strings.SplitSeq(text, "\n\n") {
-		b.WriteString("\n" + strings.Join(wrap(paragraph, 118), "\n") + "\n")
+		b.WriteString("\n" + strings.Join(wrapText(paragraph, 118), "\n") + "\n")
 	}
 }

@@ -21,20 +21,24 @@ func Ship(tables []*ini.Table, file string) []byte {
 	same := ini.TablesOf(tables, file)
 	for _, t := range same {
 		if t.Doc != "" {
-			comment(&b, t.Doc)
+			writeComment(&b, t.Doc)
 			b.WriteString("\n")
 		}
 	}
+
+	// Keys above the first header are those of main, so its rows come first and without one.
 	rows, quiet := rowsOf(same), same[0].Quiet
 	shipRows(&b, "main", rows, quiet)
 	for _, section := range ini.SectionsOf(rows)[1:] {
 		if !slices.ContainsFunc(rows, func(r ini.Row) bool { return r.In() == section && r.Documented() }) {
 			continue
 		}
+
+		// Sections with free names have no rows to list, but an example, commented out.
 		for _, t := range same {
-			comment(&b, t.Sections[section])
+			writeComment(&b, t.Sections[section])
 		}
-		fmt.Fprintf(&b, "%s[%s]\n", mark(quiet), section)
+		fmt.Fprintf(&b, "%s[%s]\n", commentMark(quiet), section)
 		shipRows(&b, section, rows, quiet)
 	}
 	for _, t := range same {
@@ -52,8 +56,8 @@ func rowsOf(same []*ini.Table) []ini.Row {
 	return rows
 }
 
-// mark is what stands before a line that is commented out.
-func mark(out bool) string {
+// commentMark is what stands before a line that is commented out.
+func commentMark(out bool) string {
 	if out {
 		return ";"
 	}
@@ -67,14 +71,17 @@ func shipRows(b *strings.Builder, section string, rows []ini.Row, quiet bool) {
 		if row.In() != section || !row.Documented() {
 			continue
 		}
-		comment(b, row.Doc)
+		writeComment(b, row.Doc)
 		key := row.Key
 		if row.Kind.IsList() {
 			key += "[]"
 		}
 		if row.Default != "" {
-			fmt.Fprintf(b, "%s%s=%s\n", mark(quiet), row.Key, row.Default)
+			fmt.Fprintf(b, "%s%s=%s\n", commentMark(quiet), row.Key, row.Default)
 		}
+
+		// An example is always commented out, and so is a key without a default: an empty value
+		// would not mean "not set" for each kind.
 		if row.Example != "" || row.Default == "" {
 			fmt.Fprintf(b, ";%s=%s\n", key, row.Example)
 		}
@@ -85,7 +92,7 @@ func shipRows(b *strings.Builder, section string, rows []ini.Row, quiet bool) {
 // shipFree writes the sections of a table with free names or keys.
 func shipFree(b *strings.Builder, t *ini.Table) {
 	for _, f := range t.Free {
-		comment(b, f.Doc)
+		writeComment(b, f.Doc)
 		fmt.Fprintf(b, "[%s]\n", f.Section)
 		for line := range strings.Lines(f.Example) {
 			b.WriteString(";" + strings.TrimSuffix(line, "\n") + "\n")
@@ -95,22 +102,22 @@ func shipFree(b *strings.Builder, t *ini.Table) {
 	if t.Many == nil {
 		return
 	}
-	comment(b, t.Many.Doc)
+	writeComment(b, t.Many.Doc)
 	b.WriteString(";\n")
 	for line := range strings.Lines(t.Many.Example) {
 		b.WriteString(";" + strings.TrimSuffix(line, "\n") + "\n")
 	}
 	for i := range t.Many.Rows {
 		if row := &t.Many.Rows[i]; row.Documented() && row.Doc != "" {
-			comment(b, row.Doc)
+			writeComment(b, row.Doc)
 			fmt.Fprintf(b, ";%s=%s\n", row.Key, row.Example)
 		}
 	}
 }
 
-// comment writes a text as comments, its paragraphs with an empty one between. A
+// writeComment writes a text as comments, its paragraphs with an empty one between. A
 // line that begins with a blank stays as it is.
-func comment(b *strings.Builder, text string) {
+func writeComment(b *strings.Builder, text string) {
 	if text == "" {
 		return
 	}
@@ -118,17 +125,19 @@ func comment(b *strings.Builder, text string) {
 		if i > 0 {
 			b.WriteString(";\n")
 		}
-		for _, line := range wrap(paragraph, column-2) {
+		for _, line := range wrapText(paragraph, column-2) {
 			b.WriteString("; " + line + "\n")
 		}
 	}
 }
 
-// wrap breaks a paragraph into lines of at most width characters. Lines that begin
+// wrapText breaks a paragraph into lines of at most width characters. Lines that begin
 // with a blank are kept apart.
-func wrap(text string, width int) []string {
+func wrapText(text string, width int) []string {
 	var lines []string
 	current := ""
+
+	// Lines with a leading blank are examples or tables, and would be spoiled by wrapping.
 	flush := func() {
 		if current != "" {
 			lines = append(lines, current)
@@ -168,6 +177,8 @@ func Settings(tables []*ini.Table) []Setting {
 		if !row.Documented() {
 			return
 		}
+
+		// Completion menus have room for one sentence.
 		doc, _, _ := strings.Cut(strings.Join(strings.Fields(row.Doc), " "), ". ")
 		all = append(all, Setting{
 			File: file, Section: section, Key: row.Key, Default: row.Default, Values: row.Kind.Choices(), Doc: strings.TrimSuffix(doc, "."),

@@ -33,8 +33,8 @@ func TestRemove(t *testing.T) {
 			if _, ok := q.Find(env.ID); ok || q.Stat() != (store.Stat{}) {
 				t.Fatalf("%+v", q.Stat())
 			}
-			q.o.FS = disk.Restart(crashfs.Nothing, nil)
-			q = open(t, q.o)
+			q.options.FS = disk.Restart(crashfs.Nothing, nil)
+			q = open(t, q.options)
 			if n := len(pendings(q)); n != 0 {
 				t.Errorf("spilled %v: %d messages come back after a power failure", spilled, n)
 			}
@@ -100,7 +100,7 @@ func TestReadOnly(t *testing.T) {
 	must(t, q.Close())
 	before := snapshot(t, dir)
 
-	r, err := OpenReadOnly(q.o)
+	r, err := OpenReadOnly(q.options)
 	must(t, err)
 	same(t, r, a, text(100))
 	if got := pendings(r); len(got) != 2 || len(got[b.ID].Recipients) != 1 {

@@ -16,7 +16,7 @@ import (
 // Options.LargeBody, then in a file of the spool. Write and Content are for one
 // goroutine.
 type Body struct {
-	q      *Store
+	store  *Store
 	chunks mail.Memory
 	held   int64 // bytes that the chunks take
 	size   int64
@@ -27,7 +27,7 @@ type Body struct {
 }
 
 // NewBody returns an empty Body. Discard must be called at its end.
-func (q *Store) NewBody() store.Body { return &Body{q: q} }
+func (q *Store) NewBody() store.Body { return &Body{store: q} }
 
 const (
 	leastChunk = 1 << 10
@@ -45,13 +45,13 @@ func (b *Body) Write(p []byte) (int, error) {
 	}
 
 	// A body that becomes too long for memory goes on in a file.
-	if b.file == nil && b.size+int64(len(p)) > b.q.limits.Load().largeBody {
+	if b.file == nil && b.size+int64(len(p)) > b.store.limits.Load().largeBody {
 		b.err = b.moveToFile()
 	}
 	if b.err == nil && b.file != nil && b.size >= b.look {
 		// The client need not have said how long it is.
 		b.look = b.size + lookAgain
-		b.err = b.q.floor.CheckTight()
+		b.err = b.store.floor.CheckTight()
 	}
 	if b.err == nil && b.file != nil {
 		var n int
@@ -77,7 +77,7 @@ func (b *Body) appendChunks(p []byte) {
 	for len(p) > 0 {
 		i := len(b.chunks) - 1
 		if i < 0 || len(b.chunks[i]) == cap(b.chunks[i]) {
-			c := b.q.chunks.takeChunk(max(len(p), int(b.held)))
+			c := b.store.chunks.takeChunk(max(len(p), int(b.held)))
 			b.chunks = append(b.chunks, c)
 			b.held += int64(cap(c))
 			i++
@@ -96,7 +96,7 @@ func (b *Body) Held() int64 { return b.held }
 // the rest goes there too. Its errors are as Write's.
 func (b *Body) Spill() error {
 	if b.err == nil && b.file == nil && !b.sealed {
-		if b.err = b.q.floor.CheckTight(); b.err == nil {
+		if b.err = b.store.floor.CheckTight(); b.err == nil {
 			b.err = b.moveToFile()
 		}
 		if b.err != nil {
@@ -108,17 +108,19 @@ func (b *Body) Spill() error {
 
 // moveToFile moves what there is to a file.
 func (b *Body) moveToFile() error {
-	f, name, err := b.q.spool.Temp()
+	f, name, err := b.store.spool.Temp()
 	if err != nil {
 		return err
 	}
-	b.file = &bodyFile{f: f, temp: name, refs: 1}
+	b.file = &bodyFile{file: f, temp: name, refs: 1}
+
+	// The checksum is computed on the way, so that the content is never read again for it.
 	for _, c := range b.chunks {
 		if _, err := b.file.writePart(c); err != nil {
 			return err
 		}
 	}
-	b.q.chunks.giveBack(b.chunks) // nobody else has seen them
+	b.store.chunks.giveBack(b.chunks) // nobody else has seen them
 	b.chunks, b.held = nil, 0
 	return nil
 }
@@ -135,6 +137,8 @@ func (c *chunks) poolFor(size int) *sync.Pool { return &c.pools[bits.Len(uint(si
 // hardly larger than that: most messages are small, and come in one piece.
 func (c *chunks) takeChunk(n int) []byte {
 	size := min(leastChunk<<bits.Len(uint(n-1)/leastChunk), mostChunk)
+
+	// A chunk from the pool may be larger than the message needs. That is cheaper than a new one.
 	if b, ok := c.poolFor(size).Get().(*[]byte); ok {
 		return (*b)[:0]
 	}
@@ -165,6 +169,7 @@ var errDiscarded = refuse(errors.New("body was discarded"))
 
 // Discard frees the body. A message that was put in the queue is not touched.
 func (b *Body) Discard() {
+	// A late Write must fail and not begin a second body in memory.
 	if b.err == nil {
 		b.err = errDiscarded
 	}
@@ -172,7 +177,7 @@ func (b *Body) Discard() {
 	if f := b.file; f != nil {
 		b.file = nil
 		if temp, ok := f.takeName(); ok {
-			_ = b.q.spool.Drop(temp) // else the next start does
+			_ = b.store.spool.Drop(temp) // else the next start does
 		}
 		f.release()
 	}
@@ -180,7 +185,7 @@ func (b *Body) Discard() {
 
 // bodyFile is the Content of a Body in a file.
 type bodyFile struct {
-	f    vfs.File
+	file vfs.File
 	size int64
 	sum  spool.Summer
 
@@ -190,7 +195,7 @@ type bodyFile struct {
 }
 
 func (c *bodyFile) writePart(p []byte) (int, error) {
-	n, err := c.f.Write(p)
+	n, err := c.file.Write(p)
 	_, _ = c.sum.Write(p[:n])
 	return n, err
 }
@@ -210,11 +215,11 @@ func (c *bodyFile) giveBack(temp string) {
 }
 
 // bodyUse is one open reader of a bodyFile.
-type bodyUse struct{ c *bodyFile }
+type bodyUse struct{ body *bodyFile }
 
 // Close implements io.Closer.
 func (u bodyUse) Close() error {
-	u.c.release()
+	u.body.release()
 	return nil
 }
 
@@ -224,7 +229,7 @@ func (c *bodyFile) release() {
 	last := c.refs == 0
 	c.mu.Unlock()
 	if last {
-		_ = c.f.Close()
+		_ = c.file.Close()
 	}
 }
 
@@ -239,5 +244,5 @@ func (c *bodyFile) Open() (io.ReadCloser, error) {
 		return nil, errors.New("queue: content was discarded")
 	}
 	c.refs++
-	return spool.NewReader(c.f, 0, c.size, bodyUse{c}), nil
+	return spool.NewReader(c.file, 0, c.size, bodyUse{c}), nil
 }

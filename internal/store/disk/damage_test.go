@@ -55,8 +55,8 @@ func TestOneBit(t *testing.T) {
 			must(t, os.WriteFile(name, b, 0o600))
 			must(t, os.WriteFile(other, beside, 0o600))
 			core, logs := observer.New(zap.ErrorLevel)
-			q.o.Log = zap.New(core)
-			q = open(t, q.o)
+			q.options.Log = zap.New(core)
+			q = open(t, q.options)
 			if _, c, err := q.Load(bad.ID); err == nil {
 				r, err := c.Open()
 				must(t, err)
@@ -133,13 +133,13 @@ func TestDamagedWhileOpen(t *testing.T) {
 					t.Fatal("it is read to the end")
 				}
 			}
-			if err := q.Defer(env.ID, []int{0}, 1, q.o.Now(), "x"); !errors.Is(err, store.ErrUnknown) {
+			if err := q.Defer(env.ID, []int{0}, 1, q.options.Now(), "x"); !errors.Is(err, store.ErrUnknown) {
 				t.Error(err)
 			}
 			if s := q.Stat(); s != (store.Stat{Messages: 1, Recipients: 2, Bytes: int64(place.size)}) {
 				t.Errorf("%+v", s)
 			}
-			if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", string(env.ID)+place.kept+".reason")); err != nil {
+			if _, err := os.Stat(filepath.Join(q.options.Dir, "corrupt", string(env.ID)+place.kept+".reason")); err != nil {
 				t.Error(err)
 			}
 			same(t, q, other, text(place.size))
@@ -158,8 +158,8 @@ func TestUnaccepted(t *testing.T) {
 	}
 	restart := func(t *testing.T, q *Store, disk *crashfs.FS) (*Store, *observer.ObservedLogs) {
 		core, logs := observer.New(zap.InfoLevel)
-		q.o.FS, q.o.Log = disk.Restart(crashfs.All, nil), zap.New(core)
-		return open(t, q.o), logs
+		q.options.FS, q.options.Log = disk.Restart(crashfs.All, nil), zap.New(core)
+		return open(t, q.options), logs
 	}
 	content := mail.Memory{text(size)}
 	t.Run("before", func(t *testing.T) {
@@ -200,13 +200,13 @@ func TestUnaccepted(t *testing.T) {
 		record.SealMessage(head, sum)
 		_, err = q.journal.Append(record.KindMessage, head)
 		must(t, err)
-		q.o.FS = disk.Restart(crashfs.Nothing, nil)
-		r, err := OpenReadOnly(q.o)
+		q.options.FS = disk.Restart(crashfs.Nothing, nil)
+		r, err := OpenReadOnly(q.options)
 		must(t, err)
 		same(t, r, env, text(size))
 		must(t, r.Close())
 		for range 2 {
-			q = open(t, q.o)
+			q = open(t, q.options)
 			same(t, q, env, text(size))
 			if n, err := q.fs.Size(q.spool.Path(env.ID)); n != size || err != nil {
 				t.Error(n, err)
@@ -246,7 +246,7 @@ func TestOlderState(t *testing.T) {
 	}
 	text1 := strings.TrimSuffix(strings.Join(old, ""), ",\n}\n") + "\n}\n"
 	must(t, os.WriteFile(name, []byte(text1), 0o600))
-	q = open(t, q.o)
+	q = open(t, q.options)
 	same(t, q, env, text(100))
 	must(t, q.Settle(env.ID, []int{0}))
 	retireAll(t, q)
@@ -297,7 +297,7 @@ func TestRecordDamagedWhileOpen(t *testing.T) {
 				kept = ".eml"
 			}
 			for _, name := range []string{string(env.ID) + kept, string(env.ID) + kept + ".reason"} {
-				if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", name)); err != nil {
+				if _, err := os.Stat(filepath.Join(q.options.Dir, "corrupt", name)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -361,7 +361,7 @@ func TestBlocksThatCannotBeRead(t *testing.T) {
 	if s := q.journal.Segments(); len(s) > 0 && s[0].Number == 1 {
 		t.Error("the segment stays")
 	}
-	if kept, err := os.ReadFile(filepath.Join(q.o.Dir, "corrupt", "00000001.log")); err != nil || !bytes.Equal(kept, segment) {
+	if kept, err := os.ReadFile(filepath.Join(q.options.Dir, "corrupt", "00000001.log")); err != nil || !bytes.Equal(kept, segment) {
 		t.Error("the segment is not in corrupt/:", err)
 	}
 	same(t, q, two, text(20000))

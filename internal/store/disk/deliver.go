@@ -25,6 +25,8 @@ func (q *Store) Adopt(fn func(mail.Pending) bool) (left int) {
 	keys := q.found
 	q.found = nil
 	q.adopting.Unlock()
+
+	// The keys are visited without the lock: fn starts work, and a million messages take a while.
 	again := q.catalog.VisitKeys(keys, fn)
 	if len(again) > 0 {
 		q.adopting.Lock()
@@ -83,10 +85,15 @@ func (q *Store) Path(id mail.ID) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
+	// A hook wants a file, and a message in the journal has none. It is spilled now instead of
+	// later.
 	if !at.Spooled() && !at.Is(index.Large) {
 		if err := q.spiller.SpillNow(context.Background(), id); err != nil {
 			return "", fmt.Errorf("queue: spill %s: %w", id, err)
 		}
+
+		// The message may have been delivered while it was spilled.
 		if _, err := q.catalog.Lookup(id); err != nil {
 			return "", err
 		}

@@ -126,7 +126,7 @@ type Options struct {
 
 // Store is an open queue. Its methods may be called from any goroutine.
 type Store struct {
-	o        Options
+	options  Options
 	fs       vfs.FS
 	log      *zap.Logger
 	readOnly bool // OpenReadOnly: nothing may change
@@ -153,16 +153,18 @@ func Open(o Options) (*Store, error) {
 	q := newStore(o)
 	err := q.takeFolder()
 	if err == nil {
-		if err = q.replay(); err == nil {
+		if err = q.replayJournal(); err == nil {
 			return q, nil
 		}
 		q.lock.Close()
 	}
+
+	// A second daemon is the usual reason, and deserves a message that names the first.
 	var locked *vfs.LockedError
 	if errors.As(err, &locked) {
 		return nil, fmt.Errorf("spool %s is in use by another tarishi%s", o.Dir, locked.Holder())
 	}
-	return nil, unusable(o.Dir, err)
+	return nil, unusableFolder(o.Dir, err)
 }
 
 // OpenReadOnly opens a stopped daemon's spool to look at. It takes no lock, creates and
@@ -172,21 +174,21 @@ func Open(o Options) (*Store, error) {
 func OpenReadOnly(o Options) (*Store, error) {
 	q := newStore(o)
 	if _, err := q.fs.List(o.Dir); err != nil {
-		return nil, unusable(o.Dir, err)
+		return nil, unusableFolder(o.Dir, err)
 	}
 	q.readOnly = true
 	q.fs = vfs.ReadOnly(q.fs)
 	err := q.takeFolder()
 	if err == nil {
-		err = q.replay()
+		err = q.replayJournal()
 	}
 	if err != nil {
-		return nil, unusable(o.Dir, err)
+		return nil, unusableFolder(o.Dir, err)
 	}
 	return q, nil
 }
 
-func unusable(dir string, err error) error {
+func unusableFolder(dir string, err error) error {
 	return fmt.Errorf("cannot use the spool folder %s: %w", dir, err)
 }
 
@@ -206,7 +208,7 @@ func newStore(o Options) *Store {
 	if o.LargeBody == 0 {
 		o.LargeBody = 1 << 20
 	}
-	q := &Store{o: o, fs: o.FS, log: o.Log}
+	q := &Store{options: o, fs: o.FS, log: o.Log}
 	q.limits.Store(&limits{o.LargeBody, o.MinFree})
 	return q
 }
@@ -231,14 +233,14 @@ func (q *Store) mustStayFree(total int64) int64 {
 	return space.MustStayFree(total)
 }
 
-func (q *Store) journalDir() string { return filepath.Join(q.o.Dir, "journal") }
+func (q *Store) journalDir() string { return filepath.Join(q.options.Dir, "journal") }
 
 // takeFolder locks the folder, makes its subfolders and finds out whether it can be written.
 func (q *Store) takeFolder() error {
-	if err := q.fs.Mkdir(q.o.Dir); err != nil {
+	if err := q.fs.Mkdir(q.options.Dir); err != nil {
 		return err
 	}
-	lock, err := q.fs.Lock(filepath.Join(q.o.Dir, "lock"))
+	lock, err := q.fs.Lock(filepath.Join(q.options.Dir, "lock"))
 	if err != nil {
 		return err
 	}
@@ -247,13 +249,13 @@ func (q *Store) takeFolder() error {
 		err = q.probeFolder()
 	}
 	if err == nil {
-		q.spool, err = spool.Open(q.fs, q.o.Dir)
+		q.spool, err = spool.Open(q.fs, q.options.Dir)
 	}
 	if err == nil {
 		// The process that made these folders may have died before their names were
 		// durable.
-		err = q.fs.SyncDir(q.o.Dir)
-		_ = q.fs.SyncDir(filepath.Dir(q.o.Dir)) // it is not ours, and perhaps not to be read
+		err = q.fs.SyncDir(q.options.Dir)
+		_ = q.fs.SyncDir(filepath.Dir(q.options.Dir)) // it is not ours, and perhaps not to be read
 	}
 	if err != nil {
 		lock.Close()
@@ -283,21 +285,24 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// replay opens the journal and puts the parts together.
-func (q *Store) replay() (err error) {
+// replayJournal opens the journal and puts the parts together.
+func (q *Store) replayJournal() (err error) {
 	q.catalog, q.journal, err = replay.Open(replay.Options{
 		Spool: q.spool, Log: q.log, ReadOnly: q.readOnly,
-		Journal: journal.Options{FS: q.fs, Dir: q.journalDir(), SegmentSize: q.o.SegmentSize, Log: q.log, Now: q.o.Now, Synced: q.o.Synced},
+		Journal: journal.Options{FS: q.fs, Dir: q.journalDir(), SegmentSize: q.options.SegmentSize, Log: q.log, Now: q.options.Now, Synced: q.options.Synced},
 	})
 	if err != nil {
 		return err
 	}
+
+	// The list for Adopt is taken before the first Put: later messages are passed on by their
+	// callers.
 	q.found = q.catalog.AllKeys()
-	q.floor = space.Floor{FS: q.fs, Dir: q.o.Dir, MinFree: q.mustStayFree}
+	q.floor = space.Floor{FS: q.fs, Dir: q.options.Dir, MinFree: q.mustStayFree}
 	q.spiller = spill.New(spill.Options{
 		Catalog: q.catalog, Journal: q.journal, Spool: q.spool, Floor: q.floor, Limits: spill.DefaultLimits, Few: spill.FewFiles,
 		Check: func() { _ = q.Healthy() }, // notices a journal that was removed; Put reports it
-		Now:   q.o.Now, Log: q.log,
+		Now:   q.options.Now, Log: q.log,
 	})
 	return nil
 }
@@ -317,6 +322,8 @@ func (q *Store) Close() error {
 	if q.readOnly {
 		return q.journal.Close()
 	}
+
+	// The spiller is kept out, since it would write to a journal that is being closed.
 	return q.spiller.Exclusive(func() error {
 		files := q.catalog.EmptyTrash()
 		if errors.Is(files, journal.ErrClosed) {

@@ -18,14 +18,14 @@ type health struct {
 	checked time.Time
 	space   vfs.Space
 	err     error
-	remade  string // the last error of remake
+	remade  string // the last error of remakeJournalFolder
 }
 
-// remake makes the journal's folder again if somebody has removed it, so that mail can
-// be accepted again. The queue's own folder it leaves alone: where that is not the
-// one that is locked, such as the place of a file system that was unmounted,
+// remakeJournalFolder makes the journal's folder again if somebody has removed it, so
+// that mail can be accepted again. The queue's own folder it leaves alone: where that
+// is not the one that is locked, such as the place of a file system that was unmounted,
 // another queue may begin. Caller holds q.health.mu.
-func (q *Store) remake() {
+func (q *Store) remakeJournalFolder() {
 	if q.readOnly {
 		return
 	}
@@ -60,7 +60,7 @@ func (q *Store) Healthy() error { return q.Room(0) }
 // acknowledged for long that no start would find.
 func (q *Store) Room(size int64) error {
 	h := &q.health
-	now := q.o.Now()
+	now := q.options.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.checked.IsZero() || now.Sub(h.checked) >= time.Second || now.Before(h.checked) {
@@ -69,12 +69,12 @@ func (q *Store) Room(size int64) error {
 		h.checked = now
 		h.space, h.err = q.floor.Free()
 		if number, missing := q.journal.Missing(); missing && !q.readOnly {
-			q.log.Error("queue: the journal's segment was removed or moved, no start would find what it holds",
+			q.log.Error("queue: a segment of the journal was removed or moved, the next start would not find its messages",
 				zap.String("name", q.journal.Name(number)))
 			_ = q.journal.Roll() // Err tells
 			q.spiller.Orphan(number)
 		}
-		q.remake()
+		q.remakeJournalFolder()
 	}
 
 	// A journal that fails comes first: nothing helps against that but another segment.

@@ -35,8 +35,8 @@ func TestHold(t *testing.T) {
 		"at once": func(_ *testing.T, q *Store, disk *crashfs.FS) (*Store, *crashfs.FS) { return q, disk },
 		"power failure": func(t *testing.T, q *Store, disk *crashfs.FS) (*Store, *crashfs.FS) {
 			disk = disk.Restart(crashfs.Nothing, nil)
-			q.o.FS = disk
-			return open(t, q.o), disk
+			q.options.FS = disk
+			return open(t, q.options), disk
 		},
 		"start": func(t *testing.T, q *Store, disk *crashfs.FS) (*Store, *crashfs.FS) {
 			return reopen(t, q), disk
@@ -153,8 +153,8 @@ func TestHoldFailsWithTheJournal(t *testing.T) {
 	if err := q.Release(env.ID, nil); err == nil {
 		t.Error("it is acknowledged")
 	}
-	q.o.FS = disk.Restart(crashfs.Nothing, nil)
-	q = open(t, q.o)
+	q.options.FS = disk.Restart(crashfs.Nothing, nil)
+	q = open(t, q.options)
 	if got := heldOf(t, q, env.ID); got != "0*" {
 		t.Error(got)
 	}

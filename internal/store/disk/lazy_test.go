@@ -111,7 +111,7 @@ func TestJournalWinsOverFiles(t *testing.T) {
 				if s := q.Stat(); s != (store.Stat{Messages: 1, Recipients: 3, Bytes: 100}) {
 					t.Errorf("%+v", s)
 				}
-				if left := files2(t, q.o.Dir, "corrupt"); len(left) > 0 {
+				if left := files2(t, q.options.Dir, "corrupt"); len(left) > 0 {
 					t.Error(left)
 				}
 			}
@@ -129,12 +129,12 @@ func TestJournalKeepsWhatFilesLose(t *testing.T) {
 	must(t, err)
 	must(t, q.Close())
 	must(t, os.WriteFile(strings.TrimSuffix(path, "eml")+"json", []byte("{"), 0o600))
-	q = open(t, q.o)
+	q = open(t, q.options)
 	same(t, q, env, text(100))
 	retireAll(t, q)
 	q = reopen(t, q)
 	same(t, q, env, text(100))
-	if left := files2(t, q.o.Dir, "corrupt"); len(left) > 0 {
+	if left := files2(t, q.options.Dir, "corrupt"); len(left) > 0 {
 		t.Error(left)
 	}
 }

@@ -46,6 +46,9 @@ func minFree(p *MinFree) ini.Kind {
 	return ini.Scalar("percent, bytes (K, M, G, T) or both", func(s string) error {
 		var m MinFree
 		var haveBytes, havePercent bool
+
+		// Each amount may come once, in either order. A second one of the same unit is more likely
+		// a slip than a wish.
 		for _, amount := range strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\t' || r == ',' }) {
 			if number, ok := strings.CutSuffix(amount, "%"); ok && !havePercent {
 				n, err := strconv.ParseFloat(number, 64)
@@ -55,6 +58,9 @@ func minFree(p *MinFree) ini.Kind {
 				m.Percent, havePercent = n, true
 				continue
 			}
+
+			// The unit is a power of 1024. The value is compared with the shifted bound first, so
+			// that it cannot overflow.
 			shift := max(0, 10*(1+strings.IndexByte("KMGT", amount[len(amount)-1])))
 			number := amount
 			if shift > 0 {
@@ -66,6 +72,8 @@ func minFree(p *MinFree) ini.Kind {
 			}
 			m.Bytes, haveBytes = n<<shift, true
 		}
+
+		// An empty value would mean no limit at all. That has to be written as 0.
 		if !haveBytes && !havePercent {
 			return fmt.Errorf("%s is no amount: bytes such as 1000000 or 256M, percent such as 1%%, or both", grammar.Quote(s))
 		}

@@ -173,7 +173,7 @@ func TestNotesAreBounded(t *testing.T) {
 		t.Errorf("%d bytes", got)
 	}
 	must(t, q.Close())
-	look, err := OpenReadOnly(q.o)
+	look, err := OpenReadOnly(q.options)
 	must(t, err)
 	defer look.Close()
 	if err := look.SetNotes(env.ID, nil); !errors.Is(err, store.ErrReadOnly) {

@@ -99,7 +99,7 @@ func slicesOf(c mail.Content) (mail.Memory, error) {
 		return m, nil
 	}
 
-	// Anything else is read once, into memory of its own size.
+	// Anything else is read once, into memory of exactly its size.
 	r, err := c.Open()
 	if err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (q *Store) moveContent(id mail.ID, c mail.Content) (spool.Sum, error) {
 	}
 
 	// Its bytes are durable before it has a name that counts.
-	if err := b.f.Sync(); err != nil {
+	if err := b.file.Sync(); err != nil {
 		_ = q.spool.Drop(temp) // never to be believed again
 		return spool.Sum{}, err
 	}

@@ -103,7 +103,7 @@ func reopen(t testing.TB, q *Store) *Store {
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return open(t, q.o)
+	return open(t, q.options)
 }
 
 func TestLifeOfAMessage(t *testing.T) {
@@ -174,10 +174,10 @@ func TestLifeOfAMessage(t *testing.T) {
 				if len(pendings(q)) != 0 || q.Stat() != (store.Stat{}) {
 					t.Fatal("message came back")
 				}
-				if left := files2(t, q.o.Dir, "msg"); len(left) > 0 {
+				if left := files2(t, q.options.Dir, "msg"); len(left) > 0 {
 					t.Fatal("files stay:", left)
 				}
-				if left := files2(t, q.o.Dir, "corrupt"); len(left) > 0 {
+				if left := files2(t, q.options.Dir, "corrupt"); len(left) > 0 {
 					t.Fatal("corrupt:", left)
 				}
 			})
@@ -237,8 +237,8 @@ func files2(t testing.TB, parts ...string) (names []string) {
 
 func TestLock(t *testing.T) {
 	q := open(t, Options{Dir: t.TempDir()})
-	_, err := Open(Options{Dir: q.o.Dir})
-	want := fmt.Sprintf("spool %s is in use by another tarishi (pid %d)", q.o.Dir, os.Getpid())
+	_, err := Open(Options{Dir: q.options.Dir})
+	want := fmt.Sprintf("spool %s is in use by another tarishi (pid %d)", q.options.Dir, os.Getpid())
 	if err == nil || err.Error() != want {
 		t.Fatalf("got %v, want %s", err, want)
 	}
@@ -397,11 +397,11 @@ func TestBody(t *testing.T) {
 	_, err := b.Write(text(60_000))
 	must(t, err)
 	must(t, q.catalog.EmptyTrash())
-	if left := files2(t, q.o.Dir, "msg"); len(left) != 1 {
+	if left := files2(t, q.options.Dir, "msg"); len(left) != 1 {
 		t.Fatal("want one temporary file:", left)
 	}
 	b.Discard()
-	if left := files2(t, q.o.Dir, "msg"); len(left) != 0 {
+	if left := files2(t, q.options.Dir, "msg"); len(left) != 0 {
 		t.Fatal("files stay:", left)
 	}
 }
@@ -426,7 +426,7 @@ func TestRetireBoundsTheDisk(t *testing.T) {
 	if n := len(q.journal.Segments()); n > 3 {
 		t.Errorf("%d segments stay", n)
 	}
-	if n := len(files2(t, q.o.Dir, "journal")); n > 3 {
+	if n := len(files2(t, q.options.Dir, "journal")); n > 3 {
 		t.Errorf("%d segment files stay", n)
 	}
 	q = reopen(t, q)
@@ -538,7 +538,7 @@ func TestCopiedUnderLoad(t *testing.T) {
 		dir := t.TempDir()
 		must(t, q.spiller.Exclusive(func() error {
 			for _, part := range []string{"msg", "journal"} { // the journal may refer to files only
-				copyFolder(t, filepath.Join(q.o.Dir, part), filepath.Join(dir, part))
+				copyFolder(t, filepath.Join(q.options.Dir, part), filepath.Join(dir, part))
 			}
 			return nil
 		}))
@@ -602,13 +602,13 @@ func TestDamagedFiles(t *testing.T) {
 			must(t, q.Close())
 			eml := q.spool.Path(bad.ID)
 			damage(t, files{eml, strings.TrimSuffix(eml, ".eml") + ".json"})
-			q = open(t, q.o)
+			q = open(t, q.options)
 			got := pendings(q)
 			if _, ok := got[good.ID]; !ok || len(got) != 1 {
 				t.Errorf("%+v", got)
 			}
 			same(t, q, good, text(100))
-			if left := files2(t, q.o.Dir, "corrupt"); len(left) == 0 || !slices.ContainsFunc(left, func(s string) bool { return strings.HasSuffix(s, ".reason") }) {
+			if left := files2(t, q.options.Dir, "corrupt"); len(left) == 0 || !slices.ContainsFunc(left, func(s string) bool { return strings.HasSuffix(s, ".reason") }) {
 				t.Error("nothing is in corrupt/:", left)
 			}
 		})

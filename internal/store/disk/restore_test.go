@@ -74,7 +74,7 @@ func TestRestoreSegment(t *testing.T) {
 	must(t, os.WriteFile(name, segment, 0o600))
 	must(t, os.WriteFile(name+".reason", nil, 0o600))
 
-	q = open(t, q.o) // which moves the large content there, too
+	q = open(t, q.options) // which moves the large content there, too
 	want := sorted(some, kept, plain, large)
 	if ids, stay := restored(t, q, true); !slices.Equal(ids, want) || stay != 0 {
 		t.Fatalf("dry run: %q, want %q; %d stay", ids, want, stay)
@@ -128,7 +128,7 @@ func TestRestorePair(t *testing.T) {
 	eml := q.spool.Path(env.ID)
 	away := filepath.Join(t.TempDir(), "away")
 	must(t, os.Rename(eml, away))
-	q = open(t, q.o)
+	q = open(t, q.options)
 	if ids, stay := restored(t, q, false); len(ids) != 0 || stay != 1 {
 		t.Errorf("%q, %d stay", ids, stay)
 	}
@@ -189,7 +189,7 @@ func TestRestoreRecord(t *testing.T) {
 	eml := q.spool.Path(env.ID)
 	away := filepath.Join(t.TempDir(), "away")
 	must(t, os.Rename(eml, away))
-	q = open(t, q.o)
+	q = open(t, q.options)
 	if n := q.Stat().Messages; n != 0 {
 		t.Fatal(n)
 	}
@@ -210,7 +210,7 @@ func TestRestoreRecord(t *testing.T) {
 // it, as those would be delivered again.
 func TestRestoreUnreadableList(t *testing.T) {
 	q := open(t, Options{Dir: t.TempDir()})
-	must(t, os.WriteFile(filepath.Join(q.o.Dir, "corrupt/settled"), []byte(string(newID())+" x\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(q.options.Dir, "corrupt/settled"), []byte(string(newID())+" x\n"), 0o600))
 	if _, err := q.Restore(t.Context(), true); !errors.Is(err, record.ErrMalformed) {
 		t.Error(err)
 	}

@@ -84,7 +84,7 @@ func TestSpace(t *testing.T) {
 	run.Wait()
 	calm(t, q)
 	for range 2 {
-		journal, contents, states := sizes(q.o.Dir)
+		journal, contents, states := sizes(q.options.Dir)
 		live := q.Stat()
 		inJournal := q.catalog.Shares()
 		t.Logf("%d messages of %d bytes; journal %d, of that %d live, contents %d, states %d", live.Messages, live.Bytes, journal, inJournal, contents, states)
@@ -103,7 +103,7 @@ func TestSpace(t *testing.T) {
 		}
 		calm(t, q)
 	}
-	if journal, contents, states := sizes(q.o.Dir); journal > 2*segment || contents+states > 0 {
+	if journal, contents, states := sizes(q.options.Dir); journal > 2*segment || contents+states > 0 {
 		t.Errorf("an empty queue takes %d, %d and %d bytes", journal, contents, states)
 	}
 }

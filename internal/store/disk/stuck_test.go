@@ -76,7 +76,7 @@ func TestFilesThatStay(t *testing.T) {
 	}
 	// Nothing of it is believed after a crash either.
 	_ = q.Close() // it says that files stay
-	q = open(t, q.o)
+	q = open(t, q.options)
 	if s := q.Stat(); s.Messages != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -105,7 +105,7 @@ func TestFolderInTheWay(t *testing.T) {
 	if _, err := os.Stat(eml); !os.IsNotExist(err) {
 		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", filepath.Base(eml), "x")); err != nil {
+	if _, err := os.Stat(filepath.Join(q.options.Dir, "corrupt", filepath.Base(eml), "x")); err != nil {
 		t.Error(err)
 	}
 	if n := q.catalog.TrashSize(); n > 0 {
@@ -134,7 +134,7 @@ func TestFolderInTheWayOfASpill(t *testing.T) {
 	same(t, q, one, text(1000))
 	same(t, q, two, text(1000))
 	for _, name := range []string{eml, doc} {
-		if _, err := os.Stat(filepath.Join(q.o.Dir, "corrupt", filepath.Base(name), "x")); err != nil {
+		if _, err := os.Stat(filepath.Join(q.options.Dir, "corrupt", filepath.Base(name), "x")); err != nil {
 			t.Error(err)
 		}
 	}
@@ -158,14 +158,14 @@ func TestNeverNamed(t *testing.T) {
 	disk.stuck.Store(&name)
 	disk.FS = inner.Restart(crashfs.All, nil) // the power failed before it had its name
 	for range 3 {
-		q = open(t, q.o)
+		q = open(t, q.options)
 		same(t, q, env, content)
 		retireAll(t, q)
 		same(t, q, env, content)
 		must(t, q.Close())
 	}
 	name = ""
-	q = open(t, q.o)
+	q = open(t, q.options)
 	same(t, q, env, content)
 	if _, err := q.fs.Size(q.spool.Path(env.ID)); err != nil {
 		t.Error("it still has no name:", err)
@@ -194,7 +194,7 @@ func TestOneBitOfARecord(t *testing.T) {
 	}
 	for i := 0; i < 8*int(at.Loc.Length); i += step {
 		must(t, os.WriteFile(name, whole, 0o600))
-		q = open(t, q.o)
+		q = open(t, q.options)
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		must(t, err)
 		off := int64(at.Loc.Offset) + int64(i/8)
@@ -247,13 +247,13 @@ func TestFoldersGoAway(t *testing.T) {
 			q.spiller.WorkOnce(t.Context())
 			again := envelope(env.ID, 1)
 			put(t, q, again, text(1000))
-			must(t, os.RemoveAll(filepath.Join(q.o.Dir, "msg", string(env.ID[:2]))))
+			must(t, os.RemoveAll(filepath.Join(q.options.Dir, "msg", string(env.ID[:2]))))
 			if name != "" {
-				must(t, os.RemoveAll(filepath.Join(q.o.Dir, name)))
+				must(t, os.RemoveAll(filepath.Join(q.options.Dir, name)))
 			}
 			q.spiller.WorkOnce(t.Context())
 			must(t, q.Put(envelope(big.ID, 1), mail.Memory{text(9000)}))
-			must(t, os.RemoveAll(filepath.Join(q.o.Dir, "corrupt")))
+			must(t, os.RemoveAll(filepath.Join(q.options.Dir, "corrupt")))
 			must(t, q.journal.Roll())
 			for _, s := range q.journal.Segments() {
 				if !s.Done {
@@ -375,15 +375,15 @@ func TestSegmentForAnotherDay(t *testing.T) {
 	put(t, q, small, text(100))
 	put(t, q, large, text(9000))
 	must(t, q.Close())
-	q.o.FS = closed{vfs.OS{}, "00000001.log"}
+	q.options.FS = closed{vfs.OS{}, "00000001.log"}
 	logged, seen := observer.New(zap.ErrorLevel)
-	q.o.Log = zap.New(logged)
-	q = open(t, q.o)
+	q.options.Log = zap.New(logged)
+	q = open(t, q.options)
 	if n := q.Stat().Messages; n != 0 {
 		t.Error(n)
 	}
 	// It is not damaged: whoever reads the log knows what to do.
-	if list, err := os.ReadDir(filepath.Join(q.o.Dir, "corrupt")); err != nil || len(list) > 0 {
+	if list, err := os.ReadDir(filepath.Join(q.options.Dir, "corrupt")); err != nil || len(list) > 0 {
 		t.Error(list, err)
 	}
 	who, err := user.Current()
@@ -392,14 +392,14 @@ func TestSegmentForAnotherDay(t *testing.T) {
 	if len(lines) != 1 || lines[0].ContextMap()["name"] != q.journal.Name(1) || lines[0].ContextMap()["user"] != who.Username {
 		t.Errorf("%+v", seen.All())
 	}
-	q.o.Log = nil
+	q.options.Log = nil
 	later := envelope(newID(), 1)
 	put(t, q, later, text(9000))
 	must(t, q.Settle(later.ID, []int{0}))
 	q.spiller.WorkOnce(t.Context())
 	must(t, q.Close())
-	q.o.FS = vfs.OS{}
-	q = open(t, q.o)
+	q.options.FS = vfs.OS{}
+	q = open(t, q.options)
 	same(t, q, small, text(100))
 	same(t, q, large, text(9000))
 	if n := q.Stat().Messages; n != 2 {

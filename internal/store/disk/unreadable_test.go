@@ -159,7 +159,7 @@ func TestUnreadablePlaces(t *testing.T) {
 	disk.set("")
 	q = reopen(t, q)
 	for i := range 16 {
-		must(t, q.fs.Mkdir(filepath.Join(q.o.Dir, "msg", fmt.Sprintf("%X7", i))))
+		must(t, q.fs.Mkdir(filepath.Join(q.options.Dir, "msg", fmt.Sprintf("%X7", i))))
 	}
 	logs.TakeAll()
 	disk.set("7")

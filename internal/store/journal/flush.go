@@ -80,7 +80,7 @@ func (j *Journal) writeBatch(b *batch) error {
 func (j *Journal) countFitting(records []*record) (n int, full bool) {
 	end := j.cur.end
 	for _, r := range records {
-		end += frameSize(int64(r.n))
+		end += frameSize(int64(r.length))
 		if end+2*frameHeader > j.cur.space && (n > 0 || j.cur.end > headSize) {
 			return n, true
 		}
@@ -99,17 +99,17 @@ func (j *Journal) putRecords(records []*record, sync, full bool) error {
 
 	// One write, and one sync if somebody waits. The name of a new segment is made durable
 	// once.
-	end := j.w.writeRecords(s, records, full)
-	err := j.w.err
+	end := j.writer.writeRecords(s, records, full)
+	err := j.writer.err
 	if err == nil && sync {
 		began := time.Now()
 		err = s.file.Sync()
-		if j.o.Synced != nil {
-			j.o.Synced(len(j.again)+len(records), time.Since(began), err)
+		if j.options.Synced != nil {
+			j.options.Synced(len(j.again)+len(records), time.Since(began), err)
 		}
 	}
 	if err == nil && !s.durable {
-		err = j.o.FS.SyncDir(j.o.Dir)
+		err = j.options.FS.SyncDir(j.options.Dir)
 	}
 	if err != nil {
 		return err
@@ -145,8 +145,8 @@ func (j *Journal) failRecords(records []*record, err error) {
 // beginSegment makes a new segment the current one. After failures in a row it does so
 // only once in a while.
 func (j *Journal) beginSegment() error {
-	now := j.o.Now()
-	if j.failures > 1 && now.Sub(j.failed) < j.o.Retry {
+	now := j.options.Now()
+	if j.failures > 1 && now.Sub(j.failed) < j.options.Retry {
 		return j.cause
 	}
 	for {
@@ -155,7 +155,7 @@ func (j *Journal) beginSegment() error {
 		err := errNumbers
 		if j.last < math.MaxUint32 {
 			j.last++
-			s, err = create(j.o.FS, j.o.Dir, j.last, j.o.SegmentSize, now)
+			s, err = create(j.options.FS, j.options.Dir, j.last, j.options.SegmentSize, now)
 		}
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -178,14 +178,14 @@ func (j *Journal) beginSegment() error {
 func (j *Journal) abandon(err error) {
 	s := j.cur
 	j.failures++
-	j.failed, j.cause = j.o.Now(), err
-	j.o.Log.Error("journal: segment abandoned", zap.String("segment", s.name), zap.Error(err))
+	j.failed, j.cause = j.options.Now(), err
+	j.options.Log.Error("journal: segment abandoned", zap.String("segment", s.name), zap.Error(err))
 	j.finish()
 	if s.durable {
 		return
 	}
 	// Nothing in it was ever acknowledged.
-	if err := j.o.FS.Remove(s.name); err != nil {
+	if err := j.options.FS.Remove(s.name); err != nil {
 		return
 	}
 	j.mu.Lock()

@@ -54,9 +54,9 @@ func putFrame(b []byte, m mark, off int64, k Kind, n, sum uint32, s *seed) {
 }
 
 type frame struct {
-	kind Kind
-	n    uint32 // bytes of payload
-	sum  uint32 // CRC-32C of the payload
+	kind   Kind
+	length uint32 // bytes of payload
+	sum    uint32 // CRC-32C of the payload
 }
 
 // parseFrame reads a frame's header; ok is false for anything that putFrame did
@@ -66,7 +66,7 @@ func parseFrame(b []byte, m mark, off int64, s *seed) (f frame, ok bool) {
 		return frame{}, false
 	}
 	f = frame{Kind(b[0]), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])}
-	return f, f.n <= MaxRecord
+	return f, f.length <= MaxRecord
 }
 
 // headerSum is the CRC-32C of salt, offset, and the first 12 bytes of a header.
@@ -88,7 +88,7 @@ func (s *seed) set(b []byte, off int64) {
 func guessFrame(b []byte, off int64) (f frame, m mark, ok bool) {
 	f = frame{Kind(b[0]), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])}
 	own := f.kind == kindCommit || f.kind == kindSeal
-	if !own && f.kind < FirstKind || own && (f.n != 0 || f.sum != 0) || b[1]|b[2]|b[3] != 0 || f.n > MaxRecord {
+	if !own && f.kind < FirstKind || own && (f.length != 0 || f.sum != 0) || b[1]|b[2]|b[3] != 0 || f.length > MaxRecord {
 		return frame{}, 0, false
 	}
 	var s seed

@@ -88,7 +88,7 @@ type Options struct {
 
 // Journal is an open journal. Its methods may be called from any goroutine.
 type Journal struct {
-	o Options
+	options Options
 
 	mu       sync.Mutex
 	segments []*segment // that exist, oldest first
@@ -108,7 +108,7 @@ type Journal struct {
 	failures int       // in a row
 	failed   time.Time // the last of them
 	cause    error
-	w        writer
+	writer   writer
 }
 
 // batch is records that are queued together.
@@ -121,12 +121,12 @@ type batch struct {
 }
 
 type record struct {
-	kind  Kind
-	parts [][]byte
-	one   [1][]byte // what parts is in most records
-	n     uint32
-	sum   uint32
-	wait  bool
+	kind   Kind
+	parts  [][]byte
+	one    [1][]byte // what parts is in most records
+	length uint32
+	sum    uint32
+	wait   bool
 
 	loc Location
 	err error
@@ -150,7 +150,7 @@ func Open(o Options, v Visitor) (*Journal, Recovery, error) {
 	}
 
 	// Damage is the visitor's; an error here means that the folder cannot be listed.
-	j := &Journal{o: o, next: newBatch()}
+	j := &Journal{options: o, next: newBatch()}
 	rec, err := j.recover(v)
 	if err != nil {
 		for _, s := range j.segments {
@@ -250,7 +250,7 @@ func (j *Journal) Missing() (number uint32, missing bool) {
 	if s == nil {
 		return 0, false
 	}
-	_, err := j.o.FS.Size(s.name)
+	_, err := j.options.FS.Size(s.name)
 	// It may have ended meanwhile, and then we removed it.
 	return s.number, errors.Is(err, fs.ErrNotExist) && j.growing() == s
 }
@@ -286,7 +286,7 @@ func newRecord(k Kind, parts ...[]byte) (*record, error) {
 	if n > MaxRecord {
 		return nil, errTooLarge
 	}
-	r.n = uint32(n)
+	r.length = uint32(n)
 	return r, nil
 }
 

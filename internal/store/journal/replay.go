@@ -47,7 +47,7 @@ type Recovery struct {
 // recover reads all segments of the directory, oldest first.
 func (j *Journal) recover(v Visitor) (Recovery, error) {
 	var rec Recovery
-	list, err := j.o.FS.List(j.o.Dir)
+	list, err := j.options.FS.List(j.options.Dir)
 	if err != nil {
 		return rec, err
 	}
@@ -66,8 +66,8 @@ func (j *Journal) recover(v Visitor) (Recovery, error) {
 	slices.SortFunc(files, func(a, b found) int { return int(int64(a.number) - int64(b.number)) })
 	for _, f := range files {
 		j.last = max(j.last, f.number)
-		name := segmentName(j.o.Dir, f.number)
-		file, err := j.o.FS.Open(name)
+		name := segmentName(j.options.Dir, f.number)
+		file, err := j.options.FS.Open(name)
 		if errors.Is(err, vfs.ErrNotRegular) || errors.Is(err, fs.ErrNotExist) {
 			rec.Damages++
 			v.Damage(Damage{Segment: f.number, Reason: "cannot be opened: " + err.Error()})
@@ -173,11 +173,11 @@ func findMark(w *window.Window) (mark, bool) {
 		// A guess is worth reading its payload only as long as wrong guesses have not cost
 		// too much: a forged one must not make the start slow.
 		f, m, ok := guessFrame(w.BytesAt(off, frameHeader), off)
-		end := off + frameSize(int64(f.n))
-		ok = ok && end <= w.Size() && int64(f.n) <= budget
-		if ok && crc32.Checksum(w.BytesAt(off+frameHeader, int64(f.n)), castagnoli) != f.sum {
+		end := off + frameSize(int64(f.length))
+		ok = ok && end <= w.Size() && int64(f.length) <= budget
+		if ok && crc32.Checksum(w.BytesAt(off+frameHeader, int64(f.length)), castagnoli) != f.sum {
 			ok = false
-			budget -= int64(f.n)
+			budget -= int64(f.length)
 		}
 		if !ok {
 			off = w.SkipZeros(off+align, w.Size())
@@ -230,7 +230,7 @@ func ScanPiece(file vfs.File, base int64, visit func(Record)) error {
 	none := func(int64, int64, string) {}
 	walkFrames(w, m, w.Size(), func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
-			visit(Record{Kind: f.kind, Location: Location{Offset: uint32(off + frameHeader), Length: f.n}, Payload: payload})
+			visit(Record{Kind: f.kind, Location: Location{Offset: uint32(off + frameHeader), Length: f.length}, Payload: payload})
 		}
 		return true
 	}, none, nil)
@@ -308,7 +308,7 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 	}
 	walkFrames(w, s.mark, limit, func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
-			v.Record(Record{Kind: f.kind, Location: Location{s.number, uint32(off + frameHeader), f.n}, Payload: payload})
+			v.Record(Record{Kind: f.kind, Location: Location{s.number, uint32(off + frameHeader), f.length}, Payload: payload})
 		}
 		return f.kind != kindSeal
 	}, damage, damage)
@@ -326,7 +326,7 @@ type tail struct {
 }
 
 func (t *tail) visitFrame(off int64, f frame, _ []byte) bool {
-	t.end, t.bad = off+frameSize(int64(f.n)), 0
+	t.end, t.bad = off+frameSize(int64(f.length)), 0
 	t.odd = t.torn
 	if f.kind == kindCommit || f.kind == kindSeal {
 		t.committed = t.end
@@ -379,7 +379,7 @@ func walkFrames(w *window.Window, m mark, limit int64, visit func(int64, frame, 
 	// range.
 	for off := int64(headSize); off+frameHeader <= limit; {
 		f, ok := parseFrame(w.BytesAt(off, frameHeader), m, off, &s)
-		next := off + frameSize(int64(f.n))
+		next := off + frameSize(int64(f.length))
 		if !ok || next > limit {
 			if lost < 0 {
 				lost = off
@@ -390,7 +390,7 @@ func walkFrames(w *window.Window, m mark, limit int64, visit func(int64, frame, 
 		flush(off)
 
 		// The header is right, so the length is: a wrong payload costs only itself.
-		payload := w.BytesAt(off+frameHeader, int64(f.n))
+		payload := w.BytesAt(off+frameHeader, int64(f.length))
 		if crc32.Checksum(payload, castagnoli) != f.sum {
 			bad(off, next, "the checksum does not match")
 		} else if !visit(off, f, payload) {

@@ -103,9 +103,9 @@ func createSized(disk vfs.FS, dir string, number uint32, size int64, now time.Ti
 // Reader reads one record's payload from a segment, also after the segment was
 // removed. It must be closed.
 type Reader struct {
-	j   *Journal
-	seg *segment
-	loc Location
+	journal *Journal
+	seg     *segment
+	loc     Location
 }
 
 // Open returns a Reader for a record. A segment that is gone gives ErrGone.
@@ -117,7 +117,7 @@ func (j *Journal) Open(loc Location) (*Reader, error) {
 		return nil, ErrGone
 	}
 	s.refs++
-	return &Reader{j: j, seg: s, loc: loc}, nil
+	return &Reader{journal: j, seg: s, loc: loc}, nil
 }
 
 // ReadAt implements io.ReaderAt; offset 0 is the payload's first byte.
@@ -142,7 +142,7 @@ func (r *Reader) Size() int64 { return int64(r.loc.Length) }
 
 // Close lets the segment go. It may be called once.
 func (r *Reader) Close() error {
-	r.j.release(r.seg)
+	r.journal.release(r.seg)
 	return nil
 }
 
@@ -182,10 +182,10 @@ type Info struct {
 }
 
 // Name returns the name of a segment's file.
-func (j *Journal) Name(number uint32) string { return segmentName(j.o.Dir, number) }
+func (j *Journal) Name(number uint32) string { return segmentName(j.options.Dir, number) }
 
 // SegmentSize is how many bytes a new segment takes.
-func (j *Journal) SegmentSize() int64 { return j.o.SegmentSize }
+func (j *Journal) SegmentSize() int64 { return j.options.SegmentSize }
 
 // Segments describes the segments that exist, oldest first.
 func (j *Journal) Segments() []Info {
@@ -212,7 +212,7 @@ func (j *Journal) Remove(number uint32) error {
 	}
 	s := j.segments[0]
 	j.mu.Unlock()
-	if err := j.o.FS.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := j.options.FS.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	j.mu.Lock()

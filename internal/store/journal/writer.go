@@ -36,12 +36,12 @@ func (w *writer) writeRecords(s *segment, records []*record, seal bool) int64 {
 
 	// Where each record stands is known before anything is written.
 	for _, r := range records {
-		r.loc = Location{Segment: s.number, Offset: uint32(w.end + frameHeader), Length: r.n}
-		w.header(s.mark, r.kind, r.n, r.sum)
+		r.loc = Location{Segment: s.number, Offset: uint32(w.end + frameHeader), Length: r.length}
+		w.header(s.mark, r.kind, r.length, r.sum)
 		for _, p := range r.parts {
 			w.addBytes(p)
 		}
-		if rest := r.n % align; rest != 0 {
+		if rest := r.length % align; rest != 0 {
 			w.addBytes(padding[rest:])
 		}
 	}

@@ -43,7 +43,7 @@ type Options struct {
 // Cluster is what several stores share. Its methods may be called from any
 // goroutine.
 type Cluster struct {
-	o Options
+	options Options
 
 	mu         sync.Mutex
 	partitions []*partition
@@ -67,7 +67,9 @@ func NewCluster(o Options) *Cluster {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Cluster{o: o}
+	c := &Cluster{options: o}
+
+	// Partitions exist from the start and never move. Only their owners change.
 	for range o.Partitions {
 		c.partitions = append(c.partitions, &partition{messages: map[mail.ID]*message{}})
 	}
@@ -79,8 +81,8 @@ func New() *Store { return NewCluster(Options{}).Open() }
 
 // Open adds a store, which claims what nobody owns unless all is Manual.
 func (c *Cluster) Open() *Store {
-	s := &Store{c: c, held: map[int]*holding{}, places: map[mail.ID]int{}, names: map[mail.ID]string{}}
-	if !c.o.Manual {
+	s := &Store{cluster: c, held: map[int]*holding{}, places: map[mail.ID]int{}, names: map[mail.ID]string{}}
+	if !c.options.Manual {
 		for number := range c.partitions {
 			s.Claim(number)
 		}
@@ -138,9 +140,11 @@ func (c *Cluster) claimFor(s *Store, number int, now time.Time) (messages map[ma
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.partitions[number]
-	if p.owner == s || p.owner != nil && (c.o.Lease == 0 || now.Before(p.renewed.Add(c.o.Lease))) {
+	if p.owner == s || p.owner != nil && (c.options.Lease == 0 || now.Before(p.renewed.Add(c.options.Lease))) {
 		return nil, 0, false
 	}
+
+	// The term goes up with each claim. It is what makes every batch of the former owner fail.
 	p.owner, p.renewed = s, now
 	p.term++
 	messages = make(map[mail.ID]*message, len(p.messages))
@@ -150,11 +154,14 @@ func (c *Cluster) claimFor(s *Store, number int, now time.Time) (messages map[ma
 	return messages, p.term, true
 }
 
-// commit makes a batch durable. The same batch may come again.
-func (c *Cluster) commit(number int, term uint64, changes []change, now time.Time) error {
+// commitBatch makes a batch durable. The same batch may come again.
+func (c *Cluster) commitBatch(number int, term uint64, changes []change, now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.partitions[number]
+
+	// The term is compared before a failure of the test is: a former owner has to learn that it
+	// lost, even while nothing can be written.
 	if p.term != term {
 		return errFenced
 	}
@@ -168,8 +175,8 @@ func (c *Cluster) commit(number int, term uint64, changes []change, now time.Tim
 	return nil
 }
 
-// release gives a partition up, so that anybody may claim it at once.
-func (c *Cluster) release(number int, term uint64) {
+// releasePartition gives a partition up, so that anybody may claim it at once.
+func (c *Cluster) releasePartition(number int, term uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.partitions[number]; p.term == term {
@@ -181,6 +188,8 @@ func (c *Cluster) release(number int, term uint64) {
 func (c *Cluster) nextSequence(id mail.ID) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
+	// An ID must be new in the whole cluster: its message may be in a partition of another owner.
 	for _, p := range c.partitions {
 		if p.messages[id] != nil {
 			return 0, fmt.Errorf("queue: message %s is there already", id)

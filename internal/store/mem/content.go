@@ -12,16 +12,17 @@ import (
 
 // content is the Content of a message as long as that is here.
 type content struct {
-	s  *Store
-	id mail.ID
+	store *Store
+	id    mail.ID
 	mail.Memory
 }
 
 // Open implements mail.Content.
 func (c *content) Open() (io.ReadCloser, error) {
-	c.s.mu.Lock()
-	_, _, err := c.s.findMessage(c.id)
-	c.s.mu.Unlock()
+	// Only new readers are refused once the message is gone. Open ones read on from memory.
+	c.store.mu.Lock()
+	_, _, err := c.store.findMessage(c.id)
+	c.store.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +32,7 @@ func (c *content) Open() (io.ReadCloser, error) {
 // Path implements store.Store: the file is in Options.Dir as long as the message is
 // here.
 func (s *Store) Path(id mail.ID) (string, error) {
-	if s.c.o.Dir == "" {
+	if s.cluster.options.Dir == "" {
 		return "", errors.New("mem: no folder for files")
 	}
 	s.mu.Lock()
@@ -45,7 +46,7 @@ func (s *Store) Path(id mail.ID) (string, error) {
 	if name := s.names[id]; name != "" {
 		return name, nil
 	}
-	name := filepath.Join(s.c.o.Dir, string(id)+".eml")
+	name := filepath.Join(s.cluster.options.Dir, string(id)+".eml")
 	if err := os.WriteFile(name, m.content[0], 0o600); err != nil {
 		return "", err
 	}

@@ -129,14 +129,16 @@ func (c change) applyTo(messages map[mail.ID]*message) {
 	case c.removed:
 		delete(messages, c.id)
 	case m != nil:
+		// The last settled recipient takes the message with it. No separate record is needed for
+		// that.
 		if c.alter(m); m.left == 0 {
 			delete(messages, c.id)
 		}
 	}
 }
 
-// settle returns what marks recipients as settled.
-func settle(recipients []int) func(*message) {
+// markSettled returns what marks recipients as settled.
+func markSettled(recipients []int) func(*message) {
 	return func(m *message) {
 		for _, i := range recipients {
 			if !m.recipients[i].settled {
@@ -175,6 +177,8 @@ func setHeld(recipients []int, on bool) func(*message) {
 // setNotes returns what changes notes.
 func setNotes(values map[string]any) func(*message) {
 	return func(m *message) {
+		// Changes are kept apart from the envelope: nil values among them remove notes that were
+		// put with it.
 		if m.notes == nil {
 			m.notes = map[string]any{}
 		}

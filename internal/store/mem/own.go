@@ -13,8 +13,8 @@ var errClosed = errors.New("mem: store is closed")
 // Claim makes the store the owner of a partition, if it is free or its owner has not
 // committed for a Lease. It reports whether the store has become the owner.
 func (s *Store) Claim(number int) bool {
-	now := s.c.o.Now()
-	messages, term, ok := s.c.claimFor(s, number, now)
+	now := s.cluster.options.Now()
+	messages, term, ok := s.cluster.claimFor(s, number, now)
 	if !ok {
 		return false
 	}
@@ -24,12 +24,12 @@ func (s *Store) Claim(number int) bool {
 	former := s.held[number]
 	s.mu.Unlock()
 	if former != nil { // it was somebody else's meanwhile
-		s.abandon(number, former)
+		s.abandonPartition(number, former)
 	}
 
 	// The time of the claim counts like that of a batch.
 	h := &holding{term: term, messages: messages}
-	s.extend(h, now)
+	s.extendLease(h, now)
 	all := make([]*message, 0, len(messages))
 	for _, m := range messages {
 		all = append(all, m)
@@ -51,13 +51,13 @@ func (s *Store) Claim(number int) bool {
 
 // Commit makes the batch of a partition durable, which is how an owner stays one. If
 // another store has claimed it meanwhile, everything in it is abandoned.
-func (s *Store) Commit(number int) { s.commit(number, true) }
+func (s *Store) Commit(number int) { s.commitBatch(number, true) }
 
 // CommitUnconfirmed is a Commit with a confirmation that gets lost: the store knows nothing
 // and will send the same again.
-func (s *Store) CommitUnconfirmed(number int) { s.commit(number, false) }
+func (s *Store) CommitUnconfirmed(number int) { s.commitBatch(number, false) }
 
-func (s *Store) commit(number int, confirmed bool) {
+func (s *Store) commitBatch(number int, confirmed bool) {
 	s.mu.Lock()
 	h := s.held[number]
 	s.mu.Unlock()
@@ -65,7 +65,7 @@ func (s *Store) commit(number int, confirmed bool) {
 		return
 	}
 	if err := s.sendBatch(number, h, confirmed); errors.Is(err, errFenced) {
-		s.abandon(number, h)
+		s.abandonPartition(number, h)
 	}
 }
 
@@ -78,8 +78,8 @@ func (s *Store) sendBatch(number int, h *holding, confirmed bool) error {
 	s.mu.Unlock()
 
 	// The lease counts from before the batch was sent: the confirmation may take its time.
-	sent := s.c.o.Now()
-	err := s.c.commit(number, h.term, changes, sent)
+	sent := s.cluster.options.Now()
+	err := s.cluster.commitBatch(number, h.term, changes, sent)
 	if !confirmed || errors.Is(err, errFenced) {
 		if !confirmed {
 			return nil
@@ -97,8 +97,8 @@ func (s *Store) sendBatch(number int, h *holding, confirmed bool) error {
 		h.batch = append(changes, rest...)
 	} else {
 		h.batch = slices.Clone(rest)
-		s.extend(h, sent)
-		s.arrive(number, h, changes)
+		s.extendLease(h, sent)
+		s.showArrivals(number, h, changes)
 	}
 
 	// Only those are answered that had queued something when the batch was taken.
@@ -109,8 +109,8 @@ func (s *Store) sendBatch(number int, h *holding, confirmed bool) error {
 	return err
 }
 
-// arrive makes new messages visible that are durable. Caller holds s.mu.
-func (s *Store) arrive(number int, h *holding, changes []change) {
+// showArrivals makes new messages visible that are durable. Caller holds s.mu.
+func (s *Store) showArrivals(number int, h *holding, changes []change) {
 	if s.held[number] != h {
 		return
 	}
@@ -122,16 +122,16 @@ func (s *Store) arrive(number int, h *holding, changes []change) {
 	}
 }
 
-// extend notes that a batch that was sent at some time was confirmed. Caller holds
+// extendLease notes that a batch that was sent at some time was confirmed. Caller holds
 // s.mu, unless nobody else knows h.
-func (s *Store) extend(h *holding, sent time.Time) {
-	if s.c.o.Lease > 0 {
-		h.sure = sent.Add(s.c.o.Lease)
+func (s *Store) extendLease(h *holding, sent time.Time) {
+	if s.cluster.options.Lease > 0 {
+		h.sure = sent.Add(s.cluster.options.Lease)
 	}
 }
 
-// abandon forgets a partition that another store owns.
-func (s *Store) abandon(number int, h *holding) {
+// abandonPartition forgets a partition that another store owns.
+func (s *Store) abandonPartition(number int, h *holding) {
 	s.owning.Lock()
 	defer s.owning.Unlock()
 	s.mu.Lock()
@@ -145,7 +145,7 @@ func (s *Store) abandon(number int, h *holding) {
 	delete(s.held, number)
 	ids := make(map[mail.ID]bool, len(h.messages))
 	for id := range h.messages {
-		s.forget(id)
+		s.forgetMessage(id)
 		ids[id] = true
 	}
 	for _, c := range h.batch { // what was settled in vain is the new owner's too
@@ -202,11 +202,11 @@ func (s *Store) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id := range s.places {
-		s.forget(id)
+		s.forgetMessage(id)
 	}
 	for number, h := range s.held {
-		if s.c.o.Lease == 0 {
-			s.c.release(number, h.term)
+		if s.cluster.options.Lease == 0 {
+			s.cluster.releasePartition(number, h.term)
 		}
 		h.answerAll(errClosed)
 	}

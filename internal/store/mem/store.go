@@ -20,7 +20,7 @@ import (
 // Locks are taken in the order committing, owning, mu. The Deliverer is called with
 // owning held, so that nothing is adopted while something is abandoned.
 type Store struct {
-	c *Cluster
+	cluster *Cluster
 
 	owning sync.Mutex
 
@@ -68,9 +68,12 @@ func (s *Store) Put(env *mail.Envelope, c mail.Content) error {
 
 func (s *Store) putMessage(m *message) (err error) {
 	id := m.env.ID
-	if m.sequence, err = s.c.nextSequence(id); err != nil {
+	if m.sequence, err = s.cluster.nextSequence(id); err != nil {
 		return err
 	}
+
+	// The message goes into the batch alone. It becomes visible with the confirmation, as on a
+	// disk.
 	s.mu.Lock()
 	number, h := s.homePartition()
 	if h == nil {
@@ -84,7 +87,9 @@ func (s *Store) putMessage(m *message) (err error) {
 
 // homePartition returns the partition that new messages go to, or nil. Caller holds s.mu.
 func (s *Store) homePartition() (int, *holding) {
-	now := s.c.o.Now()
+	now := s.cluster.options.Now()
+
+	// In order of numbers, so that a test can tell where a message goes.
 	for _, number := range slices.Sorted(maps.Keys(s.held)) {
 		if h := s.held[number]; h.isSure(now) {
 			return number, h
@@ -108,7 +113,7 @@ func (h *holding) queueChange(c change, waits bool) (done chan error) {
 
 // waitForBatch returns the outcome of a batch; nil: nobody waits for it.
 func (s *Store) waitForBatch(number int, done chan error) error {
-	if !s.c.o.Manual {
+	if !s.cluster.options.Manual {
 		s.Commit(number)
 	}
 	if done == nil {
@@ -127,9 +132,9 @@ func (s *Store) Healthy() error { return s.Room(0) }
 
 // Room implements store.Store.
 func (s *Store) Room(int64) error {
-	s.c.mu.Lock()
-	err := s.c.failure
-	s.c.mu.Unlock()
+	s.cluster.mu.Lock()
+	err := s.cluster.failure
+	s.cluster.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, h := s.homePartition(); h == nil {
@@ -153,13 +158,16 @@ func (s *Store) findMessage(id mail.ID) (int, *message, error) {
 // Permit implements store.Store. Where the owner can never be another one it does
 // not look at the message.
 func (s *Store) Permit(id mail.ID) error {
-	if s.c.o.Lease == 0 {
+	if s.cluster.options.Lease == 0 {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
+	// This is the question before the final dot: an owner that is not sure any more must not answer
+	// yes.
 	number, _, err := s.findMessage(id)
-	if err == nil && !s.held[number].isSure(s.c.o.Now()) {
+	if err == nil && !s.held[number].isSure(s.cluster.options.Now()) {
 		err = store.ErrPaused
 	}
 	return err
@@ -209,15 +217,15 @@ func (s *Store) alterMessage(id mail.ID, recipients []int, waits bool, c change)
 	c.id = id
 	c.applyTo(h.messages)
 	if h.messages[id] == nil {
-		s.forget(id)
+		s.forgetMessage(id)
 	}
 	done := h.queueChange(c, waits)
 	s.mu.Unlock()
 	return s.waitForBatch(number, done)
 }
 
-// forget is for a message that is gone. Caller holds s.mu.
-func (s *Store) forget(id mail.ID) {
+// forgetMessage is for a message that is gone. Caller holds s.mu.
+func (s *Store) forgetMessage(id mail.ID) {
 	delete(s.places, id)
 	if name := s.names[id]; name != "" {
 		_ = os.Remove(name)
@@ -227,7 +235,7 @@ func (s *Store) forget(id mail.ID) {
 
 // Settle implements store.Store.
 func (s *Store) Settle(id mail.ID, recipients []int) error {
-	return s.alterMessage(id, recipients, false, change{alter: settle(slices.Clone(recipients))})
+	return s.alterMessage(id, recipients, false, change{alter: markSettled(slices.Clone(recipients))})
 }
 
 // Defer implements store.Store.
@@ -271,6 +279,9 @@ func (s *Store) Sync() error {
 		waits[number] = done
 	}
 	s.mu.Unlock()
+
+	// Every partition gets a waiter before the first batch is sent. One that fails ends the wait,
+	// for the caller cannot be told that all is safe.
 	for number, done := range waits {
 		if err := s.waitForBatch(number, done); err != nil {
 			return err
@@ -289,7 +300,7 @@ func (s *Store) Walk(fn func(mail.Pending) bool) {
 		}
 	}
 
-	// fn may change the store: it is called without the lock, with what is there by then.
+	// fn may change the store: it is called without the lock, with the state of that moment.
 	ids := make([]mail.ID, 0, len(all))
 	for _, m := range inOrder(all) {
 		ids = append(ids, m.env.ID)
@@ -325,11 +336,11 @@ func (s *Store) Stat() (n store.Stat) {
 // Run implements store.Store. Unless all is Manual it renews what this store owns,
 // and claims what nobody does any more.
 func (s *Store) Run(ctx context.Context) error {
-	if s.c.o.Lease == 0 || s.c.o.Manual {
+	if s.cluster.options.Lease == 0 || s.cluster.options.Manual {
 		<-ctx.Done()
 		return nil
 	}
-	t := time.NewTicker(s.c.o.Lease / 3)
+	t := time.NewTicker(s.cluster.options.Lease / 3)
 	defer t.Stop()
 	for {
 		select {
@@ -338,7 +349,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-t.C:
 		}
 		// An owner stays one by committing, even if it has nothing to say.
-		for number := range s.c.partitions {
+		for number := range s.cluster.partitions {
 			if !s.Claim(number) {
 				s.Commit(number)
 			}
@@ -349,16 +360,19 @@ func (s *Store) Run(ctx context.Context) error {
 // Close implements store.Store. Others can claim its partitions at once.
 func (s *Store) Close() error {
 	err := error(nil)
-	if !s.c.o.Manual {
+	if !s.cluster.options.Manual {
 		err = s.Sync()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
+	// Messages that are not committed stay with the cluster's last state. Files for hooks go, as
+	// nothing would remove them later.
 	for id := range s.places {
-		s.forget(id)
+		s.forgetMessage(id)
 	}
 	for number, h := range s.held {
-		s.c.release(number, h.term)
+		s.cluster.releasePartition(number, h.term)
 		h.answerAll(errClosed)
 	}
 	clear(s.held)

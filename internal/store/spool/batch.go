@@ -15,7 +15,7 @@ import (
 // much less. Where that cannot be relied on, files are synced one by one.
 // Write may be called from any goroutine.
 type Batch struct {
-	s       *Spool
+	spool   *Spool
 	barrier vfs.Barrier // nil: each file is synced when it is written
 
 	mu    sync.Mutex
@@ -27,10 +27,12 @@ type move struct{ from, to string }
 // Batch begins a batch. For a few messages syncing their files is cheaper, and
 // does not wait for what else is written to the file system.
 func (s *Spool) Batch(few bool) *Batch {
-	b := &Batch{s: s}
+	b := &Batch{spool: s}
 	if few {
 		return b
 	}
+
+	// No barrier, or none to rely on: Write then syncs each file by itself.
 	if barrier, err := s.fs.Barrier(s.messageDir()); err == nil {
 		b.barrier = barrier
 	}
@@ -46,11 +48,11 @@ func (b *Batch) Write(st *State, c mail.Content) error {
 
 	// The content first: a state file that is found alone is no message.
 	if c != nil {
-		temp, sum, err := b.s.writeContent(id, c, b.barrier == nil)
+		temp, sum, err := b.spool.writeContent(id, c, b.barrier == nil)
 		if err != nil {
 			return err
 		}
-		moves = append(moves, move{temp, b.s.Path(id)})
+		moves = append(moves, move{temp, b.spool.Path(id)})
 		if st.Content.Known && st.Content != sum {
 			b.dropTemps(moves)
 			return fmt.Errorf("%w: the content's checksum does not match", ErrDamaged)
@@ -62,7 +64,7 @@ func (b *Batch) Write(st *State, c mail.Content) error {
 	doc, err := st.Encode()
 	var temp string
 	if err == nil {
-		temp, _, err = b.s.writeTemp(id, extState, bytes.NewReader(doc), int64(len(doc)), b.barrier == nil)
+		temp, _, err = b.spool.writeTemp(id, extState, bytes.NewReader(doc), int64(len(doc)), b.barrier == nil)
 	}
 	if err != nil {
 		b.dropTemps(moves)
@@ -70,7 +72,7 @@ func (b *Batch) Write(st *State, c mail.Content) error {
 	}
 
 	// Nothing has its name before all contents of the batch are durable.
-	moves = append(moves, move{temp, b.s.fileName(id, extState)})
+	moves = append(moves, move{temp, b.spool.fileName(id, extState)})
 	b.mu.Lock()
 	b.moves = append(b.moves, moves...)
 	b.mu.Unlock()
@@ -80,7 +82,7 @@ func (b *Batch) Write(st *State, c mail.Content) error {
 // dropTemps removes temporary files; those that stay are removed by Walk.
 func (b *Batch) dropTemps(moves []move) {
 	for _, m := range moves {
-		_ = b.s.fs.Remove(m.from)
+		_ = b.spool.fs.Remove(m.from)
 	}
 }
 
@@ -98,7 +100,7 @@ func (b *Batch) Commit() error {
 	// Names come after contents. The first that fails ends it: those in place stay.
 	for i, m := range b.moves {
 		if err == nil {
-			err = b.s.rename(m.from, m.to)
+			err = b.spool.rename(m.from, m.to)
 		}
 		if err != nil {
 			b.dropTemps(b.moves[i:])
@@ -108,10 +110,10 @@ func (b *Batch) Commit() error {
 
 	// Last the names become durable.
 	if b.barrier == nil {
-		return errors.Join(err, b.s.Sync())
+		return errors.Join(err, b.spool.Sync())
 	}
 	if err != nil {
 		return err
 	}
-	return b.s.syncWith(b.barrier)
+	return b.spool.syncWith(b.barrier)
 }

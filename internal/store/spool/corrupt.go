@@ -30,14 +30,14 @@ func (s *Spool) Keep(name, reason string) error { return s.setAside(name, filepa
 
 // Kept reports whether corrupt/ has something of this name.
 func (s *Spool) Kept(base string) bool {
-	_, err := s.fs.Size(filepath.Join(s.corrupt(), base))
+	_, err := s.fs.Size(filepath.Join(s.corruptDir(), base))
 	return err == nil
 }
 
 // Quarantined returns the names of the files in corrupt/, sorted, without those
 // that say why.
 func (s *Spool) Quarantined() ([]string, error) {
-	list, err := s.fs.List(s.corrupt())
+	list, err := s.fs.List(s.corruptDir())
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (s *Spool) Quarantined() ([]string, error) {
 
 // OpenQuarantined opens a file in corrupt/.
 func (s *Spool) OpenQuarantined(base string) (vfs.File, error) {
-	return s.openFile(filepath.Join(s.corrupt(), base))
+	return s.openFile(filepath.Join(s.corruptDir(), base))
 }
 
 // recoveredDir is where what was brought back from corrupt/ goes, below that.
@@ -62,16 +62,18 @@ const recoveredDir = "recovered"
 // corrupt/recovered/: its messages are in the queue again. Sync makes it durable.
 func (s *Spool) Recovered(base string) error {
 	for _, name := range []string{base, base + extReason} {
-		from, to := filepath.Join(s.corrupt(), name), filepath.Join(s.corrupt(), recoveredDir, name)
+		from, to := filepath.Join(s.corruptDir(), name), filepath.Join(s.corruptDir(), recoveredDir, name)
 		err := s.moveFile(from, to)
+
+		// The file with the reason may have been removed by an administrator.
 		if errors.Is(err, fs.ErrNotExist) && name != base {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		s.changed(from)
-		s.changed(to)
+		s.markDirty(from)
+		s.markDirty(to)
 	}
 	return nil
 }
@@ -85,26 +87,26 @@ func (s *Spool) setAside(from, base, reason string) error {
 	if err != nil {
 		return err
 	}
-	s.changed(from)
-	s.changed(to)
-	return s.reason(to, from, reason)
+	s.markDirty(from)
+	s.markDirty(to)
+	return s.writeReason(to, from, reason)
 }
 
 // Preserve copies what could not be read elsewhere to corrupt/ under a name, or
 // one like it if other data has that. Data that is there already is not copied again.
 // data may be nil.
 func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
-	name := filepath.Join(s.corrupt(), base)
+	name := filepath.Join(s.corruptDir(), base)
 	for i := 1; ; i++ {
 		f, err := s.fs.Open(name + extReason)
 		if err != nil {
 			break
 		}
 		f.Close()
-		if kept, err := s.preserved(name, data); kept || err != nil {
+		if kept, err := s.isPreserved(name, data); kept || err != nil {
 			return err
 		}
-		name = filepath.Join(s.corrupt(), fmt.Sprintf("%s.%d", base, i))
+		name = filepath.Join(s.corruptDir(), fmt.Sprintf("%s.%d", base, i))
 	}
 
 	// The copy gets its name when it is whole and durable.
@@ -128,15 +130,15 @@ func (s *Spool) Preserve(base, reason string, data io.ReadSeeker) error {
 	}
 
 	// The reason comes last: it says that the copy is complete.
-	if err := s.reason(name, filepath.Base(name), reason); err != nil {
+	if err := s.writeReason(name, filepath.Base(name), reason); err != nil {
 		return err
 	}
-	return s.fs.SyncDir(s.corrupt())
+	return s.fs.SyncDir(s.corruptDir())
 }
 
-// preserved reports whether a file in corrupt/ is what data has. It leaves data at
+// isPreserved reports whether a file in corrupt/ is what data has. It leaves data at
 // its beginning.
-func (s *Spool) preserved(name string, data io.ReadSeeker) (bool, error) {
+func (s *Spool) isPreserved(name string, data io.ReadSeeker) (bool, error) {
 	if data == nil {
 		return true, nil
 	}
@@ -153,7 +155,7 @@ func (s *Spool) preserved(name string, data io.ReadSeeker) (bool, error) {
 
 // freeName returns a name in corrupt/ that is not taken.
 func (s *Spool) freeName(base string) (string, error) {
-	name := filepath.Join(s.corrupt(), base)
+	name := filepath.Join(s.corruptDir(), base)
 	for i := 1; ; i++ {
 		// Whatever has the name keeps it, be it a file or not.
 		if _, err := s.fs.Size(name); errors.Is(err, fs.ErrNotExist) {
@@ -161,12 +163,14 @@ func (s *Spool) freeName(base string) (string, error) {
 		} else if err != nil && i > 1000 {
 			return "", err
 		}
-		name = filepath.Join(s.corrupt(), fmt.Sprintf("%s.%d", base, i))
+		name = filepath.Join(s.corruptDir(), fmt.Sprintf("%s.%d", base, i))
 	}
 }
 
-func (s *Spool) reason(name, from, reason string) error {
-	f, err := s.create(name + extReason)
+func (s *Spool) writeReason(name, from, reason string) error {
+	f, err := s.createFile(name + extReason)
+
+	// An earlier reason stays: it is the first one, and nearer to the cause.
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -177,6 +181,6 @@ func (s *Spool) reason(name, from, reason string) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	s.changed(name)
+	s.markDirty(name)
 	return errors.Join(err, f.Close())
 }

@@ -54,7 +54,7 @@ type Spool struct {
 // Open returns the spool in dir and makes its directories.
 func Open(f vfs.FS, dir string) (*Spool, error) {
 	s := &Spool{fs: f, dir: dir, dirty: map[string]bool{}, made: map[string]bool{}}
-	for _, d := range []string{s.messageDir(), s.corrupt()} {
+	for _, d := range []string{s.messageDir(), s.corruptDir()} {
 		if err := f.Mkdir(d); err != nil {
 			return nil, err
 		}
@@ -67,9 +67,9 @@ func Open(f vfs.FS, dir string) (*Spool, error) {
 }
 
 func (s *Spool) messageDir() string { return filepath.Join(s.dir, "msg") }
-func (s *Spool) corrupt() string    { return filepath.Join(s.dir, "corrupt") }
+func (s *Spool) corruptDir() string { return filepath.Join(s.dir, "corrupt") }
 
-func folder(id mail.ID) string {
+func folderOf(id mail.ID) string {
 	const hex = "0123456789ABCDEFabcdef"
 	if len(id) >= 2 && strings.Trim(string(id[:2]), hex) == "" {
 		return strings.ToUpper(string(id[:2]))
@@ -89,35 +89,39 @@ const (
 func (s *Spool) Path(id mail.ID) string { return s.fileName(id, extContent) }
 
 func (s *Spool) fileName(id mail.ID, ext string) string {
-	return filepath.Join(s.messageDir(), folder(id), string(id)+ext)
+	return filepath.Join(s.messageDir(), folderOf(id), string(id)+ext)
 }
 
 // inFolder calls fn, which gives something a name in a directory of ours. A directory
 // that does not exist, or no more, is made before. The spool's own is not: its
 // removal takes the journal along, and a new one would be another queue.
 func (s *Spool) inFolder(dir string, fn func() error) error {
-	if err := s.prepare(dir); err != nil {
+	if err := s.prepareFolder(dir); err != nil {
 		return err
 	}
 	err := fn()
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+
+	// Somebody removed the folder meanwhile. It is made again once; a second failure is returned.
 	s.mu.Lock()
 	delete(s.made, dir)
 	s.mu.Unlock()
-	if err := s.prepare(dir); err != nil {
+	if err := s.prepareFolder(dir); err != nil {
 		return err
 	}
 	return fn()
 }
 
-func (s *Spool) prepare(dir string) error {
+func (s *Spool) prepareFolder(dir string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.made[dir] {
 		return nil
 	}
+
+	// Mkdir would make missing parents too, and so begin a new spool in the wrong place.
 	if _, err := s.fs.List(s.dir); err != nil {
 		return err
 	}
@@ -128,7 +132,7 @@ func (s *Spool) prepare(dir string) error {
 	return nil
 }
 
-func (s *Spool) changed(name string) {
+func (s *Spool) markDirty(name string) {
 	s.mu.Lock()
 	s.dirty[filepath.Dir(name)] = true
 	s.mu.Unlock()
@@ -169,6 +173,9 @@ func (s *Spool) syncWith(b vfs.Barrier) error {
 	if len(dirty) == 0 {
 		return nil
 	}
+
+	// One barrier covers all folders. If it fails, all of them are dirty again, as nothing is known
+	// of any.
 	err := b.Sync()
 	if err != nil {
 		s.mu.Lock()
@@ -191,14 +198,14 @@ func (s *Spool) Temp() (f vfs.File, name string, err error) {
 func (s *Spool) createTemp(base string) (f vfs.File, name string, err error) {
 	for {
 		name = fmt.Sprintf("%s.%d.tmp", base, s.temp.Add(1))
-		f, err = s.create(name)
+		f, err = s.createFile(name)
 		if !errors.Is(err, fs.ErrExist) { // of a process that died
 			return f, name, err
 		}
 	}
 }
 
-func (s *Spool) create(name string) (f vfs.File, err error) {
+func (s *Spool) createFile(name string) (f vfs.File, err error) {
 	err = s.inFolder(filepath.Dir(name), func() (err error) {
 		f, err = s.fs.Create(name)
 		return err
@@ -237,7 +244,7 @@ func (s *Spool) rename(from, to string) error {
 	if err != nil {
 		return err
 	}
-	s.changed(to)
+	s.markDirty(to)
 	return nil
 }
 
@@ -269,6 +276,8 @@ func (s *Spool) writeTemp(id mail.ID, ext string, r io.Reader, size int64, sync 
 	}
 	var summer Summer
 	n, err := io.Copy(io.MultiWriter(f, &summer), r)
+
+	// A content that lies about its size would be cut, or run over, when it is sent.
 	if err == nil && n != size {
 		err = fmt.Errorf("spool: content of %s has %d bytes and says %d", id, n, size)
 	}
@@ -365,7 +374,7 @@ func (s *Spool) Remove(id mail.ID) error {
 				return errors.Join(err, e)
 			}
 		}
-		s.changed(name)
+		s.markDirty(name)
 	}
 	return nil
 }

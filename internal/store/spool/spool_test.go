@@ -361,7 +361,7 @@ func TestNoFile(t *testing.T) {
 		"socket": func(name string) error { return syscall.Mknod(name, syscall.S_IFSOCK|0o600, 0) },
 	} {
 		s, dir := open(t)
-		must(t, s.prepare(filepath.Dir(s.Path(id))))
+		must(t, s.prepareFolder(filepath.Dir(s.Path(id))))
 		must(t, put(s.Path(id)))
 		must(t, put(strings.TrimSuffix(s.Path(id), "eml")+"json"))
 		if _, err := s.LoadState(id); !errors.Is(err, ErrDamaged) {

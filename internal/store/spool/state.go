@@ -112,6 +112,9 @@ func (st *State) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	// The checksum has to cover the bytes as they stand in the file, so it is appended to the text
+	// and not marshalled with it.
 	b = bytes.TrimSuffix(b, []byte("\n}"))
 	return append(b, trailer(b)...), nil
 }

@@ -23,7 +23,7 @@ type Found struct {
 // taken goes to corrupt/. Files that it brings home, or cannot read or move, are
 // passed to bad, and the walk goes on.
 func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
-	w := walker{s: s, fn: fn, bad: bad, parts: map[mail.ID]Found{}}
+	w := walker{spool: s, fn: fn, bad: bad, parts: map[mail.ID]Found{}}
 	top, err := s.fs.List(s.messageDir())
 	if err != nil {
 		bad(s.messageDir(), fmt.Errorf("%w: %w", ErrUnlisted, err))
@@ -56,7 +56,7 @@ func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
 		if f.New && f.State && !f.Content {
 			// Only what was accepted has a state: Accept failed. If it does so
 			// again the content is found under its other name.
-			_ = w.s.Accept(f.ID)
+			_ = w.spool.Accept(f.ID)
 			f.New, f.Content = false, true
 		}
 		if f.Content || f.State || f.New {
@@ -67,7 +67,7 @@ func (s *Spool) Walk(fn func(Found), bad func(name string, err error)) {
 
 // walker is the state of Walk.
 type walker struct {
-	s      *Spool
+	spool  *Spool
 	fn     func(Found)
 	bad    func(string, error)
 	parts  map[mail.ID]Found // with one of two files so far, or a new content
@@ -82,7 +82,7 @@ type astray struct {
 }
 
 func (w *walker) folder(dir string) {
-	list, err := w.s.fs.List(dir)
+	list, err := w.spool.fs.List(dir)
 	if err != nil {
 		w.bad(dir, fmt.Errorf("%w: %w", ErrUnlisted, err))
 		return
@@ -100,9 +100,9 @@ func (w *walker) addFile(dir, base string) {
 	name := filepath.Join(dir, base)
 	switch {
 	case ext == ".tmp":
-		_ = w.s.fs.Remove(name) // the next start tries again
+		_ = w.spool.fs.Remove(name) // the next start tries again
 	case ext != extContent && ext != extState && ext != extNew, !id.Valid():
-	case name != w.s.fileName(id, ext):
+	case name != w.spool.fileName(id, ext):
 		w.astray = append(w.astray, astray{name, id, ext})
 	default:
 		w.addFound(id, ext)
@@ -126,40 +126,40 @@ func (w *walker) addFound(id mail.ID, ext string) {
 // second gets a new content out of the way if the message has one already: the
 // same, if a crash came into the midst of Accept.
 func (w *walker) second(id mail.ID) bool {
-	if _, err := w.s.fs.Size(w.s.Path(id)); err != nil {
+	if _, err := w.spool.fs.Size(w.spool.Path(id)); err != nil {
 		return false
 	}
-	name := w.s.fileName(id, extNew)
-	if a, err := w.s.sumOfFile(w.s.Path(id)); err == nil {
-		if b, err := w.s.sumOfFile(name); err == nil && a == b {
-			_ = w.s.fs.Remove(name) // the next start tries again
+	name := w.spool.fileName(id, extNew)
+	if a, err := w.spool.sumOfFile(w.spool.Path(id)); err == nil {
+		if b, err := w.spool.sumOfFile(name); err == nil && a == b {
+			_ = w.spool.fs.Remove(name) // the next start tries again
 			return true
 		}
 	}
-	err := w.s.setAside(name, string(id)+extNew, "the message has another content")
+	err := w.spool.setAside(name, string(id)+extNew, "the message has another content")
 	w.bad(name, errors.Join(errors.New("a second content of a message goes to corrupt/"), err))
 	return true
 }
 
 // bringHome brings a file to its folder.
 func (w *walker) bringHome(f astray) {
-	to := w.s.fileName(f.id, f.ext)
-	_, err := w.s.fs.Size(to)
+	to := w.spool.fileName(f.id, f.ext)
+	_, err := w.spool.fs.Size(to)
 
 	// Its own place may be free, or taken by a file with the same name.
 	switch {
 	case err == nil:
-		err = w.s.setAside(f.name, string(f.id)+f.ext, "it is in the wrong folder, and its place is taken")
+		err = w.spool.setAside(f.name, string(f.id)+f.ext, "it is in the wrong folder, and its place is taken")
 		w.bad(f.name, errors.Join(errors.New("a file in the wrong folder, where its place is taken, goes to corrupt/"), err))
 		return
 	case errors.Is(err, fs.ErrNotExist):
-		err = w.s.rename(f.name, to)
+		err = w.spool.rename(f.name, to)
 	}
 	if err != nil {
 		w.bad(f.name, fmt.Errorf("a file in the wrong folder stays there: %w", err))
 		return
 	}
-	w.s.changed(f.name)
+	w.spool.markDirty(f.name)
 	w.bad(f.name, fmt.Errorf("a file in the wrong folder is moved to %s", to))
 	w.addFound(f.id, f.ext)
 }

@@ -34,7 +34,7 @@ type message struct {
 
 func newModel(seed uint64) *model {
 	m := &model{random: rand.New(rand.NewPCG(seed, 7)), now: state{}, sizes: map[mail.ID]int{}}
-	m.barrier()
+	m.markDurable()
 	return m
 }
 
@@ -56,13 +56,13 @@ func (s state) String() string {
 	return b.String()
 }
 
-// barrier notes that everything up to now is durable.
-func (m *model) barrier() { m.moments = []state{m.now.clone()} }
+// markDurable notes that everything up to now is durable.
+func (m *model) markDurable() { m.moments = []state{m.now.clone()} }
 
-// step does something at random, to the store and to the model. It returns false if the
-// store failed, which it may do as part of a crash: then nobody knows whether the step
-// was made.
-func (m *model) step(s store.Store) bool {
+// randomStep does something at random, to the store and to the model. It returns false
+// if the store failed, which it may do as part of a crash: then nobody knows whether
+// the step was made.
+func (m *model) randomStep(s store.Store) bool {
 	known := slices.Sorted(maps.Keys(m.now))
 	var id mail.ID
 	if len(known) > 0 {
@@ -78,7 +78,7 @@ func (m *model) step(s store.Store) bool {
 	// What promises to be durable is a barrier: a crash cannot undo what came before.
 	switch {
 	case id == "" || kind < 3:
-		durable, err = true, m.put(s, next)
+		durable, err = true, m.putMessage(s, next)
 	case kind == 3:
 		durable, err = true, s.Remove(id)
 		delete(next, id)
@@ -86,10 +86,10 @@ func (m *model) step(s store.Store) bool {
 		durable, err = true, s.Sync()
 	case kind == 5:
 		durable, err = true, s.Hold(id, nil)
-		msg.each(func(r string) string { return strings.TrimSuffix(r, " held") + " held" })
+		msg.eachPending(func(r string) string { return strings.TrimSuffix(r, " held") + " held" })
 	case kind == 6:
 		durable, err = true, s.Release(id, nil)
-		msg.each(func(r string) string { return strings.TrimSuffix(r, " held") })
+		msg.eachPending(func(r string) string { return strings.TrimSuffix(r, " held") })
 	case kind == 7:
 		msg.notes++
 		err = s.SetNotes(id, map[string]any{"model.n": msg.notes})
@@ -111,13 +111,13 @@ func (m *model) step(s store.Store) bool {
 		return false
 	}
 	if m.now = next; durable {
-		m.barrier()
+		m.markDurable()
 	}
 	return true
 }
 
-func (m *model) put(s store.Store, next state) error {
-	env := envelope(1 + m.random.IntN(3))
+func (m *model) putMessage(s store.Store, next state) error {
+	env := newEnvelope(1 + m.random.IntN(3))
 	size := []int{0, 10, 700, 6000, 20_000}[m.random.IntN(5)]
 	m.sizes[env.ID] = size
 	msg := message{recipients: make([]string, len(env.Recipients))}
@@ -125,7 +125,7 @@ func (m *model) put(s store.Store, next state) error {
 	next[env.ID] = msg
 	b := s.NewBody()
 	defer b.Discard()
-	if _, err := b.Write(text(size)); err != nil {
+	if _, err := b.Write(sampleText(size)); err != nil {
 		return err
 	}
 	c, err := b.Content()
@@ -150,8 +150,8 @@ func (m *model) postpone(s store.Store, id mail.ID, msg message) error {
 	return err
 }
 
-// each changes the recipients that are not settled.
-func (msg message) each(fn func(string) string) {
+// eachPending changes the recipients that are not settled.
+func (msg message) eachPending(fn func(string) string) {
 	for i, r := range msg.recipients {
 		if r != "" {
 			msg.recipients[i] = fn(r)
@@ -159,13 +159,13 @@ func (msg message) each(fn func(string) string) {
 	}
 }
 
-// observe returns what a store holds.
-func (m *model) observe(t *testing.T, s store.Store) state {
+// readState returns what a store holds.
+func (m *model) readState(t *testing.T, s store.Store) state {
 	t.Helper()
 	got := state{}
 	s.Walk(func(p mail.Pending) bool {
 		env, _, err := s.Load(p.ID)
-		must(t, err)
+		noError(t, err)
 		// Settled recipients are those that are in the envelope and not pending.
 		msg := message{recipients: make([]string, len(env.Recipients))}
 		for _, r := range p.Recipients {
@@ -179,7 +179,7 @@ func (m *model) observe(t *testing.T, s store.Store) state {
 		n, _ := env.Notes.Get("model.n").(float64)
 		msg.notes = int(n)
 		got[p.ID] = msg
-		if b, err := content(s, p.ID); err != nil || !bytes.Equal(b, text(m.sizes[p.ID])) {
+		if b, err := readContent(s, p.ID); err != nil || !bytes.Equal(b, sampleText(m.sizes[p.ID])) {
 			t.Fatalf("content of %s differs: %v", p.ID, err)
 		}
 		return true
@@ -187,28 +187,28 @@ func (m *model) observe(t *testing.T, s store.Store) state {
 	return got
 }
 
-// check compares what a store holds after a restart with the moments that it may hold,
-// and goes on from there.
-func (m *model) check(t *testing.T, s store.Store) {
+// checkRestart compares what a store holds after a restart with the moments that it may
+// hold, and goes on from there.
+func (m *model) checkRestart(t *testing.T, s store.Store) {
 	t.Helper()
-	got := m.observe(t, s)
+	got := m.readState(t, s)
 	if !slices.ContainsFunc(m.moments, func(one state) bool { return one.String() == got.String() }) {
 		t.Fatalf("found\n%s\nwhich was at none of %d moments, the last of them\n%s", got, len(m.moments), m.moments[len(m.moments)-1])
 	}
 	m.now = got
-	m.barrier()
+	m.markDurable()
 }
 
 // checkNow compares a store that is open with the model.
 func (m *model) checkNow(t *testing.T, s store.Store) {
 	t.Helper()
-	if got := m.observe(t, s); got.String() != m.now.String() {
+	if got := m.readState(t, s); got.String() != m.now.String() {
 		t.Fatalf("found\n%s\nwant\n%s", got, m.now)
 	}
 	want := store.Stat{Messages: len(m.now)}
 	for id, msg := range m.now {
 		want.Bytes += int64(m.sizes[id])
-		msg.each(func(r string) string { want.Recipients++; return r })
+		msg.eachPending(func(r string) string { want.Recipients++; return r })
 	}
 	if got := s.Stat(); got.Messages != want.Messages || got.Recipients > want.Recipients || got.Bytes > want.Bytes {
 		t.Fatalf("%+v, want %+v", got, want)

@@ -57,7 +57,8 @@ var packages = map[string]entry{
 	"internal/message":     {nouns, []string{"internal/mail"}},
 	"internal/lease":       {nouns, []string{"internal/mail"}},
 	"internal/ini/grammar": {nouns, nil},
-	"internal/ini":         {nouns, []string{"internal/ini/grammar"}},
+	"internal/ini/edit":    {nouns, nil},
+	"internal/ini":         {nouns, []string{"internal/ini/edit", "internal/ini/grammar"}},
 	"internal/ini/manual":  {nouns, []string{"internal/ini"}},
 	"internal/vfs":         {nouns, nil},
 	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
@@ -86,7 +87,8 @@ var packages = map[string]entry{
 	"internal/smtpclient/*":         {mechanisms, nil},
 	"internal/pool":                 {mechanisms, []string{"internal/smtpclient"}},
 	"internal/qfile":                {mechanisms, nil},
-	"internal/dsn":                  {mechanisms, []string{"internal/dsn/sevenbit"}},
+	"internal/dsn":                  {mechanisms, []string{"internal/dsn/entity", "internal/dsn/sevenbit"}},
+	"internal/dsn/entity":           {mechanisms, []string{"internal/dsn/sevenbit"}},
 	"internal/dsn/sevenbit":         {mechanisms, nil},
 	"internal/dane":                 {mechanisms, nil},
 	"internal/mtasts":               {mechanisms, []string{"internal/dns"}},
@@ -133,7 +135,7 @@ var packages = map[string]entry{
 	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/web"}},
 
 	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
-	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
+	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
 	"internal/store/mem":            {tests, nil}, // the twin in memory
@@ -142,6 +144,7 @@ var packages = map[string]entry{
 	"internal/test/dnstest":         {tests, nil},
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
+	"internal/test/load/mount":      {tests, nil},
 	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/session/policy", "internal/intake"}},
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},

@@ -1,13 +1,12 @@
 // Package dnstest is a DNS server on loopback for tests and load runs. It
 // speaks UDP and TCP on one port and answers from records that may change
-// while it runs; what nobody set is NXDOMAIN.
+// while it runs; a name without records is NXDOMAIN.
 //
 // Names compare without regard to case, with or without a trailing dot, and are
 // used as given: no IDNA. Negative answers carry a SOA record. Answers made only
-// of names that were declared Secure have the AD bit for those who ask for it
-// (RFC 6840 section 5.7), as from a validating resolver; what fails validation
-// there is ServFail. The methods
-// that add records panic on an address that does not parse.
+// of names that were declared Secure have the AD bit for queries that ask for it
+// (RFC 6840 section 5.7), as from a validating resolver; a failed validation there
+// is ServFail. The methods that add records panic on an address that does not parse.
 package dnstest
 
 import (

@@ -15,6 +15,7 @@ func (s *Server) serve(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	name, qtype := canonical(q.Question[0].Name), q.Question[0].Qtype
 
+	// The entry is copied under the lock, since a test may change it while this query waits.
 	s.mu.Lock()
 	s.counts[key{name, qtype}]++
 	s.total++
@@ -32,6 +33,7 @@ func (s *Server) serve(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	s.mu.Unlock()
 
+	// A delayed answer must not outlive the server.
 	if e.delay > 0 {
 		timer := time.NewTimer(e.delay)
 		defer timer.Stop()
@@ -41,6 +43,9 @@ func (s *Server) serve(w dns.ResponseWriter, q *dns.Msg) {
 			return
 		}
 	}
+
+	// What a test asked for wins over the records, in this order: its own handler, silence, a
+	// failure.
 	switch {
 	case e.handler != nil:
 		e.handler(w, q)
@@ -74,6 +79,8 @@ func (s *Server) reply(w dns.ResponseWriter, q, m *dns.Msg) {
 	if isTCP(w) {
 		size = dns.MaxMsgSize
 	}
+
+	// Answers are cut as a real server cuts them, so that clients have to come back over TCP.
 	m.Truncate(size)
 	w.WriteMsg(m)
 }
@@ -84,6 +91,9 @@ func (s *Server) answer(m, q *dns.Msg) {
 	name, qtype := canonical(q.Question[0].Name), q.Question[0].Qtype
 	opt := q.IsEdns0()
 	m.AuthenticatedData = q.AuthenticatedData || opt != nil && opt.Do()
+
+	// Aliases are followed as a recursive server does, up to a bound that also ends loops. The
+	// answer is secure only if every name on the way is.
 	for range maxChain {
 		m.AuthenticatedData = m.AuthenticatedData && s.secure[name]
 		e, owner := s.names[name], ""
@@ -113,6 +123,8 @@ func (s *Server) answer(m, q *dns.Msg) {
 			return // a loop: no end, no SOA
 		}
 	}
+
+	// Without records, the SOA tells the client for how long that may be remembered (RFC 2308).
 	m.Ns = []dns.RR{&dns.SOA{
 		Hdr:    dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: s.negativeTTL},
 		Ns:     "ns.invalid.",

@@ -6,11 +6,11 @@
 // Every recipient of every message has an ID, which is the local part of its
 // address. The message's header carries the same number, so that a content
 // that reached the wrong envelope is noticed as well. A message number is sent
-// once and never again: what a server answered positively must arrive, what it
-// refused or what got no answer may.
+// once and never again: a message with a positive reply must arrive, one that was
+// refused or got no reply may.
 //
 // The package has its own client and server code, small and of constant cost,
-// and shares none with what it measures.
+// and shares none with the servers that it measures.
 package load
 
 import (

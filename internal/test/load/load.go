@@ -47,7 +47,7 @@ type Report struct {
 	Latency   Latency       // of accepted messages
 	Err       error         // the first refusal or failure
 
-	accepted []ID // recipients whose responsibility the server took
+	accepted []ID // recipients that the server took responsibility for
 }
 
 // Recipients is the number of recipients that were accepted with a message.
@@ -79,6 +79,8 @@ func (l Load) Send(ctx context.Context) *Report {
 	if l.Timeout == 0 {
 		l.Timeout = time.Minute
 	}
+
+	// The message is built once. Each client only changes its number, in a copy of the header.
 	message, number := content(l.Size, l.Run)
 	message = append(bytes.ReplaceAll(message, []byte("\r\n."), []byte("\r\n..")), ".\r\n"...)
 	split := bytes.Index(message, []byte("\r\n\r\n")) + 4 // no line of the header begins with a dot
@@ -88,6 +90,9 @@ func (l Load) Send(ctx context.Context) *Report {
 		clients = make([]*client, l.Clients)
 		done    sync.WaitGroup
 	)
+
+	// Clients share nothing but the counter of messages, so that the generator does not measure its
+	// own locks.
 	for i := range clients {
 		c := &client{
 			load: l, next: &next, ends: r.Started.Add(l.Duration),
@@ -98,6 +103,8 @@ func (l Load) Send(ctx context.Context) *Report {
 	}
 	done.Wait()
 	r.Elapsed = time.Since(r.Started)
+
+	// Counts are added up after the last client has ended: no lock is needed.
 	var latencies []time.Duration
 	for _, c := range clients {
 		r.Accepted += len(c.latencies)
@@ -155,6 +162,8 @@ func (c *client) run(ctx context.Context) {
 				return
 			}
 		}
+
+		// A session that failed in the middle is in an unknown state, and is given up.
 		if err := c.message(n); err != nil {
 			c.note(err)
 			c.drop()
@@ -246,6 +255,8 @@ func (c *client) message(n uint32) error {
 		c.failed++
 		return err
 	}
+
+	// A refusal leaves the session usable. RSET clears whatever the server still holds.
 	if data.code != 354 {
 		c.refused++
 		c.note(data)
@@ -260,6 +271,9 @@ func (c *client) message(n uint32) error {
 		c.failed++
 		return err
 	}
+
+	// From here on the server may have taken the message. Without its reply nobody can know, so it
+	// counts as uncertain.
 	final, err := c.reply()
 	switch {
 	case err != nil:
@@ -310,6 +324,8 @@ func (c *client) envelope(n uint32) (*response, error) {
 			return r, nil
 		}
 	}
+
+	// With pipelining everything up to DATA leaves in one write, as RFC 2920 has it.
 	c.out = append(c.out, "DATA\r\n"...)
 	if _, err := c.conn.Write(c.out); err != nil {
 		return nil, err
@@ -342,7 +358,7 @@ func (c *client) take(n uint32, i int, mail, r *response) *response {
 	return mail
 }
 
-// flush writes what is waiting and reads one reply.
+// flush writes the waiting commands and reads one reply.
 func (c *client) flush() (*response, error) {
 	if _, err := c.conn.Write(c.out); err != nil {
 		return nil, err
@@ -393,6 +409,8 @@ func (c *client) reply() (*response, error) {
 		if len(line) < 5 {
 			return nil, fmt.Errorf("not a reply: %q", line)
 		}
+
+		// Nearly all replies are a plain 250, which costs nothing this way.
 		if line[3] != '-' && len(text) == 0 && string(line[:3]) == "250" {
 			return ok, nil
 		}

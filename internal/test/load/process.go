@@ -13,7 +13,7 @@ import (
 type Usage struct {
 	CPU time.Duration // user and system, with children that have been waited for
 	RSS int64         // bytes, summed: pages that processes share count in each
-	PSS int64         // bytes, shared pages divided among those who share them; 0 where the kernel does not tell
+	PSS int64         // bytes, shared pages divided among the processes that share them; 0 where the kernel does not tell
 
 	Peak int64 // bytes: the largest RSS that each has had, summed
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // Proxy passes TCP connections on and holds every byte back for a while in
-// each direction, as a long line does. It has no bandwidth of its own: what
-// arrives in one piece leaves in one piece. Connecting to it takes no time.
+// each direction, as a long line does. It has no limit of bandwidth: a piece
+// that arrives whole leaves whole. Connecting to it takes no time.
 type Proxy struct {
 	to    string
 	delay time.Duration
@@ -101,6 +101,9 @@ func late(to, from *net.TCPConn, delay time.Duration) {
 			}
 		}
 	})
+
+	// Reading never waits for writing, up to the bound of the channel: a long line holds what is on
+	// its way.
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)

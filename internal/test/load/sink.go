@@ -27,8 +27,8 @@ type SinkOptions struct {
 // takes a lone LF for a line end, as careless servers do, so that a message
 // smuggled past the server in front of it is seen as the second one it is.
 type Sink struct {
-	o  SinkOptions
-	ln net.Listener
+	options SinkOptions
+	ln      net.Listener
 
 	mu    sync.Mutex
 	seen  map[ID]int
@@ -67,7 +67,7 @@ func Listen(o SinkOptions) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sink{o: o, ln: ln, seen: make(map[ID]int), runs: make(map[uint16]int)}, nil
+	return &Sink{options: o, ln: ln, seen: make(map[ID]int), runs: make(map[uint16]int)}, nil
 }
 
 // Addr is the address that the sink listens on.
@@ -169,7 +169,7 @@ func (s *sinkSession) command(line string) bool {
 	verb, arg, _ := strings.Cut(line, " ")
 	switch strings.ToUpper(verb) {
 	case "EHLO":
-		if s.sink.o.NoPipelining {
+		if s.sink.options.NoPipelining {
 			s.say("250-sink.test\r\n250 8BITMIME")
 		} else {
 			s.say("250-sink.test\r\n250-PIPELINING\r\n250 8BITMIME")
@@ -198,8 +198,8 @@ func (s *sinkSession) command(line string) bool {
 func (s *sinkSession) rcpt(arg string) {
 	_, to, _ := strings.Cut(arg, "<")
 	to, _, _ = strings.Cut(to, ">")
-	if s.sink.o.Rcpt != nil {
-		if answer := s.sink.o.Rcpt(to); answer != "" {
+	if s.sink.options.Rcpt != nil {
+		if answer := s.sink.options.Rcpt(to); answer != "" {
 			s.sink.mu.Lock()
 			s.sink.stats.Refused++
 			s.sink.mu.Unlock()
@@ -220,11 +220,11 @@ func (s *sinkSession) data() bool {
 	if s.out.Flush() != nil || s.content() != nil {
 		return false
 	}
-	if s.sink.o.Latency > 0 {
+	if s.sink.options.Latency > 0 {
 		select {
 		case <-s.ctx.Done():
 			return false
-		case <-time.After(s.sink.o.Latency):
+		case <-time.After(s.sink.options.Latency):
 		}
 	}
 	s.say(s.sink.took(s.from, s.to, s.head, s.body))
@@ -242,6 +242,8 @@ func (s *sinkSession) content() error {
 		if err != nil && err != bufio.ErrBufferFull {
 			return io.ErrUnexpectedEOF
 		}
+
+		// Only the start of a line can be the end or a stuffed dot. A piece of a long line cannot.
 		if lineStart {
 			if l := string(line); l == ".\r\n" || l == ".\n" {
 				return nil
@@ -255,7 +257,7 @@ func (s *sinkSession) content() error {
 		if inHead && len(s.head)+len(line) <= maxHead {
 			s.head = append(s.head, line...)
 		}
-		if s.sink.o.Keep {
+		if s.sink.options.Keep {
 			s.body = append(s.body, line...)
 		}
 	}
@@ -266,7 +268,10 @@ func (s *Sink) took(from string, to []string, head, body []byte) string {
 	id := numberOf(head)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.debt += s.o.Defer; s.debt >= 1 {
+
+	// The share of deferrals is kept exactly and evenly, without chance, so that runs can be
+	// compared.
+	if s.debt += s.options.Defer; s.debt >= 1 {
 		s.debt--
 		s.stats.Deferred++
 		return "451 4.3.0 not now"
@@ -274,6 +279,9 @@ func (s *Sink) took(from string, to []string, head, body []byte) string {
 	s.stats.Messages++
 	s.stats.Recipients += len(to)
 	s.stats.Last = time.Now()
+
+	// The local part says which message this recipient should have got. A second arrival is a
+	// duplicate, and another number in the header a mix-up.
 	for _, address := range to {
 		local, _, _ := strings.Cut(address, "@")
 		rcpt, ok := ParseID(local)
@@ -287,7 +295,7 @@ func (s *Sink) took(from string, to []string, head, body []byte) string {
 			s.stats.Mixed++
 		}
 	}
-	if s.o.Keep {
+	if s.options.Keep {
 		s.kept = append(s.kept, Message{From: from, Recipients: append([]string(nil), to...), Content: string(body)})
 	}
 	return fmt.Sprintf("250 ok %d", s.stats.Messages)

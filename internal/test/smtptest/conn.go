@@ -2,11 +2,7 @@ package smtptest
 
 import (
 	"bufio"
-	"bytes"
-	"crypto/hmac"
-	"crypto/md5"
 	"crypto/tls"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,18 +10,17 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 )
 
 // conn is one connection.
 type conn struct {
-	s   *Server
-	n   int
-	raw net.Conn
-	c   net.Conn // raw, or TLS on it
-	br  *bufio.Reader
-	bw  *bufio.Writer
+	server *Server
+	index  int
+	raw    net.Conn
+	stream net.Conn // raw, or TLS on it
+	br     *bufio.Reader
+	bw     *bufio.Writer
 
 	verb, helo, user string
 	tls              bool
@@ -41,7 +36,7 @@ type conn struct {
 var errOver = errors.New("connection is over")
 
 func newConn(s *Server, c net.Conn, n int) *conn {
-	k := &conn{s: s, n: n, raw: c}
+	k := &conn{server: s, index: n, raw: c}
 	k.use(c)
 	return k
 }
@@ -49,25 +44,25 @@ func newConn(s *Server, c net.Conn, n int) *conn {
 // use reads from and writes to c. Replies are collected while commands are
 // there to be read, as pipelining servers do.
 func (k *conn) use(c net.Conn) {
-	k.c = c
+	k.stream = c
 	k.bw = bufio.NewWriter(c)
 	k.br = bufio.NewReader(flushing{k.bw, c})
 }
 
 type flushing struct {
-	w *bufio.Writer
-	r io.Reader
+	writer *bufio.Writer
+	reader io.Reader
 }
 
 func (f flushing) Read(p []byte) (int, error) {
-	if err := f.w.Flush(); err != nil {
+	if err := f.writer.Flush(); err != nil {
 		return 0, err
 	}
-	return f.r.Read(p)
+	return f.reader.Read(p)
 }
 
 func (k *conn) serve() {
-	if k.s.implicit && k.handshake() != nil {
+	if k.server.implicit && k.handshake() != nil {
 		return
 	}
 	if _, err := k.answer(Connect, "", "", "220 mx.test ESMTP"); err != nil {
@@ -78,7 +73,7 @@ func (k *conn) serve() {
 }
 
 func (k *conn) handshake() error {
-	c := tls.Server(k.c, k.s.tls)
+	c := tls.Server(k.stream, k.server.tls)
 	if err := c.Handshake(); err != nil {
 		return err
 	}
@@ -91,12 +86,12 @@ func (k *conn) handshake() error {
 }
 
 func (k *conn) violation(format string, args ...any) {
-	k.s.mu.Lock()
-	defer k.s.mu.Unlock()
-	k.s.violations = append(k.s.violations, fmt.Sprintf("connection %d: ", k.n)+fmt.Sprintf(format, args...))
+	k.server.mu.Lock()
+	defer k.server.mu.Unlock()
+	k.server.violations = append(k.server.violations, fmt.Sprintf("connection %d: ", k.index)+fmt.Sprintf(format, args...))
 }
 
-// answer asks the hook and does what it says; sent is as of ask.
+// answer asks the hook and carries out its action; sent is as of ask.
 func (k *conn) answer(stage Stage, line, address, byDefault string) (sent string, err error) {
 	a, sent := k.ask(stage, line, address, byDefault)
 	return sent, k.do(a)
@@ -105,12 +100,14 @@ func (k *conn) answer(stage Stage, line, address, byDefault string) (sent string
 // ask asks the hook. What comes back has its reply in raw; sent is the first
 // line of it, if it is whole.
 func (k *conn) ask(stage Stage, line, address, byDefault string) (a Action, sent string) {
-	if h := k.s.hooks[stage]; h != nil {
+	if h := k.server.hooks[stage]; h != nil {
 		a = h(Event{
-			Conn: k.n, Transaction: k.number, Stage: stage, Line: line, Address: address, Default: byDefault,
+			Conn: k.index, Transaction: k.number, Stage: stage, Line: line, Address: address, Default: byDefault,
 			TLS: k.tls, User: k.user,
 		})
 	}
+
+	// A hook that only ends or delays the conversation leaves the default reply in place.
 	if a.raw == "" && a.reply == "" && (a.then == goOn || a.extra != "" || a.then == breakTLS) {
 		a.reply = byDefault
 	}
@@ -129,6 +126,8 @@ func (k *conn) do(a Action) error {
 	if a.then == goOn {
 		return nil
 	}
+
+	// The reply goes out before the connection is broken: the client sees it, and then the trouble.
 	k.bw.Flush()
 	switch a.then {
 	case resetConn:
@@ -136,12 +135,12 @@ func (k *conn) do(a Action) error {
 			t.SetLinger(0)
 		}
 	case silent:
-		io.Copy(io.Discard, k.c)
+		io.Copy(io.Discard, k.stream)
 	case stalled:
-		<-k.s.done.Done()
+		<-k.server.done.Done()
 	case breakTLS:
 		k.br.Peek(1) // the client's hello
-		io.WriteString(k.c, "this is not TLS\r\n")
+		io.WriteString(k.stream, "this is not TLS\r\n")
 	}
 	k.raw.Close()
 	return errOver
@@ -165,12 +164,18 @@ func (k *conn) command() error {
 	if err != nil {
 		return err
 	}
-	k.s.mu.Lock()
-	k.s.dialogs[k.n] = append(k.s.dialogs[k.n], line)
-	k.s.notify()
-	k.s.mu.Unlock()
+
+	// The dialog is recorded before the reply goes out: a test that has seen the reply must find
+	// the command.
+	k.server.mu.Lock()
+	k.server.dialogs[k.index] = append(k.server.dialogs[k.index], line)
+	k.server.notify()
+	k.server.mu.Unlock()
 	verb, args, _ := strings.Cut(line, " ")
 	verb = strings.ToUpper(verb)
+
+	// More input behind a command is pipelining, which a client may only do where it is offered.
+	// BDAT is followed by its chunk in any case.
 	if k.br.Buffered() > 0 && verb != "BDAT" && !k.offers("PIPELINING") {
 		k.violation("pipelined %q", line)
 	}
@@ -180,7 +185,7 @@ func (k *conn) command() error {
 	case "STARTTLS":
 		return k.startTLS(line)
 	case "AUTH":
-		return k.auth(line, args)
+		return k.authenticate(line, args)
 	case "MAIL":
 		return k.mail(line, args)
 	case "RCPT":
@@ -203,6 +208,8 @@ func (k *conn) command() error {
 		_, err := k.answer(Other, line, "", "250 2.0.0 well")
 		return err
 	}
+
+	// A client under test knows which commands exist. Anything else is a mistake of the client.
 	k.violation("unknown command %q", line)
 	_, err = k.answer(Other, line, "", "500 5.5.2 what?")
 	return err
@@ -212,7 +219,7 @@ func (k *conn) offers(keyword string) bool {
 	if k.verb == "HELO" {
 		return false
 	}
-	for _, x := range k.s.extensions {
+	for _, x := range k.server.extensions {
 		if word, _, _ := strings.Cut(x, " "); word == keyword {
 			return true
 		}
@@ -223,21 +230,23 @@ func (k *conn) offers(keyword string) bool {
 func (k *conn) hello(line, verb, host string) error {
 	lines := []string{"mx.test"}
 	if verb != "HELO" {
-		lines = append(lines, k.s.extensions...)
-		if k.s.tls != nil && !k.tls {
+		lines = append(lines, k.server.extensions...)
+		if k.server.tls != nil && !k.tls {
 			lines = append(lines, "STARTTLS")
 		}
-		if k.s.user != "" {
-			lines = append(lines, "AUTH "+strings.Join(k.s.mechanisms, " "))
+		if k.server.user != "" {
+			lines = append(lines, "AUTH "+strings.Join(k.server.mechanisms, " "))
 		}
 	}
-	if (verb == "LHLO") != k.s.lmtp {
+	if (verb == "LHLO") != k.server.lmtp {
 		k.violation("%s", line)
 	}
 	for i := range lines[:len(lines)-1] {
 		lines[i] = "250-" + lines[i]
 	}
 	lines[len(lines)-1] = "250 " + lines[len(lines)-1]
+
+	// EHLO resets a transaction, whatever the reply (RFC 5321 section 4.1.4).
 	k.tx = nil
 	sent, err := k.answer(Hello, line, "", strings.Join(lines, "\n"))
 	if positive(sent) {
@@ -250,7 +259,7 @@ func (k *conn) startTLS(line string) error {
 	if k.br.Buffered() > 0 {
 		k.violation("plaintext behind STARTTLS")
 	}
-	if k.s.tls == nil || k.tls {
+	if k.server.tls == nil || k.tls {
 		_, err := k.answer(StartTLS, line, "", "502 5.5.1 not here")
 		return err
 	}
@@ -258,80 +267,12 @@ func (k *conn) startTLS(line string) error {
 	if err != nil || !positive(sent) {
 		return err
 	}
+
+	// The reply has to go out in clear before the handshake. Everything that was said before does
+	// not count any more.
 	k.bw.Flush()
 	k.tx, k.verb, k.helo = nil, "", ""
 	return k.handshake()
-}
-
-func (k *conn) auth(line, args string) error {
-	mech, initial, given := strings.Cut(args, " ")
-	ask := func(prompt string) (string, error) {
-		io.WriteString(k.bw, "334 "+base64.StdEncoding.EncodeToString([]byte(prompt))+"\r\n")
-		return k.readLine()
-	}
-	decode := func(s string) string {
-		b, err := base64.StdEncoding.DecodeString(s)
-		if err != nil {
-			k.violation("AUTH: %q is not base64", s)
-		}
-		return string(b)
-	}
-	var user, pass string
-	var err error
-	switch strings.ToUpper(mech) {
-	case "PLAIN":
-		if !given {
-			if initial, err = ask(""); err != nil {
-				return err
-			}
-		}
-		parts := strings.Split(decode(initial), "\x00")
-		if len(parts) == 3 {
-			user, pass = parts[1], parts[2]
-		}
-	case "LOGIN":
-		if !given {
-			if initial, err = ask("Username:"); err != nil {
-				return err
-			}
-		}
-		user = decode(initial)
-		answer, err := ask("Password:")
-		if err != nil {
-			return err
-		}
-		pass = decode(answer)
-	case "CRAM-MD5":
-		const challenge = "<1896.697170952@mx.test>"
-		answer, err := ask(challenge)
-		if err != nil {
-			return err
-		}
-		name, digest, _ := strings.Cut(decode(answer), " ")
-		h := hmac.New(md5.New, []byte(k.s.pass))
-		h.Write([]byte(challenge))
-		if digest == hex.EncodeToString(h.Sum(nil)) {
-			user, pass = name, k.s.pass
-		}
-	case "EXTERNAL":
-		if !given {
-			if _, err = ask(""); err != nil {
-				return err
-			}
-		}
-		if k.certificate != "" {
-			user, pass = k.s.user, k.s.pass
-		}
-	}
-	byDefault := "535 5.7.8 wrong"
-	if k.s.user != "" && user == k.s.user && pass == k.s.pass {
-		byDefault = "235 2.7.0 welcome"
-	}
-	sent, err := k.answer(Auth, line, "", byDefault)
-	if positive(sent) {
-		k.user = user
-	}
-	return err
 }
 
 // path splits "FROM:<a> X=1 Y" into the address and its parameters.
@@ -361,6 +302,9 @@ func (k *conn) mail(line, args string) error {
 	case k.verb == "":
 		k.violation("MAIL before EHLO")
 	}
+
+	// Each parameter belongs to an extension. Using one that was not offered is a violation, but no
+	// reason to end the test's conversation.
 	for key, needs := range map[string]string{
 		"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN",
 		"REQUIRETLS": "REQUIRETLS",
@@ -369,11 +313,14 @@ func (k *conn) mail(line, args string) error {
 			k.violation("%s is not offered: %q", needs, line)
 		}
 	}
+
+	// Refused transactions are numbered too, so that a hook can refuse the first and accept the
+	// second.
 	k.number++
 	sent, err := k.answer(Mail, line, address, "250 2.1.0 sender ok")
 	if positive(sent) {
 		k.tx = &Transaction{
-			Conn: k.n, Number: k.number, Verb: k.verb, Helo: k.helo, TLS: k.tls, User: k.user,
+			Conn: k.index, Number: k.number, Verb: k.verb, Helo: k.helo, TLS: k.tls, User: k.user,
 			Remote: k.raw.RemoteAddr().String(), Certificate: k.certificate, XClient: k.xclient, XForward: k.xforward,
 			From: address, Params: params,
 		}
@@ -398,131 +345,6 @@ func (k *conn) rcpt(line, args string) error {
 	return err
 }
 
-// wanted reports whether a recipient of the transaction was accepted.
-func (k *conn) wanted() bool {
-	return k.tx != nil && slices.ContainsFunc(k.tx.Rcpts, func(r Recipient) bool { return positive(r.Reply) })
-}
-
-func (k *conn) data(line string) error {
-	byDefault := "354 go ahead"
-	if !k.wanted() {
-		byDefault = "503 5.5.1 need RCPT"
-	}
-	sent, err := k.answer(Data, line, "", byDefault)
-	if err != nil || !strings.HasPrefix(sent, "3") {
-		return err
-	}
-	if _, err := k.answer(Body, "", "", ""); err != nil {
-		return err
-	}
-	content, err := k.content()
-	if err != nil {
-		return err
-	}
-	tx := k.tx
-	if tx == nil {
-		tx = &Transaction{Conn: k.n}
-	}
-	tx.Content = content
-	return k.finish(tx)
-}
-
-// finish ends a transaction of which the whole message is there.
-func (k *conn) finish(tx *Transaction) error {
-	k.tx, k.xforward = nil, nil
-	// The transaction is on record before anybody hears of it.
-	var actions []Action
-	if !k.s.lmtp {
-		a, sent := k.ask(Dot, ".", "", "250 2.0.0 queued")
-		for i := range tx.Rcpts {
-			tx.Rcpts[i].Final = sent
-		}
-		actions = append(actions, a)
-	} else {
-		for i := range tx.Rcpts {
-			r := &tx.Rcpts[i]
-			if !positive(r.Reply) || len(actions) > 0 && actions[len(actions)-1].then != goOn {
-				continue
-			}
-			a, sent := k.ask(Dot, ".", r.Address, "250 2.0.0 delivered")
-			r.Final = sent
-			actions = append(actions, a)
-		}
-	}
-	k.s.mu.Lock()
-	k.s.transactions = append(k.s.transactions, *tx)
-	k.s.notify()
-	k.s.mu.Unlock()
-	for _, a := range actions {
-		if err := k.do(a); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// content reads a message up to the final dot. Only CRLF ends a line.
-func (k *conn) content() ([]byte, error) {
-	var b, line []byte
-	for {
-		part, err := k.br.ReadSlice('\n')
-		line = append(line, part...)
-		if err == bufio.ErrBufferFull {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if !bytes.HasSuffix(line, []byte("\r\n")) || bytes.IndexByte(line, '\r') != len(line)-2 {
-			k.violation("bare CR or LF in content")
-		}
-		if string(line) == ".\r\n" {
-			return b, nil
-		}
-		b = append(b, bytes.TrimPrefix(line, []byte("."))...)
-		line = line[:0]
-	}
-}
-
-// bdat reads one chunk (RFC 3030).
-func (k *conn) bdat(line, args string) error {
-	count, mark, marked := strings.Cut(args, " ")
-	size, err := strconv.Atoi(count)
-	last := strings.EqualFold(mark, "LAST")
-	switch {
-	case err != nil || size < 0 || marked && !last:
-		k.violation("syntax: %q", line)
-		_, err := k.answer(Other, line, "", "501 5.5.4 syntax")
-		return err
-	case !k.offers("CHUNKING"):
-		k.violation("CHUNKING is not offered: %q", line)
-	}
-	chunk := make([]byte, size)
-	if _, err := io.ReadFull(k.br, chunk); err != nil {
-		return err
-	}
-	switch {
-	case k.failed: // an earlier chunk: the client may have sent this one before it knew
-		_, err := k.answer(Chunk, line, "", "503 5.5.1 the transaction has failed")
-		return err
-	case !k.wanted():
-		_, err := k.answer(Chunk, line, "", "503 5.5.1 need RCPT")
-		return err
-	}
-	k.tx.Content = append(k.tx.Content, chunk...)
-	k.tx.Chunks++
-	if !last {
-		sent, err := k.answer(Chunk, line, "", "250 2.0.0 chunk taken")
-		k.failed = !positive(sent)
-		return err
-	}
-	lines := bytes.ReplaceAll(k.tx.Content, []byte("\r\n"), nil)
-	if bytes.ContainsAny(lines, "\r\n") {
-		k.violation("bare CR or LF in content")
-	}
-	return k.finish(k.tx)
-}
-
 // attributes reads the NAME=value of XFORWARD or XCLIENT.
 func (k *conn) attributes(line, verb, args string) error {
 	if !k.offers(verb) {
@@ -535,6 +357,8 @@ func (k *conn) attributes(line, verb, args string) error {
 		_, err := k.answer(Other, line, "", "503 5.5.1 not now")
 		return err
 	}
+
+	// The extension's keyword lists the attributes that a client may send.
 	offered := k.parameters(verb)
 	told := map[string]string{}
 	for word := range strings.FieldsSeq(args) {
@@ -554,6 +378,8 @@ func (k *conn) attributes(line, verb, args string) error {
 		}
 		return err
 	}
+
+	// After XCLIENT the conversation begins anew for the client that was named.
 	sent, err := k.answer(XClient, line, "", "220 mx.test ESMTP")
 	if positive(sent) { // as if just connected
 		k.xclient, k.xforward, k.verb, k.helo, k.user = told, nil, "", "", ""
@@ -563,7 +389,7 @@ func (k *conn) attributes(line, verb, args string) error {
 
 // parameters are the words behind an extension's keyword.
 func (k *conn) parameters(keyword string) []string {
-	for _, x := range k.s.extensions {
+	for _, x := range k.server.extensions {
 		if words := strings.Fields(x); words[0] == keyword {
 			return words[1:]
 		}

@@ -1,6 +1,5 @@
 // Package smtptest is a scripted SMTP or LMTP server for tests, on loopback. By
-// itself it is a correct ESMTP server that takes everything and remembers what
-// it was told; a hook may replace its reply at every stage, break the protocol
+// itself it is a correct ESMTP server that accepts and records everything; a hook may replace its reply at every stage, break the protocol
 // in many ways, or break the connection.
 //
 // A Server fails no test by itself but in the Wait methods; what a client did
@@ -44,7 +43,7 @@ const (
 	Quit     Stage = "quit"
 	XForward Stage = "xforward"
 	XClient  Stage = "xclient" // the default reply is a new greeting
-	Other    Stage = "other"   // NOOP and what is not known
+	Other    Stage = "other"   // NOOP and unknown commands
 )
 
 // Event is what a hook is asked about.
@@ -185,10 +184,10 @@ func With(lines ...string) Option {
 // LMTP makes the server speak LMTP.
 func LMTP() Option { return func(s *Server) { s.lmtp = true } }
 
-// TLS makes the server offer STARTTLS, with a certificate of its own making for
+// TLS makes the server offer STARTTLS, with a self-signed certificate for
 // localhost, 127.0.0.1 and the hosts named.
 func TLS(hosts ...string) Option {
-	return func(s *Server) { s.tls, s.roots = certificate(s.t, hosts) }
+	return func(s *Server) { s.tls, s.roots = certificate(s.test, hosts) }
 }
 
 // ImplicitTLS makes the server speak TLS from the first byte; see TLS.
@@ -228,7 +227,7 @@ func Socket(t testing.TB) string {
 
 // Server is a running server.
 type Server struct {
-	t                testing.TB
+	test             testing.TB
 	network, address string
 	extensions       []string
 	mechanisms       []string
@@ -255,7 +254,7 @@ type Server struct {
 func New(t testing.TB, options ...Option) *Server {
 	t.Helper()
 	s := &Server{
-		t: t, network: "tcp", address: "127.0.0.1:0", hooks: map[Stage]Hook{},
+		test: t, network: "tcp", address: "127.0.0.1:0", hooks: map[Stage]Hook{},
 		extensions: []string{"PIPELINING", "8BITMIME", "SIZE 0", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES"},
 		mechanisms: []string{"PLAIN", "LOGIN"},
 		changed:    make(chan struct{}), open: map[net.Conn]bool{}, dialogs: map[int][]string{},
@@ -342,7 +341,7 @@ func (s *Server) accept() {
 	}
 }
 
-// notify wakes whoever waits; s.mu is held.
+// notify wakes the Wait methods; s.mu is held.
 func (s *Server) notify() {
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -362,8 +361,8 @@ func (s *Server) Open() int {
 	return len(s.open)
 }
 
-// Transactions returns every transaction of which the whole message arrived,
-// whatever was answered, in the order in which they ended.
+// Transactions returns every transaction with a whole message, whatever was
+// answered, in the order in which they ended.
 func (s *Server) Transactions() []Transaction {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -396,7 +395,7 @@ const patience = 2 * time.Minute
 // WaitMessages waits until there are n Messages and returns them. The test
 // fails after two minutes.
 func (s *Server) WaitMessages(n int) []Transaction {
-	s.t.Helper()
+	s.test.Helper()
 	var all []Transaction
 	s.Wait(func() bool { all = s.Messages(); return len(all) >= n }, "messages")
 	return all
@@ -404,14 +403,14 @@ func (s *Server) WaitMessages(n int) []Transaction {
 
 // WaitOpen waits until n connections are open. The test fails after two minutes.
 func (s *Server) WaitOpen(n int) {
-	s.t.Helper()
+	s.test.Helper()
 	s.Wait(func() bool { return s.Open() == n }, "open connections")
 }
 
 // Wait waits until cond is true; it is asked whenever something changed. The
 // test fails after two minutes.
 func (s *Server) Wait(cond func() bool, what string) {
-	s.t.Helper()
+	s.test.Helper()
 	timeout := time.After(patience)
 	for {
 		s.mu.Lock()
@@ -423,7 +422,7 @@ func (s *Server) Wait(cond func() bool, what string) {
 		select {
 		case <-changed:
 		case <-timeout:
-			s.t.Fatalf("smtptest: waited in vain for %s", what)
+			s.test.Fatalf("smtptest: waited in vain for %s", what)
 		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 // KeepSettled writes down which recipients of messages in corrupt/, or on their way
 // there, are settled.
 func (c *Catalog) KeepSettled(s *quarantine.Settled, name, reason string) error {
-	if c.o.ReadOnly {
+	if c.options.ReadOnly {
 		return nil
 	}
 	return s.KeepIn(c.spool, name, reason, c.log)
@@ -36,7 +36,7 @@ func (c *Catalog) KeepSettledOf(id mail.ID, settled []int, cause error) error {
 func (c *Catalog) PreserveDamage(d journal.Damage) error {
 	c.log.Error("queue: journal is damaged", zap.Uint32("segment", d.Segment), zap.Int64("offset", d.Offset),
 		zap.Int64("length", d.Length), zap.String("reason", d.Reason))
-	if c.o.ReadOnly {
+	if c.options.ReadOnly {
 		return nil
 	}
 	return c.spool.Preserve(fmt.Sprintf("%08d.log@%d+%d", d.Segment, d.Offset, d.Length), d.Reason, d.Data)
@@ -45,7 +45,7 @@ func (c *Catalog) PreserveDamage(d journal.Damage) error {
 // PreserveRecord keeps a record that makes no sense.
 func (c *Catalog) PreserveRecord(r journal.Record) error {
 	c.log.Error("queue: malformed record", zap.Uint32("segment", r.Location.Segment), zap.Uint32("offset", r.Location.Offset))
-	if c.o.ReadOnly {
+	if c.options.ReadOnly {
 		return nil
 	}
 	return c.spool.Preserve(fmt.Sprintf("%08d.log@%d+%d", r.Location.Segment, r.Location.Offset, r.Location.Length),
@@ -55,7 +55,7 @@ func (c *Catalog) PreserveRecord(r journal.Record) error {
 // Quarantine moves the files of a message to corrupt/.
 func (c *Catalog) Quarantine(id mail.ID, cause error) error {
 	c.log.Error("queue: message cannot be read and goes to corrupt/", zap.String("uuid", string(id)), zap.Error(cause))
-	if c.o.ReadOnly {
+	if c.options.ReadOnly {
 		return nil
 	}
 	return c.spool.Quarantine(id, cause.Error())
@@ -65,7 +65,7 @@ func (c *Catalog) Quarantine(id mail.ID, cause error) error {
 // recipients known to be settled, and its files, in this order.
 func (c *Catalog) Condemn(id mail.ID, at index.Entry, cause error) error {
 	// The record comes first: it may be all that is left.
-	if at.Loc.Segment != 0 && !c.o.ReadOnly {
+	if at.Loc.Segment != 0 && !c.options.ReadOnly {
 		r, err := c.journal.Open(at.Loc)
 		if err != nil {
 			return err

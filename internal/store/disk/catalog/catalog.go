@@ -41,7 +41,7 @@ type Options struct {
 
 // Catalog is the messages of one store. Its methods may be called from any goroutine.
 type Catalog struct {
-	o       Options
+	options Options
 	log     *zap.Logger
 	spool   *spool.Spool
 	journal *journal.Journal
@@ -57,7 +57,7 @@ type Catalog struct {
 
 // New returns the catalog of an index that nobody else uses. Begin completes it.
 func New(o Options) *Catalog {
-	return &Catalog{o: o, log: o.Log, spool: o.Spool, index: o.Index, seed: maphash.MakeSeed(), shares: map[uint32]Share{}}
+	return &Catalog{options: o, log: o.Log, spool: o.Spool, index: o.Index, seed: maphash.MakeSeed(), shares: map[uint32]Share{}}
 }
 
 // SetJournal names the journal. Nothing can be read or changed before.
@@ -97,6 +97,8 @@ func (c *Catalog) releaseRecord(loc journal.Location) {
 	if loc.Segment == 0 {
 		return
 	}
+
+	// A segment without shares is forgotten, so that the map stays as small as the journal.
 	s := c.shares[loc.Segment]
 	if s.Messages--; s.Messages <= 0 {
 		delete(c.shares, loc.Segment)
@@ -117,6 +119,8 @@ func (c *Catalog) Discard(k index.Key, e *index.Entry) {
 // the catalog yet.
 func (c *Catalog) Finish(k index.Key, e *index.Entry, id mail.ID) {
 	c.Discard(k, e)
+
+	// Files go later, once the record that the message is done is durable.
 	if e.Spooled() || e.Is(index.Large|index.Files) {
 		c.AddTrash(id)
 	}
@@ -169,10 +173,10 @@ func (c *Catalog) Contains(id mail.ID) bool {
 
 // Arrival is a message on its way in: nobody sees it before Accept.
 type Arrival struct {
-	c   *Catalog
-	id  mail.ID
-	key index.Key
-	e   *index.Entry
+	catalog *Catalog
+	id      mail.ID
+	key     index.Key
+	entry   *index.Entry
 }
 
 // Arrive begins a message with a new ID. large: its content is a file.
@@ -184,6 +188,8 @@ func (c *Catalog) Arrive(env *mail.Envelope, size int64, large bool) (Arrival, e
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
+	// Two messages under one ID would mix their records at the next start.
 	if _, old := c.index.Find(env.ID); old != nil {
 		return Arrival{}, fmt.Errorf("queue: message %s is there already", env.ID)
 	}
@@ -193,23 +199,23 @@ func (c *Catalog) Arrive(env *mail.Envelope, size int64, large bool) (Arrival, e
 // Accept makes the message one of the store's. Its record is durable at loc and takes
 // n bytes beside the content, which may be kept for the first Load.
 func (a Arrival) Accept(env *mail.Envelope, loc journal.Location, sum spool.Sum, n int, content mail.Memory) {
-	a.c.mu.Lock()
-	defer a.c.mu.Unlock()
-	a.e.Loc = loc
-	a.e.Flags &^= index.Arriving
-	a.c.KeepRecord(loc)
-	a.c.index.Recent.AddPromise(a.key, env, sum, n, content)
+	a.catalog.mu.Lock()
+	defer a.catalog.mu.Unlock()
+	a.entry.Loc = loc
+	a.entry.Flags &^= index.Arriving
+	a.catalog.KeepRecord(loc)
+	a.catalog.index.Recent.AddPromise(a.key, env, sum, n, content)
 }
 
 // Withdraw is for a message that could not be stored. Its record may have reached the
 // disk anyway: it is taken back, so that the next start does not find a message
 // that the client sends again.
 func (a Arrival) Withdraw() {
-	a.c.mu.Lock()
-	defer a.c.mu.Unlock()
-	a.c.index.Remove(a.key)
-	_ = a.c.journal.Enqueue(record.KindDone, record.EncodeChange(record.KindDone, record.Change{ID: a.id}))
-	if a.e.Is(index.Large) {
-		a.c.AddTrash(a.id)
+	a.catalog.mu.Lock()
+	defer a.catalog.mu.Unlock()
+	a.catalog.index.Remove(a.key)
+	_ = a.catalog.journal.Enqueue(record.KindDone, record.EncodeChange(record.KindDone, record.Change{ID: a.id}))
+	if a.entry.Is(index.Large) {
+		a.catalog.AddTrash(a.id)
 	}
 }

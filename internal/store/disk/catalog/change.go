@@ -137,7 +137,7 @@ func (c *Catalog) enqueue(k journal.Kind, ch record.Change) error {
 // lockEntry returns a message's whole entry with mu locked, unless it fails, and checks
 // indices of recipients.
 func (c *Catalog) lockEntry(id mail.ID, recipients []int) (index.Key, *index.Entry, error) {
-	if c.o.ReadOnly {
+	if c.options.ReadOnly {
 		return index.Key{}, nil, store.ErrReadOnly
 	}
 	c.mu.Lock()

@@ -17,11 +17,11 @@ import (
 // content is the Content of a message in the queue, wherever that is when it is
 // opened.
 type content struct {
-	c    *Catalog
-	id   mail.ID
-	size int64
-	sum  spool.Sum
-	kept mail.Memory // nil: it is read
+	catalog *Catalog
+	id      mail.ID
+	size    int64
+	sum     spool.Sum
+	kept    mail.Memory // nil: it is read
 }
 
 // Size implements mail.Content.
@@ -31,7 +31,7 @@ func (t *content) Size() int64 { return t.size }
 // what was accepted. Such a message goes to corrupt/.
 func (t *content) Open() (io.ReadCloser, error) {
 	if t.kept != nil {
-		if !t.c.Contains(t.id) {
+		if !t.catalog.Contains(t.id) {
 			return nil, fmt.Errorf("%w: %s", store.ErrUnknown, t.id)
 		}
 		return t.kept.Open()
@@ -39,19 +39,19 @@ func (t *content) Open() (io.ReadCloser, error) {
 	var err error
 	for range moves {
 		var at index.Entry
-		if at, err = t.c.Lookup(t.id); err != nil {
+		if at, err = t.catalog.Lookup(t.id); err != nil {
 			return nil, err
 		}
 		// The message may move between this look and the read: then it is looked for
 		// again.
 		at.Size = t.size // a partial entry does not know it
 		var r *spool.Reader
-		if r, err = t.c.openContent(t.id, at); err == nil {
-			t.c.noteUnreadable(t.id, true, nil)
+		if r, err = t.catalog.openContent(t.id, at); err == nil {
+			t.catalog.noteUnreadable(t.id, true, nil)
 			if !t.sum.Known {
 				return r, nil
 			}
-			return &checked{r: r, left: t.size, content: t}, nil
+			return &checked{reader: r, left: t.size, content: t}, nil
 		}
 		if !hasMoved(err) {
 			break
@@ -62,15 +62,15 @@ func (t *content) Open() (io.ReadCloser, error) {
 	if damaged(err) {
 		return nil, t.damaged(err)
 	}
-	t.c.noteUnreadable(t.id, true, err)
+	t.catalog.noteUnreadable(t.id, true, err)
 	return nil, fmt.Errorf("queue: open %s: %w", t.id, err)
 }
 
 // damaged moves a message with a damaged content out of the way. It returns the
 // error for the reader.
 func (t *content) damaged(cause error) error {
-	if err := t.c.quarantineFound(t.id, cause); err != nil && !errors.Is(err, store.ErrUnknown) {
-		t.c.log.Error("queue: damaged message stays", zap.String("uuid", string(t.id)), zap.Error(err))
+	if err := t.catalog.quarantineFound(t.id, cause); err != nil && !errors.Is(err, store.ErrUnknown) {
+		t.catalog.log.Error("queue: damaged message stays", zap.String("uuid", string(t.id)), zap.Error(err))
 	}
 	return fmt.Errorf("queue: read %s: %w", t.id, cause)
 }
@@ -82,9 +82,9 @@ func damaged(err error) bool {
 
 // placed is a content at a place that does not change while it is read.
 type placed struct {
-	c  *Catalog
-	id mail.ID
-	at index.Entry
+	catalog *Catalog
+	id      mail.ID
+	at      index.Entry
 }
 
 // Size implements mail.Content.
@@ -92,7 +92,7 @@ func (p placed) Size() int64 { return p.at.Size }
 
 // Open implements mail.Content.
 func (p placed) Open() (io.ReadCloser, error) {
-	r, err := p.c.openContent(p.id, p.at)
+	r, err := p.catalog.openContent(p.id, p.at)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (c *Catalog) openContent(id mail.ID, at index.Entry) (*spool.Reader, error)
 // bytes are not passed on if that does not match, so that no reader takes a damaged
 // content for whole, however it finds the end.
 type checked struct {
-	r       *spool.Reader // not embedded: a Seek would go round the checksum
+	reader  *spool.Reader // not embedded: a Seek would go round the checksum
 	left    int64
 	summer  spool.Summer
 	content *content
@@ -148,7 +148,7 @@ func (t *checked) Read(p []byte) (int, error) {
 	}
 
 	// The last bytes are held back until the checksum is right.
-	n, err := t.r.Read(p)
+	n, err := t.reader.Read(p)
 	t.left -= int64(n)
 	_, _ = t.summer.Write(p[:n])
 	switch {
@@ -163,4 +163,4 @@ func (t *checked) Read(p []byte) (int, error) {
 }
 
 // Close implements io.Closer. It may be called again.
-func (t *checked) Close() error { return t.r.Close() }
+func (t *checked) Close() error { return t.reader.Close() }

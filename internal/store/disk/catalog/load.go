@@ -25,7 +25,7 @@ const moves = 5
 // accepted. A message with a damaged envelope goes to corrupt/ and is unknown.
 func (c *Catalog) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	p, at, err := c.loadMessage(id, true)
-	if errors.Is(err, errDamaged) && !c.o.ReadOnly {
+	if errors.Is(err, errDamaged) && !c.options.ReadOnly {
 		if e := c.quarantineFound(id, err); e != nil && !errors.Is(e, store.ErrUnknown) {
 			return nil, nil, fmt.Errorf("queue: damaged message %s stays: %w", id, errors.Join(err, e))
 		}
@@ -34,7 +34,7 @@ func (c *Catalog) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("queue: load %s: %w", id, err)
 	}
-	return p.Envelope, &content{c: c, id: id, size: at.Size, sum: p.Sum, kept: p.Content}, nil
+	return p.Envelope, &content{catalog: c, id: id, size: at.Size, sum: p.Sum, kept: p.Content}, nil
 }
 
 // loadMessage returns what was promised about a message and a copy of its whole entry. keep

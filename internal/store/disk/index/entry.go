@@ -162,12 +162,14 @@ func (e *Entry) SettledRecipients() (settled []int) {
 	return settled
 }
 
-// settle marks a recipient and reports whether that is news.
-func (e *Entry) settle(i int) bool {
+// settleRecipient marks a recipient and reports whether that is news.
+func (e *Entry) settleRecipient(i int) bool {
 	s := e.StateOf(i)
 	if s.Settled {
 		return false
 	}
+
+	// A settled recipient needs no reply and no time any more, and gives up their memory.
 	*s = State{Settled: true}
 	e.Left--
 	return true
@@ -175,6 +177,8 @@ func (e *Entry) settle(i int) bool {
 
 // NoteChange records for a partial entry what the journal says of recipient i.
 func (e *Entry) NoteChange(i int, s State) {
+	// The state file has not been read, so only the order of the journal's own records counts.
+	// Holding and trying again are independent: a record about one leaves the other as it was.
 	to := e.reachState(i)
 	switch {
 	case s.Hold != Unsaid:
@@ -190,6 +194,8 @@ func (e *Entry) NoteChange(i int, s State) {
 // reachState returns the state of recipient i of a partial entry, which may not know yet
 // that there are so many.
 func (e *Entry) reachState(i int) *State {
+	// The number of recipients is in the file. Until it is read, the states grow with the highest
+	// index.
 	if n := e.Recipients(); i >= n {
 		many := append(e.states(), make([]State, i+1-n)...)
 		e.many = &many
@@ -197,15 +203,15 @@ func (e *Entry) reachState(i int) *State {
 	return e.StateOf(i)
 }
 
-// complete returns the whole of a partial entry with the state file st.
-func (e *Entry) complete(st *spool.State, t *texts) *Entry {
+// completeWith returns the whole of a partial entry with the state file st.
+func (e *Entry) completeWith(st *spool.State, t *texts) *Entry {
 	whole := NewEntry(len(st.Recipients), st.Size)
 	whole.Flags = e.Flags &^ (Partial | counted)
 
 	// The file comes first; texts that many messages share are kept once.
 	for i, s := range st.Recipients {
 		if s.Status == spool.Settled {
-			whole.settle(i)
+			whole.settleRecipient(i)
 			continue
 		}
 		to := whole.StateOf(i)
@@ -221,7 +227,7 @@ func (e *Entry) complete(st *spool.State, t *texts) *Entry {
 		s, known := whole.StateOf(i), *e.StateOf(i)
 		switch {
 		case known.Settled:
-			whole.settle(i)
+			whole.settleRecipient(i)
 			continue
 		case s.Settled:
 			continue

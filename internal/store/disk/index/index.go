@@ -6,16 +6,17 @@
 //
 //	        Put                  record is durable
 //	(none) ─────▶ Arriving ─────────────────────────▶ in the journal ◀─┐ the same,
-//	                  │ failed                           │      │      │ with Large or
-//	                  ▼                                  │      └──────┘ Files: a file
-//	               (gone)                     its files  │               beside it
-//	                                        are durable  │
-//	          Open lists both files                      ▼
-//	(none) ───────────────────────▶ Partial ◀─────── in files ◀───┐ Spill
-//	                                   │       Rest      │        │
-//	                                   │                 └──────▶ Stale, in files
-//	                                   └──▶ in files        Settle, Defer, Hold …
-//	                                   Wake
+//	                  │ failed                         ▲ │      │      │ with Large or
+//	                  ▼            Open finds a record │ │      └──────┘ Files: a file
+//	               (gone)         (none) ──────────────┘ │               beside it
+//	                                           its files │
+//	          Open lists both files          are durable ▼
+//	(none) ───────────────────────▶ Partial ◀─────── in files ◀───┐ its files are
+//	                                 │   │  LetRest  ▲   │        │ durable again
+//	                                 │   └───────────┘   └──────▶ Stale, in files
+//	                                 │     WakeEntry    Settle, Defer, Hold …   ▲
+//	                                 └──────────────────────────────────────────┘
+//	                                   WakeEntry, if the journal says more than the file
 //
 // From every one of them the last Settle, Remove and damage lead to (gone). Partial
 // entries without a state of their own share one, so that a million messages that
@@ -119,6 +120,9 @@ func (x *Index) Bytes() int64 { return x.bytes }
 // Add puts a message in and returns its key.
 func (x *Index) Add(id mail.ID, e *Entry) Key {
 	k, ok := x.Key(id)
+
+	// An ID of another form gets the next free number as its key, since Key has room for UUIDs
+	// only.
 	if !ok {
 		x.odds++
 		binary.BigEndian.PutUint32(k[16:], x.odds)
@@ -149,9 +153,12 @@ func (x *Index) Remove(k Key) {
 	x.recipients -= int(e.Left)
 	x.bytes -= e.Size
 	delete(x.entries, k)
+
+	// Everything that was kept beside the entry goes with it, or the bounds of those parts would
+	// fill up with messages that are gone.
 	x.Recent.TakePromise(k)
 	x.Notes.DropNotes(k)
-	x.Unreadable.forget(k)
+	x.Unreadable.forgetMessage(k)
 	if k.IsOdd() {
 		delete(x.oddKeys, x.odd[k])
 		delete(x.odd, k)
@@ -161,7 +168,7 @@ func (x *Index) Remove(k Key) {
 // Settle marks recipients of a whole entry and reports whether any is news.
 func (x *Index) Settle(e *Entry, recipients ...int) (news bool) {
 	for _, i := range recipients {
-		if e.settle(i) {
+		if e.settleRecipient(i) {
 			x.recipients--
 			news = true
 		}
@@ -172,7 +179,7 @@ func (x *Index) Settle(e *Entry, recipients ...int) (news bool) {
 // WakeEntry makes a partial entry whole with its state file st, and returns it. It counts
 // from then on.
 func (x *Index) WakeEntry(k Key, e *Entry, st *spool.State) *Entry {
-	full := e.complete(st, &x.texts)
+	full := e.completeWith(st, &x.texts)
 	x.recipients += int(full.Left) - int(e.Left)
 	if !e.Is(counted) {
 		x.bytes += full.Size
@@ -187,6 +194,9 @@ func (x *Index) LetRest(k Key, e *Entry) {
 	if !e.Spooled() || e.Is(Arriving|Stale|Partial) {
 		return
 	}
+
+	// Entries that say the same are one object. It counts the recipients that are left, so that the
+	// sums stay right.
 	d := x.dormant[e.Left]
 	if d == nil {
 		d = &Entry{Flags: Partial | counted, Left: e.Left}
@@ -219,8 +229,8 @@ type Snapshot struct {
 
 // arrival is where a message stands in the journal.
 type arrival struct {
-	at uint64 // segment and offset
-	k  Key
+	at  uint64 // segment and offset
+	key Key
 }
 
 // Snapshot notes all keys. It does no more, as nobody can use the index meanwhile.
@@ -241,7 +251,7 @@ func (s Snapshot) Ordered() []Key {
 	slices.SortFunc(s.arrived, func(a, b arrival) int { return cmp.Compare(a.at, b.at) })
 	keys := make([]Key, 0, len(s.arrived)+len(s.spooled))
 	for _, a := range s.arrived {
-		keys = append(keys, a.k)
+		keys = append(keys, a.key)
 	}
 	return append(keys, s.spooled...)
 }
@@ -256,6 +266,8 @@ func (t *texts) intern(s string) *string {
 	if s == "" {
 		return nil
 	}
+
+	// A slot holds one text at a time. A collision costs a copy, never a wrong reply.
 	slot := &t.slots[maphash.String(t.seed, s)%uint64(len(t.slots))]
 	if *slot == nil || **slot != s {
 		s = strings.Clone(s) // it may be a piece of something large
@@ -281,6 +293,8 @@ func (x *Index) Usage() Usage {
 		Entries: len(x.entries), Odd: max(len(x.odd), len(x.oddKeys)), Noted: len(x.Notes.of), NoteBytes: x.Notes.bytes,
 		Recent: len(x.Recent.kept), RecentBytes: x.Recent.bytes,
 	}
+
+	// Shared entries are found by comparing pointers: only those two kinds are ever shared.
 	for _, e := range x.entries {
 		if e == x.unread || e == x.dormant[e.Left] {
 			u.Shared++

@@ -84,6 +84,8 @@ func (n *Notes) AddNotes(k Key, values map[string]json.RawMessage) error {
 	if old != nil {
 		more -= old.bytes
 	}
+
+	// Both bounds are checked before anything changes, so that a refused call leaves no trace.
 	switch {
 	case all.bytes > MaxNotes:
 		return fmt.Errorf("the message has %d bytes, more than %d", all.bytes, MaxNotes)

@@ -26,13 +26,13 @@ type part struct {
 	content bool
 }
 
-func (u *Unreadables) messages() int { return len(u.parts) + len(u.newer) }
+func (u *Unreadables) countMessages() int { return len(u.parts) + len(u.newer) }
 
 // AddNewer notes a message that only a later version of this program can read.
 func (u *Unreadables) AddNewer(id mail.ID) { u.newer[id] = true }
 
-// forget is for a message that leaves the queue.
-func (u *Unreadables) forget(k Key) {
+// forgetMessage is for a message that leaves the queue.
+func (u *Unreadables) forgetMessage(k Key) {
 	if len(u.parts) > 0 {
 		delete(u.parts, part{k, false})
 		delete(u.parts, part{k, true})
@@ -45,9 +45,11 @@ func (x *Index) Readable(id mail.ID, content bool) {
 	if len(u.parts) == 0 {
 		return
 	}
+
+	// The count that was logged falls with the real one: a later rise is logged again.
 	if k, known := x.Key(id); known {
 		delete(u.parts, part{k, content})
-		u.said = min(u.said, u.messages()) // more is news again
+		u.said = min(u.said, u.countMessages()) // more is news again
 	}
 }
 
@@ -61,16 +63,18 @@ func (x *Index) NoteUnreadable(id mail.ID, content bool, reason string) {
 	if !content {
 		delete(u.parts, part{k, true}) // it counts once
 	}
+
+	// Reasons repeat, often for a whole disk, so they share their text.
 	u.Reason = reason
 	u.parts[part{k, content}] = x.texts.intern(reason)
 }
 
 // Summary counts what cannot be read.
 func (u *Unreadables) Summary() store.Unreadable {
-	return store.Unreadable{Messages: u.messages(), Segments: u.Segments, Folders: u.Folders, Reason: u.reason()}
+	return store.Unreadable{Messages: u.countMessages(), Segments: u.Segments, Folders: u.Folders, Reason: u.lastReason()}
 }
 
-func (u *Unreadables) reason() string { return cmp.Or(u.Reason, spool.ErrVersion.Error()) }
+func (u *Unreadables) lastReason() string { return cmp.Or(u.Reason, spool.ErrVersion.Error()) }
 
 // Unread is a message that cannot be read, and why.
 type Unread struct {
@@ -80,7 +84,7 @@ type Unread struct {
 
 // UnreadMessages returns all that cannot be read, in the order of their IDs.
 func (x *Index) UnreadMessages() []Unread {
-	all := make([]Unread, 0, x.Unreadable.messages())
+	all := make([]Unread, 0, x.Unreadable.countMessages())
 	for id := range x.Unreadable.newer {
 		all = append(all, Unread{id, spool.ErrVersion.Error()})
 	}
@@ -95,7 +99,7 @@ func (x *Index) UnreadMessages() []Unread {
 // many, why, and some of them.
 func (x *Index) TakeNews(most int) (messages int, reason string, some []string, news bool) {
 	u := &x.Unreadable
-	n := u.messages()
+	n := u.countMessages()
 	if n == u.said {
 		return n, "", nil, false
 	}
@@ -114,5 +118,5 @@ func (x *Index) TakeNews(most int) (messages int, reason string, some []string, 
 		some = append(some, string(x.ID(p.Key)))
 	}
 	slices.Sort(some)
-	return n, u.reason(), some, true
+	return n, u.lastReason(), some, true
 }

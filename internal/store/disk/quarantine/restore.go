@@ -62,7 +62,7 @@ var (
 // to corrupt/recovered/; the others stay, with the reason. Nothing may be delivered
 // meanwhile. A Restore that was cut short is to be repeated before anything is.
 func Restore(ctx context.Context, o Options) ([]Restoration, error) {
-	r := &restorer{o: o, settled: settlements{}, changes: map[mail.ID][]kindOfChange{}, ranges: map[uint32][]span{}, taken: map[mail.ID]bool{}}
+	r := &restorer{options: o, settled: settlements{}, changes: map[mail.ID][]kindOfChange{}, ranges: map[uint32][]span{}, taken: map[mail.ID]bool{}}
 	names, err := o.Spool.Quarantined()
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func Restore(ctx context.Context, o Options) ([]Restoration, error) {
 
 // restorer is the state of Restore.
 type restorer struct {
-	o       Options
+	options Options
 	settled settlements
 	changes map[mail.ID][]kindOfChange // in pieces of segments
 	ranges  map[uint32][]span          // of segments, that could not be read
@@ -135,7 +135,7 @@ func (r *restorer) learnFrom(name string) error {
 	// The lists of settled recipients are ours; everything else is a piece of a segment or
 	// no help.
 	if settledName.MatchString(name) {
-		f, err := r.o.Spool.OpenQuarantined(name)
+		f, err := r.options.Spool.OpenQuarantined(name)
 		if err != nil {
 			return err
 		}
@@ -164,7 +164,7 @@ func parsePiece(m []string) (number uint32, base, length int64) {
 
 // scanPiece passes the records in a piece of a segment to visit.
 func (r *restorer) scanPiece(name string, base int64, visit func(journal.Record)) error {
-	f, err := r.o.Spool.OpenQuarantined(name)
+	f, err := r.options.Spool.OpenQuarantined(name)
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (r *restorer) restore(name string) (res Restoration, mine bool) {
 		res.Err = r.restorePair(&res)
 	default: // ID.eml and ID.new belong to the others
 		id := mail.ID(strings.TrimSuffix(name, filepath.Ext(name)))
-		if !id.Valid() || r.taken[id] || r.o.Spool.Kept(string(id)+".json") || r.o.Spool.Kept(string(id)+".record") {
+		if !id.Valid() || r.taken[id] || r.options.Spool.Kept(string(id)+".json") || r.options.Spool.Kept(string(id)+".record") {
 			return res, false
 		}
 		res.Err = errors.New("nothing says for whom it is")
@@ -248,7 +248,7 @@ func (r *restorer) restoreMessage(res *Restoration, payload []byte) error {
 
 // restoreRecord is message for a file that holds one.
 func (r *restorer) restoreRecord(res *Restoration) error {
-	f, err := r.o.Spool.OpenQuarantined(res.Name)
+	f, err := r.options.Spool.OpenQuarantined(res.Name)
 	if err != nil {
 		return err
 	}
@@ -263,7 +263,7 @@ func (r *restorer) restoreRecord(res *Restoration) error {
 // restorePair brings back a message from its state and its content.
 func (r *restorer) restorePair(res *Restoration) error {
 	id := mail.ID(strings.TrimSuffix(res.Name, ".json"))
-	f, err := r.o.Spool.OpenQuarantined(res.Name)
+	f, err := r.options.Spool.OpenQuarantined(res.Name)
 	if err != nil {
 		return err
 	}
@@ -315,7 +315,7 @@ func (r *restorer) content(id mail.ID, size int64, want spool.Sum) (mail.Content
 	err := error(fs.ErrNotExist)
 	for _, ext := range []string{".eml", ".new"} {
 		var f vfs.File
-		if f, err = r.o.Spool.OpenQuarantined(string(id) + ext); err != nil {
+		if f, err = r.options.Spool.OpenQuarantined(string(id) + ext); err != nil {
 			continue
 		}
 		var sum spool.Summer
@@ -330,7 +330,7 @@ func (r *restorer) content(id mail.ID, size int64, want spool.Sum) (mail.Content
 		case n != size || want.Known && sum.Sum() != want:
 			err = fmt.Errorf("%w: its content is another one", errDamaged)
 		default:
-			return keptContent{r.o.Spool, string(id) + ext, size}, nil
+			return keptContent{r.options.Spool, string(id) + ext, size}, nil
 		}
 	}
 	return nil, fmt.Errorf("the content of %s: %w", id, err)
@@ -371,21 +371,21 @@ func (r *restorer) putBack(res *Restoration, env *mail.Envelope, c mail.Content,
 	}
 
 	// One that is in the queue already only learns of settled recipients.
-	known := r.taken[env.ID] || r.o.Store.Contains(env.ID)
+	known := r.taken[env.ID] || r.options.Store.Contains(env.ID)
 	switch {
 	case known:
 		res.Known++
 	default:
 		res.Messages = append(res.Messages, env.ID)
 	}
-	if r.o.DryRun {
+	if r.options.DryRun {
 		r.taken[env.ID] = true
 		return nil
 	}
 
 	// From here on the store changes: first the message, then what became of it.
 	if !known {
-		if err := r.o.Store.Put(env, c); err != nil {
+		if err := r.options.Store.Put(env, c); err != nil {
 			return err
 		}
 		r.done.AddRecipients(env.ID, nil)
@@ -393,7 +393,7 @@ func (r *restorer) putBack(res *Restoration, env *mail.Envelope, c mail.Content,
 	r.taken[env.ID] = true
 
 	// Settled recipients come before anything that could have the message attempted.
-	if err := r.o.Store.Settle(env.ID, settled); err != nil || known {
+	if err := r.options.Store.Settle(env.ID, settled); err != nil || known {
 		return err // what else is known of one in the queue counts more
 	}
 	for _, ch := range changes {
@@ -418,11 +418,11 @@ func (r *restorer) applyChange(env *mail.Envelope, ch kindOfChange) error {
 		if ch.Next != 0 {
 			next = time.UnixMilli(ch.Next)
 		}
-		return r.o.Store.Defer(env.ID, ch.Recipients, ch.Attempts, next, ch.Last)
+		return r.options.Store.Defer(env.ID, ch.Recipients, ch.Attempts, next, ch.Last)
 	case record.KindHeld:
-		return r.o.Store.Hold(env.ID, ch.Recipients)
+		return r.options.Store.Hold(env.ID, ch.Recipients)
 	case record.KindReleased:
-		return r.o.Store.Release(env.ID, ch.Recipients)
+		return r.options.Store.Release(env.ID, ch.Recipients)
 	}
 	return nil // notes: plugins begin anew
 }
@@ -430,15 +430,15 @@ func (r *restorer) applyChange(env *mail.Envelope, ch kindOfChange) error {
 // finish makes durable what was brought back, and moves files out of the way that
 // are not needed any more.
 func (r *restorer) finish(ctx context.Context, all []Restoration) ([]Restoration, error) {
-	if r.o.DryRun {
+	if r.options.DryRun {
 		return all, ctx.Err()
 	}
 
 	// The list of what was brought back is durable before any file goes: a second run must
 	// not bring it again.
-	err := r.o.Store.Sync()
+	err := r.options.Store.Sync()
 	if err == nil {
-		err = r.done.KeepIn(r.o.Spool, SettledName, "brought back", r.o.Log)
+		err = r.done.KeepIn(r.options.Spool, SettledName, "brought back", r.options.Log)
 	}
 	if err != nil {
 		return all, err
@@ -450,14 +450,14 @@ func (r *restorer) finish(ctx context.Context, all []Restoration) ([]Restoration
 		if res.Err != nil {
 			continue
 		}
-		res.Err = r.o.Spool.Recovered(res.Name)
+		res.Err = r.options.Spool.Recovered(res.Name)
 		for _, id := range res.Messages {
 			for _, ext := range []string{".eml", ".new"} {
-				if r.o.Spool.Kept(string(id) + ext) {
-					res.Err = errors.Join(res.Err, r.o.Spool.Recovered(string(id)+ext))
+				if r.options.Spool.Kept(string(id) + ext) {
+					res.Err = errors.Join(res.Err, r.options.Spool.Recovered(string(id)+ext))
 				}
 			}
 		}
 	}
-	return all, errors.Join(r.o.Spool.Sync(), ctx.Err())
+	return all, errors.Join(r.options.Spool.Sync(), ctx.Err())
 }

@@ -61,7 +61,7 @@ func (s *Settled) KeepIn(to *spool.Spool, name, reason string, log *zap.Logger) 
 		return nil
 	}
 	if s.cut {
-		log.Error("queue: there is no room to remember all settled recipients: a message that is brought back from corrupt/ may be delivered twice")
+		log.Error("queue: no room to remember all settled recipients: a message recovered from corrupt/ may be delivered twice")
 	}
 	return to.Preserve(name, reason, bytes.NewReader(s.text.Bytes()))
 }

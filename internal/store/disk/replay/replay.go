@@ -35,7 +35,7 @@ type Options struct {
 
 // replay is the state of Open while it puts journal and spool together.
 type replay struct {
-	o       Options
+	options Options
 	log     *zap.Logger
 	spool   *spool.Spool
 	index   *index.Index
@@ -61,7 +61,7 @@ type leftover struct {
 // Open opens the journal and returns the catalog of all messages.
 func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 	began := time.Now()
-	r := &replay{o: o, log: o.Log, spool: o.Spool, index: index.New(), files: map[mail.ID]*leftover{}}
+	r := &replay{options: o, log: o.Log, spool: o.Spool, index: index.New(), files: map[mail.ID]*leftover{}}
 	r.catalog = catalog.New(catalog.Options{Spool: o.Spool, Index: r.index, Log: o.Log, ReadOnly: o.ReadOnly})
 
 	// The spool comes first: what the journal says is applied over it.
@@ -86,7 +86,7 @@ func Open(o Options) (*catalog.Catalog, *journal.Journal, error) {
 
 	// Trouble that comes in numbers is one line of the log.
 	if r.noted > 0 {
-		r.log.Error("queue: there is no room for notes of messages", zap.Int("records", r.noted))
+		r.log.Error("queue: notes of messages are dropped, there is no room for them", zap.Int("records", r.noted))
 	}
 	r.log.Info("queue: recovered",
 		zap.Int("messages", r.index.Len()), zap.Int("segments", found.Segments), zap.Int("records", found.Records),
@@ -135,7 +135,7 @@ func (r *replay) unread(name string, err error) {
 	}
 	r.index.Unreadable.Segments++
 	r.index.Unreadable.Reason = catalog.Reason(err)
-	r.log.Error("queue: segment cannot be read, its messages wait; it stays, and all younger ones, until a start can read it", fields...)
+	r.log.Error("queue: segment cannot be read; it and all younger ones stay, and their messages wait, until a start can read it", fields...)
 }
 
 // applyRecord applies one record.

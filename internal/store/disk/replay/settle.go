@@ -19,7 +19,7 @@ func (r *replay) settle(found journal.Recovery) {
 	if found.Unread > 0 {
 		// They may belong to messages that a later start will know.
 		for id := range r.files {
-			r.log.Error("queue: files stay, as a segment cannot be read that may know of their message", zap.String("uuid", string(id)))
+			r.log.Error("queue: files stay, since an unreadable segment may hold records of their message", zap.String("uuid", string(id)))
 		}
 		clear(r.files)
 	}
@@ -40,7 +40,7 @@ func (r *replay) matchFiles() {
 	for id, l := range r.files {
 		if _, e := r.index.Find(id); e != nil {
 			delete(r.files, id)
-			if l.new && e.Is(index.Large) && !r.o.ReadOnly {
+			if l.new && e.Is(index.Large) && !r.options.ReadOnly {
 				if err := r.spool.Accept(id); err != nil { // it is found under the other name too
 					r.log.Error("queue: content keeps the name of one that is not accepted", zap.String("uuid", string(id)), zap.Error(err))
 				}
@@ -76,7 +76,7 @@ func (r *replay) finished() (check []large) {
 // leftOver removes a content that was never accepted, and moves other files without a
 // message to corrupt/.
 func (r *replay) leftOver(id mail.ID, l *leftover, whole bool) {
-	if l.new && whole && !r.o.ReadOnly {
+	if l.new && whole && !r.options.ReadOnly {
 		if err := r.spool.Remove(id); err != nil {
 			r.log.Error("queue: content of a message that was not accepted stays", zap.String("uuid", string(id)), zap.Error(err))
 			return

@@ -38,6 +38,8 @@ func (f Floor) Accepts(s vfs.Space, size int64) error {
 // second half of the floor. No bytes are always there.
 func (f Floor) Affords(s vfs.Space, bytes, inodes int64) error {
 	var err error
+
+	// Work that needs no new bytes is never refused: it is how the queue gets shorter.
 	if bytes > 0 {
 		err = f.lackBytes(s, bytes, 2)
 	}
@@ -70,6 +72,7 @@ func (f Floor) lackBytes(s vfs.Space, want, part int64) error {
 
 // lackInodes is lackBytes for inodes: one of a hundred must stay free.
 func (f Floor) lackInodes(s vfs.Space, want, part int64) error {
+	// Some file systems, such as btrfs, make inodes as they are needed.
 	if s.TotalFiles == 0 { // no limit
 		return nil
 	}

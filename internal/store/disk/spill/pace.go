@@ -67,7 +67,7 @@ func (s *Spiller) Excess() (excess float64, segments int) {
 // fullness is how near the journal is to its limits; from 1 on it is beyond.
 func (s *Spiller) fullness() float64 {
 	excess, segments := s.Excess()
-	return max(excess/s.o.Limits.Most, float64(segments)/float64(s.o.Limits.Limit))
+	return max(excess/s.options.Limits.Most, float64(segments)/float64(s.options.Limits.Limit))
 }
 
 // Durable is called with the segment of each new message, before anybody sees it: with

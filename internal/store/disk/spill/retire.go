@@ -35,9 +35,9 @@ func (s *Spiller) retirable() (journal.Info, bool) {
 	}
 	excess, segments := s.Excess()
 	live := s.catalog.SegmentShare(oldest.Number)
-	age := s.o.Now().Sub(oldest.Created)
+	age := s.options.Now().Sub(oldest.Created)
 	return oldest, live.Messages == 0 || age > OldSegment || oldest.Number <= s.orphan.Load() || age > youngSegment && live.Bytes < oldest.Size/4 ||
-		excess > s.o.Limits.Rest+s.pace.busy*(s.o.Limits.Busy-s.o.Limits.Rest) || segments > s.o.Limits.Long
+		excess > s.options.Limits.Rest+s.pace.busy*(s.options.Limits.Busy-s.options.Limits.Rest) || segments > s.options.Limits.Long
 }
 
 // spareSegments removes the oldest segments as long as nothing needs them. It is for a journal
@@ -103,14 +103,14 @@ func (s *Spiller) Retire(ctx context.Context, number uint32) error {
 // half of the floor is touched only for what soon gives back more.
 func (s *Spiller) affords(number uint32, ids []mail.ID) error {
 	bytes, inodes := s.catalog.Demand(ids)
-	free, err := s.o.Floor.Free()
+	free, err := s.options.Floor.Free()
 	if err != nil || inodes == 0 {
 		return nil
 	}
 	if bytes < s.segment(number).Space && bytes <= free.Bytes/2 {
 		bytes = 0
 	}
-	return s.o.Floor.Affords(free, bytes, inodes)
+	return s.options.Floor.Affords(free, bytes, inodes)
 }
 
 // segment describes a segment.
@@ -210,7 +210,7 @@ func (s *Spiller) spillMessages(ctx context.Context, ids []mail.ID) error {
 		if len(ids) == 0 {
 			break
 		}
-		s.pace.measure(s.o.Now(), s.accepted.Load())
+		s.pace.measure(s.options.Now(), s.accepted.Load())
 		s.yieldDisk(ctx, s.pauseAfter(time.Since(start)))
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, ctx.Err())...)
@@ -245,7 +245,7 @@ func (s *Spiller) spillTogether(ids []mail.ID) error {
 		errs    []error
 		wg      sync.WaitGroup
 		work    = make(chan mail.ID)
-		batch   = s.spool.Batch(len(ids) <= s.o.Few)
+		batch   = s.spool.Batch(len(ids) <= s.options.Few)
 	)
 
 	// A few files at a time: their syncs share a commit of the file system.

@@ -61,7 +61,7 @@ type Options struct {
 // Spiller moves messages out of the journal. Its methods may be called from any
 // goroutine.
 type Spiller struct {
-	o       Options
+	options Options
 	log     *zap.Logger
 	catalog *catalog.Catalog
 	journal *journal.Journal
@@ -87,7 +87,7 @@ type Spiller struct {
 
 // New returns a Spiller.
 func New(o Options) *Spiller {
-	s := &Spiller{o: o, log: o.Log, catalog: o.Catalog, journal: o.Journal, spool: o.Spool, hurry: make(chan struct{}, 1)}
+	s := &Spiller{options: o, log: o.Log, catalog: o.Catalog, journal: o.Journal, spool: o.Spool, hurry: make(chan struct{}, 1)}
 	s.retired = sync.NewCond(&s.working)
 	return s
 }
@@ -97,8 +97,8 @@ func New(o Options) *Spiller {
 func (s *Spiller) Tune(change func(o *Options)) {
 	s.working.Lock()
 	defer s.working.Unlock()
-	change(&s.o)
-	s.pace = pace{measured: s.o.Now(), before: s.accepted.Load()}
+	change(&s.options)
+	s.pace = pace{measured: s.options.Now(), before: s.accepted.Load()}
 }
 
 // Run works in the background until ctx ends: it syncs what was recorded without
@@ -129,7 +129,7 @@ func (s *Spiller) setRunning(on bool) {
 
 // WorkOnce is one round of Run.
 func (s *Spiller) WorkOnce(ctx context.Context) {
-	s.o.Check()
+	s.options.Check()
 	s.working.Lock()
 	defer s.working.Unlock()
 	defer func() {
@@ -140,7 +140,7 @@ func (s *Spiller) WorkOnce(ctx context.Context) {
 		s.spareSegments()
 		return
 	}
-	s.pace.measure(s.o.Now(), s.accepted.Load())
+	s.pace.measure(s.options.Now(), s.accepted.Load())
 	if !s.retiring { // else another call does, which has yielded
 		s.retireDue(ctx, func() bool { return true })
 	}
@@ -182,9 +182,9 @@ func (s *Spiller) syncAndTidy() bool {
 	// minute.
 	if s.journal.Unsynced() || s.journal.Err() != nil {
 		if err := s.journal.Sync(); err != nil {
-			if now := s.o.Now(); s.complained.IsZero() || now.Sub(s.complained) >= time.Minute {
+			if now := s.options.Now(); s.complained.IsZero() || now.Sub(s.complained) >= time.Minute {
 				s.complained = now
-				s.log.Error("queue: journal cannot be written, it is tried again every second", zap.Error(err))
+				s.log.Error("queue: journal cannot be written, trying again every second", zap.Error(err))
 			}
 			return false
 		}
@@ -209,7 +209,7 @@ func (s *Spiller) retireDue(ctx context.Context, more func() bool) {
 		s.retiring = false
 		s.retired.Broadcast()
 	}()
-	for ctx.Err() == nil && !s.o.Now().Before(s.retireAfter) && more() {
+	for ctx.Err() == nil && !s.options.Now().Before(s.retireAfter) && more() {
 		oldest, ok := s.retirable()
 		if !ok {
 			return
@@ -221,7 +221,7 @@ func (s *Spiller) retireDue(ctx context.Context, more func() bool) {
 		}
 		// A segment that cannot go now is left alone for a while: others wait behind it.
 		if err != nil {
-			s.retireAfter = s.o.Now().Add(retirePause)
+			s.retireAfter = s.options.Now().Add(retirePause)
 			s.log.Error("queue: segment stays", zap.Uint32("segment", oldest.Number), zap.Error(err))
 		}
 		s.retired.Broadcast()

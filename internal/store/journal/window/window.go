@@ -106,6 +106,8 @@ func (w *Window) SkipZeros(off, limit int64) int64 {
 // or from.
 func (w *Window) LastByteIn(from, to int64) int64 {
 	for to > from {
+		// The search runs backwards, since unwritten space is at the end of a segment and may be
+		// most of it.
 		n := min(windowSize, to-from)
 		b := w.BytesAt(to-n, n)
 		for len(b) > 0 {

@@ -1,7 +1,7 @@
 // Package fileserver is a mail server to measure against, and nothing to use:
 // listener, session and intake of the daemon in front of a queue of the usual
-// kind, with one file and one fsync for each message. What it accepts it passes
-// to one next hop and then removes the file.
+// kind, with one file and one fsync for each message. It passes each accepted
+// message to one next hop and then removes the file.
 //
 // It is fast where that is easy: contents stay in memory until they are
 // delivered, the folder is not synced, the sender pipelines on kept connections,
@@ -41,7 +41,7 @@ type Options struct {
 
 // Server is one server. Use Listen, then Run.
 type Server struct {
-	o        Options
+	options  Options
 	listener *listener.Listener
 	sessions *session.Server
 	store    *store
@@ -65,7 +65,7 @@ func Listen(o Options) (*Server, error) {
 			return hook.Proceed()
 		},
 	}}, log)
-	s := &Server{o: o, listener: l, store: &store{dir: o.Dir}}
+	s := &Server{options: o, listener: l, store: &store{dir: o.Dir}}
 	s.store.more.L = &s.store.mu
 	in := intake.New(intake.Options{
 		Me: me, Queue: s.store, Dispatcher: s.store, Chain: chain, Mail: maillog.Nop(), Log: log, Now: time.Now,
@@ -85,9 +85,9 @@ func (s *Server) Run(ctx context.Context) error {
 	defer fail(nil)
 	context.AfterFunc(ctx, s.store.stop)
 	var senders sync.WaitGroup
-	for range s.o.Senders {
+	for range s.options.Senders {
 		senders.Go(func() {
-			if err := s.store.send(ctx, s.o.Next); err != nil {
+			if err := s.store.send(ctx, s.options.Next); err != nil {
 				fail(err)
 			}
 		})

@@ -16,8 +16,8 @@ import (
 // HarakaVersion is the release of Haraka that InstallHaraka installs.
 const HarakaVersion = "3.3.4"
 
-// harakaPackage pins what npm installs. The overrides are of packages whose
-// newest versions are not in the registry.
+// harakaPackage pins the versions that npm installs. The overrides are for packages
+// with newest versions that registries may lack.
 const harakaPackage = `{
   "name": "haraka-to-measure",
   "private": true,

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// postfixPath is where Debian keeps what is not on every user's PATH.
+// postfixPath is Debian's place for it, which is not on every user's PATH.
 const postfixPath = "/usr/sbin/postfix"
 
 // HasPostfix reports whether Postfix is installed and can be started, which
@@ -51,7 +51,7 @@ scache    unix  -       -       n       -       1       scache
 postlog   unix-dgram n  -       n       -       1       postlogd
 `
 
-// Postfix starts a Postfix of its own in dir, which must not exist yet, and
+// Postfix starts a separate Postfix in dir, which must not exist yet, and
 // waits until it listens. settings are lines of main.cf beyond those that make
 // it an open relay for loopback with no local delivery. Prefix is as in Tarishi.
 func Postfix(ctx context.Context, dir string, settings map[string]string, prefix ...string) (*Server, error) {
@@ -63,6 +63,28 @@ func Postfix(ctx context.Context, dir string, settings map[string]string, prefix
 	if err != nil {
 		return nil, err
 	}
+	config, err := writePostfix(dir, addr, owner, settings)
+	if err != nil {
+		return nil, err
+	}
+	p, err := Start(command(prefix, postfixPath, "-c", config, "start-fg"))
+	if err != nil {
+		return nil, err
+	}
+	p.stop = exec.Command(postfixPath, "-c", config, "stop") // the child is a shell above the master process
+	s := &Server{Process: p, Dir: dir, Addrs: []string{addr}}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	if err := s.answers(ctx); err != nil {
+		kill(p)
+		return nil, err
+	}
+	return s, nil
+}
+
+// writePostfix writes the folder of a Postfix that listens on addr, and returns the folder
+// of its configuration.
+func writePostfix(dir, addr string, owner *user.User, settings map[string]string) (config string, err error) {
 	main := map[string]string{
 		"compatibility_level":          "3.6",
 		"queue_directory":              filepath.Join(dir, "queue"),
@@ -89,33 +111,23 @@ func Postfix(ctx context.Context, dir string, settings map[string]string, prefix
 		"config/master.cf": fmt.Sprintf(masterCF, addr),
 	})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
+
+	// Postfix checks the owners of its folders and refuses to start with others.
 	uid, _ := strconv.Atoi(owner.Uid)
 	gid, _ := strconv.Atoi(owner.Gid)
 	data := filepath.Join(dir, "data")
 	if err := errors.Join(os.MkdirAll(data, 0o755), os.Chown(data, uid, gid), os.MkdirAll(filepath.Join(dir, "queue"), 0o755)); err != nil {
-		return nil, err
+		return "", err
 	}
-	config := filepath.Join(dir, "config")
+	config = filepath.Join(dir, "config")
 	for _, name := range []string{dir, config, filepath.Join(dir, "queue"), data, config + "/main.cf", config + "/master.cf"} {
 		if err := os.Chmod(name, 0o755); err != nil { // its users must get through, whatever the umask
-			return nil, err
+			return "", err
 		}
 	}
-	p, err := Start(command(prefix, postfixPath, "-c", config, "start-fg"))
-	if err != nil {
-		return nil, err
-	}
-	p.stop = exec.Command(postfixPath, "-c", config, "stop") // the child is a shell above the master process
-	s := &Server{Process: p, Dir: dir, Addrs: []string{addr}}
-	ctx, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	if err := s.answers(ctx); err != nil {
-		kill(p)
-		return nil, err
-	}
-	return s, nil
+	return config, nil
 }
 
 // answers waits until the server sends a greeting.
@@ -140,7 +152,7 @@ func (s *Server) answers(ctx context.Context) error {
 	}
 }
 
-// freeAddr is a loopback address whose port was free a moment ago. It is below
+// freeAddr is a loopback address with a port that was free a moment ago. It is below
 // those that systems give away by themselves, 32768 on Linux and 16000 on gVisor:
 // somebody else's test would soon have one of these.
 func freeAddr() (string, error) {

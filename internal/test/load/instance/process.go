@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Process is a running child whose standard output and error are collected.
+// Process is a running child. Its standard output and error are collected.
 type Process struct {
 	cmd  *exec.Cmd
 	stop *exec.Cmd     // what ends it instead of SIGTERM, if anything
