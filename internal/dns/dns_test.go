@@ -761,6 +761,7 @@ func TestServersInOrder(t *testing.T) {
 // TestSilentServer asks a server that does not answer after the others, until it
 // answers again.
 func TestSilentServer(t *testing.T) {
+	t.Parallel()
 	one, two := dnstest.New(t), dnstest.New(t)
 	for _, s := range []*dnstest.Server{one, two} {
 		for i := range 7 {
