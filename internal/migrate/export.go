@@ -155,7 +155,7 @@ func (e *exporter) message(p mail.Pending) {
 func (e *exporter) note(list *[]Problem, id mail.ID, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	*list = append(*list, Problem{string(id), err})
+	*list = append(*list, Problem{Name: string(id), Err: err})
 }
 
 // write makes one file durable; its name is so when the folder is synced.
