@@ -64,7 +64,7 @@ func (b *Set) Order(r *route.Route) []mail.NextHop {
 	// Hosts that were lost come last: a wrong belief must not keep mail back.
 	var well, dead []mail.NextHop
 	for _, hop := range r.Hosts {
-		if b.dead[Spot{Route: r.Name, Hop: hop}] != nil {
+		if b.dead[Spot{r.Name, hop}] != nil {
 			dead = append(dead, hop)
 		} else {
 			well = append(well, hop)
@@ -119,7 +119,7 @@ func (b *Set) Lost(r *route.Route, hop mail.NextHop, now time.Time) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	one := Spot{Route: r.Name, Hop: hop}
+	one := Spot{r.Name, hop}
 	if b.dead[one] != nil {
 		return false
 	}
@@ -143,7 +143,7 @@ func (b *Set) Found(r *route.Route, hop mail.NextHop) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	one := Spot{Route: r.Name, Hop: hop}
+	one := Spot{r.Name, hop}
 	was := b.dead[one] != nil
 	delete(b.dead, one)
 	return was

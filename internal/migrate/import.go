@@ -121,11 +121,11 @@ func (i *importer) names() ([]string, error) {
 }
 
 func (i *importer) skip(name, why string) {
-	i.report.Skipped = append(i.report.Skipped, Problem{Name: name, Err: errors.New(why)})
+	i.report.Skipped = append(i.report.Skipped, Problem{name, errors.New(why)})
 }
 
 func (i *importer) fail(name string, err error) {
-	i.report.Failed = append(i.report.Failed, Problem{Name: name, Err: err})
+	i.report.Failed = append(i.report.Failed, Problem{name, err})
 }
 
 // prepare makes the folder for what is imported and finds out which names are
