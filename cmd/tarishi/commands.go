@@ -73,6 +73,7 @@ func commands() []command {
 		migrations(),
 		[]command{
 			{name: "metrics", text: "Print the daemon's metrics, as Prometheus reads them.", parameters: configs, run: printMetrics},
+			completionCommand(),
 			{name: "version", text: "Print the version.", run: printVersion},
 			{name: "qlist", text: "Print the queue as haraka --qlist prints it.", hidden: true, parameters: configs, run: printHarakaList},
 			{name: "qstat", text: "Print the queue as haraka --qstat prints it.", hidden: true, parameters: configs, run: printHarakaCount},

@@ -27,7 +27,8 @@ type Parameter struct {
 
 // Kind is what the values of a parameter are.
 type Kind struct {
-	Placeholder string // in usage: "DOMAIN"
+	Placeholder string   // in usage: "DOMAIN"
+	Values      []string // all that there are, if they are few
 	// Check returns an error that describes a wrong value; nil: every value is
 	// right. name is the parameter as the user wrote it.
 	Check func(name, value string) error
@@ -35,7 +36,7 @@ type Kind struct {
 
 // Number is a whole number between two bounds.
 func Number(least, most int) Kind {
-	return Kind{"N", func(name, value string) error {
+	return Kind{Placeholder: "N", Check: func(name, value string) error {
 		n, err := strconv.Atoi(value)
 		switch {
 		case err != nil:
@@ -50,7 +51,7 @@ func Number(least, most int) Kind {
 }
 
 // MessageID is the ID of a message.
-var MessageID = Kind{"ID", func(_, value string) error {
+var MessageID = Kind{Placeholder: "ID", Check: func(_, value string) error {
 	if !mail.ID(value).Valid() {
 		return fmt.Errorf("%q is no ID", value)
 	}

@@ -79,7 +79,7 @@ func record(usage, selector, matching uint8, c *authority) Record {
 		sum := sha512.Sum512(b)
 		b = sum[:]
 	}
-	return Record{usage, selector, matching, b}
+	return Record{Usage: usage, Selector: selector, MatchingType: matching, Data: b}
 }
 
 // handshake connects to a server that shows chain, as smtpclient does, and
@@ -140,7 +140,7 @@ func TestVerify(t *testing.T) {
 		{"EE, certificate, exact", []Record{record(3, 0, 0, good)}, full, ""},
 		{"EE, leaf alone", ee(good), full[:1], ""},
 		{"EE: dates and names do not count", ee(oldSelf), []*authority{oldSelf}, ""},
-		{"EE: the selector does", []Record{{3, 0, 1, record(3, 1, 1, good).Data}}, full, "no TLSA record"},
+		{"EE: the selector does", []Record{{Usage: 3, Selector: 0, MatchingType: 1, Data: record(3, 1, 1, good).Data}}, full, "no TLSA record"},
 		{"EE mismatch", ee(other), full, "no TLSA record"},
 		{"EE that matches only the authority", ee(root), full, "no TLSA record"},
 		{"one of several EE, as while keys change", []Record{record(3, 1, 1, other), record(3, 1, 1, good)}, full, ""},
@@ -170,7 +170,7 @@ func TestVerify(t *testing.T) {
 		{"TA, signed by a leaf", ta(root), []*authority{forged, notCA, root}, "no chain"},
 		{"TA or EE: the EE saves it", append(ta(other), ee(good)...), full, ""},
 
-		{"usable beside unusable", append(ee(good), Record{1, 1, 1, make([]byte, 32)}), full, ""},
+		{"usable beside unusable", append(ee(good), Record{Usage: 1, Selector: 1, MatchingType: 1, Data: make([]byte, 32)}), full, ""},
 		{"unusable does not save a mismatch", append(ee(other), record(1, 1, 1, good), record(0, 0, 1, root)), full, "no TLSA record"},
 	} {
 		p := New(tt.records, "mx.example", "d.example")
@@ -195,14 +195,14 @@ func TestUnusable(t *testing.T) {
 		"PKIX-EE":             record(1, 1, 1, c),
 		"unknown usage":       record(4, 1, 1, c),
 		"private usage":       record(255, 1, 1, c),
-		"unknown selector":    {3, 2, 1, make([]byte, 32)},
-		"unknown matching":    {3, 1, 3, make([]byte, 32)},
-		"short digest":        {3, 1, 1, make([]byte, 31)},
-		"SHA-256 for SHA-512": {3, 1, 2, make([]byte, 32)},
-		"no digest":           {3, 1, 1, nil},
-		"no certificate":      {2, 0, 0, []byte("x")},
-		"certificate for key": {3, 1, 0, c.cert.Raw},
-		"key for certificate": {3, 0, 0, c.cert.RawSubjectPublicKeyInfo},
+		"unknown selector":    {Usage: 3, Selector: 2, MatchingType: 1, Data: make([]byte, 32)},
+		"unknown matching":    {Usage: 3, Selector: 1, MatchingType: 3, Data: make([]byte, 32)},
+		"short digest":        {Usage: 3, Selector: 1, MatchingType: 1, Data: make([]byte, 31)},
+		"SHA-256 for SHA-512": {Usage: 3, Selector: 1, MatchingType: 2, Data: make([]byte, 32)},
+		"no digest":           {Usage: 3, Selector: 1, MatchingType: 1},
+		"no certificate":      {Usage: 2, Selector: 0, MatchingType: 0, Data: []byte("x")},
+		"certificate for key": {Usage: 3, Selector: 1, MatchingType: 0, Data: c.cert.Raw},
+		"key for certificate": {Usage: 3, Selector: 0, MatchingType: 0, Data: c.cert.RawSubjectPublicKeyInfo},
 	} {
 		if New([]Record{r}, "x") != nil {
 			t.Errorf("%s is usable", name)
@@ -212,7 +212,7 @@ func TestUnusable(t *testing.T) {
 		t.Error("nothing is usable")
 	}
 	// A digest that cannot be is no reason to leave the weaker one out.
-	p := New([]Record{record(3, 1, 1, c), {3, 1, 2, []byte("short")}}, "x")
+	p := New([]Record{record(3, 1, 1, c), {Usage: 3, Selector: 1, MatchingType: 2, Data: []byte("short")}}, "x")
 	if p == nil || handshake(t, p, c) != nil {
 		t.Error("an unusable SHA-512 hides the SHA-256")
 	}
@@ -228,7 +228,7 @@ func TestKey(t *testing.T) {
 	for name, other := range map[string]*Policy{
 		"fewer records": New([]Record{a}, "mx", "dom"),
 		"other names":   New([]Record{a, b}, "mx", "other"),
-		"other usage":   New([]Record{a, {2, 1, 1, b.Data}}, "mx", "dom"),
+		"other usage":   New([]Record{a, {Usage: 2, Selector: 1, MatchingType: 1, Data: b.Data}}, "mx", "dom"),
 	} {
 		if other.Key() == one {
 			t.Errorf("%s: the same key", name)
@@ -256,7 +256,7 @@ func FuzzNew(f *testing.F) {
 	}
 	f.Add(uint8(2), uint8(0), uint8(0), der)
 	f.Fuzz(func(t *testing.T, usage, selector, matching uint8, data []byte) {
-		p := New([]Record{{usage, selector, matching, data}}, "mx.example")
+		p := New([]Record{{Usage: usage, Selector: selector, MatchingType: matching, Data: data}}, "mx.example")
 		if p == nil {
 			return
 		}

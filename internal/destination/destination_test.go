@@ -62,20 +62,20 @@ temp_fail_intervals=none
 		TLS         mail.TLSLevel
 		Apart       bool
 	}
-	hour, d3, d1 := Rate{10, time.Hour}, 72*time.Hour, 24*time.Hour
+	hour, d3, d1 := Rate{Count: 10, Per: time.Hour}, 72*time.Hour, 24*time.Hour
 	for _, tt := range []struct {
 		domain, hosts string
 		want          answer
 	}{
-		{"other.test", "", answer{"", "", Range{7, 7}, Rate{}, 50, d3, time.Hour, 1, 0, false}},
-		{"default", "", answer{"", "", Range{7, 7}, Rate{}, 50, d3, time.Hour, 1, 0, false}},
-		{"example.com", "", answer{"example.com", "", Range{7, 7}, Rate{}, 5, d3, -1, 1, 0, false}},
-		{"x.example.com", "", answer{"*.example.com", "", Range{7, 7}, hour, 6, d3, time.Hour, 1, 0, true}},
-		{"y.sub.example.com", "", answer{"*.sub.example.com", "", Range{7, 7}, Rate{}, 50, d3, time.Hour, 1, mail.TLSEncrypt, false}},
-		{"other.test", "alt.google.com mx.other.test", answer{"", "mx:*.google.com", Range{2, 40}, Rate{600, time.Minute}, 50, d1, time.Hour, 1, 0, false}},
-		{"other.test", "MX.google.com. alt.google.com", answer{"", "mx:mx.google.com", Range{2, 40}, Rate{20, time.Second}, 50, d1, time.Hour, 0, 0, false}}, // both sections
-		{"x.example.com", "a.google.com", answer{"*.example.com", "mx:*.google.com", Range{2, 40}, hour, 6, d1, time.Hour, 1, 0, true}},
-		{"google.com", "google.com", answer{"", "", Range{7, 7}, Rate{}, 50, d3, time.Hour, 1, 0, false}},
+		{"other.test", "", answer{"", "", Range{Low: 7, High: 7}, Rate{}, 50, d3, time.Hour, 1, 0, false}},
+		{"default", "", answer{"", "", Range{Low: 7, High: 7}, Rate{}, 50, d3, time.Hour, 1, 0, false}},
+		{"example.com", "", answer{"example.com", "", Range{Low: 7, High: 7}, Rate{}, 5, d3, -1, 1, 0, false}},
+		{"x.example.com", "", answer{"*.example.com", "", Range{Low: 7, High: 7}, hour, 6, d3, time.Hour, 1, 0, true}},
+		{"y.sub.example.com", "", answer{"*.sub.example.com", "", Range{Low: 7, High: 7}, Rate{}, 50, d3, time.Hour, 1, mail.TLSEncrypt, false}},
+		{"other.test", "alt.google.com mx.other.test", answer{"", "mx:*.google.com", Range{Low: 2, High: 40}, Rate{Count: 600, Per: time.Minute}, 50, d1, time.Hour, 1, 0, false}},
+		{"other.test", "MX.google.com. alt.google.com", answer{"", "mx:mx.google.com", Range{Low: 2, High: 40}, Rate{Count: 20, Per: time.Second}, 50, d1, time.Hour, 0, 0, false}}, // both sections
+		{"x.example.com", "a.google.com", answer{"*.example.com", "mx:*.google.com", Range{Low: 2, High: 40}, hour, 6, d1, time.Hour, 1, 0, true}},
+		{"google.com", "google.com", answer{"", "", Range{Low: 7, High: 7}, Rate{}, 50, d3, time.Hour, 1, 0, false}},
 	} {
 		d := s.For(tt.domain, strings.Fields(tt.hosts))
 		got := answer{d.Section, d.MX, d.Concurrency, d.Rate, d.MaxMessages, d.MaxLifetime, d.DelayWarning, len(d.TempFailIntervals), d.TLS, s.Apart(tt.domain)}
@@ -93,15 +93,15 @@ temp_fail_intervals=none
 func TestSources(t *testing.T) {
 	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::2")
 	for in, want := range map[string][]Source{
-		"bind=192.0.2.1":                                         {{one, "", 1}},
+		"bind=192.0.2.1":                                         {{Bind: one, Weight: 1}},
 		"bind=192.0.2.1@3, ::ffff:1":                             nil, // the second is checked below
-		"bind=192.0.2.1@3 2001:db8::2\nhelo=a.example":           {{one, "a.example", 3}, {two, "a.example", 1}},
-		"bind=192.0.2.1 2001:db8::2@2\nhelo=a.example b.example": {{one, "a.example", 1}, {two, "b.example", 2}},
-		"helo=a.example@2 b.example":                             {{netip.Addr{}, "a.example", 2}, {netip.Addr{}, "b.example", 1}},
+		"bind=192.0.2.1@3 2001:db8::2\nhelo=a.example":           {{Bind: one, Helo: "a.example", Weight: 3}, {Bind: two, Helo: "a.example", Weight: 1}},
+		"bind=192.0.2.1 2001:db8::2@2\nhelo=a.example b.example": {{Bind: one, Helo: "a.example", Weight: 1}, {Bind: two, Helo: "b.example", Weight: 2}},
+		"helo=a.example@2 b.example":                             {{Helo: "a.example", Weight: 2}, {Helo: "b.example", Weight: 1}},
 	} {
 		s, texts := load(t, "[example.com]\n"+in)
 		if want == nil {
-			want = []Source{{one, "", 3}, {netip.MustParseAddr("::ffff:1"), "", 1}}
+			want = []Source{{Bind: one, Weight: 3}, {Bind: netip.MustParseAddr("::ffff:1"), Weight: 1}}
 		}
 		if got := s.Destinations["example.com"].Sources; !reflect.DeepEqual(got, want) || len(texts) > 0 {
 			t.Errorf("%q: %+v %v", in, got, texts)

@@ -26,7 +26,7 @@ func concurrency(p *Range) ini.Kind {
 		if err1 != nil || err2 != nil || l < 1 || h < l || h > math.MaxInt32 {
 			return fmt.Errorf("%s is no concurrency: a number from 1, or a range such as 2..40", grammar.Quote(s))
 		}
-		*p = Range{l, h}
+		*p = Range{Low: l, High: h}
 		return nil
 	}, func() string {
 		switch {
@@ -53,7 +53,7 @@ func rate(p *Rate) ini.Kind {
 		n, err := strconv.Atoi(strings.TrimFunc(amount, grammar.IsBlank))
 		for _, u := range rateUnits {
 			if err == nil && n > 0 && n <= math.MaxInt32 && strings.EqualFold(strings.TrimFunc(unit, grammar.IsBlank), u.name) {
-				*p = Rate{n, u.per}
+				*p = Rate{Count: n, Per: u.per}
 				return nil
 			}
 		}

@@ -761,6 +761,7 @@ func TestServersInOrder(t *testing.T) {
 // TestSilentServer asks a server that does not answer after the others, until it
 // answers again.
 func TestSilentServer(t *testing.T) {
+	t.Parallel()
 	one, two := dnstest.New(t), dnstest.New(t)
 	for _, s := range []*dnstest.Server{one, two} {
 		for i := range 7 {
@@ -966,7 +967,7 @@ func TestMemory(t *testing.T) {
 	m.Fail("bad.example", "", Temporary)
 	m.Fail("a.example", "MX", NXDomain)
 	ctx := t.Context()
-	if mx, err := m.MX(ctx, "d.EXAMPLE"); err != nil || !slices.Equal(mx, []MX{{"a.example", 10, false, "d.example"}, {"b.example", 20, false, "d.example"}}) {
+	if mx, err := m.MX(ctx, "d.EXAMPLE"); err != nil || !slices.Equal(mx, []MX{{Host: "a.example", Preference: 10, Domain: "d.example"}, {Host: "b.example", Preference: 20, Domain: "d.example"}}) {
 		t.Errorf("MX: %v, %v", mx, err)
 	}
 	if a, err := m.Addrs(ctx, "a.example"); join(a) != "2001:db8::1 192.0.2.1" {
@@ -1127,7 +1128,7 @@ func TestDNSSEC(t *testing.T) {
 	s.Fail("_25._tcp.bogus.example", dnstest.ServFail)
 	s.Secure("signed.example", "mx.signed.example", "_25._tcp.mx.signed.example", "alias.signed.example", "out.signed.example",
 		"_25._tcp.alias.signed.example")
-	records := []TLSA{{3, 1, 1, []byte{1, 2, 0xff}}}
+	records := []TLSA{{Usage: 3, Selector: 1, MatchingType: 1, Data: []byte{1, 2, 0xff}}}
 	for _, trusted := range []bool{true, false} {
 		r := newResolver(t, Settings{Servers: []string{s.Addr()}, Tries: 1, DNSSEC: trusted})
 		for range 2 { // the second time from the cache

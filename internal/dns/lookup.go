@@ -283,7 +283,7 @@ func read(q question, rrs []dns.RR) *answer {
 			a.text = append(a.text, strings.ToLower(rr.Target))
 		case *dns.TLSA:
 			if data, err := hex.DecodeString(rr.Certificate); err == nil {
-				a.tlsa = append(a.tlsa, TLSA{rr.Usage, rr.Selector, rr.MatchingType, data})
+				a.tlsa = append(a.tlsa, TLSA{Usage: rr.Usage, Selector: rr.Selector, MatchingType: rr.MatchingType, Data: data})
 			}
 		}
 	}

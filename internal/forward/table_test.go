@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -75,17 +76,22 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	slots := make(chan struct{}, 40) // for those that do not only wait
+	slots := make(chan struct{}, 40)
 	for _, stage := range []smtptest.Stage{smtptest.Connect, smtptest.Hello, smtptest.StartTLS, smtptest.Auth, smtptest.Mail, smtptest.Rcpt, smtptest.Data, smtptest.Dot} {
 		for fault, action := range faults {
 			for _, c := range []faultCase{{}, {pass: true}, {second: true}, {queues: true}, {pass: true, second: true, queues: true}} {
 				c.stage, c.fault, c.action = stage, fault, action
 				wg.Go(func() {
+					slots <- struct{}{}
+					defer func() { <-slots }()
 					if !c.quiet() {
-						slots <- struct{}{}
-						defer func() { <-slots }()
+						c.run(t, onWire(t))
+						return
 					}
-					c.run(t)
+					synctest.Test(t, func(t *testing.T) {
+						c.network = &smtptest.Network{}
+						c.run(t, onNetwork(t, c.network))
+					})
 				})
 			}
 		}
@@ -97,32 +103,33 @@ type faultCase struct {
 	fault                string
 	action               smtptest.Action
 	pass, second, queues bool
+	network              *smtptest.Network // nil: sockets
 }
 
 // quiet reports whether only a time limit can find the fault.
 func (c faultCase) quiet() bool { return c.fault == "silence" || c.fault == "half" }
 
-func (c faultCase) run(t *testing.T) {
+func (c faultCase) run(t *testing.T, o settings) {
 	name := fmt.Sprintf("%s at %s, pass %v, second host %v, on_failure=queue %v", c.fault, c.stage, c.pass, c.second, c.queues)
-	bad := smtptest.New(t, smtptest.TLS(), smtptest.Credentials("u", "p"), smtptest.On(c.stage, smtptest.Always(c.action)))
-	good := smtptest.New(t, smtptest.TLS(), smtptest.Credentials("u", "p"))
+	both := []smtptest.Option{smtptest.TLS(), smtptest.Credentials("u", "p")}
+	if c.network != nil {
+		both = append(both, c.network.Listen())
+	}
+	bad := smtptest.New(t, append(slices.Clone(both), smtptest.On(c.stage, smtptest.Always(c.action)))...)
+	good := smtptest.New(t, both...)
 	r := via(hopTo(bad))
 	if c.second {
 		r = via(hopTo(bad), hopTo(good))
 	}
 	r.RequireTLS, r.EnableTLS = true, true
 	r.AuthType, r.AuthUser, r.AuthPass = "plain", "u", "p"
-	limit := 2 * time.Minute
-	if c.quiet() {
-		limit = 8 * time.Second
-	}
+	const limit = 2 * time.Minute
 	r.ConnectTimeout, r.CommandTimeout, r.SubmissionTimeout, r.Timeout = limit, limit, limit, 0
 	if c.queues {
 		r.OnFailure = route.FailToQueue
 	}
 	var desk office
 	core, logs := observer.New(zapcore.InfoLevel)
-	o := onWire(t)
 	o.Requeuer, o.Reporter, o.Mail, o.Log, o.engine.Log = &desk, &desk, maillog.New(zap.New(core)), zap.New(core), zap.New(core)
 	r.PassCodes = c.pass
 	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
@@ -290,86 +297,87 @@ func TestOnWireOrigin(t *testing.T) {
 // One of three hosts swallows connections: no message is lost or deferred, and
 // all together wait for it once.
 func TestOnWireBlackHole(t *testing.T) {
-	t.Parallel()
-	const connectTimeout = 5 * time.Second // more than a message waits on a busy machine
-	hole := netip.MustParseAddrPort("127.0.0.99:25")
-	var tried atomic.Int32
-	o := options(nil)
-	p := pool.New(pool.Options{Connect: func(ctx context.Context, o smtpclient.Options) (net.Conn, error) {
-		if o.Addr != hole.String() {
-			return smtpclient.Connect(ctx, o)
-		}
-		tried.Add(1)
-		wait := time.NewTimer(o.ConnectTimeout)
-		defer wait.Stop()
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-		}
-		return nil, &smtpclient.Failure{Stage: smtpclient.StageConnect, Err: context.DeadlineExceeded, Addr: o.Addr}
-	}})
-	o.engine.Sender = p
-	one, two := smtptest.New(t), smtptest.New(t)
-	f := forwarder(o)
-	r := via(mail.NextHop{Host: "127.0.0.99", Port: 25}, hopTo(one), hopTo(two))
-	r.InTurn, r.ConnectTimeout, r.DeadRetry = true, connectTimeout, time.Hour
-	began := time.Now()
-	var wg sync.WaitGroup
-	var waited atomic.Int64
-	for range 30 {
-		wg.Go(func() {
-			for range 10 {
-				at := time.Now()
-				if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
-					t.Errorf("%v: %v", v.Reply, v.Reply.Cause)
-				}
-				if d := time.Since(at); d >= connectTimeout {
-					waited.Add(1)
-				}
+	synctest.Test(t, func(t *testing.T) {
+		const connectTimeout = 5 * time.Second
+		hole := netip.MustParseAddrPort("127.0.0.99:25")
+		var tried atomic.Int32
+		var network smtptest.Network
+		o := settingsOf(t, pool.Options{Connect: func(ctx context.Context, o smtpclient.Options) (net.Conn, error) {
+			if o.Addr != hole.String() {
+				return network.Dial(ctx, o.Addr)
 			}
-		})
-	}
-	wg.Wait()
-	if n := len(one.Messages()) + len(two.Messages()); n != 300 {
-		t.Errorf("%d messages arrived", n)
-	}
-	// Those that were on their way to it when it was found out waited together.
-	if n := tried.Load(); n > 10 || waited.Load() > 30 || time.Since(began) > 10*connectTimeout {
-		t.Errorf("%d connections tried, %d messages waited, %v in all", n, waited.Load(), time.Since(began))
-	}
-	before := tried.Load()
-	for range 30 {
-		f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
-	}
-	if tried.Load() != before {
-		t.Error("a later message tried it")
-	}
+			tried.Add(1)
+			select {
+			case <-time.After(o.ConnectTimeout):
+			case <-ctx.Done():
+			}
+			return nil, &smtpclient.Failure{Stage: smtpclient.StageConnect, Err: context.DeadlineExceeded, Addr: o.Addr}
+		}})
+		one, two := smtptest.New(t, network.Listen()), smtptest.New(t, network.Listen())
+		f := forwarder(o)
+		r := via(mail.NextHop{Host: "127.0.0.99", Port: 25}, hopTo(one), hopTo(two))
+		r.InTurn, r.ConnectTimeout, r.DeadRetry = true, connectTimeout, time.Hour
+		began := time.Now()
+		var wg sync.WaitGroup
+		var waited atomic.Int64
+		for range 30 {
+			wg.Go(func() {
+				for range 10 {
+					at := time.Now()
+					if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
+						t.Errorf("%v: %v", v.Reply, v.Reply.Cause)
+					}
+					if d := time.Since(at); d >= connectTimeout {
+						waited.Add(1)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(one.Messages()) + len(two.Messages()); n != 300 {
+			t.Errorf("%d messages arrived", n)
+		}
+		// Those that were on their way to it when it was found out waited together.
+		if n := tried.Load(); n > 10 || waited.Load() > 30 || time.Since(began) > 2*connectTimeout {
+			t.Errorf("%d connections tried, %d messages waited, %v in all", n, waited.Load(), time.Since(began))
+		}
+		before := tried.Load()
+		for range 30 {
+			f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
+		}
+		if tried.Load() != before {
+			t.Error("a later message tried it")
+		}
+	})
 }
 
 // One of several hosts takes connections and says nothing: that costs one
 // connect_timeout, not the time that a reply may take.
 func TestOnWireHungHost(t *testing.T) {
-	t.Parallel()
 	for _, name := range []string{"greeting", "TLS"} {
-		hung, well := smtptest.New(t, smtptest.On(smtptest.Connect, smtptest.Always(smtptest.Silence()))), smtptest.New(t)
-		one := hopTo(hung)
-		one.ImplicitTLS = name == "TLS"
-		r := via(one, hopTo(well))
-		r.ConnectTimeout, r.CommandTimeout, r.DeadRetry, r.MaxConnections = 3*time.Second, 10*time.Minute, time.Hour, 20
-		f := forwarder(onWire(t))
-		began := time.Now()
-		var wg sync.WaitGroup
-		for range 20 {
-			wg.Go(func() {
-				if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
-					t.Errorf("%s: %v: %v", name, v.Reply, v.Reply.Cause)
-				}
-			})
-		}
-		wg.Wait()
-		// Those that came later waited with the first ones, and did not try in turn.
-		if n, d := hung.Connections(), time.Since(began); n > 8 || d > 5*time.Minute || len(well.Messages()) != 20 {
-			t.Errorf("%s: %d connections to the host that hangs, %d messages arrived after %v", name, n, len(well.Messages()), d)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			var network smtptest.Network
+			hung := smtptest.New(t, network.Listen(), smtptest.On(smtptest.Connect, smtptest.Always(smtptest.Silence())))
+			well := smtptest.New(t, network.Listen())
+			one := hopTo(hung)
+			one.ImplicitTLS = name == "TLS"
+			r := via(one, hopTo(well))
+			r.ConnectTimeout, r.CommandTimeout, r.DeadRetry, r.MaxConnections = 3*time.Second, 10*time.Minute, time.Hour, 20
+			f := forwarder(onNetwork(t, &network))
+			began := time.Now()
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() {
+					if v := f.Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r); v.Code != hook.OK {
+						t.Errorf("%s: %v: %v", name, v.Reply, v.Reply.Cause)
+					}
+				})
+			}
+			wg.Wait()
+			// Those that came later waited with the first ones, and did not try in turn.
+			if n, d := hung.Connections(), time.Since(began); n > 8 || d != 3*time.Second || len(well.Messages()) != 20 {
+				t.Errorf("%s: %d connections to the host that hangs, %d messages arrived after %v", name, n, len(well.Messages()), d)
+			}
+		})
 	}
 }

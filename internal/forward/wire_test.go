@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -20,14 +21,26 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/pool"
 	"tarishi/internal/route"
+	"tarishi/internal/smtpclient"
 	"tarishi/internal/test/smtptest"
 )
 
 // onWire returns options with a real pool, which ends with the test.
 func onWire(t *testing.T) settings {
 	t.Helper()
+	return settingsOf(t, pool.Options{})
+}
+
+// onNetwork is onWire without sockets.
+func onNetwork(t *testing.T, n *smtptest.Network) settings {
+	t.Helper()
+	return settingsOf(t, pool.Options{Connect: func(ctx context.Context, o smtpclient.Options) (net.Conn, error) { return n.Dial(ctx, o.Addr) }})
+}
+
+func settingsOf(t *testing.T, po pool.Options) settings {
+	t.Helper()
 	o := options(nil)
-	p := pool.New(pool.Options{})
+	p := pool.New(po)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()

@@ -232,7 +232,7 @@ func Choice(p *string, known ...string) Kind {
 				return nil
 			}
 		}
-		return &ChoiceError{s, known}
+		return &ChoiceError{Value: s, Known: known}
 	}, func() string { return *p })
 	k.choices = known
 	return k

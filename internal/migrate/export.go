@@ -168,7 +168,7 @@ func (e *exporter) exportMessage(p mail.Pending) {
 func (e *exporter) addProblem(list *[]Problem, id mail.ID, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	*list = append(*list, Problem{string(id), err})
+	*list = append(*list, Problem{Name: string(id), Err: err})
 }
 
 // writeFile makes one file durable; its name is so when the folder is synced.

@@ -1,15 +1,18 @@
 package pool_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -96,7 +99,7 @@ func TestFaultTable(t *testing.T) {
 	t.Run("all", func(t *testing.T) {
 		var rows sync.WaitGroup
 		defer rows.Wait()
-		slots := make(chan struct{}, 24) // for those that work
+		slots := make(chan struct{}, 24)
 		for _, st := range faultStages {
 			for _, mode := range st.modes {
 				for _, k := range faultKinds {
@@ -116,12 +119,19 @@ func TestFaultTable(t *testing.T) {
 					order = append(order, name)
 					quiet := strings.Contains(k.name, "silence") || k.name == "half a line"
 					rows.Go(func() {
-						if !quiet || strings.HasSuffix(st.name, "BDAT") { // which is much to send
-							slots <- struct{}{}
-							defer func() { <-slots }()
-						}
+						slots <- struct{}{}
+						defer func() { <-slots }()
 						t.Run(name, func(t *testing.T) {
-							outcome := faultRow(t, st.name, st.stage, mode, fault, quiet, st.set)
+							row := faultRow{stage: st.stage, name: st.name, mode: mode, fault: fault, set: st.set}
+							var outcome string
+							if quiet { // only a time limit finds it
+								synctest.Test(t, func(t *testing.T) {
+									row.network = &smtptest.Network{}
+									outcome = row.run(t)
+								})
+							} else {
+								outcome = row.run(t)
+							}
 							mu.Lock()
 							defer mu.Unlock()
 							got[name] = outcome
@@ -153,7 +163,20 @@ func TestFaultTable(t *testing.T) {
 	}
 }
 
-func faultRow(t *testing.T, name string, stage smtptest.Stage, mode string, fault func(byDefault string) smtptest.Action, quiet bool, set func(*pool.Target)) string {
+// faultRow is one row of the table.
+type faultRow struct {
+	name    string // of the stage
+	stage   smtptest.Stage
+	mode    string
+	fault   func(byDefault string) smtptest.Action
+	set     func(*pool.Target)
+	network *smtptest.Network // nil: sockets
+}
+
+// run sends messages through a pool and returns what became of the one that met the
+// fault.
+func (row faultRow) run(t *testing.T) string {
+	name, mode := row.name, row.mode
 	// The fault comes once: on the first connection, to the message "f".
 	var once sync.Once
 	var met atomic.Bool
@@ -166,12 +189,12 @@ func faultRow(t *testing.T, name string, stage smtptest.Stage, mode string, faul
 			now = e.Transaction == 1 // the last one
 		}
 		if now {
-			once.Do(func() { a = fault(e.Default); met.Store(true) })
+			once.Do(func() { a = row.fault(e.Default); met.Store(true) })
 		}
 		return a
 	}
 	opts := []smtptest.Option{
-		smtptest.TLS(), smtptest.Credentials("u", "pass word"), smtptest.On(stage, hook),
+		smtptest.TLS(), smtptest.Credentials("u", "pass word"), smtptest.On(row.stage, hook),
 		smtptest.With("CHUNKING", "XFORWARD NAME ADDR", "XCLIENT NAME ADDR"),
 	}
 	if name == "RSET" {
@@ -179,14 +202,7 @@ func faultRow(t *testing.T, name string, stage smtptest.Stage, mode string, faul
 	}
 	to := pool.Target{IdleTimeout: time.Minute}
 	to.Helo = "me.test"
-	timeout := time.Minute
-	if quiet {
-		timeout = 5 * time.Second
-		if strings.HasSuffix(name, "BDAT") { // a megabyte, on a busy machine
-			timeout = 15 * time.Second
-		}
-	}
-	to.CommandTimeout, to.DataTimeout, to.BlockTimeout, to.SubmissionTimeout = timeout, timeout, timeout, timeout
+	to.CommandTimeout, to.DataTimeout, to.BlockTimeout, to.SubmissionTimeout = time.Minute, time.Minute, time.Minute, time.Minute
 	switch mode {
 	case "lockstep":
 		opts = append(opts, smtptest.Without("PIPELINING"))
@@ -194,12 +210,19 @@ func faultRow(t *testing.T, name string, stage smtptest.Stage, mode string, faul
 		opts = append(opts, smtptest.LMTP())
 		to.Protocol = mail.LMTP
 	}
-	if set != nil {
-		set(&to)
+	if row.set != nil {
+		row.set(&to)
+	}
+	var o pool.Options
+	if row.network != nil {
+		opts = append(opts, row.network.Listen())
+		o.Connect = func(ctx context.Context, o smtpclient.Options) (net.Conn, error) {
+			return row.network.Dial(ctx, o.Addr)
+		}
 	}
 	s := smtptest.New(t, opts...)
 	to.Addr = s.Addr()
-	p := pool.New(pool.Options{})
+	p := pool.New(o)
 	stop := run(t, p)
 	body := content()
 	if strings.HasSuffix(name, "BDAT") {

@@ -104,7 +104,7 @@ func decodeEnvelope(b []byte) (*Message, error) {
 		if err != nil {
 			return nil, damaged("rcpt_to[%d]: %w", i, err)
 		}
-		m.Recipients = append(m.Recipients, Recipient{a, last})
+		m.Recipients = append(m.Recipients, Recipient{Address: a, Last: last})
 	}
 	if len(m.Recipients) == 0 {
 		return nil, damaged("it has no recipient")

@@ -342,10 +342,10 @@ func (errWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 func TestName(t *testing.T) {
 	ms := func(n int64) time.Time { return time.UnixMilli(n).UTC() }
 	for s, want := range map[string]Name{
-		"1795317931989_1795319732012_1_10654_3mu5hh_2_vm": {ms(1795317931989), ms(1795319732012), 1, 10654, "3mu5hh", 2, "vm"},
-		"1_2_0_3_aB3dE6_0_mx.example.com":                 {ms(1), ms(2), 0, 3, "aB3dE6", 0, "mx.example.com"},
-		`1_2_0_3_u_10000_a\137b\072c\057d`:                {ms(1), ms(2), 0, 3, "u", 10000, `a_b:c\d`},
-		"1_2_0_3_u_0_":                                    {ms(1), ms(2), 0, 3, "u", 0, ""},
+		"1795317931989_1795319732012_1_10654_3mu5hh_2_vm": {Arrival: ms(1795317931989), Next: ms(1795319732012), Attempts: 1, PID: 10654, Unique: "3mu5hh", Counter: 2, Host: "vm"},
+		"1_2_0_3_aB3dE6_0_mx.example.com":                 {Arrival: ms(1), Next: ms(2), Attempts: 0, PID: 3, Unique: "aB3dE6", Counter: 0, Host: "mx.example.com"},
+		`1_2_0_3_u_10000_a\137b\072c\057d`:                {Arrival: ms(1), Next: ms(2), Attempts: 0, PID: 3, Unique: "u", Counter: 10000, Host: `a_b:c\d`},
+		"1_2_0_3_u_0_":                                    {Arrival: ms(1), Next: ms(2), Attempts: 0, PID: 3, Unique: "u", Counter: 0, Host: ""},
 		"1484878079415_3_12345_8888.mx.example.com":       {Next: ms(1484878079415), Attempts: 3, PID: 12345, Unique: "8888", Host: "mx.example.com"},
 	} {
 		n, kind := ParseName(s)

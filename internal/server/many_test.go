@@ -23,6 +23,7 @@ func TestManyOfOneSender(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	t.Parallel() // beside those that wait
 	many, others := 20_000, 100
 	if raced {
 		many = 3000 // a few batches

@@ -112,7 +112,7 @@ destination_deliveries{destination="later.test",state="waiting"} 1
 destination_deliveries{destination="other",state="waiting"} 1
 journal_sync_failures_total 0`, "\n")
 	var missing []string
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		text := ask(overHTTP, "/metrics")
 		missing = missing[:0]
 		for _, line := range want {

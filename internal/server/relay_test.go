@@ -182,6 +182,7 @@ func TestFanOut(t *testing.T) {
 // on_failure=queue: the client has its 250 although the backend is not ready,
 // and the message comes later by the same route.
 func TestQueuedOnFailure(t *testing.T) {
+	t.Parallel() // it waits
 	s := smtptest.New(t, smtptest.TLS(), smtptest.Credentials("u", "p"), smtptest.On(smtptest.Mail, smtptest.First(2, smtptest.Reply("451 4.3.2 not now"))))
 	r := startRelay(t, s.Port(), map[string]string{
 		"host_list": "a.test\nb.test\n",

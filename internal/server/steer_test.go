@@ -15,6 +15,7 @@ import (
 // TestSteering: a daemon with disabled=true delivers nothing until the file says
 // otherwise, and then as the sections of outbound.ini say.
 func TestSteering(t *testing.T) {
+	t.Parallel() // it waits
 	mx, smart := smtptest.New(t), smtptest.New(t)
 	names := dnstest.New(t)
 	names.SetDefault("mx.test", "127.0.0.1")

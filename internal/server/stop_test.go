@@ -21,6 +21,7 @@ import (
 // force_shutdown_timeout together, not each. Meanwhile the control socket
 // answers.
 func TestStopIsBounded(t *testing.T) {
+	t.Parallel() // it waits
 	const grace = 10 * time.Second
 	reached := make(chan struct{})
 	to := smtptest.New(t, smtptest.On(smtptest.Dot, func(smtptest.Event) smtptest.Action {

@@ -126,12 +126,12 @@ func BenchmarkSession1MiB(b *testing.B)          { benchSend(b, 1<<20, 2, true) 
 func hold(tb testing.TB, n int) float64 {
 	_, addr, stop := benchServer(tb)
 	defer stop()
-	usage := func() uint64 {
+	usage := func() float64 {
 		runtime.GC()
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return m.HeapInuse + m.StackInuse
+		return float64(m.HeapInuse + m.StackInuse)
 	}
 	before := usage()
 	conns := make([]net.Conn, n)
@@ -152,10 +152,10 @@ func hold(tb testing.TB, n int) float64 {
 			got += string(b[:k])
 		}
 	}
-	per := float64(usage()-before) / float64(n)
+	per := (usage() - before) / float64(n)
 	for deadline := time.Now().Add(20 * time.Second); per > idleBytes && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
-		per = float64(usage()-before) / float64(n)
+		per = (usage() - before) / float64(n)
 	}
 	runtime.KeepAlive(conns)
 	return per

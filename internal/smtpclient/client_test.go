@@ -10,7 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
@@ -106,53 +106,72 @@ func TestFaults(t *testing.T) {
 				if mode == "lockstep" {
 					opts = append(opts, smtptest.Without("PIPELINING"))
 				}
-				s := smtptest.New(t, opts...)
-				o := options(s)
-				if tt.impatient {
-					o.CommandTimeout, o.DataTimeout = 100*time.Millisecond, 100*time.Millisecond
-					o.SubmissionTimeout, o.BlockTimeout = 100*time.Millisecond, 100*time.Millisecond
-				}
-				env := envelope(t, "s@y.test", accepted...)
-				var res smtpclient.Result
-				c, err := smtpclient.Dial(t.Context(), o)
-				if err == nil {
-					res, err = c.Send(t.Context(), env, text(message))
-				}
-				want := tt.want
-				if got := outcome(res, err); got != want && (tt.orElse == "" || got != tt.orElse) {
-					t.Errorf("outcome %s, want %s (%v)", got, want, err)
-				}
-				kept := c != nil && c.Reusable()
-				if kept != tt.kept {
-					t.Errorf("reusable %v, want %v", kept, tt.kept)
-				}
-				if kept != tt.kept {
+				if !tt.quiet {
+					tt.run(t, accepted, smtpclient.Dial, opts...)
 					return
 				}
-				if !kept {
-					c = dial(t, options(s))
-				}
-				second := envelope(t, "t@y.test", "d@x.test")
-				if res, err := c.Send(t.Context(), second, text("second\r\n")); outcome(res, err) != "250 2.0.0" {
-					t.Errorf("second message: %s (%v)", outcome(res, err), err)
-				}
-				var first [][]string
-				for _, m := range s.Messages() {
-					if m.From == "s@y.test" {
-						first = append(first, m.Accepted())
-						if string(m.Content) != message {
-							t.Errorf("content %q", m.Content)
-						}
-					}
-				}
-				if tt.delivered == nil && len(first) > 0 || tt.delivered != nil && !reflect.DeepEqual(first, [][]string{tt.delivered}) {
-					t.Errorf("delivered %v, want once to %v", first, tt.delivered)
-				}
-				if v := s.Violations(); len(v) > 0 {
-					t.Errorf("violations: %q", v)
-				}
+				synctest.Test(t, func(t *testing.T) {
+					var inMemory smtptest.Network
+					tt.run(t, accepted, dialer(&inMemory), append(opts, inMemory.Listen())...)
+				})
 			})
 		}
+	}
+}
+
+// dialer returns what smtpclient.Dial is, on a network in memory.
+func dialer(n *smtptest.Network) func(context.Context, smtpclient.Options) (*smtpclient.Client, error) {
+	return func(ctx context.Context, o smtpclient.Options) (*smtpclient.Client, error) {
+		raw, err := n.Dial(ctx, o.Addr)
+		if err != nil {
+			return nil, err
+		}
+		return smtpclient.Open(ctx, raw, o)
+	}
+}
+
+func (tt fault) run(t *testing.T, accepted []string, dial func(context.Context, smtpclient.Options) (*smtpclient.Client, error), opts ...smtptest.Option) {
+	s := smtptest.New(t, opts...)
+	env := envelope(t, "s@y.test", accepted...)
+	var res smtpclient.Result
+	c, err := dial(t.Context(), options(s))
+	if err == nil {
+		t.Cleanup(func() { c.Close() })
+		res, err = c.Send(t.Context(), env, text(message))
+	}
+	want := tt.want
+	if got := outcome(res, err); got != want && (tt.orElse == "" || got != tt.orElse) {
+		t.Errorf("outcome %s, want %s (%v)", got, want, err)
+	}
+	kept := c != nil && c.Reusable()
+	if kept != tt.kept {
+		t.Errorf("reusable %v, want %v", kept, tt.kept)
+		return
+	}
+	if !kept {
+		if c, err = dial(t.Context(), options(s)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	second := envelope(t, "t@y.test", "d@x.test")
+	if res, err := c.Send(t.Context(), second, text("second\r\n")); outcome(res, err) != "250 2.0.0" {
+		t.Errorf("second message: %s (%v)", outcome(res, err), err)
+	}
+	var first [][]string
+	for _, m := range s.Messages() {
+		if m.From == "s@y.test" {
+			first = append(first, m.Accepted())
+			if string(m.Content) != message {
+				t.Errorf("content %q", m.Content)
+			}
+		}
+	}
+	if tt.delivered == nil && len(first) > 0 || tt.delivered != nil && !reflect.DeepEqual(first, [][]string{tt.delivered}) {
+		t.Errorf("delivered %v, want once to %v", first, tt.delivered)
+	}
+	if v := s.Violations(); len(v) > 0 {
+		t.Errorf("violations: %q", v)
 	}
 }
 
@@ -162,7 +181,7 @@ type fault struct {
 	orElse    string // as good, where the peer's timing decides
 	kept      bool
 	delivered []string
-	impatient bool
+	quiet     bool // only a time limit finds it
 }
 
 func faults(on func(smtptest.Stage, smtptest.Action) smtptest.Option, rcptB func(smtptest.Action) smtptest.Option,
@@ -219,8 +238,8 @@ func faults(on func(smtptest.Stage, smtptest.Action) smtptest.Option, rcptB func
 		}
 		list[string(stage)+" huge"] = fault{fault: on(stage, smtptest.Huge("550")), want: endless}
 		list[string(stage)+" long line"] = fault{fault: on(stage, smtptest.LongLine("550")), want: endless}
-		list[string(stage)+" silence"] = fault{fault: on(stage, smtptest.Silence()), want: lost, impatient: true}
-		list[string(stage)+" half a line"] = fault{fault: on(stage, smtptest.HalfLine()), want: lost, impatient: true}
+		list[string(stage)+" silence"] = fault{fault: on(stage, smtptest.Silence()), want: lost, quiet: true}
+		list[string(stage)+" half a line"] = fault{fault: on(stage, smtptest.HalfLine()), want: lost, quiet: true}
 		list[string(stage)+" close"] = fault{fault: on(stage, smtptest.Close()), want: lost}
 		list[string(stage)+" half and close"] = fault{fault: on(stage, smtptest.Raw("250").ThenClose()), want: lost}
 		list[string(stage)+" reset"] = fault{fault: on(stage, smtptest.Reset()), want: lost}
@@ -744,9 +763,13 @@ func TestCancel(t *testing.T) {
 			}))
 			ctx, cancel := context.WithCancel(t.Context())
 			go func() { <-reached; cancel() }()
+			size := 1 << 20
+			if stage == smtptest.Body { // more than sockets hold
+				size = 32 << 20
+			}
 			c, err := smtpclient.Dial(ctx, options(s))
 			if err == nil {
-				_, err = c.Send(ctx, envelope(t, "s@y.test", "a@x.test"), mail.Memory{make([]byte, 32<<20)})
+				_, err = c.Send(ctx, envelope(t, "s@y.test", "a@x.test"), mail.Memory{make([]byte, size)})
 			}
 			var f *smtpclient.Failure
 			if !errors.As(err, &f) || !errors.Is(err, context.Canceled) {

@@ -47,7 +47,7 @@ type Options struct {
 type Submitter struct{ o Options }
 
 // New returns a Submitter.
-func New(o Options) *Submitter { return &Submitter{o} }
+func New(o Options) *Submitter { return &Submitter{o: o} }
 
 // maxHeader is how many bytes the header section of a submission may have: it
 // is in memory while plugins look at it.

@@ -46,7 +46,7 @@ var (
 		return nil
 	}}
 	// State is the state of a pending recipient.
-	State = control.Kind{Placeholder: "STATE", Check: func(name, value string) error {
+	State = control.Kind{Placeholder: "STATE", Values: states, Check: func(name, value string) error {
 		if !slices.Contains(states, value) {
 			return fmt.Errorf("%s: %q is none of %s", name, value, strings.Join(states, ", "))
 		}

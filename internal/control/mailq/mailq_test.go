@@ -17,16 +17,26 @@ import (
 
 // three is a queue of three messages.
 func three(t *testing.T) *memory {
-	q := newMemory(t,
-		envelope(t, "A.1", "one@client.test", "a@x.test", "b@x.test", "c@y.test"),
-		envelope(t, "B.1", "Two@Client.test", "a@Y.test"),
-		envelope(t, "C.1", "<>", "one@bücher.test"),
-	)
-	q.envelopes[1].Received = born.Add(-time.Hour)
-	p := q.pending["B.1"]
-	p.Received = born.Add(-time.Hour)
-	q.pending["B.1"] = p
-	return q
+	t.Helper()
+	return threeWith(t, func(*mail.Envelope) {})
+}
+
+// threeWith is three with another A.1.
+func threeWith(t *testing.T, change func(a *mail.Envelope)) *memory {
+	t.Helper()
+	a := envelope(t, "A.1", "one@client.test", "a@x.test", "b@x.test", "c@y.test")
+	b := envelope(t, "B.1", "Two@Client.test", "a@Y.test")
+	b.Received = born.Add(-time.Hour)
+	change(a)
+	return newMemory(t, a, b, envelope(t, "C.1", "<>", "one@bücher.test"))
+}
+
+// did ends a test that could not prepare its queue.
+func did(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func threeRunning(t *testing.T) (Queue, Outbound) { return three(t), &flushes{} }
@@ -72,10 +82,7 @@ func TestListed(t *testing.T) {
 	next := born.Add(time.Hour)
 	both(t, func(t *testing.T) (Queue, Outbound) {
 		q := three(t)
-		p := q.pending["A.1"]
-		p.Recipients = p.Recipients[1:2] // the others are settled
-		p.Recipients[0].Attempts, p.Recipients[0].Next, p.Recipients[0].Last = 3, next, "451 4.7.1 <\x1b>"
-		q.pending["A.1"] = p
+		did(t, q.Settle("A.1", []int{0, 2}), q.Defer("A.1", []int{1}, 3, next, "451 4.7.1 <\x1b>"))
 		return q, &flushes{}
 	}, func(t *testing.T, c *caller) {
 		var got *view.Message
@@ -98,7 +105,7 @@ func TestListed(t *testing.T) {
 func TestHeld(t *testing.T) {
 	both(t, func(t *testing.T) (Queue, Outbound) {
 		q := three(t)
-		q.pending["A.1"].Recipients[1].Held = true
+		did(t, q.Hold("A.1", []int{1}))
 		return q, &flushes{}
 	}, func(t *testing.T, c *caller) {
 		var listed []view.Recipient
@@ -208,14 +215,11 @@ func TestTallyCap(t *testing.T) {
 func TestShow(t *testing.T) {
 	next := born.Add(time.Hour)
 	both(t, func(t *testing.T) (Queue, Outbound) {
-		q := three(t)
-		env := q.envelopes[0]
-		env.Body, env.UTF8, env.RequireTLS, env.Return, env.EnvelopeID = "8BITMIME", true, true, "HDRS", "x y"
-		env.Recipients[2].Notify, env.Recipients[2].ORCPT = mail.NotifyNever, "rfc822;z@y.test"
-		p := q.pending["A.1"]
-		p.Recipients = p.Recipients[2:]
-		p.Recipients[0].Attempts, p.Recipients[0].Next, p.Recipients[0].Last = 1, next, "451 later"
-		q.pending["A.1"] = p
+		q := threeWith(t, func(env *mail.Envelope) {
+			env.Body, env.UTF8, env.RequireTLS, env.Return, env.EnvelopeID = "8BITMIME", true, true, "HDRS", "x y"
+			env.Recipients[2].Notify, env.Recipients[2].ORCPT = mail.NotifyNever, "rfc822;z@y.test"
+		})
+		did(t, q.Settle("A.1", []int{0, 1}), q.Defer("A.1", []int{2}, 1, next, "451 later"))
 		return q, &flushes{}
 	}, func(t *testing.T, c *caller) {
 		got, err := c.Show(t.Context(), "A.1")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,31 +17,30 @@ import (
 	"tarishi/internal/outbound"
 	"tarishi/internal/schedule"
 	"tarishi/internal/store"
+	"tarishi/internal/store/mem"
 	"tarishi/internal/web"
 )
 
-// memory is a Queue of messages in a slice.
+// memory is a store in memory that may misbehave.
 type memory struct {
-	mu        sync.Mutex
-	envelopes []*mail.Envelope
-	pending   map[mail.ID]mail.Pending
-	contents  map[mail.ID]mail.Content
-	sick      error
-	endless   bool          // Walk goes round until it is told to stop
-	walking   chan struct{} // Walk says on it that it began, if it is set,
-	proceed   chan struct{} // and waits for this
-	damaged   mail.ID       // cannot be loaded
+	*mem.Store
+	contents map[mail.ID]mail.Content // in place of the real ones
+	sick     error
+	endless  bool          // Walk goes round until it is told to stop
+	walking  chan struct{} // Walk says on it that it began, if it is set,
+	proceed  chan struct{} // and waits for this
+	damaged  mail.ID       // cannot be loaded
 }
 
 var errDamage = errors.New("damaged on disk")
 
 func newMemory(t *testing.T, messages ...*mail.Envelope) *memory {
 	t.Helper()
-	q := &memory{pending: map[mail.ID]mail.Pending{}, contents: map[mail.ID]mail.Content{}}
+	q := &memory{Store: mem.New(), contents: map[mail.ID]mail.Content{}}
 	for _, env := range messages {
-		c := mail.Memory{[]byte("Subject: " + string(env.ID) + "\r\n\r\nHello.\r\n")}
-		q.envelopes = append(q.envelopes, env)
-		q.pending[env.ID], q.contents[env.ID] = mail.NewPending(env, c.Size()), c
+		if err := q.Put(env, mail.Memory{[]byte("Subject: " + string(env.ID) + "\r\n\r\nHello.\r\n")}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return q
 }
@@ -52,67 +50,34 @@ func (q *memory) Walk(fn func(mail.Pending) bool) {
 		q.walking <- struct{}{}
 		<-q.proceed
 	}
-	for again := true; again; again = q.endless {
-		q.mu.Lock()
-		all := slices.Clone(q.envelopes)
-		q.mu.Unlock()
-		for _, env := range all {
-			if p, ok := q.Find(env.ID); ok && !fn(p) {
-				return
-			}
-		}
+	more := true
+	for again := true; again && more; again = q.endless {
+		q.Store.Walk(func(p mail.Pending) bool {
+			more = p.ID == q.damaged || fn(p)
+			return more
+		})
 	}
 }
 
 func (q *memory) Find(id mail.ID) (mail.Pending, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	p, ok := q.pending[id]
+	p, ok := q.Store.Find(id)
 	return p, ok && id != q.damaged
 }
 
 func (q *memory) Load(id mail.ID) (*mail.Envelope, mail.Content, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if id == q.damaged {
 		return nil, nil, errDamage
 	}
-	for _, env := range q.envelopes {
-		if env.ID == id {
-			return env, q.contents[id], nil
-		}
+	env, c, err := q.Store.Load(id)
+	if other := q.contents[id]; other != nil && err == nil {
+		c = other
 	}
-	return nil, nil, fmt.Errorf("%w: %s", store.ErrUnknown, id)
-}
-
-func (q *memory) Remove(id mail.ID) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := len(q.envelopes)
-	q.envelopes = slices.DeleteFunc(q.envelopes, func(env *mail.Envelope) bool { return env.ID == id })
-	if len(q.envelopes) == n {
-		return fmt.Errorf("%w: %s", store.ErrUnknown, id)
-	}
-	delete(q.pending, id)
-	return nil
-}
-
-func (q *memory) Stat() store.Stat {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	s := store.Stat{Messages: len(q.pending)}
-	for _, p := range q.pending {
-		s.Recipients += len(p.Recipients)
-		s.Bytes += p.Size
-	}
-	return s
+	return env, c, err
 }
 
 func (q *memory) Healthy() error { return q.sick }
 
 func (q *memory) Unreadable() store.Unreadable {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if q.damaged == "" {
 		return store.Unreadable{}
 	}

@@ -123,11 +123,7 @@ func TestTable(t *testing.T) {
 // attempted, one is for a suspended destination, and one is held.
 func stirred(t *testing.T) *memory {
 	q := three(t)
-	for _, i := range []int{0, 2} {
-		r := &q.pending["A.1"].Recipients[i]
-		r.Attempts, r.Next, r.Last = 2, born.Add(time.Hour), "451 4.3.2 busy"
-	}
-	q.pending["C.1"].Recipients[0].Held = true
+	did(t, q.Defer("A.1", []int{0, 2}, 2, born.Add(time.Hour), "451 4.3.2 busy"), q.Hold("C.1", []int{0}))
 	return q
 }
 

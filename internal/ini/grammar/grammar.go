@@ -118,7 +118,7 @@ func scanLines(data []byte) (statements []statement, bad []BadLine) {
 		s, why := assignment(line)
 		switch {
 		case why != "":
-			bad = append(bad, BadLine{first, why, line})
+			bad = append(bad, BadLine{Line: first, Text: why, Source: line})
 		case !ignored:
 			s.section, s.line = section, first
 			statements = append(statements, s)

@@ -83,7 +83,7 @@ func TestLists(t *testing.T) {
 		want []Line
 	}{
 		{"", nil},
-		{"# a\n\n  b # c \r; d\r\n12\re", []Line{{"b # c", 3}, {"12", 5}, {"e", 6}}},
+		{"# a\n\n  b # c \r; d\r\n12\re", []Line{{Text: "b # c", No: 3}, {Text: "12", No: 5}, {Text: "e", No: 6}}},
 	} {
 		if got := ParseList([]byte(test.in)); !slices.Equal(got, test.want) {
 			t.Errorf("%q: %v", test.in, got)

@@ -17,7 +17,7 @@ func ParseList(data []byte) []Line {
 		if line == "" || line[0] == ';' || line[0] == '#' {
 			continue
 		}
-		list = append(list, Line{line, i + 1})
+		list = append(list, Line{Text: line, No: i + 1})
 	}
 	return list
 }

@@ -28,6 +28,7 @@ import (
 // other: no reader comes to the end of what was not accepted, the message goes to
 // corrupt/, and the other one is served.
 func TestOneBit(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	q := open(t, Options{Dir: dir, NoSync: true, SegmentSize: 64 << 10})
 	bad, good := envelope(newID(), 1), envelope(newID(), 1)

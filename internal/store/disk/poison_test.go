@@ -191,6 +191,7 @@ func overwritten(b []byte, at, n int) []byte {
 // TestPoison damages more than a thousand items of a healthy queue at once, each
 // in its own way, and opens it: no other message is touched.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))

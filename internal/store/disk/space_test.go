@@ -45,6 +45,7 @@ func sizes(dir string) (journal, contents, states int64) {
 // never, large and small, and compares what the files take with what is live:
 // while it comes in, and when it has come to rest.
 func TestSpace(t *testing.T) {
+	t.Parallel()
 	const segment = 256 << 10
 	q := open(t, Options{Dir: t.TempDir(), SegmentSize: segment, LargeBody: 20_000, NoSync: true})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -128,8 +129,10 @@ func (f *slow) Create(name string) (vfs.File, error) {
 // out of the journal, which stays short all the same, whether somebody does that
 // work in the background or not.
 func TestBackPressure(t *testing.T) {
+	const messages = 1500 // of which the journal's limit is a quarter
 	for name, background := range map[string]bool{"alone": false, "beside Run": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			disk := &slow{FS: vfs.OS{}}
 			q := open(t, Options{Dir: t.TempDir(), SegmentSize: 256 << 10, NoSync: true, FS: disk})
 			q.spiller.Tune(func(o *spill.Options) { o.Limits = spill.Limits{Rest: 2, Busy: 3, Most: 4, Long: 4, Limit: 6} })
@@ -141,7 +144,7 @@ func TestBackPressure(t *testing.T) {
 			var n, longest atomic.Int64
 			for range 8 {
 				writers.Go(func() {
-					for n.Add(1) <= 3000 {
+					for n.Add(1) <= messages {
 						put(t, q, envelope(newID(), 1), text(4000))
 						segments := int64(len(q.journal.Segments()))
 						for old := longest.Load(); segments > old && !longest.CompareAndSwap(old, segments); old = longest.Load() {
@@ -153,7 +156,7 @@ func TestBackPressure(t *testing.T) {
 			if n := longest.Load(); n > 6+2 {
 				t.Errorf("the journal had %d segments", n)
 			}
-			if s := q.Stat(); s.Messages != 3000 {
+			if s := q.Stat(); s.Messages != messages {
 				t.Errorf("%+v", s)
 			}
 			// If nothing can be moved mail is accepted all the same: what bounds it

@@ -178,6 +178,7 @@ func TestNeverNamed(t *testing.T) {
 // TestOneBitOfARecord flips bits of a message's record behind the queue's back:
 // no other envelope is ever loaded.
 func TestOneBitOfARecord(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	q := open(t, Options{Dir: dir, NoSync: true, SegmentSize: 64 << 10})
 	env := envelope(newID(), 2)

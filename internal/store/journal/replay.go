@@ -308,7 +308,7 @@ func (s *segment) scanFrames(v Visitor) (scanned, error) {
 	}
 	walkFrames(w, s.mark, limit, func(off int64, f frame, payload []byte) bool {
 		if f.kind >= FirstKind {
-			v.Record(Record{Kind: f.kind, Location: Location{s.number, uint32(off + frameHeader), f.length}, Payload: payload})
+			v.Record(Record{Kind: f.kind, Location: Location{Segment: s.number, Offset: uint32(off + frameHeader), Length: f.length}, Payload: payload})
 		}
 		return f.kind != kindSeal
 	}, damage, damage)

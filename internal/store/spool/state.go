@@ -55,7 +55,7 @@ func (s *Summer) Write(p []byte) (int, error) {
 }
 
 // Sum returns the Sum of what was written.
-func (s *Summer) Sum() Sum { return Sum{s.crc, true} }
+func (s *Summer) Sum() Sum { return Sum{CRC: s.crc, Known: true} }
 
 // MarshalText writes eight hexadecimal digits.
 func (s Sum) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%08x", s.CRC), nil }
@@ -66,7 +66,7 @@ func (s *Sum) UnmarshalText(b []byte) error {
 	if err != nil || len(b) != 8 {
 		return fmt.Errorf("%q is no CRC-32C of eight hexadecimal digits", b)
 	}
-	*s = Sum{uint32(crc), true}
+	*s = Sum{CRC: uint32(crc), Known: true}
 	return nil
 }
 

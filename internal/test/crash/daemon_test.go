@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,20 +16,9 @@ import (
 // that fail.
 const patience = 2 * time.Minute
 
-var buildDir string
+var program instance.Program
 
-func TestMain(m *testing.M) {
-	var err error
-	if buildDir, err = os.MkdirTemp("", "tarishi-crashtest-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	os.RemoveAll(buildDir)
-	os.Exit(code)
-}
-
-var build = sync.OnceValues(func() (string, error) { return instance.Build(buildDir) })
+func TestMain(m *testing.M) { os.Exit(program.Run(m)) }
 
 // concurrency is outbound.ini's concurrency_max in these tests.
 const concurrency = 20
@@ -70,7 +58,7 @@ type daemon struct {
 
 func start(t *testing.T, dir string) *daemon {
 	t.Helper()
-	bin, err := build()
+	bin, err := program.Path()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,26 +25,17 @@ import (
 // that fail.
 const patience = 2 * time.Minute
 
-var buildDir string
+var program instance.Program
 
 func TestMain(m *testing.M) {
 	syscall.Umask(0o022) // servers that change to users of their own read what tests write
-	var err error
-	if buildDir, err = os.MkdirTemp("", "tarishi-e2e-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	os.RemoveAll(buildDir)
-	os.Exit(code)
+	os.Exit(program.Run(m))
 }
-
-var build = sync.OnceValues(func() (string, error) { return instance.Build(buildDir) })
 
 // binary is the path of the binary under test.
 func binary(t *testing.T) string {
 	t.Helper()
-	bin, err := build()
+	bin, err := program.Path()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func ParseID(local string) (ID, bool) {
 	r, err1 := strconv.ParseUint(run, 10, 16)
 	m, err2 := strconv.ParseUint(message, 10, 32)
 	n, err3 := strconv.ParseUint(recipient, 10, 16)
-	return ID{uint16(r), uint32(m), uint16(n)}, err1 == nil && err2 == nil && err3 == nil
+	return ID{Run: uint16(r), Message: uint32(m), Recipient: uint16(n)}, err1 == nil && err2 == nil && err3 == nil
 }
 
 // idField is the header field with a message's run and number. The digits have

@@ -307,7 +307,7 @@ func (c *client) envelope(n uint32) (*response, error) {
 			}
 		}
 		c.out = append(c.out, "RCPT TO:<"...)
-		c.out = ID{c.load.Run, n, uint16(i)}.append(c.out)
+		c.out = ID{Run: c.load.Run, Message: n, Recipient: uint16(i)}.append(c.out)
 		c.out = append(c.out, '@')
 		if c.load.Domains > 0 {
 			c.out = append(strconv.AppendUint(append(c.out, 'd'), uint64(n)%uint64(c.load.Domains), 10), '.')
@@ -353,7 +353,7 @@ func (c *client) take(n uint32, i int, mail, r *response) *response {
 		return r
 	}
 	if r.code/100 == 2 {
-		c.ids = append(c.ids, ID{c.load.Run, n, uint16(i)})
+		c.ids = append(c.ids, ID{Run: c.load.Run, Message: n, Recipient: uint16(i)})
 	}
 	return mail
 }

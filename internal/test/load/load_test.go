@@ -180,7 +180,7 @@ func TestSinkRefuses(t *testing.T) {
 
 func TestTallyFindsLossAndDuplicate(t *testing.T) {
 	s := listen(t, SinkOptions{})
-	r := &Report{Started: time.Now(), accepted: []ID{{1, 1, 0}, {1, 2, 0}, {1, 3, 0}}, Load: Load{Run: 1}}
+	r := &Report{Started: time.Now(), accepted: []ID{{Run: 1, Message: 1, Recipient: 0}, {Run: 1, Message: 2, Recipient: 0}, {Run: 1, Message: 3, Recipient: 0}}, Load: Load{Run: 1}}
 	field := func(n uint32) []byte { return []byte("A: b\r\n" + idField + headerID(1, n) + "\r\n") }
 	s.took("<>", []string{"l1.1.0@x", "postmaster@x"}, field(1), nil)
 	s.took("<>", []string{"l1.1.0@x"}, field(1), nil)
@@ -237,7 +237,7 @@ func TestLostSessions(t *testing.T) {
 }
 
 func TestParseID(t *testing.T) {
-	for _, id := range []ID{{}, {1, 2, 3}, {65535, 4294967295, 65535}} {
+	for _, id := range []ID{{}, {Run: 1, Message: 2, Recipient: 3}, {Run: 65535, Message: 4294967295, Recipient: 65535}} {
 		if got, ok := ParseID(id.String()); !ok || got != id {
 			t.Errorf("%v read back as %v, %v", id, got, ok)
 		}

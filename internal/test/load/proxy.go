@@ -23,7 +23,7 @@ func ListenProxy(to string, delay time.Duration) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Proxy{to, delay, ln}, nil
+	return &Proxy{to: to, delay: delay, ln: ln}, nil
 }
 
 // Addr is the address that the proxy listens on.

@@ -131,8 +131,8 @@ func (k *conn) do(a Action) error {
 	k.bw.Flush()
 	switch a.then {
 	case resetConn:
-		if t, ok := k.raw.(*net.TCPConn); ok {
-			t.SetLinger(0)
+		if c, ok := k.raw.(interface{ SetLinger(seconds int) error }); ok {
+			c.SetLinger(0)
 		}
 	case silent:
 		io.Copy(io.Discard, k.stream)

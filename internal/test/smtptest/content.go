@@ -137,8 +137,8 @@ func (k *conn) bdat(line, args string) error {
 	}
 
 	// A chunk may be cut between CR and LF, so line ends are only checked in the whole.
-	lines := bytes.ReplaceAll(k.tx.Content, []byte("\r\n"), nil)
-	if bytes.ContainsAny(lines, "\r\n") {
+	content := k.tx.Content
+	if n := bytes.Count(content, []byte("\r\n")); bytes.Count(content, []byte("\r")) != n || bytes.Count(content, []byte("\n")) != n {
 		k.violation("bare CR or LF in content")
 	}
 	return k.finish(k.tx)

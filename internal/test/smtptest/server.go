@@ -1,5 +1,6 @@
-// Package smtptest is a scripted SMTP or LMTP server for tests, on loopback. By
-// itself it is a correct ESMTP server that accepts and records everything; a hook may replace its reply at every stage, break the protocol
+// Package smtptest is a scripted SMTP or LMTP server for tests, on loopback or on a
+// Network in memory. By itself it is a correct ESMTP server that accepts and records
+// everything; a hook may replace its reply at every stage, break the protocol
 // in many ways, or break the connection.
 //
 // A Server fails no test by itself but in the Wait methods; what a client did
@@ -229,6 +230,7 @@ func Socket(t testing.TB) string {
 type Server struct {
 	test             testing.TB
 	network, address string
+	memory           *Network // in the place of a socket
 	extensions       []string
 	mechanisms       []string
 	hooks            map[Stage]Hook
@@ -262,11 +264,15 @@ func New(t testing.TB, options ...Option) *Server {
 	for _, o := range options {
 		o(s)
 	}
-	ln, err := net.Listen(s.network, s.address)
-	if err != nil {
-		t.Fatal(err)
+	if s.memory != nil {
+		s.ln = s.memory.listen()
+	} else {
+		ln, err := net.Listen(s.network, s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.ln = ln
 	}
-	s.ln = ln
 	s.done, s.cancel = context.WithCancel(context.Background())
 	s.running.Go(s.accept)
 	t.Cleanup(s.Close)

@@ -90,7 +90,7 @@ func (c *Catalog) Shares() (bytes int64) {
 // Caller holds mu, or nobody else knows the catalog yet.
 func (c *Catalog) KeepRecord(loc journal.Location) {
 	s := c.shares[loc.Segment]
-	c.shares[loc.Segment] = Share{s.Messages + 1, s.Bytes + int64(loc.Length)}
+	c.shares[loc.Segment] = Share{Messages: s.Messages + 1, Bytes: s.Bytes + int64(loc.Length)}
 }
 
 func (c *Catalog) releaseRecord(loc journal.Location) {
@@ -193,7 +193,7 @@ func (c *Catalog) Arrive(env *mail.Envelope, size int64, large bool) (Arrival, e
 	if _, old := c.index.Find(env.ID); old != nil {
 		return Arrival{}, fmt.Errorf("queue: message %s is there already", env.ID)
 	}
-	return Arrival{c, env.ID, c.index.Add(env.ID, e), e}, nil
+	return Arrival{catalog: c, id: env.ID, key: c.index.Add(env.ID, e), entry: e}, nil
 }
 
 // Accept makes the message one of the store's. Its record is durable at loc and takes

@@ -45,7 +45,7 @@ func (c *Catalog) WriteFiles(b *spool.Batch, id mail.ID) (w Written, ok bool, er
 	lost := damaged(err)
 	if err == nil {
 		if err = c.writeState(b, id, at, p, notes); err == nil {
-			return Written{id, at.Loc, notes}, true, nil
+			return Written{ID: id, Loc: at.Loc, notes: notes}, true, nil
 		}
 		// A folder that is missing says nothing about the message.
 		lost = errors.Is(err, errDamaged) || errors.Is(err, spool.ErrDamaged)

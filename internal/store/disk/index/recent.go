@@ -63,7 +63,7 @@ func (r *Recent) AddPromise(k Key, env *mail.Envelope, sum spool.Sum, n int, con
 		origin := *env.Origin
 		c.Origin = &origin
 	}
-	r.kept[k] = kept{Promise{&c, sum, content}, n}
+	r.kept[k] = kept{Promise{Envelope: &c, Sum: sum, Content: content}, n}
 	r.bytes += n
 }
 

@@ -86,10 +86,10 @@ type Unread struct {
 func (x *Index) UnreadMessages() []Unread {
 	all := make([]Unread, 0, x.Unreadable.countMessages())
 	for id := range x.Unreadable.newer {
-		all = append(all, Unread{id, spool.ErrVersion.Error()})
+		all = append(all, Unread{ID: id, Reason: spool.ErrVersion.Error()})
 	}
 	for p, reason := range x.Unreadable.parts {
-		all = append(all, Unread{x.ID(p.Key), *reason})
+		all = append(all, Unread{ID: x.ID(p.Key), Reason: *reason})
 	}
 	slices.SortFunc(all, func(a, b Unread) int { return cmp.Compare(a.ID, b.ID) })
 	return all
