@@ -5,7 +5,8 @@
 package backend
 
 import (
-	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,15 +19,16 @@ import (
 // counts connections for each host, TLS policy and user alone.
 type Set struct {
 	mu    sync.Mutex
-	turns map[string]uint // messages so far, by the name of the route
-	slots map[string]Slot // a token for each message on its way, likewise
-	dead  map[Spot]*Loss
+	known map[string]*route.Route // the routes there are, by name; nil: Use was not called yet
+	turns map[string]uint         // messages so far, by the name of the route
+	gates map[string]*gate        // likewise
+	dead  map[Spot]*loss
 	Wake  chan struct{} // holds one token after that has grown
 }
 
-// New returns an empty Set.
+// New returns an empty Set, which believes that every route is there.
 func New() *Set {
-	return &Set{turns: map[string]uint{}, slots: map[string]Slot{}, dead: map[Spot]*Loss{}, Wake: make(chan struct{}, 1)}
+	return &Set{turns: map[string]uint{}, gates: map[string]*gate{}, dead: map[Spot]*loss{}, Wake: make(chan struct{}, 1)}
 }
 
 // Spot is one host of one route: what another route finds out at the same
@@ -36,11 +38,52 @@ type Spot struct {
 	Hop   mail.NextHop
 }
 
-// Loss is a host that could not be reached.
-type Loss struct {
-	Route   *route.Route
+// loss is a host that could not be reached.
+type loss struct {
+	route   *route.Route
 	due     time.Time // when it is looked at again
 	probing bool
+}
+
+// Use says which routes there are. What is known of a host stays if the route still has
+// it, and is forgotten if not. Messages of a route that is gone, which come from
+// connections that began before, find its hosts without that.
+func (b *Set) Use(f *route.Settings) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.known = make(map[string]*route.Route, 1+len(f.Routes))
+	b.known[f.Main.Name] = &f.Main
+	for _, r := range f.Routes {
+		b.known[r.Name] = r
+	}
+	maps.DeleteFunc(b.turns, func(name string, _ uint) bool { return b.known[name] == nil })
+
+	// A probe goes by the route as it is now.
+	for one, l := range b.dead {
+		if !b.canLose(b.known[one.Route], one.Hop) {
+			delete(b.dead, one)
+			continue
+		}
+		l.route = b.known[one.Route]
+	}
+	b.signal()
+
+	// More messages may be on their way now, or there is nobody left to count.
+	for name, g := range b.gates {
+		if r := b.known[name]; r != nil {
+			g.limit = r.MaxConnections
+		}
+		b.admit(g)
+	}
+}
+
+// canLose reports whether it is worth to remember that a host of a route cannot be
+// reached: not of its only host, nor of one that the route has not any more.
+func (b *Set) canLose(r *route.Route, hop mail.NextHop) bool {
+	if r != nil && b.known != nil {
+		r = b.known[r.Name]
+	}
+	return r != nil && len(r.Hosts) > 1 && (b.known == nil || slices.Contains(r.Hosts, hop))
 }
 
 // Order returns the hosts of a route as a message is to try them: those that
@@ -79,51 +122,16 @@ func (b *Set) Order(r *route.Route) []mail.NextHop {
 	return list
 }
 
-// Slot is one of the messages that may be on their way to a route at the same time; nil:
-// there is no limit.
-type Slot chan struct{}
-
-// Leave gives the slot back.
-func (s Slot) Leave() {
-	if s != nil {
-		<-s
-	}
-}
-
-// Enter waits until the route has a connection to spare, and reports whether it
-// got one before ctx ended.
-func (b *Set) Enter(ctx context.Context, r *route.Route) (s Slot, ok bool) {
-	if r.MaxConnections <= 0 || r.Name == route.NoteNextHop { // one name for many routes, each of one host
-		return nil, true
-	}
-	b.mu.Lock()
-	slots := b.slots[r.Name]
-	if cap(slots) != r.MaxConnections { // the first message, or the first since that was changed
-		slots = make(Slot, r.MaxConnections)
-		b.slots[r.Name] = slots
-	}
-	b.mu.Unlock()
-	select {
-	case slots <- struct{}{}:
-		return slots, true
-	case <-ctx.Done():
-		return nil, false
-	}
-}
-
 // Lost notes that a host could not be reached, and reports whether that is new.
 // The only host of a route is tried whatever happened, so it is not noted.
 func (b *Set) Lost(r *route.Route, hop mail.NextHop, now time.Time) bool {
-	if len(r.Hosts) < 2 {
-		return false
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	one := Spot{r.Name, hop}
-	if b.dead[one] != nil {
+	if b.dead[one] != nil || !b.canLose(r, hop) {
 		return false
 	}
-	b.dead[one] = &Loss{Route: r, due: now.Add(r.DeadRetry)}
+	b.dead[one] = &loss{route: r, due: now.Add(r.DeadRetry)}
 	b.signal()
 	return true
 }
@@ -149,18 +157,24 @@ func (b *Set) Found(r *route.Route, hop mail.NextHop) bool {
 	return was
 }
 
+// Probe is a dead host to look at, by the route that it belongs to.
+type Probe struct {
+	Spot
+	By *route.Route
+}
+
 // Due returns the dead hosts that are due, which the caller then probes, and
 // the time until the next one is; 0: there is none.
-func (b *Set) Due(now time.Time) (due map[Spot]*Loss, next time.Duration) {
+func (b *Set) Due(now time.Time) (due []Probe, next time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	due = map[Spot]*Loss{}
 	for one, l := range b.dead {
 		// A host that is being probed already is left to that probe.
 		switch wait := l.due.Sub(now); {
 		case l.probing:
 		case wait <= 0:
-			l.probing, due[one] = true, l
+			l.probing = true
+			due = append(due, Probe{one, l.route})
 		case next == 0 || wait < next:
 			next = wait
 		}
@@ -168,10 +182,12 @@ func (b *Set) Due(now time.Time) (due map[Spot]*Loss, next time.Duration) {
 	return due, next
 }
 
-// PutOff puts off a host that is still dead.
-func (b *Set) PutOff(l *Loss, now time.Time) {
+// PutOff puts off a host that is still dead, unless it was forgotten meanwhile.
+func (b *Set) PutOff(one Spot, now time.Time) {
 	b.mu.Lock()
-	l.probing, l.due = false, now.Add(l.Route.DeadRetry)
-	b.mu.Unlock()
-	b.signal()
+	defer b.mu.Unlock()
+	if l := b.dead[one]; l != nil {
+		l.probing, l.due = false, now.Add(l.route.DeadRetry)
+		b.signal()
+	}
 }

@@ -65,6 +65,8 @@ type Config struct {
 
 	// Own are the settings that plugins declared, by their canonical names.
 	Own map[string]ini.Declarer
+
+	contents contents // of the files that it was made from
 }
 
 // Tables are the tables of all that is declared, bound to c.
@@ -106,12 +108,14 @@ func LoadFS(files fs.FS, dir string, own map[string]ini.Declarer) (*Config, ini.
 	}
 	c := &Config{Dir: dir, ConfigDir: filepath.Join(dir, "config"), PluginsDir: filepath.Join(dir, "plugins"), Own: own}
 	c.Instance = Instance{Me: hostname(), QueueDir: filepath.Join(dir, "queue")}
-	l := &loader{c: c, Reader: ini.NewReader(files, c.ConfigDir)}
+	record := newRecorder(files)
+	l := &loader{c: c, Reader: ini.NewReader(record, c.ConfigDir)}
 	l.Load(c.Tables())
 	// What lies between files needs all of them read.
 	l.between()
 	l.exposed()
 	l.unread()
+	c.contents = record.sum(c)
 	return c, l.Problems()
 }
 

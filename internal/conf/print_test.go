@@ -2,7 +2,6 @@ package conf
 
 import (
 	"bytes"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -72,7 +71,7 @@ func TestPrintRoundTrip(t *testing.T) {
 			for k, r := range again.Forward.Routes {
 				r.Name, r.Line = c.Forward.Routes[k].Name, c.Forward.Routes[k].Line
 			}
-			if !reflect.DeepEqual(c, again) {
+			if !sameSettings(c, again) {
 				t.Errorf("\n got %+v\nwant %+v\ntext %s", again, c, text)
 			}
 		})

@@ -29,6 +29,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net/netip"
@@ -37,6 +38,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
@@ -73,23 +75,13 @@ type Sender interface {
 	Send(ctx context.Context, t pool.Target, env *mail.Envelope, c mail.Content) (smtpclient.Result, error)
 }
 
-// Options are outbound.ini as far as one attempt goes.
+// Options are what a Delivery works with.
 type Options struct {
-	Me                 string           // EHLO name of hops that have none
-	Port               int              // of MX; 0: 25
-	LocalMXOK          bool             // MX may be this host
-	InetPrefer         string           // "v4", "v6"; all else: host by host
-	NoIPv6             bool             // leave out IPv6 addresses of names
-	EnableTLS          bool             // opportunistic TLS
-	TLS                tlsconf.Outbound // its lists of hosts
-	DANE               bool             // RFC 7672; Resolver reports DNSSEC
-	STS                nexthop.Policies // RFC 8461; nil: not looked at
-	ConnectTimeout     time.Duration    // 0: smtpclient's
-	MinRate            int64            // as smtpclient's
-	PoolTimeout        time.Duration    // how long a connection is kept idle; 0: not at all
-	PoolConcurrencyMax int              // connections per host; 0: no cap
-	PublicIP           netip.Addr       // ours behind NAT; zero: none
-	NextAfterDeferral  bool             // recipients that a host defers are offered to the next one
+	*destination.Settings                  // outbound.ini
+	Me                    string           // EHLO name of hops that have none
+	TLS                   tlsconf.Outbound // force_tls_hosts and no_tls_hosts
+	DANE                  bool             // RFC 7672; Resolver reports DNSSEC
+	STS                   nexthop.Policies // RFC 8461; nil: not looked at
 
 	// TLSConfig returns the configuration of a new connection to a next hop, that
 	// shows our certificate or does not; nil: the default. BackendTLS does for hops
@@ -113,18 +105,18 @@ type Delivery struct {
 	finder nexthop.Finder
 	tls    tlspolicy.Decider
 	own    *localaddr.Set
+	public netip.Addr // ours behind NAT; zero: not known
 }
 
 // New returns a Delivery.
 func New(o Options) *Delivery {
-	if o.Port == 0 {
-		o.Port = mail.NextHop{}.DefaultPort()
-	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
 	d := &Delivery{o: o, log: o.Log, own: localaddr.New(o.Interfaces, o.Log)}
-	d.finder = nexthop.Finder{Me: mail.CanonicalDomain(o.Me), Port: o.Port, LocalMXOK: o.LocalMXOK, Resolver: o.Resolver}
+	d.public, _ = netip.ParseAddr(o.PublicIP) // zero if it is not set
+	port := cmp.Or(o.Port, mail.NextHop{}.DefaultPort())
+	d.finder = nexthop.Finder{Me: mail.CanonicalDomain(o.Me), Port: port, LocalMXOK: o.LocalMXOK, Resolver: o.Resolver}
 	d.tls = tlspolicy.Decider{EnableTLS: o.EnableTLS, Hosts: o.TLS, DANE: o.DANE, Resolver: o.Resolver, TLSConfig: o.TLSConfig, Log: o.Log}
 	if o.EnableTLS { // without it no policy would be honoured
 		d.finder.Policies = o.STS
@@ -136,7 +128,7 @@ func New(o Options) *Delivery {
 // address, or the unspecified address, which connects to this host.
 func (d *Delivery) isUs(a netip.Addr) bool {
 	a = a.Unmap()
-	return a.IsLoopback() || a.IsUnspecified() || a.WithZone("") == d.o.PublicIP.Unmap() || d.own.Has(a)
+	return a.IsLoopback() || a.IsUnspecified() || a.WithZone("") == d.public.Unmap() || d.own.Has(a)
 }
 
 // Job is what one attempt is about.
@@ -188,7 +180,7 @@ func (d *Delivery) Attempt(ctx context.Context, j Job, p *nexthop.Plan) Result {
 // it returns the reply for all of them. env is the job's, or that without REQUIRETLS.
 func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.Envelope) (Result, *reply.Reply) {
 	w := &walk{d: d, job: j, plan: p}
-	w.offer = offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextAfterDeferral}
+	w.offer = offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextMXOnDeferral}
 	w.need = tlspolicy.Need{
 		RequireTLS: env.RequireTLS, Forced: env.Notes.Bool("force_tls") || env.Notes.Bool("outbound.force_tls"),
 		Level: j.Settings.TLS, Domain: env.Recipients[0].Address.Host(),

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
@@ -156,7 +157,7 @@ func envelope(n int) *mail.Envelope {
 
 func options(s *sender) Options {
 	return Options{
-		Me: "me.test", EnableTLS: true, Resolver: world(), Sender: s, PublicIP: netip.MustParseAddr("203.0.113.9"),
+		Settings: &destination.Settings{EnableTLS: true, PublicIP: "203.0.113.9", IPv6: true}, Me: "me.test", Resolver: world(), Sender: s,
 		Interfaces: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("198.51.100.7")}, nil },
 	}
 }
@@ -294,7 +295,7 @@ func TestAttempt(t *testing.T) {
 			name: "our name with local_mx_ok", domain: "named.test", change: func(o *Options) { o.LocalMXOK = true },
 			want: "250", tried: []string{all(v4, 11)},
 		},
-		{name: "IPv6 left out", domain: "two.test", change: func(o *Options) { o.NoIPv6 = true }, want: "250", tried: []string{all(v4, 1)}},
+		{name: "IPv6 left out", domain: "two.test", change: func(o *Options) { o.IPv6 = false }, want: "250", tried: []string{all(v4, 1)}},
 		{name: "U-label domain", domain: "xn--bcher-kva.test", want: "250", tried: []string{all(v4, 10)}},
 		{
 			name: "local_mx_ok", domain: "self.test", change: func(o *Options) { o.LocalMXOK = true },
@@ -313,7 +314,7 @@ func TestAttempt(t *testing.T) {
 		},
 		{name: "address as MX", domain: "address.test", want: "250", tried: []string{"192.0.2.50:25"}},
 		{name: "IPv6 address as MX", domain: "address6.test", want: "250", tried: []string{"[2001:db8::50]:25"}},
-		{name: "IPv6 address as MX left out", domain: "address6.test", change: func(o *Options) { o.NoIPv6 = true }, want: "250", tried: []string{"192.0.2.51:25"}},
+		{name: "IPv6 address as MX left out", domain: "address6.test", change: func(o *Options) { o.IPv6 = false }, want: "250", tried: []string{"192.0.2.51:25"}},
 		{name: "our address as MX", domain: "ouraddress.test", want: "550 5.4.6", tried: []string{}},
 		{name: "port", domain: "two.test", change: func(o *Options) { o.Port = 2525 }, want: "250", tried: []string{"[2001:db8::1]:2525"}},
 		{
@@ -541,7 +542,7 @@ func TestTarget(t *testing.T) {
 			if tt.want.Network == "" {
 				tt.want.Network = "tcp"
 			}
-			tt.want.ConnectTimeout = 7 * time.Second
+			tt.want.ConnectTimeout, tt.want.MinRate = 7*time.Second, -1 // no limit
 			want := pool.Target{
 				Options: tt.want, MaxConnections: 3, MaxMessages: maxMessages, MaxAge: maxAge, IdleTimeout: 50 * time.Second,
 			}

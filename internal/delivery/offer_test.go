@@ -71,7 +71,7 @@ func TestNextAfterDeferral(t *testing.T) {
 				world.AddMX("three.test", 10*n, fmt.Sprintf("mx%d.three.test", n))
 				world.AddAddr(fmt.Sprintf("mx%d.three.test", n), fmt.Sprintf("192.0.2.%d", n))
 			}
-			o.Resolver, o.NextAfterDeferral = world, !tt.off
+			o.Resolver, o.NextMXOnDeferral = world, !tt.off
 			o.Sender = sendFunc(func(to pool.Target, env *mail.Envelope) (smtpclient.Result, error) {
 				host := int(to.Addrs[0].Addr().AsSlice()[3])
 				res := smtpclient.Result{TLS: "none", Addr: to.Addrs[0].String()}
@@ -125,7 +125,7 @@ func TestCutShortAfterDeferral(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &sender{answers: map[string]any{"[2001:db8::1]:25": []*reply.Reply{reply.New(250, "", "ok"), reply.New(451, "", "later")}}, onSend: cancel}
 	o := options(s)
-	o.NextAfterDeferral = true
+	o.NextMXOnDeferral = true
 	res := New(o).Attempt(ctx, Job{Envelope: envelope(2), Content: content, Domain: "two.test"}, nil)
 	if res.Interrupted || len(res.Replies) != 2 || !res.Replies[0].Positive() || !res.Replies[1].Temporary() || !slices.Equal(s.addrs(), []string{"[2001:db8::1]:25"}) {
 		t.Errorf("%+v", res)

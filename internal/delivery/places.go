@@ -226,7 +226,7 @@ func (w *walk) findAddrs(ctx context.Context, h *host) {
 	for i, a := range h.addrs.List {
 		h.addrs.List[i] = a.Unmap()
 	}
-	if w.d.o.NoIPv6 {
+	if !w.d.o.IPv6 {
 		n := len(h.addrs.List)
 		h.addrs.List = slices.DeleteFunc(h.addrs.List, netip.Addr.Is6)
 		if n > 0 && len(h.addrs.List) == 0 {
@@ -255,7 +255,7 @@ func (w *walk) target(c *place) pool.Target {
 		Connections: cmp.Or(s.MaxConnections, d.o.PoolConcurrencyMax), Messages: cmp.Or(s.MaxMessages, maxMessages),
 		Age: maxAge, Idle: d.o.PoolTimeout, Connect: d.o.ConnectTimeout,
 	})
-	t.MinRate = d.o.MinRate
+	t.MinRate = cmp.Or(d.o.MinRate, -1) // 0 is no limit to outbound.ini, and a default to smtpclient
 	switch {
 	case c.hop.Backend && d.o.BackendTLS != nil:
 		t.TLSConfig = d.o.BackendTLS()

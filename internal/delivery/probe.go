@@ -20,8 +20,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer probes.Wait()
 	for {
 		due, next := r.backends.Due(time.Now())
-		for one, l := range due {
-			probes.Go(func() { r.probeHost(ctx, one, l) })
+		for _, one := range due {
+			probes.Go(func() { r.probeHost(ctx, one) })
 		}
 		var timer <-chan time.Time
 		if next > 0 {
@@ -37,25 +37,25 @@ func (r *Relay) Run(ctx context.Context) error {
 }
 
 // probeHost looks whether a dead host is ready for a transaction again.
-func (r *Relay) probeHost(ctx context.Context, one backend.Spot, l *backend.Loss) {
-	limited, cancel := context.WithTimeout(ctx, max(2*l.Route.ConnectTimeout, time.Second))
+func (r *Relay) probeHost(ctx context.Context, one backend.Probe) {
+	limited, cancel := context.WithTimeout(ctx, max(2*one.By.ConnectTimeout, time.Second))
 	defer cancel()
-	w := &passage{r: r, job: RelayJob{Route: l.Route}, offer: offer{env: &mail.Envelope{}}}
+	w := &passage{r: r, by: r.now.Load(), job: RelayJob{Route: one.By}, offer: offer{env: &mail.Envelope{}}}
 	places, err := w.ofHost(limited, &one.Hop)
 	for i := range places {
 		t := w.target(&places[i])
-		if l.Route.AuthType == route.AuthForward {
+		if one.By.AuthType == route.AuthForward {
 			t.AuthRequired = false
 		}
 		// What it has against our credentials it may tell a message: probes that
 		// go on about them would lock the account.
 		if err = r.o.Probe(limited, t); err == nil || !isDown(err) {
-			r.revive(l.Route, one.Hop)
+			r.revive(one.By, one.Hop)
 			return
 		}
 	}
-	r.o.Log.Debug("backend is still down", zap.String("route", l.Route.Name), zap.Stringer("host", one.Hop), zap.Error(err))
-	r.backends.PutOff(l, time.Now())
+	r.o.Log.Debug("backend is still down", zap.String("route", one.By.Name), zap.Stringer("host", one.Hop), zap.Error(err))
+	r.backends.PutOff(one.Spot, time.Now())
 }
 
 // revive notes that a host is well, and logs it if that is new.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,14 +18,20 @@ import (
 	"tarishi/internal/tlspolicy"
 )
 
+// RelayGeneration is what a reload of the configuration replaces. A message takes the
+// current one when its attempt begins.
+type RelayGeneration struct {
+	Me        string             // EHLO name of hosts that have none
+	Conf      *route.Settings    // the routes, no_tls_hosts and force_tls_hosts
+	TLSConfig func() *tls.Config // for a new connection; nil: the default
+	Resolver  HostResolver
+}
+
 // RelayOptions are what a Relay works with.
 type RelayOptions struct {
-	Me        string             // EHLO name of hosts that have none
-	Conf      *route.Settings    // no_tls_hosts and force_tls_hosts
-	TLSConfig func() *tls.Config // for a new connection; nil: the default
+	RelayGeneration // the first one, see Relay.Use
 
-	Resolver HostResolver
-	Sender   Sender
+	Sender Sender
 	// Probe looks whether a server is ready for a transaction; nil: by a connection to
 	// it.
 	Probe func(ctx context.Context, t pool.Target) error
@@ -36,7 +43,8 @@ type RelayOptions struct {
 // that cannot be reached is then left alone and probed (Run) until it is back; only
 // when all others fail too is it tried. A Relay may be used from any goroutine.
 type Relay struct {
-	o        RelayOptions
+	o        RelayOptions // without the RelayGeneration
+	now      atomic.Pointer[RelayGeneration]
 	backends *backend.Set
 }
 
@@ -51,7 +59,22 @@ func NewRelay(o RelayOptions) *Relay {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	return &Relay{o: o, backends: backend.New()}
+	r := &Relay{backends: backend.New()}
+	r.now.Store(&o.RelayGeneration)
+	r.o = RelayOptions{Sender: o.Sender, Probe: o.Probe, Log: o.Log}
+	return r
+}
+
+// Use puts a generation in force, in the place of the one before. Attempts that run go on
+// as they began. What is known of hosts stays as far as their routes still have them, and
+// a route with other max_connections follows at once: where more messages are on their way
+// than it may have now, the next ones wait until enough have arrived.
+//
+// The connections of routes that are gone are idle from their last message on, and the pool
+// closes them when their own idle time is over.
+func (r *Relay) Use(g RelayGeneration) {
+	r.now.Store(&g)
+	r.backends.Use(g.Conf)
 }
 
 // Credentials are what a client has shown.
@@ -69,6 +92,7 @@ type RelayJob struct {
 type passage struct {
 	offer
 	r       *Relay
+	by      *RelayGeneration
 	job     RelayJob
 	causes  []error
 	hop     *mail.NextHop // that is being tried, as the route has it
@@ -85,13 +109,13 @@ func (r *Relay) Attempt(ctx context.Context, j RelayJob) Result {
 		return Result{Interrupted: true, Obstacle: Busy, Via: viaHop(&j.Route.Hosts[0]), Cause: context.Cause(ctx)}
 	}
 	defer slot.Leave()
-	return r.try(ctx, j, j.Envelope)
+	return r.try(ctx, r.now.Load(), j, j.Envelope)
 }
 
 // try is Attempt, once there is a connection to spare. env is the job's, or that
 // without REQUIRETLS.
-func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope) Result {
-	w := &passage{r: r, job: j}
+func (r *Relay) try(ctx context.Context, by *RelayGeneration, j RelayJob, env *mail.Envelope) Result {
+	w := &passage{r: r, by: by, job: j}
 	w.offer = offer{course: w, sender: r.o.Sender, env: env, content: j.Content, settled: true, configured: true}
 	w.offerAround(ctx)
 
@@ -101,7 +125,7 @@ func (r *Relay) try(ctx context.Context, j RelayJob, env *mail.Envelope) Result 
 	case tlspolicy.Without:
 		plain := *env
 		plain.RequireTLS = false
-		return r.try(ctx, j, &plain)
+		return r.try(ctx, by, j, &plain)
 	case tlspolicy.Fails:
 		res.Obstacle, res.Said = LacksTLS, nil
 	}
@@ -161,12 +185,12 @@ func (w *passage) ofHost(ctx context.Context, hop *mail.NextHop) ([]place, error
 		full.AuthUser, full.AuthPass = j.Own.User, j.Own.Pass
 	}
 	secure := func(a netip.Addr) tlspolicy.Policy {
-		return tlspolicy.OfRoute(route.Level(r.o.Conf, j.Route, full, a), hop.ImplicitTLS, w.env.RequireTLS)
+		return tlspolicy.OfRoute(route.Level(w.by.Conf, j.Route, full, a), hop.ImplicitTLS, w.env.RequireTLS)
 	}
 	if hop.Path != "" {
 		return append(w.single[:0], place{hop: full, tls: secure(netip.Addr{})}), nil
 	}
-	addrs, err := r.o.Resolver.Host(ctx, hop.Host)
+	addrs, err := w.by.Resolver.Host(ctx, hop.Host)
 	if err != nil {
 		r.o.Log.Warn("backend has no address", zap.String("route", j.Route.Name), zap.String("host", hop.Host), zap.Error(err))
 		return nil, err
@@ -176,9 +200,9 @@ func (w *passage) ofHost(ctx context.Context, hop *mail.NextHop) ([]place, error
 
 // target says how to talk to a host of the route.
 func (w *passage) target(c *place) pool.Target {
-	t := c.target(w.r.o.Me, mail.Limits{})
-	if w.r.o.TLSConfig != nil {
-		t.TLSConfig = w.r.o.TLSConfig()
+	t := c.target(w.by.Me, mail.Limits{})
+	if w.by.TLSConfig != nil {
+		t.TLSConfig = w.by.TLSConfig()
 	}
 	// The client waits: where the route allows less time for a reply, that holds for
 	// those too that have times of their own.

@@ -18,7 +18,7 @@ import (
 func relayed(t *testing.T, env *mail.Envelope, answers ...any) (Result, string) {
 	t.Helper()
 	s := &scripted{answers: answers}
-	r := NewRelay(RelayOptions{Me: "me.test", Resolver: world(), Sender: s})
+	r := NewRelay(RelayOptions{RelayGeneration: RelayGeneration{Me: "me.test", Resolver: world()}, Sender: s})
 	route := &route.Route{Name: "r", Hosts: []mail.NextHop{{Host: "192.0.2.1"}, {Host: "192.0.2.2"}}, DeadRetry: time.Hour}
 	return r.Attempt(t.Context(), RelayJob{Envelope: env, Content: content, Route: route}), s.asked
 }

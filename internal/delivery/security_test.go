@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 	"tarishi/internal/mtasts"
@@ -65,8 +66,8 @@ func newRig(t *testing.T, options ...smtptest.Option) *rig {
 	n, _ := strconv.Atoi(port)
 	roots := x509.NewCertPool()
 	r.o = Options{
-		Me: "me.test", Port: n, LocalMXOK: true, EnableTLS: true, DANE: true, STS: r.sts, TLSConfig: trusting(roots),
-		Log: zap.New(core), Sender: pool.New(pool.Options{}), PoolTimeout: time.Minute,
+		Settings: &destination.Settings{Port: n, LocalMXOK: true, EnableTLS: true, IPv6: true, PoolTimeout: time.Minute}, Me: "me.test", DANE: true, STS: r.sts, TLSConfig: trusting(roots),
+		Log: zap.New(core), Sender: pool.New(pool.Options{}),
 	}
 	r.resolver(true)
 	if r.one.Roots() != nil {
@@ -672,7 +673,7 @@ func TestGroups(t *testing.T) {
 		s.answers[a] = unreachable()
 	}
 	o := options(s)
-	o.Resolver, o.Interfaces, o.PublicIP = m, func() ([]netip.Addr, error) { return nil, nil }, netip.Addr{}
+	o.Resolver, o.Interfaces, o.PublicIP = m, func() ([]netip.Addr, error) { return nil, nil }, ""
 	o.TLS.NoTLSHosts = []string{"192.0.2.0/24"}
 	o.TLS.ForceTLSHosts = []string{"2001:db8::2"}
 	res := New(o).Attempt(t.Context(), Job{Envelope: envelope(1), Content: content, Domain: "d.test"}, nil)

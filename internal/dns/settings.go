@@ -3,6 +3,7 @@ package dns
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"tarishi/internal/ini"
@@ -21,6 +22,13 @@ type Settings struct {
 
 	ResolvConf string // no key; "": /etc/resolv.conf
 	Hosts      string // no key: the hosts file that Host reads; "": /etc/hosts
+}
+
+// Equal reports whether two settings are the same: a Resolver of the one is as good for
+// the other, and knows answers already.
+func (s *Settings) Equal(o *Settings) bool {
+	return slices.Equal(s.Servers, o.Servers) && s.Timeout == o.Timeout && s.Tries == o.Tries && s.DNSSEC == o.DNSSEC &&
+		s.ResolvConf == o.ResolvConf && s.Hosts == o.Hosts
 }
 
 // Tables declares the keys of dns.ini.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tarishi/internal/delivery"
+	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/dsn"
 	"tarishi/internal/mail"
@@ -31,7 +32,7 @@ func attempt(t *testing.T, resolver *dns.Memory, domain string, port int) outcom
 	c := mail.Memory{[]byte("Subject: x\r\n\r\nx\r\n")}
 
 	d := delivery.New(delivery.Options{
-		Me: "me.test", Port: port, LocalMXOK: true, Resolver: resolver, Sender: pool.New(pool.Options{}),
+		Settings: &destination.Settings{Port: port, LocalMXOK: true, IPv6: true}, Me: "me.test", Resolver: resolver, Sender: pool.New(pool.Options{}),
 		Interfaces: func() ([]netip.Addr, error) { return nil, nil },
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

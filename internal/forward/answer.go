@@ -15,19 +15,19 @@ const maxText = 400
 
 // refusal answers for a message that nobody took: with a deferral if there is
 // any, since the client then keeps all recipients.
-func (f *Forwarder) refusal(refused, deferred []hook.RecipientResult) hook.Verdict {
+func refusal(by *route.Route, refused, deferred []hook.RecipientResult) hook.Verdict {
 	if len(deferred) > 0 {
-		return hook.Verdict{Code: hook.DenySoft, Reply: f.passedOn(deferred[0].Reply, 450, "4.0.0", "Message denied temporarily")}
+		return hook.Verdict{Code: hook.DenySoft, Reply: passedOn(by, deferred[0].Reply, 450, "4.0.0", "Message denied temporarily")}
 	}
-	return hook.Verdict{Code: hook.Deny, Reply: f.passedOn(refused[0].Reply, 550, "5.0.0", "Message denied")}
+	return hook.Verdict{Code: hook.Deny, Reply: passedOn(by, refused[0].Reply, 550, "5.0.0", "Message denied")}
 }
 
 // passedOn is a backend's refusal as the client gets it: with the code 450 or
 // 550 as in Haraka, or the backend's own, and its text on one line. Replies of
 // our own keep their code. A 421 would announce that our connection to the
 // client is closed.
-func (f *Forwarder) passedOn(r *reply.Reply, code int, status, text string) *reply.Reply {
-	if r.Cause != nil && r.Code == 451 || f.o.ReplyCodes == route.PassCodes && r.Code/100 == code/100 && r.Code != 421 {
+func passedOn(by *route.Route, r *reply.Reply, code int, status, text string) *reply.Reply {
+	if r.Cause != nil && r.Code == 451 || by.PassCodes && r.Code/100 == code/100 && r.Code != 421 {
 		code = r.Code
 	}
 	out := reply.New(code, status, text).Because(r)

@@ -142,9 +142,9 @@ func TestReplyCodes(t *testing.T) {
 			return replies(env, tc.backend, nil), nil
 		}}
 		for codes, want := range map[string]string{"flatten": tc.flat, "pass": tc.pass} {
-			o := options(b)
-			o.ReplyCodes = codes
-			v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), routeTo("10.0.0.9"))
+			r := routeTo("10.0.0.9")
+			r.PassCodes = codes == route.PassCodes
+			v := forwarder(options(b)).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 			if got := v.Code.String() + " " + v.Reply.String(); got != want {
 				t.Errorf("%s %s: %s", tc.backend, codes, got)
 			}

@@ -68,8 +68,6 @@ type Options struct {
 	Reporter Reporter // nil: only the client learns of refused recipients
 	Requeuer Requeuer // nil: deferred recipients of a message that others got count as refused
 
-	ReplyCodes string // reply_codes of smtp_forward.ini
-
 	Mail *maillog.Log
 	Log  *zap.Logger
 }
@@ -112,7 +110,7 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 	// it.
 	taken, refused, deferred := sortOut(f.relay(attempt, &env, content, r, own, &silent))
 	if len(taken) == 0 && !(f.queues(r, deferred) && ctx.Err() == nil) {
-		return f.refusal(refused, deferred)
+		return refusal(r, refused, deferred)
 	}
 	if len(taken) == len(env.Recipients) && silent.none() { // nearly always
 		return success(taken[0].Reply, nil)
@@ -128,7 +126,7 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 	case r.AuthType != route.AuthForward && f.requeued(ctx, env, content, deferred, len(taken) > 0):
 		queued = len(deferred)
 	case len(taken) == 0:
-		return f.refusal(refused, deferred)
+		return refusal(r, refused, deferred)
 	default:
 		refused = append(refused, deferred...)
 	}

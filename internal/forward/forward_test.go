@@ -173,7 +173,9 @@ type settings struct {
 func options(b *backend) settings {
 	return settings{
 		Options: Options{Mail: maillog.Nop(), Log: zap.NewNop()},
-		engine:  delivery.RelayOptions{Me: "me.test", Conf: &route.Settings{}, Sender: b, Resolver: hostTable{"two": {"10.0.0.1", "10.0.0.2"}}},
+		engine: delivery.RelayOptions{
+			RelayGeneration: delivery.RelayGeneration{Me: "me.test", Conf: &route.Settings{}, Resolver: hostTable{"two": {"10.0.0.1", "10.0.0.2"}}}, Sender: b,
+		},
 	}
 }
 

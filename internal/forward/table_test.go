@@ -124,9 +124,7 @@ func (c faultCase) run(t *testing.T) {
 	core, logs := observer.New(zapcore.InfoLevel)
 	o := onWire(t)
 	o.Requeuer, o.Reporter, o.Mail, o.Log, o.engine.Log = &desk, &desk, maillog.New(zap.New(core)), zap.New(core), zap.New(core)
-	if c.pass {
-		o.ReplyCodes = route.PassCodes
-	}
+	r.PassCodes = c.pass
 	v := forwarder(o).Forward(t.Context(), hook.ConnectionView{}, message("a@b.c").View(), r)
 
 	flat, want := outcome(c.stage, c.fault)

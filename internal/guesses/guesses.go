@@ -29,12 +29,19 @@ const (
 // Counter counts wrong passwords by client: an IPv4 address, or the /64 of an IPv6
 // address. Its methods may be called from any goroutine.
 type Counter struct {
-	free int // wrong passwords before a client has to wait; 0: as many as it likes
 	now  func() time.Time
 	seed maphash.Seed
 
 	mu      sync.Mutex
+	free    int // wrong passwords before a client has to wait; 0: as many as it likes
 	clients map[netip.Addr]*guesser
+}
+
+// Place is the right to have one password verified. The zero value is a place where
+// nothing is counted.
+type Place struct {
+	counter *Counter
+	ip      netip.Addr
 }
 
 // guesser is one client.
@@ -61,6 +68,21 @@ func New(free int, now func() time.Time) *Counter {
 	return &Counter{free: free, now: now, seed: maphash.MakeSeed(), clients: map[netip.Addr]*guesser{}}
 }
 
+// SetFree changes how many wrong passwords are free, for all clients at once: one that
+// waits, and would not have to with the new number, need not any more.
+func (g *Counter) SetFree(free int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.free = free
+	for _, c := range g.clients {
+		if free == 0 || c.wrong < free {
+			c.until = time.Time{}
+		}
+		// There may be more places than before.
+		c.wakeWaiting()
+	}
+}
+
 // network returns what ip is counted under: hosts choose among the addresses of an
 // IPv6 network as they like (RFC 8981).
 func network(ip netip.Addr) netip.Addr {
@@ -74,39 +96,38 @@ func network(ip netip.Addr) netip.Addr {
 
 // MustWait reports whether the client at ip has to wait before its next password.
 func (g *Counter) MustWait(ip netip.Addr) bool {
-	if g.free == 0 {
-		return false
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := g.clients[network(ip)]
-	return c != nil && g.now().Before(c.until)
+	return g.free > 0 && c != nil && g.now().Before(c.until)
 }
 
-// TakePlace takes a place for the verification of one password, which GiveBack returns,
+// TakePlace takes a place for the verification of one password, which has to be given back,
 // or reports that the client has to wait, or that ctx has ended. Passwords offered in
 // parallel get no more places than wrong ones are free: the others are held until
 // one of these is verified, for they may be right.
-func (g *Counter) TakePlace(ctx context.Context, ip netip.Addr) bool {
-	for g.free > 0 {
-		freed, ok := g.tryPlace(network(ip))
+func (g *Counter) TakePlace(ctx context.Context, ip netip.Addr) (place Place, ok bool) {
+	for {
+		place, freed, ok := g.tryPlace(network(ip))
 		if freed == nil {
-			return ok
+			return place, ok
 		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			return false
+			return Place{}, false
 		}
 	}
-	return true
 }
 
 // tryPlace is TakePlace without the waiting: freed is closed when it is worth another try;
 // nil: there is an answer.
-func (g *Counter) tryPlace(ip netip.Addr) (freed <-chan struct{}, ok bool) {
+func (g *Counter) tryPlace(ip netip.Addr) (place Place, freed <-chan struct{}, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.free == 0 {
+		return Place{}, nil, true
+	}
 	// A client is remembered while it has a place or something to remember.
 	now := g.now()
 	c := g.clients[ip]
@@ -120,37 +141,35 @@ func (g *Counter) tryPlace(ip netip.Addr) (freed <-chan struct{}, ok bool) {
 	// There are never more places than wrong passwords are free: all may be wrong.
 	switch {
 	case now.Before(c.until):
-		return nil, false
+		return Place{}, nil, false
 	case c.pending < max(1, g.free-c.wrong):
 		c.pending++
-		return nil, true
+		return Place{g, ip}, nil, true
 	case c.freed == nil:
 		c.freed = make(chan struct{})
 	}
-	return c.freed, false
+	return Place{}, c.freed, false
 }
 
 // GiveBack gives the place back. wrong says that the password was.
-func (g *Counter) GiveBack(ip netip.Addr, user, pass string, wrong bool) {
-	if g.free == 0 {
+func (p Place) GiveBack(user, pass string, wrong bool) {
+	g := p.counter
+	if g == nil {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// Those that wait for a place can try again, whatever this password was.
-	ip, now := network(ip), g.now()
-	c := g.clients[ip]
+	now := g.now()
+	c := g.clients[p.ip]
 	c.pending--
-	if c.freed != nil {
-		close(c.freed)
-		c.freed = nil
-	}
+	c.wakeWaiting()
 
 	// The wait doubles with each guess beyond the free ones.
 	if wrong && c.counts(maphash.String(g.seed, user+"\x00"+pass), now) {
 		c.wrong++
 		c.last = now
-		if over := c.wrong - g.free; over >= 0 {
+		if over := c.wrong - g.free; over >= 0 && g.free > 0 {
 			wait := min(guessWait<<min(over, 16), maxGuessWait)
 			c.until = now.Add(wait)
 			if wait == maxGuessWait {
@@ -159,7 +178,15 @@ func (g *Counter) GiveBack(ip netip.Addr, user, pass string, wrong bool) {
 		}
 	}
 	if c.isIdle() {
-		delete(g.clients, ip)
+		delete(g.clients, p.ip)
+	}
+}
+
+// wakeWaiting lets those that wait for a place try again.
+func (c *guesser) wakeWaiting() {
+	if c.freed != nil {
+		close(c.freed)
+		c.freed = nil
 	}
 }
 

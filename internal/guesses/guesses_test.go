@@ -35,9 +35,12 @@ func (c *clock) advance(d time.Duration) {
 func (g *Counter) try(t *testing.T, ip string, pass string) bool {
 	t.Helper()
 	a := netip.MustParseAddr(ip)
-	ok := !g.MustWait(a) && g.TakePlace(t.Context(), a)
+	if g.MustWait(a) {
+		return false
+	}
+	place, ok := g.TakePlace(t.Context(), a)
 	if ok {
-		g.GiveBack(a, "user", pass, true)
+		place.GiveBack("user", pass, true)
 	}
 	return ok
 }
@@ -115,10 +118,11 @@ func TestGuessesSame(t *testing.T) {
 		c.advance(sameGuess)
 	}
 	ip := netip.MustParseAddr("192.0.2.1")
-	if !g.TakePlace(t.Context(), ip) {
+	place, ok := g.TakePlace(t.Context(), ip)
+	if !ok {
 		t.Fatal("waits")
 	}
-	g.GiveBack(ip, "other", "right", false)
+	place.GiveBack("other", "right", false)
 	flood := 0
 	for g.try(t, "192.0.2.9", "same") {
 		flood++
@@ -136,10 +140,12 @@ func TestGuessesParallel(t *testing.T) {
 			g := New(10, newClock().now)
 			ip := netip.MustParseAddr("192.0.2.1")
 			var places, refused atomic.Int32
+			taken := make(chan Place, 25)
 			for range 25 {
 				go func() {
-					if g.TakePlace(t.Context(), ip) {
+					if place, ok := g.TakePlace(t.Context(), ip); ok {
 						places.Add(1)
+						taken <- place
 					} else {
 						refused.Add(1)
 					}
@@ -150,7 +156,7 @@ func TestGuessesParallel(t *testing.T) {
 				t.Errorf("%d places, %d refused", places.Load(), refused.Load())
 			}
 			for i := range 10 {
-				g.GiveBack(ip, "u", fmt.Sprint(i), wrong)
+				(<-taken).GiveBack("u", fmt.Sprint(i), wrong)
 				synctest.Wait()
 			}
 			if want := map[bool][2]int32{true: {10, 15}, false: {20, 0}}[wrong]; want != [2]int32{places.Load(), refused.Load()} {
@@ -160,7 +166,7 @@ func TestGuessesParallel(t *testing.T) {
 				t.Errorf("waits: %v", !wrong)
 			}
 			for i := int32(0); !wrong && i < 15; i++ { // those in the second ten, and the last five
-				g.GiveBack(ip, "u", "right", false)
+				(<-taken).GiveBack("u", "right", false)
 				synctest.Wait()
 			}
 			if len(g.clients) > 0 != wrong {
@@ -177,7 +183,7 @@ func TestGuessesGone(t *testing.T) {
 	g.TakePlace(t.Context(), ip)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if g.TakePlace(ctx, ip) {
+	if _, ok := g.TakePlace(ctx, ip); ok {
 		t.Error("a second place")
 	}
 }
@@ -200,18 +206,54 @@ func TestGuessesMemory(t *testing.T) {
 	c := newClock()
 	g := New(1, c.now)
 	busy := netip.MustParseAddr("192.0.2.1")
-	g.TakePlace(t.Context(), busy)
+	place, _ := g.TakePlace(t.Context(), busy)
 	for i := range 3 * maxGuessers {
 		g.try(t, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String(), "x")
 	}
 	if n := len(g.clients); n > maxGuessers {
 		t.Errorf("%d clients", n)
 	}
-	g.GiveBack(busy, "u", "right", false) // it was not forgotten
+	place.GiveBack("u", "right", false) // it was not forgotten
 	if g.clients[busy] != nil {
 		t.Error("a client without a wrong password is remembered")
 	}
 	if off := New(0, c.now); !off.try(t, "192.0.2.1", "x") || len(off.clients) > 0 {
 		t.Error("0 is a limit")
 	}
+}
+
+// A new number counts at once: for those that wait, for those that are held for a place,
+// and for passwords that are being verified just then.
+func TestSetFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New(1, newClock().now)
+		if !g.try(t, "192.0.2.1", "a") || g.try(t, "192.0.2.1", "b") {
+			t.Fatal("one is free")
+		}
+		if g.SetFree(3); !g.try(t, "192.0.2.1", "b") {
+			t.Error("a client waits that need not any more")
+		}
+		if g.SetFree(2); !g.try(t, "192.0.2.1", "c") || g.try(t, "192.0.2.1", "d") {
+			t.Error("after fewer are free, the next wrong one is the last")
+		}
+
+		// A place that was taken under one number is given back under another.
+		ip := netip.MustParseAddr("192.0.2.2")
+		g.SetFree(1)
+		first, _ := g.TakePlace(t.Context(), ip)
+		held := make(chan Place, 1)
+		go func() {
+			place, _ := g.TakePlace(t.Context(), ip)
+			held <- place
+		}()
+		synctest.Wait()
+		g.SetFree(0)
+		uncounted := <-held
+		first.GiveBack("u", "x", true)
+		g.SetFree(1)
+		uncounted.GiveBack("u", "y", true)
+		if g.MustWait(ip) {
+			t.Error("a wait although there was no limit")
+		}
+	})
 }

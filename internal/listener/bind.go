@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -13,6 +14,7 @@ import (
 
 // binding is how one configured address is bound.
 type binding struct {
+	named   string // the address as it is configured
 	network string // for net.Listen: "tcp4", "tcp6", or "tcp" for both families
 	addr    string
 	covered string // the configured address whose socket takes its connections; "": none
@@ -24,27 +26,39 @@ type binding struct {
 // with the same port is in the list. An address that another one of the list covers has no socket of its own.
 // If one cannot be bound none stays bound and the error names it.
 func Bind(addrs []string, log *zap.Logger) ([]net.Listener, error) {
-	lc := net.ListenConfig{KeepAlive: keepAlive}
 	var all []net.Listener
-	for i, b := range bindings(addrs) {
-		if b.covered != "" {
-			log.Info("an address is covered by another one", zap.String("address", addrs[i]), zap.String("by", b.covered))
-			continue
-		}
-		ln, err := lc.Listen(context.Background(), b.network, b.addr)
-		switch {
-		case err == nil:
-			all = append(all, ln)
-		case b.network == "tcp6" && errors.Is(err, syscall.EAFNOSUPPORT):
-			log.Warn("this host has no IPv6", zap.String("address", addrs[i]))
-		default:
+	for _, b := range bindings(addrs) {
+		ln, err := b.bind(log, nil)
+		if err != nil {
 			for _, ln := range all {
 				ln.Close()
 			}
-			return nil, fmt.Errorf("listen on %s: %w", addrs[i], cause(err))
+			return nil, err
+		}
+		if ln != nil {
+			all = append(all, ln)
 		}
 	}
 	return all, nil
+}
+
+// bind binds the address, with what control does to the socket before. It returns nil
+// where the address needs no socket.
+func (b binding) bind(log *zap.Logger, control func(network, address string, c syscall.RawConn) error) (net.Listener, error) {
+	if b.covered != "" {
+		log.Info("an address is covered by another one", zap.String("address", b.named), zap.String("by", b.covered))
+		return nil, nil
+	}
+	config := net.ListenConfig{KeepAlive: keepAlive, Control: control}
+	ln, err := config.Listen(context.Background(), b.network, b.addr)
+	switch {
+	case err == nil:
+		return ln, nil
+	case b.network == "tcp6" && errors.Is(err, syscall.EAFNOSUPPORT):
+		log.Warn("this host has no IPv6", zap.String("address", b.named))
+		return nil, nil
+	}
+	return nil, fmt.Errorf("listen on %s: %w", b.named, cause(err))
 }
 
 // bindings decides how each of addrs is bound, so that no two of them are in each
@@ -56,7 +70,7 @@ func bindings(addrs []string) []binding {
 	}
 	all := make([]binding, len(addrs))
 	for i, end := range ends {
-		all[i] = binding{network: "tcp", addr: addrs[i]}
+		all[i] = binding{named: addrs[i], network: "tcp", addr: addrs[i]}
 		if !end.IsValid() {
 			continue // Listen says what is wrong with it
 		}
@@ -83,6 +97,52 @@ func bindings(addrs []string) []binding {
 		}
 	}
 	return all
+}
+
+// parts returns the addresses that b takes connections of, 0.0.0.0 and :: each for all of
+// their family; nil: it is not known.
+func (b binding) parts() []netip.AddrPort {
+	end := endpoint(b.addr)
+	switch {
+	case !end.IsValid() || end.Port() == 0 || b.covered != "":
+		return nil
+	case b.network == "tcp" && end.Addr().Is6() && end.Addr().IsUnspecified():
+		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), end.Port()), end}
+	}
+	return []netip.AddrPort{end}
+}
+
+// without returns b for those of its addresses alone that are not in others. ok is false
+// if there are none.
+func (b binding) without(others []netip.AddrPort) (rest binding, ok bool) {
+	parts := b.parts()
+	missing := slices.DeleteFunc(slices.Clone(parts), func(one netip.AddrPort) bool { return includes(others, one) })
+	switch {
+	case len(missing) == len(parts):
+		return b, true
+	case len(missing) == 0:
+		return b, false
+	}
+	// Of both families one is there.
+	b.network, b.addr = "tcp6", missing[0].String()
+	if missing[0].Addr().Is4() {
+		b.network = "tcp4"
+	}
+	return b, true
+}
+
+// includes reports whether connections to one are connections to an address of all.
+func includes(all []netip.AddrPort, one netip.AddrPort) bool {
+	return slices.ContainsFunc(all, func(wide netip.AddrPort) bool {
+		return wide == one || wide.Port() == one.Port() && wide.Addr().IsUnspecified() && wide.Addr().Is4() == one.Addr().Is4()
+	})
+}
+
+// isWithin reports whether all connections that b takes are connections to an address of
+// all.
+func (b binding) isWithin(all []netip.AddrPort) bool {
+	parts := b.parts()
+	return len(parts) > 0 && !slices.ContainsFunc(parts, func(one netip.AddrPort) bool { return !includes(all, one) })
 }
 
 // endpoint is the address that net.Listen would bind for addr, :: where it would

@@ -3,10 +3,11 @@
 // one client, and how many descriptors stay free for the rest of the daemon. A
 // client has one IPv4 address, or as many IPv6 addresses as a /64 holds.
 //
-// A connection beyond a limit is told 421 4.3.2 and closed; it never reaches
+// A connection beyond a limit gets 421 4.3.2 and is closed; it never reaches
 // the function. A full descriptor table makes the accept loops wait, not end.
-// The connections handed over belong to whoever serves them: Run does not wait
-// for them.
+// The connections handed over belong to the function: Run does not wait for it.
+//
+// Addresses and limits can be replaced while connections come in: see Change.
 package listener
 
 import (
@@ -28,7 +29,7 @@ import (
 // Options is where to listen and what the limits are.
 type Options struct {
 	Settings
-	Me      string       // our name, for the reply to a connection beyond a limit
+	Me      string       // our name at first, for the reply to a connection beyond a limit
 	Reserve int          // descriptors kept for queue, delivery and logs; 0: 128
 	Mail    *maillog.Log // nil: none
 	Log     *zap.Logger  // nil: none
@@ -39,28 +40,26 @@ const keepAlive = 30 * time.Second
 
 // Listener is a set of bound sockets.
 type Listener struct {
-	o    Options
-	ls   []bound
-	most int
-
+	o       Options // without Settings and Me
 	reclaim reclaimer
+	loops   sync.WaitGroup // accept
 
-	mu    sync.Mutex
-	open  int
-	perIP map[netip.Addr]int // by client
-}
-
-type bound struct {
-	net.Listener
-	implicitTLS bool
+	mu       sync.Mutex
+	settings Settings
+	me       string
+	most     int       // connections in all; 0: any number
+	sockets  []*socket // in the order of Settings.Addrs
+	serve    func(c net.Conn, implicitTLS bool)
+	ended    chan struct{} // closed by Close
+	closed   bool
+	failed   error // why accept loops have ended
+	open     int
+	perIP    map[netip.Addr]int // by client
 }
 
 // Listen binds every address of o, as Bind does. If one cannot be bound none stays
 // bound and the error names it.
 func Listen(o Options) (*Listener, error) {
-	if len(o.Addrs) == 0 {
-		return nil, errors.New("listen: no address is configured")
-	}
 	if o.Mail == nil {
 		o.Mail = maillog.Nop()
 	}
@@ -70,21 +69,13 @@ func Listen(o Options) (*Listener, error) {
 	if o.Reserve == 0 {
 		o.Reserve = 128
 	}
-	l := &Listener{o: o, most: ceiling(o), perIP: map[netip.Addr]int{}, reclaim: reclaimer{free: debug.FreeOSMemory}}
-	if l.most < o.MaxConnections {
-		o.Log.Warn("the descriptor limit allows fewer connections than are configured", zap.Int("connections", l.most), zap.Int("configured", o.MaxConnections))
-	}
-	sockets, err := Bind(o.Addrs, o.Log)
+	l := &Listener{o: o, me: o.Me, ended: make(chan struct{}), perIP: map[netip.Addr]int{}, reclaim: reclaimer{free: debug.FreeOSMemory}}
+	l.o.Settings, l.o.Me = Settings{}, ""
+	first, err := l.prepare(o.Settings)
 	if err != nil {
 		return nil, err
 	}
-	for _, ln := range sockets {
-		b := bound{Listener: ln}
-		if a, ok := ln.Addr().(*net.TCPAddr); ok && o.SMTPSPort != 0 {
-			b.implicitTLS = a.Port == o.SMTPSPort
-		}
-		l.ls = append(l.ls, b)
-	}
+	first.Apply()
 	return l, nil
 }
 
@@ -99,13 +90,12 @@ func cause(err error) error {
 
 // ceiling is how many connections there may be: what is configured, but never
 // so many that the rest of the daemon finds no descriptor.
-func ceiling(o Options) int {
-	most := o.MaxConnections
+func ceiling(most, reserve int) int {
 	var lim syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil || lim.Cur > 1<<30 {
 		return most
 	}
-	free := max(1, int(lim.Cur)-o.Reserve)
+	free := max(1, int(lim.Cur)-reserve)
 	if most == 0 || most > free {
 		most = free
 	}
@@ -115,9 +105,11 @@ func ceiling(o Options) int {
 // Addrs returns the addresses that are bound in the order of Settings.Addrs, with
 // the ports that the system chose where it was asked to.
 func (l *Listener) Addrs() []net.Addr {
-	all := make([]net.Addr, len(l.ls))
-	for i, b := range l.ls {
-		all[i] = b.Addr()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]net.Addr, len(l.sockets))
+	for i, s := range l.sockets {
+		all[i] = s.Addr()
 	}
 	return all
 }
@@ -125,58 +117,101 @@ func (l *Listener) Addrs() []net.Addr {
 // Run accepts connections and calls serve for each in a goroutine of its own,
 // with a context that carries ctx's values and not its end. When ctx ends it
 // closes the sockets and returns nil after the accept loops are over. serve
-// owns the connection and closes it.
+// owns the connection and closes it. Run is called once.
 func (l *Listener) Run(ctx context.Context, serve func(ctx context.Context, c net.Conn, implicitTLS bool)) error {
-	stop := context.AfterFunc(ctx, l.Close)
-	defer stop()
-	defer l.Close()
 	defer l.reclaim.end()
-	var wg sync.WaitGroup
-	errs := make([]error, len(l.ls))
-	for i, b := range l.ls {
-		wg.Go(func() {
-			errs[i] = l.accept(ctx, b, serve)
-			if errs[i] != nil {
-				l.Close() // one address is lost: the caller has to know
-			}
-		})
+	base := context.WithoutCancel(ctx)
+
+	// From here on sockets that are added begin to accept by themselves.
+	l.mu.Lock()
+	l.serve = func(c net.Conn, implicitTLS bool) { serve(base, c, implicitTLS) }
+	for _, s := range l.sockets {
+		l.startAccepting(s)
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	l.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-l.ended:
+	}
+	l.Close()
+	l.loops.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
 }
 
-func (l *Listener) accept(ctx context.Context, b bound, serve func(context.Context, net.Conn, bool)) error {
-	base := context.WithoutCancel(ctx)
+// startAccepting begins to accept on a socket, if Run has begun and not ended. The caller
+// holds l.mu.
+func (l *Listener) startAccepting(s *socket) {
+	if l.serve == nil || l.closed {
+		return
+	}
+	s.over = make(chan struct{})
+	l.loops.Go(func() {
+		defer close(s.over)
+		err := l.accept(s)
+		if err == nil {
+			return
+		}
+		// One address is lost: the caller has to know.
+		l.mu.Lock()
+		l.failed = errors.Join(l.failed, err)
+		l.mu.Unlock()
+		l.Close()
+	})
+}
+
+// accept is the loop of one socket. It ends with an error when the socket is of no use any
+// more, and with nil when it is not wanted any more.
+func (l *Listener) accept(s *socket) error {
 	var pause time.Duration
 	for {
-		c, err := b.Accept()
+		c, err := s.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			l.receive(s, c)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case s.isLeaving():
+			l.acceptWaiting(s)
 			return nil
 		case passing(err):
+			// Descriptors or memory come back when something else ends.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			l.o.Log.Warn("accept failed, trying again", zap.String("address", b.Addr().String()), zap.Error(err), zap.Duration("pause", pause))
+			l.o.Log.Warn("accept failed, trying again", zap.String("address", s.Addr().String()), zap.Error(err), zap.Duration("pause", pause))
 			select {
 			case <-time.After(pause):
-			case <-ctx.Done():
+			case <-s.leaving:
+			case <-l.ended:
 			}
-			continue
 		default:
-			return fmt.Errorf("accept on %s: %w", b.Addr(), cause(err))
+			return fmt.Errorf("accept on %s: %w", s.Addr(), cause(err))
 		}
-		ip := remoteIP(c)
-		if why := l.admit(ip); why != "" {
-			l.o.Mail.Refused("", ip.String(), why)
-			l.refuse(c, b.implicitTLS, why)
-			continue
-		}
-		go func() {
-			defer l.release(ip)
-			serve(base, c, b.implicitTLS)
-		}()
 	}
+}
+
+// receive serves a connection, or refuses it.
+func (l *Listener) receive(s *socket, c net.Conn) {
+	ip := remoteIP(c)
+	why, implicitTLS := l.admit(ip), l.beginsWithTLS(s)
+	if why != "" {
+		l.o.Mail.Refused("", ip.String(), why)
+		l.refuse(c, implicitTLS, why)
+		return
+	}
+	go func() {
+		defer l.release(ip)
+		l.serve(c, implicitTLS)
+	}()
+}
+
+// beginsWithTLS reports whether the connections of a socket speak TLS at once.
+func (l *Listener) beginsWithTLS(s *socket) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a, ok := s.Addr().(*net.TCPAddr)
+	return ok && l.settings.SMTPSPort != 0 && a.Port == l.settings.SMTPSPort
 }
 
 // passing reports whether accept can work again later: the client went away,
@@ -218,7 +253,7 @@ func (l *Listener) admit(ip netip.Addr) (why string) {
 	switch {
 	case l.most > 0 && l.open >= l.most:
 		return "Too many connections"
-	case l.o.MaxPerIP > 0 && l.perIP[ip] >= l.o.MaxPerIP:
+	case l.settings.MaxPerIP > 0 && l.perIP[ip] >= l.settings.MaxPerIP:
 		return "Too many connections from your address"
 	}
 	l.open++
@@ -245,6 +280,13 @@ func (l *Listener) Open() int {
 	return l.open
 }
 
+// SetMe changes our name, for the reply to a connection beyond a limit.
+func (l *Listener) SetMe(me string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.me = me
+}
+
 // refuse tells the client why; the few bytes fit a fresh socket, so that it does
 // not block the loop.
 func (l *Listener) refuse(c net.Conn, implicitTLS bool, why string) {
@@ -252,13 +294,23 @@ func (l *Listener) refuse(c net.Conn, implicitTLS bool, why string) {
 	if implicitTLS {
 		return // no handshake for a connection that we cannot afford
 	}
+	l.mu.Lock()
+	me := l.me
+	l.mu.Unlock()
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-	fmt.Fprintf(c, "421 4.3.2 %s %s, try again later\r\n", l.o.Me, why)
+	fmt.Fprintf(c, "421 4.3.2 %s %s, try again later\r\n", me, why)
 }
 
 // Close unbinds every address; Run returns.
 func (l *Listener) Close() {
-	for _, b := range l.ls {
-		b.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.closed = true
+	close(l.ended)
+	for _, s := range l.sockets {
+		s.Close()
 	}
 }

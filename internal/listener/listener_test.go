@@ -200,7 +200,7 @@ func TestCeiling(t *testing.T) {
 	for _, tc := range []struct{ most, reserve, want int }{
 		{0, 10, n - 10}, {5, 10, 5}, {n, 10, n - 10}, {0, n + 5, 1},
 	} {
-		if got := ceiling(Options{Settings: Settings{MaxConnections: tc.most}, Reserve: tc.reserve}); got != tc.want {
+		if got := ceiling(tc.most, tc.reserve); got != tc.want {
 			t.Errorf("%+v: %d", tc, got)
 		}
 		core, seen := observer.New(zap.WarnLevel)
@@ -235,7 +235,7 @@ func TestAcceptGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.ls[0].Listener = &scarce{l.ls[0].Listener, 3}
+	l.sockets[0].Listener = &scarce{l.sockets[0].Listener, 3}
 	served := make(chan struct{})
 	stop := run(t, l, func(_ context.Context, c net.Conn, _ bool) {
 		c.Close()
@@ -262,7 +262,7 @@ func TestAcceptFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.ls[1].Listener = broken{l.ls[1].Listener}
+	l.sockets[1].Listener = broken{l.sockets[1].Listener}
 	err = l.Run(context.Background(), func(context.Context, net.Conn, bool) {})
 	if err == nil || !strings.Contains(err.Error(), l.Addrs()[1].String()) {
 		t.Errorf("%v", err)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -62,8 +63,8 @@ func levelName(level zapcore.Level) string {
 	return "emerg"
 }
 
-// NewCore returns a core that writes each entry as one line, with one call of
-// w.Write at a time. format is
+// Core writes each entry as one line, with one call of w.Write at a time. Settings.Format
+// is
 //
 //	default  [LEVEL] [ID] [origin] message id=ID k=v k="v v"
 //	logfmt   level=… uuid=ID origin=… message=… id=ID k=v
@@ -76,18 +77,32 @@ func levelName(level zapcore.Level) string {
 // ISO 8601 in UTC with milliseconds; logfmt and json have it as their first key,
 // timestamp. Nothing in an entry can begin a new line or change how it is shown:
 // the characters of mail.IsHidden are written as escapes.
-func NewCore(format string, timestamps bool, level zapcore.LevelEnabler, w io.Writer) zapcore.Core {
-	out := &output{w: w}
-	out.buffer, _ = w.(*Writer)
-	return &core{LevelEnabler: level, format: format, timestamps: timestamps, out: out}
+type Core struct {
+	how     *atomic.Pointer[manner] // of a core and all its children
+	context []zapcore.Field
+	out     *output
 }
 
-type core struct {
-	zapcore.LevelEnabler
+// manner is Settings, read.
+type manner struct {
+	level      zapcore.Level
 	format     string
 	timestamps bool
-	context    []zapcore.Field
-	out        *output
+}
+
+// NewCore returns a Core that writes to w. A level that is not known is info.
+func NewCore(s Settings, w io.Writer) *Core {
+	out := &output{w: w}
+	out.buffer, _ = w.(*Writer)
+	c := &Core{how: &atomic.Pointer[manner]{}, out: out}
+	c.Use(s)
+	return c
+}
+
+// Use makes c, and every core that was made from it, write as s says from now on.
+func (c *Core) Use(s Settings) {
+	level, _ := ParseLevel(s.Level) // info if it is not known
+	c.how.Store(&manner{level, s.Format, s.Timestamps})
 }
 
 // output is where the lines of a core and of all its children go.
@@ -116,15 +131,18 @@ var lines = sync.Pool{New: func() any { return &line{b: make([]byte, 0, 1024)} }
 // maxKeptLine is the capacity above which a buffer is not used again.
 const maxKeptLine = 64 << 10
 
+// Enabled implements zapcore.Core.
+func (c *Core) Enabled(level zapcore.Level) bool { return c.how.Load().level.Enabled(level) }
+
 // With implements zapcore.Core.
-func (c *core) With(fields []zapcore.Field) zapcore.Core {
+func (c *Core) With(fields []zapcore.Field) zapcore.Core {
 	child := *c
 	child.context = append(c.context[:len(c.context):len(c.context)], fields...)
 	return &child
 }
 
 // Check implements zapcore.Core.
-func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+func (c *Core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if c.Enabled(e.Level) {
 		return ce.AddCore(e, c)
 	}
@@ -132,11 +150,11 @@ func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checked
 }
 
 // Write implements zapcore.Core.
-func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
+func (c *Core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	lost, err := c.line(&e, fields)
 	if lost > 0 {
 		gap := zapcore.Entry{Level: zapcore.WarnLevel, Time: e.Time, LoggerName: "log", Message: "log lines were lost"}
-		own := core{format: c.format, timestamps: c.timestamps, out: c.out}
+		own := Core{how: c.how, out: c.out}
 		own.line(&gap, []zapcore.Field{zap.Int64("lines", lost)})
 	}
 	if e.Level > zapcore.ErrorLevel {
@@ -146,16 +164,17 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 }
 
 // line composes an entry and hands it over.
-func (c *core) line(e *zapcore.Entry, fields []zapcore.Field) (lost int64, err error) {
+func (c *Core) line(e *zapcore.Entry, fields []zapcore.Field) (lost int64, err error) {
 	l := lines.Get().(*line)
 	l.b = l.b[:0]
-	switch c.format {
+	how := c.how.Load()
+	switch how.format {
 	case "json":
-		c.json(l, e, fields)
+		c.json(l, e, fields, how.timestamps)
 	case "logfmt":
-		c.logfmt(l, e, fields)
+		c.logfmt(l, e, fields, how.timestamps)
 	default:
-		c.plain(l, e, fields)
+		c.plain(l, e, fields, how.timestamps)
 	}
 	l.b = append(l.b, '\n')
 	lost, err = c.out.write(l.b, e.Level >= zapcore.ErrorLevel)
@@ -167,7 +186,7 @@ func (c *core) line(e *zapcore.Entry, fields []zapcore.Field) (lost int64, err e
 
 // Sync implements zapcore.Core. A terminal or a pipe cannot be synced, so there
 // is no error to speak of.
-func (c *core) Sync() error {
+func (c *Core) Sync() error {
 	if c.out.buffer != nil {
 		_ = c.out.buffer.Sync() // without the lock, which is for direct writes
 		return nil
@@ -181,7 +200,7 @@ func (c *core) Sync() error {
 }
 
 // uuid returns the last field of that name, or "-".
-func (c *core) uuid(fields []zapcore.Field) string {
+func (c *Core) uuid(fields []zapcore.Field) string {
 	for _, list := range [2][]zapcore.Field{fields, c.context} {
 		for i := len(list) - 1; i >= 0; i-- {
 			if isUUID(&list[i]) && list[i].String != "" {
@@ -201,8 +220,8 @@ func origin(e *zapcore.Entry) string {
 	return e.LoggerName
 }
 
-func (c *core) plain(l *line, e *zapcore.Entry, fields []zapcore.Field) {
-	if c.timestamps {
+func (c *Core) plain(l *line, e *zapcore.Entry, fields []zapcore.Field, timestamps bool) {
+	if timestamps {
 		l.time(e.Time)
 		l.b = append(l.b, ' ')
 	}
@@ -219,8 +238,8 @@ func (c *core) plain(l *line, e *zapcore.Entry, fields []zapcore.Field) {
 	c.fields(l, fields, e.Stack)
 }
 
-func (c *core) logfmt(l *line, e *zapcore.Entry, fields []zapcore.Field) {
-	if c.timestamps {
+func (c *Core) logfmt(l *line, e *zapcore.Entry, fields []zapcore.Field, timestamps bool) {
+	if timestamps {
 		l.key("timestamp")
 		l.time(e.Time)
 	}
@@ -233,11 +252,11 @@ func (c *core) logfmt(l *line, e *zapcore.Entry, fields []zapcore.Field) {
 	c.fields(l, fields, e.Stack)
 }
 
-func (c *core) json(l *line, e *zapcore.Entry, fields []zapcore.Field) {
+func (c *Core) json(l *line, e *zapcore.Entry, fields []zapcore.Field, timestamps bool) {
 	l.json = true
 	defer func() { l.json = false }()
 	l.b = append(l.b, '{')
-	if c.timestamps {
+	if timestamps {
 		l.key("timestamp")
 		l.b = append(l.b, '"')
 		l.time(e.Time)
@@ -254,7 +273,7 @@ func (c *core) json(l *line, e *zapcore.Entry, fields []zapcore.Field) {
 }
 
 // fields writes the context, the fields and the stack of an entry.
-func (c *core) fields(l *line, fields []zapcore.Field, stack string) {
+func (c *Core) fields(l *line, fields []zapcore.Field, stack string) {
 	for _, list := range [2][]zapcore.Field{c.context, fields} {
 		for i := range list {
 			if !isUUID(&list[i]) {

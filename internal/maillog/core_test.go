@@ -25,7 +25,7 @@ func entry(message string) zapcore.Entry {
 func write(t testing.TB, format string, timestamps bool, e zapcore.Entry, fields ...zapcore.Field) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := NewCore(format, timestamps, zapcore.DebugLevel, &b).Write(e, fields); err != nil {
+	if err := NewCore(Settings{Level: "debug", Format: format, Timestamps: timestamps}, &b).Write(e, fields); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -117,7 +117,7 @@ func TestLevels(t *testing.T) {
 			continue
 		}
 		b.Reset()
-		c := NewCore("", false, got, &b)
+		c := NewCore(Settings{Level: name}, &b)
 		e := entry("x")
 		for e.Level = DataLevel; e.Level <= zapcore.FatalLevel; e.Level++ {
 			if c.Enabled(e.Level) != (e.Level >= want) || (c.Check(e, nil) != nil) != (e.Level >= want) {
@@ -136,7 +136,7 @@ func TestLevels(t *testing.T) {
 
 func TestContext(t *testing.T) {
 	var b bytes.Buffer
-	z := zap.New(NewCore("default", false, zapcore.InfoLevel, &b)).With(zap.String("uuid", "C"), zap.Int("a", 1))
+	z := zap.New(NewCore(Settings{}, &b)).With(zap.String("uuid", "C"), zap.Int("a", 1))
 	z.Named("tls").Info("m", zap.Int("b", 2))
 	z.Info("n", zap.String("uuid", "C.1"))
 	z.With(zap.Int("x", 1)).Debug("not written")
@@ -158,7 +158,7 @@ func TestPanickingError(t *testing.T) {
 // TestConcurrent checks that lines of many goroutines stay whole.
 func TestConcurrent(t *testing.T) {
 	var b bytes.Buffer
-	z := zap.New(NewCore("json", true, zapcore.InfoLevel, &b))
+	z := zap.New(NewCore(Settings{Format: "json", Timestamps: true}, &b))
 	var wg sync.WaitGroup
 	for i := range 8 {
 		child := z.With(zap.Int("i", i))
@@ -183,7 +183,7 @@ func TestConcurrent(t *testing.T) {
 // TestEvents: only the line of a refusal has the client's address.
 func TestEvents(t *testing.T) {
 	var b bytes.Buffer
-	l, ip := New(zap.New(NewCore("default", false, zapcore.InfoLevel, &b))), netip.MustParseAddr("2001:db8::1")
+	l, ip := New(zap.New(NewCore(Settings{}, &b))), netip.MustParseAddr("2001:db8::1")
 	l.Message("U.1", ip, "<x@y>", 12, [3]int{1, 0, 0}, 15*time.Millisecond, 250, "Message Queued (U.1)")
 	l.Message("U.2", ip, "<x@y>", 12, [3]int{1, 0, 0}, 0, 550, "no")
 	l.Sender("U.3", ip, "a@b", 250, "OK")
@@ -226,11 +226,27 @@ func BenchmarkCore(b *testing.B) {
 	d := Delivery{ID: "ABCDEF-1.1", From: "a@b.example", Domain: "c.example", Host: "mx.c.example", IP: "192.0.2.1", Port: 25, Mode: "SMTP", TLS: "none", Delay: time.Second}
 	for _, format := range []string{"default", "logfmt", "json"} {
 		b.Run(format, func(b *testing.B) {
-			log := New(zap.New(NewCore(format, true, zapcore.InfoLevel, io.Discard)))
+			log := New(zap.New(NewCore(Settings{Format: format, Timestamps: true}, io.Discard)))
 			b.ReportAllocs()
 			for b.Loop() {
 				log.Delivered(d, []string{"x@c.example"}, "250 2.0.0 OK queued as 12345")
 			}
 		})
+	}
+}
+
+// What is written changes while loggers are in use, also those that were made before.
+func TestUse(t *testing.T) {
+	var b bytes.Buffer
+	core := NewCore(Settings{Level: "warn"}, &b)
+	child := zap.New(core).With(zap.String("uuid", "A")).Named("x")
+	child.Info("one")
+	core.Use(Settings{Level: "info", Format: "logfmt"})
+	child.Info("two")
+	core.Use(Settings{Level: "error"})
+	child.Warn("three")
+	child.Error("four")
+	if want := "level=info uuid=A origin=x message=two id=A\n[ERROR] [A] [x] four id=A\n"; b.String() != want {
+		t.Errorf("%q", b.String())
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // reader is the reader of a log: it may stall or fail.
@@ -113,7 +112,7 @@ func TestStalled(t *testing.T) {
 		stall := make(chan struct{})
 		r := reader{stall: stall}
 		w := NewWriter(&r)
-		z := zap.New(NewCore("default", false, zapcore.InfoLevel, w))
+		z := zap.New(NewCore(Settings{}, w))
 		began, value := time.Now(), strings.Repeat("x", 1000)
 		const entries = 3 * maxBuffered / 1000
 		for i := range entries {

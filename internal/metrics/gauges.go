@@ -35,9 +35,14 @@ type Sources struct {
 	Sessions interface{ Panics() int64 }
 	Listener interface{ Open() int }
 	Log      interface{ Lost() int64 }
+	Reloads  interface {
+		// Generation returns the number of the configuration in force, and of the
+		// reloads that were refused.
+		Generation() (number, failures int64)
+	}
 
 	Free         func() (vfs.Space, error) // of the queue's file system
-	Destinations int                       // so many have series of their own
+	Destinations func() int                // so many have series of their own
 	Now          func() time.Time
 }
 
@@ -57,7 +62,7 @@ type gauges struct {
 type descs struct {
 	all []*prometheus.Desc
 
-	accepting, open, hooks, panics, logLost,
+	accepting, open, hooks, panics, logLost, generation, refusedReloads,
 	messages, recipients, bytes, unreadable, deliveries,
 	reportErrors, doubles,
 	destinations, suspendedDestinations, oldest, waiting, suspended, limit,
@@ -75,16 +80,18 @@ func describe() descs {
 
 	// Help texts are short; docs/metrics.md says more, and which ones to watch.
 	d := descs{
-		accepting:  desc("accepting", "1 if messages can be accepted; 0 if the queue cannot be written or space is short."),
-		open:       desc("connections_open", "Connections that are being served."),
-		hooks:      desc("hook_failures_total", "Handlers of plugins that outlived their timeout or panicked.", "reason"),
-		panics:     desc("session_panics_total", "Panics that cost a connection: defects of this program."),
-		logLost:    desc("log_lines_lost_total", "Lines of the log that its reader did not take in time, or at all."),
-		messages:   desc("queue_messages", "Messages in the queue."),
-		recipients: desc("queue_recipients", "Recipients in the queue that are not settled."),
-		bytes:      desc("queue_bytes", "Bytes of content in the queue."),
-		unreadable: desc("queue_unreadable_messages", "Messages in the queue whose files could not be read when it was last tried."),
-		deliveries: desc("deliveries", "Deliveries (one message to one destination) that wait for their time, that are ready and wait for a place, and that run.", "state"),
+		accepting:      desc("accepting", "1 if messages can be accepted; 0 if the queue cannot be written or space is short."),
+		open:           desc("connections_open", "Connections that are being served."),
+		hooks:          desc("hook_failures_total", "Handlers of plugins that outlived their timeout or panicked.", "reason"),
+		panics:         desc("session_panics_total", "Panics that cost a connection: defects of this program."),
+		logLost:        desc("log_lines_lost_total", "Lines of the log that its reader did not take in time, or at all."),
+		generation:     desc("config_generation", "Number of the configuration in force: 1 after the start, one more with each reload that changed something."),
+		refusedReloads: desc("config_reload_failures_total", "Reloads that were refused: the configuration before stayed in force."),
+		messages:       desc("queue_messages", "Messages in the queue."),
+		recipients:     desc("queue_recipients", "Recipients in the queue that are not settled."),
+		bytes:          desc("queue_bytes", "Bytes of content in the queue."),
+		unreadable:     desc("queue_unreadable_messages", "Messages in the queue whose files could not be read when it was last tried."),
+		deliveries:     desc("deliveries", "Deliveries (one message to one destination) that wait for their time, that are ready and wait for a place, and that run.", "state"),
 
 		reportErrors: desc("dsn_errors_total", "DSNs that could not be queued; what they are about stays in the queue."),
 		doubles:      desc("dsn_undeliverable_total", "Failures of mail from the null sender, DSNs mostly, of which nobody is told."),
@@ -119,44 +126,72 @@ func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (g *gauges) Collect(out chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	counter := func(d *prometheus.Desc, v int64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
-	// First what says whether mail comes in at all.
-	gauge(g.accepting, truth(g.Queue.Healthy() == nil))
-	gauge(g.open, float64(g.Listener.Open()))
-	timeouts, panics := g.Hooks.Failures()
-	counter(g.hooks, timeouts, "timeout")
-	counter(g.hooks, panics, "panic")
-	counter(g.panics, g.Sessions.Panics())
-	counter(g.logLost, g.Log.Lost())
+	s := sample{g, out}
+	s.collectDaemon()
+	s.collectQueue()
+	s.collectDestinations()
+	s.collectPool()
+	s.collectDisk()
+}
 
-	// The queue by messages and recipients, the schedule by deliveries: a message
-	// to three domains is one of the former and three of the latter.
-	q := g.Queue.Stat()
-	gauge(g.messages, float64(q.Messages))
-	gauge(g.recipients, float64(q.Recipients))
-	gauge(g.bytes, float64(q.Bytes))
-	gauge(g.unreadable, float64(g.Queue.Unreadable().Messages))
-	d := g.Outbound.Stat()
-	states := func(desc *prometheus.Desc, waiting, ready, running int, labels ...string) {
-		gauge(desc, float64(waiting), append(labels, "waiting")...)
-		gauge(desc, float64(ready), append(labels, "ready")...)
-		gauge(desc, float64(running), append(labels, "running")...)
-	}
-	states(g.deliveries, d.Waiting, d.Ready, d.Running)
-	n := g.Outbound.Counts()
-	counter(g.reportErrors, n.DSNFailed)
-	counter(g.doubles, n.Double)
+// sample is one reading of the gauges.
+type sample struct {
+	*gauges
+	out chan<- prometheus.Metric
+}
+
+func (s sample) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	s.out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (s sample) counter(d *prometheus.Desc, v int64, labels ...string) {
+	s.out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+// states are the deliveries of a domain, or of all, behind its label.
+func (s sample) states(d *prometheus.Desc, waiting, ready, running int, labels ...string) {
+	s.gauge(d, float64(waiting), append(labels, "waiting")...)
+	s.gauge(d, float64(ready), append(labels, "ready")...)
+	s.gauge(d, float64(running), append(labels, "running")...)
+}
+
+// collectDaemon tells whether mail comes in at all, and what went wrong in the process.
+func (s sample) collectDaemon() {
+	s.gauge(s.accepting, truth(s.Queue.Healthy() == nil))
+	s.gauge(s.open, float64(s.Listener.Open()))
+	timeouts, panics := s.Hooks.Failures()
+	s.counter(s.hooks, timeouts, "timeout")
+	s.counter(s.hooks, panics, "panic")
+	s.counter(s.panics, s.Sessions.Panics())
+	s.counter(s.logLost, s.Log.Lost())
+	generation, refused := s.Reloads.Generation()
+	s.gauge(s.generation, float64(generation))
+	s.counter(s.refusedReloads, refused)
+}
+
+// collectQueue counts the queue by messages and recipients, the schedule by deliveries: a
+// message to three domains is one of the former and three of the latter.
+func (s sample) collectQueue() {
+	q := s.Queue.Stat()
+	s.gauge(s.messages, float64(q.Messages))
+	s.gauge(s.recipients, float64(q.Recipients))
+	s.gauge(s.bytes, float64(q.Bytes))
+	s.gauge(s.unreadable, float64(s.Queue.Unreadable().Messages))
+	d := s.Outbound.Stat()
+	s.states(s.deliveries, d.Waiting, d.Ready, d.Running)
+	n := s.Outbound.Counts()
+	s.counter(s.reportErrors, n.DSNFailed)
+	s.counter(s.doubles, n.Double)
+}
+
+// collectDestinations has series for some domains, and sums the others up.
+func (s sample) collectDestinations() {
+	now := s.Now()
+	age := func(t time.Time) float64 { return max(now.Sub(t), 0).Seconds() }
+	top, rest := s.Outbound.Overview(s.Destinations())
+	all, suspended := len(top)+rest.Destinations, rest.Suspended
 
 	// A domain that cannot be a label, or would be taken for the sum, is in the sum.
-	now := g.Now()
-	age := func(t time.Time) float64 { return max(now.Sub(t), 0).Seconds() }
-	top, rest := g.Outbound.Overview(g.Destinations)
-	all, suspended := len(top)+rest.Destinations, rest.Suspended
 	for _, d := range top {
 		off := !d.SuspendedUntil.IsZero()
 		if off {
@@ -166,40 +201,46 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 			add(&rest, d)
 			continue
 		}
-		gauge(g.oldest, age(d.Oldest), d.Domain)
-		states(g.waiting, d.Waiting, d.Ready, d.Running, d.Domain)
-		gauge(g.suspended, truth(off), d.Domain)
+		s.gauge(s.oldest, age(d.Oldest), d.Domain)
+		s.states(s.waiting, d.Waiting, d.Ready, d.Running, d.Domain)
+		s.gauge(s.suspended, truth(off), d.Domain)
 		if d.Limit > 0 {
-			gauge(g.limit, float64(d.Limit), d.Domain)
+			s.gauge(s.limit, float64(d.Limit), d.Domain)
 		}
 	}
 
 	// The destinations without series of their own keep the sums whole.
 	if rest.Destinations > 0 {
-		gauge(g.oldest, age(rest.Oldest), other)
-		states(g.waiting, rest.Waiting, rest.Ready, rest.Running, other)
-		gauge(g.suspended, float64(rest.Suspended), other)
+		s.gauge(s.oldest, age(rest.Oldest), other)
+		s.states(s.waiting, rest.Waiting, rest.Ready, rest.Running, other)
+		s.gauge(s.suspended, float64(rest.Suspended), other)
 	}
-	gauge(g.destinations, float64(all))
-	gauge(g.suspendedDestinations, float64(suspended))
+	s.gauge(s.destinations, float64(all))
+	s.gauge(s.suspendedDestinations, float64(suspended))
+}
 
-	p := g.Pool.Stats()
-	gauge(g.poolConnections, float64(p.Open-p.Idle), "busy")
-	gauge(g.poolConnections, float64(p.Idle), "idle")
-	gauge(g.poolWaiting, float64(p.Waiting))
-	counter(g.dials, int64(p.Dials))
-	counter(g.reuses, int64(p.Reuses))
-	gauge(g.unreachable, float64(len(g.Pool.Unreachable())))
+// collectPool counts the connections to next hops.
+func (s sample) collectPool() {
+	p := s.Pool.Stats()
+	s.gauge(s.poolConnections, float64(p.Open-p.Idle), "busy")
+	s.gauge(s.poolConnections, float64(p.Idle), "idle")
+	s.gauge(s.poolWaiting, float64(p.Waiting))
+	s.counter(s.dials, int64(p.Dials))
+	s.counter(s.reuses, int64(p.Reuses))
+	s.gauge(s.unreachable, float64(len(s.Pool.Unreachable())))
+}
 
-	// A file system that does not answer has no value: 0 would be an alarm.
-	space, err := g.Free()
+// collectDisk measures the queue's file system. One that does not answer has no value:
+// 0 would be an alarm.
+func (s sample) collectDisk() {
+	space, err := s.Free()
 	if err != nil {
 		return
 	}
-	gauge(g.free, float64(space.Bytes))
-	gauge(g.size, float64(space.TotalBytes))
+	s.gauge(s.free, float64(space.Bytes))
+	s.gauge(s.size, float64(space.TotalBytes))
 	if space.TotalFiles > 0 {
-		gauge(g.inodes, float64(space.Files))
+		s.gauge(s.inodes, float64(space.Files))
 	}
 }
 

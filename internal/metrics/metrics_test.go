@@ -29,13 +29,14 @@ type daemon struct {
 	rest schedule.Rest
 }
 
-func (d *daemon) Healthy() error                     { return d.ill }
-func (d *daemon) Counts() outbound.Counts            { return outbound.Counts{DSN: 9, DSNFailed: 2, Double: 3} }
-func (d *daemon) Failures() (timeouts, panics int64) { return 4, 5 }
-func (d *daemon) Open() int                          { return 6 }
-func (d *daemon) Panics() int64                      { return 23 }
-func (d *daemon) Lost() int64                        { return 24 }
-func (d *daemon) Unreachable() []pool.AddrStat       { return make([]pool.AddrStat, 7) }
+func (d *daemon) Healthy() error                       { return d.ill }
+func (d *daemon) Counts() outbound.Counts              { return outbound.Counts{DSN: 9, DSNFailed: 2, Double: 3} }
+func (d *daemon) Failures() (timeouts, panics int64)   { return 4, 5 }
+func (d *daemon) Open() int                            { return 6 }
+func (d *daemon) Panics() int64                        { return 23 }
+func (d *daemon) Lost() int64                          { return 24 }
+func (d *daemon) Generation() (number, failures int64) { return 26, 27 }
+func (d *daemon) Unreachable() []pool.AddrStat         { return make([]pool.AddrStat, 7) }
 func (d *daemon) Stats() pool.Stats {
 	return pool.Stats{Dials: 8, Reuses: 9, Open: 12, Idle: 2, Waiting: 11}
 }
@@ -57,7 +58,8 @@ func (outboundOf) Stat() schedule.Stat { return schedule.Stat{Waiting: 16, Ready
 func watch(d *daemon, free func() (vfs.Space, error)) *Metrics {
 	m := New("1.2.3")
 	m.Watch(Sources{
-		Queue: queueOf{d}, Outbound: outboundOf{d}, Pool: d, Hooks: d, Sessions: d, Listener: d, Log: d, Destinations: 50, Free: free, Now: func() time.Time { return now },
+		Queue: queueOf{d}, Outbound: outboundOf{d}, Pool: d, Hooks: d, Sessions: d, Listener: d, Log: d, Reloads: d,
+		Destinations: func() int { return 50 }, Free: free, Now: func() time.Time { return now },
 	})
 	return m
 }

@@ -56,7 +56,7 @@ func BenchmarkDelivery(b *testing.B) {
 		q.env.Recipients[0] = mail.Recipient{Address: mail.Address{Local: "x", Domain: domain}}
 		pending = append(pending, mail.NewPending(&q.env, 100))
 	}
-	o := New(Options{Settings: destination.Settings{ConcurrencyMax: 100, PoolConcurrencyMax: 10, LocalMXOK: true}, Queue: q, Resolver: resolver, Pool: q})
+	o := New(Options{Generation: Generation{Settings: destination.Settings{ConcurrencyMax: 100, PoolConcurrencyMax: 10, LocalMXOK: true}, Resolver: resolver}, Queue: q, Pool: q})
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); o.Run(ctx) }()

@@ -84,13 +84,18 @@ func (b *board) End(a *attempt.Attempt, left attempt.Left) {
 	}
 }
 
-func (b *board) Locate(a *attempt.Attempt, route, site string, l *schedule.Limits) bool {
+func (b *board) Locate(a *attempt.Attempt, w attempt.Way) bool {
 	o, u := (*Outbound)(b), a.Unit()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
-	o.schedule.Reroute(u, route, now)
-	if o.schedule.Locate(u, site, l, now) {
+
+	// An attempt that began before a reload must not bring the old limits back.
+	if newest := o.current().policies; !a.GoesBy(newest) {
+		w = a.WayBy(newest)
+	}
+	o.schedule.Reroute(u, w.Route, now)
+	if o.schedule.Locate(u, w.Site, w.Limits, now) {
 		return true
 	}
 
@@ -121,7 +126,11 @@ func (o *Outbound) putBack(a *attempt.Attempt) {
 	if a.Abandoned() {
 		o.schedule.Drop(a.Unit())
 	} else {
-		o.keepFor(a.Unit(), a.Postponed())
+		k := a.Postponed()
+		if !a.GoesBy(o.current().policies) {
+			k = k.Unasked()
+		}
+		o.keepFor(a.Unit(), k)
 	}
 	o.signal()
 }
@@ -151,6 +160,12 @@ func (b *board) CountDoubtful() {
 	b.doubtful++
 }
 
+func (b *board) CountDouble() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.double++
+}
+
 func (b *board) Enqueue(p mail.Pending) { (*Outbound)(b).Enqueue(p) }
 
 func (b *board) AdmitReport(id mail.ID, sender string) (joins, ok bool, until time.Time) {
@@ -159,16 +174,16 @@ func (b *board) AdmitReport(id mail.ID, sender string) (joins, ok bool, until ti
 	if b.gathering.Holds(id) {
 		return true, true, time.Time{}
 	}
-	ok, until = b.gathering.Admit(b.o.Now(), sender, b.o.DSNRate)
+	ok, until = b.gathering.Admit(b.o.Now(), sender, b.generation.Now().DSNRate)
 	return false, ok, until
 }
 
 func (b *board) HoldReport(id mail.ID, sender string, recipients []int, due time.Time, collected bool, open map[int]bool) {
 	o := (*Outbound)(b)
 	o.mu.Lock()
-	r, begun := o.gathering.Hold(id, sender, recipients, due, collected, o.o.DSNRate)
+	r, begun := o.gathering.Hold(id, sender, recipients, due, collected, o.current().DSNRate)
 	if !collected {
-		o.gathering.Await(r, open, due, o.o.Now().Add(maxWaits*o.o.DSNWait))
+		o.gathering.Await(r, open, due, o.o.Now().Add(maxWaits*o.current().DSNWait))
 	}
 	o.mu.Unlock()
 	if begun {

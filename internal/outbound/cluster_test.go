@@ -91,11 +91,14 @@ func (n *member) start() {
 		intervals = append(intervals, 20*time.Second)
 	}
 	n.out = New(Options{
-		Settings: destination.Settings{
-			ConcurrencyMax: 100, TempFailIntervals: intervals, DelayWarning: -1, PoolConcurrencyMax: 10, LocalMXOK: true,
-			AlwaysSplit: n.m.random(2) == 0,
+		Generation: Generation{
+			Settings: destination.Settings{
+				ConcurrencyMax: 100, TempFailIntervals: intervals, DelayWarning: -1, PoolConcurrencyMax: 10, LocalMXOK: true,
+				AlwaysSplit: n.m.random(2) == 0,
+			},
+			Me: "me.test", Grace: time.Minute, ReplyGrace: time.Minute, Resolver: n.m.dns,
 		},
-		Me: "me.test", Grace: time.Minute, ReplyGrace: time.Minute, Queue: n.store, Resolver: n.m.dns, Pool: worldOf{n, n.store}, Log: zap.NewNop(),
+		Queue: n.store, Pool: worldOf{n, n.store}, Log: zap.NewNop(),
 	})
 	ctx, cancel := context.WithCancel(n.m.t.Context())
 	ended := make(chan struct{})

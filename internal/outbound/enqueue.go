@@ -33,7 +33,7 @@ func (o *Outbound) scheduleMessage(p mail.Pending) {
 	delivery := func(domain string, r mail.PendingRecipient) *schedule.Delivery {
 		return &schedule.Delivery{
 			ID: p.ID, Domain: domain, Attempts: r.Attempts, Next: r.Next, Received: p.Received, Null: p.From.IsNull(),
-			Marked: r.Attempts > 0 && o.policies.For(domain, nil).Warned(&p, domain, r.Attempts, r.Next),
+			Marked: r.Attempts > 0 && o.current().policies.For(domain, nil).Warned(&p, domain, r.Attempts, r.Next),
 		}
 	}
 
@@ -54,7 +54,7 @@ func (o *Outbound) scheduleMessage(p mail.Pending) {
 		case r.Held:
 			o.held.Park(held.Parked{Delivery: *delivery(k.domain, r)}, r.Index)
 			continue
-		case v == nil || o.o.AlwaysSplit:
+		case v == nil || o.current().AlwaysSplit:
 			v = delivery(k.domain, r)
 			groups[k] = v
 			order = append(order, v)

@@ -23,7 +23,7 @@ type Waiting struct {
 // Explain tells what each delivery of a message waits for, in no order. Nothing
 // is returned for a message that is not scheduled.
 func (o *Outbound) Explain(id mail.ID) []Waiting {
-	disabled := o.o.Disabled()
+	disabled := o.current().Disabled
 
 	// The queue is asked before the lock is taken: it may have to read the disk.
 	p, _ := o.o.Queue.Find(id)

@@ -32,7 +32,7 @@ func (o *Outbound) gatherFailed(p *mail.Pending) []mail.PendingRecipient {
 			if soon := o.o.Now().Add(loadWait); f.Collected && due.Before(soon) {
 				due = soon
 			}
-			o.gathering.Hold(p.ID, p.From.String(), []int{r.Index}, due, f.Collected, o.o.DSNRate)
+			o.gathering.Hold(p.ID, p.From.String(), []int{r.Index}, due, f.Collected, o.current().DSNRate)
 		case len(open) < n:
 			open = append(open, r)
 		}

@@ -49,7 +49,7 @@ func (o *Outbound) unpark(id mail.ID, recipients []int) {
 	o.mu.Lock()
 	o.adopting.release(id) // the queue may have passed it on already, as one that is held
 	now := o.o.Now()
-	for _, v := range o.held.Take(id, recipients, o.o.AlwaysSplit) {
+	for _, v := range o.held.Take(id, recipients, o.current().AlwaysSplit) {
 		o.keepFor(o.schedule.Add(now, v.Delivery), v.Kept)
 	}
 	o.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -389,8 +388,7 @@ func TestLifetimeOfTheMX(t *testing.T) {
 		r.dns.AddMX("one.test", 10, "mx.test")
 		r.o.MaxLifetime = time.Hour
 		r.sections(map[string]*destination.Rules{"mx:mx.test": {MaxLifetime: 4 * time.Hour}})
-		var enabled atomic.Bool
-		r.o.Disabled = func() bool { return !enabled.Load() }
+		r.o.Disabled = true
 		kept, gone := r.envelope("x@one.test"), r.envelope("x@a.test")
 		for _, env := range []*mail.Envelope{kept, gone} {
 			env.From, env.Received = mail.Address{}, time.Now().Add(-2*time.Hour)
@@ -401,7 +399,7 @@ func TestLifetimeOfTheMX(t *testing.T) {
 		if r.queue.holds(gone) || !r.queue.holds(kept) {
 			t.Fatal("given up by the wrong lifetime")
 		}
-		enabled.Store(true)
+		r.disable(false)
 		r.pass(10 * time.Minute)
 		if got := r.wire.take(); len(got) != 1 || got[0].to != "x" {
 			t.Errorf("%+v", got)
@@ -419,7 +417,7 @@ func TestWarningOfTheMX(t *testing.T) {
 		}
 		r.sections(map[string]*destination.Rules{"mx:mx.never.test": {DelayWarning: -1}, "mx:mx.later.test": {DelayWarning: 3 * time.Hour}})
 		r.o.DelayWarning = time.Hour
-		r.o.Disabled = func() bool { return true }
+		r.o.Disabled = true
 		r.start()
 		never, later, usual := r.send("x@never.test"), r.send("x@later.test"), r.send("x@a.test")
 		about := func() (ids []any) {
@@ -445,12 +443,10 @@ func TestWarningOfTheMX(t *testing.T) {
 // that again, whatever else its destination waits for.
 func TestDebtsWaitForNobody(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		var disabled atomic.Bool
-		r.o.Disabled = disabled.Load
 		r.queue.set("settle", errDisk)
 		r.start()
 		one, two := r.send("x@a.test"), r.send("x@b.test")
-		disabled.Store(true)
+		r.disable(true)
 		if why := r.out.Explain(one.ID); len(why) != 1 || !strings.HasPrefix(why[0].Reason, "done with") {
 			t.Errorf("%+v", why)
 		}
@@ -464,7 +460,7 @@ func TestDebtsWaitForNobody(t *testing.T) {
 			t.Error("not recorded, or delivered again")
 		}
 		r.queue.set("settle", errDisk)
-		disabled.Store(false)
+		r.disable(false)
 		three := r.send("x@c.test")
 		r.queue.set("settle", nil)
 		r.stop()

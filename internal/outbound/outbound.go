@@ -28,34 +28,26 @@
 package outbound
 
 import (
-	"cmp"
 	"context"
-	"crypto/tls"
 	"math/rand/v2"
-	"net/netip"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/delivery"
-	"tarishi/internal/destination"
-	"tarishi/internal/dsn"
+	"tarishi/internal/generation"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
-	"tarishi/internal/nexthop"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/handover"
 	"tarishi/internal/outbound/held"
 	"tarishi/internal/outbound/notice"
-	"tarishi/internal/outbound/policy"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/schedule"
 	"tarishi/internal/store"
-	"tarishi/internal/submit"
-	"tarishi/internal/tlsconf"
 )
 
 // Queue is where messages live; every store.Store is one.
@@ -71,30 +63,16 @@ type Chain interface {
 	Has(p hook.Point) bool
 }
 
-// Options are outbound.ini and what an Outbound works with.
+// Options are what an Outbound works with.
 type Options struct {
-	destination.Settings
-	Me         string
-	TLS        tlsconf.Outbound            // force_tls_hosts and no_tls_hosts
-	TLSConfig  func(show bool) *tls.Config // see delivery
-	BackendTLS func() *tls.Config          // for the hosts of smtp_forward.ini; nil: TLSConfig
-	DANE       bool                        // RFC 7672
-	STS        nexthop.Policies            // RFC 8461; nil: not looked at
-	Disabled   func() bool                 // asked before every round; nil: what the settings say
-	Random     func() float64              // in [0,1), for choices and probes; nil: the system's
-	Grace      time.Duration               // for attempts that run when Run's context ends
-	// ReplyGrace is for those of them, of Grace, that wait for the reply to a whole
-	// message.
-	ReplyGrace time.Duration
-	Templates  dsn.Templates
+	Generation // the first one, see Outbound.Use
 
-	Queue    Queue
-	Resolver delivery.Resolver
-	Pool     delivery.Sender
-	Chain    Chain        // nil: no hooks
-	Mail     *maillog.Log // nil: none
-	Log      *zap.Logger  // nil: none
-	Now      func() time.Time
+	Queue  Queue
+	Pool   delivery.Sender
+	Random func() float64 // in [0,1), for choices and probes; nil: the system's
+	Mail   *maillog.Log   // nil: none
+	Log    *zap.Logger    // nil: none
+	Now    func() time.Time
 }
 
 // How many attempts may go on without a place, see schedule.Options.Outside: each
@@ -107,26 +85,24 @@ const (
 // Waits that no setting covers.
 const (
 	idleWorker   = 5 * time.Second // after that a goroutine that makes attempts ends
-	disabledPoll = time.Second     // how often Disabled is asked, as in Haraka
+	disabledPoll = time.Second     // how often expiry is looked at while nothing is delivered
 	longestSleep = time.Minute     // the clock may be set, and timers stand still while the machine sleeps
 	loadAgain    = time.Minute     // for those that Adopt could not read: somebody may mend what keeps it
 )
 
 // Outbound delivers a queue. Use New, then Run.
 type Outbound struct {
-	*submit.Submitter
-	o        Options
-	attempts *attempt.Maker
-	reporter *report.Reporter
-	wake     chan struct{} // holds one token when there may be work
-	reload   chan struct{} // holds one when Flush was asked for what could not be read
-	adopt    chan struct{} // holds one when the queue has more to adopt
+	o          Options // without the Generation
+	generation *generation.Value[*parts]
+	counts     report.Counts
 
-	policies *policy.Table // may be asked while mu is held
+	wake   chan struct{} // holds one token when there may be work
+	reload chan struct{} // holds one when Flush was asked for what could not be read
+	adopt  chan struct{} // holds one when the queue has more to adopt
 
 	holding holding // before mu
 
-	mu       sync.Mutex
+	mu       sync.Mutex // also held when the generation changes
 	schedule *schedule.Schedule
 	// settled recipients that the queue could not record; retried until it does
 	unrecorded []attempt.Unrecorded
@@ -138,6 +114,7 @@ type Outbound struct {
 	running   map[*schedule.Unit]*attempt.Attempt
 	stopping  bool // attempts are to end, see giveUp
 	doubtful  int  // attempts that were cut off while their message may have been taken
+	double    int64
 	held      held.Register
 
 	adopting *adoption // nil: nothing is left to adopt
@@ -159,23 +136,13 @@ func New(o Options) *Outbound {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Disabled == nil {
-		o.Disabled = func() bool { return o.Settings.Disabled }
-	}
 	if o.Random == nil {
 		o.Random = rand.Float64
-	}
-
-	// Without it mail that loops back through NAT is not recognised.
-	public, err := netip.ParseAddr(o.PublicIP)
-	if err != nil && o.PublicIP != "" {
-		o.Log.Warn("public_ip is no IP address", zap.String("value", o.PublicIP))
 	}
 	out := &Outbound{
 		o:        o,
 		wake:     make(chan struct{}, 1),
 		reload:   make(chan struct{}, 1),
-		policies: policy.New(policy.Options{Config: &o.Settings, Jitter: float64(o.Jitter) / 100, MaxConcurrency: o.PoolConcurrencyMax}),
 		kept:     map[*schedule.Unit]remember.Kept{},
 		running:  map[*schedule.Unit]*attempt.Attempt{},
 		held:     held.Register{},
@@ -183,31 +150,12 @@ func New(o Options) *Outbound {
 		adopt:    make(chan struct{}, 1),
 		forgone:  map[*schedule.Unit]bool{},
 	}
-	deliver := delivery.New(delivery.Options{
-		Me: o.Me, Port: o.Port, LocalMXOK: o.LocalMXOK, InetPrefer: o.InetPrefer, EnableTLS: o.EnableTLS, TLS: o.TLS, TLSConfig: o.TLSConfig, BackendTLS: o.BackendTLS,
-		ConnectTimeout: o.ConnectTimeout, MinRate: cmp.Or(o.MinRate, -1), PoolTimeout: o.PoolTimeout, PoolConcurrencyMax: o.PoolConcurrencyMax,
-		PublicIP: public, Resolver: o.Resolver, Sender: o.Pool, Log: o.Log, DANE: o.DANE, STS: o.STS, NoIPv6: !o.IPv6,
-		NextAfterDeferral: o.NextMXOnDeferral,
-	})
 
 	// What these parts call is not called before out is complete.
-	out.Submitter = submit.New(submit.Options{
-		Me: o.Me, ReceivedHeader: o.ReceivedHeader, NewBody: func() store.Body { return o.Queue.NewBody() }, Put: out.put, Enqueue: out.Enqueue,
-		Chain: o.Chain, Mail: o.Mail, Log: o.Log, Now: o.Now,
-	})
-	out.reporter = report.NewReporter(report.Options{
-		Me: o.Me, Full: o.DSNReturn == "full", Templates: o.Templates, Show: out.Show, Put: out.put, Mail: o.Mail, Now: o.Now,
-	})
-	out.attempts = attempt.New(attempt.Options{
-		Me: o.Me, Config: &o.Settings, Queue: o.Queue, Chain: o.Chain, Delivery: deliver, Policies: out.policies,
-		Reporter: out.reporter, Board: (*board)(out), Mail: o.Mail, Log: o.Log, Now: o.Now, Random: o.Random,
-	})
-
-	// A limit on attempts without a place keeps goroutines and connections bounded.
-	out.schedule = schedule.New(schedule.Options{
-		Concurrency: o.ConcurrencyMax, Outside: min(outside*o.ConcurrencyMax, maxOutside), Deadline: o.EnvelopeTimeout, Random: o.Random,
-		Limits: func(domain string) *schedule.Limits { return out.policies.For(domain, nil).Limits },
-	})
+	first := out.newParts(o.Generation)
+	out.o.Generation = Generation{} // from now on there is only the current one
+	out.generation = generation.New(first)
+	out.schedule = schedule.New(out.scheduleOptions(first))
 	return out
 }
 
@@ -227,9 +175,7 @@ type Counts struct {
 
 // Counts returns how DSNs have fared.
 func (o *Outbound) Counts() Counts {
-	queued, failed := o.reporter.Counts()
-	return Counts{DSN: queued, DSNFailed: failed, Double: o.attempts.Double()}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return Counts{DSN: o.counts.Queued.Load(), DSNFailed: o.counts.Failed.Load(), Double: o.double}
 }
-
-// put makes a message durable.
-func (o *Outbound) put(env *mail.Envelope, c mail.Content) error { return o.o.Queue.Put(env, c) }

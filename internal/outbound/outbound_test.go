@@ -293,19 +293,15 @@ func TestFlush(t *testing.T) {
 
 func TestDisabled(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		disabled := make(chan bool, 1)
-		disabled <- true
-		r.o.Disabled = func() bool { v := <-disabled; disabled <- v; return v }
+		r.o.Disabled = true
 		r.start()
 		r.send("x@a.test")
 		r.pass(time.Hour)
 		r.send("y@a.test")
 		r.wantSent()
 		r.wantOps()
-		<-disabled
-		disabled <- false
-		r.pass(time.Second)
-		r.wantSent("1h0m1s sender@from.test>x 192.0.2.1:25", "1h0m1s sender@from.test>y 192.0.2.1:25")
+		r.disable(false)
+		r.wantSent("1h0m0s sender@from.test>x 192.0.2.1:25", "1h0m0s sender@from.test>y 192.0.2.1:25")
 		r.wantIdle()
 	})
 }

@@ -23,7 +23,10 @@ func (o *Outbound) Confirm(env *mail.Envelope, c mail.Content, action string, ta
 }
 
 func (o *Outbound) report(env *mail.Envelope, c mail.Content, action string, results []hook.RecipientResult) error {
-	r := o.reporter.New(env, c)
+	now := o.generation.Take()
+	defer now.Release()
+	reporter := now.Value.reporter
+	r := reporter.New(env, c)
 	for _, x := range results {
 		if dsn.Wanted(x.Recipient, action) {
 			r.Recipients = append(r.Recipients, dsn.Recipient{
@@ -39,7 +42,7 @@ func (o *Outbound) report(env *mail.Envelope, c mail.Content, action string, res
 		o.o.Mail.NoDSN(string(env.ID), report.NotWanted)
 		return nil
 	}
-	p, err := o.reporter.Put(context.Background(), r)
+	p, err := reporter.Put(context.Background(), r)
 	if err != nil {
 		return err
 	}

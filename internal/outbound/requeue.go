@@ -23,7 +23,7 @@ func (o *Outbound) EnqueueDeferred(p mail.Pending, why []*reply.Reply) {
 	members := map[group][]int{}
 	for i := range p.Recipients {
 		r := &p.Recipients[i]
-		its := o.policies.For(r.Address.Host(), nil)
+		its := o.current().policies.For(r.Address.Host(), nil)
 		wait, again := its.Wait(p.ID, r.Address.Host(), 1)
 		if why[i] == nil || !again {
 			continue

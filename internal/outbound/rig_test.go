@@ -313,12 +313,14 @@ func inBubble(t *testing.T, test func(r *rig)) {
 			r.dns.AddAddr(d, fmt.Sprintf("192.0.2.%d", i+1))
 		}
 		r.o = Options{
-			Settings: destination.Settings{
-				ConcurrencyMax: 100, TempFailIntervals: interval, MaxLifetime: 5 * 24 * time.Hour, PoolConcurrencyMax: 10, DelayWarning: -1, IPv6: true,
-				LocalMXOK: true, // whatever addresses the machine of the test has
+			Generation: Generation{
+				Settings: destination.Settings{
+					ConcurrencyMax: 100, TempFailIntervals: interval, MaxLifetime: 5 * 24 * time.Hour, PoolConcurrencyMax: 10, DelayWarning: -1, IPv6: true,
+					LocalMXOK: true, // whatever addresses the machine of the test has
+				},
+				Me: "me.test", Grace: 10 * time.Second, Resolver: r.dns,
 			},
-			Me:    "me.test",
-			Grace: 10 * time.Second, Queue: r.queue, Resolver: r.dns, Pool: r.wire, Mail: maillog.New(log), Log: log,
+			Queue: r.queue, Pool: r.wire, Mail: maillog.New(log), Log: log,
 		}
 		defer func() {
 			if r.stop != nil {
@@ -344,6 +346,17 @@ func (r *rig) start() {
 	}()
 	synctest.Wait()
 }
+
+// use puts a changed generation in force.
+func (r *rig) use(change func(g *Generation)) (drained <-chan struct{}) {
+	change(&r.o.Generation)
+	drained = r.out.Use(r.o.Generation)
+	synctest.Wait()
+	return drained
+}
+
+// disable stops delivery, or has it go on.
+func (r *rig) disable(disabled bool) { r.use(func(g *Generation) { g.Disabled = disabled }) }
 
 // on registers a handler and returns where its events are kept. They may be read
 // between two calls of pass.

@@ -78,7 +78,9 @@ func (o *Outbound) runWorker(ctx, attempts context.Context, u *schedule.Unit, ne
 	defer idle.Stop()
 	for {
 		// One timer serves all attempts of the worker.
-		o.attempts.Make(attempts, u)
+		now := o.generation.Take()
+		now.Value.attempts.Make(attempts, u)
+		now.Release()
 		idle.Reset(idleWorker)
 		select {
 		case u = <-next:
@@ -135,7 +137,7 @@ func (o *Outbound) awaitWork(ctx context.Context, wait time.Duration, a *alarm) 
 // collectDue hands out the attempts, records and reports that are due now, and says for how
 // long there will be nothing more.
 func (o *Outbound) collectDue() (units []*schedule.Unit, settled []attempt.Unrecorded, reports []*notice.Report, wait time.Duration) {
-	disabled := o.o.Disabled()
+	disabled := o.current().Disabled
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()

@@ -43,7 +43,7 @@ func TestHoldTogether(t *testing.T) {
 	for range cap(q.once) {
 		q.once <- struct{}{}
 	}
-	o := New(Options{Settings: destination.Settings{ConcurrencyMax: 1}, Queue: q})
+	o := New(Options{Generation: Generation{Settings: destination.Settings{ConcurrencyMax: 1}}, Queue: q})
 	var all sync.WaitGroup
 	for i := range 1000 {
 		all.Go(func() {

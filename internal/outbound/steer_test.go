@@ -147,7 +147,7 @@ func TestExpiryUnderSuspension(t *testing.T) {
 func TestDisabledStillExpires(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.o.MaxLifetime = time.Hour
-		r.o.Disabled = func() bool { return true }
+		r.o.Disabled = true
 		r.start()
 		env := r.send("one@a.test")
 		if why := r.out.Explain(env.ID); len(why) != 1 || why[0].Reason != "delivery is disabled (ready)" {
@@ -247,7 +247,7 @@ func TestOneDelayWarningForOneMessage(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.sections(nil)
 		r.o.DelayWarning = time.Hour
-		r.o.Disabled = func() bool { return true }
+		r.o.Disabled = true
 		r.start()
 		r.send(r.manyDomains("x", 50)...)
 		r.queue.set("put", errDisk)

@@ -28,9 +28,9 @@ func (o *Outbound) finish(idle <-chan struct{}) {
 	o.giveUp(false)
 
 	// A reply to a whole message is worth more time: without it the message goes out twice.
-	replies := time.NewTimer(min(o.o.ReplyGrace, o.o.Grace))
+	replies := time.NewTimer(min(o.current().ReplyGrace, o.current().Grace))
 	defer replies.Stop()
-	grace := time.NewTimer(o.o.Grace)
+	grace := time.NewTimer(o.current().Grace)
 	defer grace.Stop()
 	for {
 		select {

@@ -63,7 +63,7 @@ func TestSubmit(t *testing.T) {
 				"whole": func(r io.Reader) io.Reader { return r }, "by byte": iotest.OneByteReader, "end with data": iotest.DataErrReader,
 			} {
 				inBubble(t, func(r *rig) {
-					r.o.Disabled = func() bool { return true }
+					r.o.Disabled = true
 					r.start()
 					id, err := r.out.Submit(r.t.Context(), hook.Submission{From: "s@from.test", To: []string{"<one@a.test>"}, Contents: cut(strings.NewReader(tc.contents))})
 					if err != nil {
@@ -85,7 +85,7 @@ func TestSubmitOptions(t *testing.T) {
 		r.o.ReceivedHeader = "ours"
 		r.o.TempFailIntervals = interval
 		r.o.DelayWarning = -1
-		r.o.Disabled = func() bool { return true }
+		r.o.Disabled = true
 		seen := r.on(hook.OnPreSendTransEmail, hook.Answer(hook.Deny, "no")) // which changes nothing
 		r.start()
 		notes := mail.Notes{"campaign": "spring"}
@@ -123,7 +123,7 @@ func TestSubmitMailboxLine(t *testing.T) {
 		r.o.ReceivedHeader = "disabled"
 		r.o.TempFailIntervals = interval
 		r.o.DelayWarning = -1
-		r.o.Disabled = func() bool { return true }
+		r.o.Disabled = true
 		r.start()
 		long := strings.Repeat(">From x\r\n", 2000) // more than is read at first
 		for _, top := range []string{"From ann Mon\n", ">From ann Mon\n", long} {
@@ -144,7 +144,7 @@ func TestSubmitMailboxLine(t *testing.T) {
 // TestSubmitChanged: what a plugin does at pre_send_trans_email goes out.
 func TestSubmitChanged(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Disabled = func() bool { return true }
+		r.o.Disabled = true
 		for _, name := range []string{"signer", "skipped"} {
 			r.regs = append(r.regs, hook.Registration{Point: hook.OnPreSendTransEmail, Plugin: name, Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
 				e.Tx.Header().AddLeading("X-By", name)
@@ -166,7 +166,7 @@ func TestSubmitChanged(t *testing.T) {
 
 func TestSubmitRefuses(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.o.Disabled = func() bool { return true }
+		r.o.Disabled = true
 		r.start()
 		good := func() hook.Submission {
 			return hook.Submission{From: "s@from.test", To: []string{"one@a.test"}, Contents: strings.NewReader("Subject: x\n\nbody\n")}

@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/notice"
+	"tarishi/internal/outbound/report"
 )
 
 // reporters is how many gathered reports are made at a time.
@@ -46,7 +47,7 @@ func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*notice.Rep
 func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 	if !r.Several {
 		o.mu.Lock()
-		ok, until := o.gathering.Admit(o.o.Now(), r.Sender, o.o.DSNRate)
+		ok, until := o.gathering.Admit(o.o.Now(), r.Sender, o.current().DSNRate)
 		o.mu.Unlock()
 		if !ok {
 			o.collect(r, until)
@@ -55,11 +56,14 @@ func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
 	}
 
 	// Nothing may be left of it: its messages were removed, or cannot be read now.
-	about, told := o.composeGathered(r)
+	now := o.generation.Take()
+	defer now.Release()
+	reporter := now.Value.reporter
+	about, told := o.composeGathered(reporter, r)
 	if len(told) == 0 {
 		return
 	}
-	p, err := o.reporter.Put(ctx, about)
+	p, err := reporter.Put(ctx, about)
 	if err != nil {
 		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.Sender), zap.Int("recipients", len(about.Recipients)), zap.Error(err))
 		o.gatherAgain(r, told, o.o.Now().Add(attempt.LocalWait))
@@ -98,7 +102,7 @@ func (o *Outbound) collect(r *notice.Report, until time.Time) {
 			}
 		}
 		o.mu.Lock()
-		_, begun := o.gathering.Hold(id, r.Sender, recipients, until, true, o.o.DSNRate)
+		_, begun := o.gathering.Hold(id, r.Sender, recipients, until, true, o.current().DSNRate)
 		o.mu.Unlock()
 		if begun {
 			o.logCollecting(r.Sender, until)
@@ -111,7 +115,7 @@ func (o *Outbound) collect(r *notice.Report, until time.Time) {
 func (o *Outbound) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, due time.Time) {
 	o.mu.Lock()
 	for id, list := range recipients {
-		again, _ := o.gathering.Hold(id, r.Sender, list, due, r.Several, o.o.DSNRate)
+		again, _ := o.gathering.Hold(id, r.Sender, list, due, r.Several, o.current().DSNRate)
 		again.MarkStuck()
 	}
 	o.mu.Unlock()
@@ -121,10 +125,10 @@ func (o *Outbound) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, d
 // composeGathered looks up what was gathered in the queue, and returns the report
 // and the recipients in it. What is not in the queue any more is left out,
 // and what cannot be read now is gathered again.
-func (o *Outbound) composeGathered(r *notice.Report) (about dsn.Report, told map[mail.ID][]int) {
+func (o *Outbound) composeGathered(reporter *report.Reporter, r *notice.Report) (about dsn.Report, told map[mail.ID][]int) {
 	told = map[mail.ID][]int{}
 	sender := &mail.Envelope{}
-	about = o.reporter.New(sender, nil)
+	about = reporter.New(sender, nil)
 	var last *mail.Envelope
 	for _, id := range r.Order {
 		list := r.Recipients[id]

@@ -37,12 +37,15 @@ func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *
 		return hook.Verdict{Code: hook.OK, MX: []mail.NextHop{{Host: "127.0.0.1", Port: port}}}
 	}
 	o := New(Options{
-		Settings: destination.Settings{
-			ConcurrencyMax: 20, TempFailIntervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, DelayWarning: -1,
-			PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
+		Generation: Generation{
+			Settings: destination.Settings{
+				ConcurrencyMax: 20, TempFailIntervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, DelayWarning: -1,
+				PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
+			},
+			Me: "me.test", Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Resolver: &dns.Memory{},
+			Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
 		},
-		Me: "me.test", Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Queue: q, Resolver: &dns.Memory{}, Pool: p,
-		Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
+		Queue: q, Pool: p,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 3)

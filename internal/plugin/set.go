@@ -21,15 +21,18 @@ import (
 type Set struct {
 	instances []*instance
 	routes    *routes
-	regs      []hook.Registration
 }
 
-// instance is one plugin of a set. One that was reloaded belongs to several sets.
+// instance is one plugin of a set. One that was reloaded has an instance in several
+// sets.
 type instance struct {
-	listed Listed
-	plugin Plugin
-	cancel context.CancelFunc // of what Start got; nil: it has not started
-	swap   func()             // puts new settings in force; nil: it is new
+	listed  Listed
+	timeout time.Duration  // of a handler, unless the plugin says otherwise
+	limit   *time.Duration // what the administrator says; nil: nothing
+	plugin  Plugin
+	regs    []hook.Registration
+	cancel  context.CancelFunc // of what Start got; nil: it has not started
+	swap    func()             // puts new settings in force; nil: they are, or it is new
 }
 
 // failed says which plugin an error is about.
@@ -42,32 +45,32 @@ func (i *instance) failed(err error) error {
 // not be served, with the file and line that it stands on.
 func (l *Loader) Load(c *Config) (*Set, error) {
 	next, problems := l.build(c, nil)
-	problems = append(problems, next.register(c))
-	return next, errors.Join(problems...)
+	return next, errors.Join(append(problems, next.register())...)
 }
 
-// Reload makes the next generation beside the running one: plugins that can take new
-// settings over are in both, the others are made anew and started. On an error the
-// running one stays as it is. Else its chain is to be replaced, and when the last
-// connection with that has ended its Retire is due. Plugins that are in both have
-// the new settings at once, for all connections.
-func (l *Loader) Reload(ctx context.Context, running *Set, c *Config) (*Set, error) {
+// Prepare makes the next generation beside the running one and starts it: plugins that
+// can take new settings over are in both, the others are made anew. Either Commit puts it
+// in force, or its Retire(running) ends what is new in it. On an error there is nothing
+// to end. In both cases the running one is as it was.
+func (l *Loader) Prepare(ctx context.Context, running *Set, c *Config) (*Set, error) {
 	next, problems := l.build(c, running)
-	if len(problems) > 0 {
+	if problems = append(problems, next.register()); errors.Join(problems...) != nil {
 		return nil, errors.Join(problems...)
 	}
-	if err := next.Start(ctx); err != nil {
-		return nil, err
-	}
+	return next, next.Start(ctx)
+}
 
-	// From here on nothing can fail: every plugin has looked at its settings.
-	for _, one := range next.instances {
+// Commit puts the new settings of plugins that were reloaded in force, at once and for
+// the connections of the generation before too. That cannot fail: every plugin has looked
+// at its settings. Then Registrations is complete.
+func (s *Set) Commit() {
+	for _, one := range s.instances {
 		if one.swap != nil {
 			one.swap()
 			one.swap = nil
+			_ = one.register() // the hooks that a plugin has at all were checked when it was new
 		}
 	}
-	return next, next.register(c)
 }
 
 // build makes a set without handlers. Plugins of running that can be reloaded are
@@ -93,7 +96,10 @@ func (l *Loader) build(c *Config, running *Set) (*Set, []error) {
 
 		// An instance that lives on has the new generation's entry, for its line
 		// in config/plugins may be another one.
-		one := &instance{listed: listed}
+		one := &instance{listed: listed, timeout: c.Timeout}
+		if limit, set := c.Timeouts[listed.Name]; set {
+			one.limit = &limit
+		}
 		env := l.Services.newEnv(c, listed.Name, next.routes)
 		if before := running.reloadable(listed.Name, used); before != nil {
 			used[before] = true
@@ -125,30 +131,46 @@ func (s *Set) reloadable(name string, used map[*instance]bool) *instance {
 	return nil
 }
 
-// register collects the handlers of all plugins, as hook.NewChain wants them.
-func (s *Set) register(c *Config) error {
+// register collects the handlers of the plugins that are new.
+func (s *Set) register() error {
 	var problems []error
 	for _, one := range s.instances {
-		h := host{plugin: one.listed.Name, timeout: c.Timeout}
-		one.plugin.Register(&h)
-
-		// The administrator has the last word on timeouts.
-		if limit, set := c.Timeouts[one.listed.Name]; set {
-			h.timeout = limit
-		}
-		for _, reg := range h.regs {
-			if !slices.Contains(hook.Points(), reg.Point) {
-				problems = append(problems, one.failed(fmt.Errorf("there is no hook %s", reg.Point)))
-			}
-			reg.Timeout = h.timeout
-			s.regs = append(s.regs, reg)
+		if one.swap == nil {
+			problems = append(problems, one.register())
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// Registrations returns the handlers of all plugins in their order.
-func (s *Set) Registrations() []hook.Registration { return s.regs }
+// register collects the handlers of one plugin.
+func (i *instance) register() error {
+	h := host{plugin: i.listed.Name, timeout: i.timeout}
+	i.plugin.Register(&h)
+
+	// The administrator has the last word on timeouts.
+	if i.limit != nil {
+		h.timeout = *i.limit
+	}
+	var problems []error
+	for k := range h.regs {
+		if !slices.Contains(hook.Points(), h.regs[k].Point) {
+			problems = append(problems, i.failed(fmt.Errorf("there is no hook %s", h.regs[k].Point)))
+		}
+		h.regs[k].Timeout = h.timeout
+	}
+	i.regs = h.regs
+	return errors.Join(problems...)
+}
+
+// Registrations returns the handlers of all plugins in their order, as hook.NewChain
+// wants them. Before Commit those that were reloaded have none.
+func (s *Set) Registrations() []hook.Registration {
+	var all []hook.Registration
+	for _, one := range s.instances {
+		all = append(all, one.regs...)
+	}
+	return all
+}
 
 // Handler serves what the plugins have given to Env.Mux.
 func (s *Set) Handler() http.Handler { return &s.routes.mux }

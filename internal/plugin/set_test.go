@@ -166,7 +166,7 @@ func TestReload(t *testing.T) {
 	for _, bad := range []*plugin.Config{
 		named("bad", "b", "a"), named("refused", "a", "b"), named("two", "a", "nothing"), named("nostart", "b", "a", "c"),
 	} {
-		if _, err := l.Reload(t.Context(), first, bad); err == nil {
+		if _, err := l.Prepare(t.Context(), first, bad); err == nil {
 			t.Errorf("%s is good", bad.Me)
 		}
 		if events := j.take(); strings.Contains(events, "swap") || strings.Count(events, "start-") != strings.Count(events, "close-") || strings.Contains(events, "close-b") {
@@ -174,11 +174,15 @@ func TestReload(t *testing.T) {
 		}
 	}
 
-	second, err := l.Reload(t.Context(), first, named("two", "b", "a", "c"))
+	second, err := l.Prepare(t.Context(), first, named("two", "b", "a", "c"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := j.take(); got != "new-a new-c start-a start-c swap-b register-b register-a register-c" {
+	if got := settings(second); got != "a=two c=two" {
+		t.Errorf("the new plugins of the second generation have %s", got)
+	}
+	second.Commit()
+	if got := j.take(); got != "new-a new-c register-a register-c start-a start-c swap-b register-b" {
 		t.Errorf("reloaded: %s", got)
 	}
 	if got := settings(first); got != "a=one b=one" {
@@ -190,7 +194,17 @@ func TestReload(t *testing.T) {
 	if err := first.Retire(second); err != nil || j.take() != "close-a" {
 		t.Errorf("retired: %v", err)
 	}
-	third, err := l.Reload(t.Context(), second, named("three"))
+
+	// A generation that is given up ends what is new in it, and nothing else.
+	dropped, err := l.Prepare(t.Context(), second, named("never", "a", "b", "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.take()
+	if err := dropped.Retire(second); err != nil || j.take() != "close-c close-a" || settings(second) != "b=two a=two c=two" {
+		t.Errorf("given up: %v, %s", err, settings(second))
+	}
+	third, err := l.Prepare(t.Context(), second, named("three"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,10 @@
 //     difference: all of smtpclient.Options but its timeouts is the key.
 //   - At most MaxConnections are open for a key; a Send that needs one more waits,
 //     first come first served, until its context ends. The connection used last is
-//     used first, so that those not needed grow old.
+//     used first, so that those not needed grow old. Each Send brings the limit that holds
+//     for it: where that was lowered, it waits until fewer connections are in use.
+//   - A connection with a key that no Send has any more, since the configuration has
+//     changed, is closed when the idle time of its last Send is over. None is cut off.
 //   - A kept connection that proves dead before any content was sent costs one
 //     repetition on a new connection, and so does one on which MAIL is refused, or
 //     all recipients in a way that may be the connection's fault (Result.Repeatable):
@@ -123,7 +126,13 @@ type kept struct {
 
 // waiter is a Send that waits for a connection or for the right to make one
 // (a nil *kept). The slot is accounted for already.
-type waiter struct{ ready chan *kept }
+type waiter struct {
+	ready chan *kept
+	most  int // its MaxConnections
+}
+
+// inUse returns how many connections carry a transaction, or are being made. Pool.mu is held.
+func (h *host) inUse() int { return h.open - len(h.idle) }
 
 // New returns an empty Pool.
 func New(o Options) *Pool {
@@ -258,7 +267,8 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 		h = &host{key: key}
 		p.hosts[key] = h
 	}
-	for n := len(h.idle); n > 0; n = len(h.idle) {
+	full := t.MaxConnections > 0 && h.inUse() >= t.MaxConnections // though some are idle: the limit was lowered
+	for n := len(h.idle); n > 0 && !full; n = len(h.idle) {
 		k := h.idle[n-1]
 		h.idle[n-1] = nil
 		h.idle = h.idle[:n-1]
@@ -274,13 +284,13 @@ func (p *Pool) acquire(ctx context.Context, t *Target) (*host, *kept, error) {
 
 	// None is kept: make one if the cap allows it, else wait in line.
 	p.hosts[key] = h // retire may have made it forgotten
-	if t.MaxConnections <= 0 || h.open < t.MaxConnections {
+	if t.MaxConnections <= 0 || !full && h.open < t.MaxConnections {
 		h.open++
 		p.stats.Open++
 		p.mu.Unlock()
 		return h, nil, nil
 	}
-	w := &waiter{ready: make(chan *kept, 1)}
+	w := &waiter{ready: make(chan *kept, 1), most: t.MaxConnections}
 	h.waiters = append(h.waiters, w)
 	p.stats.Waiting++
 	p.mu.Unlock()
@@ -371,9 +381,11 @@ func (p *Pool) freeSlot(h *host) {
 	p.forget(h)
 }
 
-// nextWaiter takes the first out of the line. p.mu is held.
+// nextWaiter takes the first out of the line, unless even with the connection that is being
+// given back more are in use than it may have: then others are to come back first. p.mu is
+// held.
 func (p *Pool) nextWaiter(h *host) *waiter {
-	if len(h.waiters) == 0 {
+	if len(h.waiters) == 0 || h.inUse() > h.waiters[0].most {
 		return nil
 	}
 	w := h.waiters[0]

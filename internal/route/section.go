@@ -36,6 +36,7 @@ func (s *Settings) finish(r *ini.Reader, base *tlsconf.Outbound) {
 		s.Configured = s.Configured || len(one.Hosts) > 0
 	}
 	for _, one := range s.All() {
+		one.PassCodes = s.ReplyCodes == PassCodes
 		s.checkSecurity(r, one, f.Section(one.Name))
 	}
 	s.keys = HostKeys{} // all are resolved: two files that say the same are the same

@@ -41,6 +41,7 @@ type Route struct {
 	EnableOutbound bool
 	Queue          string // name of the queue plugin that the route wants; "": none
 	OnFailure      string // no backend took the message: reply, queue
+	PassCodes      bool   // refusals keep the backend's own codes: reply_codes, which is for all routes
 	EnableTLS      bool
 	RequireTLS     bool
 	TLSVerify      bool

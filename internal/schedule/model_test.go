@@ -50,6 +50,7 @@ type model struct {
 	given  map[*Unit]bool     // handed out by Expire
 	probes map[string]*Unit   // by site: the unit that it was handed out while suspended
 	early  map[*Unit]bool     // ready when the clock was set back
+	over   excess
 }
 
 func newModel(t *testing.T, r *rand.Rand) *model {
@@ -57,6 +58,14 @@ func newModel(t *testing.T, r *rand.Rand) *model {
 		t: t, r: r, now: start,
 		idle: map[*Unit]bool{}, run: map[*Unit]*attempt{}, given: map[*Unit]bool{}, probes: map[string]*Unit{}, early: map[*Unit]bool{},
 	}
+	m.limits = m.newLimits()
+	m.o = m.newOptions()
+	m.s = New(m.o)
+	return m
+}
+
+func (m *model) newLimits() (all []*Limits) {
+	r := m.r
 	for range 4 {
 		l := &Limits{Low: r.IntN(3), High: r.IntN(6), Start: r.IntN(4), Probes: []time.Duration{time.Minute, time.Hour}}
 		if r.IntN(3) == 0 {
@@ -65,16 +74,49 @@ func newModel(t *testing.T, r *rand.Rand) *model {
 		if r.IntN(3) > 0 {
 			l.Lifetime, l.Patience, l.Warning = time.Duration(1+r.IntN(20))*time.Hour, time.Duration(r.IntN(5))*time.Hour, time.Duration(r.IntN(4))*time.Hour
 		}
-		m.limits = append(m.limits, l)
+		all = append(all, l)
 	}
-	m.o = Options{Concurrency: []int{0, 1, 3, 7, 12, 25}[r.IntN(6)], Random: r.Float64, Limits: func(string) *Limits { return m.limits[0] }}
-	if r.IntN(3) > 0 {
-		m.o.Outside = []int{0, 1, 10, 100}[r.IntN(4)]
-		m.o.Deadline = time.Duration(r.IntN(3)) * time.Minute
-	}
-	m.s = New(m.o)
-	return m
+	return all
 }
+
+func (m *model) newOptions() Options {
+	r := m.r
+	o := Options{Concurrency: []int{0, 1, 3, 7, 12, 25}[r.IntN(6)], Random: r.Float64, Limits: func(string) *Limits { return m.limits[0] }}
+	if r.IntN(3) > 0 {
+		o.Outside = []int{0, 1, 10, 100}[r.IntN(4)]
+		o.Deadline = time.Duration(r.IntN(3)) * time.Minute
+	}
+	return o
+}
+
+// use replaces all limits while units run. Nothing ends by that and nothing begins, but
+// what runs may be more than the new limits allow, and must not become more then.
+func (m *model) use() {
+	was := m.limits
+	m.limits = m.newLimits()
+	if m.r.IntN(2) == 0 {
+		m.o = m.newOptions()
+	}
+	asked := map[string]bool{}
+	m.s.Use(m.o, m.now, func(domain, site string, of *Limits) *Limits {
+		asked[domain] = true
+		n := slices.Index(was, of)
+		if n < 0 {
+			m.t.Fatalf("%s at %q had the limits of an earlier generation", domain, site)
+		}
+		return m.limits[n]
+	})
+	m.over.with, m.over.without = m.s.dispatch.Places()
+	m.over.null, m.over.retries = m.classes()
+	for _, d := range m.s.domains {
+		if !asked[d.Name] || !slices.Contains(m.limits, d.Limits()) {
+			m.t.Fatalf("%s has its old limits", d.Key())
+		}
+	}
+}
+
+// excess is how many ran when the caps changed, or since, if that is less.
+type excess struct{ with, without, null, retries int }
 
 // one returns any of some units, nil if there is none.
 func one[V any](m *model, of map[*Unit]V) *Unit {
@@ -89,7 +131,7 @@ func (m *model) domain() string { return fmt.Sprint("d", m.r.IntN(5)) }
 
 func (m *model) step() {
 	r, s := m.r, m.s
-	switch r.IntN(22) {
+	switch r.IntN(23) {
 	case 0, 1, 2, 3:
 		n, domain := 1, m.domain()
 		if r.IntN(300) == 0 {
@@ -136,6 +178,10 @@ func (m *model) step() {
 		s.Destinations(m.now, r.IntN(4))
 	case 18:
 		m.recall()
+	case 19:
+		if r.IntN(3) == 0 {
+			m.use()
+		}
 	default:
 		m.pass()
 	}
@@ -208,13 +254,18 @@ func (m *model) hasPlace(u *Unit) {
 func (m *model) places() {
 	with, without := m.s.dispatch.Places()
 	c := m.o.Concurrency
-	if c > 0 && with > c || without > m.o.Outside || with+without != len(m.run) {
+	if c > 0 && with > max(c, m.over.with) || without > max(m.o.Outside, m.over.without) || with+without != len(m.run) {
 		m.t.Fatalf("%d run in %d places, and %d outside", len(m.run), with, without)
 	}
-	if c < 4 || m.o.Outside > 0 {
-		return
+	null, retries := m.classes()
+	if c >= 4 && m.o.Outside+m.over.without == 0 && (null > max(c/4, m.over.null) || retries > max(c-c/4, m.over.retries)) {
+		m.t.Fatalf("a class has more than its part: %d from the null sender and %d retries of %d", null, retries, c)
 	}
-	null, retries := 0, 0
+	m.over = excess{min(with, m.over.with), min(without, m.over.without), min(null, m.over.null), min(retries, m.over.retries)}
+}
+
+// classes counts what runs from the null sender, and the retries.
+func (m *model) classes() (null, retries int) {
 	for u := range m.run {
 		switch {
 		case u.Null():
@@ -223,9 +274,7 @@ func (m *model) places() {
 			retries++
 		}
 	}
-	if null > c/4 || retries > c-c/4 {
-		m.t.Fatalf("a class has more than its part: %d from the null sender and %d retries of %d", null, retries, c)
-	}
+	return null, retries
 }
 
 // locate has a running unit find out where it goes.

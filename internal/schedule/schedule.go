@@ -106,11 +106,35 @@ type domain = dispatch.Domain
 
 // New returns an empty Schedule.
 func New(o Options) *Schedule {
+	s := &Schedule{domains: map[string]*domain{}, sweepAt: math.MaxInt64, dispatch: dispatch.New(o.dispatch())}
+	s.setOptions(o)
+	return s
+}
+
+func (s *Schedule) setOptions(o Options) {
 	each := max(o.PerDestination, 0)
-	return &Schedule{
-		o: o, fallback: &Limits{Low: each, High: each}, domains: map[string]*domain{}, sweepAt: math.MaxInt64,
-		dispatch: dispatch.New(dispatch.Options{Concurrency: o.Concurrency, Random: o.Random, Outside: o.Outside, Deadline: o.Deadline}),
-	}
+	s.o, s.fallback = o, &Limits{Low: each, High: each}
+}
+
+// dispatch is the part of the options that is about running units.
+func (o *Options) dispatch() dispatch.Options {
+	return dispatch.Options{Concurrency: o.Concurrency, Random: o.Random, Outside: o.Outside, Deadline: o.Deadline}
+}
+
+// Use replaces the options, and with them the limits of all that is scheduled. renew
+// returns the limits of a domain that had others before; site names the one that it
+// shares, "" is one for itself. Nothing is lost by it, and nothing ends: what runs keeps
+// its place, and where more runs than is allowed now, nothing begins until enough has ended.
+func (s *Schedule) Use(o Options, now time.Time, renew func(domain, site string, was *Limits) *Limits) {
+	at := now.UnixNano()
+	s.follow(at)
+	s.setOptions(o)
+	s.dispatch.Use(o.dispatch(), at, maps.Values(s.domains), func(d *domain, site string) *Limits {
+		return renew(d.Name, site, d.Limits())
+	})
+
+	// Ready units may have another lifetime, so they are looked at anew.
+	s.sweepAt = min(s.sweepAt, at)
 }
 
 func (s *Schedule) limits(domain string) *Limits {

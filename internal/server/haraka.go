@@ -24,7 +24,7 @@ const named = 100
 // anything is delivered: see package migrate.
 func (s *Server) adopt(ctx context.Context) {
 	log := s.log.Named("queue")
-	r, err := migrate.Import(ctx, s.queue, s.cfg.QueueDir, migrate.ImportOptions{Own: true, Put: s.outbound.Enqueue})
+	r, err := migrate.Import(ctx, s.queue, s.current.Load().cfg.QueueDir, migrate.ImportOptions{Own: true, Put: s.outbound.Enqueue})
 	if err != nil {
 		log.Error("files of Haraka's queue are not imported", zap.Error(err))
 	}
@@ -57,10 +57,11 @@ func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, how ImportO
 	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {
 		return nil, err
 	}
-	q, err := disk.Open(disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Queue.SpoolAfter), Log: errorLog(stderr)})
+	q, err := disk.Open(disk.Options{Dir: cfg.QueueDir, Log: errorLog(stderr)})
 	if err != nil {
 		return nil, fmt.Errorf("import needs a queue that no daemon works on: %w", err)
 	}
+	q.Use(cfg.Queue)
 	running := start(q.Run)
 	r, err := migrate.Import(ctx, q, dir, o)
 	return r, errors.Join(err, running.stop(), q.Close())
@@ -99,7 +100,7 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 // RestoreCorrupt brings messages back from corrupt/ of the queue of a daemon that does
 // not run. A dry run only says what would be, whoever runs.
 func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr io.Writer) ([]disk.Restoration, error) {
-	o := disk.Options{Dir: cfg.QueueDir, LargeBody: max(1, cfg.Queue.SpoolAfter), Log: errorLog(stderr)}
+	o := disk.Options{Dir: cfg.QueueDir, Log: errorLog(stderr)}
 	if dryRun {
 		q, err := disk.OpenReadOnly(o)
 		if err != nil {
@@ -115,13 +116,14 @@ func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr i
 	if err != nil {
 		return nil, fmt.Errorf("recover needs a queue that no daemon works on: %w", err)
 	}
+	q.Use(cfg.Queue)
 	running := start(q.Run)
 	all, err := q.Restore(ctx, false)
 	return all, errors.Join(err, running.stop(), q.Close())
 }
 
 func errorLog(w io.Writer) *zap.Logger {
-	return zap.New(maillog.NewCore("", false, zap.ErrorLevel, w))
+	return zap.New(maillog.NewCore(maillog.Settings{Level: "error"}, w))
 }
 
 // sameFolder reports whether two names are of one folder.

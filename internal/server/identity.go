@@ -66,9 +66,9 @@ func (id *identity) user() int {
 
 // changeUser gives up root's rights when all addresses are bound and all keys are
 // read. A daemon that stays root says so.
-func (s *Server) changeUser(id *identity) error {
+func (s *Server) changeUser(id *identity, queueDir string) error {
 	if id != nil {
-		if err := id.prepareQueue(s.cfg.QueueDir); err != nil {
+		if err := id.prepareQueue(queueDir); err != nil {
 			return err
 		}
 		if err := id.assume(); err != nil {
@@ -77,7 +77,7 @@ func (s *Server) changeUser(id *identity) error {
 		s.log.Info("running as another user", zap.String("user", id.name), zap.Int("uid", id.uid), zap.Int("gid", id.gid))
 	}
 	if os.Geteuid() == 0 {
-		s.log.Warn("running as root: name a user in config/smtp.ini (user=) who owns the queue", zap.String("queue", s.cfg.QueueDir))
+		s.log.Warn("running as root: name a user in config/smtp.ini (user=) who owns the queue", zap.String("queue", queueDir))
 	}
 	return nil
 }

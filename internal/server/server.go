@@ -6,9 +6,14 @@
 // earlier run left), outbound, session, control socket and HTTP; then connections
 // are accepted. Stop: HTTP, listener, then sessions (421 to idle ones) beside
 // outbound (no new attempts), the control socket, hooks that outlived their
-// timeout, pool, queue. What waits for others waits for smtp.ini
+// timeout, plugins, pool, queue. What waits for others waits for smtp.ini
 // force_shutdown_timeout in all; a part that does not end even then is left
 // behind.
+//
+// A reload makes a generation beside the one in force: settings, certificates, plugins, the
+// hook chain, new addresses. Apply prepares all that can fail, and then puts it in force at
+// once. Connections and attempts go on with the generation that they began with, and its
+// plugins end behind the last of them.
 package server
 
 import (
@@ -17,6 +22,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,19 +30,17 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
+	"tarishi/internal/forward"
 	"tarishi/internal/heap"
-	"tarishi/internal/hook"
 	"tarishi/internal/kv"
 	"tarishi/internal/listener"
 	"tarishi/internal/maillog"
 	"tarishi/internal/metrics"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/outbound"
-	"tarishi/internal/plugin"
 	"tarishi/internal/pool"
 	"tarishi/internal/session"
-	"tarishi/internal/store"
-	"tarishi/internal/tlsconf"
+	"tarishi/internal/store/disk"
 	"tarishi/internal/web"
 )
 
@@ -49,25 +53,38 @@ type Options struct {
 
 // Server is one daemon. It is used once: New, then Run.
 type Server struct {
-	cfg      *conf.Config
-	o        Options
-	log      *zap.Logger
-	notice   *zap.Logger // see Notices
-	queue    store.Store
-	pool     *pool.Pool
-	sts      *mtasts.Cache // nil: not used
-	relay    *delivery.Relay
-	files    *tlsconf.Files
-	plugins  *plugin.Set
-	memory   *kv.Store // what plugins remember
-	chain    *hook.Chain
-	outbound *outbound.Outbound
-	sessions *session.Server
-	listener *listener.Listener
-	metrics  *metrics.Metrics
-	web      *web.Server
-	http     *web.Endpoint // where http.ini says
-	control  *web.Endpoint // the socket in the queue's folder
+	o       Options
+	log     *zap.Logger
+	logCore *maillog.Core
+	notice  *zap.Logger // see Notices
+	notices *maillog.Core
+	events  *maillog.Log
+
+	// What lives as long as the daemon. Most of it takes a new generation by a method Use.
+	queue     *disk.Store
+	pool      *pool.Pool
+	sts       *mtasts.Cache // nil: not used yet
+	relay     *delivery.Relay
+	memory    *kv.Store // what plugins remember
+	outbound  *outbound.Outbound
+	sessions  *session.Server
+	listener  *listener.Listener
+	metrics   *metrics.Metrics
+	web       *web.Server
+	http      *web.Endpoint // where http.ini says
+	control   *web.Endpoint // the socket in the queue's folder
+	late      *late
+	forwarder *forward.Forwarder
+	hooks     *failures
+
+	live    *conf.Live // nil: there is no folder to follow
+	current atomic.Pointer[generation]
+
+	// Generations that are not in force any more and still held.
+	retiring    sync.WaitGroup
+	retired     chan struct{}   // closed when the last of them is; nil: there was none
+	ending      context.Context // ended when nothing is held any more, whoever says so
+	endRetiring context.CancelFunc
 
 	stopping atomic.Pointer[time.Time] // since when; nil: it serves
 }
@@ -78,8 +95,8 @@ const unwind = 10 * time.Second
 
 // parts are the components that Run has started.
 type parts struct {
-	queue, control, http, pool, relay, files, memory, outbound, accepting *part
-	drop                                                                  context.CancelFunc // cuts sessions off
+	queue, control, http, pool, relay, memory, outbound, accepting, live *part
+	drop                                                                 context.CancelFunc // cuts sessions off
 }
 
 // leastHeap is what the heap may grow to before it is collected: bytes. Most daemons
@@ -110,19 +127,19 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 	now := time.Now()
 	s.stopping.Store(&now)
 	s.log.Info("stopping")
-	return errors.Join(failed, bounded(grace(s.cfg)+unwind, func(at func(string)) error { return s.stop(p, at) }))
+	return errors.Join(failed, bounded(grace(s.current.Load().cfg)+unwind, func(at func(string)) error { return s.stop(p, at) }))
 }
 
 // startPlugins starts the plugins and asks them whether the daemon may serve.
 func (s *Server) startPlugins(ctx context.Context) error {
-	if err := s.plugins.Start(ctx); err != nil {
+	g := s.current.Load()
+	if err := g.plugins.Start(ctx); err != nil {
 		return err
 	}
-	v := s.chain.Run(ctx, hook.OnInit, &hook.Event{Point: hook.OnInit})
-	if !v.Code.Denies() {
-		return nil
+	if err := mayServe(ctx, g.chain); err != nil {
+		return errors.Join(err, g.plugins.Close())
 	}
-	return errors.Join(fmt.Errorf("plugin %s, hook init_master: %s %s", v.Plugin, v.Code, v.Text), s.plugins.Close())
+	return nil
 }
 
 // bounded returns what stop does, or after limit an error that names what it waits
@@ -150,9 +167,9 @@ func (s *Server) startParts(ctx context.Context) *parts {
 		http:    s.start(s.http.Run),
 		pool:    s.start(s.pool.Run),
 		relay:   s.start(s.relay.Run),
-		files:   s.start(s.files.Run),
 		memory:  s.start(s.memory.Run),
 	}
+	s.followSecrets(s.current.Load().secrets)
 	s.adopt(ctx) // before outbound
 	p.outbound = s.start(s.outbound.Run)
 	var serving context.Context
@@ -162,6 +179,7 @@ func (s *Server) startParts(ctx context.Context) *parts {
 			s.sessions.Serve(serving, c, implicitTLS)
 		})
 	})
+	p.live = s.start(s.follow) // a reload finds everything running
 	return p
 }
 
@@ -187,8 +205,8 @@ func (s *Server) serve(ctx context.Context, flush <-chan os.Signal, p *parts) er
 			return unexpected("relay", p.relay.err)
 		case <-p.pool.done:
 			return unexpected("pool", p.pool.err)
-		case <-p.files.done:
-			return unexpected("certificates", p.files.err)
+		case <-p.live.done:
+			return unexpected("configuration", p.live.err)
 		case <-p.memory.done:
 			return unexpected("store of the plugins", p.memory.err)
 		}
@@ -197,11 +215,15 @@ func (s *Server) serve(ctx context.Context, flush <-chan os.Signal, p *parts) er
 
 // stop ends the parts in order; at is called with the name of the next.
 func (s *Server) stop(p *parts, at func(name string)) error {
+	// No generation begins any more.
+	at("configuration")
+	errs := []error{p.live.stop()}
 	at("http")
-	errs := []error{p.http.stop()}
+	errs = append(errs, p.http.stop())
 	at("listener")
 	errs = append(errs, p.accepting.stop())
-	end, cancel := context.WithTimeout(context.Background(), grace(s.cfg))
+	g := s.current.Load()
+	end, cancel := context.WithTimeout(context.Background(), grace(g.cfg))
 	defer cancel()
 	// Attempts have the time that sessions have, not as much again behind it. What
 	// a session still accepts waits in the queue.
@@ -220,13 +242,18 @@ func (s *Server) stop(p *parts, at func(name string)) error {
 		at("mtasts")
 		errs = append(errs, s.sts.Close())
 	}
+	// Nothing holds an older generation now, unless it does not end.
 	at("plugins")
-	s.chain.Wait(end)
-	errs = append(errs, s.plugins.Close())
+	g.chain.Wait(end)
+	s.endRetiring()
+	s.retiring.Wait()
+	errs = append(errs, g.plugins.Close())
+	at("certificates")
+	errs = append(errs, g.secrets.follow.stop())
 	for _, one := range []struct {
 		name string
 		*part
-	}{{"store of the plugins", p.memory}, {"certificates", p.files}, {"relay", p.relay}, {"pool", p.pool}, {"queue", p.queue}} {
+	}{{"store of the plugins", p.memory}, {"relay", p.relay}, {"pool", p.pool}, {"queue", p.queue}} {
 		at(one.name)
 		errs = append(errs, one.stop())
 	}

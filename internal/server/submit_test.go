@@ -41,7 +41,7 @@ func TestPluginSubmits(t *testing.T) {
 		}
 		return plugin.Hooks(func(h plugin.Host) { h.On(hook.OnQueueOK, "notify", 0, notify) }), nil
 	}
-	chain := plugintest.Chain(t, notifier, nil, plugin.Services{Submitter: &leftover{queue: s.queue, outbound: s.outbound}})
+	chain := plugintest.Chain(t, notifier, nil, plugin.Services{Submitter: &late{queue: s.queue, outbound: s.outbound}})
 	c, tx := plugintest.Session(t, "s@from.test", "r@to.test")
 	chain.Run(t.Context(), hook.OnQueueOK, &hook.Event{Conn: c.View(), Tx: tx.View(), Text: "queued"})
 	end := time.Now().Add(time.Minute)

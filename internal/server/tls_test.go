@@ -99,7 +99,7 @@ func TestPolicies(t *testing.T) {
 			Recipients: []mail.Recipient{{Address: mail.Address{Local: "to", Domain: domain}}},
 		}
 		content := mail.Memory{[]byte("Subject: x\r\n\r\nx\r\n")}
-		if err := (&leftover{queue: s.queue, outbound: s.outbound}).Requeue(t.Context(), env, content, nil); err != nil {
+		if err := (&late{queue: s.queue, outbound: s.outbound}).Requeue(t.Context(), env, content, nil); err != nil {
 			t.Fatal(err)
 		}
 		line := ""

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/guesses"
 	"tarishi/internal/hook"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpd"
@@ -107,12 +108,13 @@ func (s *session) mustWait(mech, user string) *reply.Reply {
 func (a authority) Verify(mech, identity, user, pass string) (r *reply.Reply) {
 	defer a.rescue(&r)
 	s := a.s
-	if !s.srv.guesses.TakePlace(s.ctx, s.c.Remote.Addr.Addr()) {
+	place, ok := s.srv.guesses.TakePlace(s.ctx, s.c.Remote.Addr.Addr())
+	if !ok {
 		return s.mustWait(mech, user)
 	}
 
 	// Relaying and the user are set before the answer: commands may be pipelined.
-	right, trouble := s.askPlugins(mech, identity, user, pass)
+	right, trouble := s.askPlugins(place, mech, identity, user, pass)
 	switch {
 	case right:
 		s.c.Relaying = true
@@ -129,11 +131,11 @@ func (a authority) Verify(mech, identity, user, pass string) (r *reply.Reply) {
 
 // askPlugins asks each plugin that speaks the mechanism until one says yes. A plugin in
 // trouble makes the answer temporary, unless another one says yes. Nobody may act
-// for somebody else. It gives back the place that guesses gave.
-func (s *session) askPlugins(mech, identity, user, pass string) (right bool, trouble error) {
+// for somebody else. It gives the place back.
+func (s *session) askPlugins(place guesses.Place, mech, identity, user, pass string) (right bool, trouble error) {
 	// The place is given back also after a panic, which is nobody's wrong password.
 	wrong := false
-	defer func() { s.srv.guesses.GiveBack(s.c.Remote.Addr.Addr(), user, pass, wrong) }()
+	defer func() { place.GiveBack(user, pass, wrong) }()
 	for _, a := range s.c.Auth {
 		if identity != user || !slices.Contains(a.Mechanisms(), mech) {
 			continue
@@ -155,7 +157,7 @@ func (s *session) askPlugins(mech, identity, user, pass string) (right bool, tro
 // logAuth logs the answer with the client's address, so that addresses can be blocked
 // by the log.
 func (s *session) logAuth(mech, user string, code int) {
-	s.o.Mail.Auth(s.c.ID, s.c.Remote.Addr.Addr().String(), mech, user, code)
+	s.srv.o.Mail.Auth(s.c.ID, s.c.Remote.Addr.Addr().String(), mech, user, code)
 }
 
 // failAuth answers wrong credentials, each time more slowly, and at last closes.

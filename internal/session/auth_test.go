@@ -117,7 +117,7 @@ func TestAuthPolicy(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	c.cmd("AUTH PLAIN "+b64("\x00user\x00secret"), "235")
-	r.srv.o.AuthInsecure = true
+	r.use(func(c *Conversation) { c.AuthInsecure = true })
 	c = r.dial()
 	c.want("220")
 	if got := c.cmd("EHLO x", "250"); !strings.Contains(got, "AUTH PLAIN") {

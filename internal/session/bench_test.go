@@ -19,13 +19,17 @@ type quiet struct{}
 
 func (quiet) Has(p hook.Point) bool { return p == hook.OnRcpt }
 
+func (quiet) Wait(context.Context) {}
+
 func (quiet) Run(context.Context, hook.Point, *hook.Event) hook.Verdict {
 	return hook.Verdict{Code: hook.OK}
 }
 
 // benchServer serves on a loopback socket until stop.
 func benchServer(tb testing.TB) (srv *Server, addr string, stop func()) {
-	srv = NewServer(Options{Settings: Settings{MaxBytes: 64 << 20, MaxReceived: 100, AddReceived: true}, Me: "mx.test", Chain: quiet{}, Intake: &intake{drop: true}})
+	srv = NewServer(Options{Conversation: Conversation{
+		Settings: Settings{MaxBytes: 64 << 20, MaxReceived: 100, AddReceived: true}, Me: "mx.test", Chain: quiet{}, Intake: &intake{drop: true},
+	}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)

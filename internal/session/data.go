@@ -161,7 +161,7 @@ func (s *session) deliver(recv *receive.Message) {
 	case err != nil:
 		r = reply.From(err)
 		if r.Cause != nil {
-			s.o.Log.Error("message not taken", zap.String("uuid", string(tx.ID)), zap.Error(r))
+			s.srv.o.Log.Error("message not taken", zap.String("uuid", string(tx.ID)), zap.Error(r))
 		}
 	default:
 		v, r = s.settle(tx)
@@ -205,6 +205,6 @@ func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
 // logMessage logs the answer to a message.
 func (s *session) logMessage(r *reply.Reply, messageID string, delay time.Duration) {
 	t := s.tx
-	s.o.Mail.Message(string(t.ID), s.c.Remote.Addr.Addr(), messageID, t.Size, [3]int{t.Rcpts.Accepted, t.Rcpts.Deferred, t.Rcpts.Rejected},
+	s.srv.o.Mail.Message(string(t.ID), s.c.Remote.Addr.Addr(), messageID, t.Size, [3]int{t.Rcpts.Accepted, t.Rcpts.Deferred, t.Rcpts.Rejected},
 		delay, r.Code, r.Text)
 }

@@ -30,6 +30,8 @@ type hooks struct {
 	ran []hook.Point
 }
 
+func (h *hooks) Wait(context.Context) {}
+
 func (h *hooks) Has(hook.Point) bool { return true }
 
 func (h *hooks) Run(_ context.Context, p hook.Point, e *hook.Event) hook.Verdict {
@@ -225,20 +227,26 @@ func prepare(t testing.TB, set ...setting) *rig {
 		e.Conn.SetOfferTLS(true)
 		return hook.Proceed()
 	})
-	o := Options{
+	o := Options{Version: "1.0", Conversation: Conversation{
 		Settings:  Settings{MaxBytes: 1 << 20, MaxReceived: 100, MaxRecipients: 5, InactivityTimeout: time.Minute, ShowVersion: true, AddReceived: true, CleanAuthResults: true, SMTPUTF8: true, BannerChars: 6},
 		Me:        "mx.test",
-		Version:   "1.0",
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},
 		Chain:     r.hooks,
 		Intake:    r.intake,
-	}
+	}}
 	for _, f := range set {
 		f(&o)
 	}
 	r.srv = NewServer(o)
 	r.srv.authDelay = time.Millisecond
 	return r
+}
+
+// use has the next connections take a changed Conversation.
+func (r *rig) use(change func(*Conversation)) (drained <-chan struct{}) {
+	next := r.srv.current.Now()
+	change(&next)
+	return r.srv.Use(next)
 }
 
 // newRig starts a server on a loopback socket.

@@ -377,7 +377,7 @@ func TestSubmissionPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	port, _ := strconv.Atoi(p)
-	r.srv.o.SubmissionPorts = []int{port}
+	r.use(func(c *Conversation) { c.SubmissionPorts = []int{port} })
 	r.hello().cmd("MAIL FROM:<a@b.test>", "550 5.7.1 Authentication required")
 	r.hooks.set(hook.OnConnectInit, func(e *hook.Event) hook.Verdict { e.Conn.SetRelaying(true); return hook.Proceed() })
 	r.hello().cmd("MAIL FROM:<a@b.test>", "250")

@@ -246,8 +246,9 @@ func TestRemoteFlags(t *testing.T) {
 
 // TestServerDefaults: zero options get usable values.
 func TestServerDefaults(t *testing.T) {
-	o := NewServer(Options{Settings: Settings{MaxLine: 1 << 30}}).o
-	if o.MaxLine != smtpd.LargestLine || o.InactivityTimeout != 5*time.Minute || o.Log == nil || o.Mail == nil || o.Helo == "" || o.Close == "" {
+	srv := NewServer(Options{Conversation: Conversation{Settings: Settings{MaxLine: 1 << 30}}})
+	o := srv.current.Now()
+	if o.MaxLine != smtpd.LargestLine || o.InactivityTimeout != 5*time.Minute || srv.o.Log == nil || srv.o.Mail == nil || o.Helo == "" || o.Close == "" {
 		t.Errorf("%+v", o)
 	}
 	if errors.Is(smtpd.ErrBare, smtpd.ErrTimeout) {

@@ -34,6 +34,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -46,6 +47,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/generation"
 	"tarishi/internal/guesses"
 	"tarishi/internal/hook"
 	"tarishi/internal/localaddr"
@@ -59,6 +61,8 @@ import (
 type Chain interface {
 	Run(ctx context.Context, p hook.Point, e *hook.Event) hook.Verdict
 	Has(p hook.Point) bool
+	// Wait returns when no handler runs that has outlived its timeout, or when ctx ends.
+	Wait(ctx context.Context)
 }
 
 // Resolver finds the names of an address, without trailing dots, and the
@@ -83,26 +87,44 @@ type Intake interface {
 	Room(size int64) error
 }
 
-// Options is what a Server works with. Me, Chain and Intake are needed; zero
-// sizes and times mean the default or, where there is none, no limit.
-type Options struct {
+// Conversation is what a connection needs of the configuration. It takes the one that
+// is in force when it is accepted, and has it to its end. Me, Chain and Intake are
+// needed; zero sizes and times mean the default or, where there is none, no limit.
+type Conversation struct {
 	Settings
-	Me      string // our hostname
-	Version string // shown in banner and Received
-
-	MinRateWindow time.Duration // over which MinRate is averaged; 0: 30 s
-	RDNSTimeout   time.Duration // of the lookups for the client's name, all in all; 0: 5 s
+	Me string // our hostname
 
 	TLSConfig       *tls.Config // nil: no TLS; with it hook.Connection.OfferTLS decides
 	SubmissionPorts []int       // local ports on which only clients that may relay may send (RFC 6409 section 4.3)
 
 	Chain    Chain
-	Intake   Intake
-	Resolver Resolver     // nil: clients have no names
-	Mail     *maillog.Log // nil: none
-	Log      *zap.Logger  // nil: none
+	Intake   Intake   // its hooks are those of Chain
+	Resolver Resolver // nil: clients have no names
+}
 
-	Now func() time.Time // for the wait after wrong passwords; nil: time.Now
+// complete puts the defaults in the place of what is not set.
+func (c *Conversation) complete() {
+	if c.MaxLine <= 0 {
+		c.MaxLine = defaultMaxLine
+	}
+	c.MaxLine = min(c.MaxLine, smtpd.LargestLine)
+	if c.InactivityTimeout <= 0 {
+		c.InactivityTimeout = defaultInactivity
+	}
+	c.Helo, c.Close = cmp.Or(c.Helo, defaultHelo), cmp.Or(c.Close, defaultClose)
+}
+
+// Options is what a Server works with. Zero times mean the default.
+type Options struct {
+	Conversation // with which it begins
+
+	Version       string        // shown in banner and Received
+	MinRateWindow time.Duration // over which MinRate is averaged; 0: 30 s
+	RDNSTimeout   time.Duration // of the lookups for the client's name, all in all; 0: 5 s
+
+	Mail *maillog.Log     // nil: none
+	Log  *zap.Logger      // nil: none
+	Now  func() time.Time // for the wait after wrong passwords; nil: time.Now
 }
 
 const (
@@ -121,11 +143,15 @@ const (
 	// 421, and how long it waits for those that it cut off.
 	shutdownNotice = 500 * time.Millisecond
 	shutdownUnwind = 5 * time.Second
+	// lateGrace is how long a Conversation without connections is held for handlers that
+	// have outlived their timeout: one that never returns must not keep it for ever.
+	lateGrace = time.Minute
 )
 
 // Server serves connections and knows those that are open.
 type Server struct {
-	o         Options
+	o         Options // without its Conversation
+	current   *generation.Value[Conversation]
 	own       *localaddr.Set
 	authDelay time.Duration
 	guesses   *guesses.Counter
@@ -143,24 +169,11 @@ type Server struct {
 
 // NewServer returns a Server. It starts nothing.
 func NewServer(o Options) *Server {
-	if o.MaxLine <= 0 {
-		o.MaxLine = defaultMaxLine
-	}
-	o.MaxLine = min(o.MaxLine, smtpd.LargestLine)
-	if o.InactivityTimeout <= 0 {
-		o.InactivityTimeout = defaultInactivity
-	}
 	if o.MinRateWindow <= 0 {
 		o.MinRateWindow = defaultRateWindow
 	}
 	if o.RDNSTimeout <= 0 {
 		o.RDNSTimeout = defaultRDNS
-	}
-	if o.Helo == "" {
-		o.Helo = defaultHelo
-	}
-	if o.Close == "" {
-		o.Close = defaultClose
 	}
 	if o.Mail == nil {
 		o.Mail = maillog.Nop()
@@ -171,11 +184,38 @@ func NewServer(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{
-		o: o, authDelay: authDelay, guesses: guesses.New(o.MaxAuthFailures, o.Now), memory: smtpd.NewBudget(o.Memory), own: localaddr.New(nil, o.Log),
-		closing: make(chan struct{}), sessions: map[*session]struct{}{},
+	first := o.Conversation
+	first.complete()
+	o.Conversation = Conversation{}
+	return &Server{
+		o: o, current: generation.New(first), authDelay: authDelay, guesses: guesses.New(first.MaxAuthFailures, o.Now),
+		memory: smtpd.NewBudget(first.Memory), own: localaddr.New(nil, o.Log), closing: make(chan struct{}), sessions: map[*session]struct{}{},
 	}
-	return s
+}
+
+// Use has the connections that are accepted from now on take next. Those that are open
+// go on with what they have. The bounds over all connections together, MaxAuthFailures
+// and Memory, count at once for all of them. drained is closed when the last
+// connection with the Conversation before has ended, and with it the handlers that have
+// outlived their timeout, or a minute later. One call at a time.
+func (s *Server) Use(next Conversation) (drained <-chan struct{}) {
+	next.complete()
+	s.guesses.SetFree(next.MaxAuthFailures)
+	s.memory.SetLimit(next.Memory)
+
+	// No connection runs the old chain any more when the last has let it go, but a handler
+	// may that was late.
+	chain := s.current.Now().Chain
+	left := s.current.Swap(next)
+	ended := make(chan struct{})
+	go func() { // ends with the connections
+		defer close(ended)
+		<-left
+		ctx, cancel := context.WithTimeout(context.Background(), lateGrace)
+		defer cancel()
+		chain.Wait(ctx)
+	}()
+	return ended
 }
 
 // Serve holds one whole conversation on conn, which it closes. With implicitTLS
@@ -184,11 +224,13 @@ func NewServer(o Options) *Server {
 func (s *Server) Serve(ctx context.Context, conn net.Conn, implicitTLS bool) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	c := newSession(own, s, conn)
+	held := s.current.Take()
+	defer held.Release()
+	c := newSession(own, s, &held.Value, conn)
 	c.cancel = cancel
 	if !s.register(c) {
 		if !implicitTLS {
-			c.wire.Answer(421, "4.3.2", s.o.Me+" is shutting down")
+			c.wire.Answer(421, "4.3.2", c.o.Me+" is shutting down")
 		}
 		c.wire.Close()
 		return

@@ -32,7 +32,7 @@ const (
 // session is one connection. One goroutine at a time holds it.
 type session struct {
 	srv    *Server
-	o      *Options
+	o      *Conversation   // held until Serve ends
 	ctx    context.Context // ends when the session is cut off
 	cancel context.CancelFunc
 	wire   *smtpd.Conn
@@ -52,19 +52,19 @@ type session struct {
 	linger bool // the client may be sending still: see smtpd.Conn.CloseWrite
 }
 
-func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
+func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn) *session {
 	remote, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	s := &session{
-		srv: srv, o: &srv.o, ctx: ctx, state: accepted,
+		srv: srv, o: o, ctx: ctx, state: accepted,
 		c: &hook.Connection{
-			ID: mail.NewConnectionID(), Me: srv.o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: hook.NewResults(),
+			ID: mail.NewConnectionID(), Me: o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: hook.NewResults(),
 			Remote: hook.Remote{Addr: remote, Private: isPrivate(remote.Addr()), Local: srv.isLocal(remote.Addr())},
 		},
 	}
 	settings := smtpd.Settings{
 		MaxLine: s.o.MaxLine, Inactivity: s.o.InactivityTimeout, Answerers: &srv.answerers, OnReply: s.noteReply, OnPanic: s.notePanic,
 	}
-	if s.o.Log.Core().Enabled(maillog.ProtocolLevel) {
+	if s.srv.o.Log.Core().Enabled(maillog.ProtocolLevel) {
 		settings.Trace = s.traceLine
 	}
 	s.wire = smtpd.NewConn(conn, settings)
@@ -87,7 +87,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 // logger returns the developers' log with the connection's id.
-func (s *session) logger() *zap.Logger { return s.o.Log.With(zap.String("uuid", s.c.ID)) }
+func (s *session) logger() *zap.Logger { return s.srv.o.Log.With(zap.String("uuid", s.c.ID)) }
 
 // traceLine logs one line of the conversation.
 func (s *session) traceLine(line string) {
@@ -140,7 +140,7 @@ func (s *session) greetClient(implicitTLS bool) bool {
 	defer s.caught("connection")
 	// The log has the connection before anything can go wrong with it.
 	local, remote := s.c.Local, s.c.Remote.Addr
-	s.o.Mail.Connect(s.c.ID, remote.Addr().String(), int(remote.Port()), local.Addr().String(), int(local.Port()))
+	s.srv.o.Mail.Connect(s.c.ID, remote.Addr().String(), int(remote.Port()), local.Addr().String(), int(local.Port()))
 	return (!implicitTLS || s.startTLS()) && s.welcome()
 }
 
@@ -206,7 +206,7 @@ func (s *session) finish() {
 
 func (s *session) logEnd() {
 	c := s.c
-	s.o.Mail.Disconnect(maillog.Disconnected{
+	s.srv.o.Mail.Disconnect(maillog.Disconnected{
 		ID: c.ID, IP: c.Remote.Addr.Addr().String(), RDNS: c.Remote.Host, Helo: c.Hello.Host, Relay: c.Relaying,
 		ESMTP: c.Hello.Verb == "EHLO", TLS: c.TLS.Enabled, Errors: c.Errors, Transactions: c.Transactions,
 		Rcpts:    [3]int{c.Rcpts.Accepted, c.Rcpts.Deferred, c.Rcpts.Rejected},
@@ -250,7 +250,7 @@ func (s *session) hangUp(r *reply.Reply) {
 // startTLS does the handshake and forgets what the client said before it.
 func (s *session) startTLS() bool {
 	if s.o.TLSConfig == nil {
-		s.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "no TLS configuration")
+		s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "no TLS configuration")
 		return false
 	}
 	state, err := s.wire.StartTLS(s.o.TLSConfig)
@@ -276,7 +276,7 @@ func (s *session) welcome() bool {
 	}
 
 	// A plugin's name goes before that of the DNS, and both have to be confirmed.
-	ctx, cancel := context.WithTimeout(s.ctx, s.o.RDNSTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, s.srv.o.RDNSTimeout)
 	if v.Code == hook.OK {
 		s.c.Remote.Host = cmp.Or(v.Text, unknown)
 	} else {
@@ -296,7 +296,7 @@ func (s *session) welcome() bool {
 // same reply to whatever it says, until it quits or loses patience.
 func (s *session) turnAway(v hook.Verdict, hard, soft fault) bool {
 	r := s.denied(refusal(v, hard, soft))
-	s.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), r.String())
+	s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), r.String())
 	s.wire.WriteReply(r)
 	if v.Code.Disconnects() {
 		s.linger = true

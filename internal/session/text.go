@@ -77,8 +77,8 @@ func (s *session) banner(v hook.Verdict) string {
 		return v.Text
 	}
 	lines := []string{"Tarishi ready"}
-	if s.o.ShowVersion && s.o.Version != "" {
-		lines[0] = "Tarishi/" + s.o.Version + " ready"
+	if s.o.ShowVersion && s.srv.o.Version != "" {
+		lines[0] = "Tarishi/" + s.srv.o.Version + " ready"
 	}
 	if len(s.o.Greeting) > 0 {
 		lines = append([]string(nil), s.o.Greeting...)
@@ -125,8 +125,8 @@ func (s *session) received(now time.Time) string {
 		return ""
 	}
 	by := "Tarishi"
-	if s.o.ShowVersion && s.o.Version != "" {
-		by += "/" + syntax.Word(s.o.Version)
+	if s.o.ShowVersion && s.srv.o.Version != "" {
+		by += "/" + syntax.Word(s.srv.o.Version)
 	}
 	return receive.Trace{
 		Hello: s.c.Hello.Host, Name: s.fromName(), Addr: s.c.Remote.Addr.Addr(), By: s.o.Me, Software: by, With: s.protocol(),

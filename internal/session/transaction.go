@@ -111,7 +111,7 @@ func (s *session) NewBody() hook.Body {
 func (s *session) openTransaction(m syntax.Mail) {
 	s.c.Transactions++
 	// The time of the transaction runs from here on, whatever the client does.
-	terms := smtpd.Terms{MinRate: s.o.MinRate, Window: s.o.MinRateWindow}
+	terms := smtpd.Terms{MinRate: s.o.MinRate, Window: s.srv.o.MinRateWindow}
 	if s.o.TransactionTimeout > 0 {
 		terms.Until = time.Now().Add(s.o.TransactionTimeout)
 	}
@@ -129,7 +129,7 @@ func (s *session) openTransaction(m syntax.Mail) {
 
 // logSender logs the answer to MAIL.
 func (s *session) logSender(id, from string, r *reply.Reply) {
-	s.o.Mail.Sender(id, s.c.Remote.Addr.Addr(), from, r.Code, r.Text)
+	s.srv.o.Mail.Sender(id, s.c.Remote.Addr.Addr(), from, r.Code, r.Text)
 }
 
 // refuseSender refuses MAIL before a transaction has begun.
@@ -235,7 +235,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 
 // logRecipient logs the answer to RCPT.
 func (s *session) logRecipient(to string, r *reply.Reply) {
-	s.o.Mail.Recipient(string(s.tx.ID), s.c.Remote.Addr.Addr(), s.tx.From.String(), to, r.Code, r.Text)
+	s.srv.o.Mail.Recipient(string(s.tx.ID), s.c.Remote.Addr.Addr(), s.tx.From.String(), to, r.Code, r.Text)
 }
 
 // recipientCost is about how many bytes a recipient takes in memory.

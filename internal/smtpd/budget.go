@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,7 +27,7 @@ const (
 // file. Only what needs more than freeShare is counted and can be refused. Bodies go
 // to a file when there is no more; what cannot makes the slowest give way.
 type Budget struct {
-	limit int64 // bytes; 0: none
+	limit atomic.Int64 // bytes; 0: none
 
 	mu     sync.Mutex
 	used   int64
@@ -42,7 +43,15 @@ type owner interface {
 }
 
 // NewBudget returns a Budget of limit bytes; 0: there is no limit.
-func NewBudget(limit int64) *Budget { return &Budget{limit: limit, shares: map[*share]struct{}{}} }
+func NewBudget(limit int64) *Budget {
+	b := &Budget{shares: map[*share]struct{}{}}
+	b.limit.Store(limit)
+	return b
+}
+
+// SetLimit changes the limit, in bytes. Where more is used than it allows, nothing more is
+// given until enough has come back.
+func (b *Budget) SetLimit(limit int64) { b.limit.Store(limit) }
 
 // Used returns how many bytes are taken.
 func (b *Budget) Used() int64 {
@@ -81,19 +90,19 @@ func (s *share) holdEnvelope(n int64) bool {
 func (s *share) holdMessage(n int64, spillable bool) bool {
 	s.message = n
 	if spillable {
-		return s.fitsIn(s.budget.limit * bodyShare / 4)
+		return s.fitsIn(s.budget.limit.Load() * bodyShare / 4)
 	}
 	return s.fits()
 }
 
 // fits adjusts what is taken from the budget to the need. It returns false if there is
 // not enough.
-func (s *share) fits() bool { return s.fitsIn(s.budget.limit) }
+func (s *share) fits() bool { return s.fitsIn(s.budget.limit.Load()) }
 
 // fitsIn is fits while no more than limit is used in all.
 func (s *share) fitsIn(limit int64) bool {
 	b := s.budget
-	if b.limit <= 0 {
+	if b.limit.Load() <= 0 {
 		return true
 	}
 	// Nearly all mail is small and never gets to the lock.
@@ -175,12 +184,13 @@ func (s *share) speed() (float64, bool) {
 
 // isShort reports whether memory is so short that slow messages should leave it.
 func (b *Budget) isShort() bool {
-	if b.limit <= 0 {
+	limit := b.limit.Load()
+	if limit <= 0 {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.used > b.limit/2
+	return b.used > limit/2
 }
 
 // stay takes back that the session has to give way if it holds nothing that is

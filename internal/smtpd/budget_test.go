@@ -36,7 +36,7 @@ func TestBudget(t *testing.T) {
 		}
 	}
 	fast, _ := watched(b, 100, time.Minute)
-	if !fast.holdMessage(freeShare+shareStep, false) || b.used != b.limit || !b.isShort() {
+	if !fast.holdMessage(freeShare+shareStep, false) || b.used != b.limit.Load() || !b.isShort() {
 		t.Fatalf("%d used", b.used)
 	}
 	if fast.holdMessage(freeShare+shareStep+1, false) {
@@ -48,7 +48,7 @@ func TestBudget(t *testing.T) {
 	if slower.holdMessage(freeShare+2*shareStep, false) || slower.push() {
 		t.Error("one that gave way gets more")
 	}
-	if !slower.drop() || slower.drop() || b.used != b.limit {
+	if !slower.drop() || slower.drop() || b.used != b.limit.Load() {
 		t.Errorf("%d used", b.used)
 	}
 	slowest, _ := watched(b, 1, time.Minute)
@@ -71,6 +71,13 @@ func TestBudget(t *testing.T) {
 	}
 	if header, _ := watched(b, 1, time.Minute); !header.holdMessage(freeShare+1, false) {
 		t.Error("bodies have taken all")
+	}
+	// A new limit counts at once.
+	if b.SetLimit(16 * shareStep); !body.holdMessage(freeShare+11*shareStep, true) {
+		t.Error("a higher limit does not count")
+	}
+	if b.SetLimit(2 * shareStep); body.holdMessage(freeShare+13*shareStep, true) || !body.holdMessage(freeShare+shareStep, true) {
+		t.Error("a lower limit does not count")
 	}
 	unlimited, _ := watched(&Budget{}, 1, 1)
 	if !unlimited.holdMessage(1<<40, false) || unlimited.budget.isShort() {

@@ -47,6 +47,18 @@ type Outbound struct {
 	ShowTo, HideFrom []string
 }
 
+// SameFiles reports whether the configurations made of two settings are the same: those
+// of one may be kept for the other.
+func (s *Settings) SameFiles(o *Settings) bool {
+	return slices.Equal(s.Key, o.Key) && slices.Equal(s.Cert, o.Cert) && s.MinVersion == o.MinVersion && slices.Equal(s.Ciphers, o.Ciphers) &&
+		s.Outbound.SameFiles(&o.Outbound)
+}
+
+// SameFiles does the same for connections to other servers.
+func (s *Outbound) SameFiles(o *Outbound) bool {
+	return s.MinVersion == o.MinVersion && s.CA == o.CA && s.Key == o.Key && s.Cert == o.Cert && slices.Equal(s.Ciphers, o.Ciphers)
+}
+
 const file = "tls.ini"
 
 // The reasons why keys of Haraka's do nothing here, or stop the start.

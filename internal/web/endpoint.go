@@ -1,13 +1,17 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,16 +34,29 @@ const (
 // Endpoint is listeners with one set of limits. It is used once: Bind or Listen,
 // then Run or Close.
 type Endpoint struct {
-	listeners []net.Listener // those without TLS first
-	plain     int            // how many have none
-	http      http.Server
-	path      string // of the Unix socket; "": there is none
-	log       *zap.Logger
+	http http.Server
+	path string // of the Unix socket; "": there is none
+	log  *zap.Logger
+	// certificates is asked at each handshake; nil: no TLS.
+	certificates func() *tls.Config
+
+	mu      sync.Mutex
+	sockets []*socket     // those without TLS first
+	serve   func(*socket) // nil: Run does not run
+	ended   bool          // Run has ended, or Close was called
 
 	// open is read-locked by every request that is worked on, so that Run can
 	// wait for them.
 	open   sync.RWMutex
 	closed bool
+}
+
+// socket is one bound address.
+type socket struct {
+	net.Listener
+	addr    string // as it was configured
+	tls     bool
+	dropped atomic.Bool // it is closed on purpose
 }
 
 // endpoint returns an Endpoint without listeners.
@@ -62,56 +79,128 @@ func (s *Server) endpoint(handle http.HandlerFunc) *Endpoint {
 	return e
 }
 
-// Bind binds addresses, "host:port" each, as listener.Bind does. If one cannot be
-// bound none stays bound, and the error names it. Nobody is answered before Run.
-func (s *Server) Bind(addrs []string) (*Endpoint, error) {
+// Bind binds the addresses of http.ini, as listener.Bind does. If one cannot be
+// bound none stays bound, and the error names it. certificates returns what TLS is
+// made with at this moment; nil: there is none. Nobody is answered before Run.
+func (s *Server) Bind(to Settings, certificates func() *tls.Config) (*Endpoint, error) {
 	e := s.endpoint(s.serveNetwork)
 	e.http.ReadTimeout, e.http.WriteTimeout = headerTimeout, answerTimeout
-	err := e.bindAddresses(addrs, nil)
-	e.plain = len(e.listeners)
-	return e, err
+	e.certificates = certificates
+	c, err := e.Change(to)
+	if err != nil {
+		return nil, err
+	}
+	c.Apply()
+	return e, nil
 }
 
-// BindTLS binds further addresses, which speak TLS. Of config's application
-// protocols none counts: it may be a mail server's, which has the same certificate.
-func (e *Endpoint) BindTLS(addrs []string, config *tls.Config) error {
-	return e.bindAddresses(addrs, forHTTP(config))
+// Change is the way of an Endpoint to other addresses: those that are new are bound and
+// not served. One of Apply and Discard ends it.
+type Change struct {
+	e     *Endpoint
+	next  []*socket // all that it will have
+	fresh []*socket // of them, the new ones
 }
 
-// forHTTP returns a copy of a configuration, and of those that it has for certain
-// clients, that speaks HTTP/1.1 and nothing else.
-func forHTTP(config *tls.Config) *tls.Config {
-	config = config.Clone()
-	config.NextProtos = []string{"http/1.1"}
-	if current := config.GetConfigForClient; current != nil {
-		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			c, err := current(hello)
-			if c != nil {
-				c = c.Clone()
-				c.NextProtos = config.NextProtos
-			}
-			return c, err
+// Change binds the addresses that the endpoint does not have yet. On an error nothing
+// has changed. There is one Change at a time.
+func (e *Endpoint) Change(to Settings) (*Change, error) {
+	e.mu.Lock()
+	before := slices.Clone(e.sockets)
+	e.mu.Unlock()
+	c := &Change{e: e}
+	for i, addr := range slices.Concat(to.Listen, to.TLSListen) {
+		secure := i >= len(to.Listen)
+		same := func(s *socket) bool { return s.addr == addr && s.tls == secure }
+		if at := slices.IndexFunc(before, same); at >= 0 {
+			c.next = append(c.next, before[at])
+			continue
+		}
+		if err := c.bind(addr, secure); err != nil {
+			c.Discard()
+			return nil, fmt.Errorf("config/http.ini: cannot %w", err)
 		}
 	}
-	return config
+	return c, nil
 }
 
-func (e *Endpoint) bindAddresses(addrs []string, config *tls.Config) error {
-	sockets, err := listener.Bind(addrs, e.log)
-	if err != nil {
-		e.Close()
-		return fmt.Errorf("config/http.ini: cannot %w", err)
-	}
-	for _, ln := range sockets {
+// bind binds a new address.
+func (c *Change) bind(addr string, secure bool) error {
+	all, err := listener.Bind([]string{addr}, c.e.log)
+	for _, ln := range all {
 		// The limit is below TLS, so that it also bounds handshakes.
 		ln = limit(ln, maxConnections)
-		if config != nil {
-			ln = tls.NewListener(ln, config)
+		if secure {
+			ln = tls.NewListener(ln, forHTTP(c.e.certificates))
 		}
-		e.listeners = append(e.listeners, ln)
+		one := &socket{Listener: ln, addr: addr, tls: secure}
+		c.fresh = append(c.fresh, one)
+		c.next = append(c.next, one)
 	}
-	return nil
+	return err
 }
+
+// Apply serves the new addresses and gives the others up. Requests on those are
+// answered.
+func (c *Change) Apply() {
+	e := c.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		c.Discard()
+		return
+	}
+	for _, s := range e.sockets {
+		if !slices.Contains(c.next, s) {
+			s.dropped.Store(true)
+			s.Close()
+		}
+	}
+	e.sockets = c.next
+	if e.serve != nil {
+		for _, s := range c.fresh {
+			e.serve(s)
+		}
+	}
+}
+
+// Discard closes the new addresses.
+func (c *Change) Discard() {
+	for _, s := range c.fresh {
+		s.Close()
+	}
+}
+
+// forHTTP returns a configuration that speaks HTTP/1.1 and nothing else, with what
+// current returns at a handshake. Of its application protocols none counts: it may be a
+// mail server's, which has the same certificate.
+func forHTTP(current func() *tls.Config) *tls.Config {
+	protocols := []string{"http/1.1"}
+	return &tls.Config{
+		NextProtos: protocols,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			config := current()
+			if config == nil {
+				return nil, errNoCertificate
+			}
+
+			// It may have another one for certain clients.
+			if choose := config.GetConfigForClient; choose != nil {
+				chosen, err := choose(hello)
+				if err != nil {
+					return nil, err
+				}
+				config = cmp.Or(chosen, config)
+			}
+			config = config.Clone()
+			config.NextProtos, config.GetConfigForClient = protocols, nil
+			return config, nil
+		},
+	}
+}
+
+// errNoCertificate ends a handshake when the certificates were taken out of tls.ini.
+var errNoCertificate = errors.New("web: there is no certificate")
 
 // Listen makes the Unix socket in dir, the queue's folder. The caller holds the
 // lock of that folder. Nobody is answered before Run.
@@ -121,28 +210,32 @@ func (s *Server) Listen(dir string) (*Endpoint, error) {
 		return nil, err
 	}
 	e := s.endpoint(s.all.ServeHTTP)
-	e.path, e.listeners = path, []net.Listener{limit(ln, maxLocalConnections)}
+	e.path, e.sockets = path, []*socket{{Listener: limit(ln, maxLocalConnections)}}
 	return e, nil
 }
 
 // Addrs returns the addresses that are bound, in the order of the configuration.
 func (e *Endpoint) Addrs() []net.Addr {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var all []net.Addr
-	for _, ln := range e.listeners {
-		all = append(all, ln.Addr())
+	for _, s := range e.sockets {
+		all = append(all, s.Addr())
 	}
 	return all
 }
 
 // URLs returns the addresses as a client needs them.
 func (e *Endpoint) URLs() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var all []string
-	for i, addr := range e.Addrs() {
+	for _, s := range e.sockets {
 		scheme := "http://"
-		if i >= e.plain {
+		if s.tls {
 			scheme = "https://"
 		}
-		all = append(all, scheme+addr.String())
+		all = append(all, scheme+s.Addr().String())
 	}
 	return all
 }
@@ -150,8 +243,11 @@ func (e *Endpoint) URLs() []string {
 // Close gives up the listeners of an Endpoint that does not run.
 func (e *Endpoint) Close() {
 	e.unlink()
-	for _, ln := range e.listeners {
-		ln.Close()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	for _, s := range e.sockets {
+		s.Close()
 	}
 }
 
@@ -172,19 +268,33 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	requests, cut := context.WithCancel(context.Background())
 	defer cut()
 	e.http.BaseContext = func(net.Listener) context.Context { return requests }
-	ended := make(chan error, len(e.listeners))
-	for _, ln := range e.listeners {
-		go func() { ended <- e.http.Serve(ln) }()
+	failed := make(chan error, 1)
+	var serving sync.WaitGroup
+	e.mu.Lock()
+	e.serve = func(s *socket) {
+		serving.Go(func() {
+			if err := e.http.Serve(s); !s.dropped.Load() {
+				select {
+				case failed <- err:
+				default:
+				}
+			}
+		})
 	}
+	for _, s := range e.sockets {
+		e.serve(s)
+	}
+	e.mu.Unlock()
 
 	// Without listeners, as without http.ini, there is only the end to wait for.
-	running := len(e.listeners)
-	var failed error
+	var err error
 	select {
-	case failed = <-ended:
-		running--
+	case err = <-failed:
 	case <-ctx.Done():
 	}
+	e.mu.Lock()
+	e.ended, e.serve = true, nil
+	e.mu.Unlock()
 
 	// The file goes first, so that new clients see at once that nobody is there.
 	e.unlink()
@@ -194,13 +304,11 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	if e.http.Shutdown(end) != nil {
 		e.http.Close()
 	}
-	for range running {
-		<-ended
-	}
+	serving.Wait()
 
 	// Close does not wait for handlers, and they may use what stops after us.
 	e.open.Lock()
 	e.closed = true
 	e.open.Unlock()
-	return failed
+	return err
 }

@@ -76,7 +76,7 @@ func run(t *testing.T, e *Endpoint) (stop func()) {
 // loopback binds one address.
 func loopback(t *testing.T, s *Server) *Endpoint {
 	t.Helper()
-	e, err := s.Bind([]string{"127.0.0.1:0"})
+	e, err := s.Bind(Settings{Listen: []string{"127.0.0.1:0"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,11 +168,12 @@ func TestAccess(t *testing.T) {
 // TestTLS: an endpoint answers on its plain and its TLS addresses.
 func TestTLS(t *testing.T) {
 	pair, roots := certificate(t)
-	e := loopback(t, some(nil))
 	mail := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"smtp"}}
 	config := mail.Clone()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return mail, nil }
-	if err := e.BindTLS([]string{"127.0.0.1:0"}, config); err != nil {
+	one := []string{"127.0.0.1:0"}
+	e, err := some(nil).Bind(Settings{Listen: one, TLSListen: one}, func() *tls.Config { return config })
+	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, e)
@@ -241,7 +242,7 @@ func TestNotBound(t *testing.T) {
 	defer taken.Close()
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	first := net.JoinHostPort("127.0.0.7", port) // free: who takes a port asks for 127.0.0.1 or for all addresses
-	_, err = New(Options{}).Bind([]string{first, taken.Addr().String()})
+	_, err = New(Options{}).Bind(Settings{Listen: []string{first, taken.Addr().String()}}, nil)
 	if err == nil || !strings.Contains(err.Error(), taken.Addr().String()) || !strings.Contains(err.Error(), "http.ini") || !strings.Contains(err.Error(), "in use") {
 		t.Error(err)
 	}

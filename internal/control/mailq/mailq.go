@@ -21,6 +21,7 @@ import (
 
 	"tarishi/internal/control"
 	"tarishi/internal/control/filter"
+	"tarishi/internal/control/view"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/outbound"
@@ -63,6 +64,10 @@ type Daemon interface {
 	// Notes says what an administrator should know and Healthy does not: one
 	// sentence each.
 	Notes() []string
+	// Configuration returns the state of its configuration; nil: it follows none.
+	Configuration() *view.Configuration
+	// Reload puts in force what the files of the configuration say now.
+	Reload(ctx context.Context) (*view.Reload, error)
 }
 
 // Caps on the memory that a request takes.
@@ -107,7 +112,7 @@ func Open(ctx context.Context, dir string, stderr io.Writer) (c control.Caller, 
 	if !errors.Is(err, control.ErrStopped) {
 		return nil, false, err
 	}
-	q, err := disk.OpenReadOnly(disk.Options{Dir: dir, Log: zap.New(maillog.NewCore("", false, zap.ErrorLevel, stderr))})
+	q, err := disk.OpenReadOnly(disk.Options{Dir: dir, Log: zap.New(maillog.NewCore(maillog.Settings{Level: "error"}, stderr))})
 	if err != nil {
 		return nil, false, err
 	}

@@ -460,12 +460,19 @@ type ending struct{}
 func (ending) Stopping() bool  { return true }
 func (ending) Notes() []string { return []string{"one thing", "another"} }
 
+func (ending) Configuration() *view.Configuration {
+	return &view.Configuration{Generation: 3, Failures: 1, Problems: []string{"config/me: is empty"}}
+}
+
+func (ending) Reload(context.Context) (*view.Reload, error) { return nil, errors.New("stopping") }
+
 // TestStopping: a daemon that stops is not told of as one that runs well.
 func TestStopping(t *testing.T) {
 	l := New(three(t), &flushes{}, nil)
 	l.Watch(ending{})
 	got, err := local(l).Stat(t.Context(), 0)
-	if err != nil || !got.Running || !got.Stopping || got.Health != "stopping" || !reflect.DeepEqual(got.Notes, []string{"one thing", "another"}) {
+	if err != nil || !got.Running || !got.Stopping || got.Health != "stopping" || !reflect.DeepEqual(got.Notes, []string{"one thing", "another"}) ||
+		!reflect.DeepEqual(got.Configuration, ending{}.Configuration()) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -18,7 +18,7 @@ const (
 // Operations returns the rows of the queue. Of those of a nil Local only the
 // functions cannot be used.
 func (l *Local) Operations() []control.Operation {
-	return slices.Concat(l.readingRows(), l.daemonRows(), l.changingRows())
+	return slices.Concat(l.readingRows(), l.daemonRows(), l.changingRows(), l.configurationRows())
 }
 
 // messageID is the message that an operation is about.
@@ -48,7 +48,7 @@ func (l *Local) readingRows() []control.Operation {
 				Text: "How many destinations, and the oldest message, to look for: that reads every envelope.",
 			}},
 			Text:   "Show queue totals and daemon health.",
-			Prints: "whether the daemon runs and can accept mail; messages, bytes and recipients; deliveries (one message to one destination) that wait for their time, are ready, run, or wait for a suspended destination; the oldest message; the ten destinations with the most messages",
+			Prints: "whether the daemon runs and can accept mail; the generation of its configuration, and why the last reload was refused; messages, bytes and recipients; deliveries (one message to one destination) that wait for their time, are ready, run, or wait for a suspended destination; the oldest message; the ten destinations with the most messages",
 			Answer: "200, counts; without `destinations` it takes no longer with a full queue",
 		}, l.countQueue, view.PrintStat),
 		control.Object(control.Operation{
@@ -126,6 +126,18 @@ func (l *Local) changingRows() []control.Operation {
 			Prints: "each message that it took out of the queue. Neither sender nor recipient gets a report; the log says `message removed on request`",
 			Answer: "200, `application/x-ndjson`: a message a line, as `--json` prints it",
 		}, l.removeMessages, view.PrintRemovals),
+	}
+}
+
+// configurationRows are about the settings of the daemon.
+func (l *Local) configurationRows() []control.Operation {
+	return []control.Operation{
+		control.Object(control.Operation{
+			Name: "reload", Method: "POST", Path: "/v1/reload",
+			Text:   "Put changed configuration files in force, or report why they cannot be.",
+			Prints: "the generation that is in force now. On stderr, with exit code 1, why the files were refused, a problem a line: the configuration before stays in force. See [reload.md](reload.md)",
+			Answer: "200, `{\"generation\":N,\"changed\":true}`; with `problems` it was refused",
+		}, l.reload, view.PrintReload),
 	}
 }
 

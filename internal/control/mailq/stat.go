@@ -55,12 +55,20 @@ func (l *Local) countQueue(ctx context.Context, a control.Arguments) (*view.Stat
 
 	// A daemon that stops accepts nothing, whatever the queue thinks of itself.
 	if l.daemon != nil {
-		s.Stopping, s.Notes = l.daemon.Stopping(), l.daemon.Notes()
+		s.Stopping, s.Notes, s.Configuration = l.daemon.Stopping(), l.daemon.Notes(), l.daemon.Configuration()
 		if s.Stopping {
 			s.Health = "stopping"
 		}
 	}
 	return s, nil
+}
+
+// reload has the daemon read its configuration again.
+func (l *Local) reload(ctx context.Context, _ control.Arguments) (*view.Reload, error) {
+	if l.daemon == nil {
+		return nil, control.ErrStopped
+	}
+	return l.daemon.Reload(ctx)
 }
 
 // deliveries counts those that are due and wait for a suspended destination apart

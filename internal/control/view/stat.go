@@ -14,13 +14,13 @@ import (
 // PrintStat prints the totals and the daemon's health.
 func PrintStat(o *control.Output) (item func(*Stat), end func()) {
 	return func(s *Stat) {
-		printDaemon(o, s)
+		printDaemon(o, s, o.Now)
 		printTotals(o, s)
 		printTop(o, s)
 	}, func() {}
 }
 
-func printDaemon(w io.Writer, s *Stat) {
+func printDaemon(w io.Writer, s *Stat, now time.Time) {
 	if s.Deliveries == nil {
 		fmt.Fprintln(w, "daemon      not running")
 		return
@@ -33,6 +33,9 @@ func printDaemon(w io.Writer, s *Stat) {
 	fmt.Fprintf(w, "daemon      %s\nhealth      %s\n", state, terminal.Printable(s.Health))
 	for _, n := range s.Notes {
 		fmt.Fprintf(w, "note        %s\n", terminal.Printable(n))
+	}
+	if s.Configuration != nil {
+		printConfiguration(w, s.Configuration, now)
 	}
 }
 

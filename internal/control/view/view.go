@@ -60,6 +60,8 @@ type Stat struct {
 	Unreadable int   `json:"unreadable,omitempty"` // messages that could not be read when it was last tried
 	Bytes      int64 `json:"bytes"`                // of content
 
+	Configuration *Configuration `json:"configuration,omitempty"` // nil: the daemon does not run, or follows none
+
 	Deliveries *Deliveries `json:"deliveries,omitempty"`
 	DSNs       *DSNs       `json:"dsn,omitempty"`
 	Health     string      `json:"health,omitempty"` // "ok", or why no mail can be accepted, or what cannot be read

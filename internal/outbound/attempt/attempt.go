@@ -30,6 +30,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/nexthop"
 	"tarishi/internal/outbound/policy"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/outbound/report"
@@ -69,16 +70,19 @@ type Board interface {
 	Begin(a *Attempt) (was remember.Kept, known bool)
 	// End takes an attempt out, and puts back the rest.
 	End(a *Attempt, left Left)
-	// Locate says where an attempt goes, see schedule.Schedule. If there is no place the
-	// unit is in the schedule again, with a.Postponed.
-	Locate(a *Attempt, route, site string, l *schedule.Limits) bool
+	// Locate says where an attempt goes, see schedule.Schedule. Where the Board has later
+	// policies than the attempt it asks a.WayBy. If there is no place the unit is in the
+	// schedule again, with a.Postponed.
+	Locate(a *Attempt, w Way) bool
 	// Postpone puts a unit back, with a.Postponed, until some time or a call of hasten.
 	Postpone(a *Attempt, wait time.Duration) (hasten func())
 	// Report and LastError are the schedule's. CountDoubtful counts an attempt that was
-	// cut off after the end of its message.
+	// cut off after the end of its message, CountDouble a failure of mail from the null
+	// sender, which nobody hears of.
 	Report(u *schedule.Unit, o schedule.Outcome) (site string, change schedule.Change, probe time.Time)
 	LastError(u *schedule.Unit) string
 	CountDoubtful()
+	CountDouble()
 
 	// Enqueue sees to the delivery of a message that was put in the queue.
 	Enqueue(p mail.Pending)
@@ -94,7 +98,8 @@ type Board interface {
 	DisclaimWarning(id mail.ID, recipients []int)
 }
 
-// Options are what a Maker works with.
+// Options are what a Maker works with, one for each generation of the configuration: all
+// but Queue, Board, Mail, Log, Now and Random are that generation's.
 type Options struct {
 	Me       string
 	Config   *destination.Settings
@@ -111,17 +116,10 @@ type Options struct {
 }
 
 // Maker makes attempts. Its methods may be called from any goroutine.
-type Maker struct {
-	o      Options
-	double atomic.Int64
-}
+type Maker struct{ o Options }
 
 // New returns a Maker.
 func New(o Options) *Maker { return &Maker{o: o} }
-
-// Double returns how many failures there were of mail from the null sender, which
-// nobody hears of.
-func (m *Maker) Double() int64 { return m.double.Load() }
 
 // unknown reports whether err says that a message is not in the queue.
 func unknown(err error) bool { return errors.Is(err, store.ErrUnknown) }
@@ -159,6 +157,8 @@ type Attempt struct {
 	host    atomic.Pointer[string] // that is being tried
 	policy  *policy.Policy
 	hops    []mail.NextHop // that get_mx gave
+	plan    *nexthop.Plan  // nil: no way was found
+	mx      []string       // the domain's mail exchangers, if the DNS was asked
 	res     delivery.Result
 	moved   bool // the unit was put back in the schedule and is not ours any more
 
@@ -170,6 +170,10 @@ type Attempt struct {
 
 // Unit returns the delivery.
 func (a *Attempt) Unit() *schedule.Unit { return a.unit }
+
+// GoesBy reports whether the attempt goes by some policies, and not by those of an earlier
+// generation.
+func (a *Attempt) GoesBy(policies *policy.Table) bool { return a.m.o.Policies == policies }
 
 // Host returns the host that is being tried; "": none yet.
 func (a *Attempt) Host() string {

@@ -36,7 +36,7 @@ func (a *Attempt) failRecipients(ctx context.Context, recipients []int) {
 	case v.Code != 0 && v.Code != hook.Cont && v.Code != hook.Stop:
 		a.giveUpRecipients(recipients, fmt.Sprintf("suppressed by plugin %s, hook bounce: %s", v.Plugin, v.Code))
 	case a.env.From.IsNull():
-		a.m.double.Add(1)
+		a.m.o.Board.CountDouble()
 		a.giveUpRecipients(recipients, report.NullSender)
 	case len(told) == 0:
 		a.giveUpRecipients(recipients, report.NotWanted)

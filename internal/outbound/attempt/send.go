@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/delivery"
 	"tarishi/internal/mail"
 	"tarishi/internal/nexthop"
+	"tarishi/internal/outbound/policy"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
 )
@@ -16,20 +17,8 @@ import (
 // send finds the way to the destination and makes the attempt. It returns the
 // reply for all recipients if there is no way.
 func (a *Attempt) send(ctx context.Context) *reply.Reply {
-	o, domain := &a.m.o, a.unit.Domain()
-	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: domain, Hops: a.hops, Trying: a.trying}
-	if len(job.Hops) == 0 {
-		job.Hops = a.policy.Hosts
-	}
-
-	// The sections for mail exchangers count only where no hook names the hops.
-	plan, refusal := o.Delivery.Plan(ctx, job)
-	if refusal == nil && len(job.Hops) == 0 {
-		if a.policy = o.Policies.For(domain, plan.Hosts()); len(a.policy.Hosts) > 0 {
-			job.Hops = a.policy.Hosts
-			plan, refusal = o.Delivery.Plan(ctx, job)
-		}
-	}
+	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: a.unit.Domain(), Hops: a.hops, Trying: a.trying}
+	plan, refusal := a.findWay(ctx, &job)
 	if ctx.Err() != nil {
 		a.res.Interrupted = true
 		return nil
@@ -52,30 +41,64 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 		return refusal
 	}
 
-	// From here on the attempt counts: how it is sent, and from where.
+	// From here on the attempt counts: how it is sent, and from where. When no host has an
+	// address of the source's family another source may do.
+	o := &a.m.o
 	source := a.policy.ChooseSource(&a.env, o.Random())
 	job.Settings = a.policy.Settings(source)
 	if a.force.Load() {
-		job.Settings.TLS = max(job.Settings.TLS, mail.TLSEncrypt)
-		job.Hops = slices.Clone(job.Hops)
-		for i := range job.Hops {
-			if h := &job.Hops[i]; h.TLS != mail.TLSDefault {
-				h.TLS = max(h.TLS, mail.TLSEncrypt)
-			}
-		}
-		if len(job.Hops) > 0 {
-			plan, _ = o.Delivery.Plan(ctx, job) // hops only: it cannot fail
-		}
+		plan = a.forceTLS(ctx, &job, plan)
 	}
 	a.res = o.Delivery.Attempt(ctx, job, plan)
 	if other, ok := a.policy.OtherSource(source, o.Random()); ok && len(a.res.Tried) == 0 && !a.res.Interrupted {
-		job.Settings = a.policy.Settings(other) // no host has an address of that family
+		job.Settings = a.policy.Settings(other)
 		a.res = o.Delivery.Attempt(ctx, job, plan)
 	}
+	a.reportOutcome()
+	return nil
+}
 
-	// What an interrupted attempt saw is no outcome of the destination.
+// findWay finds the next hops: those of get_mx, else of the domain's section, else of the
+// DNS. There the sections for mail exchangers count too, and may name others.
+func (a *Attempt) findWay(ctx context.Context, job *delivery.Job) (*nexthop.Plan, *reply.Reply) {
+	o := &a.m.o
+	if len(job.Hops) == 0 {
+		job.Hops = a.policy.Hosts
+	}
+	plan, refusal := o.Delivery.Plan(ctx, *job)
+	if refusal == nil && len(job.Hops) == 0 {
+		a.mx = plan.Hosts()
+		if a.policy = o.Policies.For(job.Domain, a.mx); len(a.policy.Hosts) > 0 {
+			job.Hops = a.policy.Hosts
+			plan, refusal = o.Delivery.Plan(ctx, *job)
+		}
+	}
+	return plan, refusal
+}
+
+// forceTLS has a job go nowhere without TLS, as a plugin asked, and returns its plan.
+func (a *Attempt) forceTLS(ctx context.Context, job *delivery.Job, plan *nexthop.Plan) *nexthop.Plan {
+	job.Settings.TLS = max(job.Settings.TLS, mail.TLSEncrypt)
+	if len(job.Hops) == 0 {
+		return plan
+	}
+
+	// The hops are the policy's, and other attempts have them too.
+	job.Hops = slices.Clone(job.Hops)
+	for i := range job.Hops {
+		if h := &job.Hops[i]; h.TLS != mail.TLSDefault {
+			h.TLS = max(h.TLS, mail.TLSEncrypt)
+		}
+	}
+	plan, _ = a.m.o.Delivery.Plan(ctx, *job) // hops only: it cannot fail
+	return plan
+}
+
+// reportOutcome reports what the attempt was for its destination. What an interrupted one
+// saw is no outcome.
+func (a *Attempt) reportOutcome() {
 	if a.res.Interrupted {
-		return nil
+		return
 	}
 	out := schedule.Outcome{Reached: a.res.Reached, Throttled: a.res.Throttled, Local: a.res.Local}
 	for _, r := range a.res.Replies {
@@ -84,33 +107,48 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 		}
 	}
 	a.report(out)
-	return nil
 }
 
 // trying notes which host is tried next.
 func (a *Attempt) trying(host string) { a.host.Store(&host) }
 
+// Way says which site a delivery goes to, and by which route, see schedule.Reroute.
+type Way struct {
+	Route, Site string
+	Limits      *schedule.Limits
+}
+
 // locate tells the schedule which domains this one shares its next hops with;
 // plan is nil when there are none. It returns false when these have no place for
 // the delivery now, which is in the schedule again.
 func (a *Attempt) locate(plan *nexthop.Plan) bool {
-	o, domain := &a.m.o, a.unit.Domain()
-	site, route, limits := "", "", a.policy.Limits
-	switch {
-	case plan == nil || o.Config.Apart(domain):
-	case len(a.hops) > 0: // another message for the domain may go elsewhere
-		site, limits = plan.Site(), a.policy.LimitsAt(a.hops[0])
-		route = site
-	case a.policy.MX != "" && len(a.policy.Hosts) == 0:
-		site = "[" + a.policy.MX + "]" // one for all that the section is for
-	case plan.Site() != domain:
-		site = plan.Site()
-	}
-	if a.m.o.Board.Locate(a, route, site, limits) {
+	a.plan = plan
+	if a.m.o.Board.Locate(a, a.WayBy(a.m.o.Policies)) {
 		return true
 	}
 	a.moved = true
 	return false
+}
+
+// WayBy is the way of an attempt that has a plan, as far as policies say: those of the
+// attempt, or later ones, which are what the schedule goes by.
+func (a *Attempt) WayBy(policies *policy.Table) Way {
+	domain, p, plan := a.unit.Domain(), a.policy, a.plan
+	if !a.GoesBy(policies) {
+		p = policies.For(domain, a.mx)
+	}
+	w := Way{Limits: p.Limits}
+	switch {
+	case plan == nil || policies.Apart(domain):
+	case len(a.hops) > 0: // another message for the domain may go elsewhere
+		w.Site, w.Limits = plan.Site(), p.LimitsAt(a.hops[0])
+		w.Route = w.Site
+	case p.MX != "" && len(p.Hosts) == 0:
+		w.Site = "[" + p.MX + "]" // one for all that the section is for
+	case plan.Site() != domain:
+		w.Site = plan.Site()
+	}
+	return w
 }
 
 // report tells the schedule how the destination fared. That a site is suspended, or

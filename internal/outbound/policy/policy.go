@@ -68,6 +68,9 @@ func (t *Table) For(domain string, hosts []string) *Policy {
 	return p
 }
 
+// Apart reports whether a domain is a site for itself, see destination.Settings.
+func (t *Table) Apart(domain string) bool { return t.o.Config.Apart(domain) }
+
 func (t *Table) newPolicy(d destination.Rules) *Policy {
 	p := &Policy{Rules: d}
 	p.Backoff = Backoff{Intervals: d.TempFailIntervals, MaxLifetime: d.MaxLifetime, Jitter: t.o.Jitter}
@@ -87,12 +90,19 @@ func (t *Table) newPolicy(d destination.Rules) *Policy {
 // LimitsAt are the limits at a next hop from get_mx, which may have its own cap
 // for connections.
 func (p *Policy) LimitsAt(h mail.NextHop) *schedule.Limits {
-	if h.Limits == (mail.Limits{}) || p.Concurrency != (destination.Range{}) {
+	if h.Limits == (mail.Limits{}) {
+		return p.Limits
+	}
+	return p.capped(h.Limits.Connections)
+}
+
+// capped are the limits where a next hop allows n connections; 0: any number.
+func (p *Policy) capped(n int) *schedule.Limits {
+	if p.Concurrency != (destination.Range{}) {
 		return p.Limits
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := h.Limits.Connections
 	if p.hops[n] == nil {
 		l := *p.Limits
 		l.High = n

@@ -15,6 +15,12 @@ func (k Kept) IsNothing() bool {
 	return len(k.Notes) == 0 && k.Message == nil && !k.ForceTLS && !k.Spared && !k.Asked && k.Stored == ""
 }
 
+// Unasked has the hooks asked again.
+func (k Kept) Unasked() Kept {
+	k.Asked, k.Hops = false, nil
+	return k
+}
+
 // Clone is for another delivery of the message, which may run at the same time.
 func (k Kept) Clone() Kept {
 	k.Notes, k.Message = k.Notes.Clone(), k.Message.Clone()

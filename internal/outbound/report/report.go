@@ -21,23 +21,22 @@ type Options struct {
 	Templates dsn.Templates
 	Show      func(context.Context, *mail.Envelope, mail.Content) mail.Content // to plugins
 	Put       func(*mail.Envelope, mail.Content) error                         // makes a message durable
+	Counts    *Counts                                                          // of all Reporters together
 	Mail      *maillog.Log
 	Now       func() time.Time
 }
+
+// Counts is how many reports were queued since the start, and how many could not be.
+type Counts struct{ Queued, Failed atomic.Int64 }
 
 // Reporter makes reports. Its methods may be called from any goroutine.
 type Reporter struct {
 	o   Options
 	pid int
-
-	queued, failed atomic.Int64
 }
 
 // NewReporter returns a Reporter.
 func NewReporter(o Options) *Reporter { return &Reporter{o: o, pid: os.Getpid()} }
-
-// Counts returns how many reports were queued, and how many could not be.
-func (r *Reporter) Counts() (queued, failed int64) { return r.queued.Load(), r.failed.Load() }
 
 // Why there is no DSN.
 const (
@@ -62,10 +61,10 @@ func (r *Reporter) Put(ctx context.Context, about dsn.Report) (mail.Pending, err
 		err = r.o.Put(env, content)
 	}
 	if err != nil {
-		r.failed.Add(1)
+		r.o.Counts.Failed.Add(1)
 		return mail.Pending{}, err
 	}
-	r.queued.Add(1)
+	r.o.Counts.Queued.Add(1)
 
 	// A report about several messages has one line for each.
 	last := about.Original.ID

@@ -84,14 +84,20 @@ type Dispatcher struct {
 
 // New returns an empty Dispatcher.
 func New(o Options) *Dispatcher {
+	s := &Dispatcher{sites: map[string]*site{}}
+	s.setOptions(o)
+	s.reviewAt, s.lateAt = math.MaxInt64, math.MaxInt64
+	return s
+}
+
+// setOptions replaces the caps, and shares the places out anew.
+func (s *Dispatcher) setOptions(o Options) {
 	if o.Concurrency <= 0 || o.Concurrency > math.MaxInt32 {
 		o.Concurrency = math.MaxInt32
 	}
-	s := &Dispatcher{o: o, sites: map[string]*site{}}
-	s.watching = o.Outside > 0 || o.Deadline > 0
-	s.reviewAt, s.lateAt = math.MaxInt64, math.MaxInt64
 	c := o.Concurrency
-	s.caps = [classes]int{c, c, c}
+	s.o, s.watching = o, o.Outside > 0 || o.Deadline > 0
+	s.sharing, s.reserve, s.caps = false, 0, [classes]int{c, c, c}
 
 	// Below ten and four places there is nothing to share out.
 	if c >= 4 && c < math.MaxInt32 {
@@ -101,7 +107,6 @@ func New(o Options) *Dispatcher {
 	if c >= tenth {
 		s.reserve = c / tenth
 	}
-	return s
 }
 
 // Running returns the units that run, in no order. The slice is the Dispatcher's.

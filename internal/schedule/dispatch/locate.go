@@ -18,7 +18,7 @@ func (s *Dispatcher) Locate(u *Unit, name string, l *throttle.Limits, now int64)
 	from := d.site
 	to := s.siteOf(d, name, l)
 	d.limits = l
-	to.SetLimits(l)
+	to.SetLimits(l, now)
 
 	// Its probe was handed out beside those that ran before, whatever the limit is.
 	stays := to == from && u.State() != unit.Displaced

@@ -87,7 +87,7 @@ func (s *Dispatcher) obstacleOf(t *site, now int64) (why obstacle, until int64) 
 		return crowded, 0
 	}
 	switch {
-	case t.Slow() && (!s.slowRoom() || !t.called && len(s.slowWait) > 0):
+	case s.o.Outside > 0 && t.Slow() && (!s.slowRoom() || !t.called && len(s.slowWait) > 0):
 		return slowed, 0
 	case s.leavesQuarter(t):
 		return crowded, 0

@@ -40,13 +40,24 @@ func New(l *Limits) State {
 // Limits returns what the site may be asked to bear.
 func (t *State) Limits() *Limits { return t.limits }
 
-// SetLimits replaces the limits.
-func (t *State) SetLimits(l *Limits) {
+// SetLimits replaces the limits. What was learned is kept as far as they allow it.
+func (t *State) SetLimits(l *Limits, now int64) {
 	if t.limits == l {
 		return
 	}
+	was, is := t.limits.Rate.interval(), l.Rate.interval()
 	t.limits = l
 	t.limit = min(max(t.limit, l.lowLimit()), l.highLimit())
+
+	// As many attempts as before have used up the rate. Without the conversion a site
+	// with a rate of a few an hour would go on waiting for hours when it gets a higher one.
+	switch ahead := t.spent - now; {
+	case was == is || ahead <= 0:
+	case is == 0:
+		t.spent = now
+	default:
+		t.spent = now + int64(float64(ahead)/float64(was)*float64(is))
+	}
 }
 
 // Places returns how many attempts may run now: each failure in a row takes one

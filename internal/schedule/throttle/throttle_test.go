@@ -66,7 +66,7 @@ func TestWindow(t *testing.T) {
 	if s.Window() != 10 {
 		t.Errorf("%d, the cap is 10", s.Window())
 	}
-	if s.SetLimits(&Limits{High: 3}); s.Window() != 3 {
+	if s.SetLimits(&Limits{High: 3}, 0); s.Window() != 3 {
 		t.Errorf("%d with a cap of 3", s.Window())
 	}
 }
@@ -83,6 +83,29 @@ func TestRate(t *testing.T) {
 	}
 	if n < 590 || n > 601 {
 		t.Errorf("%d attempts in ten minutes", n)
+	}
+}
+
+// TestRateChanges: what has begun counts as so many attempts at the new rate.
+func TestRateChanges(t *testing.T) {
+	now := int64(1e18)
+	for _, tt := range []struct {
+		was, is Rate
+		wait    time.Duration
+	}{
+		{Rate{1, time.Hour}, Rate{60, time.Hour}, time.Minute},
+		{Rate{60, time.Hour}, Rate{1, time.Hour}, time.Hour},
+		{Rate{1, time.Hour}, Rate{}, 0},
+		{Rate{}, Rate{1, time.Hour}, 0},
+		{Rate{2, time.Hour}, Rate{1, 30 * time.Minute}, 30 * time.Minute},
+	} {
+		s := New(&Limits{Rate: tt.was})
+		s.Begin(now)
+		s.SetLimits(&Limits{Rate: tt.is}, now)
+		at, limited := s.NextByRate(now)
+		if max(0, at-now) != int64(tt.wait) || limited != (tt.wait > 0) {
+			t.Errorf("%+v to %+v: %v, %v", tt.was, tt.is, time.Duration(at-now), limited)
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func (b *Body) Write(p []byte) (int, error) {
 	}
 
 	// A body that becomes too long for memory goes on in a file.
-	if b.file == nil && b.size+int64(len(p)) > b.q.o.LargeBody {
+	if b.file == nil && b.size+int64(len(p)) > b.q.limits.Load().largeBody {
 		b.err = b.moveToFile()
 	}
 	if b.err == nil && b.file != nil && b.size >= b.look {

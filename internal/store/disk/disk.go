@@ -91,6 +91,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -111,9 +112,9 @@ import (
 type Options struct {
 	Dir         string
 	SegmentSize int64 // of the journal in bytes; 0: 64 MiB
-	LargeBody   int64 // contents above this many bytes get a file at once; 0: 1 MiB
+	LargeBody   int64 // contents above this many bytes get a file at once; 0: 1 MiB. Use changes it
 	// MinFree says how many of a file system's total bytes must stay free; nil:
-	// 1 %, at most 256 MiB.
+	// 1 %, at most 256 MiB. Use changes it.
 	MinFree func(total int64) int64
 	NoSync  bool // no durability at all: for benchmarks
 	// Synced is as in journal.Options.
@@ -130,6 +131,7 @@ type Store struct {
 	log      *zap.Logger
 	readOnly bool // OpenReadOnly: nothing may change
 	lock     vfs.Lock
+	limits   atomic.Pointer[limits]
 	spool    *spool.Spool
 	journal  *journal.Journal
 	catalog  *catalog.Catalog
@@ -204,7 +206,29 @@ func newStore(o Options) *Store {
 	if o.LargeBody == 0 {
 		o.LargeBody = 1 << 20
 	}
-	return &Store{o: o, fs: o.FS, log: o.Log}
+	q := &Store{o: o, fs: o.FS, log: o.Log}
+	q.limits.Store(&limits{o.LargeBody, o.MinFree})
+	return q
+}
+
+// limits are the settings that may change while the store is open.
+type limits struct {
+	largeBody int64
+	minFree   func(total int64) int64 // nil: that of package space
+}
+
+// Use makes settings count from now on. Contents that are being written may go by those
+// before.
+func (q *Store) Use(s Settings) {
+	q.limits.Store(&limits{max(1, s.SpoolAfter), s.MinFree.Floor})
+}
+
+// mustStayFree is space.Floor's MinFree.
+func (q *Store) mustStayFree(total int64) int64 {
+	if by := q.limits.Load().minFree; by != nil {
+		return by(total)
+	}
+	return space.MustStayFree(total)
 }
 
 func (q *Store) journalDir() string { return filepath.Join(q.o.Dir, "journal") }
@@ -269,7 +293,7 @@ func (q *Store) replay() (err error) {
 		return err
 	}
 	q.found = q.catalog.AllKeys()
-	q.floor = space.Floor{FS: q.fs, Dir: q.o.Dir, MinFree: q.o.MinFree}
+	q.floor = space.Floor{FS: q.fs, Dir: q.o.Dir, MinFree: q.mustStayFree}
 	q.spiller = spill.New(spill.Options{
 		Catalog: q.catalog, Journal: q.journal, Spool: q.spool, Floor: q.floor, Limits: spill.DefaultLimits, Few: spill.FewFiles,
 		Check: func() { _ = q.Healthy() }, // notices a journal that was removed; Put reports it

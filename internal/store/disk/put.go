@@ -48,7 +48,7 @@ func (q *Store) putMessage(env *mail.Envelope, c mail.Content) error {
 	// The envelope is encoded before anything else: one that cannot be read back is
 	// refused without a trace.
 	size := c.Size()
-	large := size > q.o.LargeBody
+	large := size > q.limits.Load().largeBody
 	head, err := record.EncodeMessage(env, size, large)
 	if err != nil {
 		return err

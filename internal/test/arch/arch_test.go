@@ -94,7 +94,7 @@ var packages = map[string]entry{
 	"internal/nexthop":              {mechanisms, []string{"internal/dns", "internal/mtasts"}},
 	"internal/tlspolicy":            {mechanisms, []string{"internal/dane", "internal/dns", "internal/mtasts", "internal/nexthop", "internal/smtpclient"}},
 	"internal/backend":              {mechanisms, []string{"internal/route"}},
-	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
+	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/destination", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/guesses":              {mechanisms, nil},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
@@ -124,7 +124,7 @@ var packages = map[string]entry{
 	"internal/control/view":   {assembly, []string{"internal/control"}},
 	"internal/control/mailq":  {assembly, []string{"internal/control", "internal/control/filter", "internal/control/view"}},
 	"internal/metrics":        {assembly, nil},
-	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/metrics", "internal/web"}},
+	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/web"}},
 
 	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
@@ -178,10 +178,11 @@ var modules = map[string][]string{
 	"go.uber.org/zap":                     {"internal/*"},
 	"github.com/google/uuid":              {"internal/mail"},
 	"go.etcd.io/bbolt":                    {"internal/kv"},
+	"github.com/fsnotify/fsnotify":        {"internal/conf"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},
 	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
-	"golang.org/x/sys":                    {"internal/vfs"},
+	"golang.org/x/sys":                    {"internal/vfs", "internal/listener"},
 }
 
 // source is one package as it stands in the tree.

@@ -214,7 +214,7 @@ func (p *plant) start(fs vfs.FS, how fullness) {
 	}
 	settings.LocalMXOK, settings.IPv6 = true, true
 	p.out = outbound.New(outbound.Options{
-		Settings: settings, Me: "me.test", Queue: p.queue, Resolver: names, Pool: p.world,
+		Generation: outbound.Generation{Settings: settings, Me: "me.test", Resolver: names}, Queue: p.queue, Pool: p.world,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

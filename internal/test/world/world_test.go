@@ -266,14 +266,16 @@ func newRelay(t *testing.T, w *world, dir string) *relay {
 	r := &relay{t: t, queue: q, logs: logs}
 	p := pool.New(pool.Options{Connect: w.connect, Log: log.Named("pool")})
 	r.out = outbound.New(outbound.Options{
-		Me: me, STS: w, Grace: 20 * time.Second, ReplyGrace: 20 * time.Second,
-		Settings: destination.Settings{
-			ConcurrencyMax: 100, EnableTLS: true, PublicIP: publicIP, ConnectTimeout: 3 * time.Second, IPv6: true, MinRate: 2048,
-			PoolTimeout: 10 * time.Second, PoolConcurrencyMax: 5, Jitter: 20,
-			TempFailIntervals: []time.Duration{500 * time.Millisecond, time.Second}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
-			Destinations: w.sections, NextMXOnDeferral: true,
+		Generation: outbound.Generation{
+			Me: me, STS: w, Grace: 20 * time.Second, ReplyGrace: 20 * time.Second, Resolver: resolver,
+			Settings: destination.Settings{
+				ConcurrencyMax: 100, EnableTLS: true, PublicIP: publicIP, ConnectTimeout: 3 * time.Second, IPv6: true, MinRate: 2048,
+				PoolTimeout: 10 * time.Second, PoolConcurrencyMax: 5, Jitter: 20,
+				TempFailIntervals: []time.Duration{500 * time.Millisecond, time.Second}, MaxLifetime: 5 * 24 * time.Hour, DelayWarning: -1,
+				Destinations: w.sections, NextMXOnDeferral: true,
+			},
 		},
-		Queue: q, Resolver: resolver, Pool: impatient{p, w.silent, &w.healed, &r.served}, Mail: maillog.New(log), Log: log,
+		Queue: q, Pool: impatient{p, w.silent, &w.healed, &r.served}, Mail: maillog.New(log), Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	under, sink := context.WithCancel(context.Background()) // what outbound works with goes after it

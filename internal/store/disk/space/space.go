@@ -14,7 +14,8 @@ import (
 // small file systems 1 %.
 const floor = 256 << 20
 
-func defaultFloor(total int64) int64 { return min(floor, total/100) }
+// MustStayFree is the MinFree of a Floor without one.
+func MustStayFree(total int64) int64 { return min(floor, total/100) }
 
 // Floor is the space of a file system that no mail may take.
 type Floor struct {
@@ -60,7 +61,7 @@ func (f Floor) CheckTight() error {
 // lackBytes compares the free bytes with the wanted ones and those that must stay free, or
 // one of so many parts of that.
 func (f Floor) lackBytes(s vfs.Space, want, part int64) error {
-	keep := defaultFloor
+	keep := MustStayFree
 	if f.MinFree != nil {
 		keep = f.MinFree
 	}

@@ -69,7 +69,9 @@ func Listen(o Options) (*Server, error) {
 	in := intake.New(intake.Options{
 		Me: me, Queue: s.store, Dispatcher: s.store, Chain: chain, Mail: maillog.Nop(), Log: log, Now: time.Now,
 	})
-	s.sessions = session.NewServer(session.Options{Settings: session.Settings{AddReceived: true}, Me: me, Chain: chain, Intake: receiver{in}})
+	s.sessions = session.NewServer(session.Options{Conversation: session.Conversation{
+		Settings: session.Settings{AddReceived: true}, Me: me, Chain: chain, Intake: receiver{in},
+	}})
 	return s, nil
 }
 

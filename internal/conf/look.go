@@ -1,0 +1,146 @@
+package conf
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// look is a digest of the folder config/ as the file system describes it: names, sizes,
+// times and inodes, no contents. As long as two of them are equal, nothing has been
+// written in between that would be noticed, and nothing needs to be read.
+type look [sha256.Size]byte
+
+// maxDepth bounds how deep folders are followed: links can make a circle.
+const maxDepth = 8
+
+// survey makes one look.
+type survey struct {
+	digest  hash.Hash
+	folders []folder // those that were seen, config/ first
+}
+
+// folder is one of the folders that settings may be in.
+type folder struct {
+	path string
+	info fs.FileInfo
+}
+
+// picture is what a Live has seen.
+type picture struct {
+	folder look
+	named  look // of the files that a refused configuration names; zero: there is none
+}
+
+// lookAt surveys a folder.
+func lookAt(dir string) (look, []folder) {
+	s := survey{digest: sha256.New()}
+	s.visit(dir, 0)
+	return look(s.digest.Sum(nil)), s.folders
+}
+
+// lookAtFiles surveys some files. That one is not there is part of the look.
+func lookAtFiles(paths []string) look {
+	s := survey{digest: sha256.New()}
+	for _, path := range paths {
+		s.visit(path, maxDepth)
+	}
+	return look(s.digest.Sum(nil))
+}
+
+// visit adds a file, or a folder with all below it. Links are followed, since it counts
+// what stands at their end.
+func (s *survey) visit(path string, depth int) {
+	io.WriteString(s.digest, path+"\x00")
+	info, err := os.Stat(path)
+	if err != nil {
+		io.WriteString(s.digest, "?")
+		return
+	}
+
+	// A file that is renamed over another one may have its size and time.
+	about := [4]uint64{uint64(info.Size()), uint64(info.ModTime().UnixNano()), uint64(info.Mode())}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		about[3] = uint64(stat.Ino)
+	}
+	if info.IsDir() {
+		about[0], about[1] = 0, 0 // editors' backups come and go in it
+	}
+	binary.Write(s.digest, binary.LittleEndian, about) // to a hash: it cannot fail
+	if !info.IsDir() || depth >= maxDepth {
+		return
+	}
+
+	// Hidden entries are no settings; a ConfigMap's dated folder, whose files are seen
+	// through links, is hidden too.
+	s.folders = append(s.folders, folder{path, info})
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		io.WriteString(s.digest, "?")
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") {
+			s.visit(filepath.Join(path, e.Name()), depth+1)
+		}
+	}
+}
+
+// contents is the digest of what a Config was made from.
+type contents [sha256.Size]byte
+
+// recorder is a folder that remembers the contents of the files that were read in it.
+type recorder struct {
+	fs.FS
+	read map[string][sha256.Size]byte // by name; zero: it could not be read
+}
+
+func newRecorder(files fs.FS) *recorder {
+	return &recorder{files, map[string][sha256.Size]byte{}}
+}
+
+// ReadFile implements fs.ReadFileFS.
+func (r *recorder) ReadFile(name string) ([]byte, error) {
+	data, err := fs.ReadFile(r.FS, name)
+	r.read[name] = [sha256.Size]byte{}
+	if err == nil {
+		r.read[name] = sha256.Sum256(data)
+	}
+	return data, err
+}
+
+// sum returns the digest of all that c was made from: the files, and those that are
+// not read but whose presence decides.
+func (r *recorder) sum(c *Config) contents {
+	digest := sha256.New()
+	names := make([]string, 0, len(r.read))
+	for name := range r.read {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		content := r.read[name]
+		io.WriteString(digest, name+"\x00")
+		digest.Write(content[:])
+	}
+
+	// A pair with the default names in config/ counts without a word in tls.ini.
+	for _, path := range c.namedFiles() {
+		io.WriteString(digest, path+"\x00")
+	}
+	return contents(digest.Sum(nil))
+}
+
+// namedFiles are the keys, certificates and roots that settings name.
+func (c *Config) namedFiles() []string {
+	all := slices.Concat(c.TLS.Key, c.TLS.Cert, []string{
+		c.TLS.Outbound.Key, c.TLS.Outbound.Cert, c.TLS.Outbound.CA, c.Forward.TLS.Key, c.Forward.TLS.Cert, c.Forward.TLS.CA,
+	})
+	return slices.DeleteFunc(all, func(path string) bool { return path == "" })
+}
