@@ -67,6 +67,7 @@ type Config struct {
 	Own map[string]ini.Declarer
 
 	contents contents // of the files that it was made from
+	look     look     // at the folder before they were read
 }
 
 // Tables are the tables of all that is declared, bound to c.
@@ -93,7 +94,9 @@ func Load(dir string, own map[string]ini.Declarer) (*Config, ini.Problems) {
 		return c, nil
 	}
 	folder := filepath.Join(dir, "config")
+	before, _ := lookAt(folder)
 	c, problems := LoadFS(os.DirFS(folder), dir, own)
+	c.look = before
 	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
 		problems = ini.Problems{{File: "config", Text: "there is no such folder in " + c.Dir + ": everything is at its default"}}
 	}

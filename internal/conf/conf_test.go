@@ -385,6 +385,6 @@ func TestNoRetries(t *testing.T) {
 // sameSettings compares all but the files that the settings were read from.
 func sameSettings(a, b *Config) bool {
 	x, y := *a, *b
-	x.contents, y.contents = contents{}, contents{}
+	x.contents, y.contents, x.look, y.look = contents{}, contents{}, look{}, look{}
 	return reflect.DeepEqual(x, y)
 }

@@ -109,7 +109,7 @@ func NewLive(o LiveOptions) *Live {
 	}
 	return &Live{
 		o: o, current: o.Config, requests: make(chan chan<- Result), ended: make(chan struct{}),
-		status: Status{Generation: 1, Since: time.Now()},
+		status: Status{Generation: 1, Since: time.Now()}, tried: picture{folder: o.Config.look},
 	}
 }
 
@@ -150,7 +150,7 @@ func (l *Live) Run(ctx context.Context) error {
 	defer n.close()
 	poll := time.NewTicker(l.o.Poll)
 	defer poll.Stop()
-	l.again = time.NewTimer(0) // what was written since the start was read
+	l.again = time.NewTimer(0) // what was written since Config was read counts too
 	defer l.again.Stop()
 
 	// A notification is only a reason to look: the files themselves say what is new.

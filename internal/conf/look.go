@@ -42,7 +42,7 @@ type picture struct {
 // lookAt surveys a folder.
 func lookAt(dir string) (look, []folder) {
 	s := survey{digest: sha256.New()}
-	s.visit(dir, 0)
+	s.visit(dir, "", 0)
 	return look(s.digest.Sum(nil)), s.folders
 }
 
@@ -50,15 +50,15 @@ func lookAt(dir string) (look, []folder) {
 func lookAtFiles(paths []string) look {
 	s := survey{digest: sha256.New()}
 	for _, path := range paths {
-		s.visit(path, maxDepth)
+		s.visit(path, path, maxDepth)
 	}
 	return look(s.digest.Sum(nil))
 }
 
-// visit adds a file, or a folder with all below it. Links are followed, since it counts
-// what stands at their end.
-func (s *survey) visit(path string, depth int) {
-	io.WriteString(s.digest, path+"\x00")
+// visit adds a file, or a folder with all below it, under a name. Links are followed,
+// since it counts what stands at their end.
+func (s *survey) visit(path, name string, depth int) {
+	io.WriteString(s.digest, name+"\x00")
 	info, err := os.Stat(path)
 	if err != nil {
 		io.WriteString(s.digest, "?")
@@ -87,7 +87,7 @@ func (s *survey) visit(path string, depth int) {
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), ".") {
-			s.visit(filepath.Join(path, e.Name()), depth+1)
+			s.visit(filepath.Join(path, e.Name()), filepath.Join(name, e.Name()), depth+1)
 		}
 	}
 }
