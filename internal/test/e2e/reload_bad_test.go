@@ -125,23 +125,30 @@ func TestReloadUnchangeable(t *testing.T) {
 	s.startFlow(s.relayed, load.Load{})
 	s.startFlow(s.queued, load.Load{})
 	other := t.TempDir()
+
+	// The commands look for the daemon where queue_dir says, and will not find it.
 	s.configs.write("queue_dir", filepath.Join(other, "queue")+"\n")
-	s.configs.write("connection.ini", token(1))
-	if out := s.reload(); !regexp.MustCompile(`queue_dir.*restart`).MatchString(out) {
-		t.Errorf("reload: %s", out)
-	}
-	s.awaitLog(`\[WARN\].*queue_dir.*restart`)
+	s.configs.replace("connection.ini", token(1))
 	s.awaitToken(1)
+	s.awaitLog(`\[WARN\].*queue_dir.*restart`)
 	s.flowOn(10)
 	if found, _ := filepath.Glob(other + "/*"); len(found) > 0 {
 		t.Errorf("made: %q", found)
 	}
 	s.configs.remove("queue_dir")
+
+	listening := s.configs.read("smtp.ini")
+	s.configs.write("smtp.ini", listening+"group=nogroup\n")
 	s.configs.write("connection.ini", token(2))
-	if out := s.reload(); strings.Contains(out, "queue_dir") {
+	if out := s.reload(); !regexp.MustCompile(`group.*restart`).MatchString(out) {
 		t.Errorf("reload: %s", out)
 	}
-	s.awaitToken(2)
+	s.configs.write("smtp.ini", listening)
+	s.configs.write("connection.ini", token(3))
+	if out := s.reload(); strings.Contains(out, "restart") {
+		t.Errorf("reload: %s", out)
+	}
+	s.awaitToken(3)
 	s.endFlows()
 }
 

@@ -39,9 +39,9 @@ func TestReloadCertificates(t *testing.T) {
 	certify(t, files, "one", "one-old.test", 80*days)
 	certify(t, files, "two", "two.test", 80*days)
 	s.startIn(dir)
-	s.startFlow(s.relayed, load.Load{PerSession: 5, StartTLS: true})
+	s.startFlow(s.relayed, load.Load{StartTLS: true})
 	s.startFlow(s.queued, load.Load{StartTLS: true})
-	s.startFlow(s.queued, load.Load{})
+	s.startFlow(s.queued, load.Load{PerSession: 2})
 	shown := func(want string) *dialog {
 		t.Helper()
 		c, name, err := s.handshake(&tls.Config{})
@@ -89,7 +89,8 @@ func TestReloadCertificates(t *testing.T) {
 	s.endFlows()
 }
 
-// Level and form of the log change at once, for sessions that are open too.
+// Level and form of the log change at once, for sessions that are open too; only what
+// is said in them is logged, or not, as it was when they began.
 func TestReloadLog(t *testing.T) {
 	t.Parallel()
 	s := startSite(t, nil)
@@ -103,6 +104,7 @@ func TestReloadLog(t *testing.T) {
 		from := len(s.Log())
 		client.say("NOOP", "250")
 		s.fate(client, "said")
+		s.visit().say("NOOP", "250") // what is said is logged for new sessions
 		s.flowOn(10)
 
 		// The first may be the rest of a line, and the last is not whole.

@@ -46,7 +46,12 @@ func TestReloadRoutes(t *testing.T) {
 	}
 	files["smtp_forward.ini"], files["outbound.ini"] = take(both[0], "")
 	s.startIn(folder(t, files))
-	s.startFlows()
+
+	// Clients that stay keep the routes that they came with; these come and go.
+	s.startFlow(s.relayed, load.Load{Clients: 2, PerSession: 10})
+	s.startFlow(s.relayed, load.Load{PerSession: 1})
+	s.startFlow(s.queued, load.Load{Clients: 2, Pipelining: true})
+	s.flowOn(10)
 	for i, more := range []string{"", "concurrency=3\n", "max_messages=2\n", "helo=other.test\n", ""} {
 		old, now := both[i%2], both[(i+1)%2]
 		if old.relay.Open() == 0 || now.relay.Open() > 0 || now.queue.Open() > 0 {
