@@ -45,8 +45,8 @@ type loss struct {
 	probing bool
 }
 
-// Use says which routes there are. What is known of a host stays if the route still has
-// it, and is forgotten if not. Messages of a route that is gone, which come from
+// Use says which routes there are. The knowledge of a host stays if the route still
+// has it, and is dropped if not. Messages of a route that is gone, which come from
 // connections that began before, find its hosts without that.
 func (b *Set) Use(f *route.Settings) {
 	b.mu.Lock()

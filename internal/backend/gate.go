@@ -29,6 +29,8 @@ func (b *Set) Enter(ctx context.Context, r *route.Route) (s Slot, ok bool) {
 	if r.MaxConnections <= 0 || r.Name == route.NoteNextHop { // one name for many routes, each of one host
 		return Slot{}, true
 	}
+
+	// A gate stands as long as its route, or as somebody is inside.
 	b.mu.Lock()
 	g := b.gates[r.Name]
 	if g == nil {
@@ -44,7 +46,7 @@ func (b *Set) Enter(ctx context.Context, r *route.Route) (s Slot, ok bool) {
 		return Slot{b, g}, true
 	}
 
-	// First come, first served: whoever leaves lets the next one in.
+	// First come, first served: each Leave lets the next one in.
 	turn := make(chan struct{})
 	g.waiting = append(g.waiting, turn)
 	b.mu.Unlock()

@@ -37,7 +37,7 @@ import (
 	"tarishi/internal/metrics"
 	"tarishi/internal/plugin"
 	"tarishi/internal/route"
-	"tarishi/internal/session"
+	"tarishi/internal/session/policy"
 	"tarishi/internal/store/disk"
 	"tarishi/internal/tlsconf"
 	"tarishi/internal/web"
@@ -51,7 +51,7 @@ type Config struct {
 
 	Instance
 	Listener listener.Settings
-	Session  session.Settings
+	Session  policy.Settings
 	Queue    disk.Settings
 	Outbound destination.Settings
 	Log      maillog.Settings

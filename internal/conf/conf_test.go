@@ -25,7 +25,7 @@ import (
 	"tarishi/internal/plugin/flatfile"
 	"tarishi/internal/plugin/inhostlist"
 	"tarishi/internal/plugin/relay"
-	"tarishi/internal/session"
+	"tarishi/internal/session/policy"
 	"tarishi/internal/store/disk"
 	"tarishi/internal/tlsconf"
 	"tarishi/internal/web"
@@ -285,7 +285,7 @@ func TestKeys(t *testing.T) {
 	}
 	want.ForceShutdownTimeout, want.ShutdownReplyTimeout, want.User, want.Group = 0, 3*time.Second, "tarishi", "mail"
 	want.Queue = disk.Settings{SpoolAfter: 4096, MinFree: disk.MinFree{Bytes: 1 << 30, Percent: 2}}
-	want.Session = session.Settings{
+	want.Session = policy.Settings{
 		InactivityTimeout: time.Minute,
 		StrictRFC1869:     true, StrictDomains: true, Postel: true, AuthInsecure: true, MaxReceived: 6, MaxLine: 512,
 		MaxAuthFailures: 7,

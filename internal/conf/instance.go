@@ -36,7 +36,7 @@ func (i *Instance) names(dir string) []*ini.Table {
 		},
 		{
 			File: "queue_dir",
-			Doc:  "The folder of the queue, relative to the instance's. Without the file it is queue.",
+			Doc:  "The folder of the queue, relative to the instance's. Without the file it is queue. A change needs a restart.",
 			Value: ini.Scalar("a path", func(s string) error {
 				if !path.IsAbs(s) {
 					s = path.Join(dir, s)
@@ -62,7 +62,8 @@ func (i *Instance) smtp() []*ini.Table {
 				Key: "user", Since: "0.2.0", Kind: ini.Text(&i.User), Example: "tarishi",
 				Doc: `The user to run as, by name or number. Only root can change to others: it binds the addresses above and
 					reads keys and certificates, and then gives its rights up. The queue must belong to the user; an empty
-					folder of root's is given to the user at the first start. Renewed keys are read with the user's rights.`,
+					folder of root's is given to the user at the first start. Renewed keys, and changed files of
+					this folder, are read with the user's rights. A change of user or group needs a restart.`,
 			},
 			{Key: "group", Since: "0.2.0", Kind: ini.Text(&i.Group), Example: "tarishi", Doc: "The group to run as. Without it, it is the user's own."},
 			{

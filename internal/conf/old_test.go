@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"tarishi/internal/maillog"
-	"tarishi/internal/session"
+	"tarishi/internal/session/policy"
 )
 
 // TestOldFiles reads every flat file and old place, and lets the ini win.
@@ -29,7 +29,7 @@ func TestOldFiles(t *testing.T) {
 		t.Error(len(texts), texts)
 	}
 	want, _ := Load("", own())
-	want.Session = session.Settings{
+	want.Session = policy.Settings{
 		InactivityTimeout: 5 * time.Minute,
 		StrictRFC1869:     true, MaxReceived: 7, MaxBytes: 1000, MaxLine: 1024,
 		MaxRecipients: 1000, MaxRefusals: 100, MaxAuthFailures: 10, MinRate: 100, TransactionTimeout: time.Hour, Memory: 8 << 20,

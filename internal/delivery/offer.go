@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"tarishi/internal/delivery/meaning"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
@@ -63,7 +64,7 @@ type offer struct {
 func (o *offer) offerAround(ctx context.Context) {
 	o.visitPlaces(ctx, o)
 	if o.res.Replies != nil { // what another host took in the end is no reason to slow down
-		o.res.Throttled = o.res.Throttled || throttled(o.res.Replies)
+		o.res.Throttled = o.res.Throttled || meaning.Throttled(o.res.Replies)
 		return
 	}
 	o.res.Interrupted = ctx.Err() != nil
@@ -117,14 +118,14 @@ func (o *offer) offerAt(ctx context.Context, c *place) {
 
 	// A server that only closes has said nothing about the recipients, which are
 	// offered to the next one.
-	replies := classify(sent.Replies, len(env.Recipients))
+	replies := meaning.Classify(sent.Replies, len(env.Recipients))
 	res.Throttled = res.Throttled || slices.ContainsFunc(replies, func(r *reply.Reply) bool { return r.Code == 421 })
-	if closing(replies) && !o.settled {
+	if meaning.Closing(replies) && !o.settled {
 		o.last = replies[0]
 		return
 	}
 	res.Reached = true
-	res.Uncertain = res.Uncertain || slices.ContainsFunc(replies, MayHaveArrived)
+	res.Uncertain = res.Uncertain || slices.ContainsFunc(replies, meaning.MayHaveArrived)
 	left := o.takeReplies(c, replies)
 	o.finished = !left || !o.onward || c.hop.Backend
 }
@@ -202,7 +203,7 @@ func greylists(r *reply.Reply) bool {
 // noteFailure sees to a place that did not reply about recipients.
 func (o *offer) noteFailure(c *place, err error) {
 	res := &o.res
-	o.last = temporary(reply.From(err))
+	o.last = meaning.Temporary(reply.From(err))
 
 	// The last failure is the reply for all if no other place answers.
 	var f *smtpclient.Failure
@@ -220,7 +221,7 @@ func (o *offer) noteFailure(c *place, err error) {
 
 	// A fault of this host says nothing about the place. Another local address may
 	// work where this one does not; an error of no connection is met everywhere.
-	fault := ownFault(f, c.hop.Bind)
+	fault := meaning.OwnFault(f, c.hop.Bind)
 	res.Local = (!known || fault != nil) && (o.tried == 1 || res.Local)
 	if !known {
 		o.finished = true
@@ -232,14 +233,14 @@ func (o *offer) noteFailure(c *place, err error) {
 	}
 
 	// What the failure tells about the destination, for the schedule.
-	res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || unauthenticated(f) ||
+	res.Reached = res.Reached || f.Stage >= smtpclient.StageReset || meaning.Unauthenticated(f) ||
 		f.Stage == smtpclient.StageTLS && c.tls.TLS > smtpclient.TLSMay
-	res.Throttled = res.Throttled || !f.Unreachable() && asksForLess(f)
+	res.Throttled = res.Throttled || !f.Unreachable() && meaning.AsksForLess(f)
 
 	// Some failures are met everywhere: the content cannot be read, or the message may have
 	// been taken.
 	switch {
-	case unreadable(f):
+	case meaning.Unreadable(f):
 		o.finished = true
 	case f.Uncertain:
 		res.Uncertain, o.finished = true, true

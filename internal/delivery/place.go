@@ -20,6 +20,7 @@ type place struct {
 // groupByPolicy divides the addresses of a host by how they are secured, and appends
 // the places to all.
 func groupByPolicy(all []place, hop mail.NextHop, addrs []netip.Addr, secure func(netip.Addr) tlspolicy.Policy) []place {
+	// Lists such as no_tls_hosts may name single addresses of a host.
 	policies := make([]tlspolicy.Policy, 0, 4)
 	alike := true
 	for _, a := range addrs {

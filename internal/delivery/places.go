@@ -52,6 +52,8 @@ func (w *walk) visitPlaces(ctx context.Context, v visitor) {
 		w.resolve(ctx, v)
 		return
 	}
+
+	// All hosts have to be looked up before the second family of the first one is tried.
 	sorter := byFamily{v4First: prefer == "v4"}
 	w.resolve(ctx, &sorter)
 	for i := range sorter.first {

@@ -47,7 +47,7 @@ func (r *Relay) probeHost(ctx context.Context, one backend.Probe) {
 		if one.By.AuthType == route.AuthForward {
 			t.AuthRequired = false
 		}
-		// What it has against our credentials it may tell a message: probes that
+		// A message will find out about refused credentials: probes that
 		// go on about them would lock the account.
 		if err = r.o.Probe(limited, t); err == nil || !isDown(err) {
 			r.revive(one.By, one.Hop)

@@ -66,7 +66,7 @@ func NewRelay(o RelayOptions) *Relay {
 }
 
 // Use puts a generation in force, in the place of the one before. Attempts that run go on
-// as they began. What is known of hosts stays as far as their routes still have them, and
+// as they began. Knowledge of hosts stays as far as their routes still have them, and
 // a route with other max_connections follows at once: where more messages are on their way
 // than it may have now, the next ones wait until enough have arrived.
 //
@@ -190,6 +190,8 @@ func (w *passage) ofHost(ctx context.Context, hop *mail.NextHop) ([]place, error
 	if hop.Path != "" {
 		return append(w.single[:0], place{hop: full, tls: secure(netip.Addr{})}), nil
 	}
+
+	// A host is looked up for each message: the resolver remembers it as long as the DNS allows.
 	addrs, err := w.by.Resolver.Host(ctx, hop.Host)
 	if err != nil {
 		r.o.Log.Warn("backend has no address", zap.String("route", j.Route.Name), zap.String("host", hop.Host), zap.Error(err))

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"tarishi/internal/delivery/meaning"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
@@ -50,7 +51,7 @@ func TestObstacles(t *testing.T) {
 	}
 	lost := &smtpclient.Failure{Stage: smtpclient.StageDot, Err: errors.New("lost"), Uncertain: true}
 	res, asked := relayed(t, envelope(1), lost)
-	if !res.Uncertain || res.Obstacle != Lost || asked != "1" || !MayHaveArrived(reply.New(451, "", "x").Because(res.Cause)) {
+	if !res.Uncertain || res.Obstacle != Lost || asked != "1" || !meaning.MayHaveArrived(reply.New(451, "", "x").Because(res.Cause)) {
 		t.Errorf("%+v after %s", res, asked)
 	}
 	gone, cancel := context.WithCancel(t.Context())

@@ -7,6 +7,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient"
 )
 
 // Result is what became of an attempt.
@@ -141,3 +142,25 @@ const (
 	LacksTLS            // no REQUIRETLS (RFC 8689), which the message asks for
 	Lost                // no reply to the whole message
 )
+
+// obstacle says why a failure kept a message from a server, and what that said; nil
+// stands for an error that is no Failure.
+func obstacle(f *smtpclient.Failure) (Obstacle, *reply.Reply) {
+	switch {
+	case f == nil:
+		return Unreached, nil
+	case f.Uncertain:
+		return Lost, nil
+	case f.Stage == smtpclient.StageAuth:
+		return NoLogin, nil
+	case f.Stage == smtpclient.StageTLS:
+		return Insecure, nil
+	case f.Stage == smtpclient.StageConnect && f.Reply != nil:
+		return Busy, nil
+	case f.LacksTLS():
+		return LacksTLS, f.Reply
+	case f.Reply != nil && f.Reply.Code == 421 && f.Stage >= smtpclient.StageMail:
+		return Closing, f.Reply
+	}
+	return Unreached, nil
+}

@@ -80,6 +80,8 @@ func (s *Settings) For(domain string, hosts []string) Rules {
 // name and by its mail exchangers; "": there is none.
 func (s *Settings) Match(domain string, hosts []string) (section, mx string) {
 	exact, above := s.sections("", domain)
+
+	// Hosts come in the order of preference, and the best one that has a section counts.
 	for _, h := range hosts {
 		name, pattern := s.sections("mx:", strings.ToLower(strings.TrimSuffix(h, ".")))
 		if mx = cmp.Or(name, pattern); mx != "" {
@@ -105,6 +107,8 @@ func (s *Settings) sections(prefix, name string) (exact, above string) {
 	if len(s.Destinations) == 0 {
 		return "", ""
 	}
+
+	// [default] is no domain, though a domain could have that name.
 	if s.Destinations[prefix+name] != nil && prefix+name != "default" {
 		exact = prefix + name
 	}
@@ -121,6 +125,8 @@ func (s *Settings) sections(prefix, name string) (exact, above string) {
 // rate, so that it shares neither with domains of the same MX.
 func (s *Settings) Apart(domain string) bool {
 	exact, above := s.sections("", domain)
+
+	// What [default] says is no limit of one domain's own.
 	for _, name := range []string{exact, above} {
 		if one := s.Destinations[name]; one != nil && (one.Concurrency != Range{} || one.Rate != Rate{}) {
 			return true
@@ -131,6 +137,7 @@ func (s *Settings) Apart(domain string) bool {
 
 // inherit takes from l what d does not say.
 func (d *Rules) inherit(l *Rules) {
+	// Lists are taken whole: a section with one source or host means only that.
 	if d.Concurrency == (Range{}) {
 		d.Concurrency = l.Concurrency
 	}

@@ -49,6 +49,8 @@ func parseIntervals(s string) ([]time.Duration, error) {
 			return nil, fmt.Errorf("%s is no interval: <number><s|m|h|d>, *<count> after it repeats it", grammar.Quote(one))
 		}
 		unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': ini.Day}[amount[len(amount)-1]]
+
+		// Attempts without a pause between them would be a loop.
 		if n == 0 || n > uint64(math.MaxInt64/unit) {
 			return nil, fmt.Errorf("%s: an interval is at least 1s", grammar.Quote(one))
 		}
@@ -73,6 +75,8 @@ func formatIntervals(waits []time.Duration) string {
 		for j < len(waits) && waits[j] == waits[i] {
 			j++
 		}
+
+		// Seconds are exact, whatever unit it was written in.
 		one := ini.FormatDuration(waits[i]) + "s"
 		if j-i > 1 {
 			one += "*" + strconv.Itoa(j-i)

@@ -16,6 +16,7 @@ import (
 // concurrency reads a number or a range: 10, 2..40.
 func concurrency(p *Range) ini.Kind {
 	return ini.Scalar("a number from 1, or a range such as 2..40", func(s string) error {
+		// A single number is a range of one: it does not adapt.
 		low, high, isRange := strings.Cut(s, "..")
 		if !isRange {
 			high = low
@@ -47,6 +48,7 @@ var rateUnits = []struct {
 // rate reads a number per second, minute, hour or day: 20/s, 600/m.
 func rate(p *Rate) ini.Kind {
 	return ini.Scalar("a number per s, m, h or d", func(s string) error {
+		// The unit is part of the value, since nobody counts mail for a big provider by the second.
 		amount, unit, _ := strings.Cut(s, "/")
 		n, err := strconv.Atoi(strings.TrimFunc(amount, grammar.IsBlank))
 		for _, u := range rateUnits {
@@ -57,6 +59,7 @@ func rate(p *Rate) ini.Kind {
 		}
 		return fmt.Errorf("%s is no rate: a number per second, minute, hour or day, such as 20/s, 600/m, 10000/h", grammar.Quote(s))
 	}, func() string {
+		// It is written by the unit that it was read with.
 		for _, u := range rateUnits {
 			if u.per == p.Per {
 				return fmt.Sprintf("%d/%s", p.Count, u.name)
@@ -110,6 +113,7 @@ func percent(p *int) ini.Kind {
 
 // tlsLevel reads the levels but for the default.
 func tlsLevel(p *mail.TLSLevel) ini.Kind {
+	// The default is not among them: it is the absence of the key.
 	levels := []mail.TLSLevel{mail.TLSNone, mail.TLSMay, mail.TLSEncrypt, mail.TLSVerify}
 	return ini.Scalar("none, may, encrypt, verify", func(s string) error {
 		var known []string
@@ -141,7 +145,10 @@ func weights(p *[]weighted, check func(string) error) ini.Kind {
 	return ini.Scalar("a list, each element with @WEIGHT or without", func(s string) error {
 		var all []weighted
 		for _, one := range strings.FieldsFunc(s, func(c rune) bool { return c == ',' || grammar.IsBlank(c) }) {
+			// Without weights all are chosen equally often.
 			w := weighted{text: one, weight: 1}
+
+			// No address has an @, nor has a host name.
 			if name, amount, ok := strings.Cut(one, "@"); ok {
 				n, err := strconv.Atoi(amount)
 				if err != nil || n < 1 || n > 1000 {

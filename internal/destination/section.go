@@ -96,11 +96,15 @@ func (s *Settings) finish(r *ini.Reader) {
 			r.Add(p)
 			continue
 		}
+
+		// A name without a dot can be a domain, but is more often a slip.
 		if n := ini.Nearest(name, []string{"main", "default"}); n != "" && name != "default" && !strings.Contains(name, ".") {
 			warning := p
 			warning.Nearest, warning.Text, warning.Warning = n, "is read as a domain", true
 			r.Add(warning)
 		}
+
+		// Two sections for one destination would count by chance.
 		if s.Destinations[name] != nil {
 			p.Text = fmt.Sprintf("is the same destination as the section on line %d, which counts", lines[name])
 			r.Add(p)
@@ -159,6 +163,7 @@ func (d *section) resolveHosts(problem func(key, text string)) {
 	case d.authUser != "" && d.authPass == "":
 		problem("auth_user", "auth_pass is missing")
 		d.authUser = ""
+	// A key without its partner is a mistake; half a login must not be tried.
 	case d.authUser == "" && d.authPass != "":
 		problem("auth_pass", "auth_user is missing")
 	case d.authUser == "" && d.authType != "":

@@ -1,6 +1,7 @@
 package destination
 
 import (
+	"slices"
 	"time"
 
 	"tarishi/internal/ini"
@@ -66,6 +67,8 @@ func (s *Settings) Tables() []*ini.Table {
 					is taken from the first section that has it, in this order, and from above if none has.`,
 				Example: "[mx:*.example.net]", Rows: (&section{}).rows(), Sections: s.parts,
 			},
+
+			// Keys of Haraka's smtp_forward.ini, which people look for here too.
 			Other: map[string]string{
 				"targets": "host", "attempt_starttls": "tls=may or tls=none, in a section",
 				"tls_client": "the section [outbound] of tls.ini", "auth": "auth_type, auth_user and auth_pass, in a section",
@@ -79,10 +82,10 @@ func (s *Settings) Tables() []*ini.Table {
 
 // rows are the keys of the main section.
 func (s *Settings) rows() []ini.Row {
-	return append(s.attemptRows(), s.queueRows()...)
+	return slices.Concat(s.attemptRows(), s.hostRows(), s.queueRows())
 }
 
-// attemptRows say how one attempt goes.
+// attemptRows say how one attempt goes, and how long its parts may take.
 func (s *Settings) attemptRows() []ini.Row {
 	return []ini.Row{
 		{
@@ -129,6 +132,12 @@ func (s *Settings) attemptRows() []ini.Row {
 			Key: "pool_concurrency_max", Kind: ini.AtLeast(&s.PoolConcurrencyMax, 1), Default: "10",
 			Doc: "Connections to one server at one time.",
 		},
+	}
+}
+
+// hostRows say which hosts, and which of their addresses, an attempt may go to.
+func (s *Settings) hostRows() []ini.Row {
+	return []ini.Row{
 		{
 			Key: "local_mx_ok", Kind: ini.Bool(&s.LocalMXOK), Default: "false",
 			Doc: "true: mail may be delivered to an MX that is this host.",

@@ -25,11 +25,11 @@ func NewMessage(env *mail.Envelope, content mail.Content) (*Message, error) {
 	if content == nil {
 		return m, nil
 	}
-	b, err := read(content, min(maxSection, content.Size()))
+	section, err := mail.ReadHeader(content, maxSection)
 	if err != nil {
 		return nil, err
 	}
-	header, _, _ := mail.ParseHeader(b)
+	header := section.Header
 	m.subject = clean(decodeWords(header.Get("Subject")), 200)
 	if id := header.Get("Message-Id"); isMessageID(id) {
 		m.messageID = strings.Clone(id)

@@ -71,8 +71,8 @@ func success(r *reply.Reply, refused []hook.RecipientResult) hook.Verdict {
 }
 
 // oneLine joins the lines of a backend's text that are not empty, makes
-// all but printable ASCII a question mark and cuts what is too
-// long.
+// all but printable ASCII a question mark and cuts the end of a long
+// text.
 func oneLine(text, sep string) string {
 	if len(text) > 4*maxText {
 		text = text[:4*maxText]

@@ -20,7 +20,7 @@
 //     neither hosts nor credentials; the log has the causes.
 //
 // Which host a message goes to, and over which connection, is the business of package
-// delivery, whose Relay makes the attempts.
+// delivery: its Relay makes the attempts.
 package forward
 
 import (
@@ -32,6 +32,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/delivery"
+	"tarishi/internal/delivery/meaning"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
@@ -156,7 +157,7 @@ var errStranger = reply.New(451, "4.7.0", "Authentication required to relay this
 // the connection to it is lost too, and one of us repeating it is enough.
 func (f *Forwarder) queues(r *route.Route, deferred []hook.RecipientResult) bool {
 	return r.OnFailure == route.FailToQueue && r.AuthType != route.AuthForward && len(deferred) > 0 &&
-		!slices.ContainsFunc(deferred, func(x hook.RecipientResult) bool { return delivery.MayHaveArrived(x.Reply) })
+		!slices.ContainsFunc(deferred, func(x hook.RecipientResult) bool { return meaning.MayHaveArrived(x.Reply) })
 }
 
 // Queue takes the message of t into the outbound queue.

@@ -108,6 +108,7 @@ func (g *Counter) MustWait(ip netip.Addr) bool {
 // one of these is verified, for they may be right.
 func (g *Counter) TakePlace(ctx context.Context, ip netip.Addr) (place Place, ok bool) {
 	for {
+		// A new limit may come while a client is held, so each try begins anew.
 		place, freed, ok := g.tryPlace(network(ip))
 		if freed == nil {
 			return place, ok
@@ -192,6 +193,7 @@ func (c *guesser) wakeWaiting() {
 
 // counts notes a wrong password and reports whether it is a guess.
 func (c *guesser) counts(hash uint64, now time.Time) bool {
+	// A program with an old password repeats itself; only a flood of repetitions guesses.
 	for i := range c.tried {
 		if t := &c.tried[i]; t.hash == hash && t.at != 0 {
 			again := now.Sub(time.Unix(0, t.at)) >= sameGuess

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +50,7 @@ type Registration struct {
 type Chain struct {
 	points map[Point][]Registration
 	log    *zap.Logger
-	late   stragglers
+	late   lease.Borrowers
 
 	timeouts, panics atomic.Int64
 }
@@ -61,6 +60,7 @@ type Chain struct {
 func NewChain(regs []Registration, log *zap.Logger) *Chain {
 	c := &Chain{points: make(map[Point][]Registration), log: log}
 	for _, r := range regs {
+		// A plugin cannot put itself before what the bounds leave room for.
 		r.Priority = min(max(r.Priority, MinPriority), MaxPriority)
 		c.points[r.Point] = append(c.points[r.Point], r)
 	}
@@ -82,7 +82,7 @@ func (c *Chain) Failures() (timeouts, panics int64) { return c.timeouts.Load(), 
 
 // Wait returns when no handler is left that outlived its timeout, or when ctx
 // ends.
-func (c *Chain) Wait(ctx context.Context) { c.late.wait(ctx) }
+func (c *Chain) Wait(ctx context.Context) { c.late.Wait(ctx) }
 
 // Run runs the handlers of p and returns their decision: the first verdict
 // that is not Cont, or Cont with the text of the last handler. At points that
@@ -215,9 +215,9 @@ func (c *Chain) callHandler(ctx context.Context, r *Registration, e *Event) (v V
 
 	// It runs beside the chain, which can give it up.
 	done := make(chan outcome, 1)
-	c.late.add()
+	c.late.Add()
 	go func() {
-		defer c.late.done()
+		defer c.late.Done()
 		o := outcome{Answer(DenySoft, textFailed), true} // what runtime.Goexit leaves
 		defer func() { done <- o }()
 		o.verdict, o.failed = c.guarded(limited, r, &l.event)
@@ -253,6 +253,7 @@ type outcome struct {
 
 // guarded turns a panic of the handler into a refusal.
 func (c *Chain) guarded(ctx context.Context, r *Registration, e *Event) (v Verdict, failed bool) {
+	// A flag and not recover alone: runtime.Goexit unwinds without a panic to recover.
 	returned := false
 	defer func() {
 		if returned {
@@ -270,6 +271,7 @@ func (c *Chain) guarded(ctx context.Context, r *Registration, e *Event) (v Verdi
 
 // logVerdict logs refusals at info and the rest at debug.
 func (c *Chain) logVerdict(r *Registration, e *Event, v Verdict) {
+	// An administrator wants to see refusals, and hardly ever the rest.
 	level := zapcore.DebugLevel
 	if v.Code.Denies() || v.Code == Drop {
 		level = zapcore.InfoLevel
@@ -278,6 +280,8 @@ func (c *Chain) logVerdict(r *Registration, e *Event, v Verdict) {
 	if line == nil {
 		return
 	}
+
+	// Most lines are not wanted, so the text is made behind the check.
 	msg := v.Text
 	if v.Reply != nil {
 		msg = v.Reply.String()
@@ -308,6 +312,7 @@ func (e *Event) id() string {
 
 // params is the short form of what the point was asked about.
 func (e *Event) params() string {
+	// At MAIL there may be no transaction yet that would name the sender.
 	switch {
 	case e.Point == OnMail:
 		return e.Sender.Path()
@@ -324,44 +329,4 @@ func (e *Event) params() string {
 		text = strings.ToValidUTF8(text[:100], "")
 	}
 	return text
-}
-
-// stragglers counts running goroutines. Unlike a sync.WaitGroup it can be
-// waited for with a limit while others are added.
-type stragglers struct {
-	mu   sync.Mutex
-	n    int
-	idle chan struct{} // closed when n falls to 0; nil when nobody waits
-}
-
-func (s *stragglers) add() {
-	s.mu.Lock()
-	s.n++
-	s.mu.Unlock()
-}
-
-func (s *stragglers) done() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.n--; s.n == 0 && s.idle != nil {
-		close(s.idle)
-		s.idle = nil
-	}
-}
-
-func (s *stragglers) wait(ctx context.Context) {
-	s.mu.Lock()
-	if s.n == 0 {
-		s.mu.Unlock()
-		return
-	}
-	if s.idle == nil {
-		s.idle = make(chan struct{})
-	}
-	idle := s.idle
-	s.mu.Unlock()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-	}
 }

@@ -85,6 +85,7 @@ func (v ResultsView) Set(plugin, name string, value any) {
 // Value returns a named value of a plugin, or nil.
 func (v ResultsView) Value(plugin, name string) any {
 	return lease.Look(v.gate, v.state, func(r *Results) any {
+		// For would make an entry, and a look must not.
 		if !r.Has(plugin) {
 			return nil
 		}
@@ -106,6 +107,7 @@ func (v ResultsView) Of(plugin string) Result {
 		if !r.Has(plugin) {
 			return Result{}
 		}
+		// The lists are copied too: the owner goes on appending to its own.
 		found := *r.For(plugin)
 		for _, list := range []*[]string{&found.Pass, &found.Fail, &found.Msg, &found.Err, &found.Skip} {
 			*list = slices.Clone(*list)

@@ -65,19 +65,12 @@ func (t *Transaction) Final() mail.Content {
 
 // SkipsPlugin reports whether notes.skip_plugins names the plugin.
 func (t *Transaction) SkipsPlugin(name string) bool {
+	// The note is a list of either type: Go plugins set strings, and decoded JSON any.
 	switch list := t.Notes["skip_plugins"].(type) {
 	case []string:
-		for _, s := range list {
-			if s == name {
-				return true
-			}
-		}
+		return slices.Contains(list, name)
 	case []any:
-		for _, s := range list {
-			if s == name {
-				return true
-			}
-		}
+		return slices.Contains(list, any(name))
 	}
 	return false
 }
@@ -143,6 +136,7 @@ func lendEnvelope(g *lease.Gate, env mail.Envelope) mail.Envelope {
 	if g == nil {
 		return env
 	}
+	// A handler that can be late must not share what others append to.
 	env.Recipients, env.Notes = slices.Clone(env.Recipients), env.Notes.Plain()
 	if env.Origin != nil {
 		origin := *env.Origin

@@ -37,6 +37,7 @@ func (v NotesView) Bool(path string) bool {
 
 // Set stores a value at a dotted path and makes the maps on the way.
 func (v NotesView) Set(path string, value any) {
+	// The handler may keep its value and change it when its time is over.
 	if v.gate != nil {
 		value = mail.CopyNote(value)
 	}

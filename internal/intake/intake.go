@@ -47,7 +47,8 @@ type Options struct {
 	Now            func() time.Time
 }
 
-// Intake decides what becomes of a received message.
+// Intake decides what becomes of a received message. It holds nothing but its Options, so
+// that each generation of settings and hooks has one.
 type Intake struct{ o Options }
 
 // New returns an Intake.
@@ -61,11 +62,15 @@ func (in *Intake) Room(size int64) error { return in.o.Queue.Room(size) }
 // reply means that someone took responsibility for it. The verdict is that of the
 // hooks: a refusal may ask the session to close the connection behind the reply.
 func (in *Intake) Accept(ctx context.Context, c *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict) {
+	// Haraka's plugins register at one of the two points, by the direction that they serve.
 	point := hook.OnQueue
 	if t.Relaying {
 		point = hook.OnQueueOutbound
 	}
 	v := in.o.Chain.Run(ctx, point, &hook.Event{Point: point, Conn: c.View(), Tx: t.View()})
+
+	// A plugin's answer is final. Without one only mail of clients that may relay goes on, and
+	// never is any accepted that nobody has taken.
 	switch {
 	case v.Code == hook.OK:
 		return in.answer(t.ID, v, 250, "2.0.0", "Message Queued"), v
@@ -86,6 +91,8 @@ func (in *Intake) answer(id mail.ID, v hook.Verdict, code int, enhanced, text st
 	if v.Text != "" {
 		r.Text = v.Text
 	}
+	// A whole reply counts only if it says what the verdict says: a refusal that reads like a
+	// promise would lose mail.
 	if v.Reply != nil && v.Reply.Code/100 == code/100 {
 		r = v.Reply
 	}
@@ -97,8 +104,11 @@ func (in *Intake) answer(id mail.ID, v hook.Verdict, code int, enhanced, text st
 // outbound puts the message into the queue.
 func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict) {
 	id := t.ID
+	// Plugins see the header section as it will be sent.
 	t.Header.Complete(id, in.o.Me, in.o.ReceivedHeader, in.o.Now())
 	in.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Conn: c.View(), Tx: t.View()})
+
+	// Durable comes first: what the reply promises must survive a crash at any time.
 	content := t.Final()
 	if err := in.o.Queue.Put(&t.Envelope, content); err != nil {
 		r := reply.From(err)

@@ -30,6 +30,7 @@ func (c lentContent) Open() (io.ReadCloser, error) {
 		return nil, ErrRevoked
 	}
 	defer c.gate.release()
+	// The borrower may seek where the owner could: a copy in memory for that is not needed.
 	from, err := c.content.Open()
 	if err != nil {
 		return nil, err
@@ -56,6 +57,7 @@ func (r *lentReader) Read(to []byte) (int, error) {
 		return 0, ErrRevoked
 	}
 	defer r.gate.release()
+	// A disk may be slow: the owner waits for one such piece at most.
 	return r.from.Read(to[:min(len(to), maxRead)])
 }
 

@@ -44,6 +44,7 @@ func (g *Gate) acquire() (open bool) {
 	if g == nil {
 		return true
 	}
+	// An open gate stays locked until release: the owner's Revoke waits for that.
 	g.mu.Lock()
 	if g.shut {
 		g.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 // two sockets of one user if both say SO_REUSEPORT. They say so for this moment only: no
 // other process shall be able to take connections away.
 func (c *Change) bindBeside(b binding, own []*socket) (net.Listener, error) {
+	// Both sides have to agree, so those that are bound are asked for it first.
 	for _, s := range own {
 		if err := s.share(true); err != nil {
 			return nil, err

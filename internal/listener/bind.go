@@ -23,10 +23,12 @@ type binding struct {
 // Bind binds addresses, "ip:port", "[ipv6]:port", ":port" or "host:port" each, and
 // returns the sockets in that order. "0.0.0.0" is every IPv4 address. "[::]" and
 // ":port" are every address of both families, but IPv6 alone where an IPv4 address
-// with the same port is in the list. An address that another one of the list covers has no socket of its own.
+// with the same port is in the list. An address that another one of the list covers shares its
+// socket.
 // If one cannot be bound none stays bound and the error names it.
 func Bind(addrs []string, log *zap.Logger) ([]net.Listener, error) {
 	var all []net.Listener
+	// All or none: a daemon that listens on a part of its addresses looks well and is not.
 	for _, b := range bindings(addrs) {
 		ln, err := b.bind(log, nil)
 		if err != nil {
@@ -64,6 +66,7 @@ func (b binding) bind(log *zap.Logger, control func(network, address string, c s
 // bindings decides how each of addrs is bound, so that no two of them are in each
 // other's way.
 func bindings(addrs []string) []binding {
+	// Which socket an address needs depends on the others with the same port.
 	ends := make([]netip.AddrPort, len(addrs))
 	for i, addr := range addrs {
 		ends[i] = endpoint(addr)
@@ -72,8 +75,10 @@ func bindings(addrs []string) []binding {
 	for i, end := range ends {
 		all[i] = binding{named: addrs[i], network: "tcp", addr: addrs[i]}
 		if !end.IsValid() {
-			continue // Listen says what is wrong with it
+			continue // Listen reports why
 		}
+
+		// First as if it were alone.
 		any6 := end.Addr().Is6() && end.Addr().IsUnspecified()
 		switch {
 		case end.Addr().Is4(): // "tcp" would make every address of both families of 0.0.0.0
@@ -84,6 +89,8 @@ func bindings(addrs []string) []binding {
 		if end.Port() == 0 {
 			continue
 		}
+
+		// Then beside the others: two sockets cannot have the same part of the address space.
 		for k, other := range ends {
 			switch {
 			case k == i || !other.IsValid() || other.Port() != end.Port():

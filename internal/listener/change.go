@@ -37,7 +37,7 @@ func (l *Listener) Change(next Settings) (*Change, error) {
 	return nil, errors.New(ini.Problem{File: ini.Place(smtpFile), Key: "listen", Text: text}.String())
 }
 
-// prepare binds what is new in next.
+// prepare binds the addresses of next that have no socket yet.
 func (l *Listener) prepare(next Settings) (*Change, error) {
 	if len(next.Addrs) == 0 {
 		return nil, errors.New("listen: no address is configured")
@@ -46,7 +46,7 @@ func (l *Listener) prepare(next Settings) (*Change, error) {
 	old := slices.Clone(l.sockets)
 	l.mu.Unlock()
 
-	// What stays is known first, for it decides what is missing.
+	// Sockets that stay are known first, for they decide what is missing.
 	wanted := bindings(next.Addrs)
 	kept, more := keep(wanted, old)
 	var there []netip.AddrPort
@@ -79,6 +79,7 @@ func (l *Listener) prepare(next Settings) (*Change, error) {
 // include. The kernel prefers a narrow socket to a wide one; it stays beside that, for a
 // close could cost a client.
 func keep(wanted []binding, old []*socket) (kept, more []*socket) {
+	// An old socket serves one address: those with port 0 look alike.
 	rest := slices.Clone(old)
 	kept = make([]*socket, len(wanted))
 	var all []netip.AddrPort
@@ -96,6 +97,7 @@ func keep(wanted []binding, old []*socket) (kept, more []*socket) {
 // bind binds a new address; nil: it needs no socket. Where an old socket has a part in the
 // address the new one is bound beside it, so that no client is refused in between.
 func (c *Change) bind(b binding, old []*socket) (*socket, error) {
+	// Most addresses are free; only where one is not is it looked for the reason.
 	ln, err := b.bind(c.listener.o.Log, nil)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		if own := inTheWay(b, old); len(own) > 0 {
@@ -127,6 +129,7 @@ func inTheWay(b binding, sockets []*socket) (own []*socket) {
 // those that are gone no more. What they have accepted goes on to its end, and so does what
 // waits to be accepted. Limits count at once, for connections that come.
 func (c *Change) Apply() {
+	// A stop may have come first: then nothing may accept any more.
 	l := c.listener
 	l.mu.Lock()
 	if l.closed {
@@ -140,6 +143,8 @@ func (c *Change) Apply() {
 		l.startAccepting(s)
 	}
 	l.mu.Unlock()
+
+	// A limit that cannot be kept is reported once, where it is set.
 	if limit < c.settings.MaxConnections {
 		l.o.Log.Warn("the descriptor limit allows fewer connections than are configured", zap.Int("connections", limit), zap.Int("configured", c.settings.MaxConnections))
 	}

@@ -7,7 +7,7 @@
 // the function. A full descriptor table makes the accept loops wait, not end.
 // The connections handed over belong to the function: Run does not wait for it.
 //
-// Addresses and limits can be replaced while connections come in: see Change.
+// Addresses and limits can change while connections come in: see Change.
 package listener
 
 import (
@@ -71,6 +71,7 @@ func Listen(o Options) (*Listener, error) {
 	}
 	l := &Listener{o: o, me: o.Me, ended: make(chan struct{}), perIP: map[netip.Addr]int{}, reclaim: reclaimer{free: debug.FreeOSMemory}}
 	l.o.Settings, l.o.Me = Settings{}, ""
+	// The start is a change from nothing.
 	first, err := l.prepare(o.Settings)
 	if err != nil {
 		return nil, err
@@ -88,9 +89,11 @@ func cause(err error) error {
 	return err
 }
 
-// ceiling is how many connections there may be: what is configured, but never
+// ceiling is how many connections there may be: as many as are configured, but never
 // so many that the rest of the daemon finds no descriptor.
 func ceiling(most, reserve int) int {
+	// Queue, delivery and logs need descriptors too; without them accepted mail could not be
+	// kept.
 	var lim syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil || lim.Cur > 1<<30 {
 		return most
@@ -114,7 +117,7 @@ func (l *Listener) Addrs() []net.Addr {
 	return all
 }
 
-// Run accepts connections and calls serve for each in a goroutine of its own,
+// Run accepts connections and calls serve for each in a separate goroutine,
 // with a context that carries ctx's values and not its end. When ctx ends it
 // closes the sockets and returns nil after the accept loops are over. serve
 // owns the connection and closes it. Run is called once.
@@ -217,6 +220,8 @@ func (l *Listener) beginsWithTLS(s *socket) bool {
 // passing reports whether accept can work again later: the client went away,
 // or descriptors or memory are short.
 func passing(err error) bool {
+	// Each of them says something about this moment or this client, and nothing about the
+	// socket.
 	for _, e := range []error{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.ECONNRESET,
 		syscall.EINTR, syscall.EPROTO, syscall.ENETDOWN, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
@@ -247,6 +252,7 @@ func client(ip netip.Addr) netip.Addr {
 
 // admit counts a connection in, or says why it may not come in.
 func (l *Listener) admit(ip netip.Addr) (why string) {
+	// The limit for all comes first: beyond it no client is to blame.
 	ip = client(ip)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -294,6 +300,7 @@ func (l *Listener) refuse(c net.Conn, implicitTLS bool, why string) {
 	if implicitTLS {
 		return // no handshake for a connection that we cannot afford
 	}
+	// The lock is not for a write to the network.
 	l.mu.Lock()
 	me := l.me
 	l.mu.Unlock()

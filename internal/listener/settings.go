@@ -68,6 +68,7 @@ func (s *Settings) Tables() []*ini.Table {
 // finish reads port and listen_host of old: one more address, in front of the
 // others.
 func (s *Settings) finish(r *ini.Reader) {
+	// Both keys are Haraka's of old; a site that moves here may have nothing else.
 	main := r.File(smtpFile).Section("main")
 	host, port := main.Key("listen_host"), main.Key("port")
 	problem := func(k *grammar.Key, text string, warning bool) {

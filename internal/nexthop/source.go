@@ -1,14 +1,17 @@
 package nexthop
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/reply"
 )
 
 // The notes of a transaction that choose the local address and the EHLO name, as
@@ -56,4 +59,22 @@ func HeloName(name string) (string, bool) {
 		return "", false
 	}
 	return ascii, true
+}
+
+// InOrder returns the next hops that get_mx gave for a message by their priority, the lowest
+// first, and otherwise as they were given. A name that cannot be said in EHLO is left out.
+func InOrder(hops []mail.NextHop, id mail.ID, log *zap.Logger) []mail.NextHop {
+	// The plugin may keep its list.
+	hops = slices.Clone(hops)
+	for i := range hops {
+		h := &hops[i]
+		name, ok := HeloName(h.Helo)
+		if h.Helo != "" && !ok {
+			log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
+				zap.String("uuid", string(id)), zap.Stringer("hop", *h), zap.String("value", reply.Clip(h.Helo)))
+		}
+		h.Helo = name
+	}
+	slices.SortStableFunc(hops, func(x, y mail.NextHop) int { return cmp.Compare(x.Priority, y.Priority) })
+	return hops
 }

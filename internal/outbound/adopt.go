@@ -7,55 +7,17 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/outbound/notice"
+	"tarishi/internal/outbound/handover"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 )
-
-// adoption is what operators ask for while messages are still being adopted, and
-// what therefore holds for those that come later too. A nil adoption notes nothing.
-type adoption struct {
-	flushed  map[string]bool // domains; "": all
-	released []mail.ID
-}
-
-func (a *adoption) flush(domain string) {
-	if a == nil {
-		return
-	}
-	if a.flushed == nil {
-		a.flushed = map[string]bool{}
-	}
-	a.flushed[domain] = true
-}
-
-func (a *adoption) release(id mail.ID) {
-	if a != nil {
-		a.released = append(a.released, id)
-	}
-}
-
-// hasten makes recipients due that were flushed before they came. The report about
-// one that failed has its own time.
-func (a *adoption) hasten(p *mail.Pending) {
-	if len(a.flushed) == 0 {
-		return
-	}
-	for i, r := range p.Recipients {
-		if !a.flushed[""] && !a.flushed[r.Address.Host()] {
-			continue
-		}
-		if _, failed := notice.ParseFailure(r.Last); !failed {
-			p.Recipients[i].Next = time.Time{}
-		}
-	}
-}
 
 // Adopt implements store.Deliverer.
 func (o *Outbound) Adopt() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.adopting == nil {
-		o.adopting = &adoption{}
+		o.adopting = &handover.Requests{}
 	}
 	select {
 	case o.adopt <- struct{}{}:
@@ -83,8 +45,8 @@ func (o *Outbound) adoptAll(ctx context.Context) {
 func (o *Outbound) adopted() []mail.ID {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	released := o.adopting.released
-	if o.adopting.released = nil; len(o.adopt) == 0 {
+	released := o.adopting.TakeReleased()
+	if len(o.adopt) == 0 {
 		o.adopting = nil
 	}
 	return released
@@ -94,12 +56,13 @@ func (o *Outbound) adopted() []mail.ID {
 // before all of it was. What cannot be read is tried again after a while, or when
 // Flush asks for it.
 func (o *Outbound) adoptRound(ctx context.Context) bool {
+	// Each message is scheduled as it is read: mail that is due need not wait for the rest.
 	messages, began := 0, o.o.Now()
 	for said := -1; ; {
 		left := o.o.Queue.Adopt(func(p mail.Pending) bool {
 			messages++
 			o.mu.Lock()
-			o.adopting.hasten(&p)
+			o.adopting.Hasten(&p)
 			if o.handover.First(p.ID, o.o.Now()) {
 				o.scheduleMessage(p)
 			}
@@ -110,6 +73,8 @@ func (o *Outbound) adoptRound(ctx context.Context) bool {
 		if ctx.Err() != nil {
 			return false
 		}
+
+		// What cannot be read is logged once, and again only when there is more or less of it.
 		if left != said {
 			said = left
 			o.o.Log.Info("queue loaded", zap.Int("messages", messages), zap.Int("left", left), zap.Duration("time", o.o.Now().Sub(began)))
@@ -135,6 +100,8 @@ func (o *Outbound) adoptRound(ctx context.Context) bool {
 func (o *Outbound) Abandon(lost func(mail.ID) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+
+	// Walk must not change the schedule, so what waits is dropped behind it.
 	var units []*schedule.Unit
 	running := 0
 	o.schedule.Walk(func(u *schedule.Unit) bool {
@@ -164,5 +131,5 @@ func (o *Outbound) comes(id mail.ID) bool {
 	if !o.handover.Watching() {
 		return true
 	}
-	return !unknown(o.o.Queue.Permit(id)) && o.handover.First(id, o.o.Now())
+	return !store.IsUnknown(o.o.Queue.Permit(id)) && o.handover.First(id, o.o.Now())
 }

@@ -5,14 +5,11 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/schedule"
 )
-
-// maxWaits is how often a report is put off by the same wait, as long as further
-// recipients of the message fail.
-const maxWaits = 6
 
 // board is an Outbound as its attempts see it.
 type board Outbound
@@ -36,7 +33,7 @@ func (b *board) Begin(a *attempt.Attempt) (was remember.Kept, known bool) {
 	return was, known
 }
 
-func (b *board) End(a *attempt.Attempt, left attempt.Left) {
+func (b *board) End(a *attempt.Attempt, left account.Left) {
 	o, u := (*Outbound)(b), a.Unit()
 	defer o.signal()
 	o.mu.Lock()
@@ -71,12 +68,10 @@ func (b *board) End(a *attempt.Attempt, left attempt.Left) {
 	}
 
 	// Reports that wait for these recipients, and holds on those that are done with.
-	if o.gathering.Holds(id) {
-		o.gathering.Decide(id, a.Decided())
-	}
+	o.notifier.Decide(id, a.Decided)
 	if done != nil {
 		o.held.Unmark(id, slices.DeleteFunc(done, func(i int) bool {
-			return slices.ContainsFunc(left.Later, func(r attempt.Rest) bool { return slices.Contains(r.Index, i) })
+			return slices.ContainsFunc(left.Later, func(r account.Rest) bool { return slices.Contains(r.Index, i) })
 		}))
 	}
 	if len(left.Later) == 0 {
@@ -169,36 +164,17 @@ func (b *board) CountDouble() {
 func (b *board) Enqueue(p mail.Pending) { (*Outbound)(b).Enqueue(p) }
 
 func (b *board) AdmitReport(id mail.ID, sender string) (joins, ok bool, until time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.gathering.Holds(id) {
-		return true, true, time.Time{}
-	}
-	ok, until = b.gathering.Admit(b.o.Now(), sender, b.generation.Now().DSNRate)
-	return false, ok, until
+	return b.notifier.Admit(id, sender)
 }
 
 func (b *board) HoldReport(id mail.ID, sender string, recipients []int, due time.Time, collected bool, open map[int]bool) {
-	o := (*Outbound)(b)
-	o.mu.Lock()
-	r, begun := o.gathering.Hold(id, sender, recipients, due, collected, o.current().DSNRate)
-	if !collected {
-		o.gathering.Await(r, open, due, o.o.Now().Add(maxWaits*o.current().DSNWait))
-	}
-	o.mu.Unlock()
-	if begun {
-		o.logCollecting(sender, due)
-	}
+	b.notifier.Hold(id, sender, recipients, due, collected, open)
 }
 
 func (b *board) ClaimWarning(id mail.ID, own, others []int) (fresh, more []int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.warnings.Claim(id, own, others)
+	return b.notifier.ClaimWarning(id, own, others)
 }
 
 func (b *board) DisclaimWarning(id mail.ID, recipients []int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.warnings.Disclaim(id, recipients)
+	b.notifier.DisclaimWarning(id, recipients)
 }

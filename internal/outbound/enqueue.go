@@ -1,12 +1,9 @@
 package outbound
 
 import (
-	"errors"
-
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/held"
 	"tarishi/internal/schedule"
-	"tarishi/internal/store"
 )
 
 // Enqueue takes a message that has just been put in the queue. It never blocks
@@ -29,7 +26,7 @@ func (o *Outbound) scheduleMessage(p mail.Pending) {
 		next     int64
 	}
 	now := o.o.Now()
-	p.Recipients = o.gatherFailed(&p)
+	p.Recipients = o.notifier.Restore(&p)
 	delivery := func(domain string, r mail.PendingRecipient) *schedule.Delivery {
 		return &schedule.Delivery{
 			ID: p.ID, Domain: domain, Attempts: r.Attempts, Next: r.Next, Received: p.Received, Null: p.From.IsNull(),
@@ -67,6 +64,3 @@ func (o *Outbound) scheduleMessage(p mail.Pending) {
 		o.schedule.Add(now, *v)
 	}
 }
-
-// unknown reports whether err says that a message is not in the queue.
-func unknown(err error) bool { return errors.Is(err, store.ErrUnknown) }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/outbound/notice"
+	"tarishi/internal/outbound/notify"
 	"tarishi/internal/schedule"
 )
 
@@ -58,7 +58,7 @@ func (o *Outbound) Explain(id mail.ID) []Waiting {
 	}, id)
 
 	// The rest is in no schedule: failed and to be reported, settled and unrecorded, parked.
-	all = append(all, explainReports(o.gathering.All(), &p)...)
+	all = append(all, explainReports(o.notifier.Explain(id), &p)...)
 	for _, d := range o.unrecorded {
 		if d.ID == id {
 			all = append(all, Waiting{Domain: d.Domain, Recipients: d.Recipients, Next: d.Next, Reason: "done with, but the queue could not record it yet"})
@@ -97,18 +97,19 @@ func (o *Outbound) Overview(limit int) ([]schedule.DestinationStat, schedule.Res
 
 // explainReports returns which recipients of a message wait to be reported, by
 // domain, and until when.
-func explainReports(reports []*notice.Report, p *mail.Pending) (all []Waiting) {
+func explainReports(reports []notify.Waiting, p *mail.Pending) (all []Waiting) {
 	for _, r := range reports {
-		list := r.Recipients[p.ID]
 		reason := "failed, its report waits for other recipients of the message"
 		if r.Several {
 			reason = "failed, its report waits: the sender has had many, the next one is about all failures since"
 		}
 		for _, one := range p.Recipients {
-			if !slices.Contains(list, one.Index) {
+			if !slices.Contains(r.Recipients, one.Index) {
 				continue
 			}
 			domain := one.Address.Host()
+
+			// One line for each domain, as for deliveries that are scheduled.
 			i := slices.IndexFunc(all, func(w Waiting) bool { return w.Domain == domain && w.Reason == reason })
 			if i < 0 {
 				i = len(all)

@@ -13,8 +13,8 @@ import (
 func (o *Outbound) Flush(domain string) int {
 	o.mu.Lock()
 	n := o.schedule.Flush(mail.CanonicalDomain(domain), o.o.Now())
-	o.gathering.Flush()
-	o.adopting.flush(mail.CanonicalDomain(domain))
+	o.notifier.Flush()
+	o.adopting.Flush(mail.CanonicalDomain(domain))
 	o.mu.Unlock()
 	o.o.Log.Info("queue flushed", zap.String("domain", domain), zap.Int("deliveries", n))
 

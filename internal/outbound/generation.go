@@ -86,6 +86,8 @@ func (o *Outbound) current() *parts { return o.generation.Now() }
 // newParts makes the parts of a generation.
 func (o *Outbound) newParts(g Generation) *parts {
 	p := &parts{Generation: g}
+
+	// They refer to the settings in p, and keep no copies.
 	p.policies = policy.New(policy.Options{Config: &p.Settings, Jitter: float64(g.Jitter) / 100, MaxConcurrency: g.PoolConcurrencyMax})
 	p.submitter = submit.New(submit.Options{
 		Me: g.Me, ReceivedHeader: g.ReceivedHeader, NewBody: func() store.Body { return o.o.Queue.NewBody() }, Put: o.put, Enqueue: o.Enqueue,

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"tarishi/internal/mail"
-	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/held"
 	"tarishi/internal/schedule"
 )
@@ -16,12 +16,12 @@ import (
 // Hold returns nil; an error is the queue's. An attempt that runs is not stopped,
 // but is the last one. Held recipients do not expire.
 func (o *Outbound) Hold(id mail.ID, recipients []int) error {
-	defer o.holding.lock(id)()
+	defer o.holding.Lock(id)()
 	if err := o.o.Queue.Hold(id, recipients); err != nil {
 		return err
 	}
 
-	// What is waiting stays in the schedule until it comes up: to find it takes a look at all.
+	// Waiting recipients stay in the schedule until they come up: to find them takes a look at all.
 	p, _ := o.o.Queue.Find(id)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -36,7 +36,7 @@ func (o *Outbound) Hold(id mail.ID, recipients []int) error {
 // Release undoes Hold, in the same way; nil means all that are held. Recipients
 // that fell due meanwhile are due now, others at their time.
 func (o *Outbound) Release(id mail.ID, recipients []int) error {
-	defer o.holding.lock(id)()
+	defer o.holding.Lock(id)()
 	if err := o.o.Queue.Release(id, recipients); err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (o *Outbound) Release(id mail.ID, recipients []int) error {
 // unpark schedules what was held; nil means all.
 func (o *Outbound) unpark(id mail.ID, recipients []int) {
 	o.mu.Lock()
-	o.adopting.release(id) // the queue may have passed it on already, as one that is held
+	o.adopting.Release(id) // the queue may have passed it on already, as one that is held
 	now := o.o.Now()
 	for _, v := range o.held.Take(id, recipients, o.current().AlwaysSplit) {
 		o.keepFor(o.schedule.Add(now, v.Delivery), v.Kept)
@@ -58,7 +58,7 @@ func (o *Outbound) unpark(id mail.ID, recipients []int) {
 
 // reconcile unparks what was parked although it is not held any more.
 func (o *Outbound) reconcile(id mail.ID) {
-	defer o.holding.lock(id)()
+	defer o.holding.Lock(id)()
 	p, _ := o.o.Queue.Find(id)
 
 	// Not nil: that would be all of them.
@@ -99,7 +99,7 @@ func (o *Outbound) withhold(now time.Time, units []*schedule.Unit) []*schedule.U
 			}}, i)
 		}
 
-		// What is left of the unit is due at once, since it was handed out.
+		// The rest of the unit is due at once, since it was handed out.
 		switch {
 		case !taken:
 			kept = append(kept, u)
@@ -141,7 +141,7 @@ func (o *Outbound) drop(units []*schedule.Unit, gone func(mail.ID) bool) {
 		delete(o.kept, u)
 		o.schedule.Drop(u)
 	}
-	o.gathering.Forget(gone)
-	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d attempt.Unrecorded) bool { return gone(d.ID) })
+	o.notifier.Forget(gone)
+	o.unrecorded = slices.DeleteFunc(o.unrecorded, func(d account.Unrecorded) bool { return gone(d.ID) })
 	maps.DeleteFunc(o.held, func(id mail.ID, _ map[int]*held.Parked) bool { return gone(id) })
 }

@@ -1,10 +1,10 @@
-// Package outbound is the run loop of the queue: what is due is attempted, and
-// what came of it is recorded, recipient by recipient.
+// Package outbound is the run loop of the queue: deliveries that are due are attempted, and
+// the outcome is recorded, recipient by recipient.
 //
 // A delivery is the recipients of one message that share a domain. After an
 // attempt each of them is one of three: delivered, and settled in the queue;
 // deferred, and due again after the back-off; failed (refused, or expired), and
-// settled once the DSN is durable, if one is due. What is promised:
+// settled once the DSN is durable, if one is due. The promises:
 //
 //   - A recipient is settled only when the next hop took the message, when its
 //     DSN is in the queue, or when nobody may be told: the null sender, NOTIFY,
@@ -22,9 +22,8 @@
 //
 // Package attempt makes one attempt. There is nobody to return errors to but the log.
 //
-// Size: up to 1,700 lines. What is left here are the methods that keep the schedule and
-// the registers beside it (kept, held, unrecorded, gathered, adopted) in step under one
-// lock; the registers themselves are packages.
+// This package keeps the schedule and the registers beside it (kept, held, unrecorded,
+// adopted, gathered reports) in step; the registers themselves are packages.
 package outbound
 
 import (
@@ -40,10 +39,11 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/handover"
 	"tarishi/internal/outbound/held"
-	"tarishi/internal/outbound/notice"
+	"tarishi/internal/outbound/notify"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/outbound/report"
 	"tarishi/internal/schedule"
@@ -95,29 +95,27 @@ type Outbound struct {
 	o          Options // without the Generation
 	generation *generation.Value[*parts]
 	counts     report.Counts
+	notifier   *notify.Notifier // of what failed; it is asked while mu is held, too
 
 	wake   chan struct{} // holds one token when there may be work
 	reload chan struct{} // holds one when Flush was asked for what could not be read
 	adopt  chan struct{} // holds one when the queue has more to adopt
 
-	holding holding // before mu
+	holding held.Locks // before mu
 
 	mu       sync.Mutex // also held when the generation changes
 	schedule *schedule.Schedule
 	// settled recipients that the queue could not record; retried until it does
-	unrecorded []attempt.Unrecorded
+	unrecorded []account.Unrecorded
 	recordAt   time.Time // the earliest of them
 	kept       map[*schedule.Unit]remember.Kept
-	// gathering has the recipients that failed and wait for their report.
-	gathering notice.Gathering
-	warnings  notice.Warnings
-	running   map[*schedule.Unit]*attempt.Attempt
-	stopping  bool // attempts are to end, see giveUp
-	doubtful  int  // attempts that were cut off while their message may have been taken
-	double    int64
-	held      held.Register
+	running    map[*schedule.Unit]*attempt.Attempt
+	stopping   bool // attempts are to end, see giveUp
+	doubtful   int  // attempts that were cut off while their message may have been taken
+	double     int64
+	held       held.Register
 
-	adopting *adoption // nil: nothing is left to adopt
+	adopting *handover.Requests // nil: nothing is left to adopt
 	handover handover.Register
 	// forgone are units that were handed out, and abandoned before their attempt began.
 	forgone map[*schedule.Unit]bool
@@ -146,10 +144,12 @@ func New(o Options) *Outbound {
 		kept:     map[*schedule.Unit]remember.Kept{},
 		running:  map[*schedule.Unit]*attempt.Attempt{},
 		held:     held.Register{},
-		adopting: &adoption{},
+		adopting: &handover.Requests{},
 		adopt:    make(chan struct{}, 1),
 		forgone:  map[*schedule.Unit]bool{},
 	}
+
+	out.notifier = notify.New(notify.Options{Queue: o.Queue, Outbound: (*reporting)(out), Log: o.Log, Now: o.Now})
 
 	// What these parts call is not called before out is complete.
 	first := out.newParts(o.Generation)

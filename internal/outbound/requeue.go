@@ -18,6 +18,8 @@ func (o *Outbound) EnqueueDeferred(p mail.Pending, why []*reply.Reply) {
 		next time.Time
 		last string
 	}
+
+	// The wait is the one that a first deferral in the queue would have had.
 	now := o.o.Now()
 	var order []group
 	members := map[group][]int{}

@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/schedule"
 )
@@ -31,7 +31,7 @@ func (o *Outbound) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		units, settled, reports, wait := o.collectDue()
 		if len(reports) > 0 {
-			running.Go(func() { o.tellGathered(ctx, attempts, reports) })
+			running.Go(func() { o.notifier.Tell(ctx, attempts, reports) })
 		}
 		if len(settled) > 0 {
 			running.Go(func() { o.recordAgain(settled) })
@@ -136,14 +136,14 @@ func (o *Outbound) awaitWork(ctx context.Context, wait time.Duration, a *alarm) 
 
 // collectDue hands out the attempts, records and reports that are due now, and says for how
 // long there will be nothing more.
-func (o *Outbound) collectDue() (units []*schedule.Unit, settled []attempt.Unrecorded, reports []*notice.Report, wait time.Duration) {
+func (o *Outbound) collectDue() (units []*schedule.Unit, settled []account.Unrecorded, reports []*notice.Report, wait time.Duration) {
 	disabled := o.current().Disabled
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.o.Now()
 
 	// Recalls come before new work: they take places away from attempts that hang.
-	settled, reports = o.dueUnrecorded(now), o.gathering.Take(now)
+	settled, reports = o.dueUnrecorded(now), o.notifier.Take(now)
 	o.recall(now)
 	if !disabled {
 		units = o.withhold(now, o.schedule.Due(now, math.MaxInt))
@@ -163,7 +163,7 @@ func (o *Outbound) collectDue() (units []*schedule.Unit, settled []attempt.Unrec
 	if again := o.recordAt.Sub(now); len(o.unrecorded) > 0 && (wait == never || again < wait) {
 		wait = max(0, again)
 	}
-	if next, ok := o.gathering.Next(); ok && (wait == never || next.Sub(now) < wait) {
+	if next, ok := o.notifier.Next(); ok && (wait == never || next.Sub(now) < wait) {
 		wait = max(0, next.Sub(now))
 	}
 	return units, settled, reports, wait

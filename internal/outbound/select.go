@@ -1,28 +1,10 @@
 package outbound
 
 import (
-	"sync"
-
 	"go.uber.org/zap"
 
 	"tarishi/internal/mail"
 )
-
-// holding makes queue and outbound agree about the held recipients of a message.
-// Messages share its locks by their IDs, so that many can be held at a time and
-// share the queue's syncs.
-type holding [64]sync.Mutex
-
-func (h *holding) lock(id mail.ID) (unlock func()) {
-	// FNV-1a: any spread will do.
-	sum := uint32(2166136261)
-	for i := range len(id) {
-		sum = (sum ^ uint32(id[i])) * 16777619
-	}
-	l := &h[sum%uint32(len(h))]
-	l.Lock()
-	return l.Unlock
-}
 
 // FlushMessages is Flush for the deliveries of some messages. It looks at every
 // delivery, so that many messages are best flushed at once.
@@ -50,7 +32,7 @@ func (o *Outbound) Active() map[mail.ID][]int {
 	return active
 }
 
-// Sites returns the domains with a site whose name match accepts.
+// Sites returns the domains at a site with a name that match accepts.
 func (o *Outbound) Sites(match func(site string) bool) map[string]bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

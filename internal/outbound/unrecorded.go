@@ -5,11 +5,13 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/attempt"
+	"tarishi/internal/store"
 )
 
 // noteUnrecorded keeps recipients for another try. The caller holds o.mu.
-func (o *Outbound) noteUnrecorded(d attempt.Unrecorded) {
+func (o *Outbound) noteUnrecorded(d account.Unrecorded) {
 	if len(o.unrecorded) == 0 || d.Next.Before(o.recordAt) {
 		o.recordAt = d.Next
 	}
@@ -17,7 +19,7 @@ func (o *Outbound) noteUnrecorded(d attempt.Unrecorded) {
 }
 
 // dueUnrecorded takes those that are due off the list. The caller holds o.mu.
-func (o *Outbound) dueUnrecorded(now time.Time) []attempt.Unrecorded {
+func (o *Outbound) dueUnrecorded(now time.Time) []account.Unrecorded {
 	if len(o.unrecorded) == 0 || o.recordAt.After(now) {
 		return nil
 	}
@@ -25,7 +27,7 @@ func (o *Outbound) dueUnrecorded(now time.Time) []attempt.Unrecorded {
 	// The list is made anew, and with it the time of the next look.
 	all := o.unrecorded
 	o.unrecorded = nil
-	var due []attempt.Unrecorded
+	var due []account.Unrecorded
 	for _, d := range all {
 		if d.Next.After(now) {
 			o.noteUnrecorded(d)
@@ -38,10 +40,10 @@ func (o *Outbound) dueUnrecorded(now time.Time) []attempt.Unrecorded {
 
 // recordAgain records recipients, and keeps those for which that is still not
 // possible.
-func (o *Outbound) recordAgain(settled []attempt.Unrecorded) {
+func (o *Outbound) recordAgain(settled []account.Unrecorded) {
 	for _, d := range settled {
 		err := o.o.Queue.Settle(d.ID, d.Recipients)
-		if err == nil || unknown(err) {
+		if err == nil || store.IsUnknown(err) {
 			o.mu.Lock()
 			o.held.Unmark(d.ID, d.Recipients) // they may have been held meanwhile
 			o.mu.Unlock()

@@ -217,6 +217,7 @@ func (p *Pool) Send(ctx context.Context, t Target, env *mail.Envelope, content m
 // refused, before the transaction is repeated on a new one. It returns how many messages
 // the server took before the refusal; 0: it says itself when it has enough.
 func (p *Pool) discard(k *kept, res smtpclient.Result, f *smtpclient.Failure) (refusedAfter int) {
+	// It counts whatever the reason: each costs the server a connection.
 	p.mu.Lock()
 	p.stats.Retries++
 	p.mu.Unlock()

@@ -41,6 +41,8 @@ func (r ration) isSpent(messages int, now time.Time) bool {
 func (p *Pool) ration(s server, messages int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
+	// The smallest number counts: a larger one may have been luck.
 	now := time.Now()
 	if old := p.rations[s]; now.Before(old.until) && old.messages < messages {
 		return

@@ -148,6 +148,7 @@ func (p *Pool) refuse(r *reach) error {
 // probeSite connects to a site that was down, in a goroutine of Run, so that no
 // message has to wait until a dead address is seen to be dead still. p.mu is held.
 func (p *Pool) probeSite(r *reach, s site, o smtpclient.Options) {
+	// It is no attempt of a message, and so its time is not taken from one.
 	r.probing, r.began = true, time.Now()
 	p.stats.Dials++
 	ctx := p.ctx

@@ -28,6 +28,7 @@ func CheckHops(hops []mail.NextHop) error {
 func ParseHops(text string) ([]mail.NextHop, error) {
 	var hops []mail.NextHop
 	for _, one := range strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' || c == '\t' || c == '\n' }) {
+		// Haraka's plugins name plain hosts; all other forms are URLs already.
 		if !strings.Contains(one, "://") {
 			if ip, err := netip.ParseAddr(one); err == nil && ip.Is6() {
 				one = "[" + one + "]"

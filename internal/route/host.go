@@ -75,6 +75,7 @@ func ParseHost(s string, h HostKeys, mainPort int) (mail.NextHop, error) {
 
 // FormatHosts writes hosts as the keys host and forwarding_host_pool have them.
 func FormatHosts(hops []mail.NextHop) string {
+	// The text must be read back as the same hop: the scheme carries more than the port.
 	var hosts []string
 	for _, h := range hops {
 		switch {
@@ -104,6 +105,8 @@ func parseSocket(s string, unix mail.Protocol) (hop mail.NextHop, ok bool, err e
 		}
 		protocol = mail.LMTP
 	}
+
+	// Haraka and others write the path as that of a URL.
 	path = strings.TrimPrefix(path, "//")
 	if !filepath.IsAbs(path) {
 		hop.Protocol = unix
@@ -115,6 +118,7 @@ func parseSocket(s string, unix mail.Protocol) (hop mail.NextHop, ok bool, err e
 // SectionName canonicalises the name of a section: a domain, *.domain for all
 // below it, or an address in lower case.
 func SectionName(s string) (string, bool) {
+	// The wildcard stands for one label or more, so what follows is a domain too.
 	if parent, ok := strings.CutPrefix(s, "*."); ok {
 		name, ok := SectionName(parent)
 		return "*." + name, ok && !strings.ContainsAny(name, "@*")
@@ -127,6 +131,8 @@ func SectionName(s string) (string, bool) {
 		a.Local, a.Domain = strings.ToLower(a.Local), a.Host()
 		return a.String(), true
 	}
+
+	// What can stand behind the @ of an address is a domain.
 	if a, err := mail.ParseAddress("postmaster@" + s); err != nil || a.Domain != s {
 		return "", false
 	}
@@ -140,6 +146,7 @@ func Mechanisms(p *string, alone ...string) ini.Kind {
 	// The order is kept: the first mechanism that a server offers is used.
 	known := append([]string{"plain", "login", "cram-md5"}, alone...)
 	return ini.Scalar("one or more of plain, login, cram-md5"+strings.Join(append([]string{""}, alone...), "; or "), func(s string) error {
+		// All of Haraka's ways to write the list are read.
 		if inner, ok := strings.CutPrefix(s, "["); ok {
 			s = strings.TrimSuffix(inner, "]")
 		}
@@ -186,6 +193,7 @@ func address(p *netip.Addr) ini.Kind {
 // heloName takes the argument of EHLO: a host name or an address literal.
 func heloName(p *string) ini.Kind {
 	return ini.Scalar("a host name or an address literal", func(s string) error {
+		// An address literal is a domain as well, but no host name.
 		a, err := mail.ParseAddress("postmaster@" + s)
 		if _, literal := a.Literal(); err != nil || a.Domain != s || !literal {
 			if err := ini.CheckOwnName(s); err != nil {

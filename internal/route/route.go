@@ -62,6 +62,8 @@ func Decide(f *Settings, relaying bool, sender mail.Address, recipients []mail.R
 	if len(recipients) == 0 {
 		return Decision{}
 	}
+
+	// A note of the transaction comes first, then what the routes say together.
 	w := survey(f, sender, recipients, notes)
 	switch {
 	case w.wants == WantsOutbound && !relaying: // nobody else would queue it
@@ -84,6 +86,7 @@ func Decide(f *Settings, relaying bool, sender mail.Address, recipients []mail.R
 // many of those are mail user agents, which do not come again, unless the queue
 // cannot do what one of the routes asks for.
 func Defers(f *Settings, relaying bool, sender mail.Address, accepted []mail.Recipient, next mail.Recipient, notes mail.Notes) bool {
+	// The question is what would become of the message with this recipient in it.
 	w := survey(f, sender, append(slices.Clip(accepted), next), notes)
 	switch {
 	case notes.String(NoteWants) != "" && w.wants != WantsForward:
@@ -176,6 +179,8 @@ func MX(f *Settings, sender mail.Address, domain string, notes mail.Notes) []mai
 		}
 		return hops(f, route)
 	}
+
+	// Else nobody asked for a backend, and enable_outbound of the section says whether there is one.
 	switch {
 	case s != nil && len(s.Hosts) > 0 && s.Queue == WantsOutbound: // by way of the queue, but to its own hosts
 	case s == nil && (!f.Main.EnableOutbound || wants == WantsOutbound):
@@ -227,6 +232,8 @@ func byDomain(f *Settings, domain string) *Route {
 	if s := f.Routes[domain]; s != nil {
 		return s
 	}
+
+	// The longest parent wins, so labels are taken off from the left.
 	for {
 		dot := strings.IndexByte(domain, '.')
 		if dot < 0 {
@@ -284,6 +291,8 @@ func to(f *Settings, hop mail.NextHop) *Route {
 	}
 	r := f.Main
 	r.Name, r.AuthType, r.AuthUser, r.AuthPass = NoteNextHop, hop.AuthType, hop.AuthUser, hop.AuthPass
+
+	// Credentials belong to the route and not to its hosts, see Route.Hosts.
 	hop.AuthType, hop.AuthUser, hop.AuthPass = "", "", ""
 	hop.Bind, hop.Helo = r.Bind, r.BindHelo
 	r.Hosts, r.InTurn, r.Queue = []mail.NextHop{hop}, false, ""

@@ -94,6 +94,7 @@ func (s *Settings) section(r *ini.Reader, section *grammar.Section) {
 
 // sectionName returns a section's name in canonical form, or reports why it is none.
 func (s *Settings) sectionName(r *ini.Reader, section *grammar.Section) (string, bool) {
+	// A word of Haraka's that means something else here is explained first.
 	p := ini.Problem{File: ini.Place(File), Line: section.Line, Section: section.Name}
 	name, ok := SectionName(section.Name)
 	if why := r.OtherWord(File, section.Name); why != "" {
@@ -113,6 +114,8 @@ func (s *Settings) sectionName(r *ini.Reader, section *grammar.Section) (string,
 			r.Add(p)
 		}
 	}
+
+	// Names that differ in case or in a final dot are one domain.
 	if other, ok := s.Routes[name]; ok {
 		p.Nearest, p.Warning = "", false
 		p.Text = fmt.Sprintf("is the same domain as [%s] on line %d, which counts", other.Name, other.Line)
@@ -144,6 +147,8 @@ func (s *Settings) checkCredentials(r *ini.Reader, one *Route, section *grammar.
 	if k := section.Key("auth_user"); k != nil {
 		twice = len(k.Lines) > 1
 	}
+
+	// Two of the types need no credentials here, and all others need both.
 	user, pass := one.AuthUser != "", one.AuthPass != ""
 	unused := func() { // what stands beside a type that has no use for it
 		if user && one.AuthType == AuthForward {
@@ -203,6 +208,8 @@ func (r *Route) resolveHosts(reader *ini.Reader, s *grammar.Section, h HostKeys,
 			Text: "has no effect beside forwarding_host_pool", Warning: true,
 		})
 	}
+
+	// Haraka separates the hosts of a pool by semicolons; all others are as people write them.
 	var hops []mail.NextHop
 	for _, one := range strings.FieldsFunc(value, func(c rune) bool { return c == ',' || grammar.IsBlank(c) || key == "forwarding_host_pool" && c == ';' }) {
 		hop, err := ParseHost(one, h, mainPort)
@@ -218,6 +225,8 @@ func (r *Route) resolveHosts(reader *ini.Reader, s *grammar.Section, h HostKeys,
 		reader.Add(p)
 		return
 	}
+
+	// Only a pool takes turns: hosts that are listed have an order.
 	r.Hosts, r.InTurn = hops, h.Pool != ""
 	r.settleHosts()
 }
@@ -252,6 +261,8 @@ func (s *Settings) checkSecurity(r *ini.Reader, one *Route, section *grammar.Sec
 	encrypted := one.EnableTLS || one.TLSVerify || len(s.TLS.ForceTLSHosts) > 0 ||
 		slices.ContainsFunc(one.Hosts, func(h mail.NextHop) bool { return h.ImplicitTLS })
 	k := section.Key("auth_type")
+
+	// That is an error and no warning: no message would ever be let in.
 	if one.AuthType == "external" && !encrypted {
 		p := ini.Problem{
 			File: ini.Place(File), Line: one.Line, Section: ini.Shown(section.Name),
@@ -262,6 +273,8 @@ func (s *Settings) checkSecurity(r *ini.Reader, one *Route, section *grammar.Sec
 		}
 		r.Add(p)
 	}
+
+	// The default is longer too, on purpose: only a value that was chosen deserves a warning.
 	if k := section.Key("submission_timeout"); k != nil && one.SubmissionTimeout > clientPatience {
 		r.Add(ini.Problem{
 			File: ini.Place(File), Line: k.Line, Section: ini.Shown(section.Name), Key: k.Name, Warning: true,

@@ -110,6 +110,8 @@ func (s *Settings) Tables(base *tlsconf.Outbound) []*ini.Table {
 			"tls_client": "the section [tls]", "auth": "auth_type, with auth_user and auth_pass; for forward and external auth_type alone",
 			"debug": "level of log.ini, for the whole server",
 		},
+
+		// [tls] begins with what tls.ini says, and must not change it.
 		Begin: func(*ini.Reader) {
 			s.Main.Name, s.Routes, s.TLS = "main", map[string]*Route{}, *base
 			s.TLS.NoTLSHosts, s.TLS.ForceTLSHosts = slices.Clone(base.NoTLSHosts), slices.Clone(base.ForceTLSHosts)

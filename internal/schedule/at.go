@@ -1,6 +1,6 @@
 package schedule
 
-// DomainsAt returns the domains that have units for a site whose name match
+// DomainsAt returns the domains that have units for a site with a name that match
 // accepts.
 func (s *Schedule) DomainsAt(match func(site string) bool) map[string]bool {
 	found := map[string]bool{}

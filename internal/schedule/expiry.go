@@ -89,6 +89,7 @@ func handOutBy(u *Unit) int64 {
 // deadlines returns when a unit that is ready is given up, and when its sender is
 // warned.
 func deadlines(u *Unit) (end, warning int64) {
+	// A unit that was too old when it came in has time for one attempt.
 	end, warning = math.MaxInt64, math.MaxInt64
 	l, received := u.Dest().Limits(), u.Arrived()
 	if l.Warning > 0 && !u.Has(unit.Marked|unit.FromNull) && received < math.MaxInt64-int64(l.Warning) {

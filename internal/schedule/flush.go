@@ -43,6 +43,8 @@ func (s *Schedule) FlushMessages(now time.Time, messages ...mail.ID) int {
 		if until > at {
 			probe[u.Dest()] = true
 		}
+
+		// Ready units wait for the probe, and are flushed by it too.
 		switch {
 		case u.State() == unit.Waiting:
 			u.SetAt(min(u.At(), at))

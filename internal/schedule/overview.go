@@ -143,6 +143,7 @@ func (s *Schedule) Overview(now time.Time, limit int) (top []DestinationStat, re
 
 // dateSome dates now and then: the more units there are, the less often.
 func (s *Schedule) dateSome(now time.Time) {
+	// To find the oldest takes a look at all units, and people look at overviews again and again.
 	at := now.UnixNano()
 	if at-s.dated > int64(10*time.Second)+int64(s.units)*int64(10*time.Microsecond) {
 		s.dated = at
@@ -183,6 +184,7 @@ type Suspension struct {
 // Suspensions returns the suspended domains, by name. Of domains that go several
 // ways it has those with all ways together, and the earliest probe.
 func (s *Schedule) Suspensions(now time.Time) map[string]Suspension {
+	// A domain is suspended as far as one of its ways is.
 	all := map[string]Suspension{}
 	for _, d := range s.domains {
 		until, _ := d.Suspended()

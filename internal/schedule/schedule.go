@@ -1,4 +1,4 @@
-// Package schedule decides what is due: a pure data structure without I/O,
+// Package schedule decides which deliveries are due: a pure data structure without I/O,
 // goroutines or a clock (now is always an argument).
 //
 // A Unit is one delivery: some recipients of one message that share a destination
@@ -160,7 +160,7 @@ func (s *Schedule) Add(now time.Time, v Delivery) *Unit {
 	s.countUnit(d, u)
 	s.units++
 
-	// What is late already has lastTry from now on, not from when it was due.
+	// A unit that is late already has lastTry from now on, not from when it was due.
 	l := d.Limits()
 	if l.Lifetime > 0 && u.Arrived() <= at-int64(l.Lifetime) {
 		u.Set(unit.Overdue)
@@ -192,7 +192,7 @@ func (s *Schedule) Recall(now time.Time) []Recall {
 	return s.dispatch.Recall(at)
 }
 
-// promote makes ready what is due, or the first of it, and gives turns to sites
+// promote makes due units ready, or the first of them, and gives turns to sites
 // that waited for this time.
 func (s *Schedule) promote(now int64) {
 	s.follow(now)
@@ -314,6 +314,8 @@ func (s *Schedule) Report(u *Unit, o Outcome, now time.Time) (site string, chang
 	if !u.Running() || u.Has(unit.Expired|unit.Late) {
 		return "", Same, time.Time{}
 	}
+
+	// The state of the site may change, and with it how long its mail is kept.
 	at := now.UnixNano()
 	change, extended := s.dispatch.Report(u, o, at)
 	if extended { // some may be past their patience
@@ -351,6 +353,7 @@ func (s *Schedule) Locate(u *Unit, name string, l *Limits, now time.Time) bool {
 // it, "" is the domain's. What goes one way to a domain is apart from all other
 // mail for it: Locate and Report are about that alone.
 func (s *Schedule) Reroute(u *Unit, route string, now time.Time) {
+	// Nearly all mail goes the way of its domain.
 	from := u.Dest()
 	if from.Route == route {
 		return

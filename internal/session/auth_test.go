@@ -125,20 +125,6 @@ func TestAuthPolicy(t *testing.T) {
 	}
 }
 
-func TestAuthDelay(t *testing.T) {
-	last := time.Duration(0)
-	for n := range attempts(40) {
-		d := n.delay(time.Second)
-		if d < last || d > maxAuthDelay {
-			t.Fatalf("attempt %d waits %v after %v", n, d, last)
-		}
-		last = d
-	}
-	if attempts(0).delay(time.Second) != time.Second || last != maxAuthDelay {
-		t.Error("bounds")
-	}
-}
-
 // The envelope carries what XCLIENT and XFORWARD tell, and no password.
 func TestOrigin(t *testing.T) {
 	r := authRig(t, users{mechs: []string{"PLAIN"}})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/session/policy"
 )
 
 // quiet is a Chain without handlers, where recipients need none.
@@ -28,7 +29,7 @@ func (quiet) Run(context.Context, hook.Point, *hook.Event) hook.Verdict {
 // benchServer serves on a loopback socket until stop.
 func benchServer(tb testing.TB) (srv *Server, addr string, stop func()) {
 	srv = NewServer(Options{Conversation: Conversation{
-		Settings: Settings{MaxBytes: 64 << 20, MaxReceived: 100, AddReceived: true}, Me: "mx.test", Chain: quiet{}, Intake: &intake{drop: true},
+		Settings: policy.Settings{MaxBytes: 64 << 20, MaxReceived: 100, AddReceived: true}, Me: "mx.test", Chain: quiet{}, Intake: &intake{drop: true},
 	}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 
 	"tarishi/internal/hook"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/login"
+	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd"
 	"tarishi/internal/smtpd/syntax"
 )
@@ -26,12 +28,12 @@ func (s *session) answerVrfy(c syntax.Command) {
 	switch {
 	case v.Code.Denies():
 		// Haraka resets the transaction here, and plugins may count on it.
-		s.turnDown(v, refusal(v, fault{550, "5.7.1", "Access Denied"}, fault{450, "4.7.1", "Lookup Failed"}))
+		s.turnDown(v, verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", "Access Denied"), verdict.NewDefault(450, "4.7.1", "Lookup Failed")))
 		s.endTransaction()
 	case v.Code == hook.OK:
-		s.wire.WriteReply(assent(v, 250, "2.1.5", "User OK"))
+		s.wire.WriteReply(verdict.Assent(v, 250, "2.1.5", "User OK"))
 	default:
-		s.wire.WriteReply(assent(v, 252, "2.1.5", "Just try sending a mail and we'll see how it turns out..."))
+		s.wire.WriteReply(verdict.Assent(v, 252, "2.1.5", "Just try sending a mail and we'll see how it turns out..."))
 	}
 }
 
@@ -39,7 +41,7 @@ func (s *session) answerVrfy(c syntax.Command) {
 func (s *session) answerNoop(c syntax.Command) {
 	v := s.runHook(hook.OnNoop, hook.Event{Argument: c.Argument})
 	if v.Code == hook.Deny || v.Code == hook.DenyDisconnect {
-		s.turnDown(v, refusal(v, fault{500, "5.7.1", "Stop wasting my time"}, fault{}))
+		s.turnDown(v, verdict.Refusal(v, verdict.NewDefault(500, "5.7.1", "Stop wasting my time"), verdict.Default{}))
 		return
 	}
 	s.wire.Answer(250, "2.0.0", "OK")
@@ -54,19 +56,20 @@ const strangers = 10
 func (s *session) unrecognized(c syntax.Command) {
 	// A plugin may speak an extension that the server does not.
 	v := s.runHook(hook.OnUnrecognized, hook.Event{Verb: c.Name, Argument: c.Argument})
-	unknown := fault{500, "5.5.1", "Unrecognized command"}
+	code, enhanced := 500, "5.5.1"
 	switch v.Code {
 	case hook.OK:
-		s.wire.WriteReply(assent(v, 250, "2.0.0", "OK"))
+		s.wire.WriteReply(verdict.Assent(v, 250, "2.0.0", "OK"))
 		return
 	case hook.DenyDisconnect:
-		unknown.code = 521
+		code = 521
 	case hook.DenySoftDisconnect:
-		unknown.code, unknown.enhanced = 421, "4.5.1"
+		code, enhanced = 421, "4.5.1"
 	}
 
 	// A client that never says anything known speaks another protocol.
-	s.turnDown(v, refusal(v, unknown, unknown))
+	unknown := verdict.NewDefault(code, enhanced, "Unrecognized command")
+	s.turnDown(v, verdict.Refusal(v, unknown, unknown))
 	if s.unknown++; s.unknown > strangers && s.state != closing {
 		s.hangUp(reply.New(421, "4.7.0", "Too many unrecognized commands"))
 	}
@@ -115,7 +118,7 @@ func (s *session) answerHello(c syntax.Command) {
 		// The earlier greeting does not count either: this one has replaced it.
 		s.c.Hello = hook.Hello{}
 		s.state = connected
-		s.turnDown(v, refusal(v, fault{550, "5.7.1", c.Name + " denied"}, fault{450, "4.7.1", c.Name + " denied"}))
+		s.turnDown(v, verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", c.Name+" denied"), verdict.NewDefault(450, "4.7.1", c.Name+" denied")))
 		return
 	}
 
@@ -131,7 +134,7 @@ func (s *session) answerHello(c syntax.Command) {
 	s.runHook(hook.OnCapabilities, hook.Event{})
 	s.state = s.restingState()
 	s.wire.Greet(host, smtpd.Greeting{
-		Text: s.helloText(), STARTTLS: s.offersTLS(), Mechanisms: s.mechanisms(), SMTPUTF8: s.o.SMTPUTF8, RequireTLS: s.c.TLS.Enabled, MaxBytes: s.o.MaxBytes,
+		Text: s.helloText(), STARTTLS: s.offersTLS(), Mechanisms: login.Mechanisms(s.c, s.o.AuthInsecure), SMTPUTF8: s.o.SMTPUTF8, RequireTLS: s.c.TLS.Enabled, MaxBytes: s.o.MaxBytes,
 		Others: s.c.Capabilities,
 	})
 }
@@ -144,6 +147,7 @@ func (s *session) offersTLS() bool {
 // would be forged into the encrypted conversation if it were looked at, and nothing
 // of the conversation so far counts under TLS (section 4.2).
 func (s *session) answerStartTLS(c syntax.Command) {
+	// The reasons of the connection come before those of the command.
 	switch {
 	case s.c.TLS.Enabled:
 		s.refuse(reply.New(503, "5.5.1", "Already running in TLS"))

@@ -9,6 +9,8 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/transaction"
+	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -42,8 +44,10 @@ func (s *session) mayTransfer() bool {
 		}
 		return false
 	}
+
+	// Plugins decide before the client sends what may be a lot.
 	if v := s.runHook(hook.OnData, hook.Event{}); v.Code.Denies() {
-		r := refusal(v, fault{554, "5.7.1", "Message denied"}, fault{451, "4.7.1", "Message denied"})
+		r := verdict.Refusal(v, verdict.NewDefault(554, "5.7.1", "Message denied"), verdict.NewDefault(451, "4.7.1", "Message denied"))
 		s.logMessage(r, "", 0)
 		s.turnDown(v, r)
 		s.endTransaction()
@@ -54,12 +58,9 @@ func (s *session) mayTransfer() bool {
 
 // startMessage begins to receive content, with dots as in DATA or without.
 func (s *session) startMessage(dots bool) *receive.Message {
-	s.tx.Origin.Name = s.named.confirmedName()
-	s.watch.BeginMessage()
+	s.tx.Origin.Name = s.named.Name()
 	s.state = receiving
-	return receive.New(receive.Options{
-		Body: s.o.Intake.NewBody(), Received: s.received(time.Now()), Limit: s.o.MaxBytes, Dots: dots, Watch: s.watch,
-	})
+	return s.tx.Receive(receive.Options{Received: s.received(), Limit: s.o.MaxBytes, Dots: dots})
 }
 
 // breakOff ends a session in the middle of content: no one can tell any more what
@@ -106,7 +107,7 @@ func (s *session) firstChunk(c syntax.Command) {
 	case !ok:
 	case s.mayTransfer():
 		// The message stays open between chunks, in which other commands may come.
-		s.recv = s.startMessage(false)
+		s.tx.Incoming = s.startMessage(false)
 		s.receiveChunk(size, last)
 	case s.state != closing:
 		// The chunk follows the command even where that is refused.
@@ -122,7 +123,7 @@ func (s *session) nextChunk(c syntax.Command) {
 }
 
 func (s *session) receiveChunk(size int64, last bool) {
-	recv := s.recv
+	recv := s.tx.Incoming
 	err := s.wire.ReadChunk(size, last, recv)
 	switch {
 	case err != nil:
@@ -130,7 +131,7 @@ func (s *session) receiveChunk(size int64, last bool) {
 	case last || recv.HasFailed():
 		// A message that has failed is answered at once: its further chunks would be
 		// read in vain.
-		s.recv = nil
+		s.tx.Incoming = nil
 		s.deliver(recv)
 	default:
 		s.wire.Answer(250, "2.0.0", "Continue")
@@ -142,11 +143,7 @@ func (s *session) deliver(recv *receive.Message) {
 	defer recv.Discard()
 	began := time.Now()
 	tx := s.tx
-	err := recv.Finish(s.o.MaxReceived, s.o.CleanAuthResults)
-	tx.Size = recv.Size
-	if err == nil {
-		tx.Header, tx.Content, tx.HeaderSize = recv.Header, recv.Content, recv.HeaderSize
-	}
+	err := tx.Finish(recv, s.o.MaxReceived, s.o.CleanAuthResults)
 	s.c.Bytes += tx.Size
 
 	// Plugins and the intake see only what arrived whole and within the limits.
@@ -168,7 +165,7 @@ func (s *session) deliver(recv *receive.Message) {
 	}
 
 	// The log has the message as plugins have left it.
-	counts(r, &s.c.Messages)
+	transaction.Count(r, &s.c.Messages)
 	mid := ""
 	if tx.Header != nil {
 		mid = tx.Header.Get("Message-Id")
@@ -185,14 +182,14 @@ func (s *session) deliver(recv *receive.Message) {
 }
 
 // settle runs data_post and lets the intake decide.
-func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
+func (s *session) settle(tx *transaction.Transaction) (hook.Verdict, *reply.Reply) {
 	v := s.runHook(hook.OnDataPost, hook.Event{})
 	if v.Code.Denies() {
-		return v, refusal(v, fault{550, "5.7.1", "Message denied"}, fault{450, "4.7.1", "Message denied temporarily"})
+		return v, verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", "Message denied"), verdict.NewDefault(450, "4.7.1", "Message denied temporarily"))
 	}
 
 	// From here on somebody may have taken responsibility: only the reply says so.
-	r, v := s.o.Intake.Accept(s.ctx, s.c, tx)
+	r, v := s.o.Intake.Accept(s.ctx, s.c, &tx.Transaction)
 	if r == nil {
 		r = reply.From(errNoContent)
 	}

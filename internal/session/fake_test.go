@@ -21,6 +21,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/policy"
 )
 
 // hooks is a Chain of one handler a point that remembers what ran.
@@ -228,7 +229,7 @@ func prepare(t testing.TB, set ...setting) *rig {
 		return hook.Proceed()
 	})
 	o := Options{Version: "1.0", Conversation: Conversation{
-		Settings:  Settings{MaxBytes: 1 << 20, MaxReceived: 100, MaxRecipients: 5, InactivityTimeout: time.Minute, ShowVersion: true, AddReceived: true, CleanAuthResults: true, SMTPUTF8: true, BannerChars: 6},
+		Settings:  policy.Settings{MaxBytes: 1 << 20, MaxReceived: 100, MaxRecipients: 5, InactivityTimeout: time.Minute, ShowVersion: true, AddReceived: true, CleanAuthResults: true, SMTPUTF8: true, BannerChars: 6},
 		Me:        "mx.test",
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},
 		Chain:     r.hooks,
@@ -238,7 +239,7 @@ func prepare(t testing.TB, set ...setting) *rig {
 		f(&o)
 	}
 	r.srv = NewServer(o)
-	r.srv.authDelay = time.Millisecond
+	r.srv.login.Delay = time.Millisecond
 	return r
 }
 

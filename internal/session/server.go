@@ -24,6 +24,12 @@
 // A transaction that ends leads back to greeted, or to authenticated if the client has
 // shown its credentials.
 //
+// The parts of a conversation that need no state of it have packages of their own below
+// this one: policy (settings, and the rules and texts from them), peer (what the client's
+// address says), login (AUTH), transaction (envelope, content and their memory), verdict
+// (replies to what hooks say) and roster (which conversations are open). What is left here is
+// the machine, and the Server with the settings that its connections take: see Conversation.
+//
 // Invariants: hooks of one connection and the hook.Connection they see are
 // touched by one goroutine at a time: a handler sees them through views, which end
 // with its time. A transaction exists from an accepted
@@ -34,14 +40,9 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"net"
-	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,7 +55,12 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/login"
+	"tarishi/internal/session/peer"
+	"tarishi/internal/session/policy"
+	"tarishi/internal/session/roster"
 	"tarishi/internal/smtpd"
+	"tarishi/internal/smtpd/budget"
 )
 
 // Chain runs hooks. *hook.Chain is one.
@@ -63,13 +69,6 @@ type Chain interface {
 	Has(p hook.Point) bool
 	// Wait returns when no handler runs that has outlived its timeout, or when ctx ends.
 	Wait(ctx context.Context)
-}
-
-// Resolver finds the names of an address, without trailing dots, and the
-// addresses of a name. The end of ctx ends the search.
-type Resolver interface {
-	PTR(ctx context.Context, addr netip.Addr) ([]string, error)
-	Host(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // Body takes the bytes of one message.
@@ -91,27 +90,15 @@ type Intake interface {
 // is in force when it is accepted, and has it to its end. Me, Chain and Intake are
 // needed; zero sizes and times mean the default or, where there is none, no limit.
 type Conversation struct {
-	Settings
+	policy.Settings
 	Me string // our hostname
 
 	TLSConfig       *tls.Config // nil: no TLS; with it hook.Connection.OfferTLS decides
 	SubmissionPorts []int       // local ports on which only clients that may relay may send (RFC 6409 section 4.3)
 
 	Chain    Chain
-	Intake   Intake   // its hooks are those of Chain
-	Resolver Resolver // nil: clients have no names
-}
-
-// complete puts the defaults in the place of what is not set.
-func (c *Conversation) complete() {
-	if c.MaxLine <= 0 {
-		c.MaxLine = defaultMaxLine
-	}
-	c.MaxLine = min(c.MaxLine, smtpd.LargestLine)
-	if c.InactivityTimeout <= 0 {
-		c.InactivityTimeout = defaultInactivity
-	}
-	c.Helo, c.Close = cmp.Or(c.Helo, defaultHelo), cmp.Or(c.Close, defaultClose)
+	Intake   Intake        // its hooks are those of Chain
+	Resolver peer.Resolver // nil: clients have no names
 }
 
 // Options is what a Server works with. Zero times mean the default.
@@ -128,21 +115,8 @@ type Options struct {
 }
 
 const (
-	defaultMaxLine    = 2048
-	defaultInactivity = 5 * time.Minute
 	defaultRateWindow = 30 * time.Second
 	defaultRDNS       = 5 * time.Second
-	defaultHelo       = "Tarishi is at your service."
-	defaultClose      = "closing connection. Have a jolly good day."
-
-	// authDelay is what the first wrong password costs; it doubles with each
-	// further one up to maxAuthDelay.
-	authDelay    = time.Second
-	maxAuthDelay = 16 * time.Second
-	// shutdownNotice is how long a Shutdown without grace still lets sessions say
-	// 421, and how long it waits for those that it cut off.
-	shutdownNotice = 500 * time.Millisecond
-	shutdownUnwind = 5 * time.Second
 	// lateGrace is how long a Conversation without connections is held for handlers that
 	// have outlived their timeout: one that never returns must not keep it for ever.
 	lateGrace = time.Minute
@@ -153,22 +127,16 @@ type Server struct {
 	o         Options // without its Conversation
 	current   *generation.Value[Conversation]
 	own       *localaddr.Set
-	authDelay time.Duration
-	guesses   *guesses.Counter
+	login     login.Verifier
 	panics    atomic.Int64
-	memory    *smtpd.Budget
+	memory    *budget.Budget
 	answerers smtpd.Answerers
-
-	closing chan struct{} // closed by Shutdown
-	served  sync.WaitGroup
-
-	mu       sync.Mutex
-	sessions map[*session]struct{}
-	closed   bool
+	open      *roster.Roster
 }
 
 // NewServer returns a Server. It starts nothing.
 func NewServer(o Options) *Server {
+	// Only tests change these.
 	if o.MinRateWindow <= 0 {
 		o.MinRateWindow = defaultRateWindow
 	}
@@ -185,12 +153,17 @@ func NewServer(o Options) *Server {
 		o.Now = time.Now
 	}
 	first := o.Conversation
-	first.complete()
+	first.Complete()
 	o.Conversation = Conversation{}
-	return &Server{
-		o: o, current: generation.New(first), authDelay: authDelay, guesses: guesses.New(first.MaxAuthFailures, o.Now),
-		memory: smtpd.NewBudget(first.Memory), own: localaddr.New(nil, o.Log), closing: make(chan struct{}), sessions: map[*session]struct{}{},
+
+	// The Conversation changes from here on, so that there is but one place for it.
+	s := &Server{
+		o: o, current: generation.New(first), memory: budget.New(first.Memory), own: localaddr.New(nil, o.Log), open: roster.New(),
 	}
+	s.login = login.Verifier{
+		Guesses: guesses.New(first.MaxAuthFailures, o.Now), Delay: login.Delay, Closing: s.open.Closing(), Mail: o.Mail, Log: o.Log,
+	}
+	return s
 }
 
 // Use has the connections that are accepted from now on take next. Those that are open
@@ -199,8 +172,8 @@ func NewServer(o Options) *Server {
 // connection with the Conversation before has ended, and with it the handlers that have
 // outlived their timeout, or a minute later. One call at a time.
 func (s *Server) Use(next Conversation) (drained <-chan struct{}) {
-	next.complete()
-	s.guesses.SetFree(next.MaxAuthFailures)
+	next.Complete()
+	s.login.Guesses.SetFree(next.MaxAuthFailures)
 	s.memory.SetLimit(next.Memory)
 
 	// No connection runs the old chain any more when the last has let it go, but a handler
@@ -224,19 +197,20 @@ func (s *Server) Use(next Conversation) (drained <-chan struct{}) {
 func (s *Server) Serve(ctx context.Context, conn net.Conn, implicitTLS bool) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	// Hooks of disconnect are the last that need it.
 	held := s.current.Take()
 	defer held.Release()
 	c := newSession(own, s, &held.Value, conn)
 	c.cancel = cancel
-	if !s.register(c) {
+	if !s.open.Add(c) {
 		if !implicitTLS {
 			c.wire.Answer(421, "4.3.2", c.o.Me+" is shutting down")
 		}
 		c.wire.Close()
 		return
 	}
-	defer s.unregister(c)
-	stop := context.AfterFunc(ctx, c.cutOff)
+	defer s.open.Remove(c, s.answerers.Dismiss)
+	stop := context.AfterFunc(ctx, c.CutOff)
 	defer stop()
 
 	// Hooks and logs need a deep stack, which would stay as large while the client is
@@ -255,78 +229,11 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, implicitTLS bool) {
 	}
 }
 
-func (s *Server) register(c *session) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.sessions[c] = struct{}{}
-	s.served.Add(1)
-	return true
-}
-
-func (s *Server) unregister(c *session) {
-	s.mu.Lock()
-	delete(s.sessions, c)
-	last := len(s.sessions) == 0
-	s.mu.Unlock()
-	if last {
-		s.answerers.Dismiss()
-	}
-	s.served.Done()
-}
-
 // Shutdown ends all sessions and refuses new ones. A session that waits for a
 // command gets 421 and is closed at once; one that receives or queues a message
 // answers that first. When ctx ends the rest is cut off, and the error says how
 // many sessions that were.
-func (s *Server) Shutdown(ctx context.Context) error {
-	began := time.Now()
-	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
-		close(s.closing)
-	}
-	for c := range s.sessions {
-		c.wire.Wake()
-	}
-	s.mu.Unlock()
-
-	// Sessions that are busy end by themselves, until ctx says that it is too late.
-	done := make(chan struct{})
-	go func() { // ends with the last session
-		s.served.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-	}
-
-	// Without grace the replies are on their way still.
-	select {
-	case <-done:
-		return nil
-	case <-time.After(shutdownNotice - time.Since(began)):
-	}
-
-	// The rest is cut off. Hooks see the end of their context.
-	s.mu.Lock()
-	n := len(s.sessions)
-	for c := range s.sessions {
-		c.cutOff()
-	}
-	s.mu.Unlock()
-	err := fmt.Errorf("%d sessions were cut off: %w", n, context.Cause(ctx))
-	select {
-	case <-done:
-		return err
-	case <-time.After(shutdownUnwind):
-		return errors.Join(err, errors.New("a hook of one of them is still running"))
-	}
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.open.Shutdown(ctx) }
 
 // Panics returns how many panics were caught since the start. Anything but 0 is
 // a defect.

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -16,9 +15,13 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
-	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/login"
+	"tarishi/internal/session/peer"
+	"tarishi/internal/session/transaction"
+	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd"
+	"tarishi/internal/smtpd/scan"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -39,28 +42,27 @@ type session struct {
 
 	state state
 	c     *hook.Connection
-	tx    *hook.Transaction // nil: none
-	recv  *receive.Message  // between the chunks of BDAT
-	watch *smtpd.Watch      // with tx
+	tx    *transaction.Transaction // nil: none
 
-	wrong   attempts     // to authenticate
-	unknown int          // unrecognized commands so far
-	refused int          // replies 5yz since a message was accepted
-	rejects string       // the last refusal that was sent
-	named   confirmation // of the client's name
+	wrong   login.Attempts    // to authenticate
+	unknown int               // unrecognized commands so far
+	refused int               // replies 5yz since a message was accepted
+	rejects string            // the last refusal that was sent
+	named   peer.Confirmation // of the client's name
 
 	linger bool // the client may be sending still: see smtpd.Conn.CloseWrite
 }
 
 func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn) *session {
-	remote, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
+	remote, local := peer.AddrPort(conn.RemoteAddr()), peer.AddrPort(conn.LocalAddr())
 	s := &session{
 		srv: srv, o: o, ctx: ctx, state: accepted,
 		c: &hook.Connection{
 			ID: mail.NewConnectionID(), Me: o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: hook.NewResults(),
-			Remote: hook.Remote{Addr: remote, Private: isPrivate(remote.Addr()), Local: srv.isLocal(remote.Addr())},
+			Remote: hook.Remote{Addr: remote, Private: peer.IsPrivate(remote.Addr()), Local: peer.IsLocal(remote.Addr(), srv.own)},
 		},
 	}
+	// The wire reports what the session counts; what it traces costs a string a line.
 	settings := smtpd.Settings{
 		MaxLine: s.o.MaxLine, Inactivity: s.o.InactivityTimeout, Answerers: &srv.answerers, OnReply: s.noteReply, OnPanic: s.notePanic,
 	}
@@ -71,19 +73,14 @@ func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn
 	return s
 }
 
-// cutOff ends the connection and the contexts of its hooks. It may be called from any
-// goroutine.
-func (s *session) cutOff() {
+// Wake implements roster.Conversation.
+func (s *session) Wake() { s.wire.Wake() }
+
+// CutOff implements roster.Conversation: it ends the connection and the contexts of its
+// hooks.
+func (s *session) CutOff() {
 	s.cancel()
 	s.wire.Cut()
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		ap := t.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
-	}
-	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 }
 
 // logger returns the developers' log with the connection's id.
@@ -103,6 +100,8 @@ func (s *session) noteReply(code int, line []byte) {
 	if code >= 500 && line[3] == ' ' {
 		s.refused++
 	}
+
+	// Errors of syntax and sequence are those that plugins look at, as in Haraka.
 	if code >= 500 && code <= 504 || code == 555 {
 		s.c.Errors++
 	}
@@ -162,14 +161,14 @@ func (s *session) converse() (idle bool) {
 		switch {
 		case errors.Is(err, smtpd.ErrIdle):
 			return true
-		case errors.Is(err, smtpd.ErrGiveWay) && s.recv != nil && s.recv.GiveWay():
+		case errors.Is(err, smtpd.ErrGiveWay) && s.tx.GiveWay():
 			continue
 		case err != nil:
 			s.giveUp(err)
 			return false
 		}
 		s.execute(c)
-		if s.recv != nil && s.watch.IsTooSlow() { // whatever it says between the chunks
+		if s.tx.IsTooSlow() { // whatever it says between the chunks
 			s.breakOff(smtpd.ErrTooSlow)
 			return false
 		}
@@ -188,7 +187,7 @@ func (s *session) finish() {
 		defer s.caught("reset")
 		s.endTransaction()
 	}()
-	s.named.stopSearch()
+	s.named.Stop()
 
 	// The client gets the last reply before plugins do their last work.
 	if s.linger {
@@ -253,6 +252,8 @@ func (s *session) startTLS() bool {
 		s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "no TLS configuration")
 		return false
 	}
+
+	// What was said in clear may have been forged, so nothing of it counts under TLS.
 	state, err := s.wire.StartTLS(s.o.TLSConfig)
 	if err != nil {
 		s.logger().Info("TLS handshake failed", zap.Error(err))
@@ -272,30 +273,31 @@ func (s *session) welcome() bool {
 	s.runHook(hook.OnConnectInit, hook.Event{})
 	v := s.runHook(hook.OnLookupRDNS, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
-		return s.turnAway(v, fault{554, "5.7.1", "rDNS Lookup Failed"}, fault{421, "4.7.1", "rDNS Temporary Failure"})
+		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "rDNS Lookup Failed"), verdict.NewDefault(421, "4.7.1", "rDNS Temporary Failure"))
 	}
 
 	// A plugin's name goes before that of the DNS, and both have to be confirmed.
 	ctx, cancel := context.WithTimeout(s.ctx, s.srv.o.RDNSTimeout)
 	if v.Code == hook.OK {
-		s.c.Remote.Host = cmp.Or(v.Text, unknown)
+		s.c.Remote.Host = cmp.Or(v.Text, peer.Unknown)
 	} else {
-		s.c.Remote.Host = s.lookup(ctx)
+		s.c.Remote.Host = peer.Lookup(ctx, s.o.Resolver, s.c.Remote.Addr.Addr())
 	}
-	s.confirm(ctx, cancel)
+	s.named.Begin(ctx, cancel, s.o.Resolver, s.c.Remote.Host, s.c.Remote.Addr.Addr())
 
 	v = s.runHook(hook.OnConnect, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
-		return s.turnAway(v, fault{554, "5.7.1", "Your mail is not welcome here"}, fault{421, "4.7.1", "Come back later"})
+		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "Your mail is not welcome here"), verdict.NewDefault(421, "4.7.1", "Come back later"))
 	}
-	s.wire.Answer(220, "", s.banner(v))
+	s.wire.Answer(220, "", cmp.Or(v.Text, s.o.Banner(s.o.Me, s.srv.o.Version, s.c.ID)))
 	return true
 }
 
 // turnAway refuses a new connection. Without DISCONNECT the client gets the
 // same reply to whatever it says, until it quits or loses patience.
-func (s *session) turnAway(v hook.Verdict, hard, soft fault) bool {
-	r := s.denied(refusal(v, hard, soft))
+func (s *session) turnAway(v hook.Verdict, hard, soft verdict.Default) bool {
+	r := s.denied(verdict.Refusal(v, hard, soft))
+	// The log has the same words as the client.
 	s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), r.String())
 	s.wire.WriteReply(r)
 	if v.Code.Disconnects() {
@@ -328,6 +330,8 @@ func (s *session) turnAway(v hook.Verdict, hard, soft fault) bool {
 
 // giveUp says why no more is read, where there is somebody to say it to.
 func (s *session) giveUp(err error) {
+	// A client that breaks the rules may still be sending, so its connection is closed with
+	// care: hangUp.
 	switch {
 	case errors.Is(err, smtpd.ErrLineTooLong):
 		s.hangUp(reply.New(521, "5.5.2", "Command line too long"))
@@ -344,7 +348,7 @@ func (s *session) giveUp(err error) {
 	case errors.Is(err, smtpd.ErrGiveWay):
 		s.logger().Warn("session gave way, memory for mail that is arriving is short")
 		s.hangUp(reply.New(421, "4.3.1", "Too slow while memory is short, please try again later"))
-	case errors.Is(err, smtpd.ErrBare):
+	case errors.Is(err, scan.ErrBare):
 		s.hangUp(reply.New(554, "5.6.11", "Bare CR or LF is not allowed in a message (RFC 5321 section 2.3.8)"))
 	default:
 		s.wire.Abandon()

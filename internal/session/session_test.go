@@ -48,13 +48,6 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// open returns how many sessions there are.
-func (s *Server) open() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.sessions)
-}
-
 // The separator line of a mailbox file on top of a message becomes a field, by
 // DATA and by BDAT, with our trace field or without: it ended the header section
 // once, and all of it was text then.

@@ -85,6 +85,7 @@ func inEachState(f step) (row [commandStates]step) {
 
 // dispatch does what one command asks for.
 func (s *session) dispatch(c syntax.Command) {
+	// A browser that was led here would deliver mail that its user never wrote.
 	if s.state == connected && c.Verb != syntax.EHLO && c.Verb != syntax.HELO && c.IsRequest() {
 		s.hangUp(reply.New(521, "5.5.1", "This is a mail server"))
 		return

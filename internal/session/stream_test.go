@@ -369,7 +369,7 @@ func TestShutdownCut(t *testing.T) {
 		t.Error(err)
 	}
 	c.closed()
-	if r.srv.open() != 0 || r.hooks.count(hook.OnResetTransaction) != 1 {
+	if r.srv.open.Len() != 0 || r.hooks.count(hook.OnResetTransaction) != 1 {
 		t.Error("the session lives on")
 	}
 }

@@ -1,118 +1,21 @@
 package session
 
 import (
-	"net/netip"
-	"slices"
-	"strings"
+	"cmp"
 	"time"
 
-	"tarishi/internal/hook"
-	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/peer"
 	"tarishi/internal/smtpd/syntax"
 )
 
-// fault is a point's default refusal.
-type fault struct {
-	code     int
-	enhanced string
-	text     string
-}
-
-// refusal makes the reply to a verdict that denies: the verdict's own, or the
-// default of the point for a permanent or a temporary one.
-func refusal(v hook.Verdict, hard, soft fault) *reply.Reply {
-	f := hard
-	if v.Code == hook.DenySoft || v.Code == hook.DenySoftDisconnect {
-		f = soft
-	}
-	r := reply.New(f.code, f.enhanced, f.text)
-	if v.Text != "" {
-		r.Text = v.Text
-
-		// A text may bring its own enhanced code, as Haraka's DSN objects do.
-		if status, rest, ok := strings.Cut(v.Text, " "); ok {
-			if e, ok := reply.ParseEnhanced(status); ok {
-				if e[0] == r.Code/100 {
-					r.Enhanced = e
-				}
-				r.Text = rest
-			}
-		}
-	}
-
-	// A whole reply replaces all of it, but a refusal must not read like a success.
-	if v.Reply != nil {
-		own := *v.Reply
-		if own.Text == "" {
-			own.Text = r.Text
-		}
-		if own.Code/100 != 4 && own.Code/100 != 5 {
-			own.Code, own.Enhanced = r.Code, r.Enhanced
-		}
-		r = &own
-	}
-	return r
-}
-
-// assent makes the reply to a verdict that lets pass.
-func assent(v hook.Verdict, code int, enhanced, text string) *reply.Reply {
-	r := reply.New(code, enhanced, text)
-	if v.Text != "" {
-		r.Text = v.Text
-	}
-	if v.Reply != nil && v.Reply.Positive() {
-		own := *v.Reply
-		if own.Text == "" {
-			own.Text = r.Text
-		}
-		r = &own
-	}
-	return r
-}
-
-// banner returns the text behind 220.
-func (s *session) banner(v hook.Verdict) string {
-	if v.Text != "" {
-		return v.Text
-	}
-	lines := []string{"Tarishi ready"}
-	if s.o.ShowVersion && s.srv.o.Version != "" {
-		lines[0] = "Tarishi/" + s.srv.o.Version + " ready"
-	}
-	if len(s.o.Greeting) > 0 {
-		lines = append([]string(nil), s.o.Greeting...)
-	}
-
-	// The host's name has to come first (RFC 5321 section 4.2).
-	lines[0] = s.o.Me + " ESMTP " + lines[0]
-	if n := min(s.o.BannerChars, len(s.c.ID)); n > 0 {
-		lines[0] += " (" + s.c.ID[:n] + ")"
-	}
-	return strings.Join(lines, "\n")
-}
-
-// denied puts the connection's id in front of each line of a refusal, where the
-// configuration wants that, so that a sender's complaint finds its log lines.
-func (s *session) denied(r *reply.Reply) *reply.Reply {
-	n := s.o.DenyChars
-	if n <= 0 || r.Code < 400 {
-		return r
-	}
-	if n == 1 {
-		n = len(s.c.ID)
-	}
-	host, _, _ := strings.Cut(s.o.Me, ".")
-	mark := "[" + s.c.ID[:min(n, len(s.c.ID))] + "@" + host + "] "
-	marked := *r
-	marked.Text = mark + strings.ReplaceAll(r.Text, "\n", "\n"+mark)
-	return &marked
-}
+// denied returns a refusal with the connection's id, where the configuration wants that.
+func (s *session) denied(r *reply.Reply) *reply.Reply { return s.o.MarkRefusal(r, s.o.Me, s.c.ID) }
 
 // helloText returns the first line of the reply to HELO and EHLO.
 func (s *session) helloText() string {
 	ip := "[" + s.c.Remote.Addr.Addr().String() + "]"
-	if h := s.c.Remote.Host; h != "" && h != nxDomain && h != dnsError {
+	if h := s.c.Remote.Host; h != "" && h != peer.NXDomain && h != peer.DNSError {
 		ip = syntax.Word(h) + " " + ip
 	}
 	return s.o.Me + " Hello " + ip + ", " + s.o.Helo
@@ -120,51 +23,17 @@ func (s *session) helloText() string {
 
 // received returns our trace field for the open transaction, or "" when none is
 // wanted.
-func (s *session) received(now time.Time) string {
+func (s *session) received() string {
 	if !s.o.AddReceived {
 		return ""
 	}
-	by := "Tarishi"
-	if s.o.ShowVersion && s.srv.o.Version != "" {
-		by += "/" + syntax.Word(s.srv.o.Version)
-	}
-	return receive.Trace{
-		Hello: s.c.Hello.Host, Name: s.fromName(), Addr: s.c.Remote.Addr.Addr(), By: s.o.Me, Software: by, With: s.protocol(),
-		ID: s.tx.ID, From: s.tx.From, Cipher: s.c.TLS.Cipher, Authenticated: s.c.AuthUser != "", Time: now,
-	}.Field()
+	return s.tx.Received(s.c, s.fromName(), s.o.Me, syntax.Word(s.o.Software(s.srv.o.Version)), time.Now())
 }
 
-// protocol is the protocol keyword of RFC 3848 and, for SMTPUTF8, RFC 6531 section
-// 4.3.
-func (s *session) protocol() string {
-	p := "SMTP"
-	switch {
-	case s.tx.UTF8:
-		p = "UTF8SMTP"
-	case s.c.Hello.Verb == "EHLO":
-		p = "ESMTP"
-	default:
-		return p
+// fromName is what our trace field calls the client beside its address.
+func (s *session) fromName() string {
+	if host := s.c.Remote.Host; s.named.Name() == "" && (host == peer.NXDomain || host == peer.DNSError) {
+		return host
 	}
-	if s.c.TLS.Enabled {
-		p += "S"
-	}
-	if s.c.AuthUser != "" {
-		p += "A"
-	}
-	return p
-}
-
-// isPrivate and isLocal are hook.Remote's Private and Local.
-func isPrivate(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsPrivate() ||
-		slices.ContainsFunc(documentationNets, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-func (s *Server) isLocal(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is6() && a.IsPrivate() || s.own.Has(a)
-}
-
-var documentationNets = []netip.Prefix{
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	return cmp.Or(s.named.Name(), peer.Unknown)
 }

@@ -9,26 +9,25 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
-	"tarishi/internal/smtpd"
+	"tarishi/internal/session/policy"
+	"tarishi/internal/session/transaction"
+	"tarishi/internal/session/verdict"
+	"tarishi/internal/smtpd/pace"
 	"tarishi/internal/smtpd/syntax"
 )
 
 // endTransaction ends the transaction, if there is one.
 func (s *session) endTransaction() {
 	tx := s.tx
-	if s.recv != nil {
-		s.recv.Discard()
-		s.recv = nil
-	}
 	if tx == nil {
 		return
 	}
+	tx.Abandon()
 
 	// Also after a panic in the hook, so that it runs once for each transaction.
 	defer func() {
-		tx.Discard()
-		s.watch.Stop()
-		s.tx, s.watch = nil, nil
+		tx.End()
+		s.tx = nil
 		s.leaveTransaction()
 	}()
 	s.runHook(hook.OnResetTransaction, hook.Event{})
@@ -41,7 +40,7 @@ func (s *session) answerMail(c syntax.Command) {
 	case !s.c.Relaying && slices.Contains(s.o.SubmissionPorts, int(s.c.Local.Port())):
 		s.refuseSender(c, reply.New(550, "5.7.1", "Authentication required"))
 		return
-	case s.o.StrictRFC1869 && !s.c.Relaying && !isStrict(c.Argument, "FROM:<"):
+	case s.o.IsLoose(c.Argument, "FROM:<", s.c.Relaying):
 		s.refuse(reply.New(501, "5.5.2", "Invalid MAIL FROM parameters"))
 		return
 	}
@@ -71,7 +70,7 @@ func (s *session) answerMail(c syntax.Command) {
 		s.respond(hook.Verdict{}, r)
 		return
 	}
-	if bad := s.checkAddress(m.From, m.UTF8, "5.1.7", "MAIL FROM"); bad != nil {
+	if bad := s.o.CheckAddress(m.From, m.UTF8, "5.1.7", "MAIL FROM"); bad != nil {
 		s.logSender(s.c.ID, syntax.Clean(m.From.Plain()), bad)
 		s.respond(hook.Verdict{}, bad)
 		return
@@ -82,48 +81,24 @@ func (s *session) answerMail(c syntax.Command) {
 	v := s.runHook(hook.OnMail, hook.Event{Sender: m.From.Address, Params: m.Parameters})
 	if v.Code.Denies() {
 		text := "sender " + m.From.Address.Path() + " denied"
-		r := refusal(v, fault{550, "5.7.1", text}, fault{450, "4.7.1", text})
+		r := verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text))
 		s.logSender(string(s.tx.ID), m.From.Address.String(), r)
 		s.endTransaction()
 		s.respond(v, r)
 		return
 	}
-	r := assent(v, 250, "2.1.0", "sender "+m.From.Address.Path()+" OK")
+	r := verdict.Assent(v, 250, "2.1.0", "sender "+m.From.Address.Path()+" OK")
 	s.logSender(string(s.tx.ID), m.From.Address.String(), r)
 	s.wire.WriteReply(r)
 }
 
-// rewriteInMemory is how large a message may be, in bytes, to be rewritten in memory. A
-// larger one goes to a file: the memory of sessions is counted for what clients send,
-// not for a second copy of it.
-const rewriteInMemory = 64 << 10
-
-// NewBody implements hook.Lender.
-func (s *session) NewBody() hook.Body {
-	body := s.o.Intake.NewBody()
-	if s.tx.Size > rewriteInMemory {
-		_ = body.Spill() // Write returns the error too
-	}
-	return body
-}
-
 // openTransaction begins a transaction.
 func (s *session) openTransaction(m syntax.Mail) {
-	s.c.Transactions++
-	// The time of the transaction runs from here on, whatever the client does.
-	terms := smtpd.Terms{MinRate: s.o.MinRate, Window: s.srv.o.MinRateWindow}
+	terms := pace.Terms{MinRate: s.o.MinRate, Window: s.srv.o.MinRateWindow}
 	if s.o.TransactionTimeout > 0 {
 		terms.Until = time.Now().Add(s.o.TransactionTimeout)
 	}
-	s.watch = s.wire.StartWatch(s.srv.memory, terms)
-	s.tx = &hook.Transaction{
-		Envelope: mail.Envelope{
-			ID: mail.NewID(s.c.ID, s.c.Transactions), From: m.From.Address, Received: time.Now(), Body: m.Body, UTF8: m.UTF8,
-			RequireTLS: m.RequireTLS, Return: m.Return, EnvelopeID: m.EnvelopeID, Notes: mail.Notes{},
-			Origin: s.origin(),
-		},
-		Relaying: s.c.Relaying, Results: hook.NewResults(), Bodies: s,
-	}
+	s.tx = transaction.Begin(transaction.Options{Wire: s.wire, Budget: s.srv.memory, Terms: terms, Storage: s.o.Intake}, s.c, m)
 	s.state = inTransaction
 }
 
@@ -151,53 +126,16 @@ func (s *session) respond(v hook.Verdict, r *reply.Reply) {
 	}
 }
 
-func isStrict(arg, prefix string) bool {
-	return len(arg) >= len(prefix) && strings.EqualFold(arg[:len(prefix)], prefix)
-}
-
-// checkAddress returns the reply to an address that is not acceptable here, nil for
-// one that is.
-func (s *session) checkAddress(p syntax.Path, utf8 bool, enhanced, what string) *reply.Reply {
-	limit := mail.MaxPath
-	if s.o.Postel {
-		limit = mail.MaxPathRelaxed
-	}
-	a := p.Address
-	switch {
-	case p.Err != nil:
-		return reply.New(501, enhanced, "Invalid "+what+" address").Because(p.Err)
-	case len(a.Path()) > limit:
-		return reply.New(501, enhanced, "Invalid "+what+" address: too long")
-	case a.IsUTF8() && !utf8:
-		return reply.New(553, "5.6.7", "A non-ASCII address needs SMTPUTF8")
-	case a.HasHidden():
-		return reply.New(501, enhanced, "Invalid "+what+" address: characters that cannot be seen")
-	case s.o.StrictDomains && a.Domain != "" && a.Domain[0] != '[' && !mail.IsHostName(a.Domain):
-		return reply.New(501, enhanced, "Invalid "+what+" address: underscore in domain")
-	}
-	return nil
-}
-
-// origin tells next hops of the client. Its name follows with the content, when
-// there has been time to confirm it.
-func (s *session) origin() *mail.Origin {
-	o := &mail.Origin{Addr: s.c.Remote.Addr.Addr().Unmap(), Port: int(s.c.Remote.Addr.Port()), Helo: s.c.Hello.Host, Protocol: "SMTP", Login: s.c.AuthUser}
-	if s.c.Hello.Verb == "EHLO" {
-		o.Protocol = "ESMTP"
-	}
-	return o
-}
-
 // answerRcpt answers RCPT. The bare postmaster (RFC 5321 section 4.5.1) becomes the one of
 // this host.
 func (s *session) answerRcpt(c syntax.Command) {
 	// The path is rewritten before it is read, so that hooks see a whole address.
 	arg := c.Argument
-	if s.o.StrictRFC1869 && !s.tx.Relaying && !isStrict(arg, "TO:<") {
+	if s.o.IsLoose(arg, "TO:<", s.tx.Relaying) {
 		s.refuse(reply.New(501, "5.5.2", "Invalid RCPT TO parameters"))
 		return
 	}
-	if bare := "TO:<postmaster>"; isStrict(arg, bare) {
+	if bare := "TO:<postmaster>"; policy.HasPrefix(arg, bare) {
 		arg = "TO:<postmaster@" + s.o.Me + ">" + arg[len(bare):]
 	}
 	m, bad := syntax.ParseRcpt(arg, s.tx.UTF8)
@@ -206,7 +144,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 		s.refuse(bad)
 		return
 	case bad != nil:
-		counts(bad, &s.tx.Rcpts, &s.c.Rcpts)
+		transaction.Count(bad, &s.tx.Rcpts, &s.c.Rcpts)
 		_, to, _ := strings.Cut(m.To.Text, ":")
 		s.logRecipient(syntax.Clean(strings.Trim(to, " \t<>")), bad)
 		s.refuse(bad)
@@ -214,7 +152,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 	}
 
 	// The cheap reasons to refuse come before the hooks.
-	r := s.checkAddress(m.To, s.tx.UTF8, "5.1.3", "RCPT TO")
+	r := s.o.CheckAddress(m.To, s.tx.UTF8, "5.1.3", "RCPT TO")
 	if r == nil && s.o.MaxRecipients > 0 && len(s.tx.Recipients) >= s.o.MaxRecipients {
 		r = reply.New(452, "4.5.3", "Too many recipients")
 	}
@@ -224,7 +162,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 	}
 
 	// Every answer counts, and has its line in the log.
-	counts(r, &s.tx.Rcpts, &s.c.Rcpts)
+	transaction.Count(r, &s.tx.Rcpts, &s.c.Rcpts)
 	to := m.To.Address.String()
 	if m.To.Err != nil {
 		to = syntax.Clean(m.To.Plain())
@@ -238,23 +176,14 @@ func (s *session) logRecipient(to string, r *reply.Reply) {
 	s.srv.o.Mail.Recipient(string(s.tx.ID), s.c.Remote.Addr.Addr(), s.tx.From.String(), to, r.Code, r.Text)
 }
 
-// recipientCost is about how many bytes a recipient takes in memory.
-func recipientCost(r mail.Recipient) int64 {
-	return int64(256 + len(r.Address.Local) + len(r.Address.Domain) + len(r.ORCPT))
-}
-
 // addRecipient takes a recipient in if there is memory and the hooks allow it.
 func (s *session) addRecipient(rcpt mail.Recipient, parameters map[string]string) (hook.Verdict, *reply.Reply) {
 	// The memory is taken before the hooks run, and stays taken for accepted ones only.
-	if !s.watch.ReserveEnvelope(recipientCost(rcpt)) {
+	if !s.tx.Reserve(rcpt) {
 		return hook.Verdict{}, receive.ErrNoMemory
 	}
 	v, r := s.askHooks(rcpt, parameters)
-	if r.Positive() {
-		s.tx.Recipients = append(s.tx.Recipients, rcpt)
-	} else {
-		s.watch.ReleaseEnvelope(recipientCost(rcpt))
-	}
+	s.tx.Settle(rcpt, r.Positive())
 	return v, r
 }
 
@@ -262,10 +191,10 @@ func (s *session) addRecipient(rcpt mail.Recipient, parameters map[string]string
 func (s *session) askHooks(rcpt mail.Recipient, parameters map[string]string) (hook.Verdict, *reply.Reply) {
 	path := rcpt.Address.Path()
 	text := "recipient " + path + " denied"
-	hard, soft := fault{550, "5.7.1", text}, fault{450, "4.7.1", text}
+	hard, soft := verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text)
 	v := s.runHook(hook.OnRcpt, hook.Event{Recipient: rcpt, Params: parameters})
 	if v.Code.Denies() {
-		return v, refusal(v, hard, soft)
+		return v, verdict.Refusal(v, hard, soft)
 	}
 
 	// Without a plugin that vouches for it only a client that may relay gets through.
@@ -280,24 +209,10 @@ func (s *session) askHooks(rcpt mail.Recipient, parameters map[string]string) (h
 	// The text of the last plugin that had one is the reply.
 	ok := s.runHook(hook.OnRcptOK, hook.Event{Recipient: rcpt})
 	if ok.Code.Denies() {
-		return ok, refusal(ok, hard, soft)
+		return ok, verdict.Refusal(ok, hard, soft)
 	}
 	if ok.Text == "" && ok.Reply == nil {
 		ok.Text, ok.Reply = v.Text, v.Reply
 	}
-	return hook.Verdict{}, assent(ok, 250, "2.1.5", "recipient "+path+" OK")
-}
-
-// counts adds the outcome r to each of the counts.
-func counts(r *reply.Reply, all ...*hook.Counts) {
-	for _, c := range all {
-		switch {
-		case r.Positive():
-			c.Accepted++
-		case r.Temporary():
-			c.Deferred++
-		default:
-			c.Rejected++
-		}
-	}
+	return hook.Verdict{}, verdict.Assent(ok, 250, "2.1.5", "recipient "+path+" OK")
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpd/pace"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -45,10 +46,6 @@ var (
 	ErrTooSlow     = errors.New("below the minimum data rate")
 	ErrTooLong     = errors.New("the transaction takes too long")
 	ErrGiveWay     = errors.New("memory is needed for faster clients")
-	// ErrBare is a CR without LF or an LF without CR in a message. No two servers
-	// agree on their meaning, so they can hide a second message (RFC 5321 sections
-	// 2.3.8 and 4.1.1.4).
-	ErrBare = errors.New("bare CR or LF in a message")
 )
 
 var (
@@ -87,7 +84,7 @@ type Conn struct {
 	out    []byte
 	gone   bool // the client cannot be written to any more
 
-	pace     *pace // of the transaction; nil: there is none
+	pace     *pace.Pace // of the transaction; nil: there is none
 	watch    *Watch
 	trickles bool // content comes in small pieces, for which no large buffer is held
 
@@ -175,7 +172,7 @@ func (c *Conn) awaitLine(parking bool) error {
 	// The first wait for a line sets the time for all of it.
 	began := time.Now()
 	if c.due.IsZero() {
-		limit, overdue := c.pace.limit(began, c.settings.Inactivity)
+		limit, overdue := c.patience(began)
 		c.due, c.overdue = began.Add(max(limit, 1)), overdue
 	}
 
@@ -189,10 +186,10 @@ func (c *Conn) awaitLine(parking bool) error {
 	if err := c.beginWait(until); err != nil {
 		return err
 	}
-	c.pace.wait(began)
+	c.pace.BeginWait(began)
 	err := c.fill(false)
 	why := c.endWait()
-	c.pace.awake(time.Since(began))
+	c.pace.EndWait(time.Since(began))
 	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		if why == nil && until.Before(c.due) {
 			return ErrIdle
@@ -200,6 +197,16 @@ func (c *Conn) awaitLine(parking bool) error {
 		return cmp.Or(why, c.overdue)
 	}
 	return err
+}
+
+// patience returns how long the client may be waited for now, and what to say when that is
+// over.
+func (c *Conn) patience(now time.Time) (limit time.Duration, overdue error) {
+	limit, last := c.pace.Limit(now, c.settings.Inactivity)
+	if last {
+		return limit, ErrTooLong
+	}
+	return limit, ErrTimeout
 }
 
 // fill reads at least one byte into the buffer.

@@ -6,6 +6,9 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"tarishi/internal/smtpd/pace"
+	"tarishi/internal/smtpd/scan"
 )
 
 // Receiver takes the content of one message.
@@ -22,19 +25,19 @@ type Receiver interface {
 
 // ReadData passes the content behind DATA to r, up to the final dot.
 func (c *Conn) ReadData(r Receiver) error {
-	scan := scanner{dots: true}
-	return c.readContent(func(b []byte) (int, bool, error) { return scan.scan(b, r) }, r)
+	scanner := scan.Scanner{Dots: true}
+	return c.readContent(func(b []byte) (int, bool, error) { return scanner.Scan(b, r) }, r)
 }
 
 // ReadChunk passes the next size octets to r, which are a chunk of the message of
 // the current transaction and perhaps its last.
 func (c *Conn) ReadChunk(size int64, last bool, r Receiver) error {
 	err := c.readOctets(size, func(b []byte) error {
-		_, _, err := c.watch.chunks.scan(b, r)
+		_, _, err := c.watch.chunks.Scan(b, r)
 		return err
 	}, r)
 	if err == nil && last {
-		err = c.watch.chunks.finish()
+		err = c.watch.chunks.Finish()
 	}
 	return err
 }
@@ -71,11 +74,11 @@ func (c *Conn) readContent(f func(b []byte) (n int, done bool, err error), r Rec
 		if c.from < c.to {
 			n, done, err := f(c.buf[c.from:c.to])
 			c.from += n
-			c.pace.content(n)
+			c.pace.Receive(n)
 			if done || err != nil {
 				return err
 			}
-			if c.pace.tooSlow() {
+			if c.pace.IsTooSlow() {
 				return ErrTooSlow
 			}
 		}
@@ -109,20 +112,20 @@ func (c *Conn) receive(r Receiver) error {
 	for {
 		// The wait is cut into windows, so that a slow message can leave the memory.
 		began := time.Now()
-		limit, overdue := c.pace.limit(began, c.settings.Inactivity)
-		look := r != nil && limit > paceWindow
+		limit, overdue := c.patience(began)
+		look := r != nil && limit > pace.Window
 		if look {
-			limit = paceWindow
+			limit = pace.Window
 		}
 		if err := c.beginRead(began.Add(max(limit, 1))); err != nil {
 			return err
 		}
-		c.pace.wait(began)
+		c.pace.BeginWait(began)
 		before := c.to - c.from
 		err := c.fill(!c.trickles)
 		why := c.endWait()
 		waited := time.Since(began)
-		c.pace.awake(waited)
+		c.pace.EndWait(waited)
 
 		// A client that sends little at a time needs no large buffer.
 		c.trickles = c.to-c.from-before < smallPiece && waited >= longWait

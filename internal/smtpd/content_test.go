@@ -7,6 +7,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tarishi/internal/smtpd/budget"
+	"tarishi/internal/smtpd/pace"
 )
 
 // counter is a Receiver that keeps nothing.
@@ -24,7 +27,7 @@ func TestTrickleHoldsNoBuffer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			client, server := net.Pipe()
 			c := NewConn(server, Settings{Inactivity: time.Hour})
-			c.StartWatch(NewBudget(0), Terms{}).BeginMessage()
+			c.StartWatch(budget.New(0), pace.Terms{}).BeginMessage()
 			done := make(chan error, 1)
 			go func() { done <- c.ReadData(&counter{}) }()
 			look := func(large bool) {

@@ -21,7 +21,7 @@
 //
 // Invariants: all methods of a Conn but Wake and Cut belong to the goroutine that
 // holds the conversation. Memory does not grow with the size of a message, and what
-// all connections hold of mail that is arriving is bounded: see Budget. A connection
+// all connections hold of mail that is arriving is bounded: see package budget. A connection
 // that waits for a command holds no buffer and, where the socket can be polled, no
 // more of a stack than the wait needs: see Conn.Park.
 package smtpd

@@ -12,6 +12,9 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"tarishi/internal/smtpd/budget"
+	"tarishi/internal/smtpd/pace"
 )
 
 // connect returns both ends of a connection over loopback.
@@ -147,7 +150,7 @@ func TestParkEnds(t *testing.T) {
 // TestNoParking: in a transaction the wait is watched, so it is not cut short.
 func TestNoParking(t *testing.T) {
 	c, client := connect(t, Settings{Inactivity: time.Minute})
-	w := c.StartWatch(NewBudget(0), Terms{Window: time.Minute})
+	w := c.StartWatch(budget.New(0), pace.Terms{Window: time.Minute})
 	go func() {
 		time.Sleep(2 * parkAfter) // or less: then there is nothing to see
 		_, _ = io.WriteString(client, "NOOP\r\n")

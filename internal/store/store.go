@@ -80,6 +80,9 @@ var (
 	ErrNotes    = errors.New("queue: notes cannot be kept") // they are no JSON, or too large
 )
 
+// IsUnknown reports whether err says that a message is not in the store.
+func IsUnknown(err error) bool { return errors.Is(err, ErrUnknown) }
+
 // Store holds accepted messages. Its methods may be called from any goroutine.
 type Store interface {
 	Intake

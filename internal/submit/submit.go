@@ -130,6 +130,7 @@ func (s *Submitter) refuse(t *hook.Transaction, err error) error {
 
 // transaction makes the envelope of a submission.
 func (s *Submitter) transaction(m hook.Submission) (*hook.Transaction, *reply.Reply) {
+	// To plugins it looks like the transaction of a client that may relay.
 	t := &hook.Transaction{Relaying: true, Results: hook.NewResults(), Bodies: bodies(s.o.NewBody)}
 	t.ID = mail.NewID(mail.NewConnectionID(), 1)
 	t.Received, t.Origin = s.o.Now(), m.Origin
@@ -139,6 +140,8 @@ func (s *Submitter) transaction(m hook.Submission) (*hook.Transaction, *reply.Re
 	if _, err := json.Marshal(t.Notes); err != nil {
 		return nil, reply.New(554, "5.3.0", "Notes cannot be kept").Because(err)
 	}
+
+	// A malformed address will never become a good one: these refusals are for good.
 	from, err := mail.ParseAddress(m.From)
 	if err != nil {
 		return nil, reply.Newf(553, "5.1.7", "Malformed from: %s", reply.Clip(m.From)).Because(err)
@@ -185,31 +188,22 @@ func (s *Submitter) Show(ctx context.Context, env *mail.Envelope, c mail.Content
 // readHeader parses the header section of t.Content, and puts in the empty line
 // behind it if that is missing.
 func readHeader(t *hook.Transaction) error {
-	r, err := t.Content.Open()
+	section, err := mail.ReadHeader(t.Content, maxHeader)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	var b bytes.Buffer
-	for next := int64(8 << 10); ; next *= 2 {
-		n := min(next, maxHeader-int64(b.Len()), t.Content.Size()-int64(b.Len()))
-		if _, err := io.CopyN(&b, r, n); err != nil {
-			return err
-		}
-		h, size, complete := mail.ParseHeader(b.Bytes())
-		whole := int64(b.Len()) == t.Content.Size()
-		switch {
-		case !whole && complete && b.Bytes()[size-1] == '\n', !whole && !complete && bytes.IndexByte(b.Bytes()[size:], '\n') >= 0, whole:
-			t.Header, t.HeaderSize = h, int64(size)
-			if !complete {
-				head := h.Bytes()
-				t.Content, t.HeaderSize = mail.WithHead(head, t.Content, int64(size)), int64(len(head))
-			}
-			return nil
-		case b.Len() >= maxHeader:
-			return reply.Newf(552, "5.3.4", "Header section is longer than %d bytes", maxHeader)
-		}
+	if section.Cut {
+		return reply.Newf(552, "5.3.4", "Header section is longer than %d bytes", maxHeader)
 	}
+
+	// Without the empty line the next header field would be taken for body.
+	size := int64(len(section.Bytes))
+	t.Header, t.HeaderSize = section.Header, size
+	if !section.Complete {
+		head := section.Header.Bytes()
+		t.Content, t.HeaderSize = mail.WithHead(head, t.Content, size), int64(len(head))
+	}
+	return nil
 }
 
 // canon writes lines that end in CRLF, whatever they ended in.
@@ -227,6 +221,7 @@ var crlf = []byte("\r\n")
 
 // copyLines reads r to its end.
 func (c *canon) copyLines(ctx context.Context, r io.Reader) error {
+	// Lines are short, and the body behind may be a file.
 	out := bufio.NewWriterSize(c.w, 32<<10)
 	c.w = out
 	b := make([]byte, 32<<10)
@@ -272,6 +267,8 @@ func (c *canon) writeLines(b []byte) error {
 			b = b[1:]
 			continue
 		}
+
+		// What stands up to the next line end is written in one piece.
 		end := bytes.IndexAny(b, "\r\n")
 		text := b
 		if end >= 0 {

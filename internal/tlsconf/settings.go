@@ -115,8 +115,7 @@ func (s *Settings) rows() []ini.Row {
 			Key: "key", Kind: ini.Texts(&s.Key), Example: "tls_key.pem",
 			Doc: `Private key in PEM form, relative to this folder. For several pairs write key[]= and cert[]= as often.
 				Without key and cert, tls_key.pem and tls_cert.pem are used if both are there. When these files, or those of
-				[outbound], are renewed, the new ones are used within ten seconds; a change of this file itself needs a
-				restart.`,
+				[outbound], are renewed, the new ones are used within ten seconds.`,
 		},
 		{
 			Key: "cert", Kind: ini.Texts(&s.Cert), Example: "tls_cert.pem",

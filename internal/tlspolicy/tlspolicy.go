@@ -163,6 +163,8 @@ func (d *Decider) Published(ctx context.Context, n *Need, p *nexthop.Plan, hop *
 
 // sts is what the MTA-STS policy of the domain makes of what TLSA records left.
 func (d *Decider) sts(p *nexthop.Plan, host string, s Policy) (Policy, *reply.Reply) {
+	// Only enforce keeps mail back; for a policy in testing each server that it would refuse
+	// is logged (RFC 8461 section 5).
 	switch sts := p.STS; {
 	case sts == nil:
 	case sts.Mode == mtasts.Enforce && !sts.Allows(host):
@@ -173,6 +175,8 @@ func (d *Decider) sts(p *nexthop.Plan, host string, s Policy) (Policy, *reply.Re
 		d.Mistrust(p.Domain, host, errors.New("not an MX of the policy"))
 	default:
 		s = Policy{TLS: cmp.Or(s.TLS, offered.TLS), Wanted: cmp.Or(s.Wanted, offered.Wanted), Testing: true}
+
+		// The verifier outlives the plan: connections with it are shared.
 		domain := p.Domain
 		s.Key = "sts-testing:" + domain
 		s.Verify = func(cs tls.ConnectionState) error {

@@ -238,31 +238,6 @@ func TestShow(t *testing.T) {
 	})
 }
 
-func TestHeader(t *testing.T) {
-	long := "X-Long: " + strings.Repeat("x", 50_000) + "\r\n"
-	huge := strings.Repeat(long, maxHeader/len(long)+1)
-	for _, c := range []struct {
-		name, content, want string
-		cut                 bool
-	}{
-		{"empty", "", "", false},
-		{"only header", "A: b\r\n", "A: b\r\n", false},
-		{"no body", "A: b\r\n\r\n", "A: b\r\n\r\n", false},
-		{"no header", "Hello\r\n", "", false},
-		{"no empty line", "A: b\r\nHello\r\n", "A: b\r\n", false},
-		{"long", long + "A: b\r\n\r\n" + huge, long + "A: b\r\n\r\n", false},
-		{"huge", huge + "\r\nbody", huge[:strings.LastIndex(huge[:maxHeader], "\n")+1], true},
-	} {
-		got, cut, err := readHeader(mail.Memory{[]byte(c.content)})
-		if c.cut { // the last line is told as far as it goes
-			got = got[:strings.LastIndex(got, "\n")+1]
-		}
-		if got != c.want || cut != c.cut || err != nil {
-			t.Errorf("%s: %d bytes, %v, %v; want %d, %v", c.name, len(got), cut, err, len(c.want), c.cut)
-		}
-	}
-}
-
 func TestContent(t *testing.T) {
 	big := strings.Repeat("0123456789abcdef", 1<<16)
 	both(t, func(t *testing.T) (Queue, Outbound) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 
 	"tarishi/internal/control"
 	"tarishi/internal/control/filter"
@@ -119,37 +118,12 @@ func (l *Local) showMessage(_ context.Context, a control.Arguments) (*view.Messa
 		m.Recipients[i].Notify, m.Recipients[i].ORCPT = r.Notify, r.ORCPT
 	}
 	noteSuspensions(m, l.suspensions())
-	if m.Header, m.HeaderCut, err = readHeader(c); err != nil {
+	section, err := mail.ReadHeader(c, maxHeader)
+	if err != nil {
 		return nil, translateError(err)
 	}
+	m.Header, m.HeaderCut = string(section.Bytes), section.Cut
 	return m, nil
-}
-
-// readHeader reads the header section of a message; cut: it is longer than
-// maxHeader.
-func readHeader(c mail.Content) (section string, cut bool, err error) {
-	r, err := c.Open()
-	if err != nil {
-		return "", false, err
-	}
-	defer r.Close()
-
-	// Most header sections are small, some are huge: the buffer doubles, up to
-	// the limit, until the empty line is in it.
-	b := make([]byte, 0, min(c.Size(), 8<<10))
-	for {
-		had := len(b)
-		b = slices.Grow(b, max(had, 4<<10))
-		n, err := io.ReadFull(r, b[had:min(cap(b), maxHeader)])
-		b = b[:had+n]
-		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !end {
-			return "", false, err
-		}
-		if _, size, complete := mail.ParseHeader(b); complete || end || len(b) >= maxHeader {
-			return string(b[:size]), !complete && !end, nil
-		}
-	}
 }
 
 // openContent opens the message as RFC 5322 bytes and says how many there are.

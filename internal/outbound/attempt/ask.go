@@ -1,9 +1,7 @@
 package attempt
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,7 +23,9 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 	if !a.hasHook(hook.OnSendEmail) && !a.hasHook(hook.OnGetMX) {
 		return nil, nil, false
 	}
-	v := a.runHook(ctx, hook.OnSendEmail, hook.Event{}, a.unaccounted())
+
+	// A plugin may postpone the message as often as it likes, until its lifetime is over.
+	v := a.runHook(ctx, hook.OnSendEmail, hook.Event{}, a.account.Open())
 	switch v.Code {
 	case hook.Delay:
 		r := reply.Newf(451, "4.3.0", "Delayed by plugin %s", v.Plugin)
@@ -33,7 +33,7 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 			return nil, r, false
 		}
 		next := a.policy.Backoff.Until(a.env.Received, a.now(), max(v.Delay, time.Second))
-		a.putOff(a.unaccounted(), a.replyToAll(r), a.unit.Attempts(), next)
+		a.putOff(a.account.Open(), a.replyToAll(r), a.unit.Attempts(), next)
 		return nil, nil, true
 	case hook.DenySoft, hook.DenySoftDisconnect:
 		return nil, v.ReplyOr(reply.New(451, "4.3.0", "Delivery is refused by a plugin for now")), false
@@ -41,7 +41,7 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 
 	// Only now: a plugin that postpones the message should not look for a way.
 	domain := a.unit.Domain()
-	v = a.runHook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.unaccounted())
+	v = a.runHook(ctx, hook.OnGetMX, hook.Event{Host: domain}, a.account.Open())
 	switch v.Code {
 	case hook.OK:
 		hops, err := v.MX, route.CheckHops(v.MX)
@@ -52,28 +52,11 @@ func (a *Attempt) askHooks(ctx context.Context) (hops []mail.NextHop, refusal *r
 			a.logError("get_mx gave no next hop", zap.String("plugin", v.Plugin), zap.String("domain", domain), zap.Error(err))
 			return nil, reply.Newf(451, "4.3.5", "No MX for %s", domain).Because(err), false
 		}
-		return a.inOrder(hops), nil, false
+		return nexthop.InOrder(hops, a.unit.ID(), a.m.o.Log), nil, false
 	case hook.Deny, hook.DenyDisconnect:
 		return nil, v.ReplyOr(reply.Newf(550, "5.1.2", "No MX for %s", domain)), false
 	case hook.DenySoft, hook.DenySoftDisconnect:
 		return nil, v.ReplyOr(reply.Newf(451, "4.1.2", "Temporary MX lookup error for %s", domain)), false
 	}
 	return nil, nil, false
-}
-
-// inOrder returns the next hops of get_mx by their priority, the lowest first, and
-// otherwise as they were given. A name that cannot be said in EHLO is left out.
-func (a *Attempt) inOrder(hops []mail.NextHop) []mail.NextHop {
-	hops = slices.Clone(hops)
-	for i := range hops {
-		h := &hops[i]
-		name, ok := nexthop.HeloName(h.Helo)
-		if h.Helo != "" && !ok {
-			a.m.o.Log.Warn("get_mx: bind_helo is passed over: it is no host name or address literal",
-				zap.String("uuid", string(a.unit.ID())), zap.Stringer("hop", *h), zap.String("value", reply.Clip(h.Helo)))
-		}
-		h.Helo = name
-	}
-	slices.SortStableFunc(hops, func(x, y mail.NextHop) int { return cmp.Compare(x.Priority, y.Priority) })
-	return hops
 }

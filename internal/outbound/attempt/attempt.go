@@ -12,13 +12,10 @@
 // stay scheduled. What the queue could not record of those that are settled is handed
 // back too. A panic defers what is open. Nothing here returns an error: there is
 // nobody to tell but the log.
-//
-// Size: up to 1,700 lines, since every step works on the one account of recipients.
 package attempt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -31,6 +28,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/nexthop"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/policy"
 	"tarishi/internal/outbound/remember"
 	"tarishi/internal/outbound/report"
@@ -69,7 +67,7 @@ type Board interface {
 	// known: this process has kept something.
 	Begin(a *Attempt) (was remember.Kept, known bool)
 	// End takes an attempt out, and puts back the rest.
-	End(a *Attempt, left Left)
+	End(a *Attempt, left account.Left)
 	// Locate says where an attempt goes, see schedule.Schedule. Where the Board has later
 	// policies than the attempt it asks a.WayBy. If there is no place the unit is in the
 	// schedule again, with a.Postponed.
@@ -86,7 +84,7 @@ type Board interface {
 
 	// Enqueue sees to the delivery of a message that was put in the queue.
 	Enqueue(p mail.Pending)
-	// AdmitReport reports whether the sender of a message may get a report of its own
+	// AdmitReport reports whether the sender of a message may get a separate report
 	// now, which is counted; joins: others of the message wait already. If not, until is
 	// when it may.
 	AdmitReport(id mail.ID, sender string) (joins, ok bool, until time.Time)
@@ -121,9 +119,6 @@ type Maker struct{ o Options }
 // New returns a Maker.
 func New(o Options) *Maker { return &Maker{o: o} }
 
-// unknown reports whether err says that a message is not in the queue.
-func unknown(err error) bool { return errors.Is(err, store.ErrUnknown) }
-
 // Waits that no setting covers.
 const (
 	// LocalWait follows trouble of our own: a DSN or a settlement that cannot be written.
@@ -134,12 +129,12 @@ const (
 )
 
 // Attempt is one attempt at one delivery. Recipients are named by their position in
-// env.Recipients throughout; index translates for the queue.
+// env.Recipients throughout; account translates for the queue.
 type Attempt struct {
 	m       *Maker
 	unit    *schedule.Unit
 	sending *sending.Context // the context of what comes before its outcome
-	index   []int            // of each recipient in the queue's envelope
+	account account.Account
 	env     mail.Envelope
 	content mail.Content
 	notes   mail.Notes // hook.Delivery.Notes
@@ -163,9 +158,6 @@ type Attempt struct {
 	moved   bool // the unit was put back in the schedule and is not ours any more
 
 	abandoned atomic.Bool // another process has the message; changes with the Board's lock held
-
-	accounted []bool // recipients that are settled, or in left.Later
-	left      Left
 }
 
 // Unit returns the delivery.
@@ -183,11 +175,10 @@ func (a *Attempt) Host() string {
 	return ""
 }
 
-// Make makes one attempt at u, and has the Board put back what is left.
+// Make makes one attempt at u, and has the Board put back the rest.
 func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
-	a := &Attempt{m: m, unit: u, sending: sending.New(ctx), index: u.Recipients(), policy: m.o.Policies.For(u.Domain(), nil)}
+	a := &Attempt{m: m, unit: u, sending: sending.New(ctx), account: account.New(u.Recipients()), policy: m.o.Policies.For(u.Domain(), nil)}
 	defer a.sending.Cancel(nil)
-	a.accounted = make([]bool, len(a.index))
 	defer a.finish()
 
 	// What the attempts before left: notes of plugins, and next hops if they were asked already.
@@ -223,16 +214,16 @@ func (a *Attempt) finish() {
 		if !ok { // it was to be the last; a DSN from here could panic again
 			wait = LocalWait
 		}
-		a.keepScheduled(a.unaccounted(), Rest{Attempts: attempts + 1, Next: now.Add(wait)})
+		a.account.Keep(a.account.Open(), account.Rest{Attempts: attempts + 1, Next: now.Add(wait)})
 	}
 
 	// Another attempt at the unit may be running by now.
 	if a.moved {
 		return
 	}
-	a.keepScheduled(a.unaccounted(), Rest{Attempts: attempts, Next: now}) // interrupted
-	a.left.Kept = a.remember(a.collectKept(a.was.Asked && !a.ran))
-	a.m.o.Board.End(a, a.left)
+	a.account.Keep(a.account.Open(), account.Rest{Attempts: attempts, Next: now}) // interrupted
+	a.account.Kept = a.remember(a.collectKept(a.was.Asked && !a.ran))
+	a.m.o.Board.End(a, a.account.Left)
 }
 
 // perform is the attempt itself. Recipients that it leaves open are due again at
@@ -302,26 +293,26 @@ func (a *Attempt) logError(msg string, fields ...zap.Field) {
 func (a *Attempt) loadMessage() bool {
 	env, content, err := a.m.o.Queue.Load(a.unit.ID())
 	if err == nil {
-		for _, i := range a.index {
+		for _, i := range a.account.Index {
 			if i < 0 || i >= len(env.Recipients) {
 				err = fmt.Errorf("there is no recipient %d", i)
 			}
 		}
 	}
-	if unknown(err) {
-		a.vanished(a.unaccounted())
+	if store.IsUnknown(err) {
+		a.vanished(a.account.Open())
 		return false
 	}
 	if err != nil {
 		a.logError("message cannot be loaded, it stays in the queue", zap.String("domain", a.unit.Domain()), zap.Error(err))
-		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(Unreadable)})
+		a.account.Keep(a.account.Open(), account.Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(Unreadable)})
 		return false
 	}
 
 	// The envelope is this attempt's: only its recipients, and notes that it may change.
 	a.env, a.content = *env, content
-	a.env.Recipients = make([]mail.Recipient, len(a.index))
-	for n, i := range a.index {
+	a.env.Recipients = make([]mail.Recipient, len(a.account.Index))
+	for n, i := range a.account.Index {
 		a.env.Recipients[n] = env.Recipients[i]
 	}
 	a.loaded, a.whole = true, env.Recipients

@@ -3,7 +3,6 @@ package attempt
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
+	"tarishi/internal/outbound/report"
 )
 
 // queueDSN puts a DSN about recipients in the queue. The caller
@@ -49,11 +49,8 @@ func (a *Attempt) remote() string {
 	return a.res.Host
 }
 
-// maxReturned is how much of a message a DSN of success returns at most, in bytes.
-const maxReturned = 64 << 10
-
-// returnable is the content for DSNs of success: what they return is read now, if any
-// may be due, as the message may be gone when they are made.
+// returnable is the content for DSNs of success, if any may be due: the message may be gone
+// when they are made.
 func (a *Attempt) returnable(recipients []int) mail.Content {
 	wanted := func(i int) bool {
 		return dsn.Wanted(a.env.Recipients[i], dsn.Relayed) || dsn.Wanted(a.env.Recipients[i], dsn.Delivered)
@@ -61,16 +58,7 @@ func (a *Attempt) returnable(recipients []int) mail.Content {
 	if a.env.From.IsNull() || !slices.ContainsFunc(recipients, wanted) {
 		return a.content
 	}
-	r, err := a.content.Open()
-	if err != nil {
-		return a.content // the DSN will fail, and say so
-	}
-	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, maxReturned))
-	if err != nil {
-		return a.content
-	}
-	return mail.Memory{b}
+	return report.Beginning(a.content)
 }
 
 // confirm tells the sender of success where NOTIFY=SUCCESS asks for it and the
@@ -80,10 +68,14 @@ func (a *Attempt) confirm(ctx context.Context, recipients []int) {
 	if a.res.DSN || a.env.From.IsNull() {
 		return
 	}
+
+	// What an SMTP server takes may go further, and it is the last that knows of DSN (relayed).
 	action := dsn.Relayed
 	if a.res.Mode == mail.LMTP {
 		action = dsn.Delivered
 	}
+
+	// NOTIFY is each recipient's own.
 	var told []int
 	for _, i := range recipients {
 		if dsn.Wanted(a.env.Recipients[i], action) {

@@ -8,6 +8,7 @@ import (
 	"tarishi/internal/delivery"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/outbound/policy"
 	"tarishi/internal/reply"
 )
@@ -20,7 +21,7 @@ func (a *Attempt) expire(ctx context.Context) {
 
 	// The sections for its mail exchangers were not known when its time was set.
 	if a.livesLonger(ctx) {
-		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(LocalWait)})
+		a.account.Keep(a.account.Open(), account.Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(LocalWait)})
 		return
 	}
 	if ctx.Err() != nil { // then its mail exchangers may not be known
@@ -29,7 +30,7 @@ func (a *Attempt) expire(ctx context.Context) {
 
 	// RFC 3463: delivery time expired.
 	a.res.Replies = a.replyToAll(a.unattempted("4.4.7"))
-	a.failRecipients(ctx, a.unaccounted())
+	a.failRecipients(ctx, a.account.Open())
 }
 
 // livesLonger reports whether the domain's mail exchangers have a section with a longer
@@ -72,7 +73,7 @@ func (a *Attempt) warnLate(ctx context.Context) {
 			a.unit.Mark()
 		case !a.now().Before(a.env.Received.Add(after)):
 			a.res.Replies = a.replyToAll(a.unattempted("4.4.1"))
-			a.warnSender(ctx, a.unaccounted())
+			a.warnSender(ctx, a.account.Open())
 		}
 	}
 
@@ -81,7 +82,7 @@ func (a *Attempt) warnLate(ctx context.Context) {
 	if !a.unit.Marked() {
 		next = a.now().Add(LocalWait)
 	}
-	a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: next})
+	a.account.Keep(a.account.Open(), account.Rest{Attempts: a.unit.Attempts(), Next: next})
 }
 
 // isSpared reports whether an imported message is to be deferred although its domain
@@ -100,5 +101,5 @@ func (a *Attempt) deferImported(ctx context.Context, refusal *reply.Reply) {
 	wait, _ := a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
 	a.m.o.Log.Warn("imported message goes to a domain that does not exist, it fails at the next attempt: is a route of get_mx missing?",
 		zap.String("uuid", string(a.unit.ID())), zap.String("domain", a.unit.Domain()))
-	a.deferAll(ctx, a.unaccounted(), max(wait, importedWait))
+	a.deferAll(ctx, a.account.Open(), max(wait, importedWait))
 }

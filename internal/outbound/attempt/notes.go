@@ -7,12 +7,14 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound/remember"
+	"tarishi/internal/store"
 )
 
 // restoreNotes takes what the queue remembers of deliveries out of its notes of the
 // message, which it returns, and if this process knows nothing of this delivery
 // it goes on with that.
 func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
+	// Plugins must not see them: they are about all deliveries of the message.
 	notes, records, err := remember.Take(notes)
 	if err != nil { // nothing that was written here
 		a.logError("notes of deliveries cannot be read", zap.Error(err))
@@ -22,7 +24,7 @@ func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
 	}
 
 	// After a start there is nothing but the records.
-	was, one := a.records.Of(a.index)
+	was, one := a.records.Of(a.account.Index)
 	a.was.Remembered = was
 	if a.was.Notes != nil {
 		a.notes = a.was.Notes
@@ -41,7 +43,7 @@ func (a *Attempt) restoreNotes(notes mail.Notes) mail.Notes {
 // remember has the queue keep what plugins changed, and returns k as it is then.
 // What cannot be kept lasts until the daemon stops.
 func (a *Attempt) remember(k remember.Kept) remember.Kept {
-	if !a.loaded || len(a.left.Later) == 0 || k.IsNothing() {
+	if !a.loaded || len(a.account.Later) == 0 || k.IsNothing() {
 		return k
 	}
 
@@ -51,16 +53,16 @@ func (a *Attempt) remember(k remember.Kept) remember.Kept {
 		return k
 	}
 	if err == nil {
-		deliveries := make([][]int, len(a.left.Later))
-		for i, r := range a.left.Later {
+		deliveries := make([][]int, len(a.account.Later))
+		for i, r := range a.account.Later {
 			deliveries[i] = r.Index
 		}
-		err = a.m.o.Queue.SetNotes(a.unit.ID(), a.records.Replace(a.index, deliveries, k.Remembered))
+		err = a.m.o.Queue.SetNotes(a.unit.ID(), a.records.Replace(a.account.Index, deliveries, k.Remembered))
 	}
 	switch {
 	case err == nil:
 		k.Stored = text
-	case !unknown(err):
+	case !store.IsUnknown(err):
 		a.logError("what plugins left with a delivery would not outlive a restart", zap.String("domain", a.unit.Domain()), zap.Error(err))
 	}
 	return k
@@ -70,7 +72,7 @@ func (a *Attempt) remember(k remember.Kept) remember.Kept {
 // made.
 func (a *Attempt) Postponed() remember.Kept { return a.collectKept(true) }
 
-// collectKept returns what is to be kept; asked: the attempt is still to be made.
+// collectKept returns the things to keep; asked: the attempt is still to be made.
 func (a *Attempt) collectKept(asked bool) remember.Kept {
 	k := remember.Kept{Asked: asked, Stored: a.was.Stored}
 	k.Notes, k.Message, k.ForceTLS, k.Spared = a.notes, a.was.Message, a.force.Load(), a.spared

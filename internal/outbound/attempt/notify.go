@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/dsn"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 )
 
 // warnSender notifies the sender once that recipients are not served yet, where NOTIFY does
@@ -28,14 +29,14 @@ func (a *Attempt) warnSender(ctx context.Context, recipients []int) {
 	var claimed []int
 
 	// Another delivery of the message may have warned of these recipients already.
-	if len(a.whole) > len(a.index) {
+	if len(a.whole) > len(a.account.Index) {
 		others = a.lateOthers()
-		fresh, more := board.ClaimWarning(id, a.indices(told), slices.Sorted(maps.Keys(others)))
+		fresh, more := board.ClaimWarning(id, a.account.Indices(told), slices.Sorted(maps.Keys(others)))
 		if len(fresh) == 0 {
 			a.unit.Mark()
 			return
 		}
-		told = slices.DeleteFunc(told, func(i int) bool { return !slices.Contains(fresh, a.index[i]) })
+		told = slices.DeleteFunc(told, func(i int) bool { return !slices.Contains(fresh, a.account.Index[i]) })
 		claimed = slices.Concat(fresh, more)
 		maps.DeleteFunc(others, func(i int, _ dsn.Recipient) bool { return !slices.Contains(more, i) })
 	}
@@ -62,6 +63,8 @@ func (a *Attempt) lateOthers() map[int]dsn.Recipient {
 	if a.m.o.Config.HasMX() {
 		return nil
 	}
+
+	// The queue says what the other deliveries wait for, and when they came.
 	late := map[int]dsn.Recipient{}
 	p, _ := a.m.o.Queue.Find(a.unit.ID())
 	for _, one := range p.Recipients {
@@ -69,9 +72,11 @@ func (a *Attempt) lateOthers() map[int]dsn.Recipient {
 		after := its.DelayWarning
 		r := a.whole[one.Index]
 		switch _, failed := notice.ParseFailure(one.Last); {
-		case failed || one.Held || slices.Contains(a.index, one.Index):
+		case failed || one.Held || slices.Contains(a.account.Index, one.Index):
 		case after <= 0 || a.now().Before(a.env.Received.Add(after)) || !dsn.Wanted(r, dsn.Delayed):
 		default:
+
+			// The last reply explains the delay; it is missing if nothing was attempted yet.
 			d := dsn.Recipient{Recipient: r, Action: dsn.Delayed, Reply: notice.ParseReply(one.Last)}
 			if d.Reply == nil || d.Reply.Permanent() {
 				d.Reply = reply.New(451, "4.4.1", "Not delivered yet")
@@ -95,7 +100,7 @@ func (a *Attempt) gather(recipients []int) bool {
 
 	// A message with one delivery has nothing to wait for.
 	var open map[int]bool
-	if wait > 0 && (len(a.whole) > len(a.index) || len(a.left.Later) > 0) {
+	if wait > 0 && (len(a.whole) > len(a.account.Index) || len(a.account.Later) > 0) {
 		open = a.undecided(due)
 	}
 
@@ -115,7 +120,7 @@ func (a *Attempt) gather(recipients []int) bool {
 	if !a.markFailed(recipients, due, collected) {
 		return false
 	}
-	board.HoldReport(a.unit.ID(), sender, a.account(recipients), due, collected, open)
+	board.HoldReport(a.unit.ID(), sender, a.account.Close(recipients), due, collected, open)
 	return true
 }
 
@@ -138,12 +143,7 @@ func (a *Attempt) undecided(before time.Time) map[int]bool {
 
 // Decided returns this attempt's recipients, by their indices in the queue's
 // envelope, without those that are due again at once.
-func (a *Attempt) Decided() []int {
-	now := a.now()
-	return slices.DeleteFunc(slices.Clone(a.index), func(i int) bool {
-		return slices.ContainsFunc(a.left.Later, func(r Rest) bool { return !r.Next.After(now) && slices.Contains(r.Index, i) })
-	})
-}
+func (a *Attempt) Decided() []int { return a.account.Decided(a.now()) }
 
 // markFailed has the queue remember that recipients failed, and why. Without that they
 // cannot wait: it returns false.
@@ -151,9 +151,9 @@ func (a *Attempt) markFailed(recipients []int, due time.Time, collected bool) bo
 	for _, same := range delivery.GroupByReply(recipients, a.res.Replies) {
 		a.res.TurnTo(same[0])
 		f := notice.Failure{At: a.now(), Reply: a.res.Replies[same[0]], Host: a.remote(), Collected: collected}
-		index := a.indices(same)
+		index := a.account.Indices(same)
 		if err := a.m.o.Queue.Defer(a.unit.ID(), index, a.attemptsMade(), due, f.String()); err != nil {
-			if !unknown(err) {
+			if !store.IsUnknown(err) {
 				a.logError("failure not recorded, it is reported at once", zap.Ints("recipients", index), zap.Error(err))
 			}
 			return false

@@ -5,8 +5,10 @@ import (
 	"time"
 
 	"tarishi/internal/nexthop"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/reply"
 	"tarishi/internal/schedule"
+	"tarishi/internal/store"
 )
 
 // The reasons for which the schedule has an attempt ended, see schedule.Recall.
@@ -37,10 +39,10 @@ func (a *Attempt) permitted() bool {
 	switch {
 	case err == nil:
 		return true
-	case unknown(err):
-		a.vanished(a.unaccounted())
+	case store.IsUnknown(err):
+		a.vanished(a.account.Open())
 	default:
-		a.keepScheduled(a.unaccounted(), Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(permitWait)})
+		a.account.Keep(a.account.Open(), account.Rest{Attempts: a.unit.Attempts(), Next: a.now().Add(permitWait)})
 	}
 	return false
 }

@@ -10,7 +10,9 @@ import (
 
 	"tarishi/internal/delivery"
 	"tarishi/internal/hook"
+	"tarishi/internal/outbound/account"
 	"tarishi/internal/reply"
+	"tarishi/internal/store"
 )
 
 // record does with each recipient what its reply asks for.
@@ -37,7 +39,7 @@ func (a *Attempt) record(ctx context.Context) {
 	if a.abandoned.Load() { // another process will find out what becomes of the others
 		return
 	}
-	a.keepScheduled(more, Rest{Attempts: a.unit.Attempts(), Next: a.now()})
+	a.account.Keep(more, account.Rest{Attempts: a.unit.Attempts(), Next: a.now()})
 
 	// Deferrals are counted, and the last one is a failure.
 	wait, ok := a.policy.Wait(a.unit.ID(), a.unit.Domain(), a.unit.Attempts()+1)
@@ -105,6 +107,8 @@ func (a *Attempt) deferAll(ctx context.Context, recipients []int, wait time.Dura
 	v := a.runHook(ctx, hook.OnDeferred, hook.Event{
 		Text: a.reason(recipients[0]), Delay: wait, Failed: a.results(recipients),
 	}, recipients)
+
+	// As Haraka has it, only DENYSOFT changes the wait; what else a plugin decides ends it.
 	switch v.Code {
 	case 0, hook.Cont, hook.Stop:
 	case hook.DenySoft, hook.DenySoftDisconnect:
@@ -130,10 +134,10 @@ func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 	for _, same := range delivery.GroupByReply(recipients, replies) {
 		a.res.TurnTo(same[0])
 		line := a.logLine(attempts)
-		index := a.indices(same)
+		index := a.account.Indices(same)
 		last := reply.Clip(replies[same[0]].Error())
 		switch err := a.m.o.Queue.Defer(a.unit.ID(), index, attempts, next, last); {
-		case unknown(err):
+		case store.IsUnknown(err):
 			a.vanished(same)
 			continue
 		case err != nil: // after a restart they would only be tried earlier
@@ -143,5 +147,26 @@ func (a *Attempt) putOff(recipients []int, replies []*reply.Reply, attempts int,
 	}
 
 	// Some may have left the queue meanwhile.
-	a.keepScheduled(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return a.accounted[i] }), Rest{Attempts: attempts, Next: next})
+	a.account.Keep(slices.DeleteFunc(slices.Clone(recipients), func(i int) bool { return !a.account.IsOpen(i) }), account.Rest{Attempts: attempts, Next: next})
+}
+
+// replyToAll is r for every recipient.
+func (a *Attempt) replyToAll(r *reply.Reply) []*reply.Reply {
+	return slices.Repeat([]*reply.Reply{r}, len(a.account.Index))
+}
+
+// settle records in the queue that recipients are done with. Where that is not
+// possible now it is all that remains to be done for them.
+func (a *Attempt) settle(recipients []int) {
+	index := a.account.Close(recipients)
+	if err := a.m.o.Queue.Settle(a.unit.ID(), index); err != nil && !store.IsUnknown(err) {
+		a.logError("recipients are done with, but the queue cannot record it", zap.Ints("recipients", index), zap.Error(err))
+		a.account.Unrecorded = append(a.account.Unrecorded, account.Unrecorded{ID: a.unit.ID(), Domain: a.unit.Domain(), Recipients: index, Next: a.now().Add(LocalWait)})
+	}
+}
+
+// vanished is for recipients of a message that somebody took out of the queue.
+func (a *Attempt) vanished(recipients []int) {
+	a.account.Close(recipients)
+	a.m.o.Log.Warn("message is not in the queue any more", zap.String("uuid", string(a.unit.ID())))
 }

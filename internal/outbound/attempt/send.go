@@ -62,6 +62,8 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 // DNS. There the sections for mail exchangers count too, and may name others.
 func (a *Attempt) findWay(ctx context.Context, job *delivery.Job) (*nexthop.Plan, *reply.Reply) {
 	o := &a.m.o
+
+	// A hook knows more about one message than the configuration does.
 	if len(job.Hops) == 0 {
 		job.Hops = a.policy.Hosts
 	}
@@ -137,6 +139,8 @@ func (a *Attempt) WayBy(policies *policy.Table) Way {
 	if !a.GoesBy(policies) {
 		p = policies.For(domain, a.mx)
 	}
+
+	// A domain with separate limits shares no site: others would have the same limits then.
 	w := Way{Limits: p.Limits}
 	switch {
 	case plan == nil || policies.Apart(domain):

@@ -1,5 +1,5 @@
-// Package handover tells messages apart that come here twice because they went to
-// another process in between: a pure data structure.
+// Package handover keeps track of messages that come from another process: which of them
+// came already, and what was asked for before they came. It has pure data structures.
 package handover
 
 import (
@@ -9,8 +9,8 @@ import (
 	"tarishi/internal/mail"
 )
 
-// Register remembers for a while which messages came, once any were abandoned. One
-// whose Put was confirmed just before its partition was lost, and claimed again, is
+// Register remembers for a while which messages came, once any were abandoned. A message
+// with a partition that was lost just after its Put was confirmed, and then claimed again, is
 // both adopted and enqueued. The zero Register remembers nothing yet, and is not safe
 // for concurrent use.
 type Register struct {

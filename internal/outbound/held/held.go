@@ -65,6 +65,7 @@ func (h Register) Unmark(id mail.ID, recipients []int) {
 // of those that were parked: those that are due together are one, unless each is to be
 // apart.
 func (h Register) Take(id mail.ID, recipients []int, apart bool) (all []*Parked) {
+	// Recipients that are only marked are in the schedule still, and need nothing.
 	of := h[id]
 	if recipients == nil {
 		recipients = slices.Sorted(maps.Keys(of))

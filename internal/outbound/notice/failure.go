@@ -48,12 +48,15 @@ func ParseFailure(s string) (f Failure, ok bool) {
 	if !ok {
 		return f, false
 	}
+
+	// A host has no colon and blank in it, while the reply may: the first one counts.
 	head, text, ok := strings.Cut(s, ": ")
 	if !ok {
 		return f, false
 	}
 	f.Reply = ParseReply(text)
 	for i, word := range strings.Split(head, ", ") {
+		// Words that are not known come from a later version, and do no harm.
 		var err error
 		switch {
 		case i == 0:

@@ -90,7 +90,7 @@ type Report struct {
 	open  map[int]bool // of the one message: recipients that may still fail; nil: not known
 }
 
-// Admit reports whether a sender may get a report of its own now, which is
+// Admit reports whether a sender may get a separate report now, which is
 // counted; if not, until is when the period ends.
 func (g *Gathering) Admit(now time.Time, sender string, rate destination.Rate) (ok bool, until time.Time) {
 	if rate.Count == 0 {

@@ -36,6 +36,8 @@ func (w *Warnings) Claim(id mail.ID, own, others []int) (fresh, more []int) {
 		w.order = append(w.order, id)
 	}
 	w.recipients[id] = slices.Concat(w.recipients[id], fresh, more)
+
+	// The oldest messages were warned of long ago, or are gone.
 	for w.n += len(fresh) + len(more); w.n > maxWarnings && len(w.order) > 1; {
 		w.n -= len(w.recipients[w.order[0]])
 		delete(w.recipients, w.order[0])

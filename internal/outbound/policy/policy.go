@@ -124,6 +124,7 @@ func (p *Policy) Settings(source destination.Source) delivery.Settings {
 // source chooses one of the sources that fit, by their weights. Without one it
 // returns false.
 func (p *Policy) source(random float64, fits func(destination.Source) bool) (destination.Source, bool) {
+	// Each source has a part of the line from 0 to sum that is as long as its weight.
 	sum := 0
 	for _, s := range p.Sources {
 		if fits(s) {

@@ -48,6 +48,8 @@ func Take(notes mail.Notes) (rest mail.Notes, all Records, err error) {
 	if kept == nil {
 		return notes, nil, nil
 	}
+
+	// The notes belong to the queue, and other attempts read them at the same time.
 	rest = maps.Clone(notes)
 	delete(rest, mail.DeliveryNotes)
 	b, err := json.Marshal(kept)

@@ -5,6 +5,7 @@ package report
 
 import (
 	"context"
+	"io"
 	"os"
 	"sync/atomic"
 	"time"
@@ -83,4 +84,22 @@ func (r *Reporter) logReport(env *mail.Envelope, of mail.ID, about dsn.Report) {
 	if of != "" {
 		r.o.Mail.DSN(string(env.ID), string(of), about.Original.From.String(), about.Recipients[0].Action)
 	}
+}
+
+// maxReturned is how much of a message a DSN of success returns at most, in bytes.
+const maxReturned = 64 << 10
+
+// Beginning reads what a DSN of success returns of a message, which may be gone when it is
+// made. A content that cannot be read is returned as it is: the DSN will fail, and say so.
+func Beginning(c mail.Content) mail.Content {
+	r, err := c.Open()
+	if err != nil {
+		return c
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxReturned))
+	if err != nil {
+		return c
+	}
+	return mail.Memory{b}
 }

@@ -1,6 +1,7 @@
 package all
 
 import (
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +15,15 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
+	"tarishi/internal/plugin/discard"
+	"tarishi/internal/plugin/envelope"
+	"tarishi/internal/plugin/flatfile"
+	"tarishi/internal/plugin/inhostlist"
+	"tarishi/internal/plugin/processtitle"
+	"tarishi/internal/plugin/relay"
+	"tarishi/internal/plugin/smtpforward"
+	"tarishi/internal/plugin/testqueue"
+	"tarishi/internal/plugin/tls"
 	"tarishi/internal/route"
 	"tarishi/internal/tlsconf"
 )
@@ -105,6 +115,55 @@ func TestBuildAll(t *testing.T) {
 	for _, reg := range regs {
 		if reg.Timeout != 0 && slices.Contains(instant, reg.Plugin) {
 			t.Errorf("%s %s costs a goroutine", reg.Plugin, reg.Point)
+		}
+	}
+}
+
+// A plugin with something to lose takes new settings over; the others are made anew, which
+// opens nothing and drops nothing.
+func TestReload(t *testing.T) {
+	var r plugin.Registry
+	Register(&r)
+	factories := map[string]plugin.Factory{
+		discard.Name: discard.New, envelope.Name: envelope.New, flatfile.Name: flatfile.New, inhostlist.Name: inhostlist.New,
+		processtitle.Name: processtitle.New, relay.Name: relay.New, smtpforward.Name: smtpforward.New, testqueue.Name: testqueue.New,
+		tls.Name: tls.New,
+	}
+	for _, name := range r.Names() {
+		c, _ := read(&r, fstest.MapFS{})
+		one, err := factories[name](plugin.Env{Shared: c.Shared, Settings: c.Own[name], Log: zap.NewNop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, starts := one.(plugin.Starter)
+		_, closes := one.(io.Closer)
+		if _, reloads := one.(plugin.Reloader); (starts || closes) && !reloads {
+			t.Errorf("%s would lose what it holds", name)
+		}
+
+		// The next generation has the same handlers.
+		c.Listed = []plugin.Listed{{Name: name, As: name}}
+		loader := &plugin.Loader{Registry: &r, Services: plugin.Services{Log: zap.NewNop()}}
+		first, err := loader.Load(c)
+		if err == nil {
+			err = first.Start(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		next, err := loader.Reload(t.Context(), first, c)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if n, m := len(first.Registrations()), len(next.Registrations()); n != m {
+			t.Errorf("%s: %d handlers, after a reload %d", name, n, m)
+		}
+		if err := first.Retire(next); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := next.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

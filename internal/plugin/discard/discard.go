@@ -1,5 +1,7 @@
 // Package discard is the plugin queue/discard: it accepts and drops messages
 // that another plugin's notes condemn. See README.md.
+//
+// A reload makes a new instance, which holds nothing.
 package discard
 
 import (
@@ -23,6 +25,7 @@ func register(h plugin.Host) {
 }
 
 func discard(_ context.Context, e *hook.Event) hook.Verdict {
+	// A message that another queue plugin wants is not ours to drop.
 	switch e.Tx.Notes().String("queue.wants") {
 	case "discard":
 	case "":

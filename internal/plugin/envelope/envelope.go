@@ -1,5 +1,7 @@
 // Package envelope is the plugin record_envelope_addresses: it writes the
 // envelope's addresses into header fields. See README.md.
+//
+// A reload makes a new instance, which holds nothing.
 package envelope
 
 import (
@@ -26,6 +28,8 @@ func record(_ context.Context, e *hook.Event) hook.Verdict {
 	header := e.Tx.Header()
 	header.Remove("X-Envelope-From")
 	header.Remove("X-Envelope-To")
+
+	// The null reverse-path has no address, and an empty field would say nothing.
 	from := e.Tx.From().String()
 	if from == "" {
 		from = "<>"

@@ -1,5 +1,8 @@
 // Package flatfile is the plugin auth/flat_file: AUTH with the users of
 // auth_flat_file.ini. See README.md.
+//
+// New settings make a new instance: connections that are open go on with the users that
+// they began with.
 package flatfile
 
 import (
@@ -22,6 +25,7 @@ const Name = "auth/flat_file"
 // New is the plugin's factory.
 func New(env plugin.Env) (plugin.Plugin, error) {
 	cfg := env.Settings.(*Settings)
+	// Hashes have one length, so that a comparison takes the same time for each password.
 	u := &users{
 		methods: cfg.Methods, onlyTLS: cfg.OnlyTLS, constrain: cfg.ConstrainSender,
 		passwords: make(map[string][sha256.Size]byte, len(cfg.Users)),
@@ -53,6 +57,7 @@ type users struct {
 // password can be read on its way, or where auth_insecure is set. With onlyTLS they
 // are unknown to it in clear.
 func (u *users) offer(_ context.Context, e *hook.Event) hook.Verdict {
+	// Without users there is nobody to log in, and clients would only be led to guess.
 	if len(u.passwords) > 0 && (e.Conn.TLS().Enabled || !u.onlyTLS) {
 		e.Conn.OfferAuth(u)
 	}
@@ -78,6 +83,7 @@ func constrainSender(_ context.Context, e *hook.Event) hook.Verdict {
 	if !ok || e.Sender.IsNull() {
 		return hook.Proceed()
 	}
+	// Hosts below one registered domain belong to one owner.
 	login, sender := organisation(mail.CanonicalDomain(domain)), organisation(e.Sender.Host())
 	if login == sender {
 		return hook.Proceed()

@@ -54,6 +54,7 @@ func (s *Settings) Tables() []*ini.Table {
 // the default stands when nothing else is named, with onlyTLS; finish warns of it.
 func methods(p *[]string, onlyTLS *bool) ini.Kind {
 	return ini.Joined("PLAIN, LOGIN, with commas between them", func(values []string) error {
+		// An unknown name stops the start: nobody could log in with it.
 		var all []string
 		challenge := false
 		for name := range strings.SplitSeq(strings.Join(values, ","), ",") {
@@ -70,6 +71,8 @@ func methods(p *[]string, onlyTLS *bool) ini.Kind {
 		if len(all) > 0 {
 			*p = all
 		}
+
+		// CRAM-MD5 alone was chosen so that no password crosses the net in clear.
 		*onlyTLS = challenge && len(all) == 0
 		return nil
 	}, func() []string {
@@ -90,6 +93,8 @@ func (s *Settings) finish(r *ini.Reader) {
 		}
 		r.Add(ini.Problem{File: ini.Place(file), Line: k.Line, Section: "core", Key: k.Name, Warning: true, Text: text})
 	}
+
+	// A line that makes no user is reported, for somebody cannot log in.
 	for _, k := range f.Section("users").Keys {
 		p := ini.Problem{File: ini.Place(file), Line: k.Line, Section: "users", Key: k.Name}
 		switch {

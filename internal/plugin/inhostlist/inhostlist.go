@@ -1,5 +1,7 @@
 // Package inhostlist is the plugin rcpt_to.in_host_list: it accepts recipients
 // in our own domains. See README.md.
+//
+// New settings make a new instance, which holds nothing but its lists.
 package inhostlist
 
 import (
@@ -42,6 +44,7 @@ func newList(s *Settings, me string) (*list, error) {
 	for _, d := range s.Domains {
 		l.domains[mail.CanonicalDomain(d)] = true
 	}
+	// Expressions were checked when they were read; here one fails only if nobody did.
 	for _, line := range s.Patterns {
 		p, err := compile(line)
 		if err != nil {

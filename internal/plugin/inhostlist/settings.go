@@ -24,6 +24,7 @@ func (s *Settings) Tables() []*ini.Table {
 			File: "host_list",
 			Doc:  "Domains for which mail is accepted: exact, in any case.",
 			Line: func(_ *ini.Reader, text string, _ int) error {
+				// A line that no address can have as its domain can never match one.
 				if a, err := mail.ParseAddress("postmaster@" + text); err != nil || a.Domain != text {
 					return fmt.Errorf("%s is no domain", grammar.Quote(text))
 				}
@@ -39,6 +40,8 @@ func (s *Settings) Tables() []*ini.Table {
 			Doc: `More such domains, as regular expressions: the whole domain must match, in any case. The syntax is RE2's, which
 				has no look-around and no back references.`,
 			Line: func(r *ini.Reader, text string, no int) error {
+				// A bad line stops the start: without it mail for our domains would be
+				// refused.
 				pattern, err := compile(text)
 				if err != nil {
 					return err
@@ -53,6 +56,7 @@ func (s *Settings) Tables() []*ini.Table {
 			File: "host_list.anti_spoof",
 			Doc:  "Whether senders in these domains are refused from clients that may not relay. Any word but 0 means yes.",
 			Line: func(r *ini.Reader, text string, no int) error {
+				// Haraka reads the first line alone.
 				if first := r.Lines("host_list.anti_spoof")[0]; first.No != no {
 					return nil
 				}
@@ -84,6 +88,7 @@ func compile(line string) (*regexp.Regexp, error) {
 // checkPattern warns of an expression that takes foreign domains for ours: one that
 // matches names nobody here can have meant.
 func checkPattern(r *ini.Reader, pattern *regexp.Regexp, line string, no int) {
+	// Two names that nobody means, of different forms: one alone might match by chance.
 	for _, foreign := range []string{"nobody-means-this.test", "q7.x-9.invalid"} {
 		if !pattern.MatchString(foreign) {
 			return

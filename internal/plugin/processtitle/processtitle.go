@@ -1,5 +1,7 @@
 // Package processtitle is the plugin process_title: it shows counters in the title
 // of the process. See README.md.
+//
+// It has no settings. A reload keeps the instance, and with it the counters.
 package processtitle
 
 import (
@@ -36,6 +38,7 @@ func (c *counters) Register(h plugin.Host) {
 			return hook.Proceed()
 		}
 	}
+	// Counting takes no time, so that it needs no goroutine.
 	h.Timeout(0)
 	h.On(hook.OnConnectInit, "hook_connect_init", 0, count(&c.connections, 1))
 	h.On(hook.OnRcpt, "hook_rcpt", -100, count(&c.recipients, 0)) // before one that decides: refused ones count too
@@ -100,9 +103,12 @@ func (c *counters) count(what *series, current int) {
 	if what != nil {
 		what.total++
 	}
+	// Averages are over the time in which there was something to count.
 	if c.start.IsZero() {
 		c.start = time.Now()
 	}
+
+	// A server without work needs no timer.
 	if !c.pending && !c.closed {
 		c.pending = true
 		c.timer = time.AfterFunc(tick, c.step)
@@ -116,6 +122,7 @@ func (c *counters) step() {
 	if c.closed {
 		return
 	}
+	// All close the same second, so that their rates are of one time.
 	for _, s := range []*series{&c.connections, &c.recipients, &c.messages} {
 		s.step()
 	}

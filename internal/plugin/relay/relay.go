@@ -1,5 +1,7 @@
-// Package relay is the plugin relay: it tells which clients may send mail to
-// any domain. See README.md.
+// Package relay is the plugin relay: it lets clients send mail to any domain. See
+// README.md.
+//
+// New settings make a new instance, which holds nothing but its list.
 package relay
 
 import (

@@ -52,6 +52,7 @@ func (s *Settings) Tables() []*ini.Table {
 			Doc: `Addresses and networks whose clients may send to any domain: 192.0.2.1, 192.0.2.0/24, 2001:db8::/32. A comment
 				may follow an entry.`,
 			Line: func(_ *ini.Reader, text string, no int) error {
+				// An entry that cannot be read stops the start: its clients would be refused.
 				text, _, _ = strings.Cut(text, "#") // the one list with comments behind its entries
 				p, err := parsePrefix(strings.TrimSpace(text))
 				if err == nil {
@@ -75,6 +76,7 @@ func (s *Settings) Check(r *ini.Reader) {
 	if !slices.ContainsFunc(r.Entries("."), func(e fs.DirEntry) bool { return e.Name() == routeFile }) {
 		return
 	}
+	// A next hop that is not honoured would send mail elsewhere than before.
 	for _, k := range r.File(routeFile).Section("domains").Keys {
 		if strings.Contains(strings.Join(k.Values, ""), "nexthop") {
 			r.Add(ini.Problem{
@@ -124,6 +126,9 @@ func (s *Settings) checkOpen(r *ini.Reader) {
 	if !s.ACL {
 		return
 	}
+
+	// Each line by itself first, then the sum of them: many small networks open a relay as
+	// well as a large one.
 	for _, one := range s.lines {
 		if covers(mapped, one.prefix) {
 			r.Add(ini.Problem{File: ini.Place(allowFile), Line: one.line, Text: one.prefix.String() + " matches no client: write the IPv4 network by itself", Warning: true})
@@ -144,6 +149,9 @@ func (s *Settings) checkShare(r *ini.Reader, is4 bool) {
 			continue
 		}
 		counted = append(slices.DeleteFunc(counted, func(o netip.Prefix) bool { return covers(p, o) }), p)
+
+		// The share is that of all lines so far, so that the line that is too much gets the
+		// warning.
 		share := 0.0
 		for _, o := range counted {
 			share += 1 / float64(uint64(1)<<min(o.Bits(), 63))

@@ -3,6 +3,9 @@
 //
 // The plugin decides; package route holds the rules and a plugin.Forwarder does
 // the work.
+//
+// New settings make a new instance. Connections to backends, and what was learnt about
+// them, are the Forwarder's and stay.
 package smtpforward
 
 import (
@@ -52,6 +55,7 @@ type forward struct {
 }
 
 func (p *forward) queue(ctx context.Context, e *hook.Event) hook.Verdict {
+	// The rules decide once for the whole message, since it has one reply.
 	d := route.Decide(p.cfg, e.Tx.Relaying(), e.Tx.From(), e.Tx.Recipients(), e.Tx.Notes().All())
 	switch {
 	case p.forwarder == nil:
@@ -98,6 +102,7 @@ func (p *forward) checkSender(_ context.Context, e *hook.Event) hook.Verdict {
 	if route.SenderSection(p.cfg, e.Sender) == nil {
 		return hook.Proceed()
 	}
+	// Later hooks treat our own senders differently.
 	e.Tx.Notes().Set("local_sender", true)
 	if e.Tx.Relaying() {
 		return hook.Proceed()

@@ -1,6 +1,8 @@
 // Package testqueue is the plugin queue/test: it writes each message that comes
 // in for our domains to a file in the temporary folder and accepts it. See
 // README.md.
+//
+// A reload makes a new instance, which holds nothing.
 package testqueue
 
 import (
@@ -52,11 +54,14 @@ func write(dir string, id mail.ID, content mail.Content) (path string, err error
 	if !id.Valid() {
 		return "", fmt.Errorf("id %q is no file name", id)
 	}
+
+	// Opened first, so that a message that cannot be read leaves no file.
 	src, err := content.Open()
 	if err != nil {
 		return "", err
 	}
 	defer src.Close()
+	// A name that nobody looks for, until the message is whole.
 	f, err := os.CreateTemp(dir, ".mail_*")
 	if err != nil {
 		return "", err
@@ -70,6 +75,8 @@ func write(dir string, id mail.ID, content mail.Content) (path string, err error
 		f.Close()
 		return "", err
 	}
+
+	// A full disk may show only now.
 	if err = f.Close(); err != nil {
 		return "", err
 	}

@@ -1,4 +1,6 @@
 // Package tls is the plugin tls: it lets clients use STARTTLS. See README.md.
+//
+// New settings make a new instance. The certificates are the server's.
 package tls
 
 import (
@@ -20,6 +22,7 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 	return plugin.Hooks(func(h plugin.Host) {
 		h.Timeout(0)
 		h.On(hook.OnConnectInit, "offer", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
+			// Offered anew on each connection: the lists name ports and clients.
 			e.Conn.SetOfferTLS(offers(cfg, e.Conn))
 			return hook.Proceed()
 		})

@@ -177,6 +177,8 @@ func (s *Dispatcher) WakeSites(now int64) {
 // Next returns when Begin or Recall may have something to do: now if Begin has at
 // once, math.MaxInt64 if only a change of the units can bring it about.
 func (s *Dispatcher) Next(now int64) int64 {
+	// A site at the front that no class has room for waits for a place: that may be taken from
+	// an attempt that is late.
 	wanted := false
 	for c := range classes {
 		if s.frontSite(c, now) != nil {

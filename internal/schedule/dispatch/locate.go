@@ -53,6 +53,7 @@ func (s *Dispatcher) Locate(u *Unit, name string, l *throttle.Limits, now int64)
 
 // siteOf returns the site that has a name, or d's own, which may have to be made.
 func (s *Dispatcher) siteOf(d *Domain, name string, l *throttle.Limits) *site {
+	// A site that has the name already keeps what was learned of it.
 	from := d.site
 	switch {
 	case name == "" && from.shared:

@@ -29,6 +29,7 @@ func (s *Dispatcher) removeRunning(u *Unit) span {
 // Release ends a running unit: its place is free, and its site gets its turns back
 // if it was left out for its limit. The unit is in no state then.
 func (s *Dispatcher) Release(u *Unit, now int64) {
+	// The site first: its places depend on its running units.
 	t := u.dest.site
 	s.leavePlace(t, u)
 	s.freePlace(u)

@@ -66,6 +66,8 @@ func (s *Dispatcher) offerTurn(t *site, now int64) {
 		s.cancelAlarm(t)
 		return
 	}
+
+	// Of the reasons to wait only time needs an alarm; the others end with an event.
 	why, until := s.obstacleOf(t, now)
 	switch {
 	case why == open:

@@ -73,6 +73,7 @@ const (
 // obstacleOf says what keeps the site's ready units, and until when if time alone
 // ends it.
 func (s *Dispatcher) obstacleOf(t *site, now int64) (why obstacle, until int64) {
+	// First what ends by itself or with one of the site's own attempts, then what others hold.
 	switch probeAt := t.Suspended(); {
 	case probeAt != 0 && t.probe != nil:
 		return probed, 0
@@ -144,6 +145,7 @@ type SiteStat struct {
 
 // Site describes the domain's site.
 func (d *Domain) Site() SiteStat {
+	// While nothing of the domain is due it may have no site: a new one would be the same.
 	t := d.site
 	if t == nil {
 		t = newSite(d.Name, d.limits)

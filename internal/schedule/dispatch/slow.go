@@ -156,6 +156,8 @@ func (r *span) nextBound(now, end int64) int64 {
 // room outside, it returns those that make some.
 func (s *Dispatcher) giveOver(now int64, leaving, outside []delayed) (over []Recall) {
 	slices.SortFunc(leaving, byBegin)
+
+	// The site keeps what runs outside in its count: it gets no further place for that.
 	n := min(len(leaving), max(0, s.o.Outside-s.outside))
 	for _, r := range leaving[:n] {
 		r.outside = true

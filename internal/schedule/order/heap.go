@@ -75,6 +75,8 @@ func (h *Heap[E]) siftUp(i int, e E) {
 // siftDown puts e at i or below.
 func (h *Heap[E]) siftDown(i int, e E) {
 	all, at := *h, e.At()
+
+	// The smaller child comes up as long as one is smaller.
 	for {
 		child := 2*i + 1
 		if child >= len(all) {

@@ -67,6 +67,8 @@ func (l *List[E]) trim() {
 		clear(l.elements)
 		l.elements, l.head, l.base = l.elements[:0], 0, 0
 	case l.head > smallList && l.head > len(l.elements)/2:
+
+		// Half of it is empty at least, so that each element is moved once on average.
 		kept := copy(l.elements, l.elements[l.head:])
 		clear(l.elements[kept:])
 		l.elements = l.elements[:kept]

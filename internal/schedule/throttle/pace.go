@@ -26,6 +26,8 @@ type Pace int32
 // Mix adds one attempt to the mean.
 func (p *Pace) Mix(took time.Duration) {
 	ms := Pace(min(took/time.Millisecond+1, math.MaxInt32/8))
+
+	// The first attempt is all that is known.
 	if *p == 0 {
 		*p = ms
 		return

@@ -166,6 +166,8 @@ func (t *State) Report(o Outcome, running int32, probe bool, now int64, random f
 // adaptLimit moves the limit of attempts at a time: additive increase, multiplicative
 // decrease.
 func (t *State) adaptLimit(running int32) {
+	// A cut takes half at once and a success gives one back, so that sites settle below what
+	// they refuse.
 	low, high := t.limits.lowLimit(), t.limits.highLimit()
 	switch {
 	case t.stale > 0: // one cut answers all attempts that ran when it was made
@@ -202,6 +204,7 @@ func (t *State) suspend(now int64, random func() float64) {
 
 // resume ends a suspension. The site is pressed carefully at first.
 func (t *State) resume() {
+	// All that waited would come at once otherwise, and take it down again.
 	t.until, t.probes = 0, 0
 	t.limit = min(t.limits.startLimit(), max(2, t.limits.lowLimit()))
 	t.good, t.stale, t.braked = 0, 0, false

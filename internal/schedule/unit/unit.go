@@ -90,6 +90,7 @@ type more struct {
 
 // Pack packs a delivery, which is in no state yet.
 func Pack(v Delivery) Packed {
+	// Nearly every ID has a short form, and needs no memory beside the unit then.
 	u := Packed{received: nanoseconds(v.Received)}
 	if k, ok := v.ID.Key(); ok {
 		u.id = k

@@ -94,22 +94,27 @@ var packages = map[string]entry{
 	"internal/nexthop":              {mechanisms, []string{"internal/dns", "internal/mtasts"}},
 	"internal/tlspolicy":            {mechanisms, []string{"internal/dane", "internal/dns", "internal/mtasts", "internal/nexthop", "internal/smtpclient"}},
 	"internal/backend":              {mechanisms, []string{"internal/route"}},
-	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/destination", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
+	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/delivery/meaning", "internal/destination", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
+	"internal/delivery/meaning":     {mechanisms, []string{"internal/smtpclient"}},
 	"internal/guesses":              {mechanisms, nil},
 
-	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
-	"internal/smtpd/syntax": {mechanisms, nil},
+	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/*"}},
+	"internal/smtpd/*":      {mechanisms, nil}, // its inner parts
+	"internal/smtpd/budget": {mechanisms, []string{"internal/smtpd/pace"}},
 	"internal/receive":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/syntax"}},
 
-	"internal/listener":   {roles, nil},
-	"internal/session":    {roles, nil},
-	"internal/intake":     {roles, nil},
-	"internal/forward":    {roles, nil},
-	"internal/store/disk": {roles, []string{"internal/store/disk/*"}},
-	"internal/migrate":    {roles, []string{"internal/qfile"}},
-	"internal/submit":     {roles, nil},
-	"internal/outbound":   {roles, []string{"internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
-	"internal/outbound/*": {roles, []string{"internal/outbound/*"}},
+	"internal/listener":  {roles, nil},
+	"internal/session":   {roles, []string{"internal/session/*"}},
+	"internal/session/*": {mechanisms, []string{"internal/guesses", "internal/hook", "internal/dns", "internal/smtpd", "internal/smtpd/syntax"}}, // its inner parts
+
+	"internal/session/transaction": {mechanisms, []string{"internal/hook", "internal/receive", "internal/smtpd", "internal/smtpd/*"}},
+	"internal/intake":              {roles, nil},
+	"internal/forward":             {roles, nil},
+	"internal/store/disk":          {roles, []string{"internal/store/disk/*"}},
+	"internal/migrate":             {roles, []string{"internal/qfile"}},
+	"internal/submit":              {roles, nil},
+	"internal/outbound":            {roles, []string{"internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
+	"internal/outbound/*":          {roles, []string{"internal/outbound/*"}},
 
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/route"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
@@ -136,7 +141,7 @@ var packages = map[string]entry{
 	"internal/test/dnstest":         {tests, nil},
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
-	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/intake"}},
+	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/session/policy", "internal/intake"}},
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},
 	"internal/test/e2e":             {tests, nil},

@@ -28,6 +28,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/session"
+	"tarishi/internal/session/policy"
 )
 
 // Options is what a Server works with.
@@ -70,7 +71,7 @@ func Listen(o Options) (*Server, error) {
 		Me: me, Queue: s.store, Dispatcher: s.store, Chain: chain, Mail: maillog.Nop(), Log: log, Now: time.Now,
 	})
 	s.sessions = session.NewServer(session.Options{Conversation: session.Conversation{
-		Settings: session.Settings{AddReceived: true}, Me: me, Chain: chain, Intake: receiver{in},
+		Settings: policy.Settings{AddReceived: true}, Me: me, Chain: chain, Intake: receiver{in},
 	}})
 	return s, nil
 }

@@ -1,4 +1,4 @@
-package smtpd
+package scan
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ var endings = map[string]string{
 
 // scanAll runs a scanner over b in pieces of the sizes in cut, as a stream does.
 func scanAll(b []byte, dots bool, cut []byte) (out []byte, used int, done bool, err error) {
-	s := scanner{dots: dots}
+	s := Scanner{Dots: dots}
 	var w bytes.Buffer
 	shown := 0
 	for i := 0; !done && err == nil; i++ {
@@ -29,7 +29,7 @@ func scanAll(b []byte, dots bool, cut []byte) (out []byte, used int, done bool, 
 			break
 		}
 		var n int
-		n, done, err = s.scan(b[used:shown], &w)
+		n, done, err = s.Scan(b[used:shown], &w)
 		if rest := shown - used - n; !done && err == nil && rest > 2 {
 			panic("too much is held back")
 		}
@@ -89,8 +89,8 @@ func BenchmarkScanner(b *testing.B) {
 	content := []byte(strings.Repeat(strings.Repeat("x", 76)+"\r\n", 400))
 	b.SetBytes(int64(len(content)))
 	for b.Loop() {
-		s := scanner{dots: true}
-		if _, _, err := s.scan(content, io.Discard); err != nil {
+		s := Scanner{Dots: true}
+		if _, _, err := s.Scan(content, io.Discard); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package outbound
+package notify
 
 import (
 	"context"
@@ -13,21 +13,22 @@ import (
 	"tarishi/internal/outbound/attempt"
 	"tarishi/internal/outbound/notice"
 	"tarishi/internal/outbound/report"
+	"tarishi/internal/store"
 )
 
 // reporters is how many gathered reports are made at a time.
 const reporters = 8
 
-// tellGathered makes reports that are due, and returns when they are in the queue,
+// Tell makes reports that are due, and returns when they are in the queue,
 // or are gathered again. When ctx ends those that are not begun wait for the next
 // start, the queue has them; attempts is for those that are.
-func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*notice.Report) {
+func (n *Notifier) Tell(ctx, attempts context.Context, due []*notice.Report) {
 	next := make(chan *notice.Report)
 	var running sync.WaitGroup
 	for range min(reporters, len(due)) {
 		running.Go(func() {
 			for r := range next {
-				o.tellOne(attempts, r)
+				n.tellOne(attempts, r)
 			}
 		})
 	}
@@ -44,51 +45,43 @@ func (o *Outbound) tellGathered(ctx, attempts context.Context, due []*notice.Rep
 
 // tellOne makes one report. A report about one message may be one too many for
 // its sender: it then becomes part of the one about several.
-func (o *Outbound) tellOne(ctx context.Context, r *notice.Report) {
+func (n *Notifier) tellOne(ctx context.Context, r *notice.Report) {
 	if !r.Several {
-		o.mu.Lock()
-		ok, until := o.gathering.Admit(o.o.Now(), r.Sender, o.current().DSNRate)
-		o.mu.Unlock()
+		rate, _ := n.o.Outbound.Reports()
+		n.mu.Lock()
+		ok, until := n.gathering.Admit(n.o.Now(), r.Sender, rate)
+		n.mu.Unlock()
 		if !ok {
-			o.collect(r, until)
+			n.collect(r, until)
 			return
 		}
 	}
 
 	// Nothing may be left of it: its messages were removed, or cannot be read now.
-	now := o.generation.Take()
-	defer now.Release()
-	reporter := now.Value.reporter
-	about, told := o.composeGathered(reporter, r)
+	reporter, release := n.o.Outbound.Reporter()
+	defer release()
+	about, told := n.composeGathered(reporter, r)
 	if len(told) == 0 {
 		return
 	}
 	p, err := reporter.Put(ctx, about)
 	if err != nil {
-		o.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.Sender), zap.Int("recipients", len(about.Recipients)), zap.Error(err))
-		o.gatherAgain(r, told, o.o.Now().Add(attempt.LocalWait))
+		n.o.Log.Error("DSN cannot be queued, the failed recipients stay in the queue", zap.String("to", r.Sender), zap.Int("recipients", len(about.Recipients)), zap.Error(err))
+		n.gatherAgain(r, told, n.o.Now().Add(attempt.LocalWait))
 		return
 	}
 
 	// The report is durable: only now may the queue forget its recipients.
 	for id, recipients := range told {
-		err := o.o.Queue.Settle(id, recipients)
-		o.mu.Lock()
-		if err == nil || unknown(err) {
-			o.held.Unmark(id, recipients)
-		} else {
-			o.o.Log.Error("recipients are done with, but the queue cannot record it", zap.String("uuid", string(id)), zap.Ints("recipients", recipients), zap.Error(err))
-			o.noteUnrecorded(attempt.Unrecorded{ID: id, Recipients: recipients, Next: o.o.Now().Add(attempt.LocalWait)})
-		}
-		o.mu.Unlock()
+		n.o.Outbound.Settle(id, recipients)
 	}
-	o.Enqueue(p)
+	n.o.Outbound.Enqueue(p)
 }
 
 // collect makes what was gathered of one message wait with others of its sender.
-func (o *Outbound) collect(r *notice.Report, until time.Time) {
+func (n *Notifier) collect(r *notice.Report, until time.Time) {
 	for id, recipients := range r.Recipients {
-		p, _ := o.o.Queue.Find(id)
+		p, _ := n.o.Queue.Find(id)
 		for _, one := range p.Recipients {
 			f, ok := notice.ParseFailure(one.Last)
 			if !ok || !slices.Contains(recipients, one.Index) {
@@ -97,35 +90,34 @@ func (o *Outbound) collect(r *notice.Report, until time.Time) {
 
 			// After a restart the mark says that it waits with others.
 			f.Collected = true
-			if err := o.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !unknown(err) { // after a restart it has a separate report
-				o.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
+			if err := n.o.Queue.Defer(id, []int{one.Index}, one.Attempts, until, f.String()); err != nil && !store.IsUnknown(err) { // after a restart it has a separate report
+				n.o.Log.Error("deferral of a report not recorded", zap.String("uuid", string(id)), zap.Error(err))
 			}
 		}
-		o.mu.Lock()
-		_, begun := o.gathering.Hold(id, r.Sender, recipients, until, true, o.current().DSNRate)
-		o.mu.Unlock()
-		if begun {
-			o.logCollecting(r.Sender, until)
+		if begun := n.hold(id, r.Sender, recipients, until, true); begun {
+			n.logCollecting(r.Sender, until)
 		}
 	}
-	o.signal()
+	n.o.Outbound.Signal()
 }
 
 // gatherAgain keeps recipients of r for another report at due.
-func (o *Outbound) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, due time.Time) {
-	o.mu.Lock()
+func (n *Notifier) gatherAgain(r *notice.Report, recipients map[mail.ID][]int, due time.Time) {
+	// They are due again by themselves, and at once when an operator flushes the queue.
+	rate, _ := n.o.Outbound.Reports()
+	n.mu.Lock()
 	for id, list := range recipients {
-		again, _ := o.gathering.Hold(id, r.Sender, list, due, r.Several, o.current().DSNRate)
+		again, _ := n.gathering.Hold(id, r.Sender, list, due, r.Several, rate)
 		again.MarkStuck()
 	}
-	o.mu.Unlock()
-	o.signal()
+	n.mu.Unlock()
+	n.o.Outbound.Signal()
 }
 
 // composeGathered looks up what was gathered in the queue, and returns the report
-// and the recipients in it. What is not in the queue any more is left out,
+// and the recipients in it. Messages that have left the queue are left out,
 // and what cannot be read now is gathered again.
-func (o *Outbound) composeGathered(reporter *report.Reporter, r *notice.Report) (about dsn.Report, told map[mail.ID][]int) {
+func (n *Notifier) composeGathered(reporter *report.Reporter, r *notice.Report) (about dsn.Report, told map[mail.ID][]int) {
 	told = map[mail.ID][]int{}
 	sender := &mail.Envelope{}
 	about = reporter.New(sender, nil)
@@ -137,18 +129,18 @@ func (o *Outbound) composeGathered(reporter *report.Reporter, r *notice.Report) 
 		}
 
 		// A message that an administrator removed needs no report.
-		env, content, err := o.o.Queue.Load(id)
-		if unknown(err) {
+		env, content, err := n.o.Queue.Load(id)
+		if store.IsUnknown(err) {
 			continue
 		}
 		var of *dsn.Message
 		if err == nil {
 			of, err = dsn.NewMessage(env, content)
 		}
-		p, there := o.o.Queue.Find(id)
+		p, there := n.o.Queue.Find(id)
 		if err != nil || !there {
-			o.o.Log.Error("failed message cannot be loaded, its report waits", zap.String("uuid", string(id)), zap.Error(err))
-			o.gatherAgain(r, map[mail.ID][]int{id: list}, o.o.Now().Add(attempt.Unreadable))
+			n.o.Log.Error("failed message cannot be loaded, its report waits", zap.String("uuid", string(id)), zap.Error(err))
+			n.gatherAgain(r, map[mail.ID][]int{id: list}, n.o.Now().Add(attempt.Unreadable))
 			continue
 		}
 
@@ -167,10 +159,7 @@ func (o *Outbound) composeGathered(reporter *report.Reporter, r *notice.Report) 
 		}
 		if len(told[id]) < len(p.Recipients) { // somebody wrote over the mark
 			p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return slices.Contains(told[id], one.Index) })
-			o.mu.Lock()
-			o.scheduleMessage(p)
-			o.mu.Unlock()
-			o.signal()
+			n.o.Outbound.Reschedule(p)
 		}
 	}
 

@@ -1,4 +1,7 @@
-package delivery
+// Package meaning says what the replies and failures of a next hop mean for the message, for
+// its recipients, and for the schedule. The next step is the
+// decision of package delivery.
+package meaning
 
 import (
 	"errors"
@@ -15,9 +18,9 @@ import (
 // errNoReply is for recipients about which a Sender said nothing.
 var errNoReply = reply.New(451, "4.5.0", "Next hop gave no usable reply").Because(errors.New("no reply for the recipient"))
 
-// classify returns one reply of class 2, 4 or 5 for each of n recipients: the list
+// Classify returns one reply of class 2, 4 or 5 for each of n recipients: the list
 // that it is given, if that is as it should be.
-func classify(replies []*reply.Reply, n int) []*reply.Reply {
+func Classify(replies []*reply.Reply, n int) []*reply.Reply {
 	if len(replies) == n && !slices.ContainsFunc(replies, func(r *reply.Reply) bool {
 		return r == nil || !r.Positive() && !r.Temporary() && !r.Permanent()
 	}) {
@@ -39,9 +42,9 @@ func classify(replies []*reply.Reply, n int) []*reply.Reply {
 	return all
 }
 
-// closing reports whether the server only said that it is going away
+// Closing reports whether the server only said that it is going away
 // (RFC 5321 section 3.8): nothing about the message or a recipient.
-func closing(replies []*reply.Reply) bool {
+func Closing(replies []*reply.Reply) bool {
 	for _, r := range replies {
 		if r.Code != 421 {
 			return false
@@ -50,8 +53,8 @@ func closing(replies []*reply.Reply) bool {
 	return len(replies) > 0
 }
 
-// temporary returns r if it is of class 4, else what it says as such a reply.
-func temporary(r *reply.Reply) *reply.Reply {
+// Temporary returns r if it is of class 4, else a reply of that class with its text.
+func Temporary(r *reply.Reply) *reply.Reply {
 	if r.Temporary() {
 		return r
 	}
@@ -62,10 +65,10 @@ func temporary(r *reply.Reply) *reply.Reply {
 	return t.Because(r)
 }
 
-// throttled reports whether a server asks to be sent less: a 421, or nothing but
+// Throttled reports whether a server asks to be sent less: a 421, or nothing but
 // 4yz replies, at least one of them not about its mailbox (RFC 3463 section
 // 3.2 and 3.3: X.1.X and X.2.X).
-func throttled(replies []*reply.Reply) bool {
+func Throttled(replies []*reply.Reply) bool {
 	if slices.ContainsFunc(replies, func(r *reply.Reply) bool { return r.Code == 421 }) {
 		return true
 	}
@@ -83,9 +86,9 @@ func throttled(replies []*reply.Reply) bool {
 	return system
 }
 
-// ownFault returns the reply for a connection from bind that failed on this host,
+// OwnFault returns the reply for a connection from bind that failed on this host,
 // not on the way; nil for all others.
-func ownFault(f *smtpclient.Failure, bind netip.Addr) *reply.Reply {
+func OwnFault(f *smtpclient.Failure, bind netip.Addr) *reply.Reply {
 	if f == nil || f.Stage != smtpclient.StageConnect {
 		return nil
 	}
@@ -101,9 +104,9 @@ func ownFault(f *smtpclient.Failure, bind netip.Addr) *reply.Reply {
 	return nil
 }
 
-// unauthenticated reports whether a server that is there does not take the
+// Unauthenticated reports whether a server that is there does not take the
 // credentials, or none at all.
-func unauthenticated(f *smtpclient.Failure) bool {
+func Unauthenticated(f *smtpclient.Failure) bool {
 	if f.Stage != smtpclient.StageAuth {
 		return false
 	}
@@ -113,9 +116,9 @@ func unauthenticated(f *smtpclient.Failure) bool {
 	return f.Reply.Code != 421
 }
 
-// asksForLess reports whether a failure after the connection was made asks to be sent
+// AsksForLess reports whether a failure after the connection was made asks to be sent
 // less: a 4yz reply that is the server's, or an answer that did not come in time.
-func asksForLess(f *smtpclient.Failure) bool {
+func AsksForLess(f *smtpclient.Failure) bool {
 	if f.Reply != nil {
 		return f.Reply.Temporary() && f.Err == nil
 	}
@@ -123,8 +126,8 @@ func asksForLess(f *smtpclient.Failure) bool {
 	return errors.Is(f.Err, os.ErrDeadlineExceeded) || errors.As(f.Err, &timeout) && timeout.Timeout()
 }
 
-// unreadable reports whether the content, not the connection, was at fault.
-func unreadable(f *smtpclient.Failure) bool {
+// Unreadable reports whether the content, not the connection, was at fault.
+func Unreadable(f *smtpclient.Failure) bool {
 	return f.Stage == smtpclient.StageContent && f.Reply == nil && f.Deferral().Status() == reply.Enhanced{4, 3, 0}
 }
 
@@ -136,26 +139,4 @@ func MayHaveArrived(r *reply.Reply) bool {
 	}
 	var f *smtpclient.Failure
 	return errors.As(r.Cause, &f) && f.Uncertain
-}
-
-// obstacle says why a failure kept a message from a server, and what that said; nil
-// stands for an error that is no Failure.
-func obstacle(f *smtpclient.Failure) (Obstacle, *reply.Reply) {
-	switch {
-	case f == nil:
-		return Unreached, nil
-	case f.Uncertain:
-		return Lost, nil
-	case f.Stage == smtpclient.StageAuth:
-		return NoLogin, nil
-	case f.Stage == smtpclient.StageTLS:
-		return Insecure, nil
-	case f.Stage == smtpclient.StageConnect && f.Reply != nil:
-		return Busy, nil
-	case f.LacksTLS():
-		return LacksTLS, f.Reply
-	case f.Reply != nil && f.Reply.Code == 421 && f.Stage >= smtpclient.StageMail:
-		return Closing, f.Reply
-	}
-	return Unreached, nil
 }

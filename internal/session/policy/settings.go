@@ -1,11 +1,21 @@
-package session
+// Package policy is what this server asks of its clients and says to them: the settings of
+// connection.ini, and the rules and texts that follow from them alone.
+package policy
 
 import (
+	"cmp"
 	"time"
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
 	"tarishi/internal/smtpd"
+)
+
+const (
+	defaultMaxLine    = 2048
+	defaultInactivity = 5 * time.Minute
+	defaultHelo       = "Tarishi is at your service."
+	defaultClose      = "closing connection. Have a jolly good day."
 )
 
 // Settings is what connection.ini and smtp.ini say of a session.
@@ -46,6 +56,18 @@ const (
 	connectionFile = "connection.ini"
 	proxyFile      = "haproxy_hosts"
 )
+
+// Complete gives sizes, times and texts that are not set their defaults.
+func (s *Settings) Complete() {
+	if s.MaxLine <= 0 {
+		s.MaxLine = defaultMaxLine
+	}
+	s.MaxLine = min(s.MaxLine, smtpd.LargestLine)
+	if s.InactivityTimeout <= 0 {
+		s.InactivityTimeout = defaultInactivity
+	}
+	s.Helo, s.Close = cmp.Or(s.Helo, defaultHelo), cmp.Or(s.Close, defaultClose)
+}
 
 // Tables declares the keys of both files.
 func (s *Settings) Tables() []*ini.Table {
@@ -192,6 +214,7 @@ func (s *Settings) textRows() []ini.Row {
 
 // chars is a count of characters, or a boolean: true is all of them.
 func chars(p *int) ini.Kind {
+	// Haraka had a boolean here once, and 1 is a number of characters as well.
 	count := ini.AtLeast(p, 0)
 	return count.WithReader(func(s string) error {
 		switch {
@@ -238,6 +261,9 @@ func finish(r *ini.Reader) {
 			r.Add(p)
 		}
 	}
+
+	// A switch without hosts does nothing in Haraka either, so only that with hosts stops the
+	// start.
 	switch {
 	case enabled && hosts != nil:
 		at.Line, at.Key, at.Text = hosts.Line, hosts.Name, refusal+". [haproxy] enabled=false starts without it"
