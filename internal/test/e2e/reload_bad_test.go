@@ -89,10 +89,12 @@ func TestReloadBadFiles(t *testing.T) {
 
 		s.flowOn(3)
 		s.configs.write(bad.file, good)
-		s.reload()
-		if text := stat(t, s.Daemon); regexp.MustCompile(bad.says).MatchString(text) {
-			t.Errorf("%s is mended: queue stat says\n%s", bad.file, text)
+		if answer := s.control("POST", reloadPath); strings.Contains(answer, "problems") {
+			t.Fatalf("%s is mended: %s", bad.file, answer)
 		}
+	}
+	if text := stat(t, s.Daemon); strings.Contains(text, "\nrefused ") {
+		t.Errorf("all is mended: queue stat says\n%s", text)
 	}
 	s.endFlows()
 }

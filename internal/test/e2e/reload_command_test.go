@@ -33,9 +33,9 @@ func TestReloadAtOnce(t *testing.T) {
 		all.Wait()
 	}
 	storm(func(n int) {
-		if n%5 == 0 {
-			configFolder{t, filepath.Join(dir, "config")}.replace([]string{"connection.ini", "outbound.bounce_message_html", "me"}[n/5%3],
-				[]string{token(n), fmt.Sprintf("<p>%d</p>", n), fmt.Sprintf("me%d.test\n", n)}[n/5%3])
+		if n%5 == 0 && n < 15 {
+			configFolder{t, filepath.Join(dir, "config")}.replace([]string{"connection.ini", "outbound.bounce_message_html", "me"}[n/5],
+				[]string{token(n), fmt.Sprintf("<p>%d</p>", n), fmt.Sprintf("me%d.test\n", n)}[n/5])
 		}
 		if o := execute(t, bin, "reload", "-c", dir); o.exit != 0 {
 			t.Errorf("reload %d: exit %d, %s", n, o.exit, o.out)

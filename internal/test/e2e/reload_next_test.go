@@ -52,7 +52,7 @@ func TestReloadRoutes(t *testing.T) {
 	s.startFlow(s.relayed, load.Load{PerSession: 1})
 	s.startFlow(s.queued, load.Load{Clients: 2, Pipelining: true})
 	s.flowOn(10)
-	for i, more := range []string{"", "concurrency=3\n", "max_messages=2\n", "helo=other.test\n", ""} {
+	for i, more := range []string{"", "concurrency=3\nmax_messages=2\n", "helo=other.test\n"} {
 		old, now := both[i%2], both[(i+1)%2]
 		if old.relay.Open() == 0 || now.relay.Open() > 0 || now.queue.Open() > 0 {
 			t.Errorf("before change %d: %d connections to the relay, %d to the one that is not named, %d to the other queue",

@@ -80,6 +80,20 @@ func TestReloadPlugins(t *testing.T) {
 	s.endFlows()
 }
 
+// rcpt returns the code of the answer to RCPT for a domain.
+func rcpt(d *dialog, domain string) string {
+	d.t.Helper()
+	d.say("MAIL FROM:<from@client.test>", "250")
+	defer d.say("RSET", "250")
+	return d.answer("RCPT TO:<to@" + domain + ">")
+}
+
+// login returns the code of the answer to AUTH with the password secret.
+func login(d *dialog, user string) string {
+	d.t.Helper()
+	return d.answer("AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00secret")))
+}
+
 // Each file that a connection depends on is in force for the next connection, and for
 // no connection that is open.
 func TestReloadSettings(t *testing.T) {
@@ -95,39 +109,29 @@ func TestReloadSettings(t *testing.T) {
 	s.startIn(dir)
 	s.startFlows()
 
-	rcpt := func(domain string) func(*dialog) string {
-		return func(d *dialog) string {
-			d.say("MAIL FROM:<from@client.test>", "250")
-			defer d.say("RSET", "250")
-			return d.answer("RCPT TO:<to@" + domain + ">")
-		}
-	}
-	login := func(user string) func(*dialog) string {
-		return func(d *dialog) string {
-			return d.answer("AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00secret")))
-		}
-	}
 	offer := func(text string) func(*dialog) string {
 		return func(d *dialog) string {
 			return fmt.Sprint(strings.Contains(d.say("EHLO client.test", "250"), text))
 		}
 	}
+	to := func(domain string) func(*dialog) string { return func(d *dialog) string { return rcpt(d, domain) } }
+	as := func(user string) func(*dialog) string { return func(d *dialog) string { return login(d, user) } }
 	for _, step := range []struct {
 		file, text string // "": the file is removed
 		look       func(*dialog) string
 		old, now   string
 	}{
-		{"host_list", "probe.test\nother.test\n", rcpt("other.test"), "550", "250"},
-		{"host_list", "probe.test\n", rcpt("other.test"), "250", "550"},
-		{"host_list_regex", "oth.*test\n", rcpt("other.test"), "550", "250"},
-		{"host_list_regex", "", rcpt("other.test"), "250", "550"},
+		{"host_list", "probe.test\nother.test\n", to("other.test"), "550", "250"},
+		{"host_list", "probe.test\n", to("other.test"), "250", "550"},
+		{"host_list_regex", "oth.*test\n", to("other.test"), "550", "250"},
+		{"host_list_regex", "", to("other.test"), "250", "550"},
 		{"host_list.anti_spoof", "1\n", func(d *dialog) string { return d.answer("MAIL FROM:<from@probe.test>") }, "250", "550"},
-		{"relay_acl_allow", trusted + "\n" + stranger + "\n", rcpt("sink.test"), "550", "250"},
-		{"relay_acl_allow", trusted + "\n", rcpt("sink.test"), "250", "550"},
-		{"relay.ini", "[relay]\nall=true\n", rcpt("sink.test"), "550", "250"},
-		{"relay.ini", "", rcpt("sink.test"), "250", "550"},
-		{"auth_flat_file.ini", "[users]\none=secret\ntwo=secret\n", login("two"), "535", "235"},
-		{"auth_flat_file.ini", "[users]\none=other\ntwo=secret\n", login("one"), "235", "535"},
+		{"relay_acl_allow", trusted + "\n" + stranger + "\n", to("sink.test"), "550", "250"},
+		{"relay_acl_allow", trusted + "\n", to("sink.test"), "250", "550"},
+		{"relay.ini", "[relay]\nall=true\n", to("sink.test"), "550", "250"},
+		{"relay.ini", "", to("sink.test"), "250", "550"},
+		{"auth_flat_file.ini", "[users]\none=secret\ntwo=secret\n", as("two"), "535", "235"},
+		{"auth_flat_file.ini", "[users]\none=other\ntwo=secret\n", as("one"), "235", "535"},
 		{"auth_flat_file.ini", "[core]\nmethods=LOGIN\n[users]\ntwo=secret\n", offer("PLAIN"), "true", "false"},
 		{"connection.ini", "[max]\nbytes=1234567\n", offer("SIZE 1234567"), "false", "true"},
 		{"connection.ini", "smtputf8=false\n", offer("SMTPUTF8"), "true", "false"},
@@ -135,7 +139,7 @@ func TestReloadSettings(t *testing.T) {
 		{"me", "renamed.test\n", offer("250-renamed.test"), "false", "true"},
 		{"tls.ini", "[no_tls_hosts]\n" + stranger + "\n", offer("STARTTLS"), "true", "false"},
 		{"tls.ini", "", offer("STARTTLS"), "false", "true"},
-		{"smtp_forward.ini", "check_recipient=true\n" + s.configs.read("smtp_forward.ini") + "[third.test]\nhost=" + s.probes.Addr() + "\n", rcpt("third.test"), "550", "250"},
+		{"smtp_forward.ini", "check_recipient=true\n" + s.configs.read("smtp_forward.ini") + "[third.test]\nhost=" + s.probes.Addr() + "\n", to("third.test"), "550", "250"},
 	} {
 		before, witness := s.visit(), s.visit()
 		if got := step.look(before); got != step.old {

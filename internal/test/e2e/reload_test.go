@@ -108,7 +108,7 @@ func (s *site) startFlow(to *load.Sink, l load.Load) {
 	f := &flow{to: to, end: cancel, sent: make(chan *load.Report, 1)}
 	s.flows = append(s.flows, f)
 	s.runs++
-	l.Run, l.Duration, l.Pause, l.Size = s.runs, time.Hour, 20*time.Millisecond, 1500
+	l.Run, l.Duration, l.Pause, l.Size = s.runs, time.Hour, 40*time.Millisecond, 1500
 	if l.Addr == "" {
 		l.Addr = local(s.port)
 	}
