@@ -152,10 +152,11 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		next, err := loader.Reload(t.Context(), first, c)
+		next, err := loader.Prepare(t.Context(), first, c)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+		next.Commit()
 		if n, m := len(first.Registrations()), len(next.Registrations()); n != m {
 			t.Errorf("%s: %d handlers, after a reload %d", name, n, m)
 		}
