@@ -25,17 +25,17 @@ func TestReloadAtOnce(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 6 {
 			all.Go(func() {
-				for j := range 5 {
-					each(i*5 + j)
+				for j := range 3 {
+					each(i*3 + j)
 				}
 			})
 		}
 		all.Wait()
 	}
 	storm(func(n int) {
-		if n%5 == 0 && n < 15 {
-			configFolder{t, filepath.Join(dir, "config")}.replace([]string{"connection.ini", "outbound.bounce_message_html", "me"}[n/5],
-				[]string{token(n), fmt.Sprintf("<p>%d</p>", n), fmt.Sprintf("me%d.test\n", n)}[n/5])
+		if n%3 == 0 && n < 9 {
+			configFolder{t, filepath.Join(dir, "config")}.replace([]string{"connection.ini", "outbound.bounce_message_html", "me"}[n/3],
+				[]string{token(n), fmt.Sprintf("<p>%d</p>", n), fmt.Sprintf("me%d.test\n", n)}[n/3])
 		}
 		if o := execute(t, bin, "reload", "-c", dir); o.exit != 0 {
 			t.Errorf("reload %d: exit %d, %s", n, o.exit, o.out)

@@ -11,7 +11,9 @@ import (
 
 // token is a connection.ini by which a session shows which configuration it has. Wrong
 // passwords are not held against anybody.
-func token(n int) string { return fmt.Sprintf("[max]\nauth_failures=0\n[message]\nhelo=Token %d.\n", n) }
+func token(n int) string {
+	return fmt.Sprintf("[max]\nauth_failures=0\n[message]\nhelo=Token %d.\n", n)
+}
 
 // awaitToken waits until a new session shows token n: nobody has asked the daemon to
 // look.

@@ -198,16 +198,15 @@ func TestReloadLeaksNothing(t *testing.T) {
 		case 4:
 			c.replace("outbound.ini", outbound+fmt.Sprintf("[sink.test]\nconcurrency=%d\nhelo=h%d.test\n", i%9+1, i%5))
 		}
-		ask := func() string { return s.control("POST", reloadPath) }
 		if i%10 == 9 {
 			whole := c.read("smtp.ini")
 			c.replace("smtp.ini", listenOn(s.port, freePort(t), taken.Port()))
-			if answer := ask(); !strings.Contains(answer, "in use") {
+			if answer := s.control("POST", reloadPath); !strings.Contains(answer, "in use") {
 				t.Errorf("a taken port: %s", answer)
 			}
 			c.replace("smtp.ini", whole)
-		} else if answer := ask(); !strings.Contains(answer, `"generation"`) || strings.Contains(answer, "problems") {
-			t.Fatalf("reload %d: %s", i, answer)
+		} else {
+			s.reload()
 		}
 	}
 	for i := range 50 { // what is grown once
@@ -247,9 +246,6 @@ func (s *site) settle() {
 		return s.relayed.Stats().Open+s.queued.Stats().Open+s.probes.Open() == 0
 	})
 }
-
-// reloadPath is where the control socket takes a reload.
-const reloadPath = "/v1/reload"
 
 // The daemon is killed again and again amid reloads and mail, and started with
 // whatever stands there: what it answered with 250 arrives.

@@ -56,7 +56,7 @@ func TestReloadPlugins(t *testing.T) {
 	} {
 		before := s.visit()
 		s.configs.write("plugins", step.plugins)
-		s.reload()
+		s.command()
 		subject := func(who string) string { return fmt.Sprintf("%s at step %d", who, i) }
 		if got := s.fate(s.visit(), subject("new")); got != step.fate {
 			t.Errorf("step %d: a new connection's message was %s, want %s", i, got, step.fate)
