@@ -24,6 +24,7 @@ import (
 	"tarishi/internal/metrics"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
+	"tarishi/internal/privilege"
 	"tarishi/internal/session"
 	"tarishi/internal/store/disk"
 	"tarishi/internal/vfs"
@@ -48,7 +49,7 @@ func New(cfg *conf.Config, o Options) (*Server, error) {
 	// second daemon on one instance then fails on whichever it meets first, and
 	// touches nothing.
 	for _, step := range []func() error{
-		b.identify, b.makeGeneration, b.loadPlugins, b.bindMail, b.bindHTTP, b.changeUser, b.openQueue, b.assemble, b.serveControl,
+		b.findUser, b.makeGeneration, b.loadPlugins, b.bindMail, b.bindHTTP, b.changeUser, b.openQueue, b.assemble, b.serveControl,
 	} {
 		if err := step(); err != nil {
 			b.undo()
@@ -74,7 +75,7 @@ func newServer(cfg *conf.Config, o Options) *Server {
 // builder is a Server in the making.
 type builder struct {
 	*Server
-	user   *identity
+	user   *privilege.Identity
 	first  *generation
 	opened []func() // gives up what was opened, the last one first
 }
@@ -86,12 +87,13 @@ func (b *builder) undo() {
 	}
 }
 
-// identify finds the user to run as, and fails if it cannot be or does not own the queue.
-func (b *builder) identify() (err error) {
-	if b.user, err = identify(&b.first.cfg.Instance); err != nil {
+// findUser finds the user to run as, and fails if it cannot be or does not own the queue.
+func (b *builder) findUser() (err error) {
+	cfg := b.first.cfg
+	if b.user, err = privilege.Find(cfg.User, cfg.Group); err != nil {
 		return err
 	}
-	return cmp.Or(b.user.possible(), advise(owned(b.first.cfg.QueueDir, b.user.user())))
+	return cmp.Or(b.user.Possible(), privilege.Advise(privilege.CheckOwner(cfg.QueueDir, b.user.UID())))
 }
 
 // makeGeneration makes what comes from the settings alone, and the relay, which plugins
@@ -145,7 +147,7 @@ func (b *builder) bindHTTP() (err error) {
 }
 
 // changeUser gives up root's rights.
-func (b *builder) changeUser() error { return b.Server.changeUser(b.user, b.first.cfg.QueueDir) }
+func (b *builder) changeUser() error { return b.user.Become(b.first.cfg.QueueDir, b.log) }
 
 // openQueue opens the queue, which recovers what an earlier run left.
 func (b *builder) openQueue() (err error) {

@@ -14,6 +14,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
+	"tarishi/internal/privilege"
 	"tarishi/internal/tlsconf"
 )
 
@@ -21,7 +22,7 @@ import (
 // run as, plugins and certificates. The error is what New would fail with; the warnings are of
 // certificates that expire.
 func Check(cfg *conf.Config) (ini.Problems, error) {
-	if _, err := identify(&cfg.Instance); err != nil {
+	if _, err := privilege.Find(cfg.User, cfg.Group); err != nil {
 		return nil, err
 	}
 	if _, err := checkPlugins(cfg); err != nil {

@@ -13,6 +13,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/maillog"
 	"tarishi/internal/migrate"
+	"tarishi/internal/privilege"
 	"tarishi/internal/store/disk"
 	"tarishi/internal/vfs"
 )
@@ -54,7 +55,7 @@ func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, how ImportO
 	if o.DryRun {
 		return migrate.Import(ctx, nil, dir, o)
 	}
-	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {
+	if err := privilege.CheckOwner(cfg.QueueDir, os.Geteuid()); err != nil {
 		return nil, err
 	}
 	q, err := disk.Open(disk.Options{Dir: cfg.QueueDir, Log: errorLog(stderr)})
@@ -109,7 +110,7 @@ func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr i
 		defer q.Close()
 		return q.Restore(ctx, true)
 	}
-	if err := owned(cfg.QueueDir, os.Geteuid()); err != nil {
+	if err := privilege.CheckOwner(cfg.QueueDir, os.Geteuid()); err != nil {
 		return nil, err
 	}
 	q, err := disk.Open(o)

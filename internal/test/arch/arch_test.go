@@ -68,6 +68,7 @@ var packages = map[string]entry{
 	"internal/terminal":    {nouns, nil},
 	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
 	"internal/localaddr":   {nouns, nil},
+	"internal/privilege":   {nouns, nil},
 	"internal/sending":     {nouns, nil},
 
 	"internal/store":                {nouns, []string{"internal/mail"}},
@@ -155,6 +156,7 @@ var only = map[string][]string{
 	"internal/server":            {"cmd/tarishi"},
 	"internal/conf":              {"cmd/tarishi", "internal/server"}, // a package that reads a setting declares it itself
 	"internal/hangup":            {"cmd/tarishi"},
+	"internal/privilege":         {"internal/server"},
 	"internal/schedule/dispatch": {"internal/schedule"},
 	"internal/schedule/order":    {"internal/schedule", "internal/schedule/dispatch"},
 	"internal/store/disk/*":      {"internal/store/disk", "internal/store/disk/*"},

@@ -1,4 +1,7 @@
-package server
+// Package privilege is the user that the daemon runs as: user and group of smtp.ini, the
+// change to them, and whether the queue belongs to that user. The change is for the whole
+// process and for good.
+package privilege
 
 import (
 	"errors"
@@ -12,33 +15,31 @@ import (
 	"syscall"
 
 	"go.uber.org/zap"
-
-	"tarishi/internal/conf"
 )
 
-// identity is the user that the daemon runs as: user and group of smtp.ini.
-type identity struct {
+// Identity is a user and its groups. nil is whoever started the process.
+type Identity struct {
 	uid, gid int
 	groups   []int  // supplementary ones
 	name     string // for messages
 }
 
-// identify returns the identity that smtp.ini asks for, nil if it asks for none.
-// Without group it is the user's own; without user only the group changes. Names
-// and numbers are accepted; a user that is in no database needs a group.
-func identify(s *conf.Instance) (*identity, error) {
-	if s.User == "" && s.Group == "" {
+// Find returns the identity of a user and a group, nil if neither is given. Without group
+// it is the user's own; without user only the group changes. Names and numbers are
+// accepted; a user that is in no database needs a group.
+func Find(userName, group string) (*Identity, error) {
+	if userName == "" && group == "" {
 		return nil, nil
 	}
-	id := &identity{uid: os.Geteuid(), gid: -1, name: s.User}
-	if s.User != "" {
-		if err := id.find(s.User); err != nil {
+	id := &Identity{uid: os.Geteuid(), gid: -1, name: userName}
+	if userName != "" {
+		if err := id.find(userName); err != nil {
 			return nil, fmt.Errorf("config/smtp.ini: %w", err) // it begins with "user: "
 		}
 	}
-	if s.Group != "" {
+	if group != "" {
 		own := id.gid
-		gid, err := groupID(s.Group)
+		gid, err := groupID(group)
 		if err != nil {
 			return nil, fmt.Errorf("config/smtp.ini: %w", err) // it begins with "group: "
 		}
@@ -50,23 +51,22 @@ func identify(s *conf.Instance) (*identity, error) {
 		return nil, fmt.Errorf("config/smtp.ini: user: uid %d has no entry that names its group: set group too", id.uid)
 	}
 	if id.name == "" {
-		id.name = userName(id.uid)
+		id.name = nameOf(id.uid)
 	}
 	return id, nil
 }
 
-// user is the number of the user that the daemon will run as; a nil identity
-// changes nothing.
-func (id *identity) user() int {
+// UID is the number of the user that the daemon will run as.
+func (id *Identity) UID() int {
 	if id == nil {
 		return os.Geteuid()
 	}
 	return id.uid
 }
 
-// changeUser gives up root's rights when all addresses are bound and all keys are
-// read. A daemon that stays root says so.
-func (s *Server) changeUser(id *identity, queueDir string) error {
+// Become changes the process to id, once all addresses are bound and all keys are read,
+// and makes it the owner of a queue that is new. A process that stays root says so.
+func (id *Identity) Become(queueDir string, log *zap.Logger) error {
 	if id != nil {
 		if err := id.prepareQueue(queueDir); err != nil {
 			return err
@@ -74,16 +74,16 @@ func (s *Server) changeUser(id *identity, queueDir string) error {
 		if err := id.assume(); err != nil {
 			return err
 		}
-		s.log.Info("running as another user", zap.String("user", id.name), zap.Int("uid", id.uid), zap.Int("gid", id.gid))
+		log.Info("running as another user", zap.String("user", id.name), zap.Int("uid", id.uid), zap.Int("gid", id.gid))
 	}
 	if os.Geteuid() == 0 {
-		s.log.Warn("running as root: name a user in config/smtp.ini (user=) who owns the queue", zap.String("queue", queueDir))
+		log.Warn("running as root: name a user in config/smtp.ini (user=) who owns the queue", zap.String("queue", queueDir))
 	}
 	return nil
 }
 
 // find fills in what the system knows of a user, given by name or number.
-func (id *identity) find(name string) error {
+func (id *Identity) find(name string) error {
 	u, err := user.Lookup(name)
 	if err != nil {
 		n, notNumber := strconv.ParseUint(name, 10, 31)
@@ -128,21 +128,21 @@ func groupID(name string) (int, error) {
 }
 
 // assumed reports whether the process runs as id already.
-func (id *identity) assumed() bool {
+func (id *Identity) assumed() bool {
 	return id.uid == os.Geteuid() && id.gid == os.Getegid() && id.uid != 0
 }
 
-// possible fails if the process cannot change to id: only root can.
-func (id *identity) possible() error {
+// Possible fails if the process cannot change to id: only root can.
+func (id *Identity) Possible() error {
 	if id != nil && !id.assumed() && os.Geteuid() != 0 {
 		return fmt.Errorf("config/smtp.ini: user and group: only root can change to %s (uid %d, gid %d), and this is started by %s",
-			id.name, id.uid, id.gid, userName(os.Geteuid()))
+			id.name, id.uid, id.gid, nameOf(os.Geteuid()))
 	}
 	return nil
 }
 
 // assume makes the whole process run as id, for good.
-func (id *identity) assume() error {
+func (id *Identity) assume() error {
 	if id.assumed() {
 		return nil
 	}
@@ -167,13 +167,13 @@ func (id *identity) assume() error {
 // prepareQueue makes a queue folder that does not exist yet, as root, for the
 // user that the process is about to become. An empty one of root's, as 'tarishi
 // init' leaves it, is given to that user.
-func (id *identity) prepareQueue(dir string) error {
+func (id *Identity) prepareQueue(dir string) error {
 	if os.Geteuid() != 0 || id.uid == 0 {
 		return nil
 	}
 	if info, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		if err != nil || !info.IsDir() || !ownedByRoot(info) {
-			return nil // owned judges it, or opening the queue fails
+			return nil // CheckOwner judges it, or opening the queue fails
 		}
 		if used, err := os.ReadDir(dir); err != nil || len(used) > 0 {
 			return err
@@ -194,12 +194,12 @@ func ownedByRoot(info fs.FileInfo) bool {
 	return ok && stat.Uid == 0
 }
 
-// owned fails if the queue in dir belongs to another user than uid. Root does not
+// CheckOwner fails if the queue in dir belongs to another user than uid. Root does not
 // notice that, and the user's daemon could not read what root's has queued. The
 // lock, which the daemon has made, says whose the queue is. A queue that was never
 // used belongs to the owner of its folder, or of the folder above: to root they
 // are another user's, while other users may have been given a folder to write in.
-func owned(dir string, uid int) error {
+func CheckOwner(dir string, uid int) error {
 	at := filepath.Join(dir, "lock")
 	info, err := os.Stat(at)
 	for parent := dir; errors.Is(err, fs.ErrNotExist) && uid == 0; parent = filepath.Dir(parent) {
@@ -215,7 +215,7 @@ func owned(dir string, uid int) error {
 	if !ok || int(stat.Uid) == uid {
 		return nil
 	}
-	return &anothersQueue{dir: dir, at: at, owner: userName(int(stat.Uid)), user: userName(uid)}
+	return &anothersQueue{dir: dir, at: at, owner: nameOf(int(stat.Uid)), user: nameOf(uid)}
 }
 
 // anothersQueue says that a queue belongs to another user than would use it.
@@ -229,16 +229,16 @@ func (e *anothersQueue) Error() string {
 	return fmt.Sprintf("the queue in %s belongs to %s (%s does), and this would run as %s: %s", e.dir, e.owner, e.at, e.user, advice)
 }
 
-// advise adds to owned's error what else helps a daemon that does not start.
-func advise(err error) error {
+// Advise adds to CheckOwner's error what else helps a daemon that does not start.
+func Advise(err error) error {
 	if e := (*anothersQueue)(nil); errors.As(err, &e) && e.owner != "root" {
 		return fmt.Errorf("%w, or name that user in config/smtp.ini (user=%s), or give the queue away with chown -R %s %s", e, e.owner, e.user, e.dir)
 	}
 	return err
 }
 
-// userName returns the name of a user, or the number of one without.
-func userName(uid int) string {
+// nameOf returns the name of a user, or the number of one without.
+func nameOf(uid int) string {
 	u, err := user.LookupId(strconv.Itoa(uid))
 	if err != nil {
 		return "uid " + strconv.Itoa(uid)
