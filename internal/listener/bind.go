@@ -27,19 +27,29 @@ type binding struct {
 // socket.
 // If one cannot be bound none stays bound and the error names it.
 func Bind(addrs []string, log *zap.Logger) ([]net.Listener, error) {
-	var all []net.Listener
+	all, err := BindMissing(addrs, func(int) bool { return false }, log)
+	return slices.DeleteFunc(all, func(ln net.Listener) bool { return ln == nil }), err
+}
+
+// BindMissing is Bind for those of the addresses that are not bound already. The result has
+// one entry for each address, nil for those that need no new socket.
+func BindMissing(addrs []string, bound func(i int) bool, log *zap.Logger) ([]net.Listener, error) {
+	all := make([]net.Listener, len(addrs))
 	// All or none: a daemon that listens on a part of its addresses looks well and is not.
-	for _, b := range bindings(addrs) {
+	for i, b := range bindings(addrs) {
+		if bound(i) {
+			continue
+		}
 		ln, err := b.bind(log, nil)
 		if err != nil {
-			for _, ln := range all {
-				ln.Close()
+			for _, ln := range all[:i] {
+				if ln != nil {
+					ln.Close()
+				}
 			}
 			return nil, err
 		}
-		if ln != nil {
-			all = append(all, ln)
-		}
+		all[i] = ln
 	}
 	return all, nil
 }

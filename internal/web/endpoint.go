@@ -109,14 +109,11 @@ func (e *Endpoint) Change(to Settings) (*Change, error) {
 	before := slices.Clone(e.sockets)
 	e.mu.Unlock()
 	c := &Change{e: e}
-	for i, addr := range slices.Concat(to.Listen, to.TLSListen) {
-		secure := i >= len(to.Listen)
-		same := func(s *socket) bool { return s.addr == addr && s.tls == secure }
-		if at := slices.IndexFunc(before, same); at >= 0 {
-			c.next = append(c.next, before[at])
-			continue
-		}
-		if err := c.bind(addr, secure); err != nil {
+	for _, group := range []struct {
+		addrs  []string
+		secure bool
+	}{{to.Listen, false}, {to.TLSListen, true}} {
+		if err := c.bind(group.addrs, group.secure, before); err != nil {
 			c.Discard()
 			return nil, fmt.Errorf("config/http.ini: cannot %w", err)
 		}
@@ -124,20 +121,36 @@ func (e *Endpoint) Change(to Settings) (*Change, error) {
 	return c, nil
 }
 
-// bind binds a new address.
-func (c *Change) bind(addr string, secure bool) error {
-	all, err := listener.Bind([]string{addr}, c.e.log)
-	for _, ln := range all {
-		// The limit is below TLS, so that it also bounds handshakes.
-		ln = limit(ln, maxConnections)
-		if secure {
-			ln = tls.NewListener(ln, forHTTP(c.e.certificates))
+// bind takes the sockets of some addresses from those before, and binds the others.
+func (c *Change) bind(addrs []string, secure bool, before []*socket) error {
+	kept := make([]*socket, len(addrs))
+	for i, addr := range addrs {
+		same := func(s *socket) bool { return s.addr == addr && s.tls == secure && !slices.Contains(kept, s) }
+		if at := slices.IndexFunc(before, same); at >= 0 {
+			kept[i] = before[at]
 		}
-		one := &socket{Listener: ln, addr: addr, tls: secure}
-		c.fresh = append(c.fresh, one)
-		c.next = append(c.next, one)
 	}
-	return err
+	all, err := listener.BindMissing(addrs, func(i int) bool { return kept[i] != nil }, c.e.log)
+	if err != nil {
+		return err
+	}
+
+	// In the order of the configuration, which Addrs has.
+	for i, ln := range all {
+		one := kept[i]
+		if ln != nil {
+			ln = limit(ln, maxConnections) // below TLS, so that it also bounds handshakes
+			if secure {
+				ln = tls.NewListener(ln, forHTTP(c.e.certificates))
+			}
+			one = &socket{Listener: ln, addr: addrs[i], tls: secure}
+			c.fresh = append(c.fresh, one)
+		}
+		if one != nil {
+			c.next = append(c.next, one)
+		}
+	}
+	return nil
 }
 
 // Apply serves the new addresses and gives the others up. Requests on those are

@@ -294,3 +294,87 @@ func TestManyConnections(t *testing.T) {
 	}
 	answer(all[len(all)-1])
 }
+
+// TestChange: an address that stays keeps its socket, one that is gone answers what it has
+// accepted, and a change that fails, or comes to nothing, changes nothing.
+func TestChange(t *testing.T) {
+	began, proceed := make(chan struct{}), make(chan struct{})
+	s := some(nil)
+	s.Handle(Anyone, "GET /slow", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(began)
+		<-proceed
+		fmt.Fprint(w, "slow")
+	}))
+	e, err := s.Bind(Settings{Listen: []string{"127.0.0.1:0", "127.0.0.2:0"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, e)
+	first, second := e.Addrs()[0].String(), e.Addrs()[1].String()
+	answered := make(chan string, 1)
+	go func() {
+		res, err := http.Get("http://" + second + "/slow")
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		text, _ := io.ReadAll(res.Body)
+		answered <- string(text)
+	}()
+	<-began
+
+	// What fails or is discarded leaves no address bound.
+	third := "127.0.0.3:" + second[strings.LastIndexByte(second, ':')+1:]
+	if _, err := e.Change(Settings{Listen: []string{"127.0.0.1:0", third, second}}); err == nil || !strings.Contains(err.Error(), "config/http.ini: cannot listen on "+second) {
+		t.Errorf("%v", err)
+	}
+	change := func(addrs ...string) *Change {
+		t.Helper()
+		c, err := e.Change(Settings{Listen: addrs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	change("127.0.0.1:0", third).Discard()
+	if addrs := e.Addrs(); len(addrs) != 2 || addrs[0].String() != first || addrs[1].String() != second {
+		t.Errorf("%v", addrs)
+	}
+	change(third, "127.0.0.1:0").Apply()
+	if addrs := e.Addrs(); len(addrs) != 2 || addrs[0].String() != third || addrs[1].String() != first {
+		t.Errorf("%v", addrs)
+	}
+	for _, addr := range []string{first, third} {
+		if status, body := ask(t, "GET", "http://"+addr+"/health"); status != 200 || body != "ok" {
+			t.Errorf("%s: %d %s", addr, status, body)
+		}
+	}
+	if c, err := net.Dial("tcp", second); err == nil {
+		c.Close()
+		t.Error("an address that is gone is still served")
+	}
+	close(proceed)
+	if text := <-answered; text != "slow" {
+		t.Errorf("%s", text)
+	}
+	change().Apply()
+	if len(e.Addrs()) > 0 {
+		t.Error("there are addresses left")
+	}
+}
+
+// TestCovered: an address that another one covers needs no socket, at a change too.
+func TestCovered(t *testing.T) {
+	port := loopback(t, some(nil))
+	_, number, _ := net.SplitHostPort(port.Addrs()[0].String())
+	port.Close()
+	e, err := some(nil).Bind(Settings{Listen: []string{"127.0.0.1:" + number, "0.0.0.0:" + number}}, nil)
+	if err != nil {
+		t.Skip("somebody else has taken the port:", err)
+	}
+	defer e.Close()
+	if c, err := e.Change(Settings{Listen: []string{"0.0.0.0:" + number, "127.0.0.2:" + number}}); err != nil || len(c.fresh) > 0 || len(c.next) != 1 {
+		t.Errorf("%v", err)
+	}
+}

@@ -27,6 +27,10 @@ func connect(t *testing.T, addr string) *dialog {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	return newDialog(t, c)
+}
+
+func newDialog(t *testing.T, c net.Conn) *dialog {
 	c.SetDeadline(time.Now().Add(patience))
 	return &dialog{c, t, bufio.NewReader(c)}
 }

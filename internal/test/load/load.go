@@ -29,6 +29,7 @@ type Load struct {
 	Domains    int           // message n goes to "dN." + Domain, N being n modulo Domains; 0: to Domain itself
 	Pipelining bool          // MAIL, RCPT and DATA in one write, if the server offers it
 	PerSession int           // messages sent over one session; 0: no limit
+	Pause      time.Duration // of a client between its messages: a steady load instead of all that the server can take
 	StartTLS   bool          // every session begins with a full handshake; any certificate will do
 	Patience   time.Duration // how long a client that lost its session tries to connect; 0: it gives up
 	Timeout    time.Duration // for each transaction; 60 s
@@ -151,14 +152,19 @@ func (c *client) run(ctx context.Context) {
 		if c.load.Messages == 0 && !time.Now().Before(c.ends) {
 			break
 		}
+		if !c.rest(ctx) {
+			break
+		}
 		n := c.next.Add(1) - 1
 		if c.load.Messages > 0 && int(n) >= c.load.Messages {
 			break
 		}
 		if c.conn == nil {
 			if err := c.open(ctx); err != nil {
-				c.failed++
-				c.note(err)
+				if ctx.Err() == nil { // else the run has ended, and nothing failed
+					c.failed++
+					c.note(err)
+				}
 				return
 			}
 		}
@@ -175,6 +181,19 @@ func (c *client) run(ctx context.Context) {
 		if c.carry++; c.load.PerSession > 0 && c.carry == c.load.PerSession {
 			c.close()
 		}
+	}
+}
+
+// rest waits out the pause before a message and reports whether the run goes on.
+func (c *client) rest(ctx context.Context) bool {
+	if c.load.Pause == 0 {
+		return true
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(c.load.Pause):
+		return true
 	}
 }
 

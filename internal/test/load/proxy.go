@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,6 +15,7 @@ type Proxy struct {
 	to    string
 	delay time.Duration
 	ln    net.Listener
+	open  atomic.Int64
 }
 
 // ListenProxy binds a loopback port for connections to the address to. A round
@@ -31,6 +33,9 @@ func (p *Proxy) Addr() string { return p.ln.Addr().String() }
 
 // Port is the port of Addr.
 func (p *Proxy) Port() int { return p.ln.Addr().(*net.TCPAddr).Port }
+
+// Open is how many connections are being passed on.
+func (p *Proxy) Open() int { return int(p.open.Load()) }
 
 // Run passes connections on until ctx ends and returns when the last is closed.
 func (p *Proxy) Run(ctx context.Context) error {
@@ -54,6 +59,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 // pass joins near to a new connection to the target until both directions have
 // ended.
 func (p *Proxy) pass(ctx context.Context, near *net.TCPConn) {
+	p.open.Add(1)
+	defer p.open.Add(-1)
 	defer near.Close()
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", p.to)

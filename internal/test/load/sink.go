@@ -43,6 +43,7 @@ type SinkStats struct {
 	Connections int       // accepted ones
 	Open        int       // at this moment
 	Peak        int       // at the same time
+	Busy        int       // messages at this moment, from 354 to the reply
 	Messages    int       // answered with 250
 	Recipients  int       // of those messages
 	Deferred    int       // messages answered with 451
@@ -111,6 +112,13 @@ func (s *Sink) opened(n int) {
 	}
 	s.stats.Open += n
 	s.stats.Peak = max(s.stats.Peak, s.stats.Open)
+}
+
+// busy counts a message that begins or ends.
+func (s *Sink) busy(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Busy += n
 }
 
 // Stats returns the counts so far.
@@ -216,6 +224,8 @@ func (s *sinkSession) data() bool {
 		s.say("503 no recipient")
 		return true
 	}
+	s.sink.busy(1)
+	defer s.sink.busy(-1)
 	s.say("354 go on")
 	if s.out.Flush() != nil || s.content() != nil {
 		return false
