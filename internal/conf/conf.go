@@ -8,7 +8,7 @@
 // built-in plugins declare. Conf itself declares what belongs to the instance as a whole: its
 // name and folders, the user that it runs as, and how long it takes to stop.
 //
-// What is left for conf is what lies between files: settings that contradict each
+// Left for conf are the matters between files: settings that contradict each
 // other, recipients with mail that has no way to go, secrets that others can read, and
 // files that nobody reads.
 //
@@ -103,7 +103,7 @@ func Load(dir string, own map[string]ini.Declarer) (*Config, ini.Problems) {
 	return c, problems
 }
 
-// LoadFS is Load for an instance dir whose config folder is files. Only the files
+// LoadFS is Load for an instance dir with files as its config folder. Only the files
 // that tls.ini names, and its default pair, are looked for in dir/config itself.
 func LoadFS(files fs.FS, dir string, own map[string]ini.Declarer) (*Config, ini.Problems) {
 	if abs, err := filepath.Abs(dir); err == nil {

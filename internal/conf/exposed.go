@@ -16,7 +16,7 @@ import (
 	"tarishi/internal/ini/grammar"
 )
 
-// What is in force here is as written, and yet hardly what was meant: a relay that
+// Such settings are in force as written, and yet hardly meant: a relay that
 // is open to the world, secrets that others can read, a name that nobody believes.
 
 // exposed looks at what others see of this host, and what its users can.
@@ -73,6 +73,8 @@ func (l *loader) secrets() {
 			l.Add(ini.Problem{File: name, Text: "user " + daemon.name + ", as whom the daemon runs, cannot read this private key: only a start by root can, and a renewed one is not noticed", Warning: true})
 		}
 	}
+
+	// Passwords stand in ini files.
 	for _, file := range l.SecretFiles() {
 		path := filepath.Join(c.ConfigDir, file)
 		if mode, open := readableByOthers(path); open {
@@ -92,7 +94,7 @@ func (l *loader) writable() {
 		}
 	}
 	warn("config", l.c.ConfigDir)
-	files, _ := os.ReadDir(l.c.ConfigDir) // what cannot be read is complained of elsewhere
+	files, _ := os.ReadDir(l.c.ConfigDir) // what cannot be read is reported elsewhere
 	for _, f := range files {
 		warn(ini.Place(f.Name()), filepath.Join(l.c.ConfigDir, f.Name()))
 	}
@@ -148,6 +150,8 @@ func (l *loader) daemonUser() *account {
 			}
 		}
 	}
+
+	// We and root read what we read.
 	if u == nil || u.Uid == "0" || u.Uid == strconv.Itoa(os.Geteuid()) {
 		return nil
 	}

@@ -26,6 +26,8 @@ func Init(dir string, shipped fs.FS, own map[string]ini.Declarer) (wrote, kept [
 			return nil, nil, err
 		}
 	}
+
+	// Files are written one by one: what exists is the administrator's.
 	secret := ini.SecretFiles((&Config{Own: own}).Tables())
 	write := func(name string, data []byte) error {
 		mode := fs.FileMode(0o644)

@@ -37,7 +37,7 @@ type LiveOptions struct {
 	PollOnly bool // the file system is not asked for notifications
 }
 
-// Live keeps what is in force in step with the files in DIR/config:
+// Live keeps the daemon in step with the files in DIR/config:
 //
 //	  notification, or the next look
 //	               │
@@ -84,7 +84,7 @@ type Status struct {
 // Result is what became of a reload.
 type Result struct {
 	Generation int64    // in force now
-	Changed    bool     // it is a new one; false without Problems: the files say what is in force
+	Changed    bool     // it is a new one; false without Problems: nothing has changed
 	Problems   []string // why the reload was refused, a line each; empty: it was not
 	Warnings   []string
 }
@@ -122,8 +122,8 @@ func (l *Live) Status() Status {
 	return s
 }
 
-// Reload reads the files now, without waiting for them to settle, and puts what they say in force. It
-// waits for Run to begin, and fails with ErrEnded once that has ended.
+// Reload reads the files now, without waiting for them to settle, and puts their settings in
+// force. It waits for Run to begin, and fails with ErrEnded once that has ended.
 func (l *Live) Reload(ctx context.Context) (Result, error) {
 	answer := make(chan Result, 1)
 	select {
@@ -148,12 +148,14 @@ func (l *Live) Run(ctx context.Context) error {
 	defer close(l.ended)
 	n := l.newNotifier()
 	defer n.close()
+
+	// Polling finds what no notification tells, on network file systems for instance.
 	poll := time.NewTicker(l.o.Poll)
 	defer poll.Stop()
 	l.again = time.NewTimer(0) // what was written since Config was read counts too
 	defer l.again.Stop()
 
-	// A notification is only a reason to look: the files themselves say what is new.
+	// A notification is only a reason to look: only the files themselves can say more.
 	noted := false
 	for {
 		select {
@@ -178,7 +180,7 @@ func (l *Live) Run(ctx context.Context) error {
 	}
 }
 
-// observe looks at the files, and tries what they say once they have settled.
+// observe looks at the files, and tries their settings once they have settled.
 func (l *Live) observe(ctx context.Context) {
 	now := l.look()
 	if now == l.tried {
@@ -217,7 +219,7 @@ func (l *Live) force(ctx context.Context) Result {
 }
 
 // look makes a picture. The files that a refused configuration names are part of it:
-// one of them may be what is missing.
+// one of them may be missing.
 func (l *Live) look() picture {
 	var p picture
 	p.folder, l.folders = lookAt(l.o.Config.ConfigDir)
@@ -238,6 +240,7 @@ func (l *Live) load(before picture) (c *Config, problems ini.Problems, settled b
 
 // try puts a configuration in force if it is new and good.
 func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced bool) Result {
+	// A default in the place of a wrong value would be a change that nobody asked for.
 	var errs, warnings []string
 	for _, p := range problems {
 		if p.Warning {
@@ -258,6 +261,8 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 	if err != nil {
 		return l.refuse(c, strings.Split(err.Error(), "\n"), warnings, forced)
 	}
+
+	// It is in force.
 	l.warn(warnings)
 	l.refused, l.current, l.kept = nil, c, kept
 	l.tried.named = look{} // package tlsconf follows them now
@@ -273,7 +278,7 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 	return Result{Generation: generation, Changed: true, Warnings: slices.Concat(warnings, kept)}
 }
 
-// keep is the end of a reload of files that say what is in force.
+// keep is the end of a reload that changes nothing.
 func (l *Live) keep(warnings []string) Result {
 	l.refused, l.tried.named, l.warned = nil, look{}, warnings
 	l.mu.Lock()

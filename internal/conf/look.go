@@ -78,8 +78,8 @@ func (s *survey) visit(path, name string, depth int) {
 		return
 	}
 
-	// Hidden entries are no settings; a ConfigMap's dated folder, whose files are seen
-	// through links, is hidden too.
+	// Hidden entries are no settings; a ConfigMap's dated folder is hidden too, and its
+	// files are seen through links.
 	s.folders = append(s.folders, folder{path, info})
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -115,10 +115,12 @@ func (r *recorder) ReadFile(name string) ([]byte, error) {
 	return data, err
 }
 
-// sum returns the digest of all that c was made from: the files, and those that are
-// not read but whose presence decides.
+// sum returns the digest of all that c was made from: the files, and the names of those
+// that count by being there.
 func (r *recorder) sum(c *Config) contents {
 	digest := sha256.New()
+
+	// In a certain order: the map has none.
 	names := make([]string, 0, len(r.read))
 	for name := range r.read {
 		names = append(names, name)

@@ -45,6 +45,7 @@ func (n *notifier) follow(folders []folder) {
 	if n.w == nil {
 		return
 	}
+	// The folder above sees config/ being replaced.
 	above := filepath.Dir(n.dir)
 	now := map[string]os.FileInfo{}
 	if info, err := os.Stat(above); err == nil {

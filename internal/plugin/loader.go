@@ -26,10 +26,10 @@ type Services struct {
 }
 
 // newEnv returns what one plugin of a set gets.
-func (s *Services) newEnv(c *Config, name string, routes *routes) Env {
+func (s *Services) newEnv(c *Config, name string, set *Set) Env {
 	env := Env{
 		Shared: c.Shared, Settings: c.Own[name], Log: s.Log.Named(name), Resolver: s.Resolver, Forwarder: s.Forwarder, Submitter: s.Submitter,
-		Store: noStore{}, Mux: prefixed{routes, name}, Metrics: unread{}, Title: s.Title,
+		Store: noStore{}, Mux: prefixed{set.routes, name}, Metrics: unread{}, Title: s.Title,
 	}
 
 	// What the daemon does not give is there and does nothing, so that plugins need
@@ -38,7 +38,7 @@ func (s *Services) newEnv(c *Config, name string, routes *routes) Env {
 		env.Store = s.Store(name)
 	}
 	if s.Metrics != nil {
-		env.Metrics = s.Metrics(name)
+		env.Metrics = heldMetrics{s.Metrics(name), &set.held}
 	}
 	return env
 }

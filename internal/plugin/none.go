@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -28,6 +29,46 @@ type unread struct{}
 func (unread) Counter(string, string, ...string) Counter { return unread{} }
 func (unread) Gauge(string, string, func() float64)      {}
 func (unread) Add(float64, ...string)                    {}
+
+// heldMetrics are the Metrics of one plugin of a set. The gauges of a generation that is
+// prepared must not take the place of those in force: it may come to nothing.
+type heldMetrics struct {
+	Metrics
+	held *held
+}
+
+// Gauge implements Metrics.
+func (m heldMetrics) Gauge(name, help string, read func() float64) {
+	m.held.do(func() { m.Metrics.Gauge(name, help, read) })
+}
+
+// held is what is done when a generation is in force.
+type held struct {
+	mu      sync.Mutex
+	pending []func()
+	free    bool
+}
+
+// do does something then, or now if it is.
+func (h *held) do(something func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.free {
+		something()
+		return
+	}
+	h.pending = append(h.pending, something)
+}
+
+// release does what was held.
+func (h *held) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, something := range h.pending {
+		something()
+	}
+	h.pending, h.free = nil, true
+}
 
 // prefixed is the Mux of one plugin.
 type prefixed struct {

@@ -161,7 +161,9 @@ type Mux interface {
 // name that is asked for again, by a new instance too, is the same figure.
 type Metrics interface {
 	Counter(name, help string, labels ...string) Counter
-	// Gauge has read called whenever somebody reads the metrics.
+	// Gauge has read called whenever somebody reads the metrics, and from the moment on at
+	// which the plugin's generation is in force. It may be called after Close, until a newer
+	// instance gives another.
 	Gauge(name, help string, read func() float64)
 }
 

@@ -21,6 +21,7 @@ import (
 type Set struct {
 	instances []*instance
 	routes    *routes
+	held      held // until Commit
 }
 
 // instance is one plugin of a set. One that was reloaded has an instance in several
@@ -45,7 +46,9 @@ func (i *instance) failed(err error) error {
 // not be served, with the file and line that it stands on.
 func (l *Loader) Load(c *Config) (*Set, error) {
 	next, problems := l.build(c, nil)
-	return next, errors.Join(append(problems, next.register())...)
+	problems = append(problems, next.register())
+	next.held.release()
+	return next, errors.Join(problems...)
 }
 
 // Prepare makes the next generation beside the running one and starts it: plugins that
@@ -71,6 +74,7 @@ func (s *Set) Commit() {
 			_ = one.register() // the hooks that a plugin has at all were checked when it was new
 		}
 	}
+	s.held.release()
 }
 
 // build makes a set without handlers. Plugins of running that can be reloaded are
@@ -100,7 +104,7 @@ func (l *Loader) build(c *Config, running *Set) (*Set, []error) {
 		if limit, set := c.Timeouts[listed.Name]; set {
 			one.limit = &limit
 		}
-		env := l.Services.newEnv(c, listed.Name, next.routes)
+		env := l.Services.newEnv(c, listed.Name, next)
 		if before := running.reloadable(listed.Name, used); before != nil {
 			used[before] = true
 			one.plugin, one.cancel = before.plugin, before.cancel

@@ -278,3 +278,38 @@ func TestEnv(t *testing.T) {
 		}
 	}
 }
+
+// shown are Metrics that remember the gauges.
+type shown map[string]func() float64
+
+func (shown) Counter(string, string, ...string) plugin.Counter { return nil }
+func (s shown) Gauge(name, _ string, read func() float64)      { s[name] = read }
+
+// TestGauges: those of a generation that is prepared count when it is in force, and those
+// of one that comes to nothing never.
+func TestGauges(t *testing.T) {
+	figures, made := shown{}, 0.0
+	var r plugin.Registry
+	r.Register("a", func(env plugin.Env) (plugin.Plugin, error) {
+		made++
+		mine := made
+		env.Metrics.Gauge("which", "Tells the instance.", func() float64 { return mine })
+		return plugin.Hooks(func(plugin.Host) {}), nil
+	})
+	l := &plugin.Loader{Registry: &r, Services: plugin.Services{Log: zap.NewNop(), Metrics: func(string) plugin.Metrics { return figures }}}
+	first, err := l.Load(config("a"))
+	if err != nil || figures["which"]() != 1 {
+		t.Fatal(err)
+	}
+	if _, err := l.Prepare(t.Context(), first, config("a", "nothing")); err == nil || figures["which"]() != 1 {
+		t.Errorf("%v, %v", err, figures["which"]())
+	}
+	next, err := l.Prepare(t.Context(), first, config("a"))
+	if err != nil || figures["which"]() != 1 {
+		t.Errorf("%v, %v", err, figures["which"]())
+	}
+	next.Commit()
+	if n := figures["which"](); n != 3 {
+		t.Errorf("%v", n)
+	}
+}

@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Identity is a user and its groups. nil is whoever started the process.
+// Identity is a user and its groups. nil is the user that started the process.
 type Identity struct {
 	uid, gid int
 	groups   []int  // supplementary ones
@@ -37,6 +37,8 @@ func Find(userName, group string) (*Identity, error) {
 			return nil, fmt.Errorf("config/smtp.ini: %w", err) // it begins with "user: "
 		}
 	}
+
+	// A group that is named takes the place of the user's own.
 	if group != "" {
 		own := id.gid
 		gid, err := groupID(group)
@@ -47,6 +49,8 @@ func Find(userName, group string) (*Identity, error) {
 		id.groups = slices.DeleteFunc(id.groups, func(g int) bool { return g == own })
 		id.groups = append(id.groups, gid)
 	}
+
+	// Guessing a group could give rights away.
 	if id.gid < 0 {
 		return nil, fmt.Errorf("config/smtp.ini: user: uid %d has no entry that names its group: set group too", id.uid)
 	}
@@ -95,6 +99,8 @@ func (id *Identity) find(name string) error {
 			return nil // as containers have them
 		}
 	}
+
+	// Also the supplementary groups: keys are often readable by one of them.
 	if id.uid, err = strconv.Atoi(u.Uid); err != nil {
 		return err
 	}
@@ -146,8 +152,8 @@ func (id *Identity) assume() error {
 	if id.assumed() {
 		return nil
 	}
-	// In this order: who is not root any more can change nothing. Each of them is
-	// for all threads.
+	// In this order, since only root can change anything. Each call is for all
+	// threads.
 	err := syscall.Setgroups(id.groups)
 	if err == nil {
 		err = syscall.Setgid(id.gid)
@@ -196,7 +202,7 @@ func ownedByRoot(info fs.FileInfo) bool {
 
 // CheckOwner fails if the queue in dir belongs to another user than uid. Root does not
 // notice that, and the user's daemon could not read what root's has queued. The
-// lock, which the daemon has made, says whose the queue is. A queue that was never
+// lock, which the daemon has made, says so. A queue that was never
 // used belongs to the owner of its folder, or of the folder above: to root they
 // are another user's, while other users may have been given a folder to write in.
 func CheckOwner(dir string, uid int) error {
@@ -211,6 +217,9 @@ func CheckOwner(dir string, uid int) error {
 	if err != nil {
 		return nil // opening the queue reports it better
 	}
+
+	// Whether the user could read the queue by its mode is no matter: it would write
+	// files that the owner cannot read.
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || int(stat.Uid) == uid {
 		return nil
@@ -223,7 +232,7 @@ type anothersQueue struct{ dir, at, owner, user string }
 
 func (e *anothersQueue) Error() string {
 	advice := "run it as " + e.owner
-	if e.owner == "root" { // which nobody is asked to be
+	if e.owner == "root" { // nobody is asked to be root
 		advice = fmt.Sprintf("give it to %s with chown -R %[1]s %s", e.user, e.dir)
 	}
 	return fmt.Sprintf("the queue in %s belongs to %s (%s does), and this would run as %s: %s", e.dir, e.owner, e.at, e.user, advice)

@@ -32,7 +32,7 @@ import (
 )
 
 // unsafeNoSync is the environment variable that turns durability off, to measure
-// what it costs. It is no setting: nobody should find it in a configuration.
+// its cost. It is no setting: nobody should find it in a configuration.
 const unsafeNoSync = "TARISHI_UNSAFE_NOSYNC"
 
 // maxRemembered bounds what plugins remember on the disk, in bytes.
@@ -103,6 +103,8 @@ func (b *builder) makeGeneration() (err error) {
 	if b.first, err = b.newGeneration(cfg, nil); err != nil {
 		return err
 	}
+
+	// Plugins get these. Their settings follow by a method Use, or stand in the routes.
 	b.relay = delivery.NewRelay(delivery.RelayOptions{
 		RelayGeneration: b.first.relaying(), Sender: b.pool, Log: b.log.Named("forward"),
 	})
@@ -159,6 +161,8 @@ func (b *builder) openQueue() (err error) {
 	if err != nil {
 		return err
 	}
+
+	// Nothing was accepted or spilled yet by other limits.
 	b.queue.Use(b.first.cfg.Queue)
 	b.opened = append(b.opened, func() { b.queue.Close() })
 	return nil
@@ -182,6 +186,9 @@ func (b *builder) serveControl() (err error) {
 	if cfg.Dir != "" {
 		s.live = conf.NewLive(conf.LiveOptions{Config: cfg, Own: declared, Owner: s, Log: s.log.Named("config")})
 	}
+
+	// The control socket answers operators alone: it is in the queue's folder,
+	// and the lock of that is held.
 	mails := mailq.New(s.queue, s.outbound, s.log.Named("queue"))
 	mails.Watch(s)
 	s.web.Handle(web.Operator, "/v1/", control.NewHandler(mails.Operations(), s.log.Named("control")))
@@ -191,6 +198,8 @@ func (b *builder) serveControl() (err error) {
 	if s.control, err = s.web.Listen(cfg.QueueDir); err != nil {
 		return err
 	}
+
+	// Figures of settings that a reload changes are functions.
 	s.metrics.Watch(metrics.Sources{
 		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: s.hooks, Sessions: s.sessions, Listener: s.listener, Log: s.o.Log,
 		Reloads: s, Destinations: func() int { return s.current.Load().cfg.Metrics.Destinations },

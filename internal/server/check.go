@@ -28,8 +28,10 @@ func Check(cfg *conf.Config) (ini.Problems, error) {
 	if _, err := checkPlugins(cfg); err != nil {
 		return nil, err
 	}
+
+	// The files are read as at a start, but nothing is kept.
 	files := tlsconf.New(nil)
-	if _, err := serverTLS(cfg, files); err != nil && !errors.Is(err, fs.ErrNotExist) { // conf tells of missing files, with their lines
+	if _, err := serverTLS(cfg, files); err != nil && !errors.Is(err, fs.ErrNotExist) { // conf reports missing files, with their lines
 		return nil, err
 	}
 	for _, out := range []tlsconf.Outbound{cfg.TLS.Outbound, cfg.Forward.TLS} {
@@ -52,6 +54,8 @@ func PrintHooks(w io.Writer, cfg *conf.Config) error {
 		return err
 	}
 	chain := hook.NewChain(set.Registrations(), zap.NewNop())
+
+	// In protocol order, as Haraka prints them.
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "HOOK\tPLUGIN\tFUNCTION\tPRIORITY\tTIMEOUT")
 	for _, p := range hook.Points() {

@@ -51,17 +51,21 @@ type secrets struct {
 func (s *secrets) toBackends() *tls.Config { return s.backends.Config(true) }
 
 // newGeneration makes the parts of a generation that cost nothing to give up, all but
-// plugins and chain. before is the one in force, nil at the start. Of what is the same in
-// both it keeps the parts: caches, and configurations that pooled connections were made
+// plugins and chain. before is the one in force, nil at the start. Where both say the same
+// it keeps the parts: caches, and configurations that pooled connections were made
 // with.
 func (s *Server) newGeneration(cfg *conf.Config, before *generation) (*generation, error) {
 	g := &generation{cfg: cfg}
 	var problems [2]error
+
+	// A new resolver has an empty cache.
 	if before != nil && before.cfg.DNS.Equal(&cfg.DNS) {
 		g.resolver = before.resolver
 	} else {
 		g.resolver, problems[0] = dns.New(cfg.DNS)
 	}
+
+	// The pool tells connections apart by the pointers of their TLS configurations.
 	if before != nil && before.cfg.TLS.SameFiles(&cfg.TLS) && before.cfg.Forward.TLS.SameFiles(&cfg.Forward.TLS) {
 		g.secrets, problems[1] = before.secrets, needsCertificate(cfg, before.secrets.own)
 	} else {
@@ -94,6 +98,7 @@ func needsCertificate(cfg *conf.Config, own *tls.Config) error {
 	if own != nil {
 		return nil
 	}
+	// Clients would wait for a handshake that cannot happen.
 	if len(cfg.HTTP.TLSListen) > 0 {
 		return errors.New("config/http.ini: tls_listen is set, but config/tls.ini names no certificate")
 	}
@@ -201,6 +206,7 @@ func (f *failures) remove(c *hook.Chain) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, one := range f.chains {
+		// In one step, so that the sums never fall.
 		if one == c {
 			f.chains = append(f.chains[:i:i], f.chains[i+1:]...)
 			timeouts, panics := c.Failures()
@@ -215,6 +221,7 @@ func (f *failures) remove(c *hook.Chain) {
 func (f *failures) Failures() (timeouts, panics int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	// Both are counters: what has retired must stay in the sum.
 	timeouts, panics = f.timeouts, f.panics
 	for _, c := range f.chains {
 		t, p := c.Failures()

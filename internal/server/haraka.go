@@ -29,6 +29,8 @@ func (s *Server) adopt(ctx context.Context) {
 	if err != nil {
 		log.Error("files of Haraka's queue are not imported", zap.Error(err))
 	}
+
+	// Each file is named, up to a number.
 	for _, p := range r.Failed[:min(named, len(r.Failed))] {
 		log.Error("file of Haraka's queue stays where it is", zap.String("file", p.Name), zap.Error(p.Err))
 	}
@@ -48,7 +50,7 @@ type ImportOptions struct {
 }
 
 // ImportHaraka imports the files of Haraka's queue folder dir into the queue of
-// a daemon that does not run. A dry run only reads them, whoever runs. Errors of the
+// a daemon that does not run. A dry run only reads them, even if a daemon runs. Errors of the
 // queue go to stderr.
 func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, how ImportOptions, stderr io.Writer) (*migrate.Report, error) {
 	o := migrate.ImportOptions{DryRun: how.DryRun, Hold: how.Hold, Own: sameFolder(dir, cfg.QueueDir)}
@@ -63,12 +65,14 @@ func ImportHaraka(ctx context.Context, cfg *conf.Config, dir string, how ImportO
 		return nil, fmt.Errorf("import needs a queue that no daemon works on: %w", err)
 	}
 	q.Use(cfg.Queue)
+
+	// The store needs its goroutines to make anything durable.
 	running := start(q.Run)
 	r, err := migrate.Import(ctx, q, dir, o)
 	return r, errors.Join(err, running.stop(), q.Close())
 }
 
-// ExportHaraka writes what is in the queue of a daemon that does not run to
+// ExportHaraka writes the queue of a daemon that does not run to
 // dir, as files of Haraka's queue. The queue stays as it is.
 func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.Writer) (*migrate.Report, error) {
 	if _, err := os.Stat(cfg.QueueDir); err != nil {
@@ -99,7 +103,7 @@ func ExportHaraka(ctx context.Context, cfg *conf.Config, dir string, stderr io.W
 }
 
 // RestoreCorrupt brings messages back from corrupt/ of the queue of a daemon that does
-// not run. A dry run only says what would be, whoever runs.
+// not run. A dry run only says what would be, even if a daemon runs.
 func RestoreCorrupt(ctx context.Context, cfg *conf.Config, dryRun bool, stderr io.Writer) ([]disk.Restoration, error) {
 	o := disk.Options{Dir: cfg.QueueDir, Log: errorLog(stderr)}
 	if dryRun {

@@ -32,12 +32,13 @@ func (s *Server) Apply(ctx context.Context, cfg *conf.Config) (warnings []string
 type prepared struct {
 	*generation
 	commits  []func() // in order; none of them can fail
-	discards []func() // what is done instead if it comes to nothing
+	discards []func() // instead, if it comes to nothing
 }
 
 // keepFixed puts back what only a start can change, and says so.
 func keepFixed(cfg, before *conf.Config) (kept *conf.Config, warnings []string) {
 	c := *cfg
+	// The configuration before has what the daemon really works with.
 	for _, fixed := range []struct {
 		name     string
 		now, was *string
@@ -60,6 +61,8 @@ func (s *Server) prepare(ctx context.Context, cfg *conf.Config, before *generati
 	g, err := s.newGeneration(cfg, before)
 	p := &prepared{generation: g}
 	problems := []error{err}
+
+	// New addresses are bound and not served yet: clients that connect already wait.
 	listening, err := s.listener.Change(cfg.Listener)
 	if err == nil {
 		p.commits, p.discards = append(p.commits, listening.Apply), append(p.discards, listening.Discard)
@@ -71,7 +74,7 @@ func (s *Server) prepare(ctx context.Context, cfg *conf.Config, before *generati
 	}
 	problems = append(problems, err)
 
-	// Plugins come last: what they start is the most to undo.
+	// Plugins come last: they may start things, which is the most to undo.
 	if errors.Join(problems...) == nil {
 		g.plugins, err = s.loader(g).Prepare(ctx, before.plugins, pluginConfig(cfg))
 		if err == nil {
@@ -83,6 +86,8 @@ func (s *Server) prepare(ctx context.Context, cfg *conf.Config, before *generati
 		_, err = checkPlugins(cfg)
 	}
 	problems = append(problems, err)
+
+	// Of a generation that is refused nothing stays.
 	if err = errors.Join(problems...); err != nil {
 		for _, discard := range slices.Backward(p.discards) {
 			discard()
@@ -94,10 +99,13 @@ func (s *Server) prepare(ctx context.Context, cfg *conf.Config, before *generati
 
 // commit puts a generation in force.
 func (s *Server) commit(next *prepared, before *generation) {
+	// First what has no users that would hold the old state.
 	cfg := next.cfg
 	s.logCore.Use(cfg.Log)
 	s.notices.Use(noticeSettings(cfg))
 	s.queue.Use(cfg.Queue)
+
+	// The chain is made of what the plugins register with their new settings.
 	next.plugins.Commit()
 	s.newChain(next.generation)
 	s.current.Store(next.generation)

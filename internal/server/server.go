@@ -83,7 +83,7 @@ type Server struct {
 	// Generations that are not in force any more and still held.
 	retiring    sync.WaitGroup
 	retired     chan struct{}   // closed when the last of them is; nil: there was none
-	ending      context.Context // ended when nothing is held any more, whoever says so
+	ending      context.Context // done at the stop: nothing is waited for any more
 	endRetiring context.CancelFunc
 
 	stopping atomic.Pointer[time.Time] // since when; nil: it serves
@@ -121,6 +121,8 @@ func (s *Server) Run(ctx context.Context, flush <-chan os.Signal) error {
 		s.control.Close()
 		return errors.Join(err, s.memory.Close(), s.queue.Close())
 	}
+
+	// From here on the parts run, and end in order.
 	p := s.startParts(ctx)
 	failed := s.serve(ctx, flush, p)
 
@@ -142,7 +144,7 @@ func (s *Server) startPlugins(ctx context.Context) error {
 	return nil
 }
 
-// bounded returns what stop does, or after limit an error that names what it waits
+// bounded returns the error of stop, or after limit one that names the part it waits
 // for: the last name that it has called at with.
 func bounded(limit time.Duration, stop func(at func(name string)) error) error {
 	ended := make(chan error, 1)
@@ -158,7 +160,7 @@ func bounded(limit time.Duration, stop func(at func(name string)) error) error {
 	}
 }
 
-// startParts starts each part on a context of its own, so that they can stop one
+// startParts starts each part on a separate context, so that they can stop one
 // by one.
 func (s *Server) startParts(ctx context.Context) *parts {
 	p := &parts{
@@ -172,6 +174,8 @@ func (s *Server) startParts(ctx context.Context) *parts {
 	s.followSecrets(s.current.Load().secrets)
 	s.adopt(ctx) // before outbound
 	p.outbound = s.start(s.outbound.Run)
+
+	// Connections are accepted last, when all that they need runs. They outlive the listener.
 	var serving context.Context
 	serving, p.drop = context.WithCancel(context.Background())
 	p.accepting = s.start(func(ctx context.Context) error {
@@ -185,6 +189,8 @@ func (s *Server) startParts(ctx context.Context) *parts {
 
 // serve returns when ctx ends, or with an error when a part ends by itself.
 func (s *Server) serve(ctx context.Context, flush <-chan os.Signal, p *parts) error {
+	// No part ends before it is stopped: one that does takes the daemon with it, so that a
+	// supervisor notices.
 	for {
 		select {
 		case <-flush:
