@@ -20,12 +20,16 @@ func token(n int) string {
 func (s *site) awaitToken(n int) {
 	s.t.Helper()
 	eventually(s.t, fmt.Sprintf("token %d", n), func() bool {
+		time.Sleep(seldom)
 		c := connect(s.t, local(s.port))
 		defer c.Close()
 		c.expect("220")
 		return strings.Contains(c.say("EHLO client.test", "250"), fmt.Sprintf("Token %d.", n))
 	})
 }
+
+// seldom is how long lies between two sessions that look for what takes a second.
+const seldom = 50 * time.Millisecond
 
 // However files are changed, the daemon finds it by itself.
 func TestReloadWatchesFiles(t *testing.T) {
@@ -92,6 +96,7 @@ func (s *site) awaitAnswer(want string, look func(*dialog) string) {
 	s.t.Helper()
 	got := ""
 	eventually(s.t, want, func() bool {
+		time.Sleep(seldom)
 		d := s.visit()
 		defer d.Close()
 		got = look(d)
