@@ -37,8 +37,7 @@ type Endpoint struct {
 	http http.Server
 	path string // of the Unix socket; "": there is none
 	log  *zap.Logger
-	// certificates is asked at each handshake; nil: no TLS.
-	certificates func() *tls.Config
+	tls  *tls.Config // of the sockets that speak it
 
 	mu      sync.Mutex
 	sockets []*socket     // those without TLS first
@@ -55,8 +54,18 @@ type Endpoint struct {
 type socket struct {
 	net.Listener
 	addr    string // as it was configured
-	tls     bool
+	tls     *tls.Config
+	secure  atomic.Bool // connections that come speak TLS
 	dropped atomic.Bool // it is closed on purpose
+}
+
+// Accept implements net.Listener.
+func (s *socket) Accept() (net.Conn, error) {
+	c, err := s.Listener.Accept()
+	if err == nil && s.secure.Load() {
+		c = tls.Server(c, s.tls)
+	}
+	return c, err
 }
 
 // endpoint returns an Endpoint without listeners.
@@ -85,7 +94,7 @@ func (s *Server) endpoint(handle http.HandlerFunc) *Endpoint {
 func (s *Server) Bind(to Settings, certificates func() *tls.Config) (*Endpoint, error) {
 	e := s.endpoint(s.serveNetwork)
 	e.http.ReadTimeout, e.http.WriteTimeout = headerTimeout, answerTimeout
-	e.certificates = certificates
+	e.tls = forHTTP(certificates)
 	c, err := e.Change(to)
 	if err != nil {
 		return nil, err
@@ -98,8 +107,14 @@ func (s *Server) Bind(to Settings, certificates func() *tls.Config) (*Endpoint, 
 // not served. One of Apply and Discard ends it.
 type Change struct {
 	e     *Endpoint
-	next  []*socket // all that it will have
+	next  []wanted  // all that it will have
 	fresh []*socket // of them, the new ones
+}
+
+// wanted is a socket and the protocol that it will have.
+type wanted struct {
+	*socket
+	secure bool
 }
 
 // Change binds the addresses that the endpoint does not have yet. On an error nothing
@@ -113,7 +128,7 @@ func (e *Endpoint) Change(to Settings) (*Change, error) {
 		addrs  []string
 		secure bool
 	}{{to.Listen, false}, {to.TLSListen, true}} {
-		if err := c.bind(group.addrs, group.secure, before); err != nil {
+		if err := c.bind(group.addrs, group.secure, &before); err != nil {
 			c.Discard()
 			return nil, fmt.Errorf("config/http.ini: cannot %w", err)
 		}
@@ -121,13 +136,14 @@ func (e *Endpoint) Change(to Settings) (*Change, error) {
 	return c, nil
 }
 
-// bind takes the sockets of some addresses from those before, and binds the others.
-func (c *Change) bind(addrs []string, secure bool, before []*socket) error {
+// bind takes the sockets of some addresses out of those before, and binds the others.
+func (c *Change) bind(addrs []string, secure bool, before *[]*socket) error {
+	// An address that changes to TLS, or back, keeps its socket too.
 	kept := make([]*socket, len(addrs))
 	for i, addr := range addrs {
-		same := func(s *socket) bool { return s.addr == addr && s.tls == secure && !slices.Contains(kept, s) }
-		if at := slices.IndexFunc(before, same); at >= 0 {
-			kept[i] = before[at]
+		if at := slices.IndexFunc(*before, func(s *socket) bool { return s.addr == addr }); at >= 0 {
+			kept[i] = (*before)[at]
+			*before = slices.Delete(*before, at, at+1)
 		}
 	}
 	all, err := listener.BindMissing(addrs, func(i int) bool { return kept[i] != nil }, c.e.log)
@@ -139,15 +155,12 @@ func (c *Change) bind(addrs []string, secure bool, before []*socket) error {
 	for i, ln := range all {
 		one := kept[i]
 		if ln != nil {
-			ln = limit(ln, maxConnections) // below TLS, so that it also bounds handshakes
-			if secure {
-				ln = tls.NewListener(ln, forHTTP(c.e.certificates))
-			}
-			one = &socket{Listener: ln, addr: addrs[i], tls: secure}
+			// The limit is below TLS, so that it also bounds handshakes.
+			one = &socket{Listener: limit(ln, maxConnections), addr: addrs[i], tls: c.e.tls}
 			c.fresh = append(c.fresh, one)
 		}
 		if one != nil {
-			c.next = append(c.next, one)
+			c.next = append(c.next, wanted{one, secure})
 		}
 	}
 	return nil
@@ -163,13 +176,18 @@ func (c *Change) Apply() {
 		c.Discard()
 		return
 	}
-	for _, s := range e.sockets {
-		if !slices.Contains(c.next, s) {
+	before := e.sockets
+	e.sockets = nil
+	for _, one := range c.next {
+		one.socket.secure.Store(one.secure)
+		e.sockets = append(e.sockets, one.socket)
+	}
+	for _, s := range before {
+		if !slices.Contains(e.sockets, s) {
 			s.dropped.Store(true)
 			s.Close()
 		}
 	}
-	e.sockets = c.next
 	if e.serve != nil {
 		for _, s := range c.fresh {
 			e.serve(s)
@@ -245,7 +263,7 @@ func (e *Endpoint) URLs() []string {
 	var all []string
 	for _, s := range e.sockets {
 		scheme := "http://"
-		if s.tls {
+		if s.secure.Load() {
 			scheme = "https://"
 		}
 		all = append(all, scheme+s.Addr().String())

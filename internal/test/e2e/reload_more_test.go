@@ -100,12 +100,12 @@ func TestReloadLog(t *testing.T) {
 
 	// since returns the log's lines of mail that came after a while.
 	said := func() []string {
-		s.flowOn(5) // what was on its way to the log is in it
+		s.flowOn(3) // what was on its way to the log is in it
 		from := len(s.Log())
 		client.say("NOOP", "250")
 		s.fate(client, "said")
 		s.visit().say("NOOP", "250") // what is said is logged for new sessions
-		s.flowOn(10)
+		s.flowOn(5)
 
 		// The first may be the rest of a line, and the last is not whole.
 		lines := strings.Split(s.Log()[from:], "\n")
@@ -215,11 +215,11 @@ func TestReloadLeaksNothing(t *testing.T) {
 	s.settle()
 	before := s.usage()
 	s.startFlows()
-	for i := range reloads / 2 {
+	for i := range reloads / 5 {
 		change(i)
 	}
 	s.endFlows()
-	for i := reloads / 2; i < reloads; i++ {
+	for i := reloads / 5; i < reloads; i++ {
 		change(i)
 	}
 	for i := range 10 { // as it was when it was measured
@@ -274,7 +274,7 @@ func TestReloadKilled(t *testing.T) {
 			execute(t, binary(t), "reload", "-c", dir) // it may meet no daemon
 		}
 	})
-	for range 4 {
+	for range 3 {
 		eventually(t, "some generations", func() bool { return s.generation() > 3 })
 		s.flowOn(10)
 		s.Kill()
