@@ -233,8 +233,8 @@ func TestReloadLeaksNothing(t *testing.T) {
 		last = s.usage()
 		return last.files <= before.files+8 && last.goroutines <= before.goroutines+10
 	})
-	if grown := last.memory - before.memory; grown > 48<<20 {
-		t.Errorf("%d MiB of memory more than before", grown>>20)
+	if last.memory > 2*before.memory+8<<20 { // a collection may be due
+		t.Errorf("%d MiB of memory, %d before", last.memory>>20, before.memory>>20)
 	}
 	t.Logf("before: %+v, after: %+v", before, last)
 }
