@@ -19,6 +19,9 @@ type Owner interface {
 	// line for each reason, and leaves everything as it is. The warnings say which
 	// settings stay as they were until the next start.
 	Apply(ctx context.Context, c *Config) (warnings []string, err error)
+	// Renewed reports whether files that settings name, such as certificates, are others
+	// than those in use. They are followed anyway, but a reload on request does not wait.
+	Renewed() bool
 }
 
 // LiveOptions is what a Live works with.
@@ -252,7 +255,8 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 	if len(errs) > 0 {
 		return l.refuse(c, errs, warnings, forced)
 	}
-	if c.contents == l.current.contents {
+	renewed := (forced || l.refused != nil) && l.o.Owner.Renewed()
+	if c.contents == l.current.contents && !renewed {
 		return l.keep(warnings)
 	}
 

@@ -31,6 +31,7 @@ type follower struct {
 	mu      sync.Mutex
 	applied []*Config
 	refuse  error
+	renewed bool
 	fixed   []string
 	news    chan struct{} // has room for a token for each Apply
 }
@@ -48,6 +49,13 @@ func (f *follower) Apply(_ context.Context, c *Config) ([]string, error) {
 	default:
 	}
 	return f.fixed, nil
+}
+
+// Renewed implements Owner.
+func (f *follower) Renewed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.renewed
 }
 
 func (f *follower) set(refuse error) {
@@ -276,6 +284,18 @@ func TestLiveNamedFiles(t *testing.T) {
 		pair("another")
 		time.Sleep(soon)
 		f.expect(2, 1, "")
+
+		// On request it is taken now, or refused.
+		f.renewed = true
+		if r, err := f.live.Reload(t.Context()); err != nil || !r.Changed || r.Generation != 3 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		f.set(errors.New("no pair"))
+		if r, err := f.live.Reload(t.Context()); err != nil || r.Changed || len(r.Problems) != 1 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		time.Sleep(time.Hour)
+		f.expect(3, 2, "")
 	})
 }
 

@@ -66,7 +66,8 @@ func (s *Server) newGeneration(cfg *conf.Config, before *generation) (*generatio
 	}
 
 	// The pool tells connections apart by the pointers of their TLS configurations.
-	if before != nil && before.cfg.TLS.SameFiles(&cfg.TLS) && before.cfg.Forward.TLS.SameFiles(&cfg.Forward.TLS) {
+	if before != nil && before.cfg.TLS.SameFiles(&cfg.TLS) && before.cfg.Forward.TLS.SameFiles(&cfg.Forward.TLS) &&
+		!before.secrets.files.Changed() {
 		g.secrets, problems[1] = before.secrets, needsCertificate(cfg, before.secrets.own)
 	} else {
 		g.secrets, problems[1] = loadSecrets(cfg, s.log.Named("tls"))

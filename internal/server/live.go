@@ -28,6 +28,9 @@ func (s *Server) Apply(ctx context.Context, cfg *conf.Config) (warnings []string
 	return warnings, nil
 }
 
+// Renewed implements conf.Owner: certificates and keys are followed, but not at once.
+func (s *Server) Renewed() bool { return s.current.Load().secrets.files.Changed() }
+
 // prepared is a generation that can be put in force.
 type prepared struct {
 	*generation

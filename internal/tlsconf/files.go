@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,7 +25,9 @@ const (
 // Files are the files of all configurations of a daemon. First Server and Client
 // make the configurations, then Run follows the files; the two do not go together.
 type Files struct {
-	log     *zap.Logger
+	log *zap.Logger
+
+	mu      sync.Mutex // against Changed, while Run looks
 	sources []*source
 	users   []user
 }
@@ -111,6 +114,8 @@ func (f *Files) Run(ctx context.Context) error {
 // look reads what has changed. Only files that did not change since the look before are
 // read: by then a renewal has written both files to their end.
 func (f *Files) look() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	var changed []*source
 	for _, s := range f.sources {
 		at := s.look()
@@ -146,6 +151,14 @@ func (f *Files) look() {
 			u.build()
 		}
 	}
+}
+
+// Changed reports whether any file is another one than the one that is in use. It may be
+// called from any goroutine.
+func (f *Files) Changed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.sources, func(s *source) bool { return !s.look().same(s.used) })
 }
 
 func (f *Files) warn() {
