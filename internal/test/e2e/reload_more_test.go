@@ -185,7 +185,6 @@ func TestReloadLeaksNothing(t *testing.T) {
 	forward, outbound := c.read("smtp_forward.ini"), c.read("outbound.ini")
 	change := func(i int) {
 		odd := func(text string) string { return []string{"", text}[i%2] }
-		c.replace("connection.ini", token(i))
 		switch i % 5 {
 		case 0:
 			c.replace("plugins", odd("tls\nprocess_title\n")+basePlugins)
