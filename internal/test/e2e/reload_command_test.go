@@ -23,7 +23,7 @@ func TestReloadAtOnce(t *testing.T) {
 	bin, dir := binary(t), s.Dir
 	storm := func(each func(n int)) {
 		var all sync.WaitGroup
-		for i := range 6 {
+		for i := range 4 {
 			all.Go(func() {
 				for j := range 3 {
 					each(i*3 + j)

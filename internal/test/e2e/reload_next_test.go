@@ -124,7 +124,7 @@ func TestReloadBusySite(t *testing.T) {
 	if report.Accepted != backlog.Messages {
 		t.Fatalf("%d messages accepted: %v", report.Accepted, report.Err)
 	}
-	s.startFlow(s.queued, load.Load{})
+	s.launchFlow(s.queued, load.Load{})
 	s.startFlow(s.relayed, load.Load{})
 
 	busy := func() int { return s.queued.Stats().Busy }

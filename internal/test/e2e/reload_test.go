@@ -102,8 +102,17 @@ type flow struct {
 	sent chan *load.Report
 }
 
-// startFlow sends l, at a pace that leaves the machine time, until endFlows.
+// startFlow sends l, at a pace that leaves the machine time, until endFlows. It returns
+// when the first message has arrived.
 func (s *site) startFlow(to *load.Sink, l load.Load) {
+	s.t.Helper()
+	s.launchFlow(to, l)
+	run := s.runs
+	eventually(s.t, "the first message", func() bool { return to.Arrived(run) > 0 })
+}
+
+// launchFlow is startFlow for mail that does not arrive yet.
+func (s *site) launchFlow(to *load.Sink, l load.Load) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	f := &flow{to: to, end: cancel, sent: make(chan *load.Report, 1)}
 	s.flows = append(s.flows, f)

@@ -148,11 +148,11 @@ type client struct {
 // run sends messages until there are no more.
 func (c *client) run(ctx context.Context) {
 	defer c.close()
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		if c.load.Messages == 0 && !time.Now().Before(c.ends) {
 			break
 		}
-		if !c.rest(ctx) {
+		if !first && !c.rest(ctx) {
 			break
 		}
 		n := c.next.Add(1) - 1

@@ -43,7 +43,7 @@ func (s *Sink) Await(ctx context.Context, r *Report) Tally {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if s.distinct(r.Load.Run) >= len(r.accepted) {
+		if s.Arrived(r.Load.Run) >= len(r.accepted) {
 			if t := s.Tally(r); t.Lost == 0 {
 				return t
 			}
@@ -56,7 +56,8 @@ func (s *Sink) Await(ctx context.Context, r *Report) Tally {
 	}
 }
 
-func (s *Sink) distinct(run uint16) int {
+// Arrived returns how many recipients of a run have got their message.
+func (s *Sink) Arrived(run uint16) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.runs[run]
