@@ -63,3 +63,14 @@ func TestNoTitle(t *testing.T) {
 	c, _ := plugintest.Session(t, "")
 	chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c.View()})
 }
+
+// TestGoesOn: a reload does not begin the counts anew.
+func TestGoesOn(t *testing.T) {
+	one, err := New(plugin.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, reloads := one.(plugin.Reloader); !reloads {
+		t.Error("the counts would be lost")
+	}
+}
