@@ -252,6 +252,15 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 			errs = append(errs, p.String())
 		}
 	}
+	// Nobody wants to refuse all mail because a folder is being filled anew.
+	for _, name := range c.vanished(l.current) {
+		p := ini.Problem{File: ini.Place(name), Text: "is not there any more: its settings are at their defaults", Warning: true}
+		if name == "plugins" {
+			errs = append(errs, ini.Problem{File: p.File, Text: "is not there any more: an empty file stands for no plugins"}.String())
+		} else {
+			warnings = append(warnings, p.String())
+		}
+	}
 	if len(errs) > 0 {
 		return l.refuse(c, errs, warnings, forced)
 	}

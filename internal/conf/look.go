@@ -115,6 +115,15 @@ func (r *recorder) ReadFile(name string) ([]byte, error) {
 	return data, err
 }
 
+// Stat implements fs.StatFS: nothing is opened, for a pipe would wait for its other end.
+func (r *recorder) Stat(name string) (fs.FileInfo, error) { return fs.Stat(r.FS, name) }
+
+// Lstat implements fs.ReadLinkFS.
+func (r *recorder) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(r.FS, name) }
+
+// ReadLink implements fs.ReadLinkFS.
+func (r *recorder) ReadLink(name string) (string, error) { return fs.ReadLink(r.FS, name) }
+
 // sum returns the digest of all that c was made from: the files, and the names of those
 // that count by being there.
 func (r *recorder) sum(c *Config) contents {
@@ -137,6 +146,18 @@ func (r *recorder) sum(c *Config) contents {
 		io.WriteString(digest, path+"\x00")
 	}
 	return contents(digest.Sum(nil))
+}
+
+// vanished returns the files, sorted, that were read for before and are not there for c.
+func (c *Config) vanished(before *Config) (names []string) {
+	for name, content := range before.read {
+		now, wanted := c.read[name]
+		if wanted && now == [sha256.Size]byte{} && content != now {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // namedFiles are the keys, certificates and roots that settings name.
