@@ -338,6 +338,22 @@ func TestLiveVanished(t *testing.T) {
 	})
 }
 
+// TestLookCircle: links to folders above are not followed, however many there are.
+func TestLookCircle(t *testing.T) {
+	dir := instance(t, files{"auth/file": ""})
+	config := filepath.Join(dir, "config")
+	for i := range 4 {
+		for _, at := range []string{"", "auth"} {
+			if err := os.Symlink(config, filepath.Join(config, at, fmt.Sprint("link", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, folders := lookAt(config); len(folders) != 2 {
+		t.Errorf("%d folders", len(folders))
+	}
+}
+
 // TestLiveFolder: a folder that is gone changes nothing, and what stands in its place
 // counts.
 func TestLiveFolder(t *testing.T) {

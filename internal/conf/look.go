@@ -18,13 +18,14 @@ import (
 // written in between that would be noticed, and nothing needs to be read.
 type look [sha256.Size]byte
 
-// maxDepth bounds how deep folders are followed: links can make a circle.
+// maxDepth bounds how deep folders are followed.
 const maxDepth = 8
 
 // survey makes one look.
 type survey struct {
 	digest  hash.Hash
-	folders []folder // those that were seen, config/ first
+	folders []folder      // those that were seen, config/ first
+	above   []fs.FileInfo // folders that are being visited
 }
 
 // folder is one of the folders that settings may be in.
@@ -80,6 +81,11 @@ func (s *survey) visit(path, name string, depth int) {
 
 	// Hidden entries are no settings; a ConfigMap's dated folder is hidden too, and its
 	// files are seen through links.
+	if slices.ContainsFunc(s.above, func(one fs.FileInfo) bool { return os.SameFile(one, info) }) {
+		return // a link to a folder above: several of them would be followed into each other
+	}
+	s.above = append(s.above, info)
+	defer func() { s.above = s.above[:len(s.above)-1] }()
 	s.folders = append(s.folders, folder{path, info})
 	entries, err := os.ReadDir(path)
 	if err != nil {
