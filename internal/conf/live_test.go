@@ -338,6 +338,36 @@ func TestLiveVanished(t *testing.T) {
 	})
 }
 
+// TestLiveManyProblems: of a file without one good line the first lines are enough.
+func TestLiveManyProblems(t *testing.T) {
+	polled(t, files{"host_list": ""}, func(t *testing.T, f *follower) {
+		write(t, f.dir, "host_list", strings.Repeat("no domain\n", maxProblems+7))
+		time.Sleep(soon)
+		all := f.live.Status().Problems
+		if n := len(all); n != maxProblems+1 || !strings.HasPrefix(all[n-1], "7 more") || len(f.errorLines()) != n {
+			t.Errorf("%d problems, %d lines, %q", n, len(f.errorLines()), all[n-1])
+		}
+	})
+}
+
+// TestLiveRestless: a file that never rests keeps the others from being read, which is said.
+func TestLiveRestless(t *testing.T) {
+	polled(t, files{"host_list": ""}, func(t *testing.T, f *follower) {
+		said := func() int { return f.logs.FilterMessageSnippet("change all the time").Len() }
+		for i := range 140 {
+			write(t, f.dir, "some.log", strings.Repeat("line\n", i))
+			time.Sleep(900 * time.Millisecond)
+		}
+		if f.expect(1, 0, ""); said() != 2 {
+			t.Errorf("said %d times", said())
+		}
+		time.Sleep(soon)
+		if said() != 2 {
+			t.Error("said at rest")
+		}
+	})
+}
+
 // TestLookCircle: links to folders above are not followed, however many there are.
 func TestLookCircle(t *testing.T) {
 	dir := instance(t, files{"auth/file": ""})
