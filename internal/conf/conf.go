@@ -20,6 +20,7 @@ package conf
 //go:generate go test -run TestGenerated . -update
 
 import (
+	"crypto/sha256"
 	"embed"
 	"io"
 	"io/fs"
@@ -66,8 +67,9 @@ type Config struct {
 	// Own are the settings that plugins declared, by their canonical names.
 	Own map[string]ini.Declarer
 
-	contents contents // of the files that it was made from
-	look     look     // at the folder before they were read
+	read     map[string][sha256.Size]byte // the files that it was made from, see recorder
+	contents contents                     // of all of them
+	look     look                         // at the folder before they were read
 }
 
 // Tables are the tables of all that is declared, bound to c.
@@ -118,7 +120,7 @@ func LoadFS(files fs.FS, dir string, own map[string]ini.Declarer) (*Config, ini.
 	l.between()
 	l.exposed()
 	l.unread()
-	c.contents = record.sum(c)
+	c.read, c.contents = record.read, record.sum(c)
 	return c, l.Problems()
 }
 

@@ -385,6 +385,7 @@ func TestNoRetries(t *testing.T) {
 // sameSettings compares all but the files that the settings were read from.
 func sameSettings(a, b *Config) bool {
 	x, y := *a, *b
+	x.read, y.read = nil, nil
 	x.contents, y.contents, x.look, y.look = contents{}, contents{}, look{}, look{}
 	return reflect.DeepEqual(x, y)
 }

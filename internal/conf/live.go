@@ -3,6 +3,7 @@ package conf
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -69,6 +70,7 @@ type Live struct {
 	current     *Config
 	seen, tried picture // at the last look, and at the last attempt
 	seenAt      time.Time
+	restlessAt  time.Time // since when the files have changed again and again; zero: they have not
 	folders     []folder
 	refused     *Config  // at the last attempt; nil: it was not refused
 	warned      []string // what was warned of
@@ -187,11 +189,12 @@ func (l *Live) Run(ctx context.Context) error {
 func (l *Live) observe(ctx context.Context) {
 	now := l.look()
 	if now == l.tried {
-		l.seen = now
+		l.seen, l.restlessAt = now, time.Time{}
 		return
 	}
 	if now != l.seen {
 		l.seen, l.seenAt = now, time.Now()
+		l.complain()
 	}
 	if rest := l.o.Settle - time.Since(l.seenAt); rest > 0 {
 		l.again.Reset(rest)
@@ -204,7 +207,23 @@ func (l *Live) observe(ctx context.Context) {
 		l.again.Reset(l.o.Settle)
 		return
 	}
+	l.restlessAt = time.Time{}
 	l.try(ctx, c, problems, false)
+}
+
+// restless is how long files may change again and again before somebody is told.
+const restless = time.Minute
+
+// complain says that the files do not settle: a log that is written beside them, for
+// instance, would keep all from being read.
+func (l *Live) complain() {
+	switch {
+	case l.restlessAt.IsZero():
+		l.restlessAt = time.Now()
+	case time.Since(l.restlessAt) >= restless:
+		l.restlessAt = time.Now()
+		l.o.Log.Warn("changes are not read, for files in the folder change all the time; tarishi reload reads them", zap.String("folder", l.o.Config.ConfigDir))
+	}
 }
 
 // forcedReads is how often Reload reads files that change meanwhile.
@@ -252,6 +271,15 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 			errs = append(errs, p.String())
 		}
 	}
+	// Nobody wants to refuse all mail because a folder is being filled anew.
+	for _, name := range c.vanished(l.current) {
+		p := ini.Problem{File: ini.Place(name), Text: "is not there any more: its settings are at their defaults", Warning: true}
+		if name == "plugins" {
+			errs = append(errs, ini.Problem{File: p.File, Text: "is not there any more: an empty file stands for no plugins"}.String())
+		} else {
+			warnings = append(warnings, p.String())
+		}
+	}
 	if len(errs) > 0 {
 		return l.refuse(c, errs, warnings, forced)
 	}
@@ -296,9 +324,16 @@ func (l *Live) keep(warnings []string) Result {
 	return Result{Generation: generation, Warnings: slices.Concat(warnings, l.kept)}
 }
 
+// maxProblems bounds what is kept and logged of one reload.
+const maxProblems = 100
+
 // refuse is the end of a reload with errors.
 func (l *Live) refuse(c *Config, errs, warnings []string, forced bool) Result {
 	l.refused = c
+	// A file that is no list at all has a problem in each line.
+	if more := len(errs) - maxProblems; more > 0 {
+		errs = append(errs[:maxProblems:maxProblems], fmt.Sprintf("%d more problems: tarishi check reports all", more))
+	}
 	l.mu.Lock()
 	news := forced || !slices.Equal(l.status.Problems, errs)
 	if news {

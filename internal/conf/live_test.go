@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -299,6 +300,90 @@ func TestLiveNamedFiles(t *testing.T) {
 	})
 }
 
+// TestLiveVanished: a file that is gone is pointed out, and that of the plugins is missed;
+// so is one behind a link that leads nowhere, and one that is no file.
+func TestLiveVanished(t *testing.T) {
+	polled(t, files{"plugins": "relay\n", "relay_acl_allow": "192.0.2.0/24\n", "host_list": "a.example\n"}, func(t *testing.T, f *follower) {
+		at := func(name string) string { return filepath.Join(f.dir, "config", name) }
+		reload := func(generation int64, text string) {
+			t.Helper()
+			r, err := f.live.Reload(t.Context())
+			if all := strings.Join(append(r.Problems, r.Warnings...), "\n"); err != nil || r.Generation != generation || !strings.Contains(all, text) {
+				t.Errorf("%+v, %v, want generation %d and %q", r, err, generation, text)
+			}
+		}
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(os.Remove(at("plugins")))
+		reload(1, "config/plugins: is not there any more")
+		must(os.WriteFile(at("plugins"), nil, 0o600))
+		reload(2, "")
+		must(os.Remove(at("relay_acl_allow")))
+		reload(3, "config/relay_acl_allow: warning: is not there any more")
+
+		// What was meant to be there.
+		must(os.Remove(at("host_list")))
+		must(os.Symlink(at("nothing"), at("host_list")))
+		reload(3, "config/host_list: cannot be read: it is a link to a file that does not exist")
+		must(os.Remove(at("host_list")))
+		must(syscall.Mkfifo(at("host_list"), 0o600))
+		reload(3, "config/host_list: cannot be read: it is no regular file")
+		must(os.Remove(at("host_list")))
+		must(syscall.Mkfifo(at("pipe"), 0o600)) // nothing opens it
+		reload(4, "config/pipe: warning: is not read")
+	})
+}
+
+// TestLiveManyProblems: of a file without one good line the first lines are enough.
+func TestLiveManyProblems(t *testing.T) {
+	polled(t, files{"host_list": ""}, func(t *testing.T, f *follower) {
+		write(t, f.dir, "host_list", strings.Repeat("no domain\n", maxProblems+7))
+		time.Sleep(soon)
+		all := f.live.Status().Problems
+		if n := len(all); n != maxProblems+1 || !strings.HasPrefix(all[n-1], "7 more") || len(f.errorLines()) != n {
+			t.Errorf("%d problems, %d lines, %q", n, len(f.errorLines()), all[n-1])
+		}
+	})
+}
+
+// TestLiveRestless: a file that never rests keeps the others from being read, which is said.
+func TestLiveRestless(t *testing.T) {
+	polled(t, files{"host_list": ""}, func(t *testing.T, f *follower) {
+		said := func() int { return f.logs.FilterMessageSnippet("change all the time").Len() }
+		for i := range 140 {
+			write(t, f.dir, "some.log", strings.Repeat("line\n", i))
+			time.Sleep(900 * time.Millisecond)
+		}
+		if f.expect(1, 0, ""); said() != 2 {
+			t.Errorf("said %d times", said())
+		}
+		time.Sleep(soon)
+		if said() != 2 {
+			t.Error("said at rest")
+		}
+	})
+}
+
+// TestLookCircle: links to folders above are not followed, however many there are.
+func TestLookCircle(t *testing.T) {
+	dir := instance(t, files{"auth/file": ""})
+	config := filepath.Join(dir, "config")
+	for i := range 4 {
+		for _, at := range []string{"", "auth"} {
+			if err := os.Symlink(config, filepath.Join(config, at, fmt.Sprint("link", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, folders := lookAt(config); len(folders) != 2 {
+		t.Errorf("%d folders", len(folders))
+	}
+}
+
 // TestLiveFolder: a folder that is gone changes nothing, and what stands in its place
 // counts.
 func TestLiveFolder(t *testing.T) {
@@ -496,7 +581,7 @@ func TestLiveNotified(t *testing.T) {
 	project(t, f.dir, "..2026_02", files{"host_list": "f.test\n"})
 	changed("f.test")
 	config := filepath.Join(f.dir, "config")
-	other := instance(t, files{"host_list": "g.test\n"})
+	other := instance(t, files{"host_list": "g.test\n", "plugins": ""})
 	if err := os.Rename(config, config+".old"); err != nil {
 		t.Fatal(err)
 	}

@@ -18,13 +18,14 @@ import (
 // written in between that would be noticed, and nothing needs to be read.
 type look [sha256.Size]byte
 
-// maxDepth bounds how deep folders are followed: links can make a circle.
+// maxDepth bounds how deep folders are followed.
 const maxDepth = 8
 
 // survey makes one look.
 type survey struct {
 	digest  hash.Hash
-	folders []folder // those that were seen, config/ first
+	folders []folder      // those that were seen, config/ first
+	above   []fs.FileInfo // folders that are being visited
 }
 
 // folder is one of the folders that settings may be in.
@@ -80,6 +81,11 @@ func (s *survey) visit(path, name string, depth int) {
 
 	// Hidden entries are no settings; a ConfigMap's dated folder is hidden too, and its
 	// files are seen through links.
+	if slices.ContainsFunc(s.above, func(one fs.FileInfo) bool { return os.SameFile(one, info) }) {
+		return // a link to a folder above: several of them would be followed into each other
+	}
+	s.above = append(s.above, info)
+	defer func() { s.above = s.above[:len(s.above)-1] }()
 	s.folders = append(s.folders, folder{path, info})
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -115,6 +121,15 @@ func (r *recorder) ReadFile(name string) ([]byte, error) {
 	return data, err
 }
 
+// Stat implements fs.StatFS: nothing is opened, for a pipe would wait for its other end.
+func (r *recorder) Stat(name string) (fs.FileInfo, error) { return fs.Stat(r.FS, name) }
+
+// Lstat implements fs.ReadLinkFS.
+func (r *recorder) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(r.FS, name) }
+
+// ReadLink implements fs.ReadLinkFS.
+func (r *recorder) ReadLink(name string) (string, error) { return fs.ReadLink(r.FS, name) }
+
 // sum returns the digest of all that c was made from: the files, and the names of those
 // that count by being there.
 func (r *recorder) sum(c *Config) contents {
@@ -137,6 +152,18 @@ func (r *recorder) sum(c *Config) contents {
 		io.WriteString(digest, path+"\x00")
 	}
 	return contents(digest.Sum(nil))
+}
+
+// vanished returns the files, sorted, that were read for before and are not there for c.
+func (c *Config) vanished(before *Config) (names []string) {
+	for name, content := range before.read {
+		now, wanted := c.read[name]
+		if wanted && now == [sha256.Size]byte{} && content != now {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // namedFiles are the keys, certificates and roots that settings name.

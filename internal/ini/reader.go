@@ -49,8 +49,23 @@ func (r *Reader) Problems() Problems {
 func (r *Reader) Tables() []*Table { return r.tables }
 
 // Read returns the bytes of a file of the folder, and whether it is there. A file
-// that cannot be read is an error and counts as missing.
+// that cannot be read, such as a link to nothing or a pipe, is an error and counts as
+// missing.
 func (r *Reader) Read(name string) ([]byte, bool) {
+	info, err := fs.Stat(r.fs, name)
+	switch {
+	case err == nil && !info.IsDir() && !info.Mode().IsRegular():
+		// A pipe would be waited for, and a device may never end.
+		r.Add(Problem{File: Place(name), Text: "cannot be read: it is no regular file"})
+		return nil, false
+	case errors.Is(err, fs.ErrNotExist):
+		// What was meant to be there must not count as left out.
+		if _, err := fs.Lstat(r.fs, name); err == nil {
+			r.Add(Problem{File: Place(name), Text: "cannot be read: it is a link to a file that does not exist"})
+			return nil, false
+		}
+	}
+
 	data, err := fs.ReadFile(r.fs, name)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {

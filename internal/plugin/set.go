@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,7 +18,8 @@ import (
 
 // Set is one generation of plugins: those that config/plugins lists, in that order,
 // with their handlers. Its methods are for one goroutine at a time, but for those
-// of the handler that Handler returns.
+// of the handler that Handler returns. A plugin that is in several sets ends with the last
+// of them.
 type Set struct {
 	instances []*instance
 	routes    *routes
@@ -32,7 +34,8 @@ type instance struct {
 	limit   *time.Duration // what the administrator says; nil: nothing
 	plugin  Plugin
 	regs    []hook.Registration
-	cancel  context.CancelFunc // of what Start got; nil: it has not started
+	cancel  context.CancelFunc // of what Start got; nil: it has not started, or its set is closed
+	users   *atomic.Int32      // started sets that the plugin is in, whose instances share it
 	swap    func()             // puts new settings in force; nil: they are, or it is new
 }
 
@@ -53,14 +56,22 @@ func (l *Loader) Load(c *Config) (*Set, error) {
 
 // Prepare makes the next generation beside the running one and starts it: plugins that
 // can take new settings over are in both, the others are made anew. Either Commit puts it
-// in force, or its Retire(running) ends what is new in it. On an error there is nothing
-// to end. In both cases the running one is as it was.
+// in force, or its Close ends what is new in it. On an error there is nothing to end. In
+// both cases the running one is as it was.
 func (l *Loader) Prepare(ctx context.Context, running *Set, c *Config) (*Set, error) {
 	next, problems := l.build(c, running)
 	if problems = append(problems, next.register()); errors.Join(problems...) != nil {
 		return nil, errors.Join(problems...)
 	}
-	return next, next.Start(ctx)
+	if err := next.Start(ctx); err != nil {
+		return nil, err
+	}
+	for _, one := range next.instances {
+		if one.swap != nil {
+			one.users.Add(1)
+		}
+	}
+	return next, nil
 }
 
 // Commit puts the new settings of plugins that were reloaded in force, at once and for
@@ -100,14 +111,14 @@ func (l *Loader) build(c *Config, running *Set) (*Set, []error) {
 
 		// An instance that lives on has the new generation's entry, for its line
 		// in config/plugins may be another one.
-		one := &instance{listed: listed, timeout: c.Timeout}
+		one := &instance{listed: listed, timeout: c.Timeout, users: new(atomic.Int32)}
 		if limit, set := c.Timeouts[listed.Name]; set {
 			one.limit = &limit
 		}
 		env := l.Services.newEnv(c, listed.Name, next)
 		if before := running.reloadable(listed.Name, used); before != nil {
 			used[before] = true
-			one.plugin, one.cancel = before.plugin, before.cancel
+			one.plugin, one.cancel, one.users = before.plugin, before.cancel, before.users
 			one.swap, err = before.plugin.(Reloader).Reload(env)
 		} else {
 			one.plugin, err = f(env)
@@ -190,6 +201,7 @@ func (s *Set) Start(ctx context.Context) error {
 		// A signal to stop ends sessions first, and plugins behind them.
 		life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		one.cancel = cancel
+		one.users.Add(1)
 		started = append(started, one)
 		starter, ok := one.plugin.(Starter)
 		if !ok {
@@ -202,35 +214,23 @@ func (s *Set) Start(ctx context.Context) error {
 	return nil
 }
 
-// Close ends all plugins, the last one first.
+// Close ends the plugins that no other set has, the last one first. Sets may be closed in
+// any order, and while another one is prepared.
 func (s *Set) Close() error { return closeAll(s.instances) }
 
-// Retire ends the plugins that next goes on without, the last one first.
-func (s *Set) Retire(next *Set) error {
-	var dropped []*instance
-	for _, one := range s.instances {
-		if !slices.ContainsFunc(next.instances, func(kept *instance) bool { return isReloaded(kept.plugin, one.plugin) }) {
-			dropped = append(dropped, one)
-		}
-	}
-	return closeAll(dropped)
-}
-
-// isReloaded reports whether two plugins are one that was reloaded.
-func isReloaded(a, b Plugin) bool {
-	_, can := a.(Reloader)
-	return can && a == b
-}
-
-// closeAll ends plugins that were started, the last one first.
+// closeAll ends plugins that were started and are in no other set, the last one first.
 func closeAll(all []*instance) error {
 	var problems []error
 	for _, one := range slices.Backward(all) {
 		if one.cancel == nil {
 			continue
 		}
-		one.cancel()
+		cancel := one.cancel
 		one.cancel = nil
+		if one.users.Add(-1) > 0 {
+			continue
+		}
+		cancel()
 		if closer, ok := one.plugin.(io.Closer); ok {
 			if err := closer.Close(); err != nil {
 				problems = append(problems, one.failed(err))

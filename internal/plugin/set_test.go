@@ -191,7 +191,7 @@ func TestReload(t *testing.T) {
 	if got := settings(second); got != "b=two a=two c=two" {
 		t.Errorf("the second has %s", got)
 	}
-	if err := first.Retire(second); err != nil || j.take() != "close-a" {
+	if err := first.Close(); err != nil || j.take() != "close-a" {
 		t.Errorf("retired: %v", err)
 	}
 
@@ -201,19 +201,46 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.take()
-	if err := dropped.Retire(second); err != nil || j.take() != "close-c close-a" || settings(second) != "b=two a=two c=two" {
+	if err := dropped.Close(); err != nil || j.take() != "close-c close-a" || settings(second) != "b=two a=two c=two" {
 		t.Errorf("given up: %v, %s", err, settings(second))
 	}
-	third, err := l.Prepare(t.Context(), second, named("three"))
+	_, err = l.Prepare(t.Context(), second, named("three"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	j.take()
-	if err := second.Retire(third); err != nil {
+	if err := second.Close(); err != nil {
 		t.Error(err)
 	}
 	if got := j.take(); got != "close-c close-a close-b" {
 		t.Errorf("retired: %s", got)
+	}
+}
+
+// TestClosedInAnyOrder: a plugin that several generations have ends with the last of them.
+func TestClosedInAnyOrder(t *testing.T) {
+	j := &journal{}
+	l := loader(j)
+	all := []*plugin.Set{nil}
+	for _, me := range []string{"one", "two", "three", "four"} {
+		next, err := l.Prepare(t.Context(), all[len(all)-1], named(me, "a", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next.Commit()
+		all = append(all, next)
+	}
+	j.take()
+	for _, step := range []struct {
+		set  int
+		want string
+	}{{3, "close-a"}, {2, "close-a"}, {2, ""}, {4, "close-a"}, {1, "close-b close-a"}} {
+		if err := all[step.set].Close(); err != nil {
+			t.Error(err)
+		}
+		if got := j.take(); got != step.want {
+			t.Errorf("generation %d: %s, want %s", step.set, got, step.want)
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func (s *Server) prepare(ctx context.Context, cfg *conf.Config, before *generati
 	if errors.Join(problems...) == nil {
 		g.plugins, err = s.loader(g).Prepare(ctx, before.plugins, pluginConfig(cfg))
 		if err == nil {
-			p.discards = append(p.discards, func() { s.retirePlugins(g, before) })
+			p.discards = append(p.discards, func() { s.closePlugins(g) })
 			// Those that go on were asked when they were new.
 			err = mayServe(ctx, hook.NewChain(g.plugins.Registrations(), s.log.Named("plugins")))
 		}
@@ -126,40 +126,34 @@ func (s *Server) commit(next *prepared, before *generation) {
 	for _, apply := range next.commits {
 		apply()
 	}
-	s.retire(before, next.generation, connections, attempts)
+	s.retire(before, connections, attempts)
 }
 
 // followSecrets has the files of certificates followed.
 func (s *Server) followSecrets(f *secrets) { f.follow = s.start(f.files.Run) }
 
 // retire ends what belongs to a generation alone when nobody holds it any more: when the
-// channels are closed, or the daemon stops. Generations retire in their order, since a
-// plugin may be part of several.
-func (s *Server) retire(old, next *generation, drained ...<-chan struct{}) {
-	previous, done := s.retired, make(chan struct{})
-	s.retired = done
+// channels are closed, or the daemon stops. One that is held for long keeps none of those
+// behind it.
+func (s *Server) retire(old *generation, drained ...<-chan struct{}) {
 	s.retiring.Go(func() {
-		defer close(done)
 		for _, c := range drained {
 			select {
 			case <-c:
 			case <-s.ending.Done():
 			}
 		}
-		if previous != nil {
-			<-previous
-		}
 
 		// A handler that has outlived its timeout may still use its plugin.
 		old.chain.Wait(s.ending)
-		s.retirePlugins(old, next)
+		s.closePlugins(old)
 		s.hooks.remove(old.chain)
 	})
 }
 
-// retirePlugins ends the plugins of a generation that another one goes on without.
-func (s *Server) retirePlugins(g, next *generation) {
-	if err := g.plugins.Retire(next.plugins); err != nil {
+// closePlugins ends the plugins of a generation that no other one has.
+func (s *Server) closePlugins(g *generation) {
+	if err := g.plugins.Close(); err != nil {
 		s.log.Error("a plugin that is not used any more did not end well", zap.Error(err))
 	}
 }

@@ -82,7 +82,6 @@ type Server struct {
 
 	// Generations that are not in force any more and still held.
 	retiring    sync.WaitGroup
-	retired     chan struct{}   // closed when the last of them is; nil: there was none
 	ending      context.Context // done at the stop: nothing is waited for any more
 	endRetiring context.CancelFunc
 

@@ -134,7 +134,7 @@ func TestReload(t *testing.T) {
 		if n, m := len(first.Registrations()), len(next.Registrations()); n != m {
 			t.Errorf("%s: %d handlers, after a reload %d", name, n, m)
 		}
-		if err := first.Retire(next); err != nil {
+		if err := first.Close(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := next.Close(); err != nil {

@@ -29,13 +29,15 @@ func (s *Dispatcher) Use(o Options, now int64, domains iter.Seq[*Domain], renew 
 	}
 
 	// A site that was full, or waited for its rate, may have room now. One that has lost its
-	// room still has its turn, and loses it when the turn comes.
-	offered := map[*site]bool{}
+	// room still has its turn, and loses it when the turn comes. Most domains are sites for
+	// themselves.
 	for d := range domains {
-		if t := d.site; t != nil && !offered[t] {
-			offered[t] = true
+		if t := d.site; t != nil && !t.shared {
 			s.offerTurn(t, now)
 		}
+	}
+	for _, t := range s.sites {
+		s.offerTurn(t, now)
 	}
 	s.readmit(now)
 
