@@ -64,7 +64,7 @@ const needsJavaScript = "needs JavaScript, which this version does not run"
 // findFactory returns the factory of a plugin, or an error that names the line which lists
 // it and says what to do instead.
 func (l *Loader) findFactory(c *Config, p Listed) (Factory, error) {
-	f := l.Registry.factories[p.Name]
+	f := l.Registry.Factory(p.Name)
 
 	// A site that has written a plugin must not get another one unasked.
 	if script := siteScript(c, p); script != "" {

@@ -221,5 +221,8 @@ func (r *Registry) Declared() map[string]ini.Declarer {
 	return all
 }
 
+// Factory returns what makes the plugin of this canonical name; nil: there is none.
+func (r *Registry) Factory(name string) Factory { return r.factories[name] }
+
 // Names returns the names of all known plugins in alphabetical order.
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.factories)) }

@@ -15,15 +15,6 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
-	"tarishi/internal/plugin/discard"
-	"tarishi/internal/plugin/envelope"
-	"tarishi/internal/plugin/flatfile"
-	"tarishi/internal/plugin/inhostlist"
-	"tarishi/internal/plugin/processtitle"
-	"tarishi/internal/plugin/relay"
-	"tarishi/internal/plugin/smtpforward"
-	"tarishi/internal/plugin/testqueue"
-	"tarishi/internal/plugin/tls"
 	"tarishi/internal/route"
 	"tarishi/internal/tlsconf"
 )
@@ -124,14 +115,9 @@ func TestBuildAll(t *testing.T) {
 func TestReload(t *testing.T) {
 	var r plugin.Registry
 	Register(&r)
-	factories := map[string]plugin.Factory{
-		discard.Name: discard.New, envelope.Name: envelope.New, flatfile.Name: flatfile.New, inhostlist.Name: inhostlist.New,
-		processtitle.Name: processtitle.New, relay.Name: relay.New, smtpforward.Name: smtpforward.New, testqueue.Name: testqueue.New,
-		tls.Name: tls.New,
-	}
 	for _, name := range r.Names() {
 		c, _ := read(&r, fstest.MapFS{})
-		one, err := factories[name](plugin.Env{Shared: c.Shared, Settings: c.Own[name], Log: zap.NewNop()})
+		one, err := r.Factory(name)(plugin.Env{Shared: c.Shared, Settings: c.Own[name], Log: zap.NewNop()})
 		if err != nil {
 			t.Fatal(err)
 		}
