@@ -114,7 +114,7 @@ func LoadFS(files fs.FS, dir string, own map[string]ini.Declarer) (*Config, ini.
 	c := &Config{Dir: dir, ConfigDir: filepath.Join(dir, "config"), PluginsDir: filepath.Join(dir, "plugins"), Own: own}
 	c.Instance = Instance{Me: hostname(), QueueDir: filepath.Join(dir, "queue")}
 	record := newRecorder(files)
-	l := &loader{c: c, Reader: ini.NewReader(record, c.ConfigDir)}
+	l := &loader{c: c, record: record, Reader: ini.NewReader(record, c.ConfigDir)}
 	l.Load(c.Tables())
 	// What lies between files needs all of them read.
 	l.between()
@@ -127,7 +127,8 @@ func LoadFS(files fs.FS, dir string, own map[string]ini.Declarer) (*Config, ini.
 // loader carries a Config in the making and its problems.
 type loader struct {
 	*ini.Reader
-	c *Config
+	c      *Config
+	record *recorder // of the files that were read
 }
 
 // Print writes the effective configuration in the form of its files; secrets are

@@ -23,6 +23,7 @@ import (
 func (l *loader) exposed() {
 	l.ownName()
 	l.secrets()
+	l.hidden()
 	l.writable()
 }
 
@@ -80,6 +81,30 @@ func (l *loader) secrets() {
 		if mode, open := readableByOthers(path); open {
 			l.Add(ini.Problem{File: ini.Place(file), Text: fmt.Sprintf("every user of this host can read the passwords in it (mode %04o): chmod o= %s", mode, path), Warning: true})
 		}
+	}
+}
+
+// hidden warns of files that the daemon's user cannot read: root reads them at the
+// start, and in check, but the daemon itself reads them again at a reload.
+func (l *loader) hidden() {
+	daemon := l.daemonUser()
+	if daemon == nil {
+		return
+	}
+	warn := func(name, path string) bool {
+		if daemon.reads(path) {
+			return false
+		}
+		l.Add(ini.Problem{File: name, Text: "user " + daemon.name + ", as whom the daemon runs, cannot read it: only a start by root can, and a reload is refused", Warning: true})
+		return true
+	}
+
+	// Of a closed folder all files would be complained of.
+	if warn("config", l.c.ConfigDir) {
+		return
+	}
+	for name := range l.record.read {
+		warn(ini.Place(name), filepath.Join(l.c.ConfigDir, name))
 	}
 }
 

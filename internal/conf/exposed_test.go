@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -190,21 +191,51 @@ func TestKeyForTheDaemon(t *testing.T) {
 			t.Errorf("%+v: mode %o in %o: %v", tt.who, tt.mode, tt.folder, got)
 		}
 	}
-	if nobody, err := user.Lookup("nobody"); err == nil && os.Geteuid() == 0 {
-		dir := instance(t, files{"tls.ini": "key=k.pem\ncert=c.pem", "k.pem": "", "c.pem": ""})
-		uid, _ := strconv.Atoi(nobody.Uid)
-		queue := filepath.Join(dir, "queue")
-		if err := os.Mkdir(queue, 0o700); err != nil {
+}
+
+// TestHiddenFromTheDaemon: what root reads at the start, and in check, the daemon's
+// user must be able to read at a reload.
+func TestHiddenFromTheDaemon(t *testing.T) {
+	nobody, err := user.Lookup("nobody")
+	if err != nil || os.Geteuid() != 0 {
+		t.Skip("needs root and a user nobody")
+	}
+	dir := instance(t, files{"tls.ini": "key=k.pem\ncert=c.pem", "k.pem": "", "c.pem": "", "host_list": "a.example\n", "outbound.ini": ""})
+	uid, _ := strconv.Atoi(nobody.Uid)
+	queue := filepath.Join(dir, "queue")
+	if err := errors.Join(os.Mkdir(queue, 0o700), os.Chown(queue, uid, -1), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+
+	// The others stay closed, as files with secrets are.
+	config := filepath.Join(dir, "config")
+	for _, name := range []string{"me", "tls.ini", "c.pem"} {
+		if err := os.Chmod(filepath.Join(config, name), 0o644); err != nil {
 			t.Fatal(err)
-		}
-		if err := os.Chown(queue, uid, -1); err != nil {
-			t.Fatal(err)
-		}
-		_, problems := Load(dir, own())
-		if len(problems) != 1 || problems[0].String() != "config/k.pem: warning: user nobody, as whom the daemon runs, cannot read this private key: only a start by root can, and a renewed one is not noticed" {
-			t.Error(problems)
 		}
 	}
+	expect := func(want ...string) {
+		t.Helper()
+		_, problems := Load(dir, own())
+		var texts []string
+		for _, p := range problems {
+			texts = append(texts, strings.Replace(p.String(), "warning: user nobody, as whom the daemon runs, ", "", 1))
+		}
+		if !slices.Equal(texts, want) {
+			t.Errorf("%q, want %q", texts, want)
+		}
+	}
+	const (
+		hidden = "cannot read it: only a start by root can, and a reload is refused"
+		key    = "config/k.pem: cannot read this private key: only a start by root can, and a renewed one is not noticed"
+	)
+	expect("config/host_list: "+hidden, key, "config/outbound.ini: "+hidden)
+
+	// A closed folder is one complaint.
+	if err := os.Chmod(config, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	expect("config: "+hidden, key)
 }
 
 // TestNoSecretsInComplaints: a broken line may hold a password, wherever the

@@ -51,6 +51,7 @@ func TestProblems(t *testing.T) {
 		{"a word", files{"log.ini": "format=jsom"}, `config/log.ini:1: key format: "jsom" is none of default, logfmt, json, did you mean json?`},
 		{"a level", files{"log.ini": "level=waring"}, `config/log.ini:1: key level: "waring" is none of emerg, alert, crit, error, warn, notice, info, debug, protocol, data, did you mean warn?`},
 		{"a version", files{"tls.ini": "minVersion=TLS1.2"}, `config/tls.ini:1: key minVersion: "TLS1.2" is none of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, did you mean TLSv1.2?`},
+		{"list below a plain key", files{"dns.ini": "servers=192.0.2.1\nservers[]=192.0.2.2\nservers[]=192.0.2.3"}, "config/dns.ini:2: warning: key servers: servers[] replaces line 1: write [] there too"},
 		{"twice", files{"log.ini": "level=info\nlevel=warn"}, "config/log.ini:2: warning: key level: stands on line 1 already, this one counts"},
 		{"listen", files{"smtp.ini": "listen=127.0.0.1:25,1.2.3.4.5:25"}, `config/smtp.ini:1: key listen: "1.2.3.4.5:25" is no address: host, ip, host:port or [ipv6]:port`},
 		{"listen port", files{"smtp.ini": "listen=127.0.0.1:70000"}, `config/smtp.ini:1: key listen: "127.0.0.1:70000" is no address: host, ip, host:port or [ipv6]:port`},

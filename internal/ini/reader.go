@@ -345,6 +345,12 @@ func (r *Reader) applyKey(file string, row *Row, k *grammar.Key) {
 		again.Text = fmt.Sprintf("stands on line %d already, this one counts", k.Lines[n-2])
 		r.Add(again)
 	}
+	// key[]= below key= does not add to it, which is seldom meant.
+	if k.Array && k.Lines[0] < k.Line {
+		mixed := p
+		mixed.Warning, mixed.Text = true, fmt.Sprintf("%s[] replaces line %d: write [] there too", k.Name, k.Lines[0])
+		r.Add(mixed)
+	}
 	if p, ok := Assign(p, row.Kind, k); !ok {
 		r.Add(p)
 	}
