@@ -123,6 +123,10 @@ func (s *Dispatcher) Begin(now int64, limit int) []*Unit {
 	for len(due) < limit && s.running < s.o.Concurrency {
 		u := s.pickUnit(now)
 		if u == nil {
+			// A slow site may have lost its turn just now: then it is another one's.
+			if s.admitSlow(now) {
+				continue
+			}
 			break
 		}
 		s.startUnit(u, now)
@@ -178,14 +182,20 @@ func (s *Dispatcher) WakeSites(now int64) {
 // once, math.MaxInt64 if only a change of the units can bring it about.
 func (s *Dispatcher) Next(now int64) int64 {
 	// A site at the front that no class has room for waits for a place: that may be taken from
-	// an attempt that is late.
+	// an attempt that is late. The look at the front may have taken a slow site's turn, and
+	// then it is another one's.
 	wanted := false
-	for c := range classes {
-		if s.frontSite(c, now) != nil {
-			if s.hasRoom(c) {
-				return now
+	for {
+		for c := range classes {
+			if s.frontSite(c, now) != nil {
+				if s.hasRoom(c) {
+					return now
+				}
+				wanted = true
 			}
-			wanted = true
+		}
+		if !s.admitSlow(now) {
+			break
 		}
 	}
 	next := s.nextReview(wanted)

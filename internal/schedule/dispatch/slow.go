@@ -281,10 +281,10 @@ func (s *Dispatcher) queueSlow(t *site, now int64) {
 }
 
 // admitSlow offers as many of the slow sites that wait as there is room for, beside
-// those that were offered and have not begun.
-func (s *Dispatcher) admitSlow(now int64) {
+// those that were offered and have not begun. It reports whether it has offered any.
+func (s *Dispatcher) admitSlow(now int64) bool {
 	if len(s.slowWait) == 0 && len(s.called) == 0 {
-		return
+		return false
 	}
 
 	// A site that was called and has nothing ready any more lost its turn.
@@ -292,7 +292,8 @@ func (s *Dispatcher) admitSlow(now int64) {
 		t.called = t.called && (t.rings[fresh].queued || t.rings[retry].queued || t.rings[null].queued)
 		return !t.called
 	})
-	for n := min(s.slowShare()-s.slow-len(s.called), len(s.slowWait)); n > 0; n-- {
+	n := min(s.slowShare()-s.slow-len(s.called), len(s.slowWait))
+	for range n {
 		t := s.slowWait[0]
 		s.slowWait[0] = nil
 		s.slowWait = s.slowWait[1:]
@@ -303,6 +304,7 @@ func (s *Dispatcher) admitSlow(now int64) {
 		}
 		s.offerTurn(t, now)
 	}
+	return n > 0
 }
 
 // countSlow counts a running unit at t as slow, and t as a slow site.
