@@ -6,6 +6,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -136,12 +137,7 @@ func (r *recorder) sum(c *Config) contents {
 	digest := sha256.New()
 
 	// In a certain order: the map has none.
-	names := make([]string, 0, len(r.read))
-	for name := range r.read {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(r.read)) {
 		content := r.read[name]
 		io.WriteString(digest, name+"\x00")
 		digest.Write(content[:])

@@ -20,19 +20,13 @@ type binding struct {
 	covered string // the configured address whose socket takes its connections; "": none
 }
 
-// Bind binds addresses, "ip:port", "[ipv6]:port", ":port" or "host:port" each, and
-// returns the sockets in that order. "0.0.0.0" is every IPv4 address. "[::]" and
-// ":port" are every address of both families, but IPv6 alone where an IPv4 address
-// with the same port is in the list. An address that another one of the list covers shares its
-// socket.
-// If one cannot be bound none stays bound and the error names it.
-func Bind(addrs []string, log *zap.Logger) ([]net.Listener, error) {
-	all, err := BindMissing(addrs, func(int) bool { return false }, log)
-	return slices.DeleteFunc(all, func(ln net.Listener) bool { return ln == nil }), err
-}
-
-// BindMissing is Bind for those of the addresses that are not bound already. The result has
-// one entry for each address, nil for those that need no new socket.
+// BindMissing binds those of the addresses, "ip:port", "[ipv6]:port", ":port" or "host:port"
+// each, that are not bound already. "0.0.0.0" is every IPv4 address. "[::]" and ":port"
+// are every address of both families, but IPv6 alone where an IPv4 address with the same
+// port is in the list. An address that another one of the list covers shares its socket.
+//
+// The result has one entry for each address, nil for those that need no new socket. If one
+// cannot be bound none stays bound and the error names it.
 func BindMissing(addrs []string, bound func(i int) bool, log *zap.Logger) ([]net.Listener, error) {
 	all := make([]net.Listener, len(addrs))
 	// All or none: a daemon that listens on a part of its addresses looks well and is not.

@@ -98,7 +98,7 @@ func TestBindSamePort(t *testing.T) {
 				addrs = append(addrs, h+":"+port)
 			}
 			var err error
-			if all, err = Bind(addrs, zap.NewNop()); err == nil {
+			if all, err = bindAll(addrs); err == nil {
 				break
 			}
 			if !errors.Is(err, syscall.EADDRINUSE) {
@@ -130,7 +130,7 @@ func TestBindNamesTheAddress(t *testing.T) {
 	}
 	defer taken.Close()
 	first := "127.0.0.1:" + freePort(t)
-	_, err = Bind([]string{first, taken.Addr().String()}, zap.NewNop())
+	_, err = bindAll([]string{first, taken.Addr().String()})
 	if err == nil || !strings.HasPrefix(err.Error(), "listen on "+taken.Addr().String()+": ") {
 		t.Errorf("%v", err)
 	}
@@ -138,4 +138,10 @@ func TestBindNamesTheAddress(t *testing.T) {
 		c.Close()
 		t.Error("the first address stayed bound")
 	}
+}
+
+// bindAll binds addresses of which none is bound, and returns the sockets that they need.
+func bindAll(addrs []string) ([]net.Listener, error) {
+	all, err := BindMissing(addrs, func(int) bool { return false }, zap.NewNop())
+	return slices.DeleteFunc(all, func(ln net.Listener) bool { return ln == nil }), err
 }

@@ -88,7 +88,7 @@ func (s *Server) endpoint(handle http.HandlerFunc) *Endpoint {
 	return e
 }
 
-// Bind binds the addresses of http.ini, as listener.Bind does. If one cannot be
+// Bind binds the addresses of http.ini, as listener.BindMissing does. If one cannot be
 // bound none stays bound, and the error names it. certificates returns what TLS is
 // made with at this moment; nil: there is none. Nobody is answered before Run.
 func (s *Server) Bind(to Settings, certificates func() *tls.Config) (*Endpoint, error) {
