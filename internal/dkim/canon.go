@@ -1,0 +1,230 @@
+package dkim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash"
+)
+
+// Canonicalization is how much a message may be changed on its way without a
+// signature of it becoming invalid (RFC 6376 section 3.4).
+type Canonicalization uint8
+
+// The two canonicalizations.
+const (
+	Simple  Canonicalization = iota // nothing, but for empty lines at the end of the body
+	Relaxed                         // also blanks
+)
+
+// String returns the word of c=.
+func (c Canonicalization) String() string {
+	if c == Relaxed {
+		return "relaxed"
+	}
+	return "simple"
+}
+
+var errCanonicalization = errors.New(`neither "simple" nor "relaxed"`)
+
+// ParseCanonicalization reads the word of c=.
+func ParseCanonicalization(s string) (Canonicalization, error) {
+	switch s {
+	case "simple":
+		return Simple, nil
+	case "relaxed":
+		return Relaxed, nil
+	}
+	return 0, fmt.Errorf("%q: %w", s, errCanonicalization)
+}
+
+// appendField adds a canonical header field to b.
+func (c Canonicalization) appendField(b, field []byte) []byte {
+	if c == Simple {
+		return append(b, field...)
+	}
+	name, text, _ := bytes.Cut(field, []byte(":"))
+	for _, x := range bytes.TrimRight(name, " \t") {
+		if 'A' <= x && x <= 'Z' {
+			x += 'a' - 'A'
+		}
+		b = append(b, x)
+	}
+
+	// Blanks become one, and those at the edges none. A fold counts as a blank.
+	b = append(b, ':')
+	begun, gap := false, false
+	for _, x := range text {
+		if isBlank(x) || x == '\r' || x == '\n' {
+			gap = true
+			continue
+		}
+		if gap && begun {
+			b = append(b, ' ')
+		}
+		begun, gap = true, false
+		b = append(b, x)
+	}
+	return append(b, '\r', '\n')
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// bodyHash hashes a canonical body. It takes its lines with CRLF, in pieces of any
+// size, and holds nothing of them back but what may be the end of the body.
+type bodyHash struct {
+	relaxed bool
+	sum     hash.Hash
+
+	lines  int  // empty lines, or the end of a line and empty ones, that are held back
+	cr     bool // a CR is held back: it may be one of them
+	gap    bool // relaxed: so are blanks of the line
+	begun  bool // something was hashed
+	middle bool // of the line something has come
+	buffer []byte
+}
+
+func newBodyHash(c Canonicalization, sum hash.Hash) *bodyHash {
+	return &bodyHash{relaxed: c == Relaxed, sum: sum}
+}
+
+// add takes the next piece of the body.
+func (h *bodyHash) add(p []byte) {
+	if h.cr && len(p) > 0 {
+		h.cr = false
+		if p[0] == '\n' {
+			p = p[1:]
+			h.endLine()
+		} else {
+			h.addText(crlf[:1])
+		}
+	}
+
+	// A CR at the end of a piece waits for the next.
+	if n := len(p); n > 0 && p[n-1] == '\r' {
+		defer func() { h.cr = true }()
+		p = p[:n-1]
+	}
+	h.addText(p)
+}
+
+func (h *bodyHash) addText(p []byte) {
+	if h.relaxed {
+		h.addRelaxed(p)
+	} else {
+		h.addSimple(p)
+	}
+}
+
+// finish returns the hash.
+func (h *bodyHash) finish() []byte {
+	if h.cr {
+		h.cr = false
+		h.addText(crlf[:1])
+	}
+
+	// The last line has an end, whether it came or not. A body of nothing is one
+	// empty line to simple, and nothing to relaxed (RFC 6376 sections 3.4.3, 3.4.4).
+	if h.begun || !h.relaxed {
+		h.sum.Write(crlf)
+	}
+	return h.sum.Sum(nil)
+}
+
+// addSimple hashes all of p but the line ends behind its last text.
+func (h *bodyHash) addSimple(p []byte) {
+	end := len(p)
+	for end >= 2 && p[end-2] == '\r' && p[end-1] == '\n' {
+		end -= 2
+	}
+	if end > 0 {
+		h.put(p[:end])
+	}
+	h.lines += (len(p) - end) / 2
+}
+
+// addRelaxed hashes lines as they stand where nothing is to be changed in them,
+// several together, and the others piece by piece.
+func (h *bodyHash) addRelaxed(p []byte) {
+	plain := 0 // where the lines begin that are not hashed yet
+	for at := 0; at < len(p); {
+		i := bytes.IndexByte(p[at:], '\n')
+		line := p[at:]
+		if i >= 0 {
+			line = p[at : at+i+1]
+		}
+		if !h.middle && !h.gap && isPlain(line) {
+			at += len(line)
+			continue
+		}
+
+		// What came before this line goes first, but for its last line end.
+		h.putLines(p[plain:at])
+		h.squeeze(line)
+		at += len(line)
+		plain = at
+	}
+	h.putLines(p[plain:])
+}
+
+// isPlain reports whether a line is whole, holds something, and is canonical.
+func isPlain(line []byte) bool {
+	n := len(line)
+	return n > 2 && line[n-1] == '\n' && line[n-2] == '\r' && !isBlank(line[n-3]) &&
+		bytes.IndexByte(line, '\t') < 0 && !bytes.Contains(line, []byte("  "))
+}
+
+// putLines hashes whole lines.
+func (h *bodyHash) putLines(lines []byte) {
+	if len(lines) > 0 {
+		h.put(lines[:len(lines)-2])
+		h.endLine()
+	}
+}
+
+// squeeze hashes a line, or a part of one, with its blanks made one.
+func (h *bodyHash) squeeze(line []byte) {
+	ended := bytes.HasSuffix(line, crlf)
+	if ended {
+		line = line[:len(line)-2]
+	}
+	b := h.buffer[:0]
+	for _, c := range line {
+		if isBlank(c) {
+			h.gap = true
+			continue
+		}
+		if h.gap {
+			b = append(b, ' ')
+			h.gap = false
+		}
+		b = append(b, c)
+	}
+	if len(b) > 0 {
+		h.put(b)
+	}
+	h.buffer, h.middle = b, len(line) > 0 || h.middle
+	if ended {
+		h.endLine()
+	}
+}
+
+// endLine holds a line end back. Blanks in front of it count as nothing.
+func (h *bodyHash) endLine() {
+	h.lines++
+	h.gap, h.middle = false, false
+}
+
+// manyLines are the line ends that are hashed at a time.
+var manyLines = bytes.Repeat(crlf, 512)
+
+// put hashes text, and what was held back in front of it.
+func (h *bodyHash) put(text []byte) {
+	for h.lines > 0 {
+		n := min(h.lines, len(manyLines)/2)
+		h.sum.Write(manyLines[:2*n])
+		h.lines -= n
+	}
+	h.sum.Write(text)
+	h.begun = true
+}

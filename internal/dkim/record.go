@@ -1,0 +1,119 @@
+package dkim
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"slices"
+	"strings"
+)
+
+// The sizes of RSA keys whose signatures are accepted, in bits (RFC 8301 section 3.2).
+// The work that a larger one costs is its owner's to choose.
+const (
+	minKeyBits = 1024
+	maxKeyBits = 8192
+)
+
+// publicKey is a key record (RFC 6376 section 3.6.1).
+type publicKey struct {
+	key     crypto.PublicKey // *rsa.PublicKey or ed25519.PublicKey
+	bits    int              // of an RSA key
+	testing bool             // t=y
+	strict  bool             // t=s: i= has the very domain of d=
+}
+
+// parseKeys reads the records at the name of a key, of which one must be a key record:
+// others may stand there by a wildcard. The error is a *fault.
+func parseKeys(records []string, algorithm string) (*publicKey, error) {
+	var found []tags
+	for _, text := range records {
+		if t, err := parseTags(text); err == nil && t.has("p") {
+			found = append(found, t)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return readKey(found[0], algorithm)
+	case len(found) > 1:
+		return nil, permFault("multiple DNS records found")
+	case len(records) == 0:
+		return nil, permFault("no key for signature")
+	}
+	return nil, permFault("inapplicable key")
+}
+
+// readKey reads a key record that a signature of that algorithm refers to.
+func readKey(t tags, algorithm string) (*publicKey, error) {
+	if t.has("v") && (t.text("v") != "DKIM1" || t[0].name != "v") {
+		return nil, permFault("invalid version")
+	}
+	kind := strings.ToLower(t.text("k"))
+	if kind == "" {
+		kind = "rsa"
+	}
+	uses, hashes := t.list("s"), t.list("h")
+	switch {
+	case uses != nil && !slices.Contains(uses, "*") && !slices.Contains(uses, "email"):
+		return nil, permFault("inapplicable key")
+	case hashes != nil && !slices.Contains(hashes, "sha256"):
+		return nil, permFault("inappropriate hash algorithm")
+	case kind+"-sha256" != algorithm:
+		return nil, permFault("inappropriate key type")
+	case t.text("p") == "":
+		return nil, permFault("key revoked")
+	}
+
+	der, err := base64.StdEncoding.DecodeString(t.text("p"))
+	if err != nil {
+		return nil, permFault("invalid key")
+	}
+	flags := t.list("t")
+	k := &publicKey{testing: slices.Contains(flags, "y"), strict: slices.Contains(flags, "s")}
+	if kind == "ed25519" {
+		if len(der) != ed25519.PublicKeySize { // the bare key, RFC 8463 section 4
+			return nil, permFault("invalid key")
+		}
+		k.key = ed25519.PublicKey(der)
+		return k, nil
+	}
+	return k, k.readRSA(der)
+}
+
+// readRSA reads an RSA key in the form of PKIX or, as erratum 3017 of RFC 6376 has it,
+// that of PKCS #1.
+func (k *publicKey) readRSA(der []byte) error {
+	parsed, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		if parsed, err = x509.ParsePKCS1PublicKey(der); err != nil {
+			return permFault("invalid key")
+		}
+	}
+	key, ok := parsed.(*rsa.PublicKey)
+	if !ok {
+		return permFault("inappropriate key type")
+	}
+	k.key, k.bits = key, key.N.BitLen()
+	if k.bits < minKeyBits {
+		return &fault{Policy, "key is too short"}
+	}
+	if k.bits > maxKeyBits {
+		return &fault{Policy, "key is too long"}
+	}
+	return nil
+}
+
+// verify reports whether signed is a signature of the data by the key.
+func (k *publicKey) verify(data, signed []byte) bool {
+	sum := sha256.Sum256(data)
+	switch key := k.key.(type) {
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signed) == nil
+	case ed25519.PublicKey:
+		return ed25519.Verify(key, sum[:], signed) // of the hash: RFC 8463 section 3
+	}
+	return false
+}

@@ -1,0 +1,194 @@
+package dkim
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"tarishi/internal/dns"
+	"tarishi/internal/mail"
+)
+
+// Verifier verifies the signatures of messages. It may be used by many goroutines.
+type Verifier struct {
+	Resolver Resolver
+	Timeout  time.Duration    // for the look-ups of all keys of a message; 0: no more than those of the Resolver
+	Max      int              // signatures of a message that are looked at, from the top; 0: 8
+	Skew     time.Duration    // by which the clock of a signer may be ahead
+	Now      func() time.Time // nil: time.Now
+}
+
+// defaultMax is for messages that several hosts have signed, with two keys each.
+const defaultMax = 8
+
+// check is a signature while it is verified.
+type check struct {
+	result *Result
+	*signature
+}
+
+// Verify returns a result for each signature of a message, in the order in which they
+// stand in it; none if there is none. ErrHeader, and what prevents reading the message,
+// are errors.
+func (v *Verifier) Verify(ctx context.Context, c mail.Content) ([]Result, error) {
+	var (
+		whole   *section
+		results []Result
+		checks  []check
+		bodies  [2]*bodyHash // by Canonicalization; nil: no signature needs it
+	)
+	scan := &scanner{
+		begin: func(head []byte) (err error) {
+			if whole, err = splitSection(head); err != nil {
+				return err
+			}
+			results, checks = v.parse(whole)
+			for _, one := range checks {
+				if bodies[one.body] == nil {
+					bodies[one.body] = newBodyHash(one.body, sha256.New())
+				}
+			}
+			return nil
+		},
+		body: func(p []byte) {
+			for _, h := range bodies {
+				if h != nil {
+					h.add(p)
+				}
+			}
+		},
+	}
+	if err := readContent(c, scan); err != nil {
+		if errors.Is(err, errNoHeader) {
+			return nil, nil
+		}
+		return nil, err
+	}
+
+	// Keys are looked up only for signatures of this body.
+	var sums [2][]byte
+	for i, h := range bodies {
+		if h != nil {
+			sums[i] = h.finish()
+		}
+	}
+	var open []check
+	for _, one := range checks {
+		if !bytes.Equal(one.hashed, sums[one.body]) {
+			one.result.Status, one.result.Reason = Fail, "body hash did not verify"
+			continue
+		}
+		open = append(open, one)
+	}
+	v.verify(ctx, whole, open)
+	return results, nil
+}
+
+// readContent writes a message to a scanner.
+func readContent(c mail.Content, to *scanner) error {
+	r, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if _, err := io.Copy(to, r); err != nil {
+		return err
+	}
+	return to.finish()
+}
+
+// parse reads the signatures of a header section. Those in checks are well formed.
+func (v *Verifier) parse(whole *section) (results []Result, checks []check) {
+	places := whole.byName[strings.ToLower(fieldName)]
+	limit := v.Max
+	if limit <= 0 {
+		limit = defaultMax
+	}
+	places = places[:min(limit, len(places))]
+	now := time.Now
+	if v.Now != nil {
+		now = v.Now
+	}
+	results = make([]Result, len(places))
+	for i, at := range places {
+		s, err := parseSignature(whole.fields[at], now(), v.Skew, &results[i])
+		if err != nil {
+			results[i].reject(err)
+			continue
+		}
+		checks = append(checks, check{&results[i], s})
+	}
+	return results, checks
+}
+
+// reject sets a result from an error that is a *fault.
+func (r *Result) reject(err error) {
+	r.Status, r.Reason = PermError, err.Error()
+	if f := (*fault)(nil); errors.As(err, &f) {
+		r.Status = f.status
+	}
+}
+
+// verify looks the keys up, all at once, and tries them.
+func (v *Verifier) verify(ctx context.Context, whole *section, open []check) {
+	if len(open) == 0 {
+		return
+	}
+	if v.Timeout > 0 {
+		limited, cancel := context.WithTimeout(ctx, v.Timeout)
+		defer cancel()
+		ctx = limited
+	}
+	if len(open) == 1 {
+		v.tryKey(ctx, whole, open[0])
+		return
+	}
+	var all sync.WaitGroup
+	for _, one := range open {
+		all.Go(func() { v.tryKey(ctx, whole, one) })
+	}
+	all.Wait()
+}
+
+// tryKey looks up the key of one signature and tries it.
+func (v *Verifier) tryKey(ctx context.Context, whole *section, c check) {
+	r := c.result
+	key, err := v.lookup(ctx, r)
+	if err != nil {
+		r.reject(err)
+		return
+	}
+	r.Testing, r.KeyBits = key.testing, key.bits
+	of := r.Identity[strings.LastIndexByte(r.Identity, '@')+1:]
+	switch {
+	case key.strict && !strings.EqualFold(of, r.Domain):
+		r.reject(permFault("i/d selector domain mismatch (t=s)"))
+	case key.verify(c.signedHeader(whole.pick(r.Headers)), c.signed):
+		r.Status = Pass
+	default:
+		r.Status = Fail
+	}
+}
+
+// lookup returns the key that a signature refers to. The error is a *fault.
+func (v *Verifier) lookup(ctx context.Context, r *Result) (*publicKey, error) {
+	domain := canonicalName(r.Domain)
+	if domain == "" {
+		return nil, permFault("no key for signature")
+	}
+	records, err := v.Resolver.TXT(ctx, r.Selector+"._domainkey."+domain)
+	switch {
+	case err == nil:
+		return parseKeys(records, r.Algorithm)
+	case dns.IsNXDomain(err) || dns.IsNoData(err):
+		return nil, permFault("no key for signature")
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, &fault{TempError, "DNS timeout"}
+	}
+	return nil, &fault{TempError, "key unavailable"}
+}
