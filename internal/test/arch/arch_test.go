@@ -97,6 +97,7 @@ var packages = map[string]entry{
 	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/guesses":              {mechanisms, nil},
 	"internal/dkim":                 {mechanisms, []string{"internal/dns"}}, // its errors
+	"internal/spf":                  {mechanisms, []string{"internal/dns"}},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
 	"internal/smtpd/syntax": {mechanisms, nil},
@@ -176,6 +177,7 @@ var modules = map[string][]string{
 	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient/auth"},
 	"gopkg.in/ini.v1":                     {"internal/ini/grammar"},
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
+	"blitiri.com.ar/go/spf":               {"internal/spf"},
 	"go.uber.org/zap":                     {"internal/*"},
 	"github.com/google/uuid":              {"internal/mail"},
 	"go.etcd.io/bbolt":                    {"internal/kv"},
