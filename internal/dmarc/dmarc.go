@@ -35,7 +35,7 @@ type Resolver interface {
 // Status is the result of a check. The zero value is None.
 type Status uint8
 
-// The results of RFC 9989 section 8.2, with the words of RFC 8601.
+// The results of RFC 9989 section 9.2, with the words of RFC 8601.
 const (
 	None      Status = iota // the author's domain has no policy
 	Pass                    // the author's domain stands behind the message
@@ -127,7 +127,7 @@ func Authors(fields []string) ([]string, error) {
 	for _, text := range fields {
 		addresses, err := mail.ParseAddressList(text)
 		if err != nil {
-			return domains, fmt.Errorf("From: %w", err)
+			return domains, fmt.Errorf("field From: %w", err)
 		}
 		for _, a := range addresses {
 			// Beyond the bound there are several anyway.

@@ -165,7 +165,7 @@ func TestSessionExample(t *testing.T) {
 	}
 }
 
-// The walk of section 4.9, and the examples of appendix B.4 and of section 4.10.2, with
+// The walk of section 4.10, and the examples of appendix B.4 and of section 4.10.2, with
 // the names that are asked for.
 func TestWalks(t *testing.T) {
 	const policy = "v=DMARC1; p=reject"
@@ -314,8 +314,8 @@ func TestAuthors(t *testing.T) {
 		{[]string{"a@mild.example", "b@none.example"}, Fail, Quarantine, ErrSeveral.Error()},
 		{[]string{"a@none.example, b@nothing.example"}, PermError, PolicyNone, ErrSeveral.Error()},
 		{[]string{"a@a.example, a@b.example, a@c.example, a@d.example, a@strict.example"}, PermError, PolicyNone, ErrSeveral.Error()},
-		{[]string{"a@strict.example <b@mild.example"}, PermError, PolicyNone, "From: invalid address: '<' is never closed"},
-		{[]string{"a@strict.example", "b@"}, Fail, Reject, "From: invalid address: empty domain"},
+		{[]string{"a@strict.example <b@mild.example"}, PermError, PolicyNone, "field From: invalid address: '<' is never closed"},
+		{[]string{"a@strict.example", "b@"}, Fail, Reject, "field From: invalid address: empty domain"},
 		{nil, PermError, PolicyNone, ErrNoAuthor.Error()},
 		{[]string{"nobody"}, PermError, PolicyNone, ErrNoAuthor.Error()},
 	} {

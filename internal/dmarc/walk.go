@@ -7,7 +7,7 @@ import (
 	"tarishi/internal/mail"
 )
 
-// maxQueries is how many names a walk asks for, at most (RFC 9989 section 4.9).
+// maxQueries is how many names a walk asks for, at most (RFC 9989 section 4.10).
 const maxQueries = 8
 
 // path returns the domains that a walk from one asks for a record: itself, what is left
@@ -136,7 +136,7 @@ func (w *walker) discover(r *Result) error {
 }
 
 // exists reports whether a domain has any record, or any name below it has (RFC 9989
-// section 3.2.12).
+// section 3.2.13).
 func (w *walker) exists(domain string) (bool, error) {
 	_, err := w.resolver.TXT(w.ctx, domain)
 	switch {
