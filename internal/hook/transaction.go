@@ -27,6 +27,9 @@ type Transaction struct {
 	// HeaderSize is how many bytes of Content belong to the header section.
 	HeaderSize int64
 
+	// AuthResults are as the connection's, of this message alone.
+	AuthResults []string
+
 	Size  int64 // bytes of message data as received
 	Rcpts Counts
 
@@ -172,6 +175,12 @@ func (v TransactionView) Notes() NotesView {
 // Results are what plugins found out about the transaction.
 func (v TransactionView) Results() ResultsView {
 	return ResultsView{v.gate, lease.Look(v.gate, v.state, func(t *Transaction) *Results { return t.Results })}
+}
+
+// AddAuthResult adds a result to the Authentication-Results of the message, which is
+// written after data_post: see authres.Result.
+func (v TransactionView) AddAuthResult(text string) {
+	lease.Touch(v.gate, v.state, func(t *Transaction) { t.AuthResults = append(t.AuthResults, text) })
 }
 
 // Header is the header section, from data_post on.

@@ -2,10 +2,12 @@ package session
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/authres"
 	"tarishi/internal/hook"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
@@ -186,9 +188,15 @@ func (s *session) deliver(recv *receive.Message) {
 
 // settle runs data_post and lets the intake decide.
 func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
+	// No plugin, and nobody after us, may take for ours what the client has written.
+	tx.Header.RenameIf(authres.FieldName, authres.OldName, func(value string) bool { return authres.IsForged(value, s.c.Me) })
 	v := s.runHook(hook.OnDataPost, hook.Event{})
 	if v.Code.Denies() {
 		return v, refusal(v, fault{550, "5.7.1", "Message denied"}, fault{450, "4.7.1", "Message denied temporarily"})
+	}
+
+	if found := authres.Format(s.c.Me, slices.Concat(s.c.AuthResults, tx.AuthResults)); found != "" {
+		tx.Header.AddLeading(authres.FieldName, found)
 	}
 
 	// From here on somebody may have taken responsibility: only the reply says so.

@@ -98,6 +98,7 @@ var packages = map[string]entry{
 	"internal/guesses":              {mechanisms, nil},
 	"internal/dkim":                 {mechanisms, []string{"internal/dns"}}, // its errors
 	"internal/spf":                  {mechanisms, []string{"internal/dns"}},
+	"internal/authres":              {mechanisms, nil},
 	"internal/dmarc":                {mechanisms, []string{"internal/dns"}},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/syntax"}},
