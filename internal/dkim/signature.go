@@ -18,6 +18,10 @@ const (
 	ed25519SHA256 = "ed25519-sha256"
 )
 
+// maxName is how many octets a domain, a selector or an identity has, at most: a local part
+// of 64, an @ and a domain (RFC 5321 section 4.5.3.1).
+const maxName = 64 + 1 + 255
+
 // signature is a DKIM-Signature field that is well formed.
 type signature struct {
 	field          []byte // raw
@@ -33,6 +37,13 @@ func parseSignature(field []byte, now time.Time, skew time.Duration, r *Result) 
 	t, err := parseTags(text)
 	if err != nil {
 		return nil, permFault("header parse error")
+	}
+
+	// Results are kept: what nobody's name can be has no place in them.
+	for _, name := range []string{"a", "d", "s", "i"} {
+		if len(t.text(name)) > maxName {
+			return nil, permFault("header parse error")
+		}
 	}
 	r.Domain, r.Selector = strings.ToLower(t.text("d")), strings.ToLower(t.text("s"))
 	r.Algorithm, r.Headers = strings.ToLower(t.text("a")), t.list("h")

@@ -95,6 +95,8 @@ func TestVerifyFaults(t *testing.T) {
 		{"i", "@EXAMPLE.org", Pass, ""},
 		{"i", "joe@notexample.org", PermError, "i/d selector domain mismatch"},
 		{"i", "joe", PermError, "i/d selector domain mismatch"},
+		{"i", strings.Repeat("a", 400) + "@example.org", PermError, "header parse error"},
+		{"d", strings.Repeat("a.", 200) + "example.org", PermError, "header parse error"},
 		{"q", "dns/txt", Pass, ""},
 		{"q", "dns/svcb : dns/txt", Pass, ""},
 		{"q", "http", PermError, "unknown query method"},

@@ -207,6 +207,12 @@ func (v TransactionView) Final() mail.Content {
 	})
 }
 
+// Raw returns the message as it was received, with our Received field in front: nothing
+// that plugins have changed in its header counts; nil before data_post.
+func (v TransactionView) Raw() mail.Content {
+	return lease.Look(v.gate, v.state, func(t *Transaction) mail.Content { return lease.Content(v.gate, t.Content) })
+}
+
 // Message returns the message with its structure, as it is now; nil before data_post.
 // Its header is for reading: fields are changed through Header.
 func (v TransactionView) Message() *message.Message {

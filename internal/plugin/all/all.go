@@ -5,6 +5,7 @@ import (
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/discard"
+	"tarishi/internal/plugin/dkim"
 	"tarishi/internal/plugin/envelope"
 	"tarishi/internal/plugin/flatfile"
 	"tarishi/internal/plugin/inhostlist"
@@ -18,6 +19,7 @@ import (
 // Register adds every built-in plugin to r.
 func Register(r *plugin.Registry) {
 	r.Register(discard.Name, discard.New)
+	r.Register(dkim.Name, dkim.New)
 	r.Register(envelope.Name, envelope.New)
 	r.Register(flatfile.Name, flatfile.New)
 	r.Register(inhostlist.Name, inhostlist.New)
@@ -27,6 +29,7 @@ func Register(r *plugin.Registry) {
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
 
+	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
 	r.Declare(inhostlist.Name, func() ini.Declarer { return &inhostlist.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
