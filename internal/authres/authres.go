@@ -41,14 +41,14 @@ func (r Result) String() string {
 	var b strings.Builder
 	b.WriteString(r.Method + "=" + r.Value)
 	if r.Comment != "" {
-		b.WriteString(" (" + escape(r.Comment, `()\`) + ")")
+		b.WriteString(" (" + Comment(r.Comment) + ")")
 	}
 	if r.Reason != "" {
-		b.WriteString(` reason="` + escape(r.Reason, `"\`) + `"`)
+		b.WriteString(" reason=" + QuotedString(r.Reason))
 	}
 	for _, p := range r.Properties {
 		if p.Value != "" {
-			b.WriteString(" " + p.Name + "=" + quote(p.Value))
+			b.WriteString(" " + p.Name + "=" + Quote(p.Value))
 		}
 	}
 	return b.String()
@@ -66,14 +66,20 @@ func Format(id string, results []string) string {
 // maxValue is how many octets of a value are written: no name or address is longer.
 const maxValue = 320
 
-// quote returns the value of a property: as it stands if it is a token, a domain or an
+// Comment returns text for a comment (RFC 5322 section 3.2.2), without its brackets.
+func Comment(text string) string { return escape(text, `()\`) }
+
+// QuotedString returns text in quotes (RFC 5322 section 3.2.4).
+func QuotedString(text string) string { return `"` + escape(text, `"\`) + `"` }
+
+// Quote returns the value of a property: as it stands if it is a token, a domain or an
 // address, else in quotes.
-func quote(s string) string {
+func Quote(s string) string {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		plain := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c >= utf8.RuneSelf || strings.IndexByte("!#$%&'*+-.^_`{|}~@", c) >= 0
 		if !plain || i == maxValue {
-			return `"` + escape(s, `"\`) + `"`
+			return QuotedString(s)
 		}
 	}
 	return clean(s)

@@ -6,12 +6,14 @@ import (
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/dkim"
+	"tarishi/internal/plugin/dmarc"
 	"tarishi/internal/plugin/envelope"
 	"tarishi/internal/plugin/flatfile"
 	"tarishi/internal/plugin/inhostlist"
 	"tarishi/internal/plugin/processtitle"
 	"tarishi/internal/plugin/relay"
 	"tarishi/internal/plugin/smtpforward"
+	"tarishi/internal/plugin/spf"
 	"tarishi/internal/plugin/testqueue"
 	"tarishi/internal/plugin/tls"
 )
@@ -20,17 +22,21 @@ import (
 func Register(r *plugin.Registry) {
 	r.Register(discard.Name, discard.New)
 	r.Register(dkim.Name, dkim.New)
+	r.Register(dmarc.Name, dmarc.New)
 	r.Register(envelope.Name, envelope.New)
 	r.Register(flatfile.Name, flatfile.New)
 	r.Register(inhostlist.Name, inhostlist.New)
 	r.Register(processtitle.Name, processtitle.New)
 	r.Register(relay.Name, relay.New)
 	r.Register(smtpforward.Name, smtpforward.New)
+	r.Register(spf.Name, spf.New)
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
 
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
+	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
 	r.Declare(inhostlist.Name, func() ini.Declarer { return &inhostlist.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
+	r.Declare(spf.Name, func() ini.Declarer { return &spf.Settings{} })
 }
