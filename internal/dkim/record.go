@@ -9,6 +9,8 @@ import (
 	"encoding/base64"
 	"slices"
 	"strings"
+
+	"tarishi/internal/dkim/canon"
 )
 
 // The sizes of RSA keys whose signatures are accepted, in bits (RFC 8301 section 3.2).
@@ -29,9 +31,9 @@ type publicKey struct {
 // parseKeys reads the records at the name of a key, of which one must be a key record:
 // others may stand there by a wildcard. The error is a *fault.
 func parseKeys(records []string, algorithm string) (*publicKey, error) {
-	var found []tags
+	var found []canon.Tags
 	for _, text := range records {
-		if t, err := parseTags(text); err == nil && t.has("p") {
+		if t, err := canon.ParseTags(text); err == nil && t.Has("p") {
 			found = append(found, t)
 		}
 	}
@@ -47,15 +49,15 @@ func parseKeys(records []string, algorithm string) (*publicKey, error) {
 }
 
 // readKey reads a key record that a signature of that algorithm refers to.
-func readKey(t tags, algorithm string) (*publicKey, error) {
-	if t.has("v") && (t.text("v") != "DKIM1" || t[0].name != "v") {
+func readKey(t canon.Tags, algorithm string) (*publicKey, error) {
+	if t.Has("v") && (t.Text("v") != "DKIM1" || t[0].Name != "v") {
 		return nil, permFault("invalid version")
 	}
-	kind := strings.ToLower(t.text("k"))
+	kind := strings.ToLower(t.Text("k"))
 	if kind == "" {
 		kind = "rsa"
 	}
-	uses, hashes := t.list("s"), t.list("h")
+	uses, hashes := t.List("s"), t.List("h")
 	switch {
 	case uses != nil && !slices.Contains(uses, "*") && !slices.Contains(uses, "email"):
 		return nil, permFault("inapplicable key")
@@ -63,15 +65,15 @@ func readKey(t tags, algorithm string) (*publicKey, error) {
 		return nil, permFault("inappropriate hash algorithm")
 	case kind+"-sha256" != algorithm:
 		return nil, permFault("inappropriate key type")
-	case t.text("p") == "":
+	case t.Text("p") == "":
 		return nil, permFault("key revoked")
 	}
 
-	der, err := base64.StdEncoding.DecodeString(t.text("p"))
+	der, err := base64.StdEncoding.DecodeString(t.Text("p"))
 	if err != nil {
 		return nil, permFault("invalid key")
 	}
-	flags := t.list("t")
+	flags := t.List("t")
 	k := &publicKey{testing: slices.Contains(flags, "y"), strict: slices.Contains(flags, "s")}
 	if kind == "ed25519" {
 		if len(der) != ed25519.PublicKeySize { // the bare key, RFC 8463 section 4

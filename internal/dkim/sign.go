@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"tarishi/internal/dkim/canon"
 	"tarishi/internal/mail"
 )
 
@@ -44,7 +46,7 @@ type Signing struct {
 	// signed once more than they occur (RFC 6376 section 8.15).
 	Sealed []string
 	// Header and Body are how the message is canonicalized.
-	Header, Body Canonicalization
+	Header, Body canon.Algorithm
 }
 
 // Sign returns the DKIM-Signature fields of a message, one for each key, with their line
@@ -52,19 +54,16 @@ type Signing struct {
 // mail.WithHead(fields, c, 0). The message is read once, whatever the number of keys,
 // and must have a From field.
 func Sign(c mail.Content, domain string, keys []Key, p *Signing, now time.Time) (fields []byte, err error) {
-	var whole *section
-	body := newBodyHash(p.Body, sha256.New())
-	err = readContent(c, &scanner{
-		begin: func(head []byte) (err error) {
-			whole, err = splitSection(head)
-			return err
-		},
-		body: body.add,
-	})
+	var whole *canon.Section
+	body := canon.NewBodyHash(p.Body, sha256.New())
+	err = canon.Scan(c, func(section *canon.Section) error {
+		whole = section
+		return nil
+	}, body.Add)
 	if err != nil {
 		return nil, err
 	}
-	if len(whole.byName["from"]) == 0 {
+	if len(whole.Find("from")) == 0 {
 		return nil, errNoFrom
 	}
 
@@ -72,10 +71,10 @@ func Sign(c mail.Content, domain string, keys []Key, p *Signing, now time.Time) 
 	names := p.signedNames(whole)
 	draft := &draft{
 		how: p, domain: domain, now: now, names: names,
-		hashed: base64.StdEncoding.EncodeToString(body.finish()),
+		hashed: base64.StdEncoding.EncodeToString(body.Finish()),
 	}
-	for _, f := range whole.pick(names) {
-		draft.signed = p.Header.appendField(draft.signed, f)
+	for _, f := range whole.Pick(names) {
+		draft.signed = p.Header.AppendField(draft.signed, f)
 	}
 	for _, k := range keys {
 		if fields, err = draft.sign(fields, k); err != nil {
@@ -85,6 +84,8 @@ func Sign(c mail.Content, domain string, keys []Key, p *Signing, now time.Time) 
 	return fields, nil
 }
 
+var crlf = []byte("\r\n")
+
 var errNoFrom = errors.New("dkim: no From field")
 
 // maxRepeats bounds how often a name can stand in h=: a field that occurs more often is
@@ -92,7 +93,7 @@ var errNoFrom = errors.New("dkim: no From field")
 const maxRepeats = 100
 
 // signedNames returns the names for h=, in lower case.
-func (p *Signing) signedNames(whole *section) []string {
+func (p *Signing) signedNames(whole *canon.Section) []string {
 	var names []string
 	counted := map[string]bool{}
 	add := func(name string, extra int) {
@@ -101,7 +102,7 @@ func (p *Signing) signedNames(whole *section) []string {
 			return
 		}
 		counted[name] = true
-		for range min(len(whole.byName[name]), maxRepeats) + extra {
+		for range min(len(whole.Find(name)), maxRepeats) + extra {
 			names = append(names, name)
 		}
 	}
@@ -157,8 +158,8 @@ func (d *draft) sign(fields []byte, k Key) ([]byte, error) {
 	// What is signed is the field itself too, as it stands but for the signature. The
 	// capacity is cut: a further key must not write over it.
 	own := b.String()
-	data := d.how.Header.appendField(d.signed[:len(d.signed):len(d.signed)], []byte(own))
-	sum := sha256.Sum256(trimLineEnd(data))
+	data := d.how.Header.AppendField(d.signed[:len(d.signed):len(d.signed)], []byte(own))
+	sum := sha256.Sum256(bytes.TrimSuffix(data, crlf))
 	hash := crypto.Hash(crypto.SHA256)
 	if algorithm == ed25519SHA256 {
 		hash = crypto.Hash(0) // the sum is the message that is signed: RFC 8463 section 3

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"tarishi/internal/dkim/canon"
 	"tarishi/internal/mail"
 )
 
@@ -26,28 +27,28 @@ const maxName = 64 + 1 + 255
 type signature struct {
 	field          []byte // raw
 	blank          [2]int // where in it the value of b= stands
-	header, body   Canonicalization
+	header, body   canon.Algorithm
 	hashed, signed []byte // bh=, b=
 }
 
 // parseSignature reads a field and fills in what the result says of it. The error is a
 // *fault.
 func parseSignature(field []byte, now time.Time, skew time.Duration, r *Result) (*signature, error) {
-	text := value(field)
-	t, err := parseTags(text)
+	text := canon.Value(field)
+	t, err := canon.ParseTags(text)
 	if err != nil {
 		return nil, permFault("header parse error")
 	}
 
 	// Results are kept: what nobody's name can be has no place in them.
 	for _, name := range []string{"a", "d", "s", "i"} {
-		if len(t.text(name)) > maxName {
+		if len(t.Text(name)) > maxName {
 			return nil, permFault("header parse error")
 		}
 	}
-	r.Domain, r.Selector = strings.ToLower(t.text("d")), strings.ToLower(t.text("s"))
-	r.Algorithm, r.Headers = strings.ToLower(t.text("a")), t.list("h")
-	r.Start = t.text("b")[:min(8, len(t.text("b")))]
+	r.Domain, r.Selector = strings.ToLower(t.Text("d")), strings.ToLower(t.Text("s"))
+	r.Algorithm, r.Headers = strings.ToLower(t.Text("a")), t.List("h")
+	r.Start = t.Text("b")[:min(8, len(t.Text("b")))]
 	if err := checkTags(t); err != nil {
 		return nil, err
 	}
@@ -60,13 +61,13 @@ func parseSignature(field []byte, now time.Time, skew time.Duration, r *Result) 
 
 	// What is signed, and how.
 	s := &signature{field: field}
-	if s.header, s.body, err = parseCanonicalizations(t.text("c")); err != nil {
+	if s.header, s.body, err = parseCanonicalizations(t.Text("c")); err != nil {
 		return nil, permFault("unknown canonicalization")
 	}
-	if s.hashed, err = base64.StdEncoding.DecodeString(t.text("bh")); err != nil {
+	if s.hashed, err = base64.StdEncoding.DecodeString(t.Text("bh")); err != nil {
 		return nil, permFault("header parse error")
 	}
-	if s.signed, err = base64.StdEncoding.DecodeString(t.text("b")); err != nil {
+	if s.signed, err = base64.StdEncoding.DecodeString(t.Text("b")); err != nil {
 		return nil, permFault("header parse error")
 	}
 	for i, name := range r.Headers {
@@ -75,22 +76,22 @@ func parseSignature(field []byte, now time.Time, skew time.Duration, r *Result) 
 	if !slices.Contains(r.Headers, "from") {
 		return nil, permFault("from field not signed")
 	}
-	b, offset := t.find("b"), len(field)-len(text)
-	s.blank = [2]int{offset + b.start, offset + b.end}
+	b, offset := t.Find("b"), len(field)-len(text)
+	s.blank = [2]int{offset + b.Start, offset + b.End}
 	return s, nil
 }
 
 // checkTags reports what is missing in a signature, and what is never accepted.
-func checkTags(t tags) error {
+func checkTags(t canon.Tags) error {
 	switch {
-	case !t.has("v"):
+	case !t.Has("v"):
 		return permFault("missing version")
-	case t.text("v") != "1":
+	case t.Text("v") != "1":
 		return permFault("incompatible version")
-	case t.has("l"):
+	case t.Has("l"):
 		return &fault{Policy, "length tag is unsupported"}
 	}
-	switch strings.ToLower(t.text("a")) {
+	switch strings.ToLower(t.Text("a")) {
 	case rsaSHA256, ed25519SHA256:
 	case "":
 		return permFault("missing algorithm")
@@ -100,26 +101,26 @@ func checkTags(t tags) error {
 		return permFault("invalid algorithm")
 	}
 	switch {
-	case t.text("b") == "":
+	case t.Text("b") == "":
 		return permFault("signature missing")
-	case t.text("bh") == "":
+	case t.Text("bh") == "":
 		return permFault("body hash missing")
-	case t.text("d") == "":
+	case t.Text("d") == "":
 		return permFault("domain missing")
-	case t.text("s") == "":
+	case t.Text("s") == "":
 		return permFault("no key for signature")
-	case t.text("h") == "":
+	case t.Text("h") == "":
 		return permFault("signed headers missing")
-	case t.has("q") && !slices.Contains(t.list("q"), "dns/txt"):
+	case t.Has("q") && !slices.Contains(t.List("q"), "dns/txt"):
 		return permFault("unknown query method")
 	}
 	return nil
 }
 
 // readIdentity reads i=, which must be in d= or below.
-func readIdentity(t tags, r *Result) error {
-	r.Identity = t.text("i")
-	if !t.has("i") {
+func readIdentity(t canon.Tags, r *Result) error {
+	r.Identity = t.Text("i")
+	if !t.Has("i") {
 		r.Identity = "@" + r.Domain
 	}
 	at := strings.LastIndexByte(r.Identity, '@')
@@ -133,15 +134,15 @@ func readIdentity(t tags, r *Result) error {
 }
 
 // readTimes reads t= and x=. A clock may be wrong by skew.
-func readTimes(t tags, now time.Time, skew time.Duration, r *Result) error {
+func readTimes(t canon.Tags, now time.Time, skew time.Duration, r *Result) error {
 	var ok bool
-	if t.has("t") {
-		if r.Created, ok = parseTime(t.text("t")); !ok || r.Created.After(now.Add(skew)) {
+	if t.Has("t") {
+		if r.Created, ok = parseTime(t.Text("t")); !ok || r.Created.After(now.Add(skew)) {
 			return permFault("creation date is invalid or in the future")
 		}
 	}
-	if t.has("x") {
-		if r.Expires, ok = parseTime(t.text("x")); !ok || r.Expires.Before(r.Created) {
+	if t.Has("x") {
+		if r.Expires, ok = parseTime(t.Text("x")); !ok || r.Expires.Before(r.Created) {
 			return permFault("invalid expiration date")
 		}
 		if now.After(r.Expires.Add(skew)) {
@@ -162,38 +163,15 @@ func parseTime(s string) (time.Time, bool) {
 
 // parseCanonicalizations reads c=: that of the header, and that of the body if it is
 // another than simple.
-func parseCanonicalizations(s string) (header, body Canonicalization, err error) {
+func parseCanonicalizations(s string) (header, body canon.Algorithm, err error) {
 	if s == "" {
-		return Simple, Simple, nil
+		return canon.Simple, canon.Simple, nil
 	}
 	first, second, both := strings.Cut(strings.ToLower(s), "/")
-	if header, err = ParseCanonicalization(first); err == nil && both {
-		body, err = ParseCanonicalization(second)
+	if header, err = canon.ParseAlgorithm(first); err == nil && both {
+		body, err = canon.ParseAlgorithm(second)
 	}
 	return header, body, err
-}
-
-// signedHeader returns what the signature was made of: the canonical fields, and its own
-// without the value of b= and without a line end.
-func (s *signature) signedHeader(fields [][]byte) []byte {
-	size := len(s.field)
-	for _, f := range fields {
-		size += len(f)
-	}
-	b := make([]byte, 0, size)
-	for _, f := range fields {
-		b = s.header.appendField(b, f)
-	}
-	own := append(s.field[:s.blank[0]:s.blank[0]], s.field[s.blank[1]:]...)
-	b = s.header.appendField(b, own)
-	return trimLineEnd(b)
-}
-
-func trimLineEnd(b []byte) []byte {
-	if n := len(b); n >= 2 && b[n-2] == '\r' && b[n-1] == '\n' {
-		return b[:n-2]
-	}
-	return b
 }
 
 // canonicalName returns a domain as it is looked up, or "" if it is none.

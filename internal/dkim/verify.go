@@ -5,11 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"io"
 	"strings"
 	"sync"
 	"time"
 
+	"tarishi/internal/dkim/canon"
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 )
@@ -33,38 +33,33 @@ type check struct {
 }
 
 // Verify returns a result for each signature of a message, in the order in which they
-// stand in it; none if there is none. ErrHeader, and what prevents reading the message,
+// stand in it; none if there is none. canon.ErrLong, and what prevents reading the message,
 // are errors.
 func (v *Verifier) Verify(ctx context.Context, c mail.Content) ([]Result, error) {
 	var (
-		whole   *section
+		whole   *canon.Section
 		results []Result
 		checks  []check
-		bodies  [2]*bodyHash // by Canonicalization; nil: no signature needs it
+		bodies  [2]*canon.BodyHash // by algorithm; nil: no signature needs it
 	)
-	scan := &scanner{
-		begin: func(head []byte) (err error) {
-			if whole, err = splitSection(head); err != nil {
-				return err
+	err := canon.Scan(c, func(section *canon.Section) error {
+		whole = section
+		results, checks = v.parse(whole)
+		for _, one := range checks {
+			if bodies[one.body] == nil {
+				bodies[one.body] = canon.NewBodyHash(one.body, sha256.New())
 			}
-			results, checks = v.parse(whole)
-			for _, one := range checks {
-				if bodies[one.body] == nil {
-					bodies[one.body] = newBodyHash(one.body, sha256.New())
-				}
+		}
+		return nil
+	}, func(p []byte) {
+		for _, h := range bodies {
+			if h != nil {
+				h.Add(p)
 			}
-			return nil
-		},
-		body: func(p []byte) {
-			for _, h := range bodies {
-				if h != nil {
-					h.add(p)
-				}
-			}
-		},
-	}
-	if err := readContent(c, scan); err != nil {
-		if errors.Is(err, errNoHeader) {
+		}
+	})
+	if err != nil {
+		if errors.Is(err, canon.ErrNoField) {
 			return nil, nil
 		}
 		return nil, err
@@ -74,7 +69,7 @@ func (v *Verifier) Verify(ctx context.Context, c mail.Content) ([]Result, error)
 	var sums [2][]byte
 	for i, h := range bodies {
 		if h != nil {
-			sums[i] = h.finish()
+			sums[i] = h.Finish()
 		}
 	}
 	var open []check
@@ -89,22 +84,9 @@ func (v *Verifier) Verify(ctx context.Context, c mail.Content) ([]Result, error)
 	return results, nil
 }
 
-// readContent writes a message to a scanner.
-func readContent(c mail.Content, to *scanner) error {
-	r, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	if _, err := io.Copy(to, r); err != nil {
-		return err
-	}
-	return to.finish()
-}
-
 // parse reads the signatures of a header section. Those in checks are well formed.
-func (v *Verifier) parse(whole *section) (results []Result, checks []check) {
-	places := whole.byName[strings.ToLower(fieldName)]
+func (v *Verifier) parse(whole *canon.Section) (results []Result, checks []check) {
+	places := whole.Find(strings.ToLower(fieldName))
 	limit := v.Max
 	if limit <= 0 {
 		limit = defaultMax
@@ -116,7 +98,7 @@ func (v *Verifier) parse(whole *section) (results []Result, checks []check) {
 	}
 	results = make([]Result, len(places))
 	for i, at := range places {
-		s, err := parseSignature(whole.fields[at], now(), v.Skew, &results[i])
+		s, err := parseSignature(whole.Fields[at], now(), v.Skew, &results[i])
 		if err != nil {
 			results[i].reject(err)
 			continue
@@ -135,7 +117,7 @@ func (r *Result) reject(err error) {
 }
 
 // verify looks the keys up, all at once, and tries them.
-func (v *Verifier) verify(ctx context.Context, whole *section, open []check) {
+func (v *Verifier) verify(ctx context.Context, whole *canon.Section, open []check) {
 	if len(open) == 0 {
 		return
 	}
@@ -156,7 +138,7 @@ func (v *Verifier) verify(ctx context.Context, whole *section, open []check) {
 }
 
 // tryKey looks up the key of one signature and tries it.
-func (v *Verifier) tryKey(ctx context.Context, whole *section, c check) {
+func (v *Verifier) tryKey(ctx context.Context, whole *canon.Section, c check) {
 	r := c.result
 	key, err := v.lookup(ctx, r)
 	if err != nil {
@@ -168,7 +150,7 @@ func (v *Verifier) tryKey(ctx context.Context, whole *section, c check) {
 	switch {
 	case key.strict && !strings.EqualFold(of, r.Domain):
 		r.reject(permFault("i/d selector domain mismatch (t=s)"))
-	case key.verify(c.signedHeader(whole.pick(r.Headers)), c.signed):
+	case key.verify(c.header.Signed(whole.Pick(r.Headers), c.field, c.blank), c.signed):
 		r.Status = Pass
 	default:
 		r.Status = Fail

@@ -307,37 +307,3 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
-
-// The canonical body is what a plain reading of RFC 6376 sections 3.4.3 and 3.4.4 makes
-// of it, for bodies of whole lines.
-func FuzzCanonicalBody(f *testing.F) {
-	f.Add("a \t b\n\n c\n\n\n", 2)
-	f.Add("\n\n", 1)
-	f.Fuzz(func(t *testing.T, body string, piece int) {
-		lines := strings.Split(strings.ReplaceAll(body, "\r", ""), "\n")
-		body = strings.Join(lines, "\r\n")
-		for _, c := range []Canonicalization{Simple, Relaxed} {
-			var want []string
-			for _, line := range lines {
-				if c == Relaxed {
-					begun := len(line) > 0 && isBlank(line[0])
-					line = strings.Join(strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' }), " ")
-					if begun && line != "" {
-						line = " " + line
-					}
-				}
-				want = append(want, line)
-			}
-			for len(want) > 0 && want[len(want)-1] == "" {
-				want = want[:len(want)-1]
-			}
-			text := strings.Join(append(want, ""), "\r\n")
-			if c == Simple && text == "" {
-				text = "\r\n"
-			}
-			if got := canonicalBody(c, body, piece); got != text {
-				t.Errorf("%s %q in pieces of %d: %q, want %q", c, body, piece, got, text)
-			}
-		}
-	})
-}

@@ -11,6 +11,7 @@ import (
 	"testing/fstest"
 
 	"tarishi/internal/dkim"
+	"tarishi/internal/dkim/canon"
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
@@ -239,7 +240,7 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	s, problems := load(t, map[string]string{"dkim.ini": "[sign]\nheaders=From:To;Subject, Date\noversign=\n[canon]\nbody=Relaxed\n[verify]\ntimeout=3\n"})
-	if len(problems) > 0 || strings.Join(s.Signing.Headers, " ") != "From To Subject Date" || s.Signing.Body != dkim.Relaxed || s.Signing.Header != dkim.Relaxed || s.Signatures != 8 {
+	if len(problems) > 0 || strings.Join(s.Signing.Headers, " ") != "From To Subject Date" || s.Signing.Body != canon.Relaxed || s.Signing.Header != canon.Relaxed || s.Signatures != 8 {
 		t.Errorf("%+v, %v", s, problems)
 	}
 	r := ini.NewReader(fstest.MapFS{

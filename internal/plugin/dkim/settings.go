@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tarishi/internal/dkim"
+	"tarishi/internal/dkim/canon"
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
 )
@@ -48,7 +49,7 @@ func (s *Settings) Tables() []*ini.Table {
 			ini.Row{
 				Section: "canon", Key: "body", Default: "simple",
 				Kind: ini.Scalar("simple or relaxed", func(text string) (err error) {
-					*body, err = dkim.ParseCanonicalization(strings.ToLower(text))
+					*body, err = canon.ParseAlgorithm(strings.ToLower(text))
 					return err
 				}, func() string { return body.String() }),
 				Doc: "How the body is canonicalized: relaxed lets blanks be changed on the way. The header section is always relaxed.",
@@ -73,7 +74,7 @@ func (s *Settings) Tables() []*ini.Table {
 			"canon":  "What may be changed on the way of a signed message.",
 			"verify": "Verifying mail that comes in.",
 		},
-		Begin:  func(*ini.Reader) { s.Signing.Header = dkim.Relaxed },
+		Begin:  func(*ini.Reader) { s.Signing.Header = canon.Relaxed },
 		Finish: s.readKeys,
 	}}
 }

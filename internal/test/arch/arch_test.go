@@ -96,7 +96,8 @@ var packages = map[string]entry{
 	"internal/backend":              {mechanisms, []string{"internal/route"}},
 	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/guesses":              {mechanisms, nil},
-	"internal/dkim":                 {mechanisms, []string{"internal/dns"}}, // its errors
+	"internal/dkim":                 {mechanisms, []string{"internal/dkim/canon", "internal/dns"}},
+	"internal/dkim/canon":           {mechanisms, nil},
 	"internal/spf":                  {mechanisms, []string{"internal/dns"}},
 	"internal/authres":              {mechanisms, nil},
 	"internal/dmarc":                {mechanisms, []string{"internal/dns"}},
@@ -118,7 +119,7 @@ var packages = map[string]entry{
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/route"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
-	"internal/plugin/dkim":        {plugins, []string{"internal/authres", "internal/dkim", "internal/hook", "internal/plugin"}},
+	"internal/plugin/dkim":        {plugins, []string{"internal/authres", "internal/dkim", "internal/dkim/canon", "internal/hook", "internal/plugin"}},
 	"internal/plugin/spf":         {plugins, []string{"internal/authres", "internal/spf", "internal/hook", "internal/plugin"}},
 	"internal/plugin/dmarc":       {plugins, []string{"internal/authres", "internal/dmarc", "internal/hook", "internal/plugin"}},
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too

@@ -1,45 +1,52 @@
-package dkim
+// Package canon takes messages apart for what is signed in them: the header section, its
+// fields by name, the canonical forms of fields and bodies (RFC 6376 section 3.4), and
+// the tag lists in which signatures and keys are written (section 3.2).
+//
+// A message is read once, in pieces. Nothing of it is held but the header section, of at
+// most 1 MiB, and all work is linear in its size.
+package canon
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 )
 
-// Canonicalization is how much a message may be changed on its way without a
-// signature of it becoming invalid (RFC 6376 section 3.4).
-type Canonicalization uint8
+// Algorithm is how much a message may be changed on its way without a signature of it
+// becoming invalid (RFC 6376 section 3.4).
+type Algorithm uint8
 
 // The two canonicalizations.
 const (
-	Simple  Canonicalization = iota // nothing, but for empty lines at the end of the body
-	Relaxed                         // also blanks
+	Simple  Algorithm = iota // nothing, but for empty lines at the end of the body
+	Relaxed                  // also blanks
 )
 
 // String returns the word of c=.
-func (c Canonicalization) String() string {
+func (c Algorithm) String() string {
 	if c == Relaxed {
 		return "relaxed"
 	}
 	return "simple"
 }
 
-var errCanonicalization = errors.New(`neither "simple" nor "relaxed"`)
+var errAlgorithm = errors.New(`neither "simple" nor "relaxed"`)
 
-// ParseCanonicalization reads the word of c=.
-func ParseCanonicalization(s string) (Canonicalization, error) {
+// ParseAlgorithm reads the word of c=.
+func ParseAlgorithm(s string) (Algorithm, error) {
 	switch s {
 	case "simple":
 		return Simple, nil
 	case "relaxed":
 		return Relaxed, nil
 	}
-	return 0, fmt.Errorf("%q: %w", s, errCanonicalization)
+	return 0, fmt.Errorf("%q: %w", s, errAlgorithm)
 }
 
-// appendField adds a canonical header field to b.
-func (c Canonicalization) appendField(b, field []byte) []byte {
+// AppendField adds a canonical header field to b.
+func (c Algorithm) AppendField(b, field []byte) []byte {
 	if c == Simple {
 		return append(b, field...)
 	}
@@ -68,11 +75,27 @@ func (c Canonicalization) appendField(b, field []byte) []byte {
 	return append(b, '\r', '\n')
 }
 
+// Signed returns what a signature in a header field is made of: the canonical forms of the
+// fields that it covers and of its own, that without the value of b=, which stands at
+// blank, and without a line end (RFC 6376 section 3.7).
+func (c Algorithm) Signed(fields [][]byte, own []byte, blank [2]int) []byte {
+	size := len(own)
+	for _, f := range fields {
+		size += len(f)
+	}
+	b := make([]byte, 0, size)
+	for _, f := range fields {
+		b = c.AppendField(b, f)
+	}
+	b = c.AppendField(b, slices.Concat(own[:blank[0]], own[blank[1]:]))
+	return bytes.TrimSuffix(b, crlf)
+}
+
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// bodyHash hashes a canonical body. It takes its lines with CRLF, in pieces of any
+// BodyHash hashes a canonical body. It takes its lines with CRLF, in pieces of any
 // size, and holds nothing of them back but what may be the end of the body.
-type bodyHash struct {
+type BodyHash struct {
 	relaxed bool
 	sum     hash.Hash
 
@@ -84,12 +107,12 @@ type bodyHash struct {
 	buffer []byte
 }
 
-func newBodyHash(c Canonicalization, sum hash.Hash) *bodyHash {
-	return &bodyHash{relaxed: c == Relaxed, sum: sum}
+func NewBodyHash(c Algorithm, sum hash.Hash) *BodyHash {
+	return &BodyHash{relaxed: c == Relaxed, sum: sum}
 }
 
-// add takes the next piece of the body.
-func (h *bodyHash) add(p []byte) {
+// Add takes the next piece of the body.
+func (h *BodyHash) Add(p []byte) {
 	if h.cr && len(p) > 0 {
 		h.cr = false
 		if p[0] == '\n' {
@@ -108,7 +131,7 @@ func (h *bodyHash) add(p []byte) {
 	h.addText(p)
 }
 
-func (h *bodyHash) addText(p []byte) {
+func (h *BodyHash) addText(p []byte) {
 	if h.relaxed {
 		h.addRelaxed(p)
 	} else {
@@ -116,8 +139,8 @@ func (h *bodyHash) addText(p []byte) {
 	}
 }
 
-// finish returns the hash.
-func (h *bodyHash) finish() []byte {
+// Finish returns the hash.
+func (h *BodyHash) Finish() []byte {
 	if h.cr {
 		h.cr = false
 		h.addText(crlf[:1])
@@ -132,7 +155,7 @@ func (h *bodyHash) finish() []byte {
 }
 
 // addSimple hashes all of p but the line ends behind its last text.
-func (h *bodyHash) addSimple(p []byte) {
+func (h *BodyHash) addSimple(p []byte) {
 	end := len(p)
 	for end >= 2 && p[end-2] == '\r' && p[end-1] == '\n' {
 		end -= 2
@@ -145,7 +168,7 @@ func (h *bodyHash) addSimple(p []byte) {
 
 // addRelaxed hashes lines as they stand where nothing is to be changed in them,
 // several together, and the others piece by piece.
-func (h *bodyHash) addRelaxed(p []byte) {
+func (h *BodyHash) addRelaxed(p []byte) {
 	plain := 0 // where the lines begin that are not hashed yet
 	for at := 0; at < len(p); {
 		i := bytes.IndexByte(p[at:], '\n')
@@ -175,7 +198,7 @@ func isPlain(line []byte) bool {
 }
 
 // putLines hashes whole lines.
-func (h *bodyHash) putLines(lines []byte) {
+func (h *BodyHash) putLines(lines []byte) {
 	if len(lines) > 0 {
 		h.put(lines[:len(lines)-2])
 		h.endLine()
@@ -183,7 +206,7 @@ func (h *bodyHash) putLines(lines []byte) {
 }
 
 // squeeze hashes a line, or a part of one, with its blanks made one.
-func (h *bodyHash) squeeze(line []byte) {
+func (h *BodyHash) squeeze(line []byte) {
 	ended := bytes.HasSuffix(line, crlf)
 	if ended {
 		line = line[:len(line)-2]
@@ -210,7 +233,7 @@ func (h *bodyHash) squeeze(line []byte) {
 }
 
 // endLine holds a line end back. Blanks in front of it count as nothing.
-func (h *bodyHash) endLine() {
+func (h *BodyHash) endLine() {
 	h.lines++
 	h.gap, h.middle = false, false
 }
@@ -219,7 +242,7 @@ func (h *bodyHash) endLine() {
 var manyLines = bytes.Repeat(crlf, 512)
 
 // put hashes text, and what was held back in front of it.
-func (h *bodyHash) put(text []byte) {
+func (h *BodyHash) put(text []byte) {
 	for h.lines > 0 {
 		n := min(h.lines, len(manyLines)/2)
 		h.sum.Write(manyLines[:2*n])

@@ -1,18 +1,19 @@
-package dkim
+package canon
 
 import (
 	"errors"
 	"strings"
 )
 
-// tag is one of a tag list (RFC 6376 section 3.2). start and end are where all that
-// stands behind the equals sign is in the list.
-type tag struct {
-	name, value string
-	start, end  int
+// Tag is one of a tag list. Start and End are where all that stands behind the equals sign
+// is in the list.
+type Tag struct {
+	Name, Value string
+	Start, End  int
 }
 
-type tags []tag
+// Tags is a tag list (RFC 6376 section 3.2).
+type Tags []Tag
 
 // maxTags is how many tags a list may have. The longest that are known have 20.
 const maxTags = 64
@@ -23,10 +24,10 @@ var (
 	errManyTags = errors.New("too many tags")
 )
 
-// parseTags reads a tag list, such as a signature or a key record. Tags with names that
+// ParseTags reads a tag list, such as a signature or a key record. Tags with names that
 // nobody knows are kept.
-func parseTags(s string) (tags, error) {
-	var all tags
+func ParseTags(s string) (Tags, error) {
+	var all Tags
 	for at := 0; at < len(s); {
 		end := len(s)
 		if i := strings.IndexByte(s[at:], ';'); i >= 0 {
@@ -43,12 +44,12 @@ func parseTags(s string) (tags, error) {
 			continue
 		case !found || !isTagName(name):
 			return nil, errTag
-		case all.has(name):
+		case all.Has(name):
 			return nil, errTwice
 		case len(all) == maxTags:
 			return nil, errManyTags
 		}
-		all = append(all, tag{name, trimSpace(s[start:end]), start, end})
+		all = append(all, Tag{name, trimSpace(s[start:end]), start, end})
 	}
 	return all, nil
 }
@@ -64,27 +65,28 @@ func isTagName(s string) bool {
 	return s != ""
 }
 
-// find returns the tag of that name, with an empty name if there is none.
-func (t tags) find(name string) tag {
+// Find returns the tag of that name, with an empty name if there is none.
+func (t Tags) Find(name string) Tag {
 	for _, one := range t {
-		if one.name == name {
+		if one.Name == name {
 			return one
 		}
 	}
-	return tag{}
+	return Tag{}
 }
 
-func (t tags) has(name string) bool { return t.find(name).name != "" }
+// Has reports whether there is a tag of that name.
+func (t Tags) Has(name string) bool { return t.Find(name).Name != "" }
 
-// text returns the value of a tag without any blanks; "" if there is none.
-func (t tags) text(name string) string { return dropSpace(t.find(name).value) }
+// Text returns the value of a tag without any blanks; "" if there is none.
+func (t Tags) Text(name string) string { return dropSpace(t.Find(name).Value) }
 
-// list returns the value of a tag as a list with colons; nil if there is none.
-func (t tags) list(name string) []string {
-	if !t.has(name) {
+// List returns the value of a tag as a list with colons; nil if there is none.
+func (t Tags) List(name string) []string {
+	if !t.Has(name) {
 		return nil
 	}
-	return strings.Split(t.text(name), ":")
+	return strings.Split(t.Text(name), ":")
 }
 
 const space = " \t\r\n"
