@@ -134,7 +134,7 @@ var packages = map[string]entry{
 	"internal/metrics":        {assembly, nil},
 	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/metrics", "internal/web"}},
 
-	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
+	"cmd/tarishi":       {commands, []string{"config", "internal/dkim", "internal/dns", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
