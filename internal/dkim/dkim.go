@@ -18,6 +18,7 @@ package dkim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -75,5 +76,13 @@ type fault struct {
 
 // Error returns Haraka's words for the fault.
 func (f *fault) Error() string { return f.text }
+
+// StatusOf returns what an error of LookupKey makes of the signature.
+func StatusOf(err error) Status {
+	if f := (*fault)(nil); errors.As(err, &f) {
+		return f.status
+	}
+	return PermError
+}
 
 func permFault(text string) error { return &fault{PermError, text} }

@@ -1,16 +1,19 @@
 package dkim
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strings"
 
 	"tarishi/internal/dkim/canon"
+	"tarishi/internal/dns"
 )
 
 // The sizes of RSA keys whose signatures are accepted, in bits (RFC 8301 section 3.2).
@@ -20,17 +23,17 @@ const (
 	maxKeyBits = 8192
 )
 
-// publicKey is a key record (RFC 6376 section 3.6.1).
-type publicKey struct {
-	key     crypto.PublicKey // *rsa.PublicKey or ed25519.PublicKey
-	bits    int              // of an RSA key
-	testing bool             // t=y
+// PublicKey is what a key record holds (RFC 6376 section 3.6.1).
+type PublicKey struct {
+	Bits    int              // of an RSA key
+	Testing bool             // t=y
 	strict  bool             // t=s: i= has the very domain of d=
+	key     crypto.PublicKey // *rsa.PublicKey or ed25519.PublicKey
 }
 
 // parseKeys reads the records at the name of a key, of which one must be a key record:
 // others may stand there by a wildcard. The error is a *fault.
-func parseKeys(records []string, algorithm string) (*publicKey, error) {
+func parseKeys(records []string, algorithm string) (*PublicKey, error) {
 	var found []canon.Tags
 	for _, text := range records {
 		if t, err := canon.ParseTags(text); err == nil && t.Has("p") {
@@ -49,7 +52,7 @@ func parseKeys(records []string, algorithm string) (*publicKey, error) {
 }
 
 // readKey reads a key record that a signature of that algorithm refers to.
-func readKey(t canon.Tags, algorithm string) (*publicKey, error) {
+func readKey(t canon.Tags, algorithm string) (*PublicKey, error) {
 	if t.Has("v") && (t.Text("v") != "DKIM1" || t[0].Name != "v") {
 		return nil, permFault("invalid version")
 	}
@@ -74,7 +77,7 @@ func readKey(t canon.Tags, algorithm string) (*publicKey, error) {
 		return nil, permFault("invalid key")
 	}
 	flags := t.List("t")
-	k := &publicKey{testing: slices.Contains(flags, "y"), strict: slices.Contains(flags, "s")}
+	k := &PublicKey{Testing: slices.Contains(flags, "y"), strict: slices.Contains(flags, "s")}
 	if kind == "ed25519" {
 		if len(der) != ed25519.PublicKeySize { // the bare key, RFC 8463 section 4
 			return nil, permFault("invalid key")
@@ -87,7 +90,7 @@ func readKey(t canon.Tags, algorithm string) (*publicKey, error) {
 
 // readRSA reads an RSA key in the form of PKIX or, as erratum 3017 of RFC 6376 has it,
 // that of PKCS #1.
-func (k *publicKey) readRSA(der []byte) error {
+func (k *PublicKey) readRSA(der []byte) error {
 	parsed, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
 		if parsed, err = x509.ParsePKCS1PublicKey(der); err != nil {
@@ -98,19 +101,18 @@ func (k *publicKey) readRSA(der []byte) error {
 	if !ok {
 		return permFault("inappropriate key type")
 	}
-	k.key, k.bits = key, key.N.BitLen()
-	if k.bits < minKeyBits {
+	k.key, k.Bits = key, key.N.BitLen()
+	if k.Bits < minKeyBits {
 		return &fault{Policy, "key is too short"}
 	}
-	if k.bits > maxKeyBits {
+	if k.Bits > maxKeyBits {
 		return &fault{Policy, "key is too long"}
 	}
 	return nil
 }
 
-// verify reports whether signed is a signature of the data by the key.
-func (k *publicKey) verify(data, signed []byte) bool {
-	sum := sha256.Sum256(data)
+// Verify reports whether signed is the key's signature of what has that hash.
+func (k *PublicKey) Verify(sum [sha256.Size]byte, signed []byte) bool {
 	switch key := k.key.(type) {
 	case *rsa.PublicKey:
 		return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signed) == nil
@@ -118,4 +120,23 @@ func (k *publicKey) verify(data, signed []byte) bool {
 		return ed25519.Verify(key, sum[:], signed) // of the hash: RFC 8463 section 3
 	}
 	return false
+}
+
+// LookupKey returns the key that a signature of some algorithm refers to, such as
+// "rsa-sha256". StatusOf tells what an error is.
+func LookupKey(ctx context.Context, resolver Resolver, selector, domain, algorithm string) (*PublicKey, error) {
+	name := canonicalName(domain)
+	if name == "" {
+		return nil, permFault("no key for signature")
+	}
+	records, err := resolver.TXT(ctx, selector+"._domainkey."+name)
+	switch {
+	case err == nil:
+		return parseKeys(records, algorithm)
+	case dns.IsNXDomain(err) || dns.IsNoData(err):
+		return nil, permFault("no key for signature")
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, &fault{TempError, "DNS timeout"}
+	}
+	return nil, &fault{TempError, "key unavailable"}
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"tarishi/internal/dkim/canon"
-	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 )
 
@@ -110,10 +109,7 @@ func (v *Verifier) parse(whole *canon.Section) (results []Result, checks []check
 
 // reject sets a result from an error that is a *fault.
 func (r *Result) reject(err error) {
-	r.Status, r.Reason = PermError, err.Error()
-	if f := (*fault)(nil); errors.As(err, &f) {
-		r.Status = f.status
-	}
+	r.Status, r.Reason = StatusOf(err), err.Error()
 }
 
 // verify looks the keys up, all at once, and tries them.
@@ -140,37 +136,19 @@ func (v *Verifier) verify(ctx context.Context, whole *canon.Section, open []chec
 // tryKey looks up the key of one signature and tries it.
 func (v *Verifier) tryKey(ctx context.Context, whole *canon.Section, c check) {
 	r := c.result
-	key, err := v.lookup(ctx, r)
+	key, err := LookupKey(ctx, v.Resolver, r.Selector, r.Domain, r.Algorithm)
 	if err != nil {
 		r.reject(err)
 		return
 	}
-	r.Testing, r.KeyBits = key.testing, key.bits
+	r.Testing, r.KeyBits = key.Testing, key.Bits
 	of := r.Identity[strings.LastIndexByte(r.Identity, '@')+1:]
 	switch {
 	case key.strict && !strings.EqualFold(of, r.Domain):
 		r.reject(permFault("i/d selector domain mismatch (t=s)"))
-	case key.verify(c.header.Signed(whole.Pick(r.Headers), c.field, c.blank), c.signed):
+	case key.Verify(sha256.Sum256(c.header.Signed(whole.Pick(r.Headers), c.field, c.blank)), c.signed):
 		r.Status = Pass
 	default:
 		r.Status = Fail
 	}
-}
-
-// lookup returns the key that a signature refers to. The error is a *fault.
-func (v *Verifier) lookup(ctx context.Context, r *Result) (*publicKey, error) {
-	domain := canonicalName(r.Domain)
-	if domain == "" {
-		return nil, permFault("no key for signature")
-	}
-	records, err := v.Resolver.TXT(ctx, r.Selector+"._domainkey."+domain)
-	switch {
-	case err == nil:
-		return parseKeys(records, r.Algorithm)
-	case dns.IsNXDomain(err) || dns.IsNoData(err):
-		return nil, permFault("no key for signature")
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, &fault{TempError, "DNS timeout"}
-	}
-	return nil, &fault{TempError, "key unavailable"}
 }

@@ -98,6 +98,7 @@ var packages = map[string]entry{
 	"internal/guesses":              {mechanisms, nil},
 	"internal/dkim":                 {mechanisms, []string{"internal/dkim/canon", "internal/dns"}},
 	"internal/dkim/canon":           {mechanisms, nil},
+	"internal/arc":                  {mechanisms, []string{"internal/dkim", "internal/dkim/canon"}},
 	"internal/spf":                  {mechanisms, []string{"internal/dns"}},
 	"internal/authres":              {mechanisms, nil},
 	"internal/dmarc":                {mechanisms, []string{"internal/dns"}},
