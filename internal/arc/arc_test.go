@@ -1,6 +1,7 @@
 package arc
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -8,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -111,6 +113,32 @@ func TestChain(t *testing.T) {
 	}
 	if r := verify(t, letter, nil); r.Status != None {
 		t.Errorf("%+v", r)
+	}
+}
+
+// published has one record for every name.
+type published string
+
+func (p published) TXT(context.Context, string) ([]string, error) { return []string{string(p)}, nil }
+
+// A message with three sets of mailauth 4 (Node.js), RSA.
+func TestMailauth(t *testing.T) {
+	message, err := os.ReadFile("testdata/mailauth.eml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := os.ReadFile("testdata/mailauth.record")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &Verifier{Resolver: published(strings.TrimSpace(string(record)))}
+	r, err := v.Verify(t.Context(), mail.Memory{message})
+	if err != nil || r.Status != Pass || len(r.Seals) != 3 || !strings.HasPrefix(r.Seals[2].Results, "mx;\r\n dkim=none") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	r, err = v.Verify(t.Context(), mail.Memory{bytes.Replace(message, []byte("Subject: x"), []byte("Subject: y"), 1)})
+	if err != nil || r.Status != Fail {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

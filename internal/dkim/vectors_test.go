@@ -2,6 +2,8 @@ package dkim
 
 import (
 	"context"
+	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -124,5 +126,30 @@ func TestRFC6376(t *testing.T) {
 		if err != nil || len(got) != 1 || got[0].Status != Pass || got[0].Identity != "joe@football.example.com" {
 			t.Errorf("pieces of %d: %+v, %v", piece, got, err)
 		}
+	}
+}
+
+// Messages that mailauth 4 (Node.js) has signed, with both kinds of keys and all four
+// combinations of canonicalizations.
+func TestMailauth(t *testing.T) {
+	text, err := os.ReadFile("testdata/mailauth.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sample struct {
+		Records  records
+		Messages map[string][]byte
+	}
+	if err := json.Unmarshal(text, &sample); err != nil {
+		t.Fatal(err)
+	}
+	for name, message := range sample.Messages {
+		got, err := (&Verifier{Resolver: sample.Records}).Verify(t.Context(), mail.Memory{message})
+		if err != nil || len(got) != 2 || got[0].Status != Pass || got[1].Status != Pass {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if len(sample.Messages) != 24 {
+		t.Errorf("%d messages", len(sample.Messages))
 	}
 }

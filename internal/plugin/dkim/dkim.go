@@ -6,11 +6,13 @@ package dkim
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/arc"
 	"tarishi/internal/authres"
 	"tarishi/internal/dkim"
 	"tarishi/internal/hook"
@@ -26,12 +28,20 @@ const (
 	noteResults = "dkim_results"
 	noteSigned  = "dkim_signed"
 	noteForward = "forward" // a message that plugin aliases sends on: its author did not
+
+	noteSeals = "arc_seals" // ours: of a chain that passed, oldest first
+)
+
+const (
+	headerFrom = "header.from"
+	maxNote    = 300 // octets: a word and a domain
 )
 
 // signer is the plugin.
 type signer struct {
 	Settings
 	verifier *dkim.Verifier
+	chains   *arc.Verifier
 	log      *zap.Logger
 	now      func() time.Time
 	verified plugin.Counter
@@ -44,6 +54,7 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 	return &signer{
 		Settings: cfg, log: env.Log, now: time.Now,
 		verifier: &dkim.Verifier{Resolver: env.Resolver, Timeout: cfg.Timeout, Max: cfg.Signatures, Skew: cfg.Skew},
+		chains:   &arc.Verifier{Resolver: env.Resolver, Timeout: cfg.Timeout},
 		verified: env.Metrics.Counter("verified_total", "Signatures of messages that came in.", "result"),
 		signed:   env.Metrics.Counter("signed_total", "Messages that go out.", "result"),
 	}, nil
@@ -54,6 +65,7 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 func (s *signer) Register(h plugin.Host) {
 	if s.Verify {
 		h.On(hook.OnDataPost, "verify", 0, s.verify)
+		h.On(hook.OnDataPost, "verify_arc", 0, s.verifyChain)
 	}
 	if s.Sign {
 		h.On(hook.OnPreSendTransEmail, "sign", hook.MaxPriority, s.sign)
@@ -99,6 +111,36 @@ func (s *signer) verify(ctx context.Context, e *hook.Event) hook.Verdict {
 			zap.String("selector", r.Selector), zap.String("identity", r.Identity), zap.String("reason", r.Reason))
 	}
 	e.Tx.Notes().Set(noteResults, notes)
+	return hook.Proceed()
+}
+
+// verifyChain records what hosts say that have passed the message on (ARC).
+func (s *signer) verifyChain(ctx context.Context, e *hook.Event) hook.Verdict {
+	if !e.Tx.Header().Has("ARC-Seal") {
+		return hook.Proceed()
+	}
+	r, err := s.chains.Verify(ctx, e.Tx.Raw())
+	if err != nil || r.Status == arc.None {
+		return hook.Proceed() // verify has reported it
+	}
+	shown := authres.Result{Method: "arc", Value: r.Status.String(), Comment: r.Reason}
+	var seals []any
+	for _, seal := range r.Seals {
+		note := map[string]any{"domain": seal.Domain, "selector": seal.Selector}
+		for _, said := range authres.Parse(seal.Results) {
+			if said.Method == "dmarc" && note["dmarc"] == nil && len(said.Value+said.Property(headerFrom)) <= maxNote {
+				note["dmarc"], note["from"] = said.Value, said.Property(headerFrom)
+			}
+		}
+		seals = append(seals, note)
+		shown.Comment = "i=" + strconv.Itoa(len(seals)) + " d=" + seal.Domain
+	}
+	e.Tx.Results().Set(Name, "arc", r.Status.String())
+	e.Tx.AddAuthResult(shown.String())
+	if len(seals) > 0 {
+		e.Tx.Notes().Set(noteSeals, seals)
+	}
+	s.log.Info("chain", zap.String("uuid", string(e.Tx.ID())), zap.Stringer("result", r.Status), zap.Int("seals", len(r.Seals)), zap.String("reason", r.Reason))
 	return hook.Proceed()
 }
 

@@ -130,6 +130,23 @@ func TestSignAndVerify(t *testing.T) {
 	}
 }
 
+// A chain is judged by itself; what is in a broken one is not shown.
+func TestChain(t *testing.T) {
+	cfg, _ := load(t, nil)
+	for message, want := range map[string]string{
+		letter: "dkim=none",
+		"ARC-Seal: i=1; cv=none; d=a.example\nARC-Authentication-Results: i=1; dmarc=pass\n" + letter: "dkim=none|arc=fail (a set is incomplete, or there twice)",
+	} {
+		chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{Resolver: zone{}})
+		conn, tx := plugintest.Session(t, "a@b.example", "b@example.net")
+		receive(tx, message)
+		chain.Run(t.Context(), hook.OnDataPost, &hook.Event{Conn: conn.View(), Tx: tx.View()})
+		if got := strings.Join(tx.AuthResults, "|"); got != want || tx.Notes.Get("arc_seals") != nil {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 func TestVerifyResults(t *testing.T) {
 	cfg, _ := load(t, nil)
 	for _, c := range []struct{ message, results, auth, note string }{

@@ -7,6 +7,7 @@ package dmarc
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -14,6 +15,7 @@ import (
 	"tarishi/internal/authres"
 	"tarishi/internal/dmarc"
 	"tarishi/internal/hook"
+	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 	"tarishi/internal/reply"
 )
@@ -30,6 +32,7 @@ const priority = 50
 // checks is the plugin.
 type checks struct {
 	enforce bool
+	sealers []string
 	checker *dmarc.Checker
 	log     *zap.Logger
 	counted plugin.Counter
@@ -39,7 +42,7 @@ type checks struct {
 func New(env plugin.Env) (plugin.Plugin, error) {
 	cfg := env.Settings.(*Settings)
 	return &checks{
-		enforce: cfg.Enforce, checker: &dmarc.Checker{Resolver: env.Resolver, Timeout: cfg.Timeout}, log: env.Log,
+		enforce: cfg.Enforce, sealers: cfg.Sealers, checker: &dmarc.Checker{Resolver: env.Resolver, Timeout: cfg.Timeout}, log: env.Log,
 		counted: env.Metrics.Counter("checks_total", "Messages that were checked.", "result", "disposition"),
 	}, nil
 }
@@ -63,8 +66,15 @@ func (c *checks) check(ctx context.Context, e *hook.Event) hook.Verdict {
 		c.log.Warn("message is not checked: the plugins spf and dkim must stand in front of dmarc", zap.String("uuid", string(e.Tx.ID())))
 		return hook.Proceed()
 	}
-	r := c.checker.Check(ctx, identify(e))
-	c.record(e, r)
+	id := identify(e)
+	r := c.checker.Check(ctx, id)
+	sealer := ""
+	if _, unclear := dmarc.Authors(id.From); unclear == nil && r.Disposition > dmarc.PolicyNone {
+		if sealer = c.vouching(e, r.Domain); sealer != "" {
+			r.Disposition = dmarc.PolicyNone
+		}
+	}
+	c.record(e, r, sealer)
 	if !c.enforce {
 		return hook.Proceed()
 	}
@@ -101,9 +111,30 @@ func identify(e *hook.Event) dmarc.Identity {
 	return id
 }
 
-// record makes a result known.
-func (c *checks) record(e *hook.Event, r dmarc.Result) {
+// vouching returns the listed host that says the message passed when it had it, with this
+// domain in From, and that only listed hosts have had it since; "": there is none.
+func (c *checks) vouching(e *hook.Event, domain string) string {
+	seals, _ := e.Tx.Notes().Get("arc_seals").([]any)
+	for _, one := range slices.Backward(seals) {
+		seal, _ := one.(map[string]any)
+		sealer, _ := seal["domain"].(string)
+		if !slices.Contains(c.sealers, sealer) {
+			return ""
+		}
+		from, _ := seal["from"].(string)
+		if seal["dmarc"] == dmarc.Pass.String() && mail.CanonicalDomain(from) == domain {
+			return sealer
+		}
+	}
+	return ""
+}
+
+// record makes a result known. sealer is who vouched for the message; "": nobody.
+func (c *checks) record(e *hook.Event, r dmarc.Result, sealer string) {
 	found := e.Tx.Results()
+	if sealer != "" {
+		found.Msg(Name, "arc="+sealer)
+	}
 	found.Set(Name, "result", r.Status.String())
 	found.Set(Name, "domain", r.Domain)
 	switch r.Status {
@@ -123,13 +154,16 @@ func (c *checks) record(e *hook.Event, r dmarc.Result) {
 		found.Set(Name, "policy", r.Policy.String())
 		found.Set(Name, "disposition", r.Disposition.String())
 		shown.Comment = fmt.Sprintf("p=%s dis=%s", r.Policy, r.Disposition)
+		if sealer != "" {
+			shown.Comment += " arc=" + sealer
+		}
 		shown.Properties = append(shown.Properties, authres.Property{Name: "policy.dmarc", Value: r.Policy.String()})
 	}
 	e.Tx.AddAuthResult(shown.String())
 	c.counted.Add(1, r.Status.String(), r.Disposition.String())
 	c.log.Info("dmarc", zap.String("uuid", string(e.Tx.ID())), zap.String("domain", r.Domain), zap.Stringer("result", r.Status),
 		zap.Stringer("policy", r.Policy), zap.Stringer("disposition", r.Disposition), zap.Bool("spf", r.SPF), zap.Bool("dkim", r.DKIM),
-		zap.String("reason", r.Reason))
+		zap.String("sealer", sealer), zap.String("reason", r.Reason))
 }
 
 // apply does what the domain wants with a message.

@@ -94,6 +94,45 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// Hosts that are listed may vouch for a message, as long as they alone have had it since.
+func TestSealers(t *testing.T) {
+	seal := func(domain, result, from string) any {
+		return map[string]any{"domain": domain, "dmarc": result, "from": from}
+	}
+	good := seal("list.example", "pass", "Reject.example")
+	for _, c := range []struct {
+		name, from string
+		seals      []any
+		sealer     string
+	}{
+		{"none", "a@reject.example", nil, ""},
+		{"listed", "a@reject.example", []any{good}, "list.example"},
+		{"through a listed one", "a@reject.example", []any{good, seal("next.example", "fail", "reject.example")}, "list.example"},
+		{"behind a stranger", "a@reject.example", []any{seal("stranger.example", "fail", ""), good}, "list.example"},
+		{"through a stranger", "a@reject.example", []any{good, seal("stranger.example", "pass", "reject.example")}, ""},
+		{"another From", "a@reject.example", []any{seal("list.example", "pass", "other.example")}, ""},
+		{"no pass", "a@reject.example", []any{seal("list.example", "fail", "reject.example")}, ""},
+		{"several authors", "a@reject.example, b@other.example", []any{good}, ""},
+		{"no seal", "a@reject.example", []any{"x"}, ""},
+	} {
+		cfg := &Settings{Enforce: true, Sealers: []string{"list.example", "next.example"}}
+		chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{Resolver: policies})
+		conn, tx := plugintest.Session(t, "x@other.example", "b@example.net")
+		tx.Header, _, _ = mail.ParseHeader([]byte("From: " + c.from + "\r\n\r\n"))
+		spfOf(tx.Results, "None", "other.example")
+		tx.Results.For("dkim")
+		tx.Notes.Set("arc_seals", c.seals)
+		v := chain.Run(t.Context(), hook.OnDataPost, &hook.Event{Conn: conn.View(), Tx: tx.View()})
+		want := "dmarc=fail (p=reject dis=reject) header.from=reject.example policy.dmarc=reject"
+		if c.sealer != "" {
+			want = "dmarc=fail (p=reject dis=none arc=" + c.sealer + ") header.from=reject.example policy.dmarc=reject"
+		}
+		if (v.Code == hook.Cont) != (c.sealer != "") || strings.Join(tx.AuthResults, "|") != want {
+			t.Errorf("%s: %v, %q", c.name, v.Code, tx.AuthResults)
+		}
+	}
+}
+
 func TestNotChecked(t *testing.T) {
 	for name, change := range map[string]func(*hook.Connection, *hook.Transaction){
 		"relaying":                   func(_ *hook.Connection, tx *hook.Transaction) { tx.Relaying = true },
@@ -115,9 +154,9 @@ func TestNotChecked(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	s := &Settings{}
-	r := ini.NewReader(fstest.MapFS{"dmarc.ini": {Data: []byte("enforce=true\ntimeout=3\n")}}, "")
+	r := ini.NewReader(fstest.MapFS{"dmarc.ini": {Data: []byte("enforce=true\ntimeout=3\nsealers[]=List.example\n")}}, "")
 	r.Load(s.Tables())
-	if p := r.Problems(); len(p) > 0 || !s.Enforce || s.Timeout.Seconds() != 3 {
+	if p := r.Problems(); len(p) > 0 || !s.Enforce || s.Timeout.Seconds() != 3 || strings.Join(s.Sealers, " ") != "list.example" {
 		t.Errorf("%+v, %v", s, p)
 	}
 }

@@ -120,7 +120,7 @@ var packages = map[string]entry{
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/route"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
-	"internal/plugin/dkim":        {plugins, []string{"internal/authres", "internal/dkim", "internal/dkim/canon", "internal/hook", "internal/plugin"}},
+	"internal/plugin/dkim":        {plugins, []string{"internal/arc", "internal/authres", "internal/dkim", "internal/dkim/canon", "internal/hook", "internal/plugin"}},
 	"internal/plugin/spf":         {plugins, []string{"internal/authres", "internal/spf", "internal/hook", "internal/plugin"}},
 	"internal/plugin/dmarc":       {plugins, []string{"internal/authres", "internal/dmarc", "internal/hook", "internal/plugin"}},
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
