@@ -62,6 +62,7 @@ func newKey(s streams, a control.Arguments) error {
 	if err != nil {
 		return err
 	}
+	// A new selector each time: mail signed with the old key is still on its way.
 	kind, selector := a.Text("kind"), a.Text("selector")
 	if kind == "" {
 		kind = "rsa"
@@ -86,6 +87,7 @@ func newKey(s streams, a control.Arguments) error {
 	if _, err := os.Stat(filepath.Join(place, "selector")); err == nil {
 		place = filepath.Join(place, selector)
 	}
+	// The record goes to standard output alone, ready for a zone file.
 	private, err := dkim.NewKey(kind)
 	if err != nil {
 		return err
@@ -138,6 +140,7 @@ func writeKey(config, place string, k dkim.Key) error {
 // giveTo makes the owner of a folder that of files, where root has made them: the daemon
 // reads them with its own rights.
 func giveTo(folder string, files []string) error {
+	// Only root can, and only root needs to.
 	info, err := os.Stat(folder)
 	if err != nil || os.Geteuid() != 0 {
 		return err
@@ -168,6 +171,7 @@ func checkKeys(s streams, a control.Arguments) error {
 	if err != nil {
 		return err
 	}
+	// Keys that the daemon cannot use are reported as it would.
 	all, faults := dkim.LoadKeys(os.DirFS(cfg.ConfigDir), keyFolder)
 	for _, fault := range faults {
 		if strings.Contains(fault.Error(), domain+"/") {
@@ -179,7 +183,7 @@ func checkKeys(s streams, a control.Arguments) error {
 		return fmt.Errorf("%s has no key in config/%s ('tarishi dkim new %s' makes one)", domain, keyFolder, domain)
 	}
 
-	// A key whose record is missing or wrong makes mail fail that would pass unsigned.
+	// A signature without its record is worse than none: receivers may refuse the mail.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	for _, k := range all[domain] {

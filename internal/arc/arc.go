@@ -1,9 +1,9 @@
 // Package arc verifies the Authenticated Received Chain of a message (RFC 8617): what each
 // host that passed it on has found out about it, with that host's seal.
 //
-// A chain that passes says who vouches for what, not that it is true: a seal is worth as
-// much as the domain that made it. The work is bounded as in package dkim: at most 50
-// sets of fields, of which each is hashed once, and keys that are looked up together
+// A chain that passes proves which domain made which claim, not that the claim is true: a
+// seal is worth as much as the trust in its domain. The work is bounded as in package dkim: at most 50
+// sets of fields, and keys that are looked up together
 // under one deadline, and only if the newest signature is of this body.
 package arc
 
@@ -71,6 +71,7 @@ func (v *Verifier) Verify(ctx context.Context, c mail.Content) (Result, error) {
 		fault error
 		body  *canon.BodyHash
 	)
+	// A message without a whole chain is not read to its end.
 	err := canon.Scan(c, func(section *canon.Section) error {
 		whole = section
 		chain, fault = readChain(section)
@@ -109,6 +110,7 @@ func (v *Verifier) verifySets(ctx context.Context, whole *canon.Section, chain [
 	for _, s := range chain {
 		needed = append(needed, &s.seal)
 	}
+	// Keys come together, for a chain may be long.
 	var all sync.WaitGroup
 	for _, one := range needed {
 		all.Go(func() {

@@ -120,6 +120,7 @@ func readResults(chain []*set, field []byte) error {
 
 // readSignature reads what both kinds of signatures have.
 func readSignature(field []byte) (signature, canon.Tags, error) {
+	// Both kinds of signature have these tags.
 	text := canon.Value(field)
 	t, err := canon.ParseTags(text)
 	if err != nil {
@@ -151,6 +152,7 @@ func readMessage(chain []*set, field []byte) error {
 	if m.hashed, err = base64.StdEncoding.DecodeString(t.Text("bh")); err != nil || len(m.hashed) == 0 || t.Has("l") {
 		return errMalformed
 	}
+	// As in DKIM, simple is the default.
 	header, body, both := strings.Cut(strings.ToLower(t.Text("c")), "/")
 	if header != "" {
 		if m.header, err = canon.ParseAlgorithm(header); err == nil && both {

@@ -75,6 +75,7 @@ func QuotedString(text string) string { return `"` + escape(text, `"\`) + `"` }
 // Quote returns the value of a property: as it stands if it is a token, a domain or an
 // address, else in quotes.
 func Quote(s string) string {
+	// Many programs do not expect quotes where none are needed.
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		plain := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c >= utf8.RuneSelf || strings.IndexByte("!#$%&'*+-.^_`{|}~@", c) >= 0
@@ -118,6 +119,7 @@ func clean(s string) string {
 // ServiceID returns the authserv-id of a field's value in lower case; ok is false if there
 // is none that could be read.
 func ServiceID(value string) (id string, ok bool) {
+	// Blanks and comments may stand everywhere, and forgers use that.
 	rest, ok := skipComments(value)
 	if !ok || rest == "" {
 		return "", false

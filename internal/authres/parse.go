@@ -2,8 +2,8 @@ package authres
 
 import "strings"
 
-// Parse reads the results in the value of a field, without comments and reasons. What is no
-// result is left out. It is for fields of hosts that are trusted.
+// Parse reads the results in the value of a field, without comments and reasons. Other
+// text is left out. It is for fields of hosts that are trusted.
 func Parse(value string) []Result {
 	var all []Result
 	for i, part := range splitUnquoted(dropComments(value), ";") {
@@ -42,6 +42,7 @@ func (r Result) Property(name string) string {
 // closed takes the rest with it.
 func dropComments(s string) string {
 	var b strings.Builder
+	// Text in comments and quotes comes from anybody: it must not be taken for a result.
 	depth, quoted := 0, false
 	for i := 0; i < len(s); i++ {
 		c := s[i]
@@ -68,8 +69,8 @@ func dropComments(s string) string {
 	return b.String()
 }
 
-// splitUnquoted splits s at separators outside of quotes, and leaves out what is empty but
-// for the first part.
+// splitUnquoted splits s at separators outside of quotes. Empty parts are dropped, except
+// between semicolons.
 func splitUnquoted(s, separators string) []string {
 	var parts []string
 	start, quoted := 0, false

@@ -6,7 +6,7 @@
 // or keys there are. All work is linear in the size of the message, whatever its
 // sender has put into it: signatures beyond a limit are not looked at, RSA keys are
 // bounded in size, and keys are looked up, together and under one deadline, only for
-// signatures that are well formed and whose body hash is right.
+// well-formed signatures with the right body hash.
 //
 // A signature counts for the message as it stands on the wire. A Signer's fields are
 // therefore the last change to a message: they go in front of it, and nothing behind

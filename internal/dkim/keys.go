@@ -28,12 +28,13 @@ const (
 type Keys map[string][]Key
 
 // LoadKeys reads the keys of a folder of domains, DOMAIN/private and DOMAIN/selector. A
-// domain with several keys has each further one in a folder of its own below, such as
+// domain with several keys has each further one in a folder below, such as
 // DOMAIN/ed25519/private. A folder that is not there holds no key. All that is wrong is
 // reported, with the file; the keys that are good are returned too.
 func LoadKeys(files fs.FS, folder string) (Keys, []error) {
 	var faults []error
 	keys := Keys{}
+	// One bad folder must not hide the keys of the others, nor their problems.
 	for _, domain := range folders(files, folder) {
 		at := path.Join(folder, domain)
 		name := mail.CanonicalDomain(domain)
@@ -116,6 +117,7 @@ func CheckSelector(s string) error {
 // or the next one above it that has keys and at least two labels. No keys: nothing can
 // sign for it.
 func (k Keys) For(domain string) (signs string, keys []Key) {
+	// A top-level domain signs for nobody.
 	name := mail.CanonicalDomain(domain)
 	for strings.Contains(name, ".") {
 		if keys := k[name]; len(keys) > 0 {
@@ -136,6 +138,7 @@ func ParseKey(text []byte) (crypto.Signer, error) {
 		if block == nil {
 			return nil, errPEM
 		}
+		// Tools write parameters and public keys into the same file.
 		text = rest
 		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
 			continue // a public key, or parameters
@@ -218,7 +221,7 @@ func (k Key) ZoneLine(domain string) (string, error) {
 var errOtherKey = errors.New("the record has another key")
 
 // Compare reports whether the records that the DNS has for a key are those that verify
-// its signatures. The errors say what is wrong with them.
+// its signatures. The errors say why not.
 func (k Key) Compare(records []string) error {
 	algorithm, err := k.algorithm()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"tarishi/internal/dns"
 )
 
-// The sizes of RSA keys whose signatures are accepted, in bits (RFC 8301 section 3.2).
+// The accepted sizes of RSA keys, in bits (RFC 8301 section 3.2).
 // The work that a larger one costs is its owner's to choose.
 const (
 	minKeyBits = 1024
@@ -31,9 +31,10 @@ type PublicKey struct {
 	key     crypto.PublicKey // *rsa.PublicKey or ed25519.PublicKey
 }
 
-// parseKeys reads the records at the name of a key, of which one must be a key record:
+// parseKeys reads the records at the name of a key. One of them must be a key record:
 // others may stand there by a wildcard. The error is a *fault.
 func parseKeys(records []string, algorithm string) (*PublicKey, error) {
+	// A wildcard record may answer for the name too.
 	var found []canon.Tags
 	for _, text := range records {
 		if t, err := canon.ParseTags(text); err == nil && t.Has("p") {
@@ -56,6 +57,7 @@ func readKey(t canon.Tags, algorithm string) (*PublicKey, error) {
 	if t.Has("v") && (t.Text("v") != "DKIM1" || t[0].Name != "v") {
 		return nil, permFault("invalid version")
 	}
+	// A key is for the signatures that its owner meant it for.
 	kind := strings.ToLower(t.Text("k"))
 	if kind == "" {
 		kind = "rsa"
@@ -72,6 +74,7 @@ func readKey(t canon.Tags, algorithm string) (*PublicKey, error) {
 		return nil, permFault("key revoked")
 	}
 
+	// The two kinds have different forms.
 	der, err := base64.StdEncoding.DecodeString(t.Text("p"))
 	if err != nil {
 		return nil, permFault("invalid key")
@@ -101,6 +104,7 @@ func (k *PublicKey) readRSA(der []byte) error {
 	if !ok {
 		return permFault("inappropriate key type")
 	}
+	// Too short a key can be broken, too long a one is work for every receiver.
 	k.key, k.Bits = key, key.N.BitLen()
 	if k.Bits < minKeyBits {
 		return &fault{Policy, "key is too short"}

@@ -54,6 +54,7 @@ type Signing struct {
 // mail.WithHead(fields, c, 0). The message is read once, whatever the number of keys,
 // and must have a From field.
 func Sign(c mail.Content, domain string, keys []Key, p *Signing, now time.Time) (fields []byte, err error) {
+	// The body is hashed once for all keys.
 	var whole *canon.Section
 	body := canon.NewBodyHash(p.Body, sha256.New())
 	err = canon.Scan(c, func(section *canon.Section) error {
@@ -136,6 +137,7 @@ func (d *draft) sign(fields []byte, k Key) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Lines end where receivers and people expect it, and only between the parts of a value.
 	var b strings.Builder
 	b.WriteString(fieldName + ": v=1; a=" + algorithm + "; c=" + d.how.Header.String() + "/" + d.how.Body.String() + ";\r\n")
 	b.WriteString("\td=" + d.domain + "; s=" + k.Selector + "; t=" + strconv.FormatInt(d.now.Unix(), 10) + ";\r\n")
@@ -155,8 +157,8 @@ func (d *draft) sign(fields []byte, k Key) ([]byte, error) {
 	}
 	b.WriteString(";\r\n\tbh=" + d.hashed + ";\r\n\tb=")
 
-	// What is signed is the field itself too, as it stands but for the signature. The
-	// capacity is cut: a further key must not write over it.
+	// The signature covers its own field too, with an empty b=. The capacity is cut: a
+	// further key must not write over it.
 	own := b.String()
 	data := d.how.Header.AppendField(d.signed[:len(d.signed):len(d.signed)], []byte(own))
 	sum := sha256.Sum256(bytes.TrimSuffix(data, crlf))

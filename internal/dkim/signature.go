@@ -49,6 +49,7 @@ func parseSignature(field []byte, now time.Time, skew time.Duration, r *Result) 
 	r.Domain, r.Selector = strings.ToLower(t.Text("d")), strings.ToLower(t.Text("s"))
 	r.Algorithm, r.Headers = strings.ToLower(t.Text("a")), t.List("h")
 	r.Start = t.Text("b")[:min(8, len(t.Text("b")))]
+	// The cheap checks come first.
 	if err := checkTags(t); err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func parseSignature(field []byte, now time.Time, skew time.Duration, r *Result) 
 		return nil, err
 	}
 
-	// What is signed, and how.
+	// The parts that the verification needs as bytes.
 	s := &signature{field: field}
 	if s.header, s.body, err = parseCanonicalizations(t.Text("c")); err != nil {
 		return nil, permFault("unknown canonicalization")
@@ -76,12 +77,13 @@ func parseSignature(field []byte, now time.Time, skew time.Duration, r *Result) 
 	if !slices.Contains(r.Headers, "from") {
 		return nil, permFault("from field not signed")
 	}
+	// The signature does not cover the value of b=.
 	b, offset := t.Find("b"), len(field)-len(text)
 	s.blank = [2]int{offset + b.Start, offset + b.End}
 	return s, nil
 }
 
-// checkTags reports what is missing in a signature, and what is never accepted.
+// checkTags reports missing tags, and tags and values that are never accepted.
 func checkTags(t canon.Tags) error {
 	switch {
 	case !t.Has("v"):

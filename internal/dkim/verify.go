@@ -41,6 +41,7 @@ func (v *Verifier) Verify(ctx context.Context, c mail.Content) ([]Result, error)
 		checks  []check
 		bodies  [2]*canon.BodyHash // by algorithm; nil: no signature needs it
 	)
+	// One pass over the message serves all signatures.
 	err := canon.Scan(c, func(section *canon.Section) error {
 		whole = section
 		results, checks = v.parse(whole)
@@ -85,6 +86,7 @@ func (v *Verifier) Verify(ctx context.Context, c mail.Content) ([]Result, error)
 
 // parse reads the signatures of a header section. Those in checks are well formed.
 func (v *Verifier) parse(whole *canon.Section) (results []Result, checks []check) {
+	// Hosts add their signatures on top: those of the last ones come first.
 	places := whole.Find(strings.ToLower(fieldName))
 	limit := v.Max
 	if limit <= 0 {
@@ -117,6 +119,7 @@ func (v *Verifier) verify(ctx context.Context, whole *canon.Section, open []chec
 	if len(open) == 0 {
 		return
 	}
+	// The deadline is for all of them: a message must not wait for one slow zone each.
 	if v.Timeout > 0 {
 		limited, cancel := context.WithTimeout(ctx, v.Timeout)
 		defer cancel()
@@ -141,6 +144,7 @@ func (v *Verifier) tryKey(ctx context.Context, whole *canon.Section, c check) {
 		r.reject(err)
 		return
 	}
+	// Some domains allow no identity below them.
 	r.Testing, r.KeyBits = key.Testing, key.Bits
 	of := r.Identity[strings.LastIndexByte(r.Identity, '@')+1:]
 	switch {

@@ -1,5 +1,5 @@
 // Package dmarc finds out whether the domain that readers see as a message's author
-// stands behind it, and what it wants to happen to messages for which it does not
+// authorized it, and the policy of that domain for messages that it did not authorize
 // (Domain-based Message Authentication, Reporting, and Conformance, RFC 9989).
 //
 // A message passes if a domain that SPF or DKIM has authenticated is the author's, or
@@ -10,8 +10,8 @@
 // exist. A domain that tests its policy (t=y) has it applied one level below. The pct of
 // RFC 7489 means nothing any more.
 //
-// A message of which one cannot tell the author, with several domains in From or with
-// several From fields, never passes: the strictest policy of its first domains counts.
+// A message with several domains in From, or with several From fields, has no certain
+// author and never passes: the strictest policy of its first domains counts.
 // What the DNS does not answer for now is a TempError, never a failure.
 package dmarc
 
@@ -53,7 +53,8 @@ func (s Status) String() string {
 	return fmt.Sprintf("Status(%d)", s)
 }
 
-// Identity is what is known of a message before.
+// Identity is the input of a check: the authors of a message, and the results of SPF and
+// DKIM.
 type Identity struct {
 	From []string // the values of its From fields
 	SPF  string   // the domain of the reverse-path, if SPF passed; ""
@@ -69,9 +70,9 @@ type Result struct {
 	Domain string // the author's, in its canonical form; "": it cannot be told
 	Reason string // of an error, or why there is no pass
 
-	// Record is the policy record that counts; nil: there is none. Policy is what it
-	// wants for a message that fails, and Disposition what is to be done with this one:
-	// PolicyNone if it passes, and one level below Policy while the domain tests it.
+	// Record is the policy record that counts; nil: there is none. Policy is the
+	// one for messages that fail, Disposition the one for this message: PolicyNone if it
+	// passes, and one level below Policy while the domain tests it.
 	Record              *Record
 	Policy, Disposition Policy
 	Organization        string // the author's organizational domain; "": nobody had to know
@@ -94,6 +95,7 @@ func (c *Checker) Check(ctx context.Context, id Identity) Result {
 		defer cancel()
 		ctx = limited
 	}
+	// The usual case first: one author, one domain.
 	domains, err := Authors(id.From)
 	if err == nil {
 		return c.checkAuthor(ctx, domains[0], id)
@@ -123,6 +125,7 @@ var (
 // Authors returns the domains in the From fields of a message, each once. With any error
 // nobody can tell which one is the author's; those that were found are returned too.
 func Authors(fields []string) ([]string, error) {
+	// Domains that were found before an error are kept: readers may see them.
 	var domains []string
 	for _, text := range fields {
 		addresses, err := mail.ParseAddressList(text)
@@ -145,7 +148,7 @@ func Authors(fields []string) ([]string, error) {
 	return domains, nil
 }
 
-// checkAuthor checks a message whose author has one domain.
+// checkAuthor checks a message for one domain of its author.
 func (c *Checker) checkAuthor(ctx context.Context, domain string, id Identity) Result {
 	r := Result{Domain: domain}
 	if strings.HasPrefix(domain, "[") {
@@ -179,6 +182,7 @@ func (c *Checker) checkAuthor(ctx context.Context, domain string, id Identity) R
 	case trouble != nil:
 		return r.fail(trouble)
 	}
+	// A check that is still open might have made it pass: that is no failure yet.
 	for _, d := range unique(id.Unknown) {
 		aligned, err := w.isAligned(&r, d, false)
 		if err != nil {

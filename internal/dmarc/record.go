@@ -80,6 +80,7 @@ func ParseRecord(text string) (rec *Record, usable, ok bool) {
 	if len(text) > maxRecord {
 		return nil, false, false
 	}
+	// Wrong tags do not spoil the others.
 	rec, usable = &Record{}, true
 	seen := map[string]bool{}
 	for part := range strings.SplitSeq(text, ";") {
@@ -93,6 +94,7 @@ func ParseRecord(text string) (rec *Record, usable, ok bool) {
 			usable = rec.set(name, v) && usable
 		}
 	}
+	// A domain that asks for reports has meant to publish a policy.
 	if usable && seen["p"] {
 		return rec, true, true
 	}
@@ -139,7 +141,7 @@ func (rec *Record) set(name, v string) (ok bool) {
 	return true
 }
 
-// parseURIs reads a list of URIs. What is none is left out, and so is a size behind an
+// parseURIs reads a list of URIs. Anything else is left out, and so is a size behind an
 // exclamation mark, which the URI itself cannot have.
 func parseURIs(list string) []string {
 	var all []string
@@ -152,7 +154,7 @@ func parseURIs(list string) []string {
 	return all
 }
 
-// soften returns what is applied of a policy: one level less while the domain tests it.
+// soften returns the policy to apply: one level less while the domain tests it.
 func (rec *Record) soften(p Policy) Policy {
 	if rec.Testing && p > PolicyNone {
 		return p - 1

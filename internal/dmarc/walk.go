@@ -10,8 +10,8 @@ import (
 // maxQueries is how many names a walk asks for, at most (RFC 9989 section 4.10).
 const maxQueries = 8
 
-// path returns the domains that a walk from one asks for a record: itself, what is left
-// of it with at most seven labels, and so on up to the top.
+// path returns the domains that a walk from one asks for a record: itself, its
+// last seven labels at most, and so on up to the top.
 func path(domain string) []string {
 	names := []string{domain}
 	for rest := domain; ; {
@@ -44,6 +44,7 @@ func (w *walker) ask(domain string) answer {
 	if a, ok := w.known[domain]; ok {
 		return a
 	}
+	// Other records, and those of other versions, may stand at the same name.
 	texts, err := w.resolver.TXT(w.ctx, "_dmarc."+domain)
 	var a answer
 	switch {
@@ -69,6 +70,7 @@ func (w *walker) ask(domain string) answer {
 // climb walks up from a domain. It returns the organizational domain (RFC 9989 section
 // 4.10.2) and, if that has no record, the public suffix above it that has one.
 func (w *walker) climb(domain string) (organization string, suffix *Record, err error) {
+	// The walk ends early where a domain says what it is.
 	organization = domain
 	for _, name := range path(domain) {
 		a := w.ask(name)
@@ -110,6 +112,7 @@ func (w *walker) discover(r *Result) error {
 		}
 		return nil
 	}
+	// Without a policy the domain has that of its organization.
 	organization, suffix, err := w.climb(r.Domain)
 	if err != nil {
 		return err
@@ -163,7 +166,7 @@ func (w *walker) isAligned(r *Result, domain string, strict bool) (bool, error) 
 		r.Organization = organization
 	}
 
-	// A domain outside of the author's organization needs no walk of its own.
+	// A domain outside of the author's organization needs no further walk.
 	if domain != r.Organization && !strings.HasSuffix(domain, "."+r.Organization) {
 		return false, nil
 	}

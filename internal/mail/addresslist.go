@@ -33,7 +33,8 @@ type addressList struct {
 	found    []Address
 }
 
-// take reads what is next: one character, or all up to what closes it.
+// take reads the next character, or the whole quoted string, comment or address that it
+// opens.
 func (l *addressList) take() error {
 	switch c := l.text[l.at]; c {
 	case '(':
@@ -69,6 +70,7 @@ func (l *addressList) take() error {
 // cut returns the text up to a closing character, with both ends. Quoted strings within
 // brackets may hold that too.
 func (l *addressList) cut(closing byte) (string, error) {
+	// Quotes protect what would close an address.
 	start, quoted := l.at, false
 	for l.at++; l.at < len(l.text); l.at++ {
 		switch c := l.text[l.at]; {
@@ -105,6 +107,7 @@ func (l *addressList) skipComment() error {
 
 // endMailbox adds the addresses of a mailbox that has none in brackets.
 func (l *addressList) endMailbox() error {
+	// A display name in front of brackets may look like an address.
 	words := string(l.words)
 	l.words = l.words[:0]
 	if l.brackets || !strings.Contains(words, "@") {

@@ -18,8 +18,9 @@ func cutVersion(text string) (terms string, ok bool) {
 	return terms, terms == "" || terms[0] == ' '
 }
 
-// checkTerms reports what is wrong with the terms of a record (RFC 7208 section 12).
+// checkTerms reports the first error in the terms of a record (RFC 7208 section 12).
 func checkTerms(terms string) error {
+	// Modifiers are known by the equals sign, which comes before any colon or slash.
 	seen := map[string]bool{}
 	for term := range strings.SplitSeq(terms, " ") {
 		if term == "" {
@@ -52,8 +53,8 @@ func cutModifier(term string) (name, text string, ok bool) {
 	return strings.ToLower(name), text, true
 }
 
-// checkModifier reports what is wrong with a modifier. redirect and exp may stand in a
-// record once each; nobody knows what others are for.
+// checkModifier reports an error in a modifier. redirect and exp may stand in a
+// record once each; others are unknown and allowed.
 func checkModifier(name, text string, seen map[string]bool) error {
 	known := name == "redirect" || name == "exp"
 	if known && (seen[name] || !isDomainSpec(text)) || !known && !isMacroString(text, allMacros) {
@@ -136,6 +137,7 @@ func isDomainSpec(text string) bool {
 	if strings.HasSuffix(text, "}") || strings.HasSuffix(text, "%%") || strings.HasSuffix(text, "%_") || strings.HasSuffix(text, "%-") {
 		return true
 	}
+	// A top-level label is not all digits: that would be an address.
 	text = strings.TrimSuffix(text, ".")
 	label := text[strings.LastIndexByte(text, '.')+1:]
 	if len(label) == len(text) || label == "" || label[0] == '-' || label[len(label)-1] == '-' {
@@ -156,6 +158,7 @@ func isDomainSpec(text string) bool {
 // isMacroString reports whether text has nothing but visible characters and macros with
 // these letters (RFC 7208 section 7.1).
 func isMacroString(text, letters string) bool {
+	// Each percent sign begins a macro or an escape.
 	for text != "" {
 		c := text[0]
 		if c <= ' ' || c > '~' {
@@ -182,7 +185,7 @@ func isMacroString(text, letters string) bool {
 }
 
 // isMacro reports whether text is a macro without its brackets: a letter, how many parts
-// of its value count, whether they are turned round, and what is between them.
+// of the value count, whether their order is reversed, and the delimiters.
 func isMacro(text, letters string) bool {
 	if text == "" || strings.IndexByte(letters, text[0]|0x20) < 0 {
 		return false

@@ -51,7 +51,7 @@ func (s Status) String() string {
 type Result struct {
 	Status Status
 	Domain string // that was checked, in its canonical form; "": there was none
-	Reason string // what matched, or what is wrong; for logs
+	Reason string // the term that matched, or the error; for logs
 }
 
 // Resolver asks the DNS. Its errors are those of package dns.
@@ -69,7 +69,7 @@ type Checker struct {
 }
 
 // CheckMail checks the domain of the reverse-path (RFC 7208 section 2.4). That of the
-// null reverse-path is the client's host name, whose mail comes from its postmaster.
+// null reverse-path is the client's host name, with postmaster as the local part.
 func (c *Checker) CheckMail(ctx context.Context, client netip.Addr, helo string, from mail.Address) Result {
 	if from.IsNull() {
 		return c.CheckHello(ctx, client, helo)
@@ -96,6 +96,7 @@ func (c *Checker) check(ctx context.Context, client netip.Addr, helo, local, dom
 	// The library takes the first @ for the one that matters.
 	local = strings.ReplaceAll(local, "@", "=")
 	client = client.Unmap().WithZone("")
+	// All it needs comes with the call: it holds no state.
 	word, err := library.CheckHostWithSender(client.AsSlice(), helo, local+"@"+domain, library.WithContext(ctx), library.WithResolver(adapter{c.Resolver}))
 	r := Result{Domain: domain, Status: statusOf(word)}
 	if err != nil {
@@ -142,6 +143,7 @@ func (a adapter) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	if err != nil {
 		return nil, translate(err, name)
 	}
+	// The library stops at the first term that matches and would not see later errors.
 	for _, text := range texts {
 		if terms, ok := cutVersion(text); ok {
 			if err := checkTerms(terms); err != nil {

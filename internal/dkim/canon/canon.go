@@ -1,4 +1,4 @@
-// Package canon takes messages apart for what is signed in them: the header section, its
+// Package canon takes messages apart for signatures: the header section, its
 // fields by name, the canonical forms of fields and bodies (RFC 6376 section 3.4), and
 // the tag lists in which signatures and keys are written (section 3.2).
 //
@@ -50,6 +50,7 @@ func (c Algorithm) AppendField(b, field []byte) []byte {
 	if c == Simple {
 		return append(b, field...)
 	}
+	// Names compare without regard to case.
 	name, text, _ := bytes.Cut(field, []byte(":"))
 	for _, x := range bytes.TrimRight(name, " \t") {
 		if 'A' <= x && x <= 'Z' {
@@ -76,8 +77,8 @@ func (c Algorithm) AppendField(b, field []byte) []byte {
 }
 
 // Signed returns what a signature in a header field is made of: the canonical forms of the
-// fields that it covers and of its own, that without the value of b=, which stands at
-// blank, and without a line end (RFC 6376 section 3.7).
+// fields that it covers, and that of the signature's field without the value of b=, which
+// stands at blank, and without a line end (RFC 6376 section 3.7).
 func (c Algorithm) Signed(fields [][]byte, own []byte, blank [2]int) []byte {
 	size := len(own)
 	for _, f := range fields {
@@ -113,6 +114,7 @@ func NewBodyHash(c Algorithm, sum hash.Hash) *BodyHash {
 
 // Add takes the next piece of the body.
 func (h *BodyHash) Add(p []byte) {
+	// The CR of the piece before belongs to a line end, or is text after all.
 	if h.cr && len(p) > 0 {
 		h.cr = false
 		if p[0] == '\n' {
@@ -156,6 +158,7 @@ func (h *BodyHash) Finish() []byte {
 
 // addSimple hashes all of p but the line ends behind its last text.
 func (h *BodyHash) addSimple(p []byte) {
+	// Line ends at the end of a piece may be the end of the body, which counts as one.
 	end := len(p)
 	for end >= 2 && p[end-2] == '\r' && p[end-1] == '\n' {
 		end -= 2
@@ -176,6 +179,7 @@ func (h *BodyHash) addRelaxed(p []byte) {
 		if i >= 0 {
 			line = p[at : at+i+1]
 		}
+		// Most lines of most mail are canonical already: they are hashed where they stand.
 		if !h.middle && !h.gap && isPlain(line) {
 			at += len(line)
 			continue
@@ -211,6 +215,7 @@ func (h *BodyHash) squeeze(line []byte) {
 	if ended {
 		line = line[:len(line)-2]
 	}
+	// Blanks are held back: at the end of the line they count as nothing.
 	b := h.buffer[:0]
 	for _, c := range line {
 		if isBlank(c) {
@@ -243,6 +248,7 @@ var manyLines = bytes.Repeat(crlf, 512)
 
 // put hashes text, and what was held back in front of it.
 func (h *BodyHash) put(text []byte) {
+	// A body may begin or go on with any number of empty lines: they take no memory.
 	for h.lines > 0 {
 		n := min(h.lines, len(manyLines)/2)
 		h.sum.Write(manyLines[:2*n])

@@ -60,6 +60,7 @@ const windowSize = 4 << 10
 // Write implements io.Writer.
 func (s *scanner) Write(p []byte) (int, error) {
 	all := len(p)
+	// Only windows are copied, so that a body in the same piece is not.
 	for len(p) > 0 && !s.done {
 		n := min(len(p), windowSize)
 		from := max(0, len(s.head)-len("\n\r"))
@@ -119,6 +120,7 @@ type Section struct {
 // splitSection reads a header section. Lines that are no fields have no name.
 func splitSection(head []byte) (*Section, error) {
 	s := &Section{byName: map[string][]int{}}
+	// Fields keep their bytes: the simple canonicalization needs them as they are.
 	for len(head) > 0 {
 		end := fieldEnd(head)
 		field := head[:end]
@@ -163,6 +165,7 @@ func Value(field []byte) string {
 // last field of theirs stand for nothing.
 func (s *Section) Pick(names []string) [][]byte {
 	picked := make([][]byte, 0, len(names))
+	// A map, since both lists may be long: together they must not cost their product.
 	used := make(map[string]int, len(names))
 	for _, name := range names {
 		places := s.byName[name]

@@ -29,6 +29,7 @@ var (
 func ParseTags(s string) (Tags, error) {
 	var all Tags
 	for at := 0; at < len(s); {
+		// Values are found before they are judged, for b= has to be cut out of the raw text.
 		end := len(s)
 		if i := strings.IndexByte(s[at:], ';'); i >= 0 {
 			end = at + i

@@ -123,6 +123,7 @@ func (s *signer) verifyChain(ctx context.Context, e *hook.Event) hook.Verdict {
 	if err != nil || r.Status == arc.None {
 		return hook.Proceed() // verify has reported it
 	}
+	// Of each seal only the claim about DMARC is kept, for the plugin dmarc.
 	shown := authres.Result{Method: "arc", Value: r.Status.String(), Comment: r.Reason}
 	var seals []any
 	for _, seal := range r.Seals {
@@ -175,6 +176,7 @@ func (s *signer) sign(_ context.Context, e *hook.Event) hook.Verdict {
 	if e.Tx.Notes().Bool(noteSigned) {
 		return hook.Proceed()
 	}
+	// The key is chosen by the domain that readers see.
 	found := e.Tx.Results()
 	author := authorOf(e)
 	domain, keys := s.Keys.For(author)
@@ -196,6 +198,7 @@ func (s *signer) sign(_ context.Context, e *hook.Event) hook.Verdict {
 		s.log.Error("message is not signed", zap.String("uuid", string(e.Tx.ID())), zap.Error(err))
 		return hook.Proceed()
 	}
+	// Each goes on top, so the last key comes first.
 	const head = "DKIM-Signature: "
 	all := strings.Split(string(fields), head)[1:]
 	for i := len(all) - 1; i >= 0; i-- {
@@ -208,7 +211,7 @@ func (s *signer) sign(_ context.Context, e *hook.Event) hook.Verdict {
 	return hook.Proceed()
 }
 
-// authorOf returns the domain in whose name a message goes out: that of From, of Sender if
+// authorOf returns the domain that signs a message: that of From, of Sender if
 // there are several authors, or else of the envelope.
 func authorOf(e *hook.Event) string {
 	if e.Tx.Notes().Get(noteForward) != nil {

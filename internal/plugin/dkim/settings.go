@@ -120,6 +120,7 @@ func (s *Settings) readKeys(r *ini.Reader) {
 		return
 	}
 	problem := func(text string) { r.Add(ini.Problem{File: ini.Place(file), Section: "sign", Text: text}) }
+	// Mail that should be signed and is not would be noticed by its receivers alone.
 	keys, faults := dkim.LoadKeys(r.FS(), folder)
 	for _, err := range faults {
 		problem("a key cannot be used: " + err.Error())

@@ -1,5 +1,5 @@
-// Package dmarc is the plugin dmarc: it finds out whether the domain in From stands behind
-// a message, and does what it wants with one for which it does not. See README.md.
+// Package dmarc is the plugin dmarc: it checks whether the domain in From authorized a
+// message, and applies that domain's policy if it did not. See README.md.
 //
 // New settings make a new instance, which holds nothing.
 package dmarc
@@ -66,6 +66,7 @@ func (c *checks) check(ctx context.Context, e *hook.Event) hook.Verdict {
 		c.log.Warn("message is not checked: the plugins spf and dkim must stand in front of dmarc", zap.String("uuid", string(e.Tx.ID())))
 		return hook.Proceed()
 	}
+	// A trusted host may have seen the message before it was changed.
 	id := identify(e)
 	r := c.checker.Check(ctx, id)
 	sealer := ""
@@ -129,12 +130,13 @@ func (c *checks) vouching(e *hook.Event, domain string) string {
 	return ""
 }
 
-// record makes a result known. sealer is who vouched for the message; "": nobody.
+// record makes a result known. sealer is the host that vouched for the message; "": none.
 func (c *checks) record(e *hook.Event, r dmarc.Result, sealer string) {
 	found := e.Tx.Results()
 	if sealer != "" {
 		found.Msg(Name, "arc="+sealer)
 	}
+	// Recorded in any case, enforced or not: that is how an operator learns the effect.
 	found.Set(Name, "result", r.Status.String())
 	found.Set(Name, "domain", r.Domain)
 	switch r.Status {

@@ -67,7 +67,7 @@ func (s *Settings) Tables() []*ini.Table {
 	}}
 }
 
-// rows declares what is to be done about one kind of clients.
+// rows declares the switches for one kind of clients.
 func (a *answers) rows(of string) []ini.Row {
 	deny, soft := "deny"+of, "defer"+of
 	var rows []ini.Row

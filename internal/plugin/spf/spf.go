@@ -74,6 +74,7 @@ func (c *checks) skipped(e *hook.Event) string {
 // checkHello checks the name in HELO or EHLO. It refuses nothing: the result counts for
 // mail with the null sender.
 func (c *checks) checkHello(ctx context.Context, e *hook.Event) hook.Verdict {
+	// Neither our own clients nor names that are addresses have a policy.
 	found, remote := e.Conn.Results(), e.Conn.Remote()
 	why := c.skipped(e)
 	if why == "" && remote.Private {
@@ -111,6 +112,7 @@ func (c *checks) record(e *hook.Event, id, scope string, r spf.Result, domain st
 
 // checkMail checks the sender's domain, or refuses the null sender for the name in HELO.
 func (c *checks) checkMail(ctx context.Context, e *hook.Event) hook.Verdict {
+	// Clients on private addresses are ours or were checked by a host of ours.
 	found, remote := e.Tx.Results(), e.Conn.Remote()
 	if why := c.skipped(e); why != "" {
 		found.Skip(Name, "host("+why+")")
@@ -132,6 +134,7 @@ func (c *checks) checkMail(ctx context.Context, e *hook.Event) hook.Verdict {
 	if relaying && c.Context == fromMyself && r.Status != spf.Pass {
 		r = c.checker.CheckMail(ctx, e.Conn.Local().Addr(), e.Conn.Me(), e.Sender)
 	}
+	// Other plugins read the domain as the client wrote it.
 	domain := e.Sender.Domain
 	found.Set(Name, valueScope, scopeMail)
 	found.Set(Name, valueResult, harakaWord(r.Status))
