@@ -100,12 +100,12 @@ type BodyHash struct {
 	relaxed bool
 	sum     hash.Hash
 
-	lines  int  // empty lines, or the end of a line and empty ones, that are held back
-	cr     bool // a CR is held back: it may be one of them
-	gap    bool // relaxed: so are blanks of the line
-	begun  bool // something was hashed
-	middle bool // of the line something has come
-	buffer []byte
+	lines  int    // empty lines, or the end of a line and empty ones, that are held back
+	cr     bool   // a CR is held back: it may be one of them
+	gap    bool   // relaxed: so are blanks of the line
+	begun  bool   // something was hashed
+	middle bool   // of the line something has come
+	out    []byte // canonical text that is not hashed yet
 }
 
 func NewBodyHash(c Algorithm, sum hash.Hash) *BodyHash {
@@ -151,8 +151,9 @@ func (h *BodyHash) Finish() []byte {
 	// The last line has an end, whether it came or not. A body of nothing is one
 	// empty line to simple, and nothing to relaxed (RFC 6376 sections 3.4.3, 3.4.4).
 	if h.begun || !h.relaxed {
-		h.sum.Write(crlf)
+		h.write(crlf)
 	}
+	h.sum.Write(h.out)
 	return h.sum.Sum(nil)
 }
 
@@ -216,22 +217,26 @@ func (h *BodyHash) squeeze(line []byte) {
 		line = line[:len(line)-2]
 	}
 	// Blanks are held back: at the end of the line they count as nothing.
-	b := h.buffer[:0]
-	for _, c := range line {
-		if isBlank(c) {
-			h.gap = true
-			continue
+	h.middle = len(line) > 0 || h.middle
+	for len(line) > 0 {
+		n := 0
+		for n < len(line) && isBlank(line[n]) {
+			n++
 		}
-		if h.gap {
-			b = append(b, ' ')
+		h.gap = h.gap || n > 0
+		line = line[n:]
+		for n = 0; n < len(line) && !isBlank(line[n]); {
+			n++
+		}
+		if n > 0 && h.gap {
 			h.gap = false
+			h.put(oneBlank)
 		}
-		b = append(b, c)
+		if n > 0 {
+			h.put(line[:n])
+		}
+		line = line[n:]
 	}
-	if len(b) > 0 {
-		h.put(b)
-	}
-	h.buffer, h.middle = b, len(line) > 0 || h.middle
 	if ended {
 		h.endLine()
 	}
@@ -243,6 +248,8 @@ func (h *BodyHash) endLine() {
 	h.gap, h.middle = false, false
 }
 
+var oneBlank = []byte(" ")
+
 // manyLines are the line ends that are hashed at a time.
 var manyLines = bytes.Repeat(crlf, 512)
 
@@ -251,9 +258,27 @@ func (h *BodyHash) put(text []byte) {
 	// A body may begin or go on with any number of empty lines: they take no memory.
 	for h.lines > 0 {
 		n := min(h.lines, len(manyLines)/2)
-		h.sum.Write(manyLines[:2*n])
+		h.write(manyLines[:2*n])
 		h.lines -= n
 	}
-	h.sum.Write(text)
+	h.write(text)
 	h.begun = true
+}
+
+// outSize is how much is hashed at a time, at least, in bytes.
+const outSize = 2 << 10
+
+// write hashes p, small pieces together: a hash has a price for each.
+func (h *BodyHash) write(p []byte) {
+	if len(h.out)+len(p) > outSize {
+		h.sum.Write(h.out)
+		h.out = h.out[:0]
+	}
+	if len(p) > outSize/2 {
+		h.sum.Write(h.out)
+		h.out = h.out[:0]
+		h.sum.Write(p)
+		return
+	}
+	h.out = append(h.out, p...)
 }
