@@ -25,6 +25,7 @@ import (
 
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
+	"tarishi/internal/mail/addresslist"
 )
 
 // Resolver asks the DNS. Its errors are those of package dns.
@@ -128,7 +129,7 @@ func Authors(fields []string) ([]string, error) {
 	// Domains that were found before an error are kept: readers may see them.
 	var domains []string
 	for _, text := range fields {
-		addresses, err := mail.ParseAddressList(text)
+		addresses, err := addresslist.Parse(text)
 		if err != nil {
 			return domains, fmt.Errorf("field From: %w", err)
 		}

@@ -35,9 +35,6 @@ type Connection struct {
 	// decides when credentials may come.
 	Capabilities []string
 	Auth         []Authenticator
-	// AuthResults are what plugins found out about the connection, as it is to stand
-	// in the Authentication-Results of each message (RFC 8601 section 2.2).
-	AuthResults []string
 	// AuthUser is set after a successful AUTH.
 	AuthUser string
 	AuthPass string // the client's own, for forwarding; never logged, never stored
@@ -169,12 +166,6 @@ func (v ConnectionView) AddCapability(line string) error {
 	}
 	lease.Touch(v.gate, v.state, func(c *Connection) { c.Capabilities = append(c.Capabilities, line) })
 	return nil
-}
-
-// AddAuthResult adds a result to the Authentication-Results of every message that comes
-// on the connection: see authres.Result.
-func (v ConnectionView) AddAuthResult(text string) {
-	lease.Touch(v.gate, v.state, func(c *Connection) { c.AuthResults = append(c.AuthResults, text) })
 }
 
 // Authenticated returns the client's user name, its password and the mechanism, after

@@ -27,8 +27,7 @@ type Transaction struct {
 	// HeaderSize is how many bytes of Content belong to the header section.
 	HeaderSize int64
 
-	// AuthResults are as the connection's, of this message alone.
-	AuthResults []string
+	AuthResults []string // what plugins found out, for Authentication-Results
 
 	Size  int64 // bytes of message data as received
 	Rcpts Counts

@@ -24,17 +24,14 @@ func TestAuthenticationResults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, false, func(o *Options) { o.CleanAuthResults = tc.clean })
-			r.hooks.set(hook.OnEhlo, func(e *hook.Event) hook.Verdict {
-				e.Conn.AddAuthResult("spf=none smtp.helo=client.test")
-				return hook.Proceed()
-			})
 			r.hooks.set(hook.OnDataPost, func(e *hook.Event) hook.Verdict {
+				e.Tx.AddAuthResult("spf=none smtp.helo=client.test")
 				e.Tx.AddAuthResult("dkim=pass header.d=b.test")
 				return hook.Proceed()
 			})
 			c := r.hello()
 
-			// Those of the connection come again with each message, those of a message do not.
+			// Each message has its own.
 			for range 2 {
 				c.message(tc.in+"\r\n.\r\n", "250")
 			}

@@ -2,7 +2,6 @@ package session
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -195,7 +194,7 @@ func (s *session) settle(tx *hook.Transaction) (hook.Verdict, *reply.Reply) {
 		return v, refusal(v, fault{550, "5.7.1", "Message denied"}, fault{450, "4.7.1", "Message denied temporarily"})
 	}
 
-	if found := authres.Format(s.c.Me, slices.Concat(s.c.AuthResults, tx.AuthResults)); found != "" {
+	if found := authres.Format(s.c.Me, tx.AuthResults); found != "" {
 		tx.Header.AddLeading(authres.FieldName, found)
 	}
 

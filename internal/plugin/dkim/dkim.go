@@ -17,6 +17,7 @@ import (
 	"tarishi/internal/dkim"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/mail/addresslist"
 	"tarishi/internal/plugin"
 )
 
@@ -218,7 +219,7 @@ func authorOf(e *hook.Event) string {
 		return e.Sender.Host()
 	}
 	for _, name := range []string{"From", "Sender"} {
-		list, err := mail.ParseAddressList(e.Tx.Header().Get(name))
+		list, err := addresslist.Parse(e.Tx.Header().Get(name))
 		if err == nil && len(list) == 1 && list[0].Host() != "" {
 			return list[0].Host()
 		}

@@ -1,18 +1,21 @@
-package mail
+// Package addresslist reads fields with lists of addresses, such as From (RFC 5322 section
+// 3.4), in linear time.
+package addresslist
 
 import (
 	"fmt"
 	"strings"
+
+	"tarishi/internal/mail"
 )
 
-// ParseAddressList reads the value of an address field such as From (RFC 5322 section
-// 3.4), as generously as programs that show it to people: display names may hold
+// Parse reads the value of an address field, as generously as programs that show it to people: display names may hold
 // anything, groups count as their members, and what holds no address is passed over. An
 // address without angle brackets counts too, and two where one should be are two. A
 // malformed address, or brackets, quotes or comments that are never closed, are errors
-// that wrap ErrAddress.
-func ParseAddressList(value string) ([]Address, error) {
-	l := addressList{text: value}
+// that wrap mail.ErrAddress.
+func Parse(value string) ([]mail.Address, error) {
+	l := list{text: value}
 	for l.at < len(l.text) {
 		if err := l.take(); err != nil {
 			return nil, err
@@ -24,18 +27,18 @@ func ParseAddressList(value string) ([]Address, error) {
 	return l.found, nil
 }
 
-// addressList is a list while it is read.
-type addressList struct {
+// list is a list while it is read.
+type list struct {
 	text     string
 	at       int
 	words    []byte // of the mailbox so far, outside of brackets, without comments
 	brackets bool   // the mailbox had an address in brackets: words are its name
-	found    []Address
+	found    []mail.Address
 }
 
 // take reads the next character, or the whole quoted string, comment or address that it
 // opens.
-func (l *addressList) take() error {
+func (l *list) take() error {
 	switch c := l.text[l.at]; c {
 	case '(':
 		l.words = append(l.words, ' ')
@@ -69,7 +72,7 @@ func (l *addressList) take() error {
 
 // cut returns the text up to a closing character, with both ends. Quoted strings within
 // brackets may hold that too.
-func (l *addressList) cut(closing byte) (string, error) {
+func (l *list) cut(closing byte) (string, error) {
 	// Quotes protect what would close an address.
 	start, quoted := l.at, false
 	for l.at++; l.at < len(l.text); l.at++ {
@@ -83,11 +86,11 @@ func (l *addressList) cut(closing byte) (string, error) {
 			return l.text[start:l.at], nil
 		}
 	}
-	return "", fmt.Errorf("%w: %q is never closed", ErrAddress, l.text[start])
+	return "", fmt.Errorf("%w: %q is never closed", mail.ErrAddress, l.text[start])
 }
 
 // skipComment reads over a comment, which may hold others.
-func (l *addressList) skipComment() error {
+func (l *list) skipComment() error {
 	depth := 0
 	for ; l.at < len(l.text); l.at++ {
 		switch l.text[l.at] {
@@ -102,11 +105,11 @@ func (l *addressList) skipComment() error {
 			}
 		}
 	}
-	return fmt.Errorf("%w: a comment is never closed", ErrAddress)
+	return fmt.Errorf("%w: a comment is never closed", mail.ErrAddress)
 }
 
 // endMailbox adds the addresses of a mailbox that has none in brackets.
-func (l *addressList) endMailbox() error {
+func (l *list) endMailbox() error {
 	// A display name in front of brackets may look like an address.
 	words := string(l.words)
 	l.words = l.words[:0]
@@ -153,8 +156,8 @@ func splitWords(text string) []string {
 	return append(words, string(word))
 }
 
-func (l *addressList) add(text string) error {
-	a, err := ParseAddress(strings.Trim(text, " \t\r\n"))
+func (l *list) add(text string) error {
+	a, err := mail.ParseAddress(strings.Trim(text, " \t\r\n"))
 	if err == nil && !a.IsNull() {
 		l.found = append(l.found, a)
 	}

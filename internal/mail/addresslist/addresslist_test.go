@@ -1,12 +1,14 @@
-package mail
+package addresslist
 
 import (
 	"errors"
 	"strings"
 	"testing"
+
+	"tarishi/internal/mail"
 )
 
-func TestParseAddressList(t *testing.T) {
+func TestParse(t *testing.T) {
 	for value, want := range map[string]string{
 		"":              "",
 		"a@example.org": "a@example.org",
@@ -30,7 +32,7 @@ func TestParseAddressList(t *testing.T) {
 		"<@relay.example:a@example.org>":                     "a@example.org",
 		"\xc3\x84nn <a@\xc3\xa4.example>":                    "a@\xc3\xa4.example",
 	} {
-		got, err := ParseAddressList(value)
+		got, err := Parse(value)
 		var texts []string
 		for _, a := range got {
 			texts = append(texts, a.String())
@@ -40,18 +42,18 @@ func TestParseAddressList(t *testing.T) {
 		}
 	}
 	for _, value := range []string{"a@", "<a@b", "(a", `"a`, "a@[1", "@b.example", "a@b..example", "<a>", "a@b.example.", "a@b c@", "a@\x01.example", "a\x00@b.example"} {
-		if got, err := ParseAddressList(value); !errors.Is(err, ErrAddress) {
+		if got, err := Parse(value); !errors.Is(err, mail.ErrAddress) {
 			t.Errorf("%q: %v, %v", value, got, err)
 		}
 	}
 }
 
-func FuzzParseAddressList(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, s := range []string{"Ann <a@example.org>, b@c (x)", `"\"" <"a@b"@c>;:,`, "a @ b . c d@e", "[<(\\"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		list, err := ParseAddressList(value)
+		list, err := Parse(value)
 		if err != nil && len(list) > 0 {
 			t.Error("addresses with an error")
 		}
