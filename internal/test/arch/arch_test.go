@@ -70,6 +70,8 @@ var packages = map[string]entry{
 	"internal/tlsconf":          {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
 	"internal/localaddr":        {nouns, nil},
 	"internal/sending":          {nouns, nil},
+	"internal/hostname":         {nouns, []string{"internal/mail"}},
+	"internal/pattern":          {nouns, nil},
 
 	"internal/store":                {nouns, []string{"internal/mail"}},
 	"internal/store/journal":        {mechanisms, []string{"internal/store/journal/window"}},
@@ -191,7 +193,7 @@ var modules = map[string][]string{
 	"go.etcd.io/bbolt":                    {"internal/kv"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},
-	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
+	"golang.org/x/net/publicsuffix":       {"internal/hostname", "internal/plugin/*"},
 	"golang.org/x/sys":                    {"internal/vfs"},
 }
 
