@@ -8,6 +8,7 @@ import (
 	"tarishi/internal/lease"
 	"tarishi/internal/mail"
 	"tarishi/internal/message"
+	"tarishi/internal/result"
 )
 
 // Transaction is the state of one mail transaction, from MAIL to reset. It belongs to
@@ -16,8 +17,8 @@ import (
 type Transaction struct {
 	mail.Envelope // ID, From, Recipients (accepted ones), Received, Notes (never nil), …
 
-	Relaying bool     // allow mail to any domain; starts as the connection's
-	Results  *Results // never nil
+	Relaying bool          // allow mail to any domain; starts as the connection's
+	Results  *result.Store // never nil
 
 	// Header and Content exist from data_post on. Content is the message as it
 	// was received with our Received field in front; what plugins change in
@@ -173,7 +174,7 @@ func (v TransactionView) Notes() NotesView {
 
 // Results are what plugins found out about the transaction.
 func (v TransactionView) Results() ResultsView {
-	return ResultsView{v.gate, lease.Look(v.gate, v.state, func(t *Transaction) *Results { return t.Results })}
+	return lease.Look(v.gate, v.state, func(t *Transaction) ResultsView { return ResultsView{v.gate, t.Results, string(t.ID)} })
 }
 
 // AddAuthResult adds a result to the Authentication-Results of the message, which is

@@ -18,6 +18,7 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 	"tarishi/internal/smtpd"
 	"tarishi/internal/smtpd/syntax"
 )
@@ -57,7 +58,7 @@ func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
 	s := &session{
 		srv: srv, o: &srv.o, ctx: ctx, state: accepted,
 		c: &hook.Connection{
-			ID: mail.NewConnectionID(), Me: srv.o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: hook.NewResults(),
+			ID: mail.NewConnectionID(), Me: srv.o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: new(result.Store),
 			Remote: hook.Remote{Addr: remote, Private: isPrivate(remote.Addr()), Local: srv.isLocal(remote.Addr())},
 		},
 	}
@@ -68,6 +69,7 @@ func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
 		settings.Trace = s.traceLine
 	}
 	s.wire = smtpd.NewConn(conn, settings)
+	s.c.HasArrived = s.wire.HasArrived
 	return s
 }
 

@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 	"tarishi/internal/smtpd"
 	"tarishi/internal/smtpd/syntax"
 )
@@ -122,7 +123,7 @@ func (s *session) openTransaction(m syntax.Mail) {
 			RequireTLS: m.RequireTLS, Return: m.Return, EnvelopeID: m.EnvelopeID, Notes: mail.Notes{},
 			Origin: s.origin(),
 		},
-		Relaying: s.c.Relaying, Results: hook.NewResults(), Bodies: s,
+		Relaying: s.c.Relaying, Results: new(result.Store), Bodies: s,
 	}
 	s.state = inTransaction
 }

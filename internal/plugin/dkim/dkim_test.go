@@ -118,7 +118,7 @@ func TestSignAndVerify(t *testing.T) {
 	tx.Header.Remove("Subject") // what a plugin did before
 	v := chain.Run(t.Context(), hook.OnDataPost, &hook.Event{Conn: c.View(), Tx: tx.View()})
 	found := tx.Results.For(Name)
-	if v.Code != hook.Cont || strings.Join(found.Pass, " ") != "example.org example.org" || found.Values["selector"] != "s2" {
+	if v.Code != hook.Cont || strings.Join(found.Pass, " ") != "example.org example.org" || found.Value("selector") != "s2" {
 		t.Errorf("%+v, %+v", v, found)
 	}
 	if len(tx.AuthResults) != 2 || !strings.HasPrefix(tx.AuthResults[0], "dkim=pass header.i=@example.org header.d=example.org header.s=s1 header.a=ed25519-sha256 header.b=") {

@@ -14,6 +14,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
+	"tarishi/internal/result"
 )
 
 // zone is a resolver with policies.
@@ -39,8 +40,9 @@ var policies = zone{
 }
 
 // spfOf sets results as the plugin spf leaves them.
-func spfOf(r *hook.Results, result, domain string) {
-	r.For("spf").Values["result"], r.For("spf").Values["domain"] = result, domain
+func spfOf(r *result.Store, status, domain string) {
+	r.For("spf").Set("result", status)
+	r.For("spf").Set("domain", domain)
 }
 
 func TestCheck(t *testing.T) {
@@ -137,7 +139,7 @@ func TestNotChecked(t *testing.T) {
 	for name, change := range map[string]func(*hook.Connection, *hook.Transaction){
 		"relaying":                   func(_ *hook.Connection, tx *hook.Transaction) { tx.Relaying = true },
 		"private_ip":                 func(c *hook.Connection, _ *hook.Transaction) { c.Remote.Private = true },
-		"no results of spf and dkim": func(_ *hook.Connection, tx *hook.Transaction) { tx.Results = hook.NewResults() },
+		"no results of spf and dkim": func(_ *hook.Connection, tx *hook.Transaction) { tx.Results = new(result.Store) },
 	} {
 		chain := plugintest.Chain(t, New, plugintest.Own(&Settings{Enforce: true}), plugin.Services{Resolver: policies})
 		conn, tx := plugintest.Session(t, "x@other.example", "b@example.net")

@@ -142,10 +142,10 @@ func TestResults(t *testing.T) {
 	}
 	k.mail(t)
 	hello, sender := k.conn.Results.For(Name), k.tx.Results.For(Name)
-	if hello.Values["scope"] != "helo" || hello.Values["result"] != "Fail" || hello.Values["domain"] != "fail.example" || k.conn.Notes.Get("spf_helo") != 3 {
+	if hello.Value("scope") != "helo" || hello.Value("result") != "Fail" || hello.Value("domain") != "fail.example" || k.conn.Notes.Get("spf_helo") != 3 {
 		t.Errorf("%+v, %v", hello, k.conn.Notes)
 	}
-	if sender.Values["scope"] != "mfrom" || sender.Values["result"] != "Pass" || strings.Join(sender.Pass, " ") != "Pass.example" || k.tx.Notes.Get("spf_mail_result") != "Pass" {
+	if sender.Value("scope") != "mfrom" || sender.Value("result") != "Pass" || strings.Join(sender.Pass, " ") != "Pass.example" || k.tx.Notes.Get("spf_mail_result") != "Pass" {
 		t.Errorf("%+v, %v", sender, k.tx.Notes)
 	}
 	if strings.Join(k.tx.AuthResults, "|") != "spf=pass smtp.mailfrom=Pass.example" {
@@ -169,7 +169,7 @@ func TestResults(t *testing.T) {
 	k = newTalk(t, "", "")
 	k.hello(t, "pass.example")
 	k.mail(t)
-	if strings.Join(k.tx.AuthResults, "|") != "spf=pass smtp.helo=pass.example" || k.tx.Results.Has(Name) {
+	if strings.Join(k.tx.AuthResults, "|") != "spf=pass smtp.helo=pass.example" || (k.tx.Results.Of(Name) != nil) {
 		t.Errorf("%q", k.tx.AuthResults)
 	}
 }
