@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/plugin/dmarc"
 	"tarishi/internal/plugin/envelope"
 	"tarishi/internal/plugin/flatfile"
+	"tarishi/internal/plugin/headers"
 	"tarishi/internal/plugin/inhostlist"
 	"tarishi/internal/plugin/processtitle"
 	"tarishi/internal/plugin/relay"
@@ -25,6 +26,7 @@ func Register(r *plugin.Registry) {
 	r.Register(dmarc.Name, dmarc.New)
 	r.Register(envelope.Name, envelope.New)
 	r.Register(flatfile.Name, flatfile.New)
+	r.Register(headers.Name, headers.New)
 	r.Register(inhostlist.Name, inhostlist.New)
 	r.Register(processtitle.Name, processtitle.New)
 	r.Register(relay.Name, relay.New)
@@ -36,6 +38,7 @@ func Register(r *plugin.Registry) {
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
+	r.Declare(headers.Name, func() ini.Declarer { return &headers.Settings{} })
 	r.Declare(inhostlist.Name, func() ini.Declarer { return &inhostlist.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
 	r.Declare(spf.Name, func() ini.Declarer { return &spf.Settings{} })
