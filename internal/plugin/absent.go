@@ -47,7 +47,6 @@ var notBuiltIn = map[string]string{
 	"ldap":                     "users are those of auth/flat_file and recipients those of host_list; LDAP servers are not asked",
 	"limit":                    "[max] of connection.ini limits connections, recipients, sizes and slow transfers, outbound.ini the concurrency and rate of each destination; there are no limits by sender or by user",
 	"lookup_rdns.strict":       "a client's name is confirmed for Received and the log; nobody is refused for it",
-	"mail_from.is_resolvable":  "the domain of a sender is not looked up",
 	"mailauth":                 "the plugins spf, dkim and dmarc check and sign mail",
 	"messagesniffer":           "messages are not scanned",
 	"milter":                   "milters are not asked",

@@ -11,6 +11,7 @@ import (
 	"tarishi/internal/plugin/flatfile"
 	"tarishi/internal/plugin/headers"
 	"tarishi/internal/plugin/inhostlist"
+	"tarishi/internal/plugin/isresolvable"
 	"tarishi/internal/plugin/processtitle"
 	"tarishi/internal/plugin/relay"
 	"tarishi/internal/plugin/smtpforward"
@@ -28,6 +29,7 @@ func Register(r *plugin.Registry) {
 	r.Register(flatfile.Name, flatfile.New)
 	r.Register(headers.Name, headers.New)
 	r.Register(inhostlist.Name, inhostlist.New)
+	r.Register(isresolvable.Name, isresolvable.New)
 	r.Register(processtitle.Name, processtitle.New)
 	r.Register(relay.Name, relay.New)
 	r.Register(smtpforward.Name, smtpforward.New)
@@ -40,6 +42,7 @@ func Register(r *plugin.Registry) {
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
 	r.Declare(headers.Name, func() ini.Declarer { return &headers.Settings{} })
 	r.Declare(inhostlist.Name, func() ini.Declarer { return &inhostlist.Settings{} })
+	r.Declare(isresolvable.Name, func() ini.Declarer { return &isresolvable.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
 	r.Declare(spf.Name, func() ini.Declarer { return &spf.Settings{} })
 }
