@@ -16,6 +16,7 @@ import (
 
 	"tarishi/internal/dns"
 	"tarishi/internal/hook"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/maillog"
 	"tarishi/internal/smtpd"
 )
@@ -238,7 +239,7 @@ func TestRemoteFlags(t *testing.T) {
 		"203.0.113.9": {true, false}, "8.8.8.8": {false, false}, "2001:4860::1": {false, false},
 	} {
 		a := netip.MustParseAddr(ip)
-		if got := [2]bool{isPrivate(a), s.isLocal(a)}; got != want {
+		if got := [2]bool{localaddr.IsPrivate(a), s.isLocal(a)}; got != want {
 			t.Errorf("%s: private, local = %v", ip, got)
 		}
 	}

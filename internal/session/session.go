@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/receive"
@@ -59,7 +60,7 @@ func newSession(ctx context.Context, srv *Server, conn net.Conn) *session {
 		srv: srv, o: &srv.o, ctx: ctx, state: accepted,
 		c: &hook.Connection{
 			ID: mail.NewConnectionID(), Me: srv.o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: new(result.Store),
-			Remote: hook.Remote{Addr: remote, Private: isPrivate(remote.Addr()), Local: srv.isLocal(remote.Addr())},
+			Remote: hook.Remote{Addr: remote, Private: localaddr.IsPrivate(remote.Addr()), Local: srv.isLocal(remote.Addr())},
 		},
 	}
 	settings := smtpd.Settings{

@@ -2,7 +2,6 @@ package session
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -155,16 +154,7 @@ func (s *session) protocol() string {
 	return p
 }
 
-// isPrivate and isLocal are hook.Remote's Private and Local.
-func isPrivate(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsPrivate() ||
-		slices.ContainsFunc(documentationNets, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
+// isLocal is hook.Remote's Local.
 func (s *Server) isLocal(a netip.Addr) bool {
 	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is6() && a.IsPrivate() || s.own.Has(a)
-}
-
-var documentationNets = []netip.Prefix{
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
 }
