@@ -41,7 +41,6 @@ var notBuiltIn = map[string]string{
 	"fcrdns":                   "a client's name is confirmed for Received and the log; nobody is refused for it",
 	"geoip":                    "the place of a client is not looked up",
 	"greylist":                 "nobody is put off at the first try",
-	"helo.checks":              "the name in HELO and EHLO is not checked against the client",
 	"karma":                    "clients get no marks",
 	"known-senders":            "nobody remembers who has written to whom",
 	"ldap":                     "users are those of auth/flat_file and recipients those of host_list; LDAP servers are not asked",

@@ -10,6 +10,7 @@ import (
 	"tarishi/internal/plugin/envelope"
 	"tarishi/internal/plugin/flatfile"
 	"tarishi/internal/plugin/headers"
+	"tarishi/internal/plugin/helochecks"
 	"tarishi/internal/plugin/inhostlist"
 	"tarishi/internal/plugin/isresolvable"
 	"tarishi/internal/plugin/processtitle"
@@ -28,6 +29,7 @@ func Register(r *plugin.Registry) {
 	r.Register(envelope.Name, envelope.New)
 	r.Register(flatfile.Name, flatfile.New)
 	r.Register(headers.Name, headers.New)
+	r.Register(helochecks.Name, helochecks.New)
 	r.Register(inhostlist.Name, inhostlist.New)
 	r.Register(isresolvable.Name, isresolvable.New)
 	r.Register(processtitle.Name, processtitle.New)
@@ -41,6 +43,7 @@ func Register(r *plugin.Registry) {
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
 	r.Declare(headers.Name, func() ini.Declarer { return &headers.Settings{} })
+	r.Declare(helochecks.Name, func() ini.Declarer { return &helochecks.Settings{} })
 	r.Declare(inhostlist.Name, func() ini.Declarer { return &inhostlist.Settings{} })
 	r.Declare(isresolvable.Name, func() ini.Declarer { return &isresolvable.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
