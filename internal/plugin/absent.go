@@ -14,7 +14,6 @@ var servedAnyway = map[string]string{
 // notBuiltIn are the other names of Haraka's plugins, its own and well-known ones
 // from npm, and what stands in for each here, or that nothing does.
 var notBuiltIn = map[string]string{
-	"access":                   "lists that allow and refuse clients, senders and recipients are not built in; whole domains are accepted by host_list",
 	"aliases":                  "recipients are not rewritten here; the server behind queue/smtp_forward can do it",
 	"asn":                      "the origin of a client's network is not looked up",
 	"attachment":               "attachments are not looked at",

@@ -4,6 +4,7 @@ package all
 import (
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
+	"tarishi/internal/plugin/access"
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/dkim"
 	"tarishi/internal/plugin/dmarc"
@@ -23,6 +24,7 @@ import (
 
 // Register adds every built-in plugin to r.
 func Register(r *plugin.Registry) {
+	r.Register(access.Name, access.New)
 	r.Register(discard.Name, discard.New)
 	r.Register(dkim.Name, dkim.New)
 	r.Register(dmarc.Name, dmarc.New)
@@ -41,6 +43,7 @@ func Register(r *plugin.Registry) {
 
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
+	r.Declare(access.Name, func() ini.Declarer { return &access.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
 	r.Declare(headers.Name, func() ini.Declarer { return &headers.Settings{} })
 	r.Declare(helochecks.Name, func() ini.Declarer { return &helochecks.Settings{} })
