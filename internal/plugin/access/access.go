@@ -8,6 +8,7 @@ import (
 
 	"tarishi/internal/hook"
 	"tarishi/internal/hostname"
+	"tarishi/internal/mail/addresslist"
 	"tarishi/internal/message"
 	"tarishi/internal/plugin"
 	"tarishi/internal/result"
@@ -165,7 +166,7 @@ func (k *keeper) checkAuthor(_ context.Context, e *hook.Event) hook.Verdict {
 		record.Fail("data(missing_from)")
 		return hook.Proceed()
 	}
-	authors, err := message.Authors(e.Tx.Header().Get("From"))
+	authors, err := addresslist.Parse(e.Tx.Header().Get("From"))
 	if err != nil || len(authors) == 0 {
 		record.Fail("data(unparsable_from:" + from + ")")
 		return hook.Proceed()

@@ -8,7 +8,7 @@ import (
 
 	"tarishi/internal/hook"
 	"tarishi/internal/hostname"
-	"tarishi/internal/message"
+	"tarishi/internal/mail/addresslist"
 )
 
 // The names under which other plugins leave results that are read here.
@@ -132,7 +132,7 @@ func matchFrom(a about) hook.Verdict {
 		a.record.Fail("from_match(missing)")
 		return pass
 	}
-	authors, err := message.Authors(from)
+	authors, err := addresslist.Parse(from)
 	switch {
 	case err != nil:
 		a.record.Fail("from_match(rfc_violation)")

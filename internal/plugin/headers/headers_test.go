@@ -119,7 +119,8 @@ var cases = []mailbox{
 	{"null sender", "from_match", "From: b@example.org\n", func(_ *hook.Connection, tx *hook.Transaction) { tx.From.Local, tx.From.Domain = "", "" }, "fail:from_match(null / example.org)", ""},
 	{"author without an organisation", "from_match", "From: b@x.test\n", nil, "fail:from_match(example.com / null)", ""},
 	{"no author", "from_match", "X: y\n", nil, "fail:from_match(missing)", ""},
-	{"an unreadable author", "from_match", "From: nobody\n", nil, "fail:from_match(rfc_violation)", ""},
+	{"an unreadable author", "from_match", "From: a@\n", nil, "fail:from_match(rfc_violation)", ""},
+	{"no address in it", "from_match", "From: nobody\n", nil, "fail:from_match(unparsable)", ""},
 	{"a group of none", "from_match", "From: undisclosed:;\n", nil, "fail:from_match(unparsable)", ""},
 	{"no brand", "from_phish", "From: A <a@example.com>\n", nil, "pass:from_phish", ""},
 	{"the brand itself", "from_phish", "From: PayPal <service@mail.paypal.com>\n", nil, "pass:from_phish", ""},
@@ -144,7 +145,8 @@ var cases = []mailbox{
 		c.Results.For("fcrdns").Set("fcrdns", []string{"mx1.paypal.com"})
 	}, "pass:from_phish", ""},
 	{"nobody", "from_phish", "X: y\n", nil, "skip:from_phish(missing)", ""},
-	{"unreadable", "from_phish", "From: paypal\n", nil, "err:from_phish: message: the field is no list of mailboxes (RFC 5322 section 3.4)", ""},
+	{"unreadable", "from_phish", "From: paypal <a@\n", nil, "err:from_phish: invalid address: '<' is never closed", ""},
+	{"no address", "from_phish", "From: paypal\n", nil, "fail:from_phish(unparseable)", ""},
 	{"an empty group", "from_phish", "From: paypal:;\n", nil, "fail:from_phish(unparseable)", ""},
 }
 

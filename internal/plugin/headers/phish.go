@@ -6,6 +6,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/hostname"
 	"tarishi/internal/mail"
+	"tarishi/internal/mail/addresslist"
 	"tarishi/internal/message"
 )
 
@@ -27,7 +28,7 @@ func (c *checker) findPhish(a about) hook.Verdict {
 		a.record.Skip("from_phish(missing)")
 		return pass
 	}
-	authors, err := message.Authors(a.Tx.Header().Get("From"))
+	authors, err := addresslist.Parse(a.Tx.Header().Get("From"))
 	switch {
 	case err != nil:
 		a.record.Err("from_phish: " + err.Error())
