@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/hostname"
 	"tarishi/internal/mail/addresslist"
+	"tarishi/internal/message"
 )
 
 // The names under which other plugins leave results that are read here.
@@ -76,7 +77,7 @@ func (c *checker) checkDate(a about) hook.Verdict {
 	if !a.Tx.Header().Has("Date") {
 		return pass
 	}
-	date, ok := parseDate(a.Tx.Header().Get("Date"))
+	date, ok := message.ParseDate(a.Tx.Header().Get("Date"))
 	const day = 24 * time.Hour
 	switch now := c.now(); {
 	case !ok:

@@ -1,4 +1,4 @@
-package headers
+package message
 
 import (
 	"strconv"
@@ -21,8 +21,8 @@ var layouts = []string{
 	"2006/01/02 15:04:05", "2006/01/02", "1/2/2006 15:04:05", "1/2/2006",
 }
 
-// parseDate reads a date as liberally as most programs do. Without a zone it is UTC.
-func parseDate(value string) (time.Time, bool) {
+// ParseDate reads the value of a Date field as liberally as most programs do. Without a zone it is UTC.
+func ParseDate(value string) (time.Time, bool) {
 	fields := strings.Fields(strings.ReplaceAll(withoutComments(value), ",", " "))
 	if len(fields) > 0 && isWeekday(fields[0]) {
 		fields = fields[1:]
