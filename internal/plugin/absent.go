@@ -27,7 +27,6 @@ var notBuiltIn = map[string]string{
 	"avg":                      "messages are not scanned for viruses",
 	"batv-srs":                 "senders are not rewritten",
 	"block_me":                 "there are no lists of senders to be refused",
-	"bounce":                   "reports of failure that come in are not checked",
 	"clamd":                    "messages are not scanned for viruses",
 	"data.signatures":          "the text of messages is not searched",
 	"dcc":                      "messages are not checked against DCC",

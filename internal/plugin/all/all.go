@@ -5,6 +5,7 @@ import (
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/access"
+	"tarishi/internal/plugin/bounce"
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/dkim"
 	"tarishi/internal/plugin/dmarc"
@@ -25,6 +26,7 @@ import (
 // Register adds every built-in plugin to r.
 func Register(r *plugin.Registry) {
 	r.Register(access.Name, access.New)
+	r.Register(bounce.Name, bounce.New)
 	r.Register(discard.Name, discard.New)
 	r.Register(dkim.Name, dkim.New)
 	r.Register(dmarc.Name, dmarc.New)
@@ -41,6 +43,7 @@ func Register(r *plugin.Registry) {
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
 
+	r.Declare(bounce.Name, func() ini.Declarer { return &bounce.Settings{} })
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
 	r.Declare(access.Name, func() ini.Declarer { return &access.Settings{} })

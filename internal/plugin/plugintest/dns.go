@@ -15,6 +15,7 @@ type DNS struct {
 	Exchangers map[string][]string // by domain, best first; "" is the null MX
 	Addresses  map[string][]string // by host
 	Names      map[string][]string // by address
+	Texts      map[string][]string // by name
 	Errors     map[string]error    // by name or address, whatever is asked for
 }
 
@@ -75,7 +76,10 @@ func (d *DNS) PTR(ctx context.Context, addr netip.Addr) ([]string, error) {
 	return nil, d.failure(ctx, addr.String(), "PTR")
 }
 
-// TXT implements plugin.Resolver. There are no texts.
+// TXT implements plugin.Resolver.
 func (d *DNS) TXT(ctx context.Context, name string) ([]string, error) {
-	return nil, d.failure(ctx, name, "TXT")
+	if len(d.Texts[name]) == 0 || d.Errors[name] != nil {
+		return nil, d.failure(ctx, name, "TXT")
+	}
+	return slices.Clone(d.Texts[name]), nil
 }
