@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/dkim"
 	"tarishi/internal/plugin/dmarc"
+	"tarishi/internal/plugin/earlytalker"
 	"tarishi/internal/plugin/envelope"
 	"tarishi/internal/plugin/flatfile"
 	"tarishi/internal/plugin/headers"
@@ -30,6 +31,7 @@ func Register(r *plugin.Registry) {
 	r.Register(discard.Name, discard.New)
 	r.Register(dkim.Name, dkim.New)
 	r.Register(dmarc.Name, dmarc.New)
+	r.Register(earlytalker.Name, earlytalker.New)
 	r.Register(envelope.Name, envelope.New)
 	r.Register(flatfile.Name, flatfile.New)
 	r.Register(headers.Name, headers.New)
@@ -47,6 +49,7 @@ func Register(r *plugin.Registry) {
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
 	r.Declare(access.Name, func() ini.Declarer { return &access.Settings{} })
+	r.Declare(earlytalker.Name, func() ini.Declarer { return &earlytalker.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
 	r.Declare(headers.Name, func() ini.Declarer { return &headers.Settings{} })
 	r.Declare(helochecks.Name, func() ini.Declarer { return &helochecks.Settings{} })
