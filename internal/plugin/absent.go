@@ -35,7 +35,6 @@ var notBuiltIn = map[string]string{
 	"dovecot":                  "recipients are those of host_list and users those of auth/flat_file; Dovecot is not asked. It can be the backend of queue/smtp_forward: host=lmtp://HOST:24",
 	"elasticsearch":            "the log goes to standard error: format=json of log.ini is made for collectors",
 	"esets":                    "messages are not scanned for viruses",
-	"fcrdns":                   "a client's name is confirmed for Received and the log; nobody is refused for it",
 	"geoip":                    "the place of a client is not looked up",
 	"greylist":                 "nobody is put off at the first try",
 	"karma":                    "clients get no marks",

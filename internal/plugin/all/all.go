@@ -11,6 +11,7 @@ import (
 	"tarishi/internal/plugin/dmarc"
 	"tarishi/internal/plugin/earlytalker"
 	"tarishi/internal/plugin/envelope"
+	"tarishi/internal/plugin/fcrdns"
 	"tarishi/internal/plugin/flatfile"
 	"tarishi/internal/plugin/headers"
 	"tarishi/internal/plugin/helochecks"
@@ -33,6 +34,7 @@ func Register(r *plugin.Registry) {
 	r.Register(dmarc.Name, dmarc.New)
 	r.Register(earlytalker.Name, earlytalker.New)
 	r.Register(envelope.Name, envelope.New)
+	r.Register(fcrdns.Name, fcrdns.New)
 	r.Register(flatfile.Name, flatfile.New)
 	r.Register(headers.Name, headers.New)
 	r.Register(helochecks.Name, helochecks.New)
@@ -50,6 +52,7 @@ func Register(r *plugin.Registry) {
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
 	r.Declare(access.Name, func() ini.Declarer { return &access.Settings{} })
 	r.Declare(earlytalker.Name, func() ini.Declarer { return &earlytalker.Settings{} })
+	r.Declare(fcrdns.Name, func() ini.Declarer { return &fcrdns.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
 	r.Declare(headers.Name, func() ini.Declarer { return &headers.Settings{} })
 	r.Declare(helochecks.Name, func() ini.Declarer { return &helochecks.Settings{} })
