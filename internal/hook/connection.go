@@ -201,8 +201,8 @@ func (v ConnectionView) Notes() NotesView {
 }
 
 // Results are what plugins found out about the connection.
-func (v ConnectionView) Results() ResultsView {
-	return lease.Look(v.gate, v.state, func(c *Connection) ResultsView { return ResultsView{v.gate, c.Results, c.ID} })
+func (v ConnectionView) Results() result.View {
+	return lease.Look(v.gate, v.state, func(c *Connection) result.View { return result.NewView(v.gate, c.Results, c.ID) })
 }
 
 // Credentials are what a client has authenticated with; Mechanism is "PLAIN" or

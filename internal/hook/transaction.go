@@ -173,8 +173,8 @@ func (v TransactionView) Notes() NotesView {
 }
 
 // Results are what plugins found out about the transaction.
-func (v TransactionView) Results() ResultsView {
-	return lease.Look(v.gate, v.state, func(t *Transaction) ResultsView { return ResultsView{v.gate, t.Results, string(t.ID)} })
+func (v TransactionView) Results() result.View {
+	return lease.Look(v.gate, v.state, func(t *Transaction) result.View { return result.NewView(v.gate, t.Results, string(t.ID)) })
 }
 
 // AddAuthResult adds a result to the Authentication-Results of the message, which is

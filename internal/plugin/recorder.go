@@ -36,12 +36,12 @@ func (e *Env) NewRecorder(plugin string, usual result.Format) *Recorder {
 }
 
 // On returns the record that r keeps in the results of a connection or a transaction.
-func (r *Recorder) On(v hook.ResultsView) Record { return Record{r, v} }
+func (r *Recorder) On(v result.View) Record { return Record{r, v} }
 
 // Record is what a plugin has found out about one connection or transaction.
 type Record struct {
 	recorder *Recorder
-	view     hook.ResultsView
+	view     result.View
 }
 
 // Pass records a check that was passed.

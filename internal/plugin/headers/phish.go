@@ -8,6 +8,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/mail/addresslist"
 	"tarishi/internal/message"
+	"tarishi/internal/result"
 )
 
 // brand is a name that others abuse, and the domain from which its mail comes.
@@ -83,7 +84,7 @@ func isWordCharacter(c byte) bool {
 // comes from a domain.
 func isVouchedFor(a about, domain string) bool {
 	for _, passed := range []struct {
-		results hook.ResultsView
+		results result.View
 		plugin  string
 	}{{a.Tx.Results(), spfPlugin}, {a.Conn.Results(), spfPlugin}, {a.Tx.Results(), dkimPlugin}} {
 		found := passed.results.Of(passed.plugin)

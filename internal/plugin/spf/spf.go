@@ -16,6 +16,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 	"tarishi/internal/spf"
 )
 
@@ -210,7 +211,7 @@ func harakaWord(s spf.Status) string {
 // checked, that of the sender on top.
 func addFields(_ context.Context, e *hook.Event) hook.Verdict {
 	for _, of := range []struct {
-		found           hook.ResultsView
+		found           result.View
 		scope, identity string
 	}{{e.Conn.Results(), scopeHello, "helo"}, {e.Tx.Results(), scopeMail, "mailfrom"}} {
 		result, _ := of.found.Value(Name, valueResult).(string)

@@ -72,7 +72,7 @@ var packages = map[string]entry{
 	"internal/sending":          {nouns, nil},
 	"internal/hostname":         {nouns, []string{"internal/mail"}},
 	"internal/pattern":          {nouns, nil},
-	"internal/result":           {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
+	"internal/result":           {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/lease", "internal/mail"}},
 
 	"internal/store":                {nouns, []string{"internal/mail"}},
 	"internal/store/journal":        {mechanisms, []string{"internal/store/journal/window"}},
