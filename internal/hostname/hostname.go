@@ -18,6 +18,7 @@ import (
 // more. It is "" for a name below no listed suffix such as localhost and mx.test, for a
 // suffix itself, and for a name with an empty label.
 func Organisation(name string) string {
+	// A trailing dot leaves an empty label, which no greeting and no PTR record should have.
 	if name == "" || strings.HasSuffix(name, ".") {
 		return ""
 	}
@@ -26,7 +27,7 @@ func Organisation(name string) string {
 		return ""
 	}
 
-	// For what is not listed the package answers with the last label.
+	// Without a listed suffix the package answers with the last label.
 	suffix, managed := publicsuffix.PublicSuffix(name)
 	if !managed && !strings.Contains(suffix, ".") || len(suffix) == len(name) {
 		return ""
@@ -53,6 +54,7 @@ func IsWithin(name, domain string) bool {
 // looks for the last two octets, for the first two, and for all four in hexadecimal,
 // anywhere and in any order: 192.0.2.45 is in host-2-45.example.com.
 func HoldsAddress(name string, addr netip.Addr) bool {
+	// Haraka looks for addresses of IPv4 alone: those of IPv6 are written in too many ways.
 	if addr = addr.Unmap(); !addr.Is4() {
 		return false
 	}
@@ -88,6 +90,7 @@ func hostPart(name string) string {
 // holdsBoth reports whether both texts stand in host without sharing characters; the
 // longer one is looked for first.
 func holdsBoth(host, a, b string) bool {
+	// The longer text is harder to find by chance. It is taken out before the other is looked for.
 	longer, other, find := a, b, strings.Index
 	if len(b) >= len(a) {
 		longer, other, find = b, a, strings.LastIndex
@@ -113,6 +116,7 @@ func Literal(name string) (netip.Addr, bool) {
 
 // Bare returns the address in a literal that lacks its brackets.
 func Bare(name string) (netip.Addr, bool) {
+	// The tag is required by the grammar and left out by many programs.
 	if len(name) > 5 && strings.EqualFold(name[:5], "IPv6:") {
 		name = name[5:]
 	}

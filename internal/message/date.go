@@ -23,6 +23,7 @@ var layouts = []string{
 
 // ParseDate reads the value of a Date field as liberally as most programs do. Without a zone it is UTC.
 func ParseDate(value string) (time.Time, bool) {
+	// Comments and the day of the week say nothing that the rest does not.
 	fields := strings.Fields(strings.ReplaceAll(withoutComments(value), ",", " "))
 	if len(fields) > 0 && isWeekday(fields[0]) {
 		fields = fields[1:]
@@ -51,6 +52,7 @@ func ParseDate(value string) (time.Time, bool) {
 		east, *last = minutes, (*last)[:at]
 	}
 
+	// The time is read as if it were UTC and moved by the zone then.
 	text := strings.Join(fields, " ")
 	for _, layout := range layouts {
 		if date, err := time.Parse(layout, text); err == nil {
@@ -66,6 +68,7 @@ func withoutComments(text string) string {
 	if !strings.ContainsAny(text, "()") {
 		return text
 	}
+	// A closing parenthesis without an opening one is part of the text, and no date has one.
 	var b strings.Builder
 	depth := 0
 	for _, c := range text {
@@ -95,6 +98,7 @@ func isWeekday(word string) bool {
 // parseZone reads a zone such as +0100, -05:00, GMT, GMT+0100 or EST, in minutes east of
 // Greenwich.
 func parseZone(text string) (minutes int, ok bool) {
+	// A numeric zone may have a name in front, and a colon in it.
 	text = strings.ToUpper(text)
 	if minutes, ok := zones[text]; ok {
 		return minutes, true

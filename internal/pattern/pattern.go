@@ -20,7 +20,7 @@ var (
 
 // Whole compiles an expression that has to match a whole text, in any case.
 func Whole(expression string) (*regexp.Regexp, error) {
-	// The expression alone comes first: an error has to be about what is written.
+	// The expression is compiled alone first, so that an error quotes the line as written.
 	translated, err := translate(expression)
 	if err != nil {
 		return nil, err
@@ -45,6 +45,7 @@ const blanks = `\t\n\v\f\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202
 
 // translate writes an expression of JavaScript's in the syntax of RE2.
 func translate(expression string) (string, error) {
+	// The expression is copied, but for what means something else, or nothing, in RE2.
 	var b strings.Builder
 	inClass := false
 	for i := 0; i < len(expression); {
@@ -81,12 +82,13 @@ func translate(expression string) (string, error) {
 	return b.String(), nil
 }
 
-// translateEscape translates the escape at the start of rest, of which n bytes are
-// used.
+// translateEscape translates the escape at the start of rest and returns how many bytes it
+// took.
 func translateEscape(rest string, inClass bool) (n int, out string, err error) {
 	if len(rest) == 1 {
 		return 1, rest, nil // RE2 complains of it
 	}
+	// Escapes of other languages, such as \A and \Z, are plain letters in JavaScript.
 	c := rest[1]
 	switch {
 	case c >= '1' && c <= '9' || c == 'k':

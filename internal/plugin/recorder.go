@@ -8,8 +8,8 @@ import (
 	"tarishi/internal/result"
 )
 
-// Recorder is how a plugin says what it finds: in the results, where other plugins
-// read it, in one line of its log, and in its metrics.
+// Recorder records the findings of a plugin: in the results, where other plugins read
+// them, in one line of its log, and in its metrics.
 type Recorder struct {
 	plugin string
 	log    *zap.Logger
@@ -82,6 +82,7 @@ func (r Record) Refuse(v hook.Verdict) hook.Verdict {
 
 // Log writes all that was recorded so far as one line.
 func (r Record) Log() {
+	// The line is not composed for nobody.
 	if !r.recorder.log.Core().Enabled(zapcore.InfoLevel) {
 		return
 	}

@@ -14,7 +14,7 @@ type Format struct {
 	Hide  []string // lists and named values that are left out
 }
 
-// Or returns f with what it does not say taken from a plugin's own format.
+// Or returns f, with the parts that it leaves open taken from a plugin's usual format.
 func (f Format) Or(usual Format) Format {
 	if f.Order == nil {
 		f.Order = usual.Order
@@ -80,6 +80,7 @@ func rows(f *Format) []ini.Row {
 // those that there are, none: any.
 func words(p *[]string, known ...string) ini.Kind {
 	return ini.Joined("words with commas between them", func(values []string) error {
+		// Haraka splits at commas, semicolons and blanks, one or more of them.
 		all := strings.FieldsFunc(strings.Join(values, ","), func(c rune) bool { return c == ',' || c == ';' || grammar.IsBlank(c) })
 		for _, word := range all {
 			if len(known) > 0 && !slices.Contains(known, word) {
@@ -94,6 +95,7 @@ func words(p *[]string, known ...string) ini.Kind {
 // finish reads the sections.
 func (f *Formats) finish(r *ini.Reader) {
 	for _, s := range r.File(file).Sections {
+		// The keys above the first section are those of the table itself.
 		if s.Name == "main" {
 			continue
 		}

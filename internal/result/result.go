@@ -22,6 +22,7 @@ type Store struct{ by map[string]*Result }
 // For returns the findings of a plugin to read and to add to; it makes them at
 // the first call.
 func (s *Store) For(plugin string) *Result {
+	// There is a store for every connection and every message, and most plugins leave nothing.
 	found := s.by[plugin]
 	if found == nil {
 		if s.by == nil {
@@ -46,6 +47,7 @@ type Result struct {
 
 // Set gives a named value, in the place of an earlier one.
 func (r *Result) Set(name string, value any) {
+	// As in an object of JavaScript, a value keeps the place at which it was set first.
 	if _, again := r.values[name]; !again {
 		r.names = append(r.names, name)
 	}
@@ -69,6 +71,7 @@ func (r *Result) Values() map[string]any {
 	if r == nil {
 		return nil
 	}
+	// Readers may keep the copy while the plugin changes the original.
 	all := maps.Clone(r.values)
 	for name, value := range all {
 		all[name] = mail.CopyNote(value)
@@ -108,12 +111,13 @@ func (r *Result) list(name string) []string {
 var usualOrder = []string{"msg", "pass", "fail", "skip", "err"}
 
 // Line returns the findings in one line, as Haraka collates them: the named values as
-// "name: value", then the lists as "list:text, text". Maps, empty lists and values whose
-// names begin with an underscore are left out.
+// "name: value", then the lists as "list:text, text". Maps, empty lists and values with
+// a name that begins with an underscore are left out.
 func (r *Result) Line(f Format) string {
 	if r == nil {
 		return ""
 	}
+	// Named values are the plugin's main findings, so they come first.
 	var parts []string
 	for _, name := range r.names {
 		if name != "" && name[0] == '_' || slices.Contains(f.Hide, name) {
@@ -151,6 +155,7 @@ func show(value any) (text string, ok bool) {
 		return strconv.FormatInt(v, 10), true
 	case float64:
 		return strconv.FormatFloat(v, 'f', -1, 64), true
+	// JavaScript puts no blanks between the elements of a list.
 	case []string:
 		return strings.Join(v, ","), len(v) > 0
 	case []any:

@@ -57,6 +57,7 @@ func (v View) Skip(plugin, text string) {
 
 // Set gives a named value of a plugin.
 func (v View) Set(plugin, name string, value any) {
+	// A handler that is late must not share a list or a map with the store.
 	if v.gate != nil {
 		value = mail.CopyNote(value)
 	}
@@ -66,6 +67,7 @@ func (v View) Set(plugin, name string, value any) {
 // Value returns a named value of a plugin, or nil.
 func (v View) Value(plugin, name string) any {
 	return lease.Look(v.gate, v.state, func(s *Store) any {
+		// The same holds for values on their way out.
 		if v.gate != nil {
 			return mail.CopyNote(s.Of(plugin).Value(name))
 		}
@@ -76,6 +78,7 @@ func (v View) Value(plugin, name string) any {
 // Texts returns a named value of a plugin that is a text or a list of texts, which must
 // not be changed; nil if it is nothing like that.
 func (v View) Texts(plugin, name string) []string {
+	// Built-in plugins leave lists of texts, code in JavaScript lists of anything.
 	switch value := v.Value(plugin, name).(type) {
 	case string:
 		return []string{value}

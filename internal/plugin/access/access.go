@@ -52,6 +52,7 @@ func (k *keeper) Register(h plugin.Host) {
 // checkClient looks for the address of a client in its lists, and for its name.
 func (k *keeper) checkClient(_ context.Context, e *hook.Event) hook.Verdict {
 	record := k.recorder.On(e.Conn.Results())
+	// The address cannot be chosen by the client, so it comes before the name.
 	remote := e.Conn.Remote()
 	known := []string{remote.Addr.Addr().String(), strings.ToLower(remote.Host)}
 	if file := k.Clients.White.find(known...); file != "" {
@@ -78,6 +79,7 @@ const (
 // checkSender looks for a sender in its lists.
 func (k *keeper) checkSender(_ context.Context, e *hook.Event) hook.Verdict {
 	record := k.recorder.On(e.Tx.Results())
+	// Reports have no sender that could be listed.
 	if e.Sender.IsNull() {
 		record.Skip("null sender")
 		record.Log()
@@ -88,6 +90,7 @@ func (k *keeper) checkSender(_ context.Context, e *hook.Event) hook.Verdict {
 
 // checkRecipient looks for a recipient in its lists.
 func (k *keeper) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict {
+	// Whether a recipient exists is for other plugins to say, unless the site wants otherwise.
 	good := hook.Proceed()
 	if k.AcceptRcpt {
 		good = hook.Answer(hook.OK, "")
@@ -145,6 +148,7 @@ func (k *keeper) checkDomain(_ context.Context, e *hook.Event) hook.Verdict {
 	if of.domain == "" {
 		return hook.Proceed()
 	}
+	// A name without a dot is in no domain that could be listed, and odd by itself.
 	record := k.recorder.On(e.Conn.Results())
 	if !strings.Contains(of.domain, ".") {
 		record.Fail("invalid domain: " + of.domain)
@@ -161,6 +165,7 @@ func (k *keeper) checkDomain(_ context.Context, e *hook.Event) hook.Verdict {
 // checkAuthor looks for the domain of From in access.domains.
 func (k *keeper) checkAuthor(_ context.Context, e *hook.Event) hook.Verdict {
 	record := k.recorder.On(e.Tx.Results())
+	// Mail without a readable author is for other plugins to judge.
 	from := message.DecodeWords(e.Tx.Header().Get("From"))
 	if from == "" {
 		record.Fail("data(missing_from)")
@@ -182,8 +187,8 @@ func (k *keeper) checkAuthor(_ context.Context, e *hook.Event) hook.Verdict {
 	return k.decide(k.recorder.On(e.Conn.Results()), of, domainFile, "any", "Email from that domain is not accepted here.")
 }
 
-// decide looks for a party in access.domains. What is let in by its own name wins over
-// the domain that it is in. passed and unlisted are what the results say.
+// decide looks for a party in access.domains. An entry that lets a name in wins
+// over an entry that refuses its domain. passed and unlisted are what the results say.
 func (k *keeper) decide(record plugin.Record, of party, passed, unlisted, denial string) hook.Verdict {
 	switch {
 	case k.Domains.lets(of.organisation, of.domain, of.address):

@@ -27,6 +27,7 @@ type list struct {
 // find returns the file in which one of several names, or a pattern that matches one,
 // stands; "": none does. Each name is looked for in both before the next.
 func (l *list) find(names ...string) string {
+	// An address without a name in the DNS has one thing to look for.
 	for _, name := range names {
 		if name == "" {
 			continue
@@ -44,7 +45,7 @@ func (l *list) find(names ...string) string {
 // expressionEnding is that of the files with regular expressions.
 const expressionEnding = "_regex"
 
-// tables declares both files of a list; what says what is listed.
+// tables declares both files of a list; what describes the entries.
 func (l *list) tables(file, what string) []*ini.Table {
 	return []*ini.Table{
 		{
@@ -107,6 +108,7 @@ func (d *domains) table() *ini.Table {
 // line reads one line of access.domains.
 func (d *domains) line(r *ini.Reader, text string, no int) error {
 	d.lines = append(d.lines, text)
+	// An entry that lets in may be any name, however deep, or an address.
 	if name, let := strings.CutPrefix(text, "!"); let {
 		d.allow[strings.ToLower(name)] = true
 		return nil
@@ -116,7 +118,7 @@ func (d *domains) line(r *ini.Reader, text string, no int) error {
 		return nil
 	}
 
-	// What is looked for later is the organisational domain.
+	// Lookups use the organisational domain.
 	p := ini.Problem{File: ini.Place(domainFile), Line: no, Warning: true}
 	organisation := hostname.Organisation(text)
 	switch {

@@ -31,6 +31,7 @@ const (
 
 // Tables declares the keys of access.ini, and the lists.
 func (s *Settings) Tables() []*ini.Table {
+	// The rows of a section differ in little.
 	on := func(key string, p *bool, doc string) ini.Row {
 		return ini.Row{Key: key, Kind: ini.Bool(p), Default: "true", Doc: doc}
 	}
@@ -57,6 +58,7 @@ func (s *Settings) Tables() []*ini.Table {
 			denial("rcpt", &s.Denial.Rcpt, "That recipient is not allowed", "the recipient", rcptFile),
 		),
 	)
+	// Each list is two files, with the names that Haraka has for them.
 	const white, black = "whitelist", "blacklist"
 	return slices.Concat(
 		[]*ini.Table{

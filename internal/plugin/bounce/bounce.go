@@ -61,6 +61,7 @@ func (c *checker) rejectAll(_ context.Context, e *hook.Event) hook.Verdict {
 	if !c.Reject.AllBounces || !isBounce(e) {
 		return hook.Proceed()
 	}
+	// The reply is permanent, so that the report is not tried again.
 	record := c.recorder.On(e.Tx.Results())
 	record.Fail("bounces_accepted")
 	record.Msg("Bounces not accepted here")
@@ -111,6 +112,7 @@ func (c *checker) checkReturnPath(_ context.Context, e *hook.Event) hook.Verdict
 		return hook.Proceed()
 	}
 	record := c.recorder.On(e.Tx.Results())
+	// An empty path is what the field says of a report.
 	if path := e.Tx.Header().Get("Return-Path"); path == "" || path == "<>" {
 		record.Pass("empty_return_path")
 		return hook.Proceed()
@@ -127,6 +129,7 @@ func (c *checker) checkReturnPath(_ context.Context, e *hook.Event) hook.Verdict
 // checkContent marks mail that goes out, and looks in reports for the mark, or else for
 // a way that the mail can have come from here.
 func (c *checker) checkContent(ctx context.Context, e *hook.Event) hook.Verdict {
+	// What goes out is marked, what comes in is looked at: no message is both.
 	if e.Tx.Relaying() && !e.Sender.IsNull() {
 		c.mark(e)
 		return hook.Proceed()
@@ -137,7 +140,7 @@ func (c *checker) checkContent(ctx context.Context, e *hook.Event) hook.Verdict 
 	record := c.recorder.On(e.Tx.Results())
 	defer record.Log()
 
-	// What is beyond the limits of a tree is not searched; what was found before is.
+	// Parts beyond the limits of a tree are not searched; those before are.
 	root, err := e.Tx.Message().Root()
 	if err != nil {
 		record.Err(err.Error())
@@ -146,6 +149,7 @@ func (c *checker) checkContent(ctx context.Context, e *hook.Event) hook.Verdict 
 		return hook.Proceed()
 	}
 	returned := excerpts(root)
+	// A mark is proof enough; the way that a message has taken is a guess.
 	valid := false
 	if c.Check.HashValidation {
 		var v hook.Verdict
@@ -174,6 +178,7 @@ const (
 
 // excerpts returns the parts of a report, in their order.
 func excerpts(root *message.Part) []excerpt {
+	// Programs return the message as an enclosed one, as its header section, or as text.
 	var all []excerpt
 	var walk func(p *message.Part, enclosed bool)
 	walk = func(p *message.Part, enclosed bool) {
@@ -202,6 +207,7 @@ func (x excerpt) values(name string) []string {
 	if x.header != nil {
 		return x.header.All(name)
 	}
+	// In text a field may stand anywhere, but it begins its line.
 	var all []string
 	for i := 0; i < len(x.lines); i++ {
 		field, value, found := strings.Cut(x.lines[i], ":")

@@ -33,6 +33,7 @@ func readLines(p *message.Part) []string {
 	}
 	defer r.Close()
 	text, _ := io.ReadAll(io.LimitReader(r, mostText)) // what can be decoded counts
+	// Folds may begin with blanks of any kind and number.
 	var lines []string
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimRight(line, "\r\n")
@@ -50,6 +51,7 @@ var bracketed = regexp.MustCompile(`[\[(](?:IPv6:)?([0-9A-Fa-f:.]{2,45})[\])]`)
 // origins returns the addresses of the world in the trace fields of the returned message,
 // the first one of each field.
 func origins(returned []excerpt) []netip.Addr {
+	// The first address in a trace field is that of the host which the next one has seen.
 	var all []netip.Addr
 	for _, part := range returned {
 		for _, field := range part.values("Received") {
@@ -69,8 +71,9 @@ func origins(returned []excerpt) []netip.Addr {
 }
 
 // checkOrigin asks whether one of the hosts that the returned message has passed may send
-// mail in the name of the recipient, to whom it is returned.
+// mail in the name of the recipient of the report.
 func (c *checker) checkOrigin(ctx context.Context, e *hook.Event, record plugin.Record, returned []excerpt) hook.Verdict {
+	// The recipient of the report sent the message: its domain names the hosts that may send for it.
 	addrs, to := origins(returned), e.Tx.Recipients()
 	if len(addrs) == 0 || len(to) == 0 {
 		record.Skip("bounce_spf")

@@ -135,6 +135,7 @@ func (s *Settings) rejectRows() []ini.Row {
 
 // finish switches the checks on that reject, and looks at the secret.
 func (s *Settings) finish(r *ini.Reader) {
+	// A check that rejects and is not made would reject nothing.
 	s.Check.SingleRecipient = s.Check.SingleRecipient || s.Reject.SingleRecipient
 	s.Check.EmptyReturnPath = s.Check.EmptyReturnPath || s.Reject.EmptyReturnPath
 	s.Check.SPF = s.Check.SPF || s.Reject.SPF
@@ -167,6 +168,7 @@ func (s *Settings) readWhitelist(r *ini.Reader) {
 		r.Add(ini.Problem{File: ini.Place(whitelistFile), Text: `is not of the form {"recipient": ["author", "*@domain"]}: ` + err.Error()})
 		return
 	}
+	// Addresses are compared in lower case.
 	for to, authors := range written {
 		for _, author := range authors {
 			to := strings.ToLower(to)

@@ -33,6 +33,7 @@ func (c *checker) hash(i identity) string {
 // mark adds the mark to a message that goes out. One that lacks a field of its identity
 // cannot be recognized.
 func (c *checker) mark(e *hook.Event) {
+	// Without a secret there is nothing to mark mail with.
 	if !c.Check.HashValidation {
 		return
 	}
@@ -46,6 +47,7 @@ func (c *checker) mark(e *hook.Event) {
 // find returns the identity of the returned message, and its mark: those of the first
 // part with a mark, or else of the first with any field of an identity.
 func find(returned []excerpt) (i identity, mark string) {
+	// A mark is worth more than fields that a text happens to quote.
 	for _, part := range returned {
 		found := identity{part.value("From"), part.value("Date"), part.value("Message-ID")}
 		if mark = part.value(markField); mark != "" {
@@ -71,7 +73,7 @@ func (c *checker) validate(e *hook.Event, record plugin.Record, returned []excer
 		return false, v
 	}
 
-	// A report without a mark may come from somebody who is known not to return it.
+	// Some servers are known to return messages without the mark.
 	authors, err := addresslist.Parse(e.Tx.Header().Get("From"))
 	if err != nil || len(authors) == 0 {
 		record.Skip("validate_bounce")
@@ -91,6 +93,7 @@ func (c *checker) verify(record plugin.Record, i identity, mark string) (valid b
 	if !i.isWhole() {
 		return false, fail(record, "validate_bounce", "missing headers", c.Reject.HashValidation)
 	}
+	// The comparison takes the same time wherever the two differ.
 	switch want := c.hash(i); {
 	case len(mark) != len(want):
 		return false, fail(record, "validate_bounce", "hash length mismatch", c.Reject.HashValidation)
@@ -127,6 +130,7 @@ func fail(record plugin.Record, check, why string, reject bool) hook.Verdict {
 
 // isListed reports whether a recipient takes reports of an author without a mark.
 func (c *checker) isListed(to, author mail.Address) bool {
+	// Entries were put into lower case when they were read.
 	address := strings.ToLower(author.String())
 	return slices.ContainsFunc(c.Whitelist[strings.ToLower(to.String())], func(entry string) bool {
 		domain, any := strings.CutPrefix(entry, "*")

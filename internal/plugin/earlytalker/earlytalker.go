@@ -44,6 +44,7 @@ func (l *listener) Register(h plugin.Host) {
 func (l *listener) listen(ctx context.Context, e *hook.Event) hook.Verdict {
 	record := l.recorder.On(e.Conn.Results())
 	defer record.Log()
+	// Clients that are known to be good should not have to wait.
 	if why := l.exempt(e.Conn); why != "" {
 		record.Skip(why)
 		return hook.Proceed()
@@ -57,6 +58,7 @@ func (l *listener) listen(ctx context.Context, e *hook.Event) hook.Verdict {
 	case <-ctx.Done():
 		return hook.Proceed()
 	}
+	// What has arrived stays unread: the session answers it if the client may stay.
 	if !e.Conn.SpeaksEarly() {
 		record.Pass("early")
 		return hook.Proceed()
@@ -70,6 +72,7 @@ func (l *listener) listen(ctx context.Context, e *hook.Event) hook.Verdict {
 
 // exempt says why a client does not have to wait; "": it has to.
 func (l *listener) exempt(c hook.ConnectionView) string {
+	// The order is Haraka's, for the results show the first reason alone.
 	remote := c.Remote()
 	addr := remote.Addr.Addr()
 	switch {

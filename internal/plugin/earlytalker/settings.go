@@ -45,6 +45,7 @@ func (s *Settings) Tables() []*ini.Table {
 // finish reads the list of addresses.
 func (s *Settings) finish(r *ini.Reader) {
 	for _, k := range r.File(file).Section(whitelist).Keys {
+		// Each line is a key without a value.
 		p, err := ini.ParsePrefix(k.Name)
 		if err != nil {
 			r.Add(ini.Problem{File: ini.Place(file), Line: k.Line, Section: whitelist, Key: k.Name, Text: err.Error()})

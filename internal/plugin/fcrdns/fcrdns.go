@@ -82,6 +82,7 @@ func (c *checker) initialize(_ context.Context, e *hook.Event) hook.Verdict {
 func (c *checker) lookUp(ctx context.Context, e *hook.Event) hook.Verdict {
 	record := c.recorder.On(e.Conn.Results())
 	defer record.Log()
+	// The DNS of the world knows nothing of private addresses.
 	remote := e.Conn.Remote()
 	if remote.Private {
 		record.Skip("private_ip")
@@ -89,11 +90,13 @@ func (c *checker) lookUp(ctx context.Context, e *hook.Event) hook.Verdict {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
+	// The time is that of the whole search, however many names there are.
 	s := &search{checker: c, addr: remote.Addr.Addr(), record: record, addresses: map[string]any{}}
 	outcome := s.run(ctx)
 	if s.refusal.Code != 0 {
 		record.Set(valueRefusal, s.refusal)
 	}
+	// A client that is refused on the way sends no message that could show an outcome.
 	if outcome != "" {
 		record.Set(valueOutcome, outcome)
 	}
@@ -102,6 +105,7 @@ func (c *checker) lookUp(ctx context.Context, e *hook.Event) hook.Verdict {
 
 // refuseClient gives the verdict that lookUp has left, unless the client is let in.
 func (c *checker) refuseClient(_ context.Context, e *hook.Event) hook.Verdict {
+	// The list has been asked by now: this handler runs behind those of other plugins.
 	refusal, due := e.Conn.Results().Value(Name, valueRefusal).(hook.Verdict)
 	if !due || e.Conn.Results().Value(accessPlugin, "whitelist") == true {
 		return hook.Proceed()
@@ -119,6 +123,7 @@ const (
 // takes away what the client says of itself.
 func (c *checker) addFields(_ context.Context, e *hook.Event) hook.Verdict {
 	header, results := e.Tx.Header(), e.Conn.Results()
+	// A client could claim any name in these fields.
 	header.Remove(fieldNames)
 	header.Remove(fieldOthers)
 	if others := results.Texts(Name, valueOthers); len(others) > 0 {

@@ -23,7 +23,7 @@ type search struct {
 
 	confirmed, invalid, others []string
 	addresses                  map[string]any
-	refusal                    hook.Verdict // what is due; Code 0: nothing
+	refusal                    hook.Verdict // due at connect; Code 0: none
 }
 
 // The outcomes of RFC 8601 section 2.7.3.
@@ -46,6 +46,7 @@ type found struct {
 
 // run makes the search and returns its outcome; "": the client is refused without one.
 func (s *search) run(ctx context.Context) (outcome string) {
+	// Only an answer of the DNS says that there is no name.
 	names, err := s.resolver.PTR(ctx, s.addr)
 	switch {
 	case dns.IsNXDomain(err) || dns.IsNoData(err):
@@ -100,6 +101,7 @@ func (s *search) refuse(on bool, code hook.Code, text string) {
 
 // lookUpAll returns the addresses of names, which are looked up side by side.
 func (s *search) lookUpAll(ctx context.Context, names []string) []found {
+	// Anybody can give an address any number of names.
 	all := make([]found, min(len(names), mostNames))
 	var wg sync.WaitGroup
 	for i := range all {
@@ -121,6 +123,7 @@ func (s *search) lookUpAll(ctx context.Context, names []string) []found {
 
 // compare compares the addresses of names with the client's.
 func (s *search) compare(all []found) (outcome string) {
+	// All names are looked at, for the results show each of them.
 	var failure error
 	last := ""
 	for _, one := range all {
@@ -190,6 +193,7 @@ func (s *search) isGeneric(name string) bool {
 		return false
 	}
 	s.record.Fail("is_generic_rdns")
+	// Lines for servers may have names with the address too, if the name says so.
 	labels := strings.Split(name, ".")
 	most := strings.Count(hostname.Organisation(name), ".") + 2
 	front := strings.Join(labels[:min(len(labels), most)], ",")

@@ -22,6 +22,7 @@ const (
 
 // findDuplicates looks for fields that must be unique (RFC 5322 section 3.6).
 func (c *checker) findDuplicates(a about) hook.Verdict {
+	// All of them are recorded; the reply names the first.
 	first := ""
 	for _, name := range c.Singular {
 		if a.Tx.Header().Count(name) <= 1 {
@@ -41,6 +42,7 @@ func (c *checker) findDuplicates(a about) hook.Verdict {
 
 // findMissing looks for fields that are required (RFC 5322 section 3.6).
 func (c *checker) findMissing(a about) hook.Verdict {
+	// As above, the reply names the first.
 	first := ""
 	for _, name := range c.Required {
 		if a.Tx.Header().Has(name) {
@@ -62,6 +64,7 @@ func (c *checker) findMissing(a about) hook.Verdict {
 // section 4.4). From mail that comes in it is taken away.
 func (c *checker) checkReturnPath(a about) hook.Verdict {
 	if a.Tx.Header().Has("Return-Path") {
+		// Mail of our own users has not been delivered yet, so nobody can have added it.
 		if a.Tx.Relaying() {
 			a.record.Fail("Return-Path")
 			return rejectIf(c.Reject.InvalidReturnPath, "outgoing mail must not have a Return-Path header (RFC 5321)")
@@ -77,6 +80,7 @@ func (c *checker) checkDate(a about) hook.Verdict {
 	if !a.Tx.Header().Has("Date") {
 		return pass
 	}
+	// Clocks may be wrong, and mail may have waited in a queue.
 	date, ok := message.ParseDate(a.Tx.Header().Get("Date"))
 	const day = 24 * time.Hour
 	switch now := c.now(); {
@@ -102,6 +106,7 @@ func findUserAgent(a about) hook.Verdict {
 			continue
 		}
 		found = true
+		// The name of a program is enough; its version changes too often.
 		value := []rune(a.Tx.Header().Get(name))
 		a.record.Pass("UA(" + string(value[:min(len(value), 12)]) + ")")
 	}
@@ -114,6 +119,7 @@ func findUserAgent(a about) hook.Verdict {
 // countHops counts the servers that a message has passed, this one included. Mail from
 // people passes at least one before it comes here.
 func countHops(a about) hook.Verdict {
+	// A user sends to us directly: we are the first server.
 	if a.Conn.Authenticated().User != "" {
 		a.record.Skip("direct-to-mx(auth)")
 		return pass
@@ -133,6 +139,7 @@ func matchFrom(a about) hook.Verdict {
 		a.record.Fail("from_match(missing)")
 		return pass
 	}
+	// Only the first author counts, as in Haraka.
 	authors, err := addresslist.Parse(from)
 	switch {
 	case err != nil:
@@ -184,6 +191,7 @@ func orNull(domain string) string {
 // checkDeliveredTo looks for a recipient in Delivered-To, which a server adds that has
 // delivered the message to it: here it is in a loop, or forged.
 func (c *checker) checkDeliveredTo(a about) hook.Verdict {
+	// A message that was forwarded may have several of these fields.
 	fields := a.Tx.Header().All("Delivered-To")
 	if len(fields) == 0 {
 		return pass
@@ -220,6 +228,7 @@ func findMailingList(a about) hook.Verdict {
 		if !a.Tx.Header().Has(mark.field) {
 			continue
 		}
+		// Some programs are known by the field alone, others by what stands in it.
 		value := a.Tx.Header().Get(mark.field)
 		if strings.HasPrefix(value, mark.prefix) && strings.Contains(strings.ToLower(value), mark.within) {
 			a.record.Pass("MLM(" + mark.program + ")")

@@ -1,5 +1,5 @@
-// Package headers is the plugin headers: it looks at the header section of a message for
-// what is missing, there twice, or not plausible. See README.md.
+// Package headers is the plugin headers: it looks for fields in the header section of a
+// message that are missing, repeated or not plausible. See README.md.
 package headers
 
 import (
@@ -50,6 +50,7 @@ var pass = hook.Verdict{}
 // checkHeaders makes the checks that are switched on, in Haraka's order. The first that
 // rejects the message is the last one.
 func (c *checker) checkHeaders(_ context.Context, e *hook.Event) hook.Verdict {
+	// Whatever the outcome, what was found until then is one line of the log.
 	a := about{e, c.recorder.On(e.Tx.Results())}
 	defer a.record.Log()
 	for _, one := range []struct {
@@ -70,6 +71,7 @@ func (c *checker) checkHeaders(_ context.Context, e *hook.Event) hook.Verdict {
 		if !one.on {
 			continue
 		}
+		// The checks behind it would be made for a message that nobody gets.
 		if v := one.check(a); v.Code == hook.Deny {
 			return a.record.Refuse(v)
 		}

@@ -14,7 +14,7 @@ import (
 // brand is a name that others abuse, and the domain from which its mail comes.
 type brand struct {
 	name, domain string
-	text         string // what is looked for, in lower case
+	text         string // searched for, in lower case
 	inWords      bool   // text may be part of a longer word
 }
 
@@ -24,6 +24,7 @@ var lookalikes = strings.NewReplacer("0", "o", "1", "i", "3", "e", "4", "a", "5"
 // findPhish looks for the name of a brand in From, beside another domain than the
 // brand's.
 func (c *checker) findPhish(a about) hook.Verdict {
+	// Names are mostly written in encoded words, where nobody would find them.
 	from := message.DecodeWords(a.Tx.Header().Get("From"))
 	if from == "" {
 		a.record.Skip("from_phish(missing)")
@@ -56,6 +57,7 @@ func (c *checker) findPhish(a about) hook.Verdict {
 
 // isIn reports whether the brand stands in a text.
 func (b brand) isIn(text string) bool {
+	// A brand may stand there several times, first within another word.
 	for at := 0; ; at++ {
 		found := strings.Index(text[at:], b.text)
 		if found < 0 || b.text == "" {
@@ -103,6 +105,7 @@ func isVouchedFor(a about, domain string) bool {
 // hasSignature reports whether the notes have a valid signature of a domain: a list of
 // maps with result and domain.
 func hasSignature(a about, domain string) bool {
+	// Signatures that were verified by code of the site may be in the notes alone.
 	list, _ := a.Tx.Notes().Get("dkim_results").([]any)
 	for _, one := range list {
 		signature, _ := one.(map[string]any)

@@ -112,6 +112,7 @@ func (s *Settings) rejectRows() []ini.Row {
 // names is a list of names with commas between them; blanks around them do not count.
 func names(p *[]string) ini.Kind {
 	return ini.Joined("names of fields with commas between them", func(values []string) error {
+		// Haraka keeps the blanks, so that a field that is called " Date" is looked for.
 		var all []string
 		for name := range strings.SplitSeq(strings.Join(values, ","), ",") {
 			if name = strings.TrimFunc(name, grammar.IsBlank); name != "" {
@@ -125,6 +126,7 @@ func names(p *[]string) ini.Kind {
 
 // finish reads the brands.
 func (s *Settings) finish(r *ini.Reader) {
+	// A line without a domain would look for a name that no mail may have.
 	for _, k := range r.File(file).Section("phish_targets").Keys {
 		p := ini.Problem{File: ini.Place(file), Line: k.Line, Section: "phish_targets", Key: k.Name}
 		if len(k.Values) != 1 || k.Values[0] == "" {
@@ -134,6 +136,7 @@ func (s *Settings) finish(r *ini.Reader) {
 		}
 		s.Targets[k.Name] = strings.ToLower(k.Values[0])
 	}
+	// The old form is read as long as sites have it.
 	for _, k := range r.File(file).Section("phish_domains").Keys {
 		s.Domains = append(s.Domains, strings.ToLower(k.Name))
 		r.Add(ini.Problem{
@@ -178,6 +181,7 @@ var builtIn = []brand{
 // brands are all of them: those in the old form, those that are built in, the site's.
 func (s *Settings) brands() []brand {
 	var all []brand
+	// Haraka looks for those in the old form first.
 	for _, domain := range s.Domains {
 		name := domain[:max(strings.LastIndexByte(domain, '.'), 0)]
 		all = append(all, brand{name: name, domain: domain, text: domain, inWords: true})
@@ -188,6 +192,7 @@ func (s *Settings) brands() []brand {
 			all = append(all, b)
 		}
 	}
+	// The order decides which brand is reported, so it must not change from run to run.
 	for _, name := range ini.SortedKeys(s.Targets) {
 		lower := strings.ToLower(name)
 		all = append(all, brand{name: lower, domain: s.Targets[name], text: lower})

@@ -17,6 +17,7 @@ import (
 
 // compareVerb looks for a client that says HELO after EHLO, or the reverse.
 func (c *checker) compareVerb(g *greeting) hook.Verdict {
+	// Clients that fall back to HELO because EHLO was refused have not been accepted before.
 	if g.before.verb == "" || g.before.verb == g.verb {
 		return pass
 	}
@@ -52,6 +53,7 @@ func (c *checker) findBareAddress(g *greeting) hook.Verdict {
 // findDynamicName looks for the client's address in the name, as customers' lines are
 // called.
 func (c *checker) findDynamicName(g *greeting) hook.Verdict {
+	// An address is no name that a provider has made from one.
 	_, bare := hostname.Bare(g.name)
 	switch {
 	case !strings.Contains(g.name, "."):
@@ -71,6 +73,7 @@ func (c *checker) findDynamicName(g *greeting) hook.Verdict {
 // checkCompany asks of a client with the name of a large provider for the provider's name
 // in the DNS.
 func (c *checker) checkCompany(g *greeting) hook.Verdict {
+	// The names are compared letter by letter: hosts of providers write them so.
 	domains, known := c.Companies[g.name]
 	switch {
 	case g.literal:
@@ -97,6 +100,7 @@ func (c *checker) checkHostname(g *greeting) hook.Verdict {
 		g.record.Skip("valid_hostname(literal)")
 		return pass
 	}
+	// A name may be wrong in several ways, which are all recorded until one rejects.
 	failed := false
 	if !strings.Contains(g.name, ".") {
 		g.record.Fail("valid_hostname(no_dot)")
@@ -190,6 +194,7 @@ func (c *checker) lookUp(g *greeting) hook.Verdict {
 		g.record.Fail("forward_dns(no ips)")
 		return pass
 	}
+	// Other plugins find the addresses in the results.
 	var texts []string
 	for _, addr := range addrs {
 		texts = append(texts, addr.String())
@@ -215,6 +220,7 @@ func isTimeout(err error) bool {
 
 // compareName looks for a client that calls itself something else than before.
 func (c *checker) compareName(g *greeting) hook.Verdict {
+	// The first name matches itself, as in Haraka.
 	if g.before.name == "" || g.before.name == g.name {
 		g.record.Pass("host_mismatch")
 		return pass
@@ -237,6 +243,7 @@ func (c *checker) compareLiteral(g *greeting) hook.Verdict {
 		g.record.Pass("literal_mismatch")
 		return pass
 	}
+	// The text says how near the address would have to be.
 	g.record.Fail("literal_mismatch")
 	if c.LiteralMode >= literalNetwork {
 		return rejectIf(c.Reject.LiteralMismatch, "HELO IP literal not in the same /24 as your IP address")

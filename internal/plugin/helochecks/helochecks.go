@@ -1,5 +1,5 @@
 // Package helochecks is the plugin helo.checks: it compares the name that a client gives
-// in HELO and EHLO with what is known of the client. See README.md.
+// in HELO and EHLO with its address and its name in the DNS. See README.md.
 package helochecks
 
 import (
@@ -73,11 +73,13 @@ func (c *checker) checkName(ctx context.Context, e *hook.Event) hook.Verdict {
 		ctx: ctx, verb: e.Conn.Hello().Verb, name: e.Host, addr: e.Conn.Remote().Addr.Addr(), rdns: knownName(e.Conn.Remote().Host),
 		record: c.recorder.On(results),
 	}
+	// Once a client may relay it is asked for less, so that this is part of what was accepted.
 	relaying := e.Conn.Relaying()
 	now := fmt.Sprint(g.verb, " ", g.name, " ", relaying)
 	if results.Value(Name, taken) == now {
 		return hook.Proceed()
 	}
+	// Several checks treat a literal, or the name before, in their own way.
 	g.inside, g.literal = hostname.Literal(g.name)
 	g.before.name, _ = results.Value(Name, takenName).(string)
 	g.before.verb, _ = results.Value(Name, takenVerb).(string)
@@ -94,6 +96,7 @@ func (c *checker) checkName(ctx context.Context, e *hook.Event) hook.Verdict {
 	case c.Skip.Private && e.Conn.Remote().Private:
 		skip = "(private)"
 	}
+	// A client that is exempt leaves a trace of every check, which karma counts.
 	for _, one := range checks {
 		if one.on != nil && !*one.on(&c.Check) {
 			continue
@@ -106,6 +109,7 @@ func (c *checker) checkName(ctx context.Context, e *hook.Event) hook.Verdict {
 			return g.record.Refuse(v)
 		}
 	}
+	// Only what was accepted binds the client: a refused name would make every later one a mismatch.
 	g.record.Set(taken, now)
 	g.record.Set(takenName, g.name)
 	g.record.Set(takenVerb, g.verb)

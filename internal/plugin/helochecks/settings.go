@@ -89,6 +89,7 @@ func (s *Settings) Tables() []*ini.Table {
 			Doc: `Names that the check match_re fails, as regular expressions: the whole name must match, in any case. Look-around
 				and back references cannot be expressed.`,
 			Line: func(_ *ini.Reader, text string, _ int) error {
+				// A line that cannot be read would let in what the site wants to keep out.
 				expression, err := pattern.Whole(text)
 				if err == nil {
 					s.Expressions, s.lines = append(s.Expressions, expression), append(s.lines, text)
@@ -117,6 +118,7 @@ func (s *Settings) checkRows() []ini.Row {
 		{
 			Key: "literal_mismatch", Default: "2",
 			Kind: ini.Scalar("1, 2 or 3", func(text string) error {
+				// In Haraka a value that is not a number acts as 1, false included.
 				n, err := strconv.Atoi(text)
 				if s.literal, s.LiteralMode = text, max(n, literalSame); err != nil {
 					s.LiteralMode = literalSame
@@ -154,6 +156,7 @@ func (s *Settings) skipRows() []ini.Row {
 
 // finish reads the providers, and warns of a check that cannot be switched off.
 func (s *Settings) finish(r *ini.Reader) {
+	// The lines of a site add to those that are built in, or replace them.
 	for _, k := range r.File(file).Section("bigco").Keys {
 		if len(k.Values) != 1 || k.Values[0] == "" {
 			r.Add(ini.Problem{File: ini.Place(file), Line: k.Line, Section: "bigco", Key: k.Name, Text: "a provider is name=domain,domain"})

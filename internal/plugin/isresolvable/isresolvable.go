@@ -48,6 +48,7 @@ const (
 func (c *checker) checkSender(ctx context.Context, e *hook.Event) hook.Verdict {
 	record := c.recorder.On(e.Tx.Results())
 	defer record.Log()
+	// There is nothing to look for where a report could not be sent to a domain.
 	domain := e.Sender.Host()
 	if domain == "" {
 		record.Skip("null host")
@@ -112,6 +113,7 @@ func (c *checker) rejects(record plugin.Record, text string) hook.Verdict {
 func (c *checker) exchangers(ctx context.Context, domain string) (hosts []string, addrs []netip.Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
+	// Only an answer of the DNS says that there is no record; anything else may be different next time.
 	records, err := c.resolver.MX(ctx, domain)
 	if isNothing(err) {
 		if addrs, err = c.resolver.Addrs(ctx, domain); isNothing(err) {
@@ -144,6 +146,7 @@ func (c *checker) findAddress(ctx context.Context, hosts []string) (good bool, e
 		good bool
 		err  error
 	}
+	// A domain of a sender is anybody's: it must not make us ask hundreds of questions.
 	hosts = hosts[:min(len(hosts), mostHosts)]
 	answers := make(chan answer, len(hosts))
 	for _, host := range hosts {
@@ -178,6 +181,7 @@ var special = []netip.Prefix{
 
 // isGood reports whether mail can be sent to an address.
 func (c *checker) isGood(a netip.Addr) bool {
+	// For IPv4 the site says which addresses do not count.
 	if a = a.Unmap(); a.Is4() {
 		return !c.Bogus.MatchString(a.String())
 	}

@@ -77,6 +77,7 @@ func milliseconds(p *time.Duration) ini.Kind {
 	})
 	return ini.Joined(k.Words(), func(values []string) error {
 		err := number.Set(values)
+		// Haraka takes a zero for a key that is not there.
 		if n == 0 {
 			n = usualTimeout
 		}
@@ -87,6 +88,7 @@ func milliseconds(p *time.Duration) ini.Kind {
 
 // finish warns of words that mean something else than they say.
 func (s *Settings) finish(r *ini.Reader) {
+	// Some sites have denysoft here, a word of other plugins, which defers nothing.
 	k := r.File(file).Section("reject").Key("no_mx")
 	if k == nil || slices.Contains([]string{reject, neverReject, deferSender, deferToo}, s.NoMX) {
 		return
