@@ -37,8 +37,9 @@ type checker struct {
 // early is the priority of what other plugins build upon, or would take away.
 const early = -5
 
-// Register implements plugin.Plugin.
+// Register implements plugin.Plugin. The one thing that waits is bounded by originTime.
 func (c *checker) Register(h plugin.Host) {
+	h.Timeout(0)
 	h.On(hook.OnMail, "check_null_sender", early, c.noteSender)
 	h.On(hook.OnMail, "reject_all", 0, c.rejectAll)
 	h.On(hook.OnRcptOK, "bad_rcpt", 0, c.checkRecipient)

@@ -30,8 +30,9 @@ type checker struct {
 	recorder *plugin.Recorder
 }
 
-// Register implements plugin.Plugin.
+// Register implements plugin.Plugin. The one thing that waits is bounded by lookUpTime.
 func (c *checker) Register(h plugin.Host) {
+	h.Timeout(0)
 	h.On(hook.OnHelo, "check_name", 0, c.checkName)
 	h.On(hook.OnEhlo, "check_name", 0, c.checkName)
 }
