@@ -71,6 +71,7 @@ func commands() []command {
 		},
 		operations(),
 		migrations(),
+		keyCommands(),
 		[]command{
 			{name: "metrics", text: "Print the daemon's metrics, as Prometheus reads them.", parameters: configs, run: printMetrics},
 			completionCommand(),

@@ -11,7 +11,7 @@ import (
 const about = "A mail transfer agent: SMTP in, a chain of hooks, a relay and a durable outbound queue."
 
 // groups are words with which the names of several commands begin.
-var groups = map[string]string{"queue": "Look into the queue and act on it"}
+var groups = map[string]string{"queue": "Look into the queue and act on it", "dkim": "Make and check keys for signatures"}
 
 // printHelp prints the commands of a group, "" being all.
 func printHelp(w io.Writer, all []command, group string) {

@@ -333,8 +333,11 @@ func isKind(err error, k Kind) bool {
 	return errors.As(err, &e) && e.Kind == k
 }
 
+// ErrName is the cause of the temporary error about a name that the DNS cannot be asked
+// for: an address, or one with characters that no name has.
+var ErrName = errors.New("an address or a malformed name, not a domain")
+
 var (
-	errLiteral  = errors.New("an address or a malformed name, not a domain")
 	errInsecure = errors.New("not validated by DNSSEC")
 	errLength   = errors.New("longer than a domain name can be, or with an empty label")
 )
@@ -353,7 +356,7 @@ func queryName(name string) (string, Kind, error) {
 	}
 	for i := 0; i < len(name); i++ {
 		if c := name[i]; c <= ' ' || c > '~' || strings.IndexByte(`\[]"();:@,<>`, c) >= 0 {
-			return "", Temporary, errLiteral
+			return "", Temporary, ErrName
 		}
 	}
 	return name + ".", 0, nil

@@ -17,6 +17,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 )
 
 // script builds handlers that note their plugin's name when they run.
@@ -34,7 +35,7 @@ func timed(r Registration, d time.Duration) Registration { r.Timeout = d; return
 func at(r Registration, priority int) Registration { r.Priority = priority; return r }
 
 func transaction() *Transaction {
-	t := &Transaction{Results: NewResults()}
+	t := &Transaction{Results: new(result.Store)}
 	t.ID, t.Notes = "A.1", mail.Notes{}
 	return t
 }

@@ -9,6 +9,7 @@ import (
 
 	"tarishi/internal/lease"
 	"tarishi/internal/mail"
+	"tarishi/internal/result"
 )
 
 // Connection is the state of one inbound connection. It belongs to the session;
@@ -19,8 +20,8 @@ type Connection struct {
 	Local   netip.AddrPort
 	Me      string // our hostname: config/me
 	Start   time.Time
-	Notes   mail.Notes // lives as long as the connection; never nil
-	Results *Results   // never nil
+	Notes   mail.Notes    // lives as long as the connection; never nil
+	Results *result.Store // never nil
 
 	Hello Hello
 	TLS   TLS
@@ -39,6 +40,10 @@ type Connection struct {
 	AuthUser string
 	AuthPass string // the client's own, for forwarding; never logged, never stored
 	AuthMech string // "PLAIN" or "LOGIN"
+
+	// HasArrived reports whether the client has sent something that was not read
+	// yet; nil: it cannot be known.
+	HasArrived func() bool
 
 	Transactions int // begun so far
 	Messages     Counts
@@ -111,6 +116,12 @@ func (v ConnectionView) Me() string {
 // Start is when the connection was accepted.
 func (v ConnectionView) Start() time.Time {
 	return lease.Look(v.gate, v.state, func(c *Connection) time.Time { return c.Start })
+}
+
+// SpeaksEarly reports whether the client has sent something by now. Before the banner
+// it must not (RFC 5321 section 4.3.1).
+func (v ConnectionView) SpeaksEarly() bool {
+	return lease.Look(v.gate, v.state, func(c *Connection) bool { return c.HasArrived != nil && c.HasArrived() })
 }
 
 // Hello is the client's greeting.
@@ -190,8 +201,8 @@ func (v ConnectionView) Notes() NotesView {
 }
 
 // Results are what plugins found out about the connection.
-func (v ConnectionView) Results() ResultsView {
-	return ResultsView{v.gate, lease.Look(v.gate, v.state, func(c *Connection) *Results { return c.Results })}
+func (v ConnectionView) Results() result.View {
+	return lease.Look(v.gate, v.state, func(c *Connection) result.View { return result.NewView(v.gate, c.Results, c.ID) })
 }
 
 // Credentials are what a client has authenticated with; Mechanism is "PLAIN" or

@@ -8,6 +8,7 @@ import (
 	"tarishi/internal/lease"
 	"tarishi/internal/mail"
 	"tarishi/internal/message"
+	"tarishi/internal/result"
 )
 
 // Transaction is the state of one mail transaction, from MAIL to reset. It belongs to
@@ -16,8 +17,8 @@ import (
 type Transaction struct {
 	mail.Envelope // ID, From, Recipients (accepted ones), Received, Notes (never nil), …
 
-	Relaying bool     // allow mail to any domain; starts as the connection's
-	Results  *Results // never nil
+	Relaying bool          // allow mail to any domain; starts as the connection's
+	Results  *result.Store // never nil
 
 	// Header and Content exist from data_post on. Content is the message as it
 	// was received with our Received field in front; what plugins change in
@@ -26,6 +27,8 @@ type Transaction struct {
 	Content mail.Content
 	// HeaderSize is how many bytes of Content belong to the header section.
 	HeaderSize int64
+
+	AuthResults []string // what plugins found out, for Authentication-Results
 
 	Size  int64 // bytes of message data as received
 	Rcpts Counts
@@ -164,8 +167,14 @@ func (v TransactionView) Notes() NotesView {
 }
 
 // Results are what plugins found out about the transaction.
-func (v TransactionView) Results() ResultsView {
-	return ResultsView{v.gate, lease.Look(v.gate, v.state, func(t *Transaction) *Results { return t.Results })}
+func (v TransactionView) Results() result.View {
+	return lease.Look(v.gate, v.state, func(t *Transaction) result.View { return result.NewView(v.gate, t.Results, string(t.ID)) })
+}
+
+// AddAuthResult adds a result to the Authentication-Results of the message, which is
+// written after data_post: see authres.Result.
+func (v TransactionView) AddAuthResult(text string) {
+	lease.Touch(v.gate, v.state, func(t *Transaction) { t.AuthResults = append(t.AuthResults, text) })
 }
 
 // Header is the header section, from data_post on.
@@ -190,6 +199,12 @@ func (v TransactionView) Final() mail.Content {
 		}
 		return lease.Content(v.gate, t.Final())
 	})
+}
+
+// Raw returns the message as it was received, with our Received field in front: nothing
+// that plugins have changed in its header counts; nil before data_post.
+func (v TransactionView) Raw() mail.Content {
+	return lease.Look(v.gate, v.state, func(t *Transaction) mail.Content { return lease.Content(v.gate, t.Content) })
 }
 
 // Message returns the message with its structure, as it is now; nil before data_post.

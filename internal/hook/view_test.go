@@ -19,6 +19,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/message"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 )
 
 // memory is a Body, and lends more of them. It counts those that were not discarded.
@@ -54,7 +55,7 @@ func newState() *state {
 	s.tx.Recipients = []mail.Recipient{{Address: mail.Address{Local: "r", Domain: "x.test"}}}
 	s.tx.Notes["list"], s.tx.Bodies = []any{1.0, "a"}, &memory{lent: &s.lent}
 	s.conn = &Connection{
-		ID: "A", Me: "mx.test", Notes: mail.Notes{}, Results: NewResults(), AuthUser: "u", AuthPass: "p", AuthMech: "PLAIN",
+		ID: "A", Me: "mx.test", Notes: mail.Notes{}, Results: new(result.Store), AuthUser: "u", AuthPass: "p", AuthMech: "PLAIN",
 		Hello: Hello{"EHLO", "h"}, Remote: Remote{Addr: netip.MustParseAddrPort("192.0.2.1:25")},
 	}
 	all := []mail.Recipient{{Address: mail.Address{Local: "to", Domain: "example.com"}}}
@@ -83,7 +84,7 @@ func (s *state) print(t *testing.T) string {
 	}
 	text, _ := io.ReadAll(r)
 	var b strings.Builder
-	for _, v := range []any{*s.conn, s.conn.Results.by, s.tx.Envelope, s.tx.Relaying, s.tx.Results.by, s.tx.Size, string(text), s.d.Envelope, s.d.Notes, s.d.ForceTLS, s.d.Recipients} {
+	for _, v := range []any{*s.conn, s.conn.Results.Of("late"), s.tx.Envelope, s.tx.Relaying, s.tx.Results.Of("late"), s.tx.Size, string(text), s.d.Envelope, s.d.Notes, s.d.ForceTLS, s.d.Recipients} {
 		fmt.Fprintf(&b, "%+v\n", v)
 	}
 	return b.String()

@@ -15,6 +15,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 )
 
 type chain map[hook.Point]func(*hook.Event) hook.Verdict
@@ -46,7 +47,7 @@ func transaction(relaying bool, message string) *hook.Transaction {
 	h, size, _ := mail.ParseHeader([]byte(message))
 	return &hook.Transaction{
 		Envelope: mail.Envelope{ID: "ABC.1", Notes: mail.Notes{}, Recipients: []mail.Recipient{{Address: mail.Address{Local: "a", Domain: "b.c"}}}},
-		Relaying: relaying, Header: h, HeaderSize: int64(size), Content: mail.Memory{[]byte(message)}, Results: hook.NewResults(),
+		Relaying: relaying, Header: h, HeaderSize: int64(size), Content: mail.Memory{[]byte(message)}, Results: new(result.Store),
 	}
 }
 

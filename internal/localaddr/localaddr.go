@@ -1,6 +1,6 @@
-// Package localaddr knows the addresses of this host's interfaces. Addresses come
-// and go while a daemon runs, so the list is read again after a minute; when that
-// fails, the last one stays.
+// Package localaddr knows the addresses of this host's interfaces, and which others are
+// not of the world. Addresses come and go while a daemon runs, so the list is read again
+// after a minute; when that fails, the last one stays.
 package localaddr
 
 import (

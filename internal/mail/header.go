@@ -179,17 +179,24 @@ func (h *Header) Remove(name string) {
 // Rename gives every field called from the name to and moves it to the end, with
 // its folds.
 func (h *Header) Rename(from, to string) {
+	h.RenameIf(from, to, func(string) bool { return true })
+}
+
+// RenameIf is Rename for the fields whose values, as All returns them, match.
+func (h *Header) RenameIf(from, to string, matches func(value string) bool) {
+	found := func(f []byte) bool { return fieldIs(f, from) && matches(fieldValue(f)) }
+	if !slices.ContainsFunc(h.fields, found) {
+		return
+	}
 	var kept, renamed [][]byte
 	for _, f := range h.fields {
-		if fieldIs(f, from) {
+		if found(f) {
 			renamed = append(renamed, append([]byte(to), f[bytes.IndexByte(f, ':'):]...))
 		} else {
 			kept = append(kept, f)
 		}
 	}
-	if len(renamed) > 0 {
-		h.fields, h.changed = append(kept, renamed...), true
-	}
+	h.fields, h.changed = append(kept, renamed...), true
 }
 
 // Changed reports whether the section differs from what was parsed.

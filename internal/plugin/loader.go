@@ -28,7 +28,7 @@ type Services struct {
 // newEnv returns what one plugin of a set gets.
 func (s *Services) newEnv(c *Config, name string, set *Set) Env {
 	env := Env{
-		Shared: c.Shared, Settings: c.Own[name], Log: s.Log.Named(name), Resolver: s.Resolver, Forwarder: s.Forwarder, Submitter: s.Submitter,
+		Shared: c.Shared, Settings: c.Own[name], Log: s.Log.Named(name), Results: c.Results[name], Resolver: s.Resolver, Forwarder: s.Forwarder, Submitter: s.Submitter,
 		Store: noStore{}, Mux: prefixed{set.routes, name}, Metrics: unread{}, Title: s.Title,
 	}
 

@@ -34,6 +34,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
 	"tarishi/internal/mail"
+	"tarishi/internal/result"
 	"tarishi/internal/route"
 	"tarishi/internal/tlsconf"
 )
@@ -95,6 +96,8 @@ type Env struct {
 	Shared
 	Settings ini.Declarer // what the plugin declared, as it was read; nil: it declared nothing
 	Log      *zap.Logger  // named after the plugin
+	// Results is what results.ini says of the plugin: see NewRecorder.
+	Results result.Format
 
 	Resolver  Resolver  // nil: nothing can be looked up
 	Forwarder Forwarder // nil: nothing can be relayed in session

@@ -9,6 +9,7 @@ import (
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/result"
 )
 
 // Settings is config/plugins and the files beside it that bound the time of plugins.
@@ -16,6 +17,7 @@ type Settings struct {
 	Listed   []Listed                 // in the order of config/plugins
 	Timeout  time.Duration            // for one hook of one plugin; 0: none
 	Timeouts map[string]time.Duration // by canonical name, over Timeout
+	Results  result.Formats           // how the log shows the results of each
 }
 
 // Listed is one line of config/plugins.
@@ -26,7 +28,7 @@ type Listed struct {
 	Line int
 }
 
-// Tables declares config/plugins and plugin_timeout.
+// Tables declares config/plugins, plugin_timeout and results.ini.
 func (s *Settings) Tables() []*ini.Table {
 	tables := []*ini.Table{
 		{
@@ -53,7 +55,7 @@ func (s *Settings) Tables() []*ini.Table {
 		limit := s.Timeouts[name]
 		tables = append(tables, &ini.Table{File: name + ".timeout", Value: ini.Duration(&limit, 0)})
 	}
-	return tables
+	return append(tables, s.Results.Tables()...)
 }
 
 // line reads one line of config/plugins.

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tarishi/internal/authres"
 	"tarishi/internal/hook"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
@@ -183,9 +184,15 @@ func (s *session) deliver(recv *receive.Message) {
 
 // settle runs data_post and lets the intake decide.
 func (s *session) settle(tx *transaction.Transaction) (hook.Verdict, *reply.Reply) {
+	// No plugin, and nobody after us, may take for ours what the client has written.
+	tx.Header.RenameIf(authres.FieldName, authres.OldName, func(value string) bool { return authres.IsForged(value, s.c.Me) })
 	v := s.runHook(hook.OnDataPost, hook.Event{})
 	if v.Code.Denies() {
 		return v, verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", "Message denied"), verdict.NewDefault(450, "4.7.1", "Message denied temporarily"))
+	}
+
+	if found := authres.Format(s.c.Me, tx.AuthResults); found != "" {
+		tx.Header.AddLeading(authres.FieldName, found)
 	}
 
 	// From here on somebody may have taken responsibility: only the reply says so.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"tarishi/internal/hook"
 	"tarishi/internal/message"
@@ -444,4 +445,23 @@ func TestRewrittenMessage(t *testing.T) {
 			t.Errorf("%q", m.raw)
 		}
 	}
+}
+
+// A handler at connect knows whether the client speaks before the banner, and what it
+// says is answered behind it.
+func TestSpeaksEarly(t *testing.T) {
+	r := newRig(t, false)
+	r.hooks.set(hook.OnConnect, func(e *hook.Event) hook.Verdict {
+		for deadline := time.Now().Add(30 * time.Second); !e.Conn.SpeaksEarly(); pause() {
+			if time.Now().After(deadline) {
+				t.Error("what the client has said is not heard")
+				break
+			}
+		}
+		return hook.Proceed()
+	})
+	c := r.dial()
+	c.send("EHLO early.test\r\n")
+	c.want("220 ")
+	c.want("250")
 }

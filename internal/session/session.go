@@ -13,9 +13,11 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 	"tarishi/internal/session/login"
 	"tarishi/internal/session/peer"
 	"tarishi/internal/session/transaction"
@@ -58,8 +60,8 @@ func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn
 	s := &session{
 		srv: srv, o: o, ctx: ctx, state: accepted,
 		c: &hook.Connection{
-			ID: mail.NewConnectionID(), Me: o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: hook.NewResults(),
-			Remote: hook.Remote{Addr: remote, Private: peer.IsPrivate(remote.Addr()), Local: peer.IsLocal(remote.Addr(), srv.own)},
+			ID: mail.NewConnectionID(), Me: o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: new(result.Store),
+			Remote: hook.Remote{Addr: remote, Private: localaddr.IsPrivate(remote.Addr()), Local: peer.IsLocal(remote.Addr(), srv.own)},
 		},
 	}
 	// The wire reports what the session counts; what it traces costs a string a line.
@@ -70,6 +72,7 @@ func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn
 		settings.Trace = s.traceLine
 	}
 	s.wire = smtpd.NewConn(conn, settings)
+	s.c.HasArrived = s.wire.HasArrived
 	return s
 }
 

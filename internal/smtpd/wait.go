@@ -148,3 +148,25 @@ func isReadable(fd uintptr) bool {
 	_, _, err := syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	return !errors.Is(err, syscall.EAGAIN)
 }
+
+// HasArrived reports whether the client has sent something that waits to be read. It may
+// be called from any goroutine; where the socket cannot be polled, or is gone, nothing
+// has. What TLS has taken off the socket already does not count.
+func (c *Conn) HasArrived() bool {
+	polled, ok := c.raw.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	socket, err := polled.SyscallConn()
+	if err != nil {
+		return false
+	}
+
+	// The end of the connection can be read too, but it is nothing that was sent.
+	waiting := 0
+	err = socket.Control(func(fd uintptr) {
+		var first [1]byte
+		waiting, _, _ = syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	return err == nil && waiting > 0
+}

@@ -163,3 +163,31 @@ func TestNoParking(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What the client sends before it is asked is seen and stays to be read; its end is
+// nothing that was sent.
+func TestHasArrived(t *testing.T) {
+	c, client := connect(t, Settings{Inactivity: time.Minute})
+	if c.HasArrived() {
+		t.Error("something has arrived of a client that says nothing")
+	}
+	if _, err := client.Write([]byte("NOOP\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); !c.HasArrived(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what was sent has not arrived")
+		}
+	}
+	if command, err := c.ReadCommand(); err != nil || command.Name != "NOOP" {
+		t.Fatal(command, err)
+	}
+	client.Close()
+	if _, err := c.ReadCommand(); err == nil || c.HasArrived() {
+		t.Errorf("%v, and the end has arrived as something: %v", err, c.HasArrived())
+	}
+	c.Cut()
+	if c.HasArrived() {
+		t.Error("something has arrived on a socket that is closed")
+	}
+}

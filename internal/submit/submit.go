@@ -20,6 +20,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 	"tarishi/internal/store"
 )
 
@@ -131,7 +132,7 @@ func (s *Submitter) refuse(t *hook.Transaction, err error) error {
 // transaction makes the envelope of a submission.
 func (s *Submitter) transaction(m hook.Submission) (*hook.Transaction, *reply.Reply) {
 	// To plugins it looks like the transaction of a client that may relay.
-	t := &hook.Transaction{Relaying: true, Results: hook.NewResults(), Bodies: bodies(s.o.NewBody)}
+	t := &hook.Transaction{Relaying: true, Results: new(result.Store), Bodies: bodies(s.o.NewBody)}
 	t.ID = mail.NewID(mail.NewConnectionID(), 1)
 	t.Received, t.Origin = s.o.Now(), m.Origin
 	if t.Notes = m.Notes.Clone(); t.Notes == nil {
@@ -175,7 +176,7 @@ func (s *Submitter) Show(ctx context.Context, env *mail.Envelope, c mail.Content
 	if s.o.Chain == nil || !s.o.Chain.Has(hook.OnPreSendTransEmail) {
 		return c
 	}
-	t := &hook.Transaction{Envelope: *env, Relaying: true, Results: hook.NewResults(), Content: c, Size: c.Size()}
+	t := &hook.Transaction{Envelope: *env, Relaying: true, Results: new(result.Store), Content: c, Size: c.Size()}
 	t.Recipients, t.Notes = slices.Clone(env.Recipients), mail.Notes{}
 	if err := readHeader(t); err != nil {
 		s.o.Log.Error("DSN goes out without what plugins add to it", zap.String("uuid", string(env.ID)), zap.Error(err))

@@ -99,7 +99,7 @@ func TestBuildAll(t *testing.T) {
 	}
 	// These never wait: a timeout would cost each call a goroutine for nothing.
 	instant := []string{
-		"auth/flat_file", "queue/discard", "queue/smtp_forward", "queue/test", "rcpt_to.in_host_list",
+		"access", "auth/flat_file", "headers", "queue/discard", "queue/smtp_forward", "queue/test", "rcpt_to.in_host_list",
 		"record_envelope_addresses", "relay", "tls",
 	}
 	for _, reg := range regs {

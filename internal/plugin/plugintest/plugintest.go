@@ -3,6 +3,7 @@
 package plugintest
 
 import (
+	"strings"
 	"testing"
 
 	"go.uber.org/zap"
@@ -11,6 +12,7 @@ import (
 	"tarishi/internal/ini"
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
+	"tarishi/internal/result"
 )
 
 // Own is a configuration with nothing but the settings that the plugin declared.
@@ -73,11 +75,20 @@ func Address(t testing.TB, s string) mail.Address {
 // others.
 func Session(t testing.TB, from string, to ...string) (*hook.Connection, *hook.Transaction) {
 	t.Helper()
-	c := &hook.Connection{ID: "C", Notes: mail.Notes{}, Results: hook.NewResults()}
-	tx := &hook.Transaction{Results: hook.NewResults()}
+	c := &hook.Connection{ID: "C", Notes: mail.Notes{}, Results: new(result.Store)}
+	tx := &hook.Transaction{Results: new(result.Store)}
 	tx.ID, tx.Notes, tx.From = "C.1", mail.Notes{}, Address(t, from)
 	for _, a := range to {
 		tx.Recipients = append(tx.Recipients, mail.Recipient{Address: Address(t, a)})
 	}
 	return c, tx
+}
+
+// Receive gives a transaction the message that its client has sent, with LF or CRLF
+// as line ends.
+func Receive(t testing.TB, tx *hook.Transaction, text string) {
+	t.Helper()
+	raw := []byte(strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\n", "\r\n"))
+	header, size, _ := mail.ParseHeader(raw)
+	tx.Header, tx.HeaderSize, tx.Content, tx.Size = header, int64(size), mail.Memory{raw}, int64(len(raw))
 }

@@ -22,7 +22,7 @@ func TestACL(t *testing.T) {
 		c.Remote.Addr = netip.MustParseAddrPort(remote)
 		chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c.View()})
 		v := chain.Run(t.Context(), hook.OnConnect, &hook.Event{Conn: c.View()})
-		if c.Relaying != want || (v.Code == hook.OK) != want || c.Results.Has(Name) != want {
+		if c.Relaying != want || (v.Code == hook.OK) != want || (c.Results.Of(Name) != nil) != want {
 			t.Errorf("%s: relaying %v, connect %v", remote, c.Relaying, v)
 		}
 		if v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont || tx.Relaying {

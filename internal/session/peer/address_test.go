@@ -16,7 +16,7 @@ func TestKinds(t *testing.T) {
 		"203.0.113.9": {true, false}, "8.8.8.8": {false, false}, "2001:4860::1": {false, false},
 	} {
 		a := netip.MustParseAddr(ip)
-		if got := [2]bool{IsPrivate(a), IsLocal(a, own)}; got != want {
+		if got := [2]bool{localaddr.IsPrivate(a), IsLocal(a, own)}; got != want {
 			t.Errorf("%s: private, local = %v", ip, got)
 		}
 	}

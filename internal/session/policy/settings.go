@@ -121,7 +121,8 @@ func (s *Settings) protocolRows() []ini.Row {
 		},
 		{
 			Key: "clean_auth_results", Kind: ini.Bool(&s.CleanAuthResults), Default: "true", Was: []string{"smtp.ini:headers:clean_auth_results"},
-			Doc: "Rename Authentication-Results fields that come from outside, so that nobody takes them for ours.",
+			Doc: `Rename Authentication-Results fields that come from outside, so that nobody takes them for ours. false: only
+				those with our own name or with none.`,
 		},
 		{
 			Key: "show_version", Kind: ini.Bool(&s.ShowVersion), Default: "true", Was: []string{"smtp.ini:headers:show_version"},

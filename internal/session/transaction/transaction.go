@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 	"tarishi/internal/smtpd"
 	"tarishi/internal/smtpd/budget"
 	"tarishi/internal/smtpd/pace"
@@ -53,7 +54,7 @@ func Begin(o Options, c *hook.Connection, m syntax.Mail) *Transaction {
 			RequireTLS: m.RequireTLS, Return: m.Return, EnvelopeID: m.EnvelopeID, Notes: mail.Notes{},
 			Origin: origin(c),
 		},
-		Relaying: c.Relaying, Results: hook.NewResults(), Bodies: t,
+		Relaying: c.Relaying, Results: new(result.Store), Bodies: t,
 	}
 	return t
 }

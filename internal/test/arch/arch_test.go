@@ -71,6 +71,11 @@ var packages = map[string]entry{
 	"internal/localaddr":   {nouns, nil},
 	"internal/privilege":   {nouns, nil},
 	"internal/sending":     {nouns, nil},
+	"internal/hostname":    {nouns, []string{"internal/mail"}},
+	"internal/pattern":     {nouns, nil},
+	"internal/result":      {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/lease", "internal/mail"}},
+
+	"internal/mail/addresslist": {nouns, []string{"internal/mail"}},
 
 	"internal/store":                {nouns, []string{"internal/mail"}},
 	"internal/store/journal":        {mechanisms, []string{"internal/store/journal/window"}},
@@ -100,6 +105,12 @@ var packages = map[string]entry{
 	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/delivery/meaning", "internal/destination", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/delivery/meaning":     {mechanisms, []string{"internal/smtpclient"}},
 	"internal/guesses":              {mechanisms, nil},
+	"internal/dkim":                 {mechanisms, []string{"internal/dkim/canon", "internal/dns"}},
+	"internal/dkim/canon":           {mechanisms, nil},
+	"internal/arc":                  {mechanisms, []string{"internal/dkim", "internal/dkim/canon"}},
+	"internal/spf":                  {mechanisms, []string{"internal/dns"}},
+	"internal/authres":              {mechanisms, nil},
+	"internal/dmarc":                {mechanisms, []string{"internal/dns"}},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/*"}},
 	"internal/smtpd/*":      {mechanisms, nil}, // its inner parts
@@ -122,6 +133,11 @@ var packages = map[string]entry{
 	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/route"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
+	"internal/plugin/dkim":        {plugins, []string{"internal/arc", "internal/authres", "internal/dkim", "internal/dkim/canon", "internal/hook", "internal/plugin"}},
+	"internal/plugin/spf":         {plugins, []string{"internal/authres", "internal/spf", "internal/hook", "internal/plugin"}},
+	"internal/plugin/dmarc":       {plugins, []string{"internal/authres", "internal/dmarc", "internal/hook", "internal/plugin"}},
+	"internal/plugin/bounce":      {plugins, []string{"internal/hook", "internal/plugin", "internal/spf"}},
+	"internal/plugin/fcrdns":      {plugins, []string{"internal/authres", "internal/dns", "internal/hook", "internal/plugin"}},
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
 	"internal/conf": {instance, []string{"internal/metrics", "internal/plugin", "internal/web"}}, // what they declare
@@ -134,7 +150,7 @@ var packages = map[string]entry{
 	"internal/metrics":        {assembly, nil},
 	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/web"}},
 
-	"cmd/tarishi":       {commands, []string{"config", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
+	"cmd/tarishi":       {commands, []string{"config", "internal/dkim", "internal/dns", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
@@ -185,13 +201,14 @@ var modules = map[string][]string{
 	"github.com/emersion/go-sasl":         {"internal/smtpd", "internal/smtpclient/auth"},
 	"gopkg.in/ini.v1":                     {"internal/ini/grammar"},
 	"github.com/miekg/dns":                {"internal/dns", "internal/test/dnstest"},
+	"blitiri.com.ar/go/spf":               {"internal/spf"},
 	"go.uber.org/zap":                     {"internal/*"},
 	"github.com/google/uuid":              {"internal/mail"},
 	"go.etcd.io/bbolt":                    {"internal/kv"},
 	"github.com/fsnotify/fsnotify":        {"internal/conf"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},
-	"golang.org/x/net/publicsuffix":       {"internal/plugin/*"},
+	"golang.org/x/net/publicsuffix":       {"internal/hostname", "internal/plugin/*"},
 	"golang.org/x/sys":                    {"internal/vfs", "internal/listener"},
 }
 

@@ -1,0 +1,228 @@
+// Package dkim is the plugin dkim: it verifies the signatures of messages that come in, and
+// signs those that go out. See README.md.
+//
+// New settings make a new instance, which holds nothing but its keys.
+package dkim
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tarishi/internal/arc"
+	"tarishi/internal/authres"
+	"tarishi/internal/dkim"
+	"tarishi/internal/hook"
+	"tarishi/internal/mail"
+	"tarishi/internal/mail/addresslist"
+	"tarishi/internal/plugin"
+)
+
+// Name is the plugin's name in config/plugins.
+const Name = "dkim"
+
+// Haraka's notes of a transaction.
+const (
+	noteResults = "dkim_results"
+	noteSigned  = "dkim_signed"
+	noteForward = "forward" // a message that plugin aliases sends on: its author did not
+
+	noteSeals = "arc_seals" // ours: of a chain that passed, oldest first
+)
+
+const (
+	headerFrom = "header.from"
+	maxNote    = 300 // octets: a word and a domain
+)
+
+// signer is the plugin.
+type signer struct {
+	Settings
+	verifier *dkim.Verifier
+	chains   *arc.Verifier
+	log      *zap.Logger
+	now      func() time.Time
+	verified plugin.Counter
+	signed   plugin.Counter
+}
+
+// New is the plugin's factory.
+func New(env plugin.Env) (plugin.Plugin, error) {
+	cfg := *env.Settings.(*Settings)
+	return &signer{
+		Settings: cfg, log: env.Log, now: time.Now,
+		verifier: &dkim.Verifier{Resolver: env.Resolver, Timeout: cfg.Timeout, Max: cfg.Signatures, Skew: cfg.Skew},
+		chains:   &arc.Verifier{Resolver: env.Resolver, Timeout: cfg.Timeout},
+		verified: env.Metrics.Counter("verified_total", "Signatures of messages that came in.", "result"),
+		signed:   env.Metrics.Counter("signed_total", "Messages that go out.", "result"),
+	}, nil
+}
+
+// Register implements plugin.Plugin. Signing is the last thing that happens to a message:
+// what plugins change in it behind that would not be covered.
+func (s *signer) Register(h plugin.Host) {
+	if s.Verify {
+		h.On(hook.OnDataPost, "verify", 0, s.verify)
+		h.On(hook.OnDataPost, "verify_arc", 0, s.verifyChain)
+	}
+	if s.Sign {
+		h.On(hook.OnPreSendTransEmail, "sign", hook.MaxPriority, s.sign)
+	}
+}
+
+// verify records what the signatures of a message are worth, as it was received.
+func (s *signer) verify(ctx context.Context, e *hook.Event) hook.Verdict {
+	found := e.Tx.Results()
+	results, err := s.verifier.Verify(ctx, e.Tx.Raw())
+	if err != nil {
+		found.Err(Name, err.Error())
+		s.log.Warn("signatures cannot be verified", zap.String("uuid", string(e.Tx.ID())), zap.Error(err))
+		return hook.Proceed()
+	}
+	if len(results) == 0 {
+		found.Skip(Name, "no/bad signature")
+		s.verified.Add(1, dkim.None.String())
+		e.Tx.AddAuthResult(authres.Result{Method: "dkim", Value: dkim.None.String()}.String())
+		return hook.Proceed()
+	}
+
+	// All are shown, whatever they are worth: it is for others to judge.
+	notes := make([]any, 0, len(results))
+	for _, r := range results {
+		s.verified.Add(1, r.Status.String())
+		e.Tx.AddAuthResult(describe(r).String())
+		notes = append(notes, map[string]any{
+			"identity": r.Identity, "domain": r.Domain, "selector": r.Selector, "result": harakaWord(r.Status), "error": r.Reason,
+		})
+		found.Set(Name, "domain", r.Domain)
+		found.Set(Name, "identity", r.Identity)
+		found.Set(Name, "selector", r.Selector)
+		switch r.Status {
+		case dkim.Pass:
+			found.Pass(Name, r.Domain)
+		case dkim.Fail:
+			found.Fail(Name, r.Domain)
+		default:
+			found.Err(Name, r.Reason)
+		}
+		s.log.Info("signature", zap.String("uuid", string(e.Tx.ID())), zap.Stringer("result", r.Status), zap.String("domain", r.Domain),
+			zap.String("selector", r.Selector), zap.String("identity", r.Identity), zap.String("reason", r.Reason))
+	}
+	e.Tx.Notes().Set(noteResults, notes)
+	return hook.Proceed()
+}
+
+// verifyChain records what hosts say that have passed the message on (ARC).
+func (s *signer) verifyChain(ctx context.Context, e *hook.Event) hook.Verdict {
+	if !e.Tx.Header().Has("ARC-Seal") {
+		return hook.Proceed()
+	}
+	r, err := s.chains.Verify(ctx, e.Tx.Raw())
+	if err != nil || r.Status == arc.None {
+		return hook.Proceed() // verify has reported it
+	}
+	// Of each seal only the claim about DMARC is kept, for the plugin dmarc.
+	shown := authres.Result{Method: "arc", Value: r.Status.String(), Comment: r.Reason}
+	var seals []any
+	for _, seal := range r.Seals {
+		note := map[string]any{"domain": seal.Domain, "selector": seal.Selector}
+		for _, said := range authres.Parse(seal.Results) {
+			if said.Method == "dmarc" && note["dmarc"] == nil && len(said.Value+said.Property(headerFrom)) <= maxNote {
+				note["dmarc"], note["from"] = said.Value, said.Property(headerFrom)
+			}
+		}
+		seals = append(seals, note)
+		shown.Comment = "i=" + strconv.Itoa(len(seals)) + " d=" + seal.Domain
+	}
+	e.Tx.Results().Set(Name, "arc", r.Status.String())
+	e.Tx.AddAuthResult(shown.String())
+	if len(seals) > 0 {
+		e.Tx.Notes().Set(noteSeals, seals)
+	}
+	s.log.Info("chain", zap.String("uuid", string(e.Tx.ID())), zap.Stringer("result", r.Status), zap.Int("seals", len(r.Seals)), zap.String("reason", r.Reason))
+	return hook.Proceed()
+}
+
+// describe returns a result for Authentication-Results (RFC 8601 section 2.7.1).
+func describe(r dkim.Result) authres.Result {
+	return authres.Result{
+		Method: "dkim", Value: r.Status.String(), Comment: r.Reason,
+		Properties: []authres.Property{
+			{Name: "header.i", Value: r.Identity},
+			{Name: "header.d", Value: r.Domain},
+			{Name: "header.s", Value: r.Selector},
+			{Name: "header.a", Value: r.Algorithm},
+			{Name: "header.b", Value: r.Start},
+		},
+	}
+}
+
+// harakaWord is what Haraka's plugin calls a result in its notes.
+func harakaWord(s dkim.Status) string {
+	switch s {
+	case dkim.PermError, dkim.Policy:
+		return "invalid"
+	case dkim.TempError:
+		return "tempfail"
+	}
+	return s.String()
+}
+
+// sign signs a message that is about to be queued: one of a client that may relay, of our
+// own, or a report. Without a key it goes out unsigned.
+func (s *signer) sign(_ context.Context, e *hook.Event) hook.Verdict {
+	if e.Tx.Notes().Bool(noteSigned) {
+		return hook.Proceed()
+	}
+	// The key is chosen by the domain that readers see.
+	found := e.Tx.Results()
+	author := authorOf(e)
+	domain, keys := s.Keys.For(author)
+	if len(keys) == 0 && s.Fallback != nil {
+		found.Msg(Name, "using default key")
+		domain, keys = mail.CanonicalDomain(s.Domain), []dkim.Key{*s.Fallback}
+	}
+	if len(keys) == 0 {
+		found.Skip(Name, "no private key for "+author)
+		s.signed.Add(1, "skip")
+		s.log.Info("skipped: no private key for "+author, zap.String("uuid", string(e.Tx.ID())))
+		return hook.Proceed()
+	}
+
+	fields, err := dkim.Sign(e.Tx.Final(), domain, keys, &s.Signing, s.now())
+	if err != nil {
+		found.Err(Name, err.Error())
+		s.signed.Add(1, "error")
+		s.log.Error("message is not signed", zap.String("uuid", string(e.Tx.ID())), zap.Error(err))
+		return hook.Proceed()
+	}
+	// Each goes on top, so the last key comes first.
+	const head = "DKIM-Signature: "
+	all := strings.Split(string(fields), head)[1:]
+	for i := len(all) - 1; i >= 0; i-- {
+		e.Tx.Header().AddLeading(strings.TrimSuffix(head, ": "), all[i])
+		found.Pass(Name, strings.TrimRight(all[i], "\r\n"))
+	}
+	e.Tx.Notes().Set(noteSigned, true)
+	s.signed.Add(1, "pass")
+	s.log.Info("signed", zap.String("uuid", string(e.Tx.ID())), zap.String("domain", domain), zap.Int("keys", len(keys)))
+	return hook.Proceed()
+}
+
+// authorOf returns the domain that signs a message: that of From, of Sender if
+// there are several authors, or else of the envelope.
+func authorOf(e *hook.Event) string {
+	if e.Tx.Notes().Get(noteForward) != nil {
+		return e.Sender.Host()
+	}
+	for _, name := range []string{"From", "Sender"} {
+		list, err := addresslist.Parse(e.Tx.Header().Get(name))
+		if err == nil && len(list) == 1 && list[0].Host() != "" {
+			return list[0].Host()
+		}
+	}
+	return e.Sender.Host()
+}
