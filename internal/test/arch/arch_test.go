@@ -154,6 +154,7 @@ var packages = map[string]entry{
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
+	"internal/dns/memory":           {tests, nil}, // dns without a network
 	"internal/store/mem":            {tests, nil}, // the twin in memory
 	"internal/store/storetest":      {tests, []string{"internal/store"}},
 	"internal/test/smtptest":        {tests, nil},
