@@ -53,6 +53,19 @@ func (m *memory) Range(_ string, visit func(string, []byte) bool) error {
 	return m.broken
 }
 
+// breaks has the store fail from here on; nil: it works.
+func (m *memory) breaks(why error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.broken = why
+}
+
+func (m *memory) size() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.values)
+}
+
 // clock is a time that a test sets.
 type clock struct {
 	mu  sync.Mutex
@@ -195,20 +208,20 @@ func TestRun(t *testing.T) {
 		running.Go(func() { l.Run(ctx) })
 		add(t, l, "n", time.Minute)
 		time.Sleep(5 * time.Second)
-		if len(store.values) != 1 {
-			t.Errorf("stored %v", store.values)
+		if n := store.size(); n != 1 {
+			t.Errorf("%d names are stored", n)
 		}
 		time.Sleep(time.Minute)
-		if len(store.values) != 0 || l.Len() != 0 {
-			t.Errorf("stored %v, %d names", store.values, l.Len())
+		if store.size() != 0 || l.Len() != 0 {
+			t.Errorf("%d names are stored, %d are known", store.size(), l.Len())
 		}
 
-		store.broken = errors.New("disk full")
+		store.breaks(errors.New("disk full"))
 		for range 3 {
 			add(t, l, "n", time.Minute)
 			time.Sleep(5 * time.Second)
 		}
-		store.broken = nil
+		store.breaks(nil)
 		add(t, l, "n", time.Minute)
 		time.Sleep(5 * time.Second)
 		if logs.Len() != 2 || logs.FilterLevelExact(zapcore.WarnLevel).Len() != 1 {
@@ -242,6 +255,12 @@ func (f *far) fails(ctx context.Context) error {
 		return ctx.Err()
 	}
 	return broken
+}
+
+func (f *far) pinged() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pings
 }
 
 func (f *far) Ping(ctx context.Context) error {
@@ -311,8 +330,8 @@ func TestShared(t *testing.T) {
 
 		// Pings come less and less often, up to a minute.
 		time.Sleep(10 * time.Minute)
-		if remote.pings < 12 || remote.pings > 20 {
-			t.Errorf("%d pings", remote.pings)
+		if n := remote.pinged(); n < 12 || n > 20 {
+			t.Errorf("%d pings", n)
 		}
 		remote.set(nil, 0)
 		time.Sleep(2 * time.Minute)
