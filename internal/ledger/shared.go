@@ -18,8 +18,8 @@ type Remote interface {
 	Addr() string
 }
 
-// The waits between two pings of a Remote that did not answer: the next one is twice as
-// long, if it fails again within steady.
+// The waits between two pings of a Remote that does not answer: each is twice as long as the
+// one before, also of a Remote that is lost again before it was steady.
 const (
 	firstRetry  = time.Second
 	lastRetry   = time.Minute
@@ -27,8 +27,8 @@ const (
 )
 
 // Shared counts in a Remote while it answers, and in a Local while it does not: then each
-// process counts for itself. Who counts waits for the Remote once, until the first call has
-// failed; the log has one line about that, and one when the Remote answers again.
+// process counts for itself. Callers wait for the Remote until the first call has failed.
+// The log has one line about that, and one when the Remote answers again.
 type Shared struct {
 	remote Remote
 	local  *Local

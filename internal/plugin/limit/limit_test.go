@@ -20,7 +20,7 @@ import (
 	"tarishi/internal/result"
 )
 
-// read reads limit.ini, which must be good.
+// readINI reads limit.ini, which must be good.
 func readINI(t testing.TB, text string) *Settings {
 	t.Helper()
 	s := &Settings{}

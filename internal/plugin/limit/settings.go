@@ -57,7 +57,7 @@ const (
 	concurrency  = "concurrency"
 	recipients   = "recipients"
 	unrecognized = "unrecognized_commands"
-	tooManyError = "errors"
+	faults       = "errors"
 	rateConn     = "rate_conn"
 	rateHost     = "rate_rcpt_host"
 	rateSender   = "rate_rcpt_sender"
@@ -107,7 +107,7 @@ func (s *Settings) Tables() []*ini.Table {
 			concurrency:  "Connections of one address at a time.",
 			recipients:   "Recipients of one connection, the refused ones too.",
 			unrecognized: "Commands of one connection that the server does not know.",
-			tooManyError: "Errors of syntax and sequence on one connection.",
+			faults:       "Errors of syntax and sequence on one connection.",
 			outbound:     "Deliveries to one domain at a time. A line for each domain: example.com=10.",
 		},
 		Begin: func(*ini.Reader) { s.forgetKeys() }, Finish: s.finish,
@@ -123,7 +123,7 @@ func (s *Settings) Tables() []*ini.Table {
 		),
 		s.Recipients.Past.rows(recipients, "50", "1", "5"),
 		ini.Within(unrecognized, enabled(&s.Unrecognized.Enabled), most(&s.Unrecognized.Max, "10", "", "How many. The server itself closes at the eleventh.")),
-		ini.Within(tooManyError, enabled(&s.Errors.Enabled), most(&s.Errors.Max, "10", "", "How many.")),
+		ini.Within(faults, enabled(&s.Errors.Enabled), most(&s.Errors.Max, "10", "", "How many.")),
 	)
 
 	// Sections whose keys are names of clients, senders, recipients and domains.
