@@ -89,6 +89,12 @@ var crlf = []byte("\r\n")
 
 var errNoFrom = errors.New("dkim: no From field")
 
+// IsUnsignable reports whether an error of Sign is about the message itself, so that no
+// other attempt fares better: it has no From, no field at all, or too many.
+func IsUnsignable(err error) bool {
+	return errors.Is(err, errNoFrom) || errors.Is(err, canon.ErrNoField) || errors.Is(err, canon.ErrLong)
+}
+
 // maxRepeats bounds how often a name can stand in h=: a field that occurs more often is
 // not signed above that.
 const maxRepeats = 100

@@ -63,8 +63,15 @@ type Requeuer interface {
 	Requeue(ctx context.Context, env *mail.Envelope, content mail.Content, why []*reply.Reply) error
 }
 
+// Seal signs messages. Its fields are put in front of a message, whose other bytes are
+// final; none: it is not signed. An error is temporary.
+type Seal interface {
+	Seal(ctx context.Context, m hook.Outgoing) (fields []byte, err error)
+}
+
 // Options are what a Forwarder works with.
 type Options struct {
+	Seal     Seal // nil: nothing is signed
 	Relay    Relay
 	Reporter Reporter // nil: only the client learns of refused recipients
 	Requeuer Requeuer // nil: deferred recipients of a message that others got count as refused
@@ -104,7 +111,11 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 	defer attempt.Cancel(nil)
 	patient := time.AfterFunc(patience, func() { attempt.GiveUp(context.DeadlineExceeded) })
 	defer patient.Stop()
-	env, content := t.Envelope(), t.Final()
+	env := t.Envelope()
+	content, err := f.seal(attempt, c, t)
+	if err != nil {
+		return hook.Verdict{Code: hook.DenySoft, Reply: reply.From(err)}
+	}
 	var silent successes
 
 	// Without any recipient taken the client keeps the message, unless the queue may have
@@ -160,10 +171,25 @@ func (f *Forwarder) queues(r *route.Route, deferred []hook.RecipientResult) bool
 		!slices.ContainsFunc(deferred, func(x hook.RecipientResult) bool { return meaning.MayHaveArrived(x.Reply) })
 }
 
+// seal returns the message of t as it leaves. That of a stranger is not signed, for it is
+// not ours whatever its From says.
+func (f *Forwarder) seal(ctx context.Context, c hook.ConnectionView, t hook.TransactionView) (mail.Content, error) {
+	m := t.Outgoing()
+	if f.o.Seal == nil || !hook.IsOurs(c, t) {
+		return m.Content(), nil
+	}
+	fields, err := f.o.Seal.Seal(ctx, m)
+	return m.With(fields), err
+}
+
 // Queue takes the message of t into the outbound queue.
-func (f *Forwarder) Queue(ctx context.Context, t hook.TransactionView) hook.Verdict {
-	env, content := t.Envelope(), t.Final()
-	err := errors.New("there is no queue")
+func (f *Forwarder) Queue(ctx context.Context, c hook.ConnectionView, t hook.TransactionView) hook.Verdict {
+	env := t.Envelope()
+	content, err := f.seal(ctx, c, t)
+	if err != nil {
+		return hook.Verdict{Code: hook.DenySoft, Reply: reply.From(err)}
+	}
+	err = errors.New("there is no queue")
 	if f.o.Requeuer != nil {
 		err = f.o.Requeuer.Requeue(context.WithoutCancel(ctx), &env, content, nil)
 	}
