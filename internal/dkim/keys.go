@@ -82,7 +82,7 @@ func isEmptyPlace(files fs.FS, place string) bool {
 
 // loadKey reads the two files of a key.
 func loadKey(files fs.FS, place string) (Key, error) {
-	text, err := fs.ReadFile(files, path.Join(place, selectorFile))
+	text, err := readFile(files, path.Join(place, selectorFile))
 	if err != nil {
 		return Key{}, err
 	}
@@ -90,7 +90,7 @@ func loadKey(files fs.FS, place string) (Key, error) {
 	if err := CheckSelector(k.Selector); err != nil {
 		return Key{}, fmt.Errorf("%s: %w", path.Join(place, selectorFile), err)
 	}
-	secret, err := fs.ReadFile(files, path.Join(place, privateFile))
+	secret, err := readFile(files, path.Join(place, privateFile))
 	if err != nil {
 		return Key{}, err
 	}
@@ -99,6 +99,16 @@ func loadKey(files fs.FS, place string) (Key, error) {
 	}
 	return k, nil
 }
+
+// readFile reads a regular file: a pipe would be waited for, and a device may never end.
+func readFile(files fs.FS, name string) ([]byte, error) {
+	if info, err := fs.Stat(files, name); err == nil && !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: errIrregular}
+	}
+	return fs.ReadFile(files, name)
+}
+
+var errIrregular = errors.New("it is no regular file")
 
 var errSelector = errors.New("no selector: letters, digits and hyphens, and dots between them")
 
