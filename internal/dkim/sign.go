@@ -139,6 +139,7 @@ const maxLine = 76
 
 // sign adds the field of one key.
 func (d *draft) sign(fields []byte, k Key) ([]byte, error) {
+	// One draft serves keys of both kinds; only this part differs.
 	algorithm, err := k.algorithm()
 	if err != nil {
 		return nil, err
@@ -182,6 +183,7 @@ func (d *draft) sign(fields []byte, k Key) ([]byte, error) {
 
 // appendFolded adds the value of b= and the field's end.
 func appendFolded(b []byte, text string) []byte {
+	// Folds in base64 are blanks, which receivers drop.
 	for n := maxLine - len("\tb="); len(text) > n; n = maxLine - 1 {
 		b = append(append(b, text[:n]...), "\r\n\t"...)
 		text = text[n:]

@@ -95,14 +95,10 @@ const patience = 10*time.Minute - 15*time.Second
 // Forward relays the message of t by route r, which must have a host. The
 // verdict's reply lacks the transaction's id, which session adds.
 func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *route.Route) hook.Verdict {
-	var own delivery.Credentials
-	if r.AuthType == route.AuthForward {
-		client := c.Authenticated()
-		if client.User == "" {
-			f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID())), zap.String("route", r.Name))
-			return hook.Verdict{Code: hook.DenySoft, Reply: errStranger}
-		}
-		own = delivery.Credentials{User: client.User, Pass: client.Password}
+	own, ok := credentials(c, r)
+	if !ok {
+		f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID())), zap.String("route", r.Name))
+		return hook.Verdict{Code: hook.DenySoft, Reply: errStranger}
 	}
 
 	// A client waits ten minutes; what ends the attempt earlier still has time to become a
@@ -111,6 +107,8 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 	defer attempt.Cancel(nil)
 	patient := time.AfterFunc(patience, func() { attempt.GiveUp(context.DeadlineExceeded) })
 	defer patient.Stop()
+
+	// Signed once, for all hosts of the route, and for the queue if none of them takes it.
 	env := t.Envelope()
 	content, err := f.seal(attempt, c, t)
 	if err != nil {
@@ -154,6 +152,16 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 		return success(queuedReply, refused)
 	}
 	return success(taken[0].Reply, refused)
+}
+
+// credentials returns those of the client for a route that wants them; ok is false if it
+// has none.
+func credentials(c hook.ConnectionView, r *route.Route) (own delivery.Credentials, ok bool) {
+	if r.AuthType != route.AuthForward {
+		return own, true
+	}
+	client := c.Authenticated()
+	return delivery.Credentials{User: client.User, Pass: client.Password}, client.User != ""
 }
 
 // queuedReply stands for the reply of a backend where the queue took everything.

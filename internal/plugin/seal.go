@@ -58,6 +58,8 @@ func (s *Set) Seal(ctx context.Context, m hook.Outgoing) (fields []byte, err err
 		if m.SkipsPlugin(one.plugin) {
 			continue
 		}
+
+		// One that fails must not let the signatures of others pass for the whole.
 		own, err := one.call(ctx, m)
 		s.seals.note(one.plugin, err)
 		if err != nil {
@@ -88,6 +90,7 @@ func (s *seals) note(plugin string, err error) {
 		}
 		return
 	}
+	// Another reason than before is news too.
 	text := err.Error()
 	if before := s.failing.Swap(&text); before == nil || *before != text {
 		s.log.Error("messages cannot be signed, and are not sent", zap.String("plugin", plugin), zap.Error(err))

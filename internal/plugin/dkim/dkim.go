@@ -117,6 +117,7 @@ func (s *signer) verifyChain(ctx context.Context, e *hook.Event) hook.Verdict {
 	if !e.Tx.Header().Has("ARC-Seal") {
 		return hook.Proceed()
 	}
+	// The chain is of the message as it came, before anything here was changed.
 	r, err := s.chains.Verify(ctx, e.Tx.Raw())
 	if err != nil || r.Status == arc.None {
 		return hook.Proceed() // verify has reported it
@@ -159,6 +160,7 @@ func describe(r dkim.Result) authres.Result {
 
 // harakaWord is what Haraka's plugin calls a result in its notes.
 func harakaWord(s dkim.Status) string {
+	// Site code compares these words.
 	switch s {
 	case dkim.PermError, dkim.Policy:
 		return "invalid"

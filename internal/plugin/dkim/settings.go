@@ -90,6 +90,7 @@ func (s *Settings) signRows() []ini.Row {
 		{
 			Key: "domain_of", Default: "from", Haraka: ini.None,
 			Kind: ini.Scalar("from or envelope", func(text string) error {
+				// Two words, so that a third one can be told from a misspelt one.
 				switch word := strings.ToLower(text); word {
 				case "from", "envelope":
 					s.ByEnvelope = word == "envelope"
@@ -126,6 +127,7 @@ func (s *Settings) signRows() []ini.Row {
 func names(list *[]string) ini.Kind {
 	return ini.Joined("names of fields, with commas between them", func(values []string) error {
 		var all []string
+		// Haraka's list has commas, that of a signature colons.
 		for _, name := range strings.FieldsFunc(strings.Join(values, ","), func(c rune) bool { return strings.ContainsRune(",;: \t", c) }) {
 			if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' }) {
 				return fmt.Errorf("%s is no name of a field", grammar.Quote(name))
@@ -169,6 +171,7 @@ func (s *Settings) readKeys(r *ini.Reader) {
 
 // warnOpen warns of private keys that every user of the host can read.
 func (s *Settings) warnOpen(r *ini.Reader) {
+	// A walk follows no links: what is elsewhere has its own owner.
 	_ = fs.WalkDir(r.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:

@@ -41,6 +41,7 @@ func (s *signer) seal(_ context.Context, m hook.Outgoing) (fields []byte, err er
 		return nil, nil
 	}
 
+	// All keys sign the same bytes, which are read once.
 	fields, err = dkim.Sign(m.Content(), domain, keys, &s.Signing, s.now())
 	switch {
 	case dkim.IsUnsignable(err):
@@ -59,6 +60,7 @@ func (s *signer) seal(_ context.Context, m hook.Outgoing) (fields []byte, err er
 
 // report records the signatures of a message.
 func (s *signer) report(m hook.Outgoing, domain string, fields []byte) {
+	// Each signature is a result of its own, as Haraka records them.
 	const head = "DKIM-Signature: "
 	all := strings.Split(string(fields), head)[1:]
 	for _, field := range all {
@@ -77,6 +79,7 @@ func (s *signer) authorOf(m hook.Outgoing) string {
 	if m.Notes().Get(noteForward) != nil || s.ByEnvelope && envelope != "" {
 		return envelope
 	}
+	// Who has sent the message for several authors is in Sender (RFC 5322 section 3.6.2).
 	for _, name := range []string{"From", "Sender"} {
 		list, err := addresslist.Parse(m.Field(name))
 		if err == nil && len(list) == 1 && list[0].Host() != "" {
