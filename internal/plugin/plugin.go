@@ -181,10 +181,10 @@ type Host interface {
 	// On adds a handler at a point. function is its name in logs and
 	// listings; a lower priority (-100 to 100, usually 0) runs earlier.
 	On(p hook.Point, function string, priority int, h hook.Handler)
-	// Seal adds a signature. A message that leaves in our name is passed to s when its
-	// bytes are final: behind all hooks that may change it, and just before it is stored
-	// or relayed. That of a plugin that is a Reloader counts from its next Commit on.
-	Seal(s Seal)
+	// Seal adds a signature; function is as in On. A message that leaves in our name is
+	// passed to s when its bytes are final: behind all hooks that may change it, and just
+	// before it is stored or relayed.
+	Seal(function string, s Seal)
 	// Timeout sets the plugin's own default for each of its handlers instead
 	// of config/plugin_timeout; 0 is none. config/NAME.timeout wins over it. A
 	// plugin with handlers that neither wait nor compute for long sets 0: they

@@ -25,17 +25,15 @@ type seals struct {
 
 // seal is one plugin's.
 type seal struct {
-	plugin string
-	sign   Seal
+	plugin, function string
+	sign             Seal
 }
 
 // use takes the seals of plugins.
 func (s *seals) use(plugins []*instance) {
 	var all []seal
 	for _, one := range plugins {
-		for _, sign := range one.seals {
-			all = append(all, seal{one.listed.Name, sign})
-		}
+		all = append(all, one.seals...)
 	}
 	s.all.Store(&all)
 }
@@ -48,8 +46,14 @@ func (s *seals) list() []seal {
 	return nil
 }
 
-// Seals reports whether a plugin signs messages.
-func (s *Set) Seals() bool { return len(s.seals.list()) > 0 }
+// Seals names the plugins that sign messages, and their functions, in the order in which
+// they do.
+func (s *Set) Seals() (all [][2]string) {
+	for _, one := range s.seals.list() {
+		all = append(all, [2]string{one.plugin, one.function})
+	}
+	return all
+}
 
 // Seal returns the fields of all Seals for a message; none: there is no Seal. The error is
 // a *reply.Reply of class 4. It may be called from any goroutine.

@@ -35,7 +35,7 @@ type instance struct {
 	limit   *time.Duration // what the administrator says; nil: nothing
 	plugin  Plugin
 	regs    []hook.Registration
-	seals   []Seal
+	seals   []seal
 	cancel  context.CancelFunc // of what Start got; nil: it has not started, or its set is closed
 	users   *atomic.Int32      // started sets that the plugin is in, whose instances share it
 	swap    func()             // puts new settings in force; nil: they are, or it is new
@@ -250,14 +250,16 @@ type host struct {
 	plugin  string
 	timeout time.Duration
 	regs    []hook.Registration
-	seals   []Seal
+	seals   []seal
 }
 
 func (h *host) On(p hook.Point, function string, priority int, f hook.Handler) {
 	h.regs = append(h.regs, hook.Registration{Point: p, Plugin: h.plugin, Function: function, Priority: priority, Handler: f})
 }
 
-func (h *host) Seal(s Seal) { h.seals = append(h.seals, s) }
+func (h *host) Seal(function string, s Seal) {
+	h.seals = append(h.seals, seal{plugin: h.plugin, function: function, sign: s})
+}
 
 func (h *host) Timeout(d time.Duration) { h.timeout = d }
 

@@ -120,7 +120,7 @@ func (g *generation) Seal(ctx context.Context, m hook.Outgoing) (fields []byte, 
 
 // seal returns what signs messages for the queue; nil: nothing does.
 func (g *generation) seal() submit.Seal {
-	if !g.plugins.Seals() {
+	if len(g.plugins.Seals()) == 0 {
 		return nil
 	}
 	return g

@@ -66,7 +66,7 @@ func (s *signer) Register(h plugin.Host) {
 		h.On(hook.OnDataPost, "verify_arc", 0, s.verifyChain)
 	}
 	if s.Sign {
-		h.Seal(s.seal)
+		h.Seal("sign", s.seal)
 	}
 }
 
