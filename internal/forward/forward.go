@@ -16,6 +16,8 @@
 //     us, and not queued: the client gets 451 and decides. The exception is
 //     LMTP and one_message_per_rcpt after another recipient was taken, when only
 //     the queue can keep the promise of the 250.
+//   - The message of a client that may relay or has authenticated is signed before it goes
+//     anywhere (Seal); if that fails the client gets 451.
 //   - When no host answers the client gets 451 at once, with a text that names
 //     neither hosts nor credentials; the log has the causes.
 //

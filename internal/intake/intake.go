@@ -1,7 +1,8 @@
 // Package intake takes responsibility for a message: it runs the hooks queue
 // or queue_outbound, and a relaying client's message that no plugin took goes
 // into the outbound queue. Its positive reply is the server's promise: it is
-// given only after a plugin said OK or the queue holds the message durably.
+// given only after a plugin said OK or the queue holds the message durably. What the queue
+// gets is signed, behind all hooks.
 package intake
 
 import (

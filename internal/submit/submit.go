@@ -1,6 +1,6 @@
 // Package submit puts messages into the queue that this server makes itself:
 // submissions of plugins, completed and shown to them as any message that is about
-// to leave, and what plugins add to DSNs. A submission that is accepted is durable;
+// to leave, and what plugins add to DSNs. Both are signed behind that. A submission that is accepted is durable;
 // anything else is a reply, as a client would get it.
 package submit
 
