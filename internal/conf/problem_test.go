@@ -23,7 +23,8 @@ func TestProblems(t *testing.T) {
 		{"unknown file", files{"whatever": "["}, "config/whatever: warning: is not read"},
 		{"a slip in the name", files{"smpt.ini": "listen=25"}, "config/smpt.ini: warning: is not read, did you mean smtp.ini?"},
 		{"settings of a plugin that is not there", files{"karma.ini": "[x\n"}, "config/karma.ini: warning: is not read: the plugin karma is not built in: clients get no marks"},
-		{"settings by an old name", files{"dnsbl.ini": ""}, "config/dnsbl.ini: warning: is not read: the plugin dns-list is not built in: lists in the DNS are not asked"},
+		{"settings by an old name", files{"dnsbl.ini": ""}, "config/dnsbl.ini: warning: is not read: its plugin is called dns-list today, and has dns-list.ini"},
+		{"settings by an old name of one that is not there", files{"connect.p0f.ini": ""}, "config/connect.p0f.ini: warning: is not read: the plugin p0f is not built in: the system of a client is not guessed"},
 		{
 			"what is no setting",
 			files{".gitignore": "", "a.pem": "", "README.md": "", "smtp.ini~": "", "queue/notes": "", "queue/test.timeout": "3", "mine.timeout": "", "plugins": "mine\n"},
@@ -160,7 +161,8 @@ func TestProblems(t *testing.T) {
 			"old plugin names",
 			files{"plugins": "relay_all\nrelay_acl\ndnsbl"},
 			"config/plugins:1: warning: key relay_all: is called relay today, and may need other settings\n" +
-				"config/plugins:2: warning: key relay_acl: is part of relay today, which stands on line 1 already",
+				"config/plugins:2: warning: key relay_acl: is part of relay today, which stands on line 1 already\n" +
+				"config/plugins:3: warning: key dnsbl: is called dns-list today, and may need other settings",
 		},
 		{
 			"plugins whose work is done without one",

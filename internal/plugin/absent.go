@@ -31,7 +31,6 @@ var notBuiltIn = map[string]string{
 	"data.signatures":          "the text of messages is not searched",
 	"dcc":                      "messages are not checked against DCC",
 	"delay_deny":               "a refusal is never put off: it is sent at the hook that decides",
-	"dns-list":                 "lists in the DNS are not asked",
 	"dovecot":                  "recipients are those of host_list and users those of auth/flat_file; Dovecot is not asked. It can be the backend of queue/smtp_forward: host=lmtp://HOST:24",
 	"elasticsearch":            "the log goes to standard error: format=json of log.ini is made for collectors",
 	"esets":                    "messages are not scanned for viruses",
