@@ -84,8 +84,15 @@ func TestProblems(t *testing.T) {
 		{"anti_spoof", files{"host_list.anti_spoof": "false"}, "config/host_list.anti_spoof:1: warning: any word but 0 means yes, this one too"},
 		{
 			"relay",
-			files{"relay.ini": "acl=true\n[relay]\nforce_routing=true"},
-			"config/relay.ini:1: key acl: unknown here, it belongs to [relay]\nconfig/relay.ini:3: [relay] key force_routing: cannot be honoured: relay_dest_domains.ini is not supported; sections of outbound.ini name the hosts for a domain",
+			files{
+				"relay.ini":              "acl=true\n[relay]\ndest_domains=true",
+				"relay_dest_domains.ini": "[domains]\na.example={\"action\":\"accept\"}\nb.example={action:accept}\nc.example={\"action\":\"accpet\"}\nd.example={\"nexthop\":\"a:b:c\"}\n[domain]\nx=1",
+			},
+			"config/relay.ini:1: key acl: unknown here, it belongs to [relay]\n" +
+				"config/relay_dest_domains.ini:3: [domains] key b.example: is not of the form {\"action\":\"accept\",\"nexthop\":\"host:port\"}: invalid character 'a' looking for beginning of object key string\n" +
+				"config/relay_dest_domains.ini:4: warning: [domains] key c.example: the action \"accpet\" is none of accept, continue, deny: with dest_domains its recipients are refused, did you mean accept?\n" +
+				"config/relay_dest_domains.ini:5: [domains] key d.example: nexthop: not a next hop: want smtp://, smtps:// or lmtp://[user:password@]host[:port], lmtp:///path/of/socket, lmtp+unix:/path/of/socket or unix:/path/of/socket\n" +
+				"config/relay_dest_domains.ini:6: section [domain]: unknown, did you mean domains?",
 		},
 		{"CRAM-MD5", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5,PLAIN"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN"},
 		{"CRAM-MD5 only", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN and LOGIN, and only with TLS: with CRAM-MD5 alone no password may be seen"},
