@@ -14,7 +14,6 @@ var servedAnyway = map[string]string{
 // notBuiltIn are the other names of Haraka's plugins, its own and well-known ones
 // from npm, and what stands in for each here, or that nothing does.
 var notBuiltIn = map[string]string{
-	"aliases":                  "recipients are not rewritten here; the server behind queue/smtp_forward can do it",
 	"asn":                      "the origin of a client's network is not looked up",
 	"attachment":               "attachments are not looked at",
 	"auth-enc-file":            "the users of auth/flat_file stand in auth_flat_file.ini, with their passwords as they are",

@@ -5,6 +5,7 @@ import (
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/access"
+	"tarishi/internal/plugin/aliases"
 	"tarishi/internal/plugin/bounce"
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/dkim"
@@ -29,6 +30,7 @@ import (
 // Register adds every built-in plugin to r.
 func Register(r *plugin.Registry) {
 	r.Register(access.Name, access.New)
+	r.Register(aliases.Name, aliases.New)
 	r.Register(bounce.Name, bounce.New)
 	r.Register(discard.Name, discard.New)
 	r.Register(dkim.Name, dkim.New)
@@ -54,6 +56,7 @@ func Register(r *plugin.Registry) {
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
 	r.Declare(dnslist.Name, func() ini.Declarer { return &dnslist.Settings{} })
 	r.Declare(access.Name, func() ini.Declarer { return &access.Settings{} })
+	r.Declare(aliases.Name, func() ini.Declarer { return &aliases.Settings{} })
 	r.Declare(earlytalker.Name, func() ini.Declarer { return &earlytalker.Settings{} })
 	r.Declare(fcrdns.Name, func() ini.Declarer { return &fcrdns.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })
