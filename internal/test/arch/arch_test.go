@@ -73,6 +73,7 @@ var packages = map[string]entry{
 	"internal/sending":     {nouns, nil},
 	"internal/hostname":    {nouns, []string{"internal/mail"}},
 	"internal/pattern":     {nouns, nil},
+	"internal/archive":     {nouns, []string{"internal/mail"}},
 	"internal/result":      {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/lease", "internal/mail"}},
 
 	"internal/mail/addresslist": {nouns, []string{"internal/mail"}},
@@ -210,6 +211,9 @@ var modules = map[string][]string{
 	"golang.org/x/net/idna":               {"internal/mail"},
 	"golang.org/x/net/publicsuffix":       {"internal/hostname", "internal/plugin/*"},
 	"golang.org/x/sys":                    {"internal/vfs", "internal/listener"},
+	"github.com/klauspost/compress":       {"internal/archive"},
+	"github.com/nwaples/rardecode/v2":     {"internal/archive"},
+	"github.com/ulikunitz/xz":             {"internal/archive"},
 }
 
 // source is one package as it stands in the tree.
