@@ -223,22 +223,37 @@ func (v TransactionView) Message() *message.Message {
 // new one.
 var ErrNoBody = errors.New("hook: there is no message that can be rewritten here")
 
-// Rewrite puts a changed message in the place of the one that was received: see
-// message.Rewrite. It is for the points from data_post to queue. On an error the
-// message stays as it was.
-func (v TransactionView) Rewrite(edit func(p *message.Part) (*message.Change, error)) error {
-	// The old message and the storage for the new one are taken while the time lasts.
-	old := v.Message()
+// NewBody lends a handler storage for what it unpacks or composes: memory, or a file where
+// messages are received to, which does not outlast the daemon. The handler has to discard
+// it.
+func (v TransactionView) NewBody() (Body, error) {
 	body := lease.Look(v.gate, v.state, func(t *Transaction) Body {
 		if t.Bodies == nil {
 			return nil
 		}
 		return t.Bodies.NewBody()
 	})
-	if old == nil || body == nil {
-		if v.gate.Revoked() {
-			return ErrRevoked
-		}
+	switch {
+	case body != nil:
+		return body, nil
+	case v.gate.Revoked():
+		return nil, ErrRevoked
+	}
+	return nil, ErrNoBody
+}
+
+// Rewrite puts a changed message in the place of the one that was received: see
+// message.Rewrite. It is for the points from data_post to queue. On an error the
+// message stays as it was.
+func (v TransactionView) Rewrite(edit func(p *message.Part) (*message.Change, error)) error {
+	// The old message and the storage for the new one are taken while the time lasts.
+	old := v.Message()
+	body, err := v.NewBody()
+	if err != nil {
+		return err
+	}
+	if old == nil {
+		body.Discard()
 		return ErrNoBody
 	}
 

@@ -16,7 +16,6 @@ var servedAnyway = map[string]string{
 var notBuiltIn = map[string]string{
 	"aliases":                  "recipients are not rewritten here; the server behind queue/smtp_forward can do it",
 	"asn":                      "the origin of a client's network is not looked up",
-	"attachment":               "attachments are not looked at",
 	"auth-enc-file":            "the users of auth/flat_file stand in auth_flat_file.ini, with their passwords as they are",
 	"auth-imap":                "users are those of auth/flat_file; IMAP servers are not asked",
 	"auth-ldap":                "users are those of auth/flat_file; LDAP servers are not asked",

@@ -5,6 +5,7 @@ import (
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/access"
+	"tarishi/internal/plugin/attachment"
 	"tarishi/internal/plugin/bounce"
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/dkim"
@@ -28,6 +29,7 @@ import (
 // Register adds every built-in plugin to r.
 func Register(r *plugin.Registry) {
 	r.Register(access.Name, access.New)
+	r.Register(attachment.Name, attachment.New)
 	r.Register(bounce.Name, bounce.New)
 	r.Register(discard.Name, discard.New)
 	r.Register(dkim.Name, dkim.New)
@@ -47,6 +49,7 @@ func Register(r *plugin.Registry) {
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
 
+	r.Declare(attachment.Name, func() ini.Declarer { return &attachment.Settings{} })
 	r.Declare(bounce.Name, func() ini.Declarer { return &bounce.Settings{} })
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
