@@ -43,7 +43,7 @@ var ErrDamaged = errors.New("archive: cannot be unpacked")
 const maxDictionary = 64 << 20
 
 // maxNames bounds the bytes of all names together, which are kept.
-const maxNames = 1 << 20
+const maxNames = 256 << 10
 
 // Body takes an archive while it is unpacked from another.
 type Body interface {

@@ -22,6 +22,7 @@ import (
 	"tarishi/internal/plugin/relay"
 	"tarishi/internal/plugin/smtpforward"
 	"tarishi/internal/plugin/spf"
+	"tarishi/internal/plugin/srs"
 	"tarishi/internal/plugin/testqueue"
 	"tarishi/internal/plugin/tls"
 )
@@ -46,6 +47,7 @@ func Register(r *plugin.Registry) {
 	r.Register(relay.Name, relay.New)
 	r.Register(smtpforward.Name, smtpforward.New)
 	r.Register(spf.Name, spf.New)
+	r.Register(srs.Name, srs.New)
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
 
@@ -63,4 +65,5 @@ func Register(r *plugin.Registry) {
 	r.Declare(isresolvable.Name, func() ini.Declarer { return &isresolvable.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
 	r.Declare(spf.Name, func() ini.Declarer { return &spf.Settings{} })
+	r.Declare(srs.Name, func() ini.Declarer { return &srs.Settings{} })
 }

@@ -74,6 +74,7 @@ var packages = map[string]entry{
 	"internal/hostname":    {nouns, []string{"internal/mail"}},
 	"internal/pattern":     {nouns, nil},
 	"internal/archive":     {nouns, []string{"internal/mail"}},
+	"internal/srs":         {nouns, []string{"internal/mail"}},
 	"internal/result":      {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/lease", "internal/mail"}},
 
 	"internal/mail/addresslist": {nouns, []string{"internal/mail"}},
@@ -138,6 +139,7 @@ var packages = map[string]entry{
 	"internal/plugin/spf":         {plugins, []string{"internal/authres", "internal/spf", "internal/hook", "internal/plugin"}},
 	"internal/plugin/dmarc":       {plugins, []string{"internal/authres", "internal/dmarc", "internal/hook", "internal/plugin"}},
 	"internal/plugin/bounce":      {plugins, []string{"internal/hook", "internal/plugin", "internal/spf"}},
+	"internal/plugin/srs":         {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}},
 	"internal/plugin/fcrdns":      {plugins, []string{"internal/authres", "internal/dns", "internal/hook", "internal/plugin"}},
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
