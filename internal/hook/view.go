@@ -49,6 +49,11 @@ func (v NotesView) Set(path string, value any) {
 	})
 }
 
+// Remove deletes the value at a dotted path, and the maps on the way that it leaves empty.
+func (v NotesView) Remove(path string) {
+	lease.Touch(v.gate, v.notes, func(n *mail.Notes) { n.Remove(path) })
+}
+
 // All returns all notes, which must not be changed.
 func (v NotesView) All() mail.Notes {
 	return lease.Look(v.gate, v.notes, func(n *mail.Notes) mail.Notes {

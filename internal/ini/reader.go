@@ -226,7 +226,7 @@ func (r *Reader) applyFile(t *file, f *grammar.File) {
 		r.applyOldPlaces(t.name, row)
 	}
 	for _, s := range f.Sections {
-		if !t.hasSection(s.Name) {
+		if !t.hasSection(s.Name) || slices.Contains(t.free, s.Name) {
 			continue
 		}
 		for _, k := range s.Keys {
@@ -271,10 +271,7 @@ func (r *Reader) SecretFiles() []string {
 	var files []string
 	for _, name := range SecretFiles(r.tables) {
 		if slices.ContainsFunc(TablesOf(r.tables, name), func(t *Table) bool {
-			if t.Flat() { // its grammar is another one
-				return len(t.Lines()) > 0
-			}
-			return t.hasSecret(r.File(name))
+			return t.Flat() && len(t.Lines()) > 0 || !t.Flat() && t.hasSecret(r.File(name))
 		}) {
 			files = append(files, name)
 		}

@@ -34,6 +34,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
 	"tarishi/internal/mail"
+	"tarishi/internal/redis"
 	"tarishi/internal/result"
 	"tarishi/internal/route"
 	"tarishi/internal/tlsconf"
@@ -80,6 +81,7 @@ type Shared struct {
 	Me     string // this host's name
 	Routes *route.Settings
 	TLS    *tlsconf.Settings
+	Redis  *redis.Settings // nil: no server is named
 }
 
 // Config is what a generation of plugins is made from.

@@ -130,7 +130,7 @@ func newLoader(services plugin.Services) *plugin.Loader {
 // pluginConfig is what plugins get of a configuration.
 func pluginConfig(cfg *conf.Config) *plugin.Config {
 	return &plugin.Config{
-		Dir: cfg.Dir, Settings: cfg.Plugins, Shared: plugin.Shared{Me: cfg.Me, Routes: &cfg.Forward, TLS: &cfg.TLS}, Own: cfg.Own,
+		Dir: cfg.Dir, Settings: cfg.Plugins, Shared: plugin.Shared{Me: cfg.Me, Routes: &cfg.Forward, TLS: &cfg.TLS, Redis: &cfg.Redis}, Own: cfg.Own,
 	}
 }
 

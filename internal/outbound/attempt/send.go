@@ -17,7 +17,11 @@ import (
 // send finds the way to the destination and makes the attempt. It returns the
 // reply for all recipients if there is no way.
 func (a *Attempt) send(ctx context.Context) *reply.Reply {
-	job := delivery.Job{Envelope: a.outgoing(), Content: a.content, Domain: a.unit.Domain(), Hops: a.hops, Trying: a.trying}
+	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: a.unit.Domain(), Hops: a.hops, Trying: a.trying}
+	if a.reversePath != nil {
+		env := a.env
+		env.From, job.Envelope = *a.reversePath, &env
+	}
 	plan, refusal := a.findWay(ctx, &job)
 	if ctx.Err() != nil {
 		a.res.Interrupted = true
@@ -56,16 +60,6 @@ func (a *Attempt) send(ctx context.Context) *reply.Reply {
 	}
 	a.reportOutcome()
 	return nil
-}
-
-// outgoing is the envelope as the next hop sees it.
-func (a *Attempt) outgoing() *mail.Envelope {
-	if a.reversePath == nil {
-		return &a.env
-	}
-	env := a.env
-	env.From = *a.reversePath
-	return &env
 }
 
 // findWay finds the next hops: those of get_mx, else of the domain's section, else of the
