@@ -24,12 +24,10 @@ type Settings struct {
 	Local     []string // domains
 	Relayed   []string // domains
 	Secrets   []string
-	Hosts     []string // the domains of host_list
 }
 
 const (
 	file       = "srs.ini"
-	hostFile   = "host_list"
 	secretFile = "srs.secrets"
 	shortest   = 8 // characters of a secret
 )
@@ -64,7 +62,7 @@ func (s *Settings) Tables() []*ini.Table {
 		{
 			Key: "local_domains", Kind: domains(&s.Local), Haraka: ini.None,
 			Doc: `Domains of this site, several as local_domains[]=, a line for each: senders in them are not rewritten, nor is mail
-				to them. The domains of host_list and of smtp_forward.ini are known already.`,
+				to them. Those for which recipients are accepted, and of smtp_forward.ini, are known already.`,
 		},
 		{
 			Key: "relayed_domains", Kind: domains(&s.Relayed), Haraka: ini.None,
@@ -73,7 +71,7 @@ func (s *Settings) Tables() []*ini.Table {
 		},
 	}
 	return []*ini.Table{
-		{File: file, Reads: []string{hostFile}, Doc: "The Sender Rewriting Scheme of the plugin srs: how senders of forwarded mail are written.", Rows: rows, Finish: s.finish},
+		{File: file, Doc: "The Sender Rewriting Scheme of the plugin srs: how senders of forwarded mail are written.", Rows: rows, Finish: s.finish},
 		{
 			File: secretFile, Secret: true,
 			Doc: `What the addresses of the plugin srs are signed with, one secret on each line: the first one signs, all are good for what
@@ -116,14 +114,8 @@ func parseDomain(text string) (string, error) {
 	return mail.CanonicalDomain(text), nil
 }
 
-// finish reads host_list, and looks at what no single key says.
+// finish looks at what no single key says.
 func (s *Settings) finish(r *ini.Reader) {
-	s.Hosts = nil
-	for _, line := range r.Lines(hostFile) {
-		s.Hosts = append(s.Hosts, mail.CanonicalDomain(line.Text))
-	}
-
-	// A hash that is too short for what comes back, and a domain that is both, make no sense.
 	if s.Shortest > s.Length {
 		r.Add(ini.Problem{File: ini.Place(file), Section: "main", Key: "hash_minimum", Text: fmt.Sprintf("is more than hash_length, which is %d: nothing would come back", s.Length)})
 		s.Shortest = s.Length

@@ -61,10 +61,9 @@ type rewriter struct {
 }
 
 // The priorities: a recipient is looked at before another plugin accepts its domain as a
-// whole, and counts when no other has refused it; a message is taken before it is relayed.
+// whole, and a message is taken before it is relayed.
 const (
 	beforeAll   = -50
-	behindAll   = 100
 	beforeQueue = -10
 )
 
@@ -72,17 +71,11 @@ const (
 func (w *rewriter) Register(h plugin.Host) {
 	h.Timeout(0) // the queue has its own
 	h.On(hook.OnRcpt, "check_recipient", beforeAll, w.checkRecipient)
-	h.On(hook.OnRcptOK, "split", behindAll, w.split)
+	h.On(hook.OnRcptOK, "split", 0, w.split)
 	h.On(hook.OnQueue, "queue", beforeQueue, w.queue)
 	h.On(hook.OnQueueOutbound, "reverse", beforeQueue, w.queueOutbound)
 	h.On(hook.OnSendEmail, "rewrite", 0, w.rewrite)
 }
-
-// The values among the results, which are of no interest to others.
-const (
-	askedValue = "_asked" // domain of the recipient that is being asked about
-	namedValue = "_named" // domains of recipients that the client has named and that were accepted
-)
 
 // noteForwarded lists the domains to which a message is forwarded.
 const noteForwarded = "srs.forwarded"
@@ -93,7 +86,6 @@ func (w *rewriter) isOurs(a mail.Address) bool { return a.Host() == w.Domain && 
 // checkRecipient accepts reports to senders that were rewritten here, and nothing else.
 func (w *rewriter) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict {
 	to := e.Recipient.Address
-	e.Tx.Results().Set(Name, askedValue, to.Host())
 	if !w.isOurs(to) {
 		return hook.Proceed()
 	}
@@ -124,19 +116,11 @@ func (w *rewriter) checkRecipient(_ context.Context, e *hook.Event) hook.Verdict
 	return record.Refuse(hook.Verdict{Code: hook.Deny, Reply: reply.New(550, "5.7.1", text)})
 }
 
-// split remembers the domain of a recipient that was accepted, and keeps reports that come
-// back apart from other recipients, which go another way.
+// split keeps reports that come back apart from other recipients, which go another way.
 func (w *rewriter) split(_ context.Context, e *hook.Event) hook.Verdict {
-	results, accepted := e.Tx.Results(), e.Tx.Recipients()
-	if e.Tx.Relaying() {
-		return hook.Proceed()
-	}
-	if len(accepted) > 0 && w.isOurs(accepted[0].Address) != w.isOurs(e.Recipient.Address) {
+	accepted := e.Tx.Recipients()
+	if !e.Tx.Relaying() && len(accepted) > 0 && w.isOurs(accepted[0].Address) != w.isOurs(e.Recipient.Address) {
 		return hook.Verdict{Code: hook.DenySoft, Reply: reply.New(450, "4.5.3", "Split transaction, retry soon")}
-	}
-	domain, _ := results.Value(Name, askedValue).(string)
-	if named, _ := results.Value(Name, namedValue).([]string); !slices.Contains(named, domain) {
-		results.Set(Name, namedValue, append(slices.Clip(named), domain))
 	}
 	return hook.Proceed()
 }
@@ -178,7 +162,7 @@ func (w *rewriter) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 		return hook.Answer(hook.DenySoft, "")
 	case any:
 		notes.Set(route.NoteWants, route.WantsOutbound)
-		return w.forwarder.Queue(ctx, e.Tx)
+		return w.forwarder.Queue(ctx, e.Conn, e.Tx)
 	}
 	if from := e.Tx.From(); from.IsNull() || from.Domain == "" || notes.Bool("local_sender") || w.isLocal(from) {
 		return hook.Proceed()
@@ -201,18 +185,18 @@ func (w *rewriter) queueOutbound(_ context.Context, e *hook.Event) hook.Verdict 
 // isLocal reports whether the domain of an address is one of this site by its settings.
 func (w *rewriter) isLocal(a mail.Address) bool {
 	domain := a.Host()
-	return domain == w.Domain || slices.Contains(w.Local, domain) || slices.Contains(w.Hosts, domain) || route.SenderSection(w.routes, a) != nil
+	return domain == w.Domain || slices.Contains(w.Local, domain) || route.SenderSection(w.routes, a) != nil
 }
 
-// forwarded returns the domains of recipients that are not of this site. The client has
-// named only those that are: others come of what plugins have made of its recipients.
+// forwarded returns the domains of recipients that are not of this site: those that stand
+// for another one and that no plugin answers for, and those that are only relayed.
 func (w *rewriter) forwarded(tx hook.TransactionView) []string {
-	named, _ := tx.Results().Value(Name, namedValue).([]string)
+	away := tx.Forwarded()
 	var all []string
 	for _, r := range tx.Recipients() {
 		domain := r.Address.Host()
-		ours := !slices.Contains(w.Relayed, domain) && (slices.Contains(named, domain) || w.isLocal(r.Address))
-		if !ours && !slices.Contains(all, domain) {
+		out := slices.Contains(w.Relayed, domain) || slices.Contains(away, r.Address) && !w.isLocal(r.Address)
+		if out && !slices.Contains(all, domain) {
 			all = append(all, domain)
 		}
 	}

@@ -145,6 +145,8 @@ var packages = map[string]entry{
 	"internal/plugin/srs":         {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}},
 	"internal/plugin/limit":       {plugins, []string{"internal/hook", "internal/ledger", "internal/plugin", "internal/redis"}},
 	"internal/plugin/fcrdns":      {plugins, []string{"internal/authres", "internal/dns", "internal/hook", "internal/plugin"}},
+	"internal/plugin/aliases":     {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // the notes that steer a message
+	"internal/plugin/relay":       {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // next hops, and the notes that steer a message
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
 	"internal/conf": {instance, []string{"internal/metrics", "internal/plugin", "internal/web"}}, // what they declare
@@ -176,6 +178,7 @@ var packages = map[string]entry{
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},
 	"internal/test/e2e":             {tests, nil},
+	"internal/test/judges":          {tests, nil},
 	"internal/test/arch":            {tests, nil},
 }
 

@@ -20,10 +20,13 @@ func TestSenderRewriting(t *testing.T) {
 		return smtptest.Action{}
 	}))
 	dns := nameServer(t)
-	dns.MX("origin.test", 10, "mx.origin.test")
+	for _, domain := range []string{"origin.test", "elsewhere.test"} {
+		dns.MX(domain, 10, "mx.origin.test")
+	}
 	dns.A("mx.origin.test", "127.0.0.20")
 	d := Start(t, map[string]string{
-		"plugins": "srs\nqueue/smtp_forward\n", "dns.ini": dnsINI(dns),
+		"plugins": "srs\naliases\nrcpt_to.in_host_list\nqueue/smtp_forward\n", "dns.ini": dnsINI(dns),
+		"host_list": "here.test\n", "aliases.json": `{"boss@here.test": {"action": "alias", "to": "boss@elsewhere.test"}}`,
 		"smtp_forward.ini": fmt.Sprintf("check_recipient=true\n[away.test]\nhost=%s\nqueue=outbound\n", next.Addr()),
 		"outbound.ini":     fmt.Sprintf("port=%d\nlocal_mx_ok=true\n", next.Port()),
 		"srs.ini":          "domain=srs.test\nrelayed_domains[]=away.test\n", "srs.secrets": "a good secret\n",
@@ -61,5 +64,14 @@ func TestSenderRewriting(t *testing.T) {
 	all = next.WaitMessages(3)
 	if all[2].From != "" || all[2].Accepted()[0] != "a@origin.test" {
 		t.Errorf("from %q to %v", all[2].From, all[2].Accepted())
+	}
+
+	// So it is with an address that stands for another.
+	if got, err := letterFrom(d.Addr(), "127.0.0.1", "a@origin.test", "boss@here.test", oneMessage); err != nil || !strings.HasPrefix(got, "250 ") {
+		t.Fatalf("%q, %v", got, err)
+	}
+	all = next.WaitMessages(4)
+	if all[3].From != signed || all[3].Accepted()[0] != "boss@elsewhere.test" {
+		t.Errorf("from %q to %v", all[3].From, all[3].Accepted())
 	}
 }
