@@ -69,6 +69,7 @@ var packages = map[string]entry{
 	"internal/terminal":    {nouns, nil},
 	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
 	"internal/localaddr":   {nouns, nil},
+	"internal/proxyproto":  {nouns, nil},
 	"internal/privilege":   {nouns, nil},
 	"internal/sending":     {nouns, nil},
 	"internal/hostname":    {nouns, []string{"internal/mail"}},
