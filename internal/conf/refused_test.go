@@ -13,13 +13,9 @@ func TestRefused(t *testing.T) {
 		in      files
 		refused string // the error says "…: cannot be honoured"; "": there is none
 	}{
-		{"PROXY", files{"connection.ini": "[haproxy]\nhosts[]=192.0.2.1"}, "config/connection.ini:2: [haproxy] key hosts"},
-		{"PROXY, not as a list", files{"connection.ini": "[haproxy]\nenabled=true\nhosts=192.0.2.0/24"}, "config/connection.ini:3: [haproxy] key hosts"},
-		{"PROXY, one of several", files{"connection.ini": "[haproxy]\nhosts[]=\nhosts[]=::1"}, "config/connection.ini:2: [haproxy] key hosts"},
-		{"PROXY, off", files{"connection.ini": "[haproxy]\nenabled=false\nhosts[]=192.0.2.1"}, ""},
+		{"PROXY", files{"connection.ini": "[haproxy]\nhosts[]=192.0.2.1\nhosts[]=2001:db8::/64"}, ""},
+		{"PROXY, old", files{"haproxy_hosts": "# ours\n192.0.2.1\n"}, ""},
 		{"PROXY, Haraka's own", files{"connection.ini": "[haproxy]\nenabled=true\nhosts[] ="}, ""},
-		{"PROXY, old", files{"haproxy_hosts": "# ours\n192.0.2.1\n"}, "config/haproxy_hosts:2:"},
-		{"PROXY, old and empty", files{"haproxy_hosts": "# ours\n"}, ""},
 		{"client certificates on a port", files{"tls.ini": "requireAuthorized[]=465"}, "config/tls.ini:1: key requireAuthorized"},
 		{"client certificates on one port", files{"tls.ini": "requireAuthorized=2465"}, "config/tls.ini:1: key requireAuthorized"},
 		{"no port", files{"tls.ini": "requireAuthorized[]="}, ""},

@@ -22,11 +22,12 @@
 //	slow or breaks the rules of content, a panic ──▶ closing
 //
 // A transaction that ends leads back to greeted, or to authenticated if the client has
-// shown its credentials.
+// shown its credentials. XCLIENT from a trusted peer makes the connection another client's: it
+// leads to the state in which that client is, with a banner.
 //
 // The parts of a conversation that need no state of it have packages of their own below
 // this one: policy (settings, and the rules and texts from them), peer (what the client's
-// address says), login (AUTH), transaction (envelope, content and their memory), verdict
+// address says), xclient (what XCLIENT says), login (AUTH), transaction (envelope, content and their memory), verdict
 // (replies to what hooks say) and roster (which conversations are open). What is left here is
 // the machine, and the Server with the settings that its connections take: see Conversation.
 //

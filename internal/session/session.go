@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -41,6 +42,8 @@ type session struct {
 	ctx    context.Context // ends when the session is cut off
 	cancel context.CancelFunc
 	wire   *smtpd.Conn
+	peer   netip.AddrPort // what has connected to us; a proxy may name another client
+	port   int            // of our end of the socket; a proxy may name another
 
 	state state
 	c     *hook.Connection
@@ -57,13 +60,20 @@ type session struct {
 
 func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn) *session {
 	remote, local := peer.AddrPort(conn.RemoteAddr()), peer.AddrPort(conn.LocalAddr())
+	proxy, own := peer.Socket(conn)
 	s := &session{
-		srv: srv, o: o, ctx: ctx, state: accepted,
+		srv: srv, o: o, ctx: ctx, state: accepted, peer: remote, port: int(own.Port()),
 		c: &hook.Connection{
 			ID: mail.NewConnectionID(), Me: o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: new(result.Store),
 			Remote: hook.Remote{Addr: remote, Private: localaddr.IsPrivate(remote.Addr()), Local: peer.IsLocal(remote.Addr(), srv.own)},
 		},
 	}
+	if proxy.IsValid() {
+		s.peer = proxy
+		s.c.Proxy = hook.Proxy{Addr: proxy, Type: peer.HAProxy}
+		s.c.Notes["proxy"] = peer.ProxyNote(remote, local, proxy)
+	}
+
 	// The wire reports what the session counts; what it traces costs a string a line.
 	settings := smtpd.Settings{
 		MaxLine: s.o.MaxLine, Inactivity: s.o.InactivityTimeout, Answerers: &srv.answerers, OnReply: s.noteReply, OnPanic: s.notePanic,
@@ -141,8 +151,7 @@ func (s *session) proceed(first, implicitTLS bool) (idle bool) {
 func (s *session) greetClient(implicitTLS bool) bool {
 	defer s.caught("connection")
 	// The log has the connection before anything can go wrong with it.
-	local, remote := s.c.Local, s.c.Remote.Addr
-	s.srv.o.Mail.Connect(s.c.ID, remote.Addr().String(), int(remote.Port()), local.Addr().String(), int(local.Port()))
+	s.srv.o.Mail.Connect(s.c.ID, s.c.Remote.Addr, s.c.Local, s.c.Proxy.Addr)
 	return (!implicitTLS || s.startTLS()) && s.welcome()
 }
 
@@ -274,21 +283,30 @@ func (s *session) startTLS() bool {
 func (s *session) welcome() bool {
 	s.state = connected
 	s.runHook(hook.OnConnectInit, hook.Event{})
-	v := s.runHook(hook.OnLookupRDNS, hook.Event{})
-	if v.Code.Denies() || v.Code == hook.Drop {
-		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "rDNS Lookup Failed"), verdict.NewDefault(421, "4.7.1", "rDNS Temporary Failure"))
-	}
+	return s.introduce("")
+}
 
+// introduce finds the client's name, unless it is known, runs connect, and sends the banner
+// or a refusal.
+func (s *session) introduce(name string) bool {
 	// A plugin's name goes before that of the DNS, and both have to be confirmed.
 	ctx, cancel := context.WithTimeout(s.ctx, s.srv.o.RDNSTimeout)
-	if v.Code == hook.OK {
-		s.c.Remote.Host = cmp.Or(v.Text, peer.Unknown)
-	} else {
-		s.c.Remote.Host = peer.Lookup(ctx, s.o.Resolver, s.c.Remote.Addr.Addr())
+	s.c.Remote.Host = name
+	if name == "" {
+		v := s.runHook(hook.OnLookupRDNS, hook.Event{})
+		switch {
+		case v.Code.Denies() || v.Code == hook.Drop:
+			cancel()
+			return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "rDNS Lookup Failed"), verdict.NewDefault(421, "4.7.1", "rDNS Temporary Failure"))
+		case v.Code == hook.OK:
+			s.c.Remote.Host = cmp.Or(v.Text, peer.Unknown)
+		default:
+			s.c.Remote.Host = peer.Lookup(ctx, s.o.Resolver, s.c.Remote.Addr.Addr())
+		}
 	}
 	s.named.Begin(ctx, cancel, s.o.Resolver, s.c.Remote.Host, s.c.Remote.Addr.Addr())
 
-	v = s.runHook(hook.OnConnect, hook.Event{})
+	v := s.runHook(hook.OnConnect, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
 		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "Your mail is not welcome here"), verdict.NewDefault(421, "4.7.1", "Come back later"))
 	}

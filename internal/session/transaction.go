@@ -37,7 +37,7 @@ func (s *session) endTransaction() {
 func (s *session) answerMail(c syntax.Command) {
 	// The right to send is checked before the command is read.
 	switch {
-	case !s.c.Relaying && slices.Contains(s.o.SubmissionPorts, int(s.c.Local.Port())):
+	case !s.c.Relaying && s.isOn(s.o.SubmissionPorts):
 		s.refuseSender(c, reply.New(550, "5.7.1", "Authentication required"))
 		return
 	case s.o.IsLoose(c.Argument, "FROM:<", s.c.Relaying):
@@ -90,6 +90,12 @@ func (s *session) answerMail(c syntax.Command) {
 	r := verdict.Assent(v, 250, "2.1.0", "sender "+m.From.Address.Path()+" OK")
 	s.logSender(string(s.tx.ID), m.From.Address.String(), r)
 	s.wire.WriteReply(r)
+}
+
+// isOn reports whether the client has come in on one of these ports: that of our socket, or
+// the one that a proxy says it has reached.
+func (s *session) isOn(ports []int) bool {
+	return slices.Contains(ports, s.port) || slices.Contains(ports, int(s.c.Local.Port()))
 }
 
 // openTransaction begins a transaction.

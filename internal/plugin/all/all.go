@@ -23,6 +23,7 @@ import (
 	"tarishi/internal/plugin/spf"
 	"tarishi/internal/plugin/testqueue"
 	"tarishi/internal/plugin/tls"
+	"tarishi/internal/plugin/xclient"
 )
 
 // Register adds every built-in plugin to r.
@@ -46,6 +47,7 @@ func Register(r *plugin.Registry) {
 	r.Register(spf.Name, spf.New)
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
+	r.Register(xclient.Name, xclient.New)
 
 	r.Declare(bounce.Name, func() ini.Declarer { return &bounce.Settings{} })
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
@@ -60,4 +62,5 @@ func Register(r *plugin.Registry) {
 	r.Declare(isresolvable.Name, func() ini.Declarer { return &isresolvable.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
 	r.Declare(spf.Name, func() ini.Declarer { return &spf.Settings{} })
+	r.Declare(xclient.Name, func() ini.Declarer { return &xclient.Settings{} })
 }
