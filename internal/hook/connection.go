@@ -91,6 +91,18 @@ type TLS struct {
 	Version  string // "TLSv1.3"
 	Cipher   string // IANA name
 	Verified bool   // the client's certificate verified
+
+	// Of clients that were asked for a certificate.
+	VerifyError string       // why it did not verify, or that none was shown
+	Certificate *Certificate // nil: none was shown. It is not to be changed
+}
+
+// Certificate is one that a client has shown, and has the key of.
+type Certificate struct {
+	Subject, Issuer string   // distinguished names (RFC 2253)
+	Names           []string // the common name, and the DNS names and mail addresses that it is for
+	Fingerprint     string   // SHA-256, in lower-case hexadecimal
+	NotAfter        time.Time
 }
 
 // Counts is how many of something were accepted, deferred and refused.

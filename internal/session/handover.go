@@ -68,6 +68,8 @@ func (s *session) handOver(client *xclient.Client) {
 	if client.Login != "" && s.c.XClient == hook.XClientLogin {
 		s.c.Relaying, s.c.AuthUser, s.c.AuthMech = true, client.Login, "XCLIENT"
 	}
+	s.c.TLS.Verified, s.c.TLS.VerifyError, s.c.TLS.Certificate = false, "", nil
+	delete(s.c.Notes, "tls")
 	s.c.Hello = hook.Hello{}
 	if client.Helo != "" {
 		s.c.Hello = hook.Hello{Verb: "HELO", Host: client.Helo}

@@ -187,6 +187,7 @@ func TestXClient(t *testing.T) {
 	}
 
 	// Another one, without a greeting and a name.
+	c.cmd("XCLIENT", "501") // the message before is over
 	first = r.hooks.trail()
 	c.cmd("XCLIENT ADDR=192.0.2.8", "220 mx.test ESMTP")
 	if ran := r.hooks.trail()[len(first):]; !slices.Equal(ran, []hook.Point{hook.OnLookupRDNS, hook.OnConnect}) {

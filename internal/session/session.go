@@ -3,7 +3,7 @@ package session
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -19,6 +19,7 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
 	"tarishi/internal/result"
+	"tarishi/internal/session/certificate"
 	"tarishi/internal/session/login"
 	"tarishi/internal/session/peer"
 	"tarishi/internal/session/transaction"
@@ -266,18 +267,47 @@ func (s *session) startTLS() bool {
 	}
 
 	// What was said in clear may have been forged, so nothing of it counts under TLS.
-	state, err := s.wire.StartTLS(s.o.TLSConfig)
+	config, asks := s.o.TLSConfig, s.o.Clients.Asks(s.ports()...)
+	if asks {
+		config = s.o.Clients.Config
+	}
+	state, err := s.wire.StartTLS(config)
 	if err != nil {
 		s.logger().Info("TLS handshake failed", zap.Error(err))
 		return false
 	}
 	s.c.Hello = hook.Hello{}
-	s.c.TLS = hook.TLS{
-		Enabled: true, Version: strings.Replace(tls.VersionName(state.Version), " ", "v", 1),
-		Cipher: tls.CipherSuiteName(state.CipherSuite), Verified: len(state.VerifiedChains) > 0,
-	}
-	return true
+	s.c.TLS = certificate.Describe(state)
+	return !asks || s.checkCertificate(state.PeerCertificates)
 }
+
+// checkCertificate finds out whether the client's certificate verifies. It returns false, and
+// has told the client, if it has to.
+func (s *session) checkCertificate(chain []*x509.Certificate) bool {
+	t := &s.c.TLS
+	err := s.o.Clients.Verify(chain)
+	if t.Verified = err == nil; err != nil {
+		t.VerifyError = err.Error()
+	}
+	s.c.Notes["tls"] = certificate.Note(*t)
+	if c := t.Certificate; c != nil {
+		s.logger().Info("client certificate", zap.String("subject", c.Subject), zap.String("issuer", c.Issuer), zap.String("fingerprint", c.Fingerprint),
+			zap.Bool("verified", t.Verified), zap.String("reason", t.VerifyError))
+	}
+	if t.Verified || !s.o.Clients.Requires(s.ports()...) {
+		return true
+	}
+	s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "client certificate: "+t.VerifyError)
+	s.hangUp(reply.New(554, "5.7.0", "A client certificate that verifies is required"))
+	return false
+}
+
+// ports are those that the client has come in on: that of our socket, and the one that a proxy
+// says it has reached.
+func (s *session) ports() []int { return []int{s.port, int(s.c.Local.Port())} }
+
+// isReached reports whether a port is one of them.
+func (s *session) isReached(port int) bool { return port == s.port || port == int(s.c.Local.Port()) }
 
 // welcome runs the hooks of a new connection and sends the banner, or a refusal.
 func (s *session) welcome() bool {

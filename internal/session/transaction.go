@@ -37,8 +37,11 @@ func (s *session) endTransaction() {
 func (s *session) answerMail(c syntax.Command) {
 	// The right to send is checked before the command is read.
 	switch {
-	case !s.c.Relaying && s.isOn(s.o.SubmissionPorts):
+	case !s.c.Relaying && slices.ContainsFunc(s.o.SubmissionPorts, s.isReached):
 		s.refuseSender(c, reply.New(550, "5.7.1", "Authentication required"))
+		return
+	case s.o.Clients != nil && !s.c.TLS.Enabled && s.o.Clients.RequiresTLS(s.ports()...):
+		s.refuseSender(c, reply.New(530, "5.7.0", "Must issue a STARTTLS command first"))
 		return
 	case s.o.IsLoose(c.Argument, "FROM:<", s.c.Relaying):
 		s.refuse(reply.New(501, "5.5.2", "Invalid MAIL FROM parameters"))
@@ -90,12 +93,6 @@ func (s *session) answerMail(c syntax.Command) {
 	r := verdict.Assent(v, 250, "2.1.0", "sender "+m.From.Address.Path()+" OK")
 	s.logSender(string(s.tx.ID), m.From.Address.String(), r)
 	s.wire.WriteReply(r)
-}
-
-// isOn reports whether the client has come in on one of these ports: that of our socket, or
-// the one that a proxy says it has reached.
-func (s *session) isOn(ports []int) bool {
-	return slices.Contains(ports, s.port) || slices.Contains(ports, int(s.c.Local.Port()))
 }
 
 // openTransaction begins a transaction.

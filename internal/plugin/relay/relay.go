@@ -22,13 +22,14 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 	if cfg.All {
 		env.Log.Warn("relay.ini [relay] all=true: every client may send to every domain")
 	}
-	return &clients{acl: cfg.ACL, allow: cfg.Allow, all: cfg.All}, nil
+	return &clients{acl: cfg.ACL, allow: cfg.Allow, certs: cfg.Certs, all: cfg.All}, nil
 }
 
 // clients says which of them may relay.
 type clients struct {
 	acl   bool // those of allow
 	allow []netip.Prefix
+	certs Certificates
 	all   bool
 }
 
@@ -38,6 +39,11 @@ func (c *clients) Register(h plugin.Host) {
 	if c.acl {
 		h.On(hook.OnConnectInit, "acl", 0, c.matchACL)
 		h.On(hook.OnConnect, "pass_relaying", 0, passRelaying)
+	}
+	if len(c.certs.Fingerprints) > 0 || len(c.certs.Names) > 0 {
+		for _, p := range []hook.Point{hook.OnConnectInit, hook.OnHelo, hook.OnEhlo} {
+			h.On(p, "certificate", 0, c.certs.matchCertificate)
+		}
 	}
 	if c.all {
 		h.On(hook.OnRcpt, "all", 0, acceptAll)

@@ -16,6 +16,7 @@ import (
 type Settings struct {
 	ACL, All bool
 	Allow    []netip.Prefix
+	Certs    Certificates
 
 	lines []entry
 }
@@ -64,12 +65,14 @@ func (s *Settings) Tables() []*ini.Table {
 			Lines:  func() []string { return ini.FormatPrefixes(s.Allow) },
 			Finish: s.checkOpen,
 		},
+		s.Certs.table(),
 	}
 }
 
 // Check looks for next hops in the file of Haraka's plugin, which routes by them
 // unless force_routing is switched off. It is called where the plugin is listed.
 func (s *Settings) Check(r *ini.Reader) {
+	s.Certs.check(r)
 	if k := r.File(file).Section("relay").Key("force_routing"); k != nil {
 		return // reported already, or switched off
 	}

@@ -67,7 +67,8 @@ var packages = map[string]entry{
 	"internal/generation":  {nouns, nil},
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/terminal":    {nouns, nil},
-	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
+	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail", "internal/tlsconf/*"}},
+	"internal/tlsconf/*":   {nouns, nil}, // its inner parts
 	"internal/localaddr":   {nouns, nil},
 	"internal/proxyproto":  {nouns, nil},
 	"internal/privilege":   {nouns, nil},
