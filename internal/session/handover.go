@@ -1,9 +1,6 @@
 package session
 
 import (
-	"cmp"
-	"net/netip"
-
 	"tarishi/internal/hook"
 	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
@@ -42,39 +39,14 @@ func (s *session) answerXClient(c syntax.Command) {
 	s.state = s.restingState()
 }
 
-// handOver makes the connection a client's.
+// handOver makes the connection a client's. The log knows it by an id of its own, as if the
+// connection had begun now.
 func (s *session) handOver(client *xclient.Client) {
 	s.named.Stop()
 	s.named = peer.Confirmation{}
-
-	// The log knows the client by an id of its own, as if the connection had begun now.
 	was := s.c.ID
 	s.c.ID = mail.NewConnectionID()
-	s.c.Remote = hook.Remote{
-		Addr:    netip.AddrPortFrom(client.Addr, client.Port),
-		Private: localaddr.IsPrivate(client.Addr), Local: peer.IsLocal(client.Addr, s.srv.own),
-	}
-	if client.DestAddr.IsValid() {
-		s.c.Local = netip.AddrPortFrom(client.DestAddr, s.c.Local.Port())
-	}
-	if client.DestPort != 0 {
-		s.c.Local = netip.AddrPortFrom(s.c.Local.Addr(), client.DestPort)
-	}
-	s.c.Proxy = hook.Proxy{Addr: s.peer, Type: "xclient"}
+	client.TakeOver(s.c, s.peer)
+	s.c.Remote.Private, s.c.Remote.Local = localaddr.IsPrivate(client.Addr), peer.IsLocal(client.Addr, s.srv.own)
 	s.srv.o.Mail.HandedOver(s.c.ID, was, s.c.Remote.Addr, s.c.Local, s.c.Proxy.Addr)
-
-	// Nothing that the peer was allowed, or has shown, is the client's.
-	s.c.Relaying, s.c.AuthUser, s.c.AuthPass, s.c.AuthMech = false, "", "", ""
-	if client.Login != "" && s.c.XClient == hook.XClientLogin {
-		s.c.Relaying, s.c.AuthUser, s.c.AuthMech = true, client.Login, "XCLIENT"
-	}
-	s.c.TLS.Verified, s.c.TLS.VerifyError, s.c.TLS.Certificate = false, "", nil
-	delete(s.c.Notes, "tls")
-	s.c.Hello = hook.Hello{}
-	if client.Helo != "" {
-		s.c.Hello = hook.Hello{Verb: "HELO", Host: client.Helo}
-		if cmp.Or(client.Protocol, "ESMTP") == "ESMTP" {
-			s.c.Hello.Verb = "EHLO"
-		}
-	}
 }

@@ -14,18 +14,15 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/hook"
-	"tarishi/internal/localaddr"
-	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
-	"tarishi/internal/result"
 	"tarishi/internal/session/certificate"
 	"tarishi/internal/session/login"
 	"tarishi/internal/session/peer"
+	"tarishi/internal/session/policy"
 	"tarishi/internal/session/transaction"
 	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd"
-	"tarishi/internal/smtpd/scan"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -60,20 +57,9 @@ type session struct {
 }
 
 func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn) *session {
-	remote, local := peer.AddrPort(conn.RemoteAddr()), peer.AddrPort(conn.LocalAddr())
-	proxy, own := peer.Socket(conn)
-	s := &session{
-		srv: srv, o: o, ctx: ctx, state: accepted, peer: remote, port: int(own.Port()),
-		c: &hook.Connection{
-			ID: mail.NewConnectionID(), Me: o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: new(result.Store),
-			Remote: hook.Remote{Addr: remote, Private: localaddr.IsPrivate(remote.Addr()), Local: peer.IsLocal(remote.Addr(), srv.own)},
-		},
-	}
-	if proxy.IsValid() {
-		s.peer = proxy
-		s.c.Proxy = hook.Proxy{Addr: proxy, Type: peer.HAProxy}
-		s.c.Notes["proxy"] = peer.ProxyNote(remote, local, proxy)
-	}
+	c, from, own := peer.NewConnection(conn, srv.own)
+	c.Me = o.Me
+	s := &session{srv: srv, o: o, ctx: ctx, state: accepted, c: c, peer: from, port: int(own.Port())}
 
 	// The wire reports what the session counts; what it traces costs a string a line.
 	settings := smtpd.Settings{
@@ -216,16 +202,7 @@ func (s *session) finish() {
 	}
 }
 
-func (s *session) logEnd() {
-	c := s.c
-	s.srv.o.Mail.Disconnect(maillog.Disconnected{
-		ID: c.ID, IP: c.Remote.Addr.Addr().String(), RDNS: c.Remote.Host, Helo: c.Hello.Host, Relay: c.Relaying,
-		ESMTP: c.Hello.Verb == "EHLO", TLS: c.TLS.Enabled, Errors: c.Errors, Transactions: c.Transactions,
-		Rcpts:    [3]int{c.Rcpts.Accepted, c.Rcpts.Deferred, c.Rcpts.Rejected},
-		Messages: [3]int{c.Messages.Accepted, c.Messages.Deferred, c.Messages.Rejected},
-		Bytes:    c.Bytes, LastReject: s.rejects, Elapsed: time.Since(c.Start),
-	})
-}
+func (s *session) logEnd() { s.srv.o.Mail.Disconnect(transaction.Summary(s.c, s.rejects)) }
 
 // caught turns a panic into the end of this connection. It is deferred.
 func (s *session) caught(where string) {
@@ -284,20 +261,12 @@ func (s *session) startTLS() bool {
 // checkCertificate finds out whether the client's certificate verifies. It returns false, and
 // has told the client, if it has to.
 func (s *session) checkCertificate(chain []*x509.Certificate) bool {
-	t := &s.c.TLS
-	err := s.o.Clients.Verify(chain)
-	if t.Verified = err == nil; err != nil {
-		t.VerifyError = err.Error()
-	}
-	s.c.Notes["tls"] = certificate.Note(*t)
-	if c := t.Certificate; c != nil {
-		s.logger().Info("client certificate", zap.String("subject", c.Subject), zap.String("issuer", c.Issuer), zap.String("fingerprint", c.Fingerprint),
-			zap.Bool("verified", t.Verified), zap.String("reason", t.VerifyError))
-	}
-	if t.Verified || !s.o.Clients.Requires(s.ports()...) {
+	certificate.Check(s.c, func() error { return s.o.Clients.Verify(chain) })
+	certificate.Log(s.logger(), s.c.TLS)
+	if s.c.TLS.Verified || !s.o.Clients.Requires(s.ports()...) {
 		return true
 	}
-	s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "client certificate: "+t.VerifyError)
+	s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "client certificate: "+s.c.TLS.VerifyError)
 	s.hangUp(reply.New(554, "5.7.0", "A client certificate that verifies is required"))
 	return false
 }
@@ -383,26 +352,16 @@ func (s *session) turnAway(v hook.Verdict, hard, soft verdict.Default) bool {
 func (s *session) giveUp(err error) {
 	// A client that breaks the rules may still be sending, so its connection is closed with
 	// care: hangUp.
-	switch {
-	case errors.Is(err, smtpd.ErrLineTooLong):
-		s.hangUp(reply.New(521, "5.5.2", "Command line too long"))
-	case errors.Is(err, smtpd.ErrTLSInClear):
-		s.hangUp(reply.New(501, "5.5.1", "SSL attempted over a non-SSL port"))
-	case errors.Is(err, smtpd.ErrShutdown):
-		s.wire.Answer(421, "4.3.2", s.o.Me+" is shutting down")
-	case errors.Is(err, smtpd.ErrTimeout):
-		s.wire.Answer(421, "4.4.2", s.o.Me+" timeout")
-	case errors.Is(err, smtpd.ErrTooSlow):
-		s.hangUp(reply.New(421, "4.4.2", "Too slow"))
-	case errors.Is(err, smtpd.ErrTooLong):
-		s.hangUp(reply.New(421, "4.4.2", "The transaction takes too long"))
-	case errors.Is(err, smtpd.ErrGiveWay):
+	if errors.Is(err, smtpd.ErrGiveWay) {
 		s.logger().Warn("session gave way, memory for mail that is arriving is short")
-		s.hangUp(reply.New(421, "4.3.1", "Too slow while memory is short, please try again later"))
-	case errors.Is(err, scan.ErrBare):
-		s.hangUp(reply.New(554, "5.6.11", "Bare CR or LF is not allowed in a message (RFC 5321 section 2.3.8)"))
-	default:
+	}
+	switch r, broken := policy.Ending(err, s.o.Me); {
+	case r == nil:
 		s.wire.Abandon()
+	case broken:
+		s.hangUp(r)
+	default:
+		s.wire.WriteReply(r)
 	}
 	s.state = closing
 }

@@ -9,6 +9,8 @@ import (
 	"encoding/hex"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"tarishi/internal/hook"
 )
 
@@ -35,9 +37,27 @@ func describe(leaf *x509.Certificate) *hook.Certificate {
 	return c
 }
 
-// Note is the note "tls" of a connection whose client was asked for a certificate, as Haraka
+// Check finds out whether what the client has shown verifies, and leaves that with the
+// connection.
+func Check(c *hook.Connection, verify func() error) {
+	err := verify()
+	if c.TLS.Verified = err == nil; err != nil {
+		c.TLS.VerifyError = err.Error()
+	}
+	c.Notes["tls"] = note(c.TLS)
+}
+
+// Log logs a certificate that was shown.
+func Log(log *zap.Logger, t hook.TLS) {
+	if c := t.Certificate; c != nil {
+		log.Info("client certificate", zap.String("subject", c.Subject), zap.String("issuer", c.Issuer), zap.String("fingerprint", c.Fingerprint),
+			zap.Bool("verified", t.Verified), zap.String("reason", t.VerifyError))
+	}
+}
+
+// note is the note "tls" of a connection whose client was asked for a certificate, as Haraka
 // has it.
-func Note(t hook.TLS) map[string]any {
+func note(t hook.TLS) map[string]any {
 	note := map[string]any{
 		"authorized": t.Verified, "authorizationError": t.VerifyError, "cipher": map[string]any{"name": t.Cipher, "version": t.Version},
 	}

@@ -3,11 +3,13 @@
 package xclient
 
 import (
+	"cmp"
 	"net/netip"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
 	"tarishi/internal/smtpd/syntax"
@@ -63,6 +65,35 @@ func Parse(argument string) (*Client, *reply.Reply) {
 		return nil, errNoAddress
 	}
 	return client, nil
+}
+
+// TakeOver makes the connection of a peer that of the client.
+func (c *Client) TakeOver(conn *hook.Connection, from netip.AddrPort) {
+	conn.Proxy = hook.Proxy{Addr: from, Type: "xclient"}
+	conn.Remote = hook.Remote{Addr: netip.AddrPortFrom(c.Addr, c.Port)}
+	if c.DestAddr.IsValid() {
+		conn.Local = netip.AddrPortFrom(c.DestAddr, conn.Local.Port())
+	}
+	if c.DestPort != 0 {
+		conn.Local = netip.AddrPortFrom(conn.Local.Addr(), c.DestPort)
+	}
+
+	// Nothing that the peer was allowed, or has shown, is the client's.
+	conn.Relaying, conn.AuthUser, conn.AuthPass, conn.AuthMech = false, "", "", ""
+	conn.TLS.Verified, conn.TLS.VerifyError, conn.TLS.Certificate = false, "", nil
+	delete(conn.Notes, "tls")
+	if c.Login != "" && conn.XClient == hook.XClientLogin {
+		conn.Relaying, conn.AuthUser, conn.AuthMech = true, c.Login, "XCLIENT"
+	}
+
+	// Its greeting counts, although it was said elsewhere.
+	conn.Hello = hook.Hello{}
+	if c.Helo != "" {
+		conn.Hello = hook.Hello{Verb: "HELO", Host: c.Helo}
+		if cmp.Or(c.Protocol, "ESMTP") == "ESMTP" {
+			conn.Hello.Verb = "EHLO"
+		}
+	}
 }
 
 // isUnknown reports whether a peer says with a value that it has none.
