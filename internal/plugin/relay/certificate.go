@@ -51,8 +51,10 @@ func (c *Certificates) add(text string) error {
 	return nil
 }
 
-// check warns where nobody is asked for a certificate.
-func (c *Certificates) check(r *ini.Reader) {
+// Check warns where nobody is asked for a certificate. It is called where the plugin is
+// listed.
+func (s *Settings) Check(r *ini.Reader) {
+	c := s.Certs
 	if len(c.Fingerprints) == 0 && len(c.Names) == 0 {
 		return
 	}
