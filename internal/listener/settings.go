@@ -112,8 +112,8 @@ func prefixes(p *[]netip.Prefix) ini.Kind {
 	})
 }
 
-// checkProxies warns of networks that no site's proxies fill: whoever is in them can say that
-// he is any client, and one that may relay.
+// checkProxies warns of networks that no site's proxies fill: their hosts can name any client,
+// also one that may relay.
 func (s *Settings) checkProxies(r *ini.Reader) {
 	k := r.File(connectionFile).Section("haproxy").Key("hosts")
 	if k == nil || !s.PROXY {

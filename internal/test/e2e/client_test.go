@@ -92,7 +92,7 @@ func TestBehindHAProxy(t *testing.T) {
 		d.awaitLog(`connect .*ip=` + regexp.QuoteMeta(from) + ` .*proxy_ip=127\.0\.0\.1\b`)
 	}
 
-	// Who is no proxy must not say that he is.
+	// A client that is no proxy must not name another.
 	c := dialFrom(t, "127.0.0.9", fmt.Sprintf("127.0.0.1:%d", plain))
 	c.expect("220")
 	c.say("PROXY TCP4 192.0.2.1 192.0.2.2 1000 25", "421 4.7.0 PROXY not allowed from 127.0.0.9")
