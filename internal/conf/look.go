@@ -162,10 +162,11 @@ func (c *Config) vanished(before *Config) (names []string) {
 	return names
 }
 
-// namedFiles are the keys, certificates and roots that settings name.
+// namedFiles are the keys, certificates, roots and secrets that settings name.
 func (c *Config) namedFiles() []string {
 	all := slices.Concat(c.TLS.Key, c.TLS.Cert, []string{
 		c.TLS.Outbound.Key, c.TLS.Outbound.Cert, c.TLS.Outbound.CA, c.Forward.TLS.Key, c.Forward.TLS.Cert, c.Forward.TLS.CA,
 	})
+	all = append(all, c.secretFiles()...)
 	return slices.DeleteFunc(all, func(path string) bool { return path == "" })
 }

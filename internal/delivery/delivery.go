@@ -92,7 +92,8 @@ type Options struct {
 
 	Resolver Resolver
 	Sender   Sender
-	Log      *zap.Logger // nil: none
+	Tokens   TokenSources // for hops with access tokens
+	Log      *zap.Logger  // nil: none
 
 	// Interfaces lists this host's addresses; nil asks the system.
 	Interfaces func() ([]netip.Addr, error)

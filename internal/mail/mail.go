@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"tarishi/internal/grant"
 )
 
 // ID names one transaction and the message that came of it: an upper-case
@@ -145,6 +147,7 @@ type NextHop struct {
 	AuthType     string
 	AuthUser     string
 	AuthPass     string
+	AuthGrant    grant.Handle // of "xoauth2" and "oauthbearer"; zero: AuthPass is the access token
 	AuthRequired bool
 	AuthInsecure bool // credentials may go in clear to public addresses too
 

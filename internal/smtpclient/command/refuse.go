@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"unicode/utf8"
 
 	"tarishi/internal/mail"
@@ -108,4 +109,15 @@ func isHeaderUTF8(c mail.Content) (bool, error) {
 		}
 		begun = err != nil
 	}
+}
+
+// BlamesConnection reports whether a refusal of RCPT or DATA may be about what a
+// connection has carried before: the server closes it, finds the command out of
+// order, takes no more recipients (RFC 5321 section 4.5.3.1.10), or names it.
+func BlamesConnection(r *reply.Reply) bool {
+	if r.Code == 421 || r.Code == 503 || r.Surplus() {
+		return true
+	}
+	text := strings.ToLower(r.Text)
+	return strings.Contains(text, "session") || strings.Contains(text, "connection")
 }
