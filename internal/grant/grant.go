@@ -2,7 +2,11 @@
 // settings and next hops carry. It does nothing itself.
 package grant
 
-import "unique"
+import (
+	"fmt"
+	"io"
+	"unique"
+)
 
 // Grant says where access tokens come from: TokenFile, or URL (RFC 6749), which gives one for a refresh
 // token or, without one, for client credentials. Names of files are absolute.
@@ -30,6 +34,15 @@ func (h Handle) Grant() (g Grant) {
 		g = h.Value()
 	}
 	return g
+}
+
+// Format implements fmt.Formatter: no verb shows more than that there is a grant.
+func (h Handle) Format(f fmt.State, _ rune) {
+	text := "grant"
+	if h.IsZero() {
+		text = "none"
+	}
+	io.WriteString(f, text)
 }
 
 // IsZero reports whether there is no grant.

@@ -270,6 +270,8 @@ func (s *Source) request(now time.Time) chan struct{} {
 func (s *Source) ask(began time.Time, ended chan struct{}) {
 	a, err := s.tokens.askFor(&s.grant, &s.refresh, s.log)
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer close(ended)
 	failing := s.err != nil
 	s.pending, s.err = nil, err
 	if err != nil {
@@ -277,12 +279,8 @@ func (s *Source) ask(began time.Time, ended chan struct{}) {
 	} else {
 		s.take(a, began)
 	}
-	left := s.expires.Sub(s.tokens.o.Now())
-	valid := s.token != "" && left > 0
-	s.mu.Unlock()
-	close(ended)
 	if s.tokens.ctx.Err() == nil { // else Close has ended it: nobody's fault
-		s.report(err, failing, valid)
+		s.report(err, failing, s.token != "" && s.tokens.o.Now().Before(s.expires))
 	}
 }
 
@@ -300,7 +298,8 @@ func (s *Source) take(a answer, began time.Time) {
 	s.notBefore = began.Add(min(life/2, retryAfter))
 }
 
-// report logs and counts the end of a request: a failure in a row of them is logged once.
+// report logs and counts the end of a request: of failures in a row the first is an error in the log.
+// s.mu is held, so that nobody sees an outcome before it is logged.
 func (s *Source) report(err error, failing, valid bool) {
 	s.tokens.count(func(n *Stats) {
 		switch {
@@ -335,26 +334,18 @@ func (s *Source) readToken() (string, error) {
 		err = errors.New(s.grant.TokenFile + " holds no access token")
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	failing := s.err != nil
 	s.err = err
-	s.mu.Unlock()
-	if err != nil || failing {
-		s.reportFile(err, failing)
-	}
-	if err != nil {
+	switch {
+	case err != nil:
+		s.report(err, failing, false)
 		return "", err
+	case failing:
+		s.tokens.count(func(n *Stats) { n.Failing-- })
+		s.log.Info("there is an access token again")
 	}
 	return token, nil
-}
-
-// reportFile is report for a token that was read.
-func (s *Source) reportFile(err error, failing bool) {
-	if err != nil {
-		s.report(err, failing, false)
-		return
-	}
-	s.tokens.count(func(n *Stats) { n.Failing-- })
-	s.log.Info("there is an access token again")
 }
 
 // jittered returns a time that is a quarter shorter or longer at most.

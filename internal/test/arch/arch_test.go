@@ -160,6 +160,7 @@ var packages = map[string]entry{
 	"internal/store/storetest":      {tests, []string{"internal/store"}},
 	"internal/test/smtptest":        {tests, nil},
 	"internal/test/dnstest":         {tests, nil},
+	"internal/test/tokentest":       {tests, nil},
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
 	"internal/test/load/mount":      {tests, nil},
