@@ -44,9 +44,10 @@ const (
 	maxLife        = 24 * time.Hour
 )
 
-// Resolver finds the addresses of the hosts of token URLs; *dns.Resolver does.
+// Resolver finds the addresses of the hosts of token URLs, which may be addresses themselves;
+// *dns.Resolver does.
 type Resolver interface {
-	Addrs(ctx context.Context, host string) ([]netip.Addr, error)
+	Host(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // Options are what Tokens work with.

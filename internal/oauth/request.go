@@ -203,10 +203,10 @@ func isVisible(s string) bool {
 func (t *Tokens) dialHost(ctx context.Context, network, addr string) (net.Conn, error) {
 	var d net.Dialer
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil || t.o.Resolver == nil || host == "localhost" {
+	if err != nil || t.o.Resolver == nil {
 		return d.DialContext(ctx, network, addr)
 	}
-	addrs, err := t.o.Resolver.Addrs(ctx, strings.TrimSuffix(host, "."))
+	addrs, err := t.o.Resolver.Host(ctx, strings.TrimSuffix(host, "."))
 	if err != nil {
 		return nil, err
 	}
