@@ -182,10 +182,7 @@ func (d *Delivery) Attempt(ctx context.Context, j Job, p *nexthop.Plan) Result {
 func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.Envelope) (Result, *reply.Reply) {
 	w := &walk{d: d, job: j, plan: p}
 	w.offer = offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextMXOnDeferral}
-	w.need = tlspolicy.Need{
-		RequireTLS: env.RequireTLS, Forced: env.Notes.Bool("force_tls") || env.Notes.Bool("outbound.force_tls"),
-		Level: j.Settings.TLS, Domain: env.Recipients[0].Address.Host(),
-	}
+	w.need = tlspolicy.NewNeed(env, j.Settings.TLS)
 	w.bind, w.helo = nexthop.Source(env, d.log)
 	if !w.bind.IsValid() {
 		w.bind = j.Settings.Bind

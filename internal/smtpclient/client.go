@@ -256,6 +256,10 @@ func (c *Client) unasked(s Stage) *Failure {
 // transaction stopped half-way the next Send begins with RSET.
 func (c *Client) Reusable() bool { return !c.conn.Closed() && c.conn.Buffered() == 0 }
 
+// MaxMessages is how many transactions the server takes on one connection, as far as it says so; 0: it
+// does not.
+func (c *Client) MaxMessages() int { return c.ext.MailMax }
+
 // endTransaction sends RSET if the last transaction stopped half-way.
 func (c *Client) endTransaction() *Failure {
 	if !c.dirty {

@@ -23,6 +23,7 @@ var (
 	errHeaderUTF8    = ours(553, "5.6.7", "Message header needs SMTPUTF8, which the next hop does not offer")
 	errSender        = ours(553, "5.1.7", "Sender address cannot be sent")
 	errRecipient     = ours(553, "5.1.3", "Recipient address cannot be sent")
+	errSurplus       = ours(452, "4.5.3", "Too many recipients for one transaction with the next hop")
 	errTooBig        = ours(552, "5.3.4", "Message is larger than the next hop accepts")
 )
 
@@ -80,7 +81,30 @@ func (x *Extensions) Check(env *mail.Envelope, content mail.Content, replies []*
 		}
 		fit.UTF8 = fit.UTF8 || x.SMTPUTF8
 	}
+	if x.RcptMax > 0 || x.RcptDomainMax > 0 {
+		fit.Left -= x.putOff(env, replies)
+	}
 	return fit, nil
+}
+
+// putOff leaves recipients beyond the server's limits to another transaction, and returns how many.
+func (x *Extensions) putOff(env *mail.Envelope, replies []*reply.Reply) (surplus int) {
+	taken := 0
+	domains := map[string]bool{}
+	for i := range env.Recipients {
+		if replies[i] != nil {
+			continue
+		}
+		domain := env.Recipients[i].Address.Host()
+		if x.RcptMax > 0 && taken >= x.RcptMax || x.RcptDomainMax > 0 && len(domains) >= x.RcptDomainMax && !domains[domain] {
+			replies[i] = errSurplus
+			surplus++
+			continue
+		}
+		taken++
+		domains[domain] = true
+	}
+	return surplus
 }
 
 // isHeaderUTF8 reports whether the header section is beyond ASCII.
