@@ -12,7 +12,7 @@ import (
 // recipients that wait for the next transaction are not deferred. We announce our own.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	s := peer(t, smtptest.Extensions("PIPELINING", "8BITMIME", "LIMITS MAILMAX=1 RCPTMAX=2"))
+	s := smtptest.New(t, smtptest.Extensions("PIPELINING", "8BITMIME", "LIMITS MAILMAX=1 RCPTMAX=2"))
 	d := Start(t, with(queueTo(t, s.Port(), ""), "connection.ini", "[max]\nrecipients=5\n"))
 	c := dial(t, d.Addr())
 	if hello := c.say("EHLO client.test", "250"); !strings.Contains(hello, "LIMITS RCPTMAX=5") {
