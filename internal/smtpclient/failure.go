@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient/command"
 	"tarishi/internal/smtpclient/wire"
 )
 
@@ -170,7 +171,7 @@ func (f *Failure) Unreachable() bool {
 // asks for, or REQUIRETLS (RFC 8689) to a message with it. That there is no
 // STARTTLS anybody on the way can make us believe.
 func (f *Failure) LacksTLS() bool {
-	return f.Err == errNoSTARTTLS || f.Stage == StageMail && f.Reply != nil && f.Reply.Status() == errRequireTLS.Enhanced
+	return f.Err == errNoSTARTTLS || f.Stage == StageMail && f.Reply != nil && f.Reply.Status() == command.ErrRequireTLS.Enhanced
 }
 
 // inHandshake marks f as one that may not come without STARTTLS.

@@ -18,9 +18,8 @@ import (
 // source has tokens that are called by their number.
 type source struct {
 	mu      sync.Mutex
-	n       int  // of the present one
-	last    int  // there is none after it
-	endless bool // instead of a new one
+	n       int // of the present one
+	last    int // there is none after it
 	renewed int
 }
 

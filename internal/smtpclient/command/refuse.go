@@ -31,6 +31,27 @@ func ours(code int, enhanced, text string) *reply.Reply {
 	return reply.New(code, enhanced, text).Because(errUnsent)
 }
 
+// The refusals of a message with REQUIRETLS are about one server only, so that they are
+// no more than deferrals (RFC 8689 section 5).
+var (
+	ErrRequireTLS = reply.New(451, "4.7.30", "REQUIRETLS support required and not offered by the next hop")
+	errUnverified = reply.New(451, "4.7.10", "REQUIRETLS needs an encrypted connection to a verified next hop")
+)
+
+// CheckRequireTLS returns the refusal of a message with REQUIRETLS for which this server will not do (RFC
+// 8689 section 4.2.1); another MX may. verified says that it is the right one, and the connection encrypted.
+func (x *Extensions) CheckRequireTLS(env *mail.Envelope, verified bool) *reply.Reply {
+	switch {
+	case !env.RequireTLS:
+		return nil
+	case !verified:
+		return errUnverified
+	case !x.RequireTLS:
+		return ErrRequireTLS
+	}
+	return nil
+}
+
 // Fit is how a message goes to a server.
 type Fit struct {
 	From string // the sender's path
