@@ -171,6 +171,20 @@ func TestAddrs(t *testing.T) {
 	}
 }
 
+// TestIPv4: only A records are asked for, and come in their order.
+func TestIPv4(t *testing.T) {
+	s, r := start(t)
+	s.A("both.example", "127.0.0.4", "127.0.0.2")
+	s.FailType("both.example", "AAAA", dnstest.ServFail)
+	s.AAAA("v6.example", "2001:db8::1")
+	for name, want := range map[string]string{"both.example": "127.0.0.4 127.0.0.2 ok", "v6.example": " NODATA", "none.example": " NXDOMAIN"} {
+		addrs, err := r.IPv4(t.Context(), name)
+		if got := join(addrs) + " " + kindOf(t, err); got != want || s.Count(name, "AAAA") > 0 {
+			t.Errorf("IPv4(%q): %s, want %s; %d queries for AAAA", name, got, want, s.Count(name, "AAAA"))
+		}
+	}
+}
+
 func join(addrs []netip.Addr) string {
 	var all []string
 	for _, a := range addrs {
@@ -956,74 +970,6 @@ func TestSettings(t *testing.T) {
 		t.Errorf("defaults %v %v %d", r.servers, r.timeout, r.tries)
 	}
 }
-
-func TestMemory(t *testing.T) {
-	var m Memory
-	m.AddMX("D.example", 20, "b.example")
-	m.AddMX("d.example.", 10, "a.example")
-	m.AddAddr("a.example", "192.0.2.1", "2001:db8::1")
-	m.AddPTR("192.0.2.1", "a.example")
-	m.AddTXT("d.example", "text")
-	m.Fail("bad.example", "", Temporary)
-	m.Fail("a.example", "MX", NXDomain)
-	ctx := t.Context()
-	if mx, err := m.MX(ctx, "d.EXAMPLE"); err != nil || !slices.Equal(mx, []MX{{Host: "a.example", Preference: 10, Domain: "d.example"}, {Host: "b.example", Preference: 20, Domain: "d.example"}}) {
-		t.Errorf("MX: %v, %v", mx, err)
-	}
-	if a, err := m.Addrs(ctx, "a.example"); join(a) != "2001:db8::1 192.0.2.1" {
-		t.Errorf("Addrs: %v, %v", a, err)
-	}
-	if a, err := m.Host(ctx, "[::1]"); join(a) != "::1" {
-		t.Errorf("Host: %v, %v", a, err)
-	}
-	if n, err := m.PTR(ctx, netip.MustParseAddr("192.0.2.1")); len(n) != 1 {
-		t.Errorf("PTR: %v, %v", n, err)
-	}
-	if n, err := m.TXT(ctx, "d.example"); len(n) != 1 {
-		t.Errorf("TXT: %v, %v", n, err)
-	}
-	_, absent := m.MX(ctx, "absent.example")
-	_, nodata := m.Addrs(ctx, "d.example")
-	_, bad := m.TXT(ctx, "bad.example")
-	_, told := m.MX(ctx, "a.example")
-	if !IsNXDomain(absent) || !IsNoData(nodata) || kindOf(t, bad) != "temporary failure" || !IsNXDomain(told) {
-		t.Errorf("%v; %v; %v; %v", absent, nodata, bad, told)
-	}
-	if m.Count("d.example", "MX") != 1 {
-		t.Error("not counted")
-	}
-	m.AddTLSA("_25._tcp.a.example", TLSA{Usage: 3, Data: []byte{1}})
-	if _, err := m.TLSA(ctx, "_25._tcp.a.example"); !IsNoData(err) {
-		t.Errorf("insecure TLSA: %v", err)
-	}
-	m.SetSecure("a.example", "_25._tcp.a.example")
-	if r, err := m.TLSA(ctx, "_25._tcp.A.example"); len(r) != 1 {
-		t.Errorf("TLSA: %v, %v", r, err)
-	}
-	if a, err := m.Addresses(ctx, "a.example"); err != nil || !a.Secure || a.Name != "a.example" {
-		t.Errorf("Addresses: %+v, %v", a, err)
-	}
-	m.Remove("bad.example")
-	if _, err := m.TXT(ctx, "bad.example"); !IsNXDomain(err) {
-		t.Errorf("removed: %v", err)
-	}
-}
-
-// resolver is what Resolver and Memory have in common.
-type resolver interface {
-	MX(context.Context, string) ([]MX, error)
-	Addrs(context.Context, string) ([]netip.Addr, error)
-	Host(context.Context, string) ([]netip.Addr, error)
-	PTR(context.Context, netip.Addr) ([]string, error)
-	TXT(context.Context, string) ([]string, error)
-	Addresses(context.Context, string) (Addresses, error)
-	TLSA(context.Context, string) ([]TLSA, error)
-}
-
-var (
-	_ resolver = (*Resolver)(nil)
-	_ resolver = (*Memory)(nil)
-)
 
 // FuzzAnswer feeds packets as a server's answers.
 func FuzzAnswer(f *testing.F) {

@@ -107,12 +107,15 @@ var packages = map[string]entry{
 	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/delivery/meaning", "internal/destination", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/delivery/meaning":     {mechanisms, []string{"internal/smtpclient"}},
 	"internal/guesses":              {mechanisms, nil},
+	"internal/ledger":               {mechanisms, nil},
+	"internal/redis":                {mechanisms, []string{"internal/ledger"}},
 	"internal/dkim":                 {mechanisms, []string{"internal/dkim/canon", "internal/dns"}},
 	"internal/dkim/canon":           {mechanisms, nil},
 	"internal/arc":                  {mechanisms, []string{"internal/dkim", "internal/dkim/canon"}},
 	"internal/spf":                  {mechanisms, []string{"internal/dns"}},
 	"internal/authres":              {mechanisms, nil},
 	"internal/dmarc":                {mechanisms, []string{"internal/dns"}},
+	"internal/domaincheck":          {mechanisms, []string{"internal/dane", "internal/dkim", "internal/dmarc", "internal/dns", "internal/mtasts", "internal/spf"}},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/*"}},
 	"internal/smtpd/*":      {mechanisms, nil}, // its inner parts
@@ -132,14 +135,17 @@ var packages = map[string]entry{
 	"internal/outbound":            {roles, []string{"internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
 	"internal/outbound/*":          {roles, []string{"internal/outbound/*"}},
 
-	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/route"}},
+	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/redis", "internal/route"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
 	"internal/plugin/dkim":        {plugins, []string{"internal/arc", "internal/authres", "internal/dkim", "internal/dkim/canon", "internal/hook", "internal/plugin"}},
 	"internal/plugin/spf":         {plugins, []string{"internal/authres", "internal/spf", "internal/hook", "internal/plugin"}},
 	"internal/plugin/dmarc":       {plugins, []string{"internal/authres", "internal/dmarc", "internal/hook", "internal/plugin"}},
 	"internal/plugin/bounce":      {plugins, []string{"internal/hook", "internal/plugin", "internal/spf"}},
+	"internal/plugin/limit":       {plugins, []string{"internal/hook", "internal/ledger", "internal/plugin", "internal/redis"}},
 	"internal/plugin/fcrdns":      {plugins, []string{"internal/authres", "internal/dns", "internal/hook", "internal/plugin"}},
+	"internal/plugin/aliases":     {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // the notes that steer a message
+	"internal/plugin/relay":       {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // next hops, and the notes that steer a message
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
 	"internal/conf": {instance, []string{"internal/metrics", "internal/plugin", "internal/web"}}, // what they declare
@@ -150,16 +156,20 @@ var packages = map[string]entry{
 	"internal/control/view":   {assembly, []string{"internal/control"}},
 	"internal/control/mailq":  {assembly, []string{"internal/control", "internal/control/filter", "internal/control/view"}},
 	"internal/metrics":        {assembly, nil},
+	"internal/command":        {assembly, []string{"internal/control"}},
 	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/web"}},
 
-	"cmd/tarishi":       {commands, []string{"config", "internal/dkim", "internal/dns", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
+	"cmd/tarishi":       {commands, []string{"config", "internal/command", "internal/dkim", "internal/dns", "internal/domaincheck", "internal/mtasts", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
+	"internal/dns/memory":           {tests, nil}, // dns without a network
 	"internal/store/mem":            {tests, nil}, // the twin in memory
 	"internal/store/storetest":      {tests, []string{"internal/store"}},
+	"internal/ledger/ledgertest":    {tests, nil},
 	"internal/test/smtptest":        {tests, nil},
 	"internal/test/dnstest":         {tests, nil},
+	"internal/test/redistest":       {tests, nil},
 	"internal/test/tokentest":       {tests, nil},
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
@@ -168,6 +178,7 @@ var packages = map[string]entry{
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},
 	"internal/test/e2e":             {tests, nil},
+	"internal/test/judges":          {tests, nil},
 	"internal/test/arch":            {tests, nil},
 }
 
@@ -208,6 +219,7 @@ var modules = map[string][]string{
 	"go.uber.org/zap":                     {"internal/*"},
 	"github.com/google/uuid":              {"internal/mail"},
 	"go.etcd.io/bbolt":                    {"internal/kv"},
+	"github.com/redis/go-redis/v9":        {"internal/redis"},
 	"github.com/fsnotify/fsnotify":        {"internal/conf"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},
