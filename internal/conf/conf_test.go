@@ -295,7 +295,7 @@ func TestKeys(t *testing.T) {
 	want.TLS = tlsconf.Settings{
 		Key: []string{in("a.pem"), "/dev/null/b.pem"}, Cert: []string{in("c.pem"), in("d.pem")}, MinVersion: tls.VersionTLS13, NoSTARTTLSPorts: []int{2525, 26},
 		NoTLSHosts: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")}, Explicit: true, MutualTLS: true,
-		Outbound: tlsconf.Outbound{MinVersion: tls.VersionTLS13, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"f.example"}, CA: in("ca.pem"), Key: in("a.pem"), Cert: in("c.pem"), Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, ShowTo: []string{"s.example"}, HideFrom: []string{"h.example"}},
+		Outbound: tlsconf.Outbound{MinVersion: tls.VersionTLS13, NoTLSHosts: []string{"n.example"}, ForceTLSHosts: []string{"f.example"}, CA: in("ca.pem"), Key: in("a.pem"), Cert: in("c.pem"), Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, TLSRequiredHeader: true, ShowTo: []string{"s.example"}, HideFrom: []string{"h.example"}},
 	}
 	want.Forward.TLS = want.TLS.Outbound
 	want.HTTP = web.Settings{Listen: []string{"[::]:9000", "[::1]:9825", "127.0.0.1:0"}, TLSListen: []string{"192.0.2.1:9826"}}

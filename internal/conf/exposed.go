@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"tarishi/internal/grant"
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
 )
@@ -75,6 +76,15 @@ func (l *loader) secrets() {
 		}
 	}
 
+	for _, path := range c.secretFiles() {
+		if mode, open := readableByOthers(path); open {
+			l.Add(ini.Problem{File: path, Text: fmt.Sprintf("every user of this host can read this secret (mode %04o): chmod o= %s", mode, path), Warning: true})
+		}
+		if daemon != nil && !daemon.reads(path) {
+			l.Add(ini.Problem{File: path, Text: "user " + daemon.name + ", as whom the daemon runs, cannot read this secret", Warning: true})
+		}
+	}
+
 	// Passwords stand in ini files.
 	for _, file := range l.SecretFiles() {
 		path := filepath.Join(c.ConfigDir, file)
@@ -82,6 +92,28 @@ func (l *loader) secrets() {
 			l.Add(ini.Problem{File: ini.Place(file), Text: fmt.Sprintf("every user of this host can read the passwords in it (mode %04o): chmod o= %s", mode, path), Warning: true})
 		}
 	}
+}
+
+// secretFiles are the files with access tokens and what they are come by with, each once.
+func (c *Config) secretFiles() []string {
+	var all []string
+	add := func(g grant.Grant) {
+		for _, path := range []string{g.TokenFile, g.ClientSecretFile, g.RefreshTokenFile} {
+			if path != "" && !slices.Contains(all, path) {
+				all = append(all, path)
+			}
+		}
+	}
+	for _, r := range c.Forward.All() {
+		add(r.Grant)
+	}
+	for _, d := range c.Outbound.Destinations {
+		for _, hop := range d.Hosts {
+			add(hop.AuthGrant.Grant())
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // hidden warns of files that the daemon's user cannot read: root reads them at the

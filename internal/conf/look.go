@@ -178,10 +178,11 @@ func (c *Config) removed(before *Config) (names []string) {
 	return names
 }
 
-// namedFiles are the keys, certificates and roots that settings name.
+// namedFiles are the keys, certificates, roots and secrets that settings name.
 func (c *Config) namedFiles() []string {
 	all := slices.Concat(c.TLS.Files(), []string{
 		c.TLS.Outbound.Key, c.TLS.Outbound.Cert, c.TLS.Outbound.CA, c.Forward.TLS.Key, c.Forward.TLS.Cert, c.Forward.TLS.CA,
 	})
+	all = append(all, c.secretFiles()...)
 	return slices.DeleteFunc(all, func(path string) bool { return path == "" })
 }

@@ -25,7 +25,7 @@ func (l *loader) unread() {
 	known := l.knownFiles()
 	for _, e := range l.Entries(".") {
 		name := e.Name()
-		if e.IsDir() || strings.HasPrefix(name, ".") || slices.Contains(known, name) || l.namedByTLS(name) ||
+		if e.IsDir() || strings.HasPrefix(name, ".") || slices.Contains(known, name) || slices.Contains(l.c.namedFiles(), filepath.Join(l.c.ConfigDir, name)) ||
 			slices.ContainsFunc(looksOdd, func(end string) bool { return strings.HasSuffix(name, end) }) {
 			continue
 		}
@@ -62,17 +62,4 @@ func (l *loader) knownFiles() []string {
 		known = append(known, p.Name+".timeout", p.As+".timeout")
 	}
 	return known
-}
-
-// namedByTLS reports whether a setting names the file as a key, a certificate or
-// roots.
-func (l *loader) namedByTLS(name string) bool {
-	c := l.c
-	named := c.TLS.Files()
-	for _, o := range []struct{ key, cert, ca string }{
-		{c.TLS.Outbound.Key, c.TLS.Outbound.Cert, c.TLS.Outbound.CA}, {c.Forward.TLS.Key, c.Forward.TLS.Cert, c.Forward.TLS.CA},
-	} {
-		named = append(named, o.key, o.cert, o.ca)
-	}
-	return slices.Contains(named, filepath.Join(c.ConfigDir, name))
 }

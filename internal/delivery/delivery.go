@@ -92,7 +92,8 @@ type Options struct {
 
 	Resolver Resolver
 	Sender   Sender
-	Log      *zap.Logger // nil: none
+	Tokens   TokenSources // for hops with access tokens
+	Log      *zap.Logger  // nil: none
 
 	// Interfaces lists this host's addresses; nil asks the system.
 	Interfaces func() ([]netip.Addr, error)
@@ -181,10 +182,7 @@ func (d *Delivery) Attempt(ctx context.Context, j Job, p *nexthop.Plan) Result {
 func (d *Delivery) try(ctx context.Context, j Job, p *nexthop.Plan, env *mail.Envelope) (Result, *reply.Reply) {
 	w := &walk{d: d, job: j, plan: p}
 	w.offer = offer{course: w, sender: d.o.Sender, env: env, content: j.Content, trying: j.Trying, onward: d.o.NextMXOnDeferral}
-	w.need = tlspolicy.Need{
-		RequireTLS: env.RequireTLS, Forced: env.Notes.Bool("force_tls") || env.Notes.Bool("outbound.force_tls"),
-		Level: j.Settings.TLS, Domain: env.Recipients[0].Address.Host(),
-	}
+	w.need = tlspolicy.NewNeed(env, j.Settings.TLS)
 	w.bind, w.helo = nexthop.Source(env, d.log)
 	if !w.bind.IsValid() {
 		w.bind = j.Settings.Bind

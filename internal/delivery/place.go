@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"tarishi/internal/grant"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/smtpclient"
@@ -39,6 +40,17 @@ func groupByPolicy(all []place, hop mail.NextHop, addrs []netip.Addr, secure fun
 		all[i].addrs = append(all[i].addrs, a)
 	}
 	return all
+}
+
+// TokenSources returns the source of a grant's access tokens, always the same one.
+type TokenSources func(grant.Handle) smtpclient.TokenSource
+
+// of returns the source of the access tokens for a hop; nil: it needs none.
+func (t TokenSources) of(h *mail.NextHop) smtpclient.TokenSource {
+	if h.AuthGrant.IsZero() {
+		return nil
+	}
+	return t(h.AuthGrant)
 }
 
 // target is the place as the pool has it. helo and limits hold where the hop has

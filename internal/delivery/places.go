@@ -257,6 +257,7 @@ func (w *walk) target(c *place) pool.Target {
 		Connections: cmp.Or(s.MaxConnections, d.o.PoolConcurrencyMax), Messages: cmp.Or(s.MaxMessages, maxMessages),
 		Age: maxAge, Idle: d.o.PoolTimeout, Connect: d.o.ConnectTimeout,
 	})
+	t.Tokens = d.o.Tokens.of(&c.hop)
 	t.MinRate = cmp.Or(d.o.MinRate, -1) // 0 is no limit to outbound.ini, and a default to smtpclient
 	switch {
 	case c.hop.Backend && d.o.BackendTLS != nil:

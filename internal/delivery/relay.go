@@ -32,6 +32,7 @@ type RelayOptions struct {
 	RelayGeneration // the first one, see Relay.Use
 
 	Sender Sender
+	Tokens TokenSources // for routes with access tokens
 	// Probe looks whether a server is ready for a transaction; nil: by a connection to
 	// it.
 	Probe func(ctx context.Context, t pool.Target) error
@@ -61,7 +62,7 @@ func NewRelay(o RelayOptions) *Relay {
 	}
 	r := &Relay{backends: backend.New()}
 	r.now.Store(&o.RelayGeneration)
-	r.o = RelayOptions{Sender: o.Sender, Probe: o.Probe, Log: o.Log}
+	r.o = RelayOptions{Sender: o.Sender, Tokens: o.Tokens, Probe: o.Probe, Log: o.Log}
 	return r
 }
 
@@ -203,6 +204,7 @@ func (w *passage) ofHost(ctx context.Context, hop *mail.NextHop) ([]place, error
 // target says how to talk to a host of the route.
 func (w *passage) target(c *place) pool.Target {
 	t := c.target(w.by.Me, mail.Limits{})
+	t.Tokens = w.r.o.Tokens.of(&c.hop)
 	if w.by.TLSConfig != nil {
 		t.TLSConfig = w.by.TLSConfig()
 	}

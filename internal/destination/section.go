@@ -6,8 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"tarishi/internal/grant"
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/oauth"
 	"tarishi/internal/route"
 )
 
@@ -19,6 +21,7 @@ type section struct {
 	authType   string
 	authUser   string
 	authPass   string
+	grant      grant.Grant
 }
 
 // rows are the keys of a section.
@@ -55,15 +58,16 @@ func (d *section) rows() []ini.Row {
 		},
 		{
 			Key: "auth_type", Kind: route.Mechanisms(&d.authType), Example: "plain", Haraka: ini.None,
-			Doc: `plain, login or cram-md5, or several of them, of which the first that the server offers is used; without it,
-				what the server offers.`,
+			Doc: `plain, login or cram-md5, or several of them, or xoauth2 or oauthbearer, or both, of which the first that the
+				server offers is used; without it, what the server offers.`,
 		},
 		{
 			Key: "auth_user", Kind: ini.Text(&d.authUser), Example: "user", Once: "auth_pass", Haraka: ini.None,
 			Doc: "The name to log in with.",
 		},
-		{Key: "auth_pass", Kind: ini.Secret(&d.authPass), Example: "secret", Haraka: ini.None, Doc: "The password to log in with."},
+		{Key: "auth_pass", Kind: ini.Secret(&d.authPass), Example: "secret", Haraka: ini.None, Doc: "The password to log in with, or an access token."},
 	}
+	all = append(all, oauth.Rows(&d.grant)...)
 	// Zero and nil stand for a missing key here, while their kinds write them
 	// as values.
 	unset := map[string]bool{
@@ -128,6 +132,7 @@ func (s *Settings) section(r *ini.Reader, one *grammar.Section) *Rules {
 	d := &section{}
 	r.Section(File, one, d.rows(), s.rows(), "destinations")
 	d.pair(problem)
+	d.checkGrant(r, one)
 	d.resolveHosts(problem)
 	return &d.Rules
 }
@@ -157,9 +162,40 @@ func (d *section) pair(problem func(key, text string)) {
 	}
 }
 
+// checkGrant checks the credentials of a section with an access token.
+func (d *section) checkGrant(r *ini.Reader, s *grammar.Section) {
+	problem := func(key, text string, warning bool) {
+		p := ini.Problem{File: ini.Place(File), Line: s.Line, Section: s.Name, Text: text, Warning: warning}
+		if k := s.Key(key); k != nil {
+			p.Line, p.Key = k.Line, k.Name
+		}
+		r.Add(p)
+	}
+	if d.grant == (grant.Grant{}) && !oauth.ShowsToken(d.authType) {
+		return
+	}
+
+	// As with passwords, the server may choose; the program that keeps a token may begin later
+	// than we do.
+	if d.authType == "" && s.Key("auth_type") == nil {
+		d.authType = strings.Join(oauth.Mechanisms, " ")
+	}
+	for key, path := range oauth.Resolve(&d.grant, r.Dir) {
+		problem(key, "there is no file "+path, key == "auth_token_file")
+	}
+	a := oauth.Account{Type: d.authType, User: d.authUser, Pass: d.authPass, Grant: d.grant}
+	if key, text := a.Mistake(); key != "" {
+		problem(key, text, false)
+		d.authType, d.authUser, d.authPass, d.grant = "", "", "", grant.Grant{}
+	}
+}
+
 // resolveHosts makes Hosts of host and auth_*.
 func (d *section) resolveHosts(problem func(key, text string)) {
 	switch {
+	case d.grant != (grant.Grant{}) && d.host == "":
+		problem("auth_user", "has no effect without host")
+	case d.grant != (grant.Grant{}):
 	case d.authUser != "" && d.authPass == "":
 		problem("auth_user", "auth_pass is missing")
 		d.authUser = ""
@@ -185,6 +221,7 @@ func (d *section) resolveHosts(problem func(key, text string)) {
 		}
 		if d.authUser != "" {
 			hop.AuthType, hop.AuthUser, hop.AuthPass, hop.AuthRequired = d.authType, d.authUser, d.authPass, true
+			hop.AuthGrant = d.grant.Handle()
 		}
 		d.Hosts = append(d.Hosts, hop)
 	}
@@ -217,7 +254,8 @@ func (s *Settings) parts() []ini.Part {
 func (d *Rules) written() *section {
 	w := &section{Rules: *d, host: route.FormatHosts(d.Hosts)}
 	if len(d.Hosts) > 0 {
-		w.authType, w.authUser, w.authPass = d.Hosts[0].AuthType, d.Hosts[0].AuthUser, d.Hosts[0].AuthPass
+		first := &d.Hosts[0]
+		w.authType, w.authUser, w.authPass, w.grant = first.AuthType, first.AuthUser, first.AuthPass, first.AuthGrant.Grant()
 	}
 	for _, one := range d.Sources {
 		if one.Bind.IsValid() {

@@ -171,11 +171,12 @@ func Compose(r Report, t Templates) (*mail.Envelope, mail.Content, error) {
 
 	// The null reverse-path and NOTIFY=NEVER keep a report that fails from causing another one.
 	env := &mail.Envelope{
-		ID:         r.ID,
-		Recipients: []mail.Recipient{{Address: r.Original.From, Notify: mail.NotifyNever}},
-		Received:   r.Date,
-		UTF8:       c.utf8,
-		RequireTLS: r.Original.RequireTLS, // RFC 8689 section 5
+		ID:          r.ID,
+		Recipients:  []mail.Recipient{{Address: r.Original.From, Notify: mail.NotifyNever}},
+		Received:    r.Date,
+		UTF8:        c.utf8,
+		RequireTLS:  r.Original.RequireTLS, // RFC 8689 section 5
+		TLSOptional: r.Original.TLSOptional,
 	}
 	if c.utf8 || report.EightBit {
 		env.Body = "8BITMIME"

@@ -328,7 +328,7 @@ func (c *composer) completeHeader(fields []field) []field {
 	seen := map[string]bool{}
 	for _, f := range fields {
 		name := strings.ToLower(f.name)
-		if name == "mime-version" || name == "bcc" || name == "return-path" || strings.HasPrefix(name, "content-") || seen[name] {
+		if name == "mime-version" || name == "bcc" || name == "return-path" || name == "tls-required" || strings.HasPrefix(name, "content-") || seen[name] {
 			continue
 		}
 		value, ok := c.checkField(name, f.value)
@@ -352,6 +352,9 @@ func (c *composer) completeHeader(fields []field) []field {
 		if !seen[strings.ToLower(f.name)] {
 			all = append(all, f)
 		}
+	}
+	if c.Original.TLSOptional { // a report is protected as its original is
+		all = append(all, field{"TLS-Required", "No"})
 	}
 	if id := c.original.Get("Message-Id"); isMessageID(id) { // mail programs show it with the original
 		for _, name := range []string{"In-Reply-To", "References"} {

@@ -149,6 +149,12 @@ func (h *Header) Count(name string) int {
 // Has reports whether there is a field of that name.
 func (h *Header) Has(name string) bool { return h.Count(name) > 0 }
 
+// MakesTLSOptional reports whether the header section says that delivery matters more than TLS: one
+// field TLS-Required with the value No (RFC 8689 section 3).
+func (h *Header) MakesTLSOptional() bool {
+	return h.Count("TLS-Required") == 1 && strings.EqualFold(strings.TrimSpace(h.Get("TLS-Required")), "No")
+}
+
 // Add puts a field at the end of the section. Line breaks in value become
 // folds, so that no value can make a second field.
 func (h *Header) Add(name, value string) {

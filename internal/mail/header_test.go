@@ -122,3 +122,26 @@ func FuzzParseHeader(f *testing.F) {
 		}
 	})
 }
+
+// TestTLSRequired: only one field with the value No makes TLS optional (RFC 8689 section 3).
+func TestTLSRequired(t *testing.T) {
+	for section, want := range map[string]bool{
+		"TLS-Required: No\r\n":                        true,
+		"tls-required:nO\r\n":                         true,
+		"Subject: x\r\nTLS-Required:\r\n No \r\n":     true,
+		"TLS-Required: Yes\r\n":                       false,
+		"TLS-Required:\r\n":                           false,
+		"TLS-Required: No, really\r\n":                false,
+		"TLS-Required: \"No\"\r\n":                    false,
+		"TLS-Required: No\r\nTLS-Required: No\r\n":    false,
+		"TLS-Required: No\r\nTLS-Required: Yes\r\n":   false,
+		"X-TLS-Required: No\r\n":                      false,
+		"Subject: x\r\n\r\nTLS-Required: No\r\n\r\n":  false,
+		"Subject: =?utf-8?q?TLS-Required=3A_No?=\r\n": false,
+	} {
+		h, _, _ := ParseHeader([]byte(section + "\r\n"))
+		if h.MakesTLSOptional() != want {
+			t.Errorf("%q: %v", section, !want)
+		}
+	}
+}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"tarishi/internal/grant"
 )
 
 // ID names one transaction and the message that came of it: an upper-case
@@ -83,17 +85,18 @@ func (r Recipient) WantsFailure() bool { return r.Notify == 0 || r.Notify&Notify
 
 // Envelope is what MAIL and RCPT said, and what our side adds to it.
 type Envelope struct {
-	ID         ID          `json:"id"`
-	From       Address     `json:"from"` // null: <>
-	Recipients []Recipient `json:"recipients"`
-	Received   time.Time   `json:"received"`             // when MAIL was accepted
-	Body       string      `json:"body,omitempty"`       // "", "7BIT" or "8BITMIME" (RFC 6152)
-	UTF8       bool        `json:"utf8,omitempty"`       // SMTPUTF8 (RFC 6531)
-	RequireTLS bool        `json:"requiretls,omitempty"` // REQUIRETLS (RFC 8689)
-	Return     string      `json:"ret,omitempty"`        // "", "FULL" or "HDRS" (RFC 3461 4.3)
-	EnvelopeID string      `json:"envid,omitempty"`      // decoded ENVID (RFC 3461 4.4)
-	Notes      Notes       `json:"notes,omitempty"`      // the transaction's notes; JSON values
-	Origin     *Origin     `json:"origin,omitempty"`     // the client; nil: not known, or we made the message
+	ID          ID          `json:"id"`
+	From        Address     `json:"from"` // null: <>
+	Recipients  []Recipient `json:"recipients"`
+	Received    time.Time   `json:"received"`              // when MAIL was accepted
+	Body        string      `json:"body,omitempty"`        // "", "7BIT" or "8BITMIME" (RFC 6152)
+	UTF8        bool        `json:"utf8,omitempty"`        // SMTPUTF8 (RFC 6531)
+	RequireTLS  bool        `json:"requiretls,omitempty"`  // REQUIRETLS (RFC 8689)
+	TLSOptional bool        `json:"tlsoptional,omitempty"` // TLS-Required: No (RFC 8689), without REQUIRETLS
+	Return      string      `json:"ret,omitempty"`         // "", "FULL" or "HDRS" (RFC 3461 4.3)
+	EnvelopeID  string      `json:"envid,omitempty"`       // decoded ENVID (RFC 3461 4.4)
+	Notes       Notes       `json:"notes,omitempty"`       // the transaction's notes; JSON values
+	Origin      *Origin     `json:"origin,omitempty"`      // the client; nil: not known, or we made the message
 }
 
 // Origin is the client that a message came from, as XFORWARD and XCLIENT tell
@@ -145,6 +148,7 @@ type NextHop struct {
 	AuthType     string
 	AuthUser     string
 	AuthPass     string
+	AuthGrant    grant.Handle // of "xoauth2" and "oauthbearer"; zero: AuthPass is the access token
 	AuthRequired bool
 	AuthInsecure bool // credentials may go in clear to public addresses too
 

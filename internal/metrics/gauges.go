@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tarishi/internal/oauth"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
 	"tarishi/internal/schedule"
@@ -29,7 +30,8 @@ type Sources struct {
 		Stats() pool.Stats
 		Unreachable() []pool.AddrStat
 	}
-	Hooks interface {
+	Tokens interface{ Stats() oauth.Stats }
+	Hooks  interface {
 		Failures() (timeouts, panics int64)
 	}
 	Sessions interface{ Panics() int64 }
@@ -66,7 +68,7 @@ type descs struct {
 	messages, recipients, bytes, unreadable, deliveries,
 	reportErrors, doubles,
 	destinations, suspendedDestinations, oldest, waiting, suspended, limit,
-	poolConnections, poolWaiting, dials, reuses, unreachable,
+	poolConnections, poolWaiting, dials, reuses, unreachable, tokens, grantsFailing,
 	free, size, inodes *prometheus.Desc
 }
 
@@ -108,6 +110,8 @@ func describe() descs {
 		dials:           desc("pool_dials_total", "Connections that were tried, also in vain."),
 		reuses:          desc("pool_reuses_total", "Transactions on kept connections."),
 		unreachable:     desc("pool_unreachable_addresses", "Addresses whose last connection failed."),
+		tokens:          desc("auth_tokens_total", "Requests for access tokens, and files of them that could not be read.", "result"),
+		grantsFailing:   desc("auth_grants_failing", "Accounts at next hops that get no access token now."),
 
 		free:   desc("disk_free_bytes", "Bytes that may still be written to the queue's file system."),
 		size:   desc("disk_size_bytes", "Size of the queue's file system."),
@@ -228,6 +232,11 @@ func (s sample) collectPool() {
 	s.counter(s.dials, int64(p.Dials))
 	s.counter(s.reuses, int64(p.Reuses))
 	s.gauge(s.unreachable, float64(len(s.Pool.Unreachable())))
+	t := s.Tokens.Stats()
+	s.counter(s.tokens, int64(t.Issued), "issued")
+	s.counter(s.tokens, int64(t.Refused), "refused")
+	s.counter(s.tokens, int64(t.Failed), "failed")
+	s.gauge(s.grantsFailing, float64(t.Failing))
 }
 
 // collectDisk measures the queue's file system. One that does not answer has no value:

@@ -13,6 +13,7 @@ import (
 
 	"tarishi/internal/dsn"
 	"tarishi/internal/maillog"
+	"tarishi/internal/oauth"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
 	"tarishi/internal/schedule"
@@ -51,6 +52,12 @@ func (queueOf) Stat() store.Stat { return store.Stat{Messages: 13, Recipients: 1
 
 func (queueOf) Unreadable() store.Unreadable { return store.Unreadable{Messages: 25} }
 
+type tokensOf struct{}
+
+func (tokensOf) Stats() oauth.Stats {
+	return oauth.Stats{Issued: 28, Refused: 29, Failed: 30, Failing: 31}
+}
+
 type outboundOf struct{ *daemon }
 
 func (outboundOf) Stat() schedule.Stat { return schedule.Stat{Waiting: 16, Ready: 17, Running: 18} }
@@ -58,7 +65,7 @@ func (outboundOf) Stat() schedule.Stat { return schedule.Stat{Waiting: 16, Ready
 func watch(d *daemon, free func() (vfs.Space, error)) *Metrics {
 	m := New("1.2.3")
 	m.Watch(Sources{
-		Queue: queueOf{d}, Outbound: outboundOf{d}, Pool: d, Hooks: d, Sessions: d, Listener: d, Log: d, Reloads: d,
+		Queue: queueOf{d}, Outbound: outboundOf{d}, Pool: d, Tokens: tokensOf{}, Hooks: d, Sessions: d, Listener: d, Log: d, Reloads: d,
 		Destinations: func() int { return 50 }, Free: free, Now: func() time.Time { return now },
 	})
 	return m
@@ -215,6 +222,10 @@ func TestGauges(t *testing.T) {
 		pool_dials_total 8
 		pool_reuses_total 9
 		pool_unreachable_addresses 7
+		auth_tokens_total{result="issued"} 28
+		auth_tokens_total{result="refused"} 29
+		auth_tokens_total{result="failed"} 30
+		auth_grants_failing 31
 		disk_free_bytes 19
 		disk_size_bytes 20
 		disk_free_inodes 21`)

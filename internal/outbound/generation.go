@@ -37,6 +37,7 @@ type Generation struct {
 	Chain                Chain       // nil: no hooks
 	Seal                 submit.Seal // nil: submissions and DSNs are not signed
 	Resolver             delivery.Resolver
+	Tokens               delivery.TokenSources // of smart hosts
 
 	// Grace is for attempts that run when Run's context ends, ReplyGrace for those of them,
 	// of Grace, that wait for the reply to a whole message.
@@ -101,7 +102,7 @@ func (o *Outbound) newParts(g Generation) *parts {
 		Me: g.Me, Config: &p.Settings, Chain: g.Chain, Policies: p.policies, Reporter: p.reporter,
 		Delivery: delivery.New(delivery.Options{
 			Settings: &p.Settings, Me: g.Me, TLS: g.TLS, TLSConfig: g.TLSConfig, BackendTLS: g.BackendTLS, DANE: g.DANE, STS: g.STS,
-			Resolver: g.Resolver, Sender: o.o.Pool, Log: o.o.Log,
+			Resolver: g.Resolver, Sender: o.o.Pool, Tokens: g.Tokens, Log: o.o.Log,
 		}),
 		Queue: o.o.Queue, Board: (*board)(o), Mail: o.o.Mail, Log: o.o.Log, Now: o.o.Now, Random: o.o.Random,
 	})

@@ -31,6 +31,9 @@ type suite struct {
 
 // connect makes a connection to one of t's addresses; of is t's key.
 func (p *Pool) connect(ctx context.Context, t *Target, of key) (*kept, error) {
+	if err := needsToken(ctx, t); err != nil {
+		return nil, err
+	}
 	budget := cmp.Or(max(t.ConnectTimeout, 0), connectTimeout)
 	rest := []string{t.Addr}
 	if len(t.Addrs) > 0 {
@@ -63,6 +66,21 @@ func (p *Pool) connect(ctx context.Context, t *Target, of key) (*kept, error) {
 		}
 		p.log.Debug("trying the host's next address", zap.Error(err))
 	}
+}
+
+// needsToken fails if t needs an access token and there is none: no server is bothered then.
+func needsToken(ctx context.Context, t *Target) error {
+	if t.Tokens == nil {
+		return nil
+	}
+	_, err := t.Tokens.Token(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return noSlot(t.firstAddr(), ctx.Err())
+	case err != nil:
+		return &smtpclient.Failure{Stage: smtpclient.StageAuth, Err: err, Fresh: true, Addr: t.firstAddr()}
+	}
+	return nil
 }
 
 // elsewhere reports whether another address of the same host may do better.
@@ -271,21 +289,19 @@ func (p *Pool) prepare(ctx context.Context, t *Target, of key, d *dialed, budget
 	}
 
 	// With TLS as an offer a handshake that fails must not keep mail back: one more
-	// connection goes on in clear, and the address is remembered.
+	// connection goes on in clear, and the address is remembered. A new access token that the
+	// server did not wait for is shown on another connection too.
 	c, err := p.open(ctx, d.raw, o)
-	var f *smtpclient.Failure
-	if errors.As(err, &f) && f.Handshake && may && ctx.Err() == nil {
+	o.ConnectTimeout = max(budget, time.Second)
+	if f := failureOf(err); f != nil && f.Handshake && may && ctx.Err() == nil {
 		p.log.Debug("TLS handshake failed, going on in clear", zap.String("addr", d.addr), zap.Error(err))
-		p.mu.Lock()
-		p.stats.Dials++
-		p.mu.Unlock()
-		o.TLS, o.ConnectTimeout = smtpclient.TLSNone, max(budget, time.Second)
-		var raw net.Conn
-		if raw, err = p.dialTCP(ctx, o); err == nil {
-			if c, err = p.open(ctx, raw, o); err == nil {
-				p.rememberClear(s)
-			}
+		o.TLS = smtpclient.TLSNone
+		if c, err = p.reopen(ctx, o); err == nil {
+			p.rememberClear(s)
 		}
+	}
+	if f := failureOf(err); f != nil && f.Renewed && ctx.Err() == nil {
+		c, err = p.reopen(ctx, o)
 	}
 
 	// What the conversation came to is recorded for the credentials and for the address.
@@ -295,6 +311,18 @@ func (p *Pool) prepare(ctx context.Context, t *Target, of key, d *dialed, budget
 		return nil, err
 	}
 	return &kept{Conn: c, born: time.Now()}, nil
+}
+
+// reopen makes one more connection to an address that a connection was made to just now.
+func (p *Pool) reopen(ctx context.Context, o smtpclient.Options) (Conn, error) {
+	p.mu.Lock()
+	p.stats.Dials++
+	p.mu.Unlock()
+	raw, err := p.dialTCP(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return p.open(ctx, raw, o)
 }
 
 // speaksClear reports whether a handshake failed lately.

@@ -26,6 +26,7 @@ type key struct {
 	forwards    mail.ForwardsOrigin
 
 	authType, authUser, authPass string
+	tokens                       smtpclient.TokenSource
 	authInsecure, authRequired   bool
 
 	submission time.Duration // a connection has its own, and is not to wait longer or shorter than the route says
@@ -41,7 +42,7 @@ func (p *Pool) key(t *Target) key {
 		implicitTLS: t.ImplicitTLS, tls: t.TLS, tlsConfig: t.TLSConfig, verify: t.VerifyKey,
 		bind: t.Bind, helo: t.Helo, forwards: t.Forwards,
 		authType: t.AuthType, authUser: t.AuthUser, authPass: t.AuthPass,
-		authInsecure: t.AuthInsecure, authRequired: t.AuthRequired, minRate: t.MinRate,
+		tokens: t.Tokens, authInsecure: t.AuthInsecure, authRequired: t.AuthRequired, minRate: t.MinRate,
 		submission: t.SubmissionTimeout,
 	}
 	if len(t.Addrs) > 0 {

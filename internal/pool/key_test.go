@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"crypto/tls"
 	"net/netip"
 	"reflect"
@@ -35,6 +36,8 @@ func TestKeyHasEveryOption(t *testing.T) {
 			f.Set(reflect.New(f.Type().Elem()))
 		case reflect.Func:
 			f.Set(reflect.ValueOf(func(tls.ConnectionState) error { return nil }))
+		case reflect.Interface:
+			f.Set(reflect.ValueOf(tokens{}))
 		case reflect.Struct:
 			f.Set(reflect.ValueOf(netip.IPv4Unspecified()))
 		default:
@@ -49,6 +52,11 @@ func TestKeyHasEveryOption(t *testing.T) {
 		t.Errorf("Target has %d fields: those that make a difference belong in the key", n)
 	}
 }
+
+type tokens struct{}
+
+func (tokens) Token(context.Context) (string, error)         { return "t", nil }
+func (tokens) Renew(context.Context, string) (string, error) { return "u", nil }
 
 func TestKeyOfAddresses(t *testing.T) {
 	p := New(Options{})

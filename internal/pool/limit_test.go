@@ -29,9 +29,10 @@ func (h held) Send(context.Context, *mail.Envelope, mail.Content) (smtpclient.Re
 	return smtpclient.Result{Replies: []*reply.Reply{reply.New(250, "2.0.0", "OK")}}, nil
 }
 
-func (held) Reusable() bool { return true }
-func (held) Quit()          {}
-func (held) Close() error   { return nil }
+func (held) Reusable() bool   { return true }
+func (held) MaxMessages() int { return 0 }
+func (held) Quit()            {}
+func (held) Close() error     { return nil }
 
 // TestLimitIsLowered: with fewer connections allowed than are in use, transactions wait until
 // enough have ended, although their connections could be used again. With more they begin.

@@ -29,6 +29,7 @@
 //     wait a moment for its outcome: a dead address costs one
 //     ConnectTimeout, not one a message. An address not known to be well is dialed
 //     by few at once.
+//   - A server that says how many messages it takes on a connection (RFC 9422, LIMITS) gets no more.
 //   - Credentials that a server refused with a 5yz are not shown again for a time
 //     that grows from ten seconds to five minutes, since many lock an account
 //     after some attempts. Meanwhile no connection is made for the key, and Send
@@ -75,6 +76,7 @@ type Target struct {
 type Conn interface {
 	Send(ctx context.Context, env *mail.Envelope, content mail.Content) (smtpclient.Result, error)
 	Reusable() bool
+	MaxMessages() int // transactions that the server takes on it; 0: not known
 	Quit()
 	Close() error
 }
@@ -398,7 +400,8 @@ func (p *Pool) nextWaiter(h *host) *waiter {
 
 // isWorn reports whether k, a connection of that key, has done enough. p.mu is held.
 func (p *Pool) isWorn(of key, t *Target, k *kept, now time.Time) bool {
-	return t.MaxMessages > 0 && k.messages >= t.MaxMessages || t.MaxAge > 0 && now.Sub(k.born) >= t.MaxAge ||
+	most := k.MaxMessages()
+	return t.MaxMessages > 0 && k.messages >= t.MaxMessages || most > 0 && k.messages >= most || t.MaxAge > 0 && now.Sub(k.born) >= t.MaxAge ||
 		len(p.rations) > 0 && p.rations[of.server()].isSpent(k.messages, now)
 }
 

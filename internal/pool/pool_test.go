@@ -396,7 +396,8 @@ func (f *fake) Send(ctx context.Context, env *mail.Envelope, _ mail.Content) (sm
 	}
 	return smtpclient.Result{Replies: []*reply.Reply{reply.New(250, "", "ok")}}, nil
 }
-func (f *fake) Reusable() bool { return !f.closed }
+func (f *fake) Reusable() bool   { return !f.closed }
+func (f *fake) MaxMessages() int { return 0 }
 func (f *fake) Quit() {
 	f.closed = true
 	if f.quit != nil {

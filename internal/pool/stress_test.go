@@ -40,6 +40,8 @@ func (e *erratic) Send(ctx context.Context, env *mail.Envelope, _ mail.Content) 
 	return smtpclient.Result{Replies: []*reply.Reply{reply.New(250, "2.0.0", "ok")}}, nil
 }
 
+func (*erratic) MaxMessages() int { return 0 }
+
 func (e *erratic) Reusable() bool { return !e.broken.Load() }
 func (e *erratic) Quit()          { e.Close() }
 func (e *erratic) Close() error {

@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
 	"tarishi/internal/mail"
+	"tarishi/internal/oauth"
 )
 
 // HostKeys are the keys of a section that together say where its mail goes. A
@@ -140,12 +141,13 @@ func SectionName(s string) (string, bool) {
 }
 
 // Mechanisms reads how to log in at another server: one or more of plain, login and
-// cram-md5, the first that it offers being used, or one of alone. Haraka's
+// cram-md5, or of oauth.Mechanisms, the first that it offers being used, or one of alone. Haraka's
 // manual writes [plain login] and plain|login. They are kept with a blank between.
 func Mechanisms(p *string, alone ...string) ini.Kind {
 	// The order is kept: the first mechanism that a server offers is used.
-	known := append([]string{"plain", "login", "cram-md5"}, alone...)
-	return ini.Scalar("one or more of plain, login, cram-md5"+strings.Join(append([]string{""}, alone...), "; or "), func(s string) error {
+	known := slices.Concat([]string{"plain", "login", "cram-md5"}, oauth.Mechanisms, alone)
+	words := append([]string{"one or more of plain, login, cram-md5", "of " + strings.Join(oauth.Mechanisms, ", ")}, alone...)
+	return ini.Scalar(strings.Join(words, "; or "), func(s string) error {
 		// All of Haraka's ways to write the list are read.
 		if inner, ok := strings.CutPrefix(s, "["); ok {
 			s = strings.TrimSuffix(inner, "]")
@@ -163,6 +165,12 @@ func Mechanisms(p *string, alone ...string) ini.Kind {
 		for _, word := range alone {
 			if len(all) > 1 && slices.Contains(all, word) {
 				return fmt.Errorf("%s stands alone: it is not one of several", word)
+			}
+		}
+		// A token is no password, and not to be shown as one.
+		for _, word := range all {
+			if oauth.ShowsToken(word) != oauth.ShowsToken(all[0]) {
+				return fmt.Errorf("%s and %s do not go together: one shows a password, and the other an access token", all[0], word)
 			}
 		}
 		if len(all) == 0 {

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 
+	"tarishi/internal/grant"
 	"tarishi/internal/mail"
 )
 
@@ -266,7 +267,7 @@ func sendsOut(f *Settings, section *Route) bool {
 func Same(a, b *Route) bool {
 	return a == b || slices.Equal(a.Hosts, b.Hosts) &&
 		a.EnableTLS == b.EnableTLS && a.RequireTLS == b.RequireTLS && a.TLSVerify == b.TLSVerify && a.RejectUnauthorized == b.RejectUnauthorized &&
-		a.AuthType == b.AuthType && a.AuthUser == b.AuthUser && a.AuthPass == b.AuthPass && a.AuthInsecure == b.AuthInsecure &&
+		a.AuthType == b.AuthType && a.AuthUser == b.AuthUser && a.AuthPass == b.AuthPass && a.Grant == b.Grant && a.AuthInsecure == b.AuthInsecure &&
 		a.InTurn == b.InTurn && a.OnFailure == b.OnFailure && a.OneMessagePerRcpt == b.OneMessagePerRcpt && a.Queue == b.Queue
 }
 
@@ -290,7 +291,7 @@ func to(f *Settings, hop mail.NextHop) *Route {
 		return &f.Main
 	}
 	r := f.Main
-	r.Name, r.AuthType, r.AuthUser, r.AuthPass = NoteNextHop, hop.AuthType, hop.AuthUser, hop.AuthPass
+	r.Name, r.AuthType, r.AuthUser, r.AuthPass, r.Grant = NoteNextHop, hop.AuthType, hop.AuthUser, hop.AuthPass, grant.Grant{}
 
 	// Credentials belong to the route and not to its hosts, see Route.Hosts.
 	hop.AuthType, hop.AuthUser, hop.AuthPass = "", "", ""
@@ -361,7 +362,7 @@ func Backend(r *Route, h mail.NextHop) mail.NextHop {
 	}
 	h.AuthRequired, h.AuthInsecure = r.AuthType != "", r.AuthInsecure
 	if r.AuthType != AuthForward {
-		h.AuthType, h.AuthUser, h.AuthPass = r.AuthType, r.AuthUser, r.AuthPass
+		h.AuthType, h.AuthUser, h.AuthPass, h.AuthGrant = r.AuthType, r.AuthUser, r.AuthPass, r.Grant.Handle()
 	}
 	return h
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"tarishi/internal/grant"
 	"tarishi/internal/mail"
 	"tarishi/internal/tlsconf"
 )
@@ -435,6 +436,9 @@ func TestMXCarriesTheRoute(t *testing.T) {
 		{"auth", func(_ *Settings, r *Route) {
 			r.AuthType, r.AuthUser, r.AuthPass, r.AuthInsecure = "cram-md5", "u", "p", true
 		}, mail.NextHop{AuthType: "cram-md5", AuthUser: "u", AuthPass: "p", AuthRequired: true, AuthInsecure: true}},
+		{"access tokens", func(_ *Settings, r *Route) { r.AuthType, r.AuthUser, r.Grant.TokenFile = "xoauth2", "u", "/f" }, mail.NextHop{
+			AuthType: "xoauth2", AuthUser: "u", AuthGrant: grant.Grant{TokenFile: "/f"}.Handle(), AuthRequired: true,
+		}},
 		{"external", func(_ *Settings, r *Route) { r.AuthType = "external" }, mail.NextHop{AuthType: "external", AuthRequired: true}},
 		{"the client's credentials", func(_ *Settings, r *Route) { r.AuthType = AuthForward }, mail.NextHop{AuthRequired: true}},
 		{"limits", func(_ *Settings, r *Route) {
@@ -466,6 +470,7 @@ func TestSame(t *testing.T) {
 		"auth":  func(r *Route) { r.AuthType = "plain" },
 		"user":  func(r *Route) { r.AuthUser = "v" },
 		"pass":  func(r *Route) { r.AuthPass = "p" },
+		"grant": func(r *Route) { r.Grant.URL = "https://x.example" },
 		"clear": func(r *Route) { r.AuthInsecure = true },
 		"turn":  func(r *Route) { r.InTurn = true },
 		"fail":  func(r *Route) { r.OnFailure = "queue" },
@@ -549,4 +554,16 @@ func FuzzParseNextHop(f *testing.F) {
 			t.Errorf("%q: %+v comes back as %+v, %v", s, h, again, err)
 		}
 	})
+}
+
+// TestGrantStaysHome: access tokens of the main part do not go to the host that a note names.
+func TestGrantStaysHome(t *testing.T) {
+	f := &Settings{Main: Route{Hosts: []mail.NextHop{{Host: "192.0.2.1"}}, AuthType: "xoauth2", AuthUser: "u", Grant: grant.Grant{TokenFile: "/f"}}}
+	if r := to(f, mail.NextHop{Host: "192.0.2.1"}); r != &f.Main {
+		t.Error("another route to main's host")
+	}
+	r := to(f, mail.NextHop{Host: "192.0.2.2"})
+	if hop := Backend(r, r.Hosts[0]); r.Grant != (grant.Grant{}) || !hop.AuthGrant.IsZero() || hop.AuthUser != "" {
+		t.Errorf("%+v", hop)
+	}
 }

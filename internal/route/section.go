@@ -7,9 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"tarishi/internal/grant"
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
 	"tarishi/internal/mail"
+	"tarishi/internal/oauth"
 	"tarishi/internal/tlsconf"
 )
 
@@ -58,7 +60,8 @@ func (s *Settings) section(r *ini.Reader, section *grammar.Section) {
 	one.Name, one.Line, one.Hosts, one.InTurn = section.Name, section.Line, nil, false
 	own := slices.ContainsFunc(section.Keys, func(k *grammar.Key) bool { return strings.HasPrefix(k.Name, "auth_") })
 	if own || section.Key("host") != nil || section.Key("forwarding_host_pool") != nil {
-		one.AuthType, one.AuthUser, one.AuthPass, one.AuthInsecure = "", "", "", false
+		one.forgetCredentials()
+		one.AuthInsecure = false
 	}
 	var keys HostKeys
 	r.Section(File, section, one.rows(&keys), s.rows(), "domains")
@@ -142,6 +145,11 @@ func (s *Settings) checkCredentials(r *ini.Reader, one *Route, section *grammar.
 			r.Add(ini.Problem{File: ini.Place(File), Line: k.Line, Section: ini.Shown(section.Name), Key: key, Text: text, Warning: warning})
 		}
 	}
+	if oauth.ShowsToken(one.AuthType) || one.Grant != (grant.Grant{}) {
+		one.checkGrant(r.Dir, section, problem)
+		return
+	}
+
 	// One problem for one mistake: the others follow from it.
 	twice := false // reported already
 	if k := section.Key("auth_user"); k != nil {
@@ -186,7 +194,30 @@ func (s *Settings) checkCredentials(r *ini.Reader, one *Route, section *grammar.
 	default:
 		return
 	}
-	one.AuthType, one.AuthUser, one.AuthPass = "", "", ""
+	one.forgetCredentials()
+}
+
+// checkGrant is checkCredentials for an access token.
+func (r *Route) checkGrant(dir string, section *grammar.Section, problem func(key, text string, warning bool)) {
+	if r.AuthType == "" && section.Key("auth_type") != nil { // reported already
+		r.forgetCredentials()
+		return
+	}
+
+	// The program that keeps the token may begin later than we do.
+	for key, path := range oauth.Resolve(&r.Grant, dir) {
+		problem(key, "there is no file "+path, key == "auth_token_file")
+	}
+	a := oauth.Account{Type: r.AuthType, User: r.AuthUser, Pass: r.AuthPass, Grant: r.Grant}
+	if key, text := a.Mistake(); key != "" {
+		problem(key, text, false)
+		r.forgetCredentials()
+	}
+}
+
+// forgetCredentials leaves a route without any.
+func (r *Route) forgetCredentials() {
+	r.AuthType, r.AuthUser, r.AuthPass, r.Grant = "", "", "", grant.Grant{}
 }
 
 // resolveHosts resolves where a route goes, from the section that names it.

@@ -5,8 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"tarishi/internal/grant"
 	"tarishi/internal/ini"
 	"tarishi/internal/mail"
+	"tarishi/internal/oauth"
 	"tarishi/internal/tlsconf"
 )
 
@@ -49,10 +51,11 @@ type Route struct {
 	// valid. It holds unless the route says something about certificates itself.
 	RejectUnauthorized bool
 
-	AuthType     string // "", some of plain, login and cram-md5, external, or forward (the client's own credentials)
+	AuthType     string // "", some of plain, login and cram-md5, some of oauth.Mechanisms, external, or forward (the client's own credentials)
 	AuthUser     string
 	AuthPass     string
-	AuthInsecure bool // credentials may go in clear to public addresses
+	Grant        grant.Grant // of access tokens
+	AuthInsecure bool        // credentials may go in clear to public addresses
 
 	Bind          netip.Addr // local address; zero: the system chooses
 	BindHelo      string     // EHLO name; "": our own
@@ -215,7 +218,7 @@ func (r *Route) hostRows(h *HostKeys) []ini.Row {
 
 // securityRows say how the servers are trusted, and how they trust us.
 func (r *Route) securityRows() []ini.Row {
-	return []ini.Row{
+	return slices.Concat([]ini.Row{
 		{Key: "enable_tls", Kind: ini.Bool(&r.EnableTLS), Default: "false", Doc: "Use STARTTLS if the server offers it."},
 		{Key: "require_tls", Kind: ini.Bool(&r.RequireTLS), Default: "false", Haraka: ini.None, Doc: "Demand TLS."},
 		{
@@ -225,17 +228,18 @@ func (r *Route) securityRows() []ini.Row {
 		{
 			Key: "auth_type", Kind: Mechanisms(&r.AuthType, "external", AuthForward), Example: "plain",
 			Doc: `Log in at the server: by one or more of plain, login and cram-md5, of which the first that the server offers is
-				used; or external (the client certificate of [tls]); or forward (with the name and password that our client
-				has shown). A server that does not let us in gets no mail. Outside private networks credentials go only
-				through TLS, unless auth_insecure.`,
+				used; or xoauth2 or oauthbearer, or both (with an access token, see auth_token_url); or external (the client
+				certificate of [tls]); or forward (with the name and password that our client has shown). A server that does not
+				let us in gets no mail. Outside private networks credentials go only through TLS, unless auth_insecure.`,
 		},
 		{Key: "auth_user", Kind: ini.Text(&r.AuthUser), Example: "user", Once: "auth_pass", Doc: "The name to log in with."},
-		{Key: "auth_pass", Kind: ini.Secret(&r.AuthPass), Example: "password", Doc: "The password to log in with."},
+		{Key: "auth_pass", Kind: ini.Secret(&r.AuthPass), Example: "password", Doc: "The password to log in with, or an access token."},
+	}, oauth.Rows(&r.Grant), []ini.Row{
 		{
 			Key: "auth_insecure", Kind: ini.Bool(&r.AuthInsecure), Default: "false", Haraka: ini.None,
 			Doc: "true: credentials may go in clear to public addresses.",
 		},
-	}
+	})
 }
 
 // timeRows bound connections and waiting.

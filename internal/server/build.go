@@ -21,6 +21,7 @@ import (
 	"tarishi/internal/listener"
 	"tarishi/internal/maillog"
 	"tarishi/internal/metrics"
+	"tarishi/internal/oauth"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
 	"tarishi/internal/privilege"
@@ -67,6 +68,7 @@ func newServer(cfg *conf.Config, o Options) *Server {
 	s.log, s.notice = zap.New(s.logCore), zap.New(s.notices)
 	s.events = maillog.New(s.log, s.metrics)
 	s.pool = pool.New(pool.Options{Log: s.log.Named("pool")})
+	s.tokens = oauth.New(oauth.Options{Resolver: newestResolver{s}, Log: s.log.Named("oauth")})
 	s.ending, s.endRetiring = context.WithCancel(context.Background())
 	return s
 }
@@ -105,7 +107,7 @@ func (b *builder) makeGeneration() (err error) {
 
 	// Plugins get these. Their settings follow by a method Use, or stand in the routes.
 	b.relay = delivery.NewRelay(delivery.RelayOptions{
-		RelayGeneration: b.first.relaying(), Sender: b.pool, Log: b.log.Named("forward"),
+		RelayGeneration: b.first.relaying(), Sender: b.pool, Tokens: b.tokenSource, Log: b.log.Named("forward"),
 	})
 	b.memory = kv.New(kv.Options{Path: filepath.Join(cfg.QueueDir, "plugins.db"), MaxBytes: maxRemembered, Log: b.log.Named("plugins")})
 	return nil
@@ -197,7 +199,7 @@ func (b *builder) serveControl() (err error) {
 
 	// Figures of settings that a reload changes are functions.
 	s.metrics.Watch(metrics.Sources{
-		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Hooks: s.hooks, Sessions: s.sessions, Listener: s.listener, Log: s.o.Log,
+		Queue: s.queue, Outbound: s.outbound, Pool: s.pool, Tokens: s.tokens, Hooks: s.hooks, Sessions: s.sessions, Listener: s.listener, Log: s.o.Log,
 		Reloads: s, Destinations: func() int { return s.current.Load().cfg.Metrics.Destinations },
 		Free: func() (vfs.Space, error) { return vfs.OS{}.Free(cfg.QueueDir) }, Now: time.Now,
 	})

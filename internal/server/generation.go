@@ -17,6 +17,7 @@ import (
 	"tarishi/internal/delivery"
 	"tarishi/internal/dns"
 	"tarishi/internal/forward"
+	"tarishi/internal/grant"
 	"tarishi/internal/hook"
 	"tarishi/internal/intake"
 	"tarishi/internal/mtasts"
@@ -25,6 +26,7 @@ import (
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/all"
 	"tarishi/internal/session"
+	"tarishi/internal/smtpclient"
 	"tarishi/internal/submit"
 	"tarishi/internal/tlsconf"
 )
@@ -202,7 +204,7 @@ func (s *Server) delivering(g *generation) outbound.Generation {
 	return outbound.Generation{
 		Settings: cfg.Outbound, Me: cfg.Me, TLS: cfg.TLS.Outbound, TLSConfig: g.secrets.nextHops.Config, BackendTLS: g.secrets.toBackends,
 		DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(cfg), Templates: cfg.Bounce, Chain: g.chain, Seal: g.seal(), Resolver: g.resolver,
-		Grace: grace(cfg), ReplyGrace: cfg.ShutdownReplyTimeout,
+		Tokens: s.tokenSource, Grace: grace(cfg), ReplyGrace: cfg.ShutdownReplyTimeout,
 	}
 }
 
@@ -210,6 +212,10 @@ func (s *Server) delivering(g *generation) outbound.Generation {
 func (g *generation) relaying() delivery.RelayGeneration {
 	return delivery.RelayGeneration{Me: g.cfg.Me, Conf: &g.cfg.Forward, TLSConfig: g.secrets.toBackends, Resolver: g.resolver}
 }
+
+// tokenSource returns the source of a grant's access tokens. It outlives generations, and so do the
+// tokens.
+func (s *Server) tokenSource(g grant.Handle) smtpclient.TokenSource { return s.tokens.Source(g) }
 
 // policies returns the MTA-STS policies of domains, nil if they are not wanted. Once they
 // were, they are kept until the stop.

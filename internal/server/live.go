@@ -175,6 +175,10 @@ func (r newestResolver) Addrs(ctx context.Context, host string) ([]netip.Addr, e
 	return r.now().Addrs(ctx, host)
 }
 
+func (r newestResolver) Host(ctx context.Context, host string) ([]netip.Addr, error) {
+	return r.now().Host(ctx, host)
+}
+
 // follow keeps the daemon in step with its folder.
 func (s *Server) follow(ctx context.Context) error {
 	if s.live == nil {

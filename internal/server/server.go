@@ -36,6 +36,7 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/metrics"
 	"tarishi/internal/mtasts"
+	"tarishi/internal/oauth"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
 	"tarishi/internal/session"
@@ -63,6 +64,7 @@ type Server struct {
 	queue    *disk.Store
 	pool     *pool.Pool
 	sts      *mtasts.Cache // nil: not used yet
+	tokens   *oauth.Tokens
 	relay    *delivery.Relay
 	memory   *kv.Store // what plugins remember
 	outbound *outbound.Outbound
@@ -245,6 +247,8 @@ func (s *Server) stop(p *parts, at func(name string)) error {
 		at("mtasts")
 		errs = append(errs, s.sts.Close())
 	}
+	at("tokens")
+	errs = append(errs, s.tokens.Close())
 	// Nothing holds an older generation now, unless it does not end.
 	at("plugins")
 	g.chain.Wait(end)

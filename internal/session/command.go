@@ -141,7 +141,7 @@ func (s *session) answerHello(c syntax.Command) {
 	s.state = s.restingState()
 	s.wire.Greet(host, smtpd.Greeting{
 		Text: s.helloText(), STARTTLS: s.offersTLS(), Mechanisms: login.Mechanisms(s.c, s.o.AuthInsecure), SMTPUTF8: s.o.SMTPUTF8, RequireTLS: s.c.TLS.Enabled, MaxBytes: s.o.MaxBytes,
-		Others: s.c.Capabilities,
+		MaxRcpt: s.o.MaxRecipients, Others: s.c.Capabilities,
 	})
 }
 

@@ -184,6 +184,9 @@ func (s *session) deliver(recv *receive.Message) {
 
 // settle runs data_post and lets the intake decide.
 func (s *session) settle(tx *transaction.Transaction) (hook.Verdict, *reply.Reply) {
+	// What TLS the client wants for its message on the way is the message's from here on.
+	tx.TLSOptional = !tx.RequireTLS && tx.Header.MakesTLSOptional()
+
 	// No plugin, and nobody after us, may take for ours what the client has written.
 	tx.Header.RenameIf(authres.FieldName, authres.OldName, func(value string) bool { return authres.IsForged(value, s.c.Me) })
 	v := s.runHook(hook.OnDataPost, hook.Event{})

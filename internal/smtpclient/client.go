@@ -91,12 +91,14 @@ type Options struct {
 
 	// AuthType is "plain", "login", "cram-md5", "external" (the client
 	// certificate; AuthUser is the identity to act as, if not the certificate's
-	// own), several of them with blanks between (the first that the server offers),
+	// own), "xoauth2", "oauthbearer" (with an access token: AuthPass, or one of
+	// Tokens), several of them with blanks between (the first that the server offers),
 	// "any" (one of the first three, as TLS makes it safe), or "" for no
 	// authentication, which with an AuthUser means "any". Credentials go in
 	// clear, and over TLS that is neither verified nor required by the policy,
 	// only to loopback and private addresses, unless AuthInsecure.
 	AuthType, AuthUser, AuthPass string
+	Tokens                       TokenSource
 	AuthInsecure                 bool
 	// AuthRequired makes it a failure if there are no credentials, or if the
 	// server offers no mechanism for them, which else are no hindrance.
@@ -198,7 +200,7 @@ func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 		return nil, c.failure(StageHello, nil, errors.New("invalid EHLO name"))
 	}
 	if o.Helo == "" {
-		c.o.Helo = helloOf(raw.LocalAddr())
+		c.o.Helo = c.conn.OwnLiteral()
 	}
 	c.conn.Bind(ctx)
 	f := c.prepare()
@@ -214,22 +216,6 @@ func Open(ctx context.Context, raw net.Conn, o Options) (*Client, error) {
 }
 
 func notHelo(r rune) bool { return r <= ' ' || r == 0x7f }
-
-// helloOf returns the name of a socket's address in EHLO.
-func helloOf(a net.Addr) string {
-	ip := address(a)
-	if !ip.IsValid() {
-		return "localhost"
-	}
-	return mail.AddressLiteral(ip.WithZone(""))
-}
-
-func address(a net.Addr) netip.Addr {
-	if t, ok := a.(*net.TCPAddr); ok {
-		return t.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
-}
 
 // command sends one line and reads the reply to it into c.res.
 func (c *Client) command(s Stage, words ...string) *Failure {
@@ -269,6 +255,10 @@ func (c *Client) unasked(s Stage) *Failure {
 // neither lost nor shut by a 421, and replies match commands. If the last
 // transaction stopped half-way the next Send begins with RSET.
 func (c *Client) Reusable() bool { return !c.conn.Closed() && c.conn.Buffered() == 0 }
+
+// MaxMessages is how many transactions the server takes on one connection, as far as it says so; 0: it
+// does not.
+func (c *Client) MaxMessages() int { return c.ext.MailMax }
 
 // endTransaction sends RSET if the last transaction stopped half-way.
 func (c *Client) endTransaction() *Failure {

@@ -48,17 +48,17 @@ func TestClearCredentials(t *testing.T) {
 			if tt.set != nil {
 				tt.set(&c.o)
 			}
-			if _, err := c.chooseMechanism(); (err == nil) != tt.want {
+			if _, err := c.chooseMechanism("p"); (err == nil) != tt.want {
 				t.Errorf("%s to %s, TLS %s, policy %d: %v", offer, tt.addr, tt.tls, tt.policy, err)
 			}
 		}
 	}
 	clear := &Client{o: Options{AuthType: "external"}, conn: wire.NewConn(peer{addr: "127.0.0.1:25"}, nil), tls: "none", ext: command.Extensions{Auth: []string{"EXTERNAL"}}}
-	if _, err := clear.chooseMechanism(); err == nil {
+	if _, err := clear.chooseMechanism(""); err == nil {
 		t.Error("EXTERNAL without TLS")
 	}
 	c := &Client{o: Options{AuthType: "plain", AuthUser: "u\x00v"}, tls: "none", conn: wire.NewConn(peer{addr: "127.0.0.1:25"}, nil)}
-	if _, err := c.chooseMechanism(); err == nil {
+	if _, err := c.chooseMechanism("p"); err == nil {
 		t.Error("NUL in a user name")
 	}
 }

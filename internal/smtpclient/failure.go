@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"tarishi/internal/reply"
+	"tarishi/internal/smtpclient/command"
 	"tarishi/internal/smtpclient/wire"
 )
 
@@ -61,7 +62,10 @@ type Failure struct {
 	// lost, closed by a 421 or answered with garbage in between or before the first
 	// reply after it: with TLSMay the caller may try again in clear on a new connection.
 	Handshake bool
-	Addr      string // as in Options
+	// Renewed is set when there is a new access token in the place of one that the server refused,
+	// and the connection did not live to show it: a new one may.
+	Renewed bool
+	Addr    string // as in Options
 
 	lost    bool // connection closed, reset or timed out
 	mute    bool // in the handshake of implicit TLS, where a greeting comes later
@@ -151,7 +155,7 @@ func (f *Failure) Stale() bool {
 		return false
 	case f.Stage == StageReset:
 		return true
-	case f.Stage > StageMail && errors.Is(f.Err, errTimeout): // it lives, and is slow: so it will be again
+	case f.Stage > StageMail && errors.Is(f.Err, wire.ErrTimeout): // it lives, and is slow: so it will be again
 		return false
 	}
 	return f.lost || f.Reply != nil && f.Reply.Code == 421
@@ -167,7 +171,7 @@ func (f *Failure) Unreachable() bool {
 // asks for, or REQUIRETLS (RFC 8689) to a message with it. That there is no
 // STARTTLS anybody on the way can make us believe.
 func (f *Failure) LacksTLS() bool {
-	return f.Err == errNoSTARTTLS || f.Stage == StageMail && f.Reply != nil && f.Reply.Status() == errRequireTLS.Enhanced
+	return f.Err == errNoSTARTTLS || f.Stage == StageMail && f.Reply != nil && f.Reply.Status() == command.ErrRequireTLS.Enhanced
 }
 
 // inHandshake marks f as one that may not come without STARTTLS.
@@ -188,7 +192,7 @@ func (c *Client) connectionLost(s Stage, err error) *Failure {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		f.Err, f.lost = errClosed, true
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		f.Err, f.lost = errTimeout, true
+		f.Err, f.lost = wire.ErrTimeout, true
 	default:
 		f.lost = true
 	}
@@ -215,13 +219,4 @@ func (c *Client) report(s Stage, r *reply.Reply, err error) *Failure {
 	return &Failure{Stage: s, Reply: r, Err: err, Fresh: c.transactions == 0, Addr: c.o.Addr}
 }
 
-var (
-	errClosed  = errors.New("connection closed by peer")
-	errTimeout = timedOut{}
-)
-
-// timedOut is os.ErrDeadlineExceeded in fewer words.
-type timedOut struct{}
-
-func (timedOut) Error() string        { return "timed out" }
-func (timedOut) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+var errClosed = errors.New("connection closed by peer")

@@ -8,6 +8,7 @@ import (
 
 	"tarishi/internal/mail"
 	"tarishi/internal/smtpclient/command"
+	"tarishi/internal/smtpclient/wire"
 )
 
 // prepare does everything between the connection and the first transaction.
@@ -131,18 +132,8 @@ var errNoSTARTTLS = errors.New("STARTTLS is required and not offered")
 const handshakeTimeout = time.Minute
 
 func (c *Client) handshake() *Failure {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.o.TLSConfig != nil {
-		config = c.o.TLSConfig.Clone()
-	}
-	if config.ServerName == "" {
-		config.ServerName = c.o.Host
-	}
 	// Implicit TLS has no policy: where it does not verify, it only encrypts.
-	config.InsecureSkipVerify = !c.o.TLS.verifies()
-	if c.o.Verify != nil {
-		config.InsecureSkipVerify, config.VerifyConnection = true, c.o.Verify
-	}
+	config := wire.ClientTLS(c.o.TLSConfig, c.o.Host, c.o.TLS.verifies(), c.o.Verify)
 
 	// A server may hang in the handshake as well as anywhere else.
 	wait := min(c.o.CommandTimeout, handshakeTimeout)
@@ -153,7 +144,7 @@ func (c *Client) handshake() *Failure {
 	if err != nil {
 		f := c.connectionLost(StageTLS, err)
 		f.Handshake = !f.aborted
-		f.mute = c.o.ImplicitTLS && errors.Is(f.Err, errTimeout)
+		f.mute = c.o.ImplicitTLS && errors.Is(f.Err, wire.ErrTimeout)
 		return f
 	}
 	c.tls = strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1) + " " +

@@ -1,10 +1,6 @@
 package smtpclient
 
-import (
-	"strings"
-
-	"tarishi/internal/reply"
-)
+import "tarishi/internal/smtpclient/command"
 
 // sender is a reverse-path that was refused, and the code of the reply.
 type sender struct {
@@ -37,20 +33,9 @@ func (t *transaction) outworn() bool {
 		return false
 	}
 	for _, r := range t.replies {
-		if r != nil && r.Cause == nil && blamesConnection(r) {
+		if r != nil && r.Cause == nil && command.BlamesConnection(r) {
 			return true
 		}
 	}
 	return false
-}
-
-// blamesConnection reports whether a refusal of RCPT or DATA may be about what a
-// connection has carried before: the server closes it, finds the command out of
-// order, takes no more recipients (RFC 5321 section 4.5.3.1.10), or names it.
-func blamesConnection(r *reply.Reply) bool {
-	if r.Code == 421 || r.Code == 503 || r.Surplus() {
-		return true
-	}
-	text := strings.ToLower(r.Text)
-	return strings.Contains(text, "session") || strings.Contains(text, "connection")
 }

@@ -39,13 +39,8 @@ type transaction struct {
 // checkMessage refuses what this server cannot take, and prepares the sender.
 func (t *transaction) checkMessage() *Failure {
 	x := &t.c.ext
-	if t.env.RequireTLS { // RFC 8689 section 4.2.1; another MX may do
-		if !t.c.sure {
-			return t.c.report(StageMail, errUnverified, nil)
-		}
-		if !x.RequireTLS {
-			return t.c.report(StageMail, errRequireTLS, nil)
-		}
+	if r := x.CheckRequireTLS(t.env, t.c.sure); r != nil {
+		return t.c.report(StageMail, r, nil)
 	}
 	t.chunked = x.Chunking && t.content.Size() >= chunkedFrom
 	if t.c.o.Forwards == mail.XForward && len(x.XForward) > 0 {
@@ -57,13 +52,6 @@ func (t *transaction) checkMessage() *Failure {
 	}
 	return nil
 }
-
-// The refusals of a message with REQUIRETLS are about one server only, so that they are
-// no more than deferrals (RFC 8689 section 5).
-var (
-	errRequireTLS = reply.New(451, "4.7.30", "REQUIRETLS support required and not offered by the next hop")
-	errUnverified = reply.New(451, "4.7.10", "REQUIRETLS needs an encrypted connection to a verified next hop")
-)
 
 // settle gives r to every recipient that has no reply.
 func (t *transaction) settle(r *reply.Reply) {

@@ -208,11 +208,15 @@ type Greeting struct {
 	SMTPUTF8   bool
 	RequireTLS bool
 	MaxBytes   int64    // of a message; 0: no limit
+	MaxRcpt    int      // recipients of a transaction; 0: no limit
 	Others     []string // lines of extensions that others see to
 }
 
 // someTLS makes go-smtp announce STARTTLS, which it never does itself.
 var someTLS = &tls.Config{}
+
+// maxLimit is the largest number that LIMITS can have (RFC 9422 section 3).
+const maxLimit = 999_999
 
 // Greet answers EHLO host. PIPELINING, 8BITMIME, ENHANCEDSTATUSCODES, CHUNKING, DSN
 // and SIZE are always offered.
@@ -223,6 +227,9 @@ func (c *Conn) Greet(host string, g Greeting) {
 	// go-smtp composes the reply from the settings of its server.
 	a.conn, a.mechanisms = c, g.Mechanisms
 	a.server.EnableSMTPUTF8, a.server.MaxMessageBytes = g.SMTPUTF8, g.MaxBytes
+	if a.server.MaxRecipients = g.MaxRcpt; g.MaxRcpt > maxLimit {
+		a.server.MaxRecipients = 0
+	}
 	if a.server.TLSConfig = nil; g.STARTTLS {
 		a.server.TLSConfig = someTLS
 	}

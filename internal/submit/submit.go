@@ -90,6 +90,7 @@ func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, err
 	if err != nil {
 		return "", s.refuse(t, err)
 	}
+	t.TLSOptional = t.Header.MakesTLSOptional()
 	if lines.eightBit {
 		t.Body = "8BITMIME"
 	}

@@ -49,6 +49,7 @@ type Outbound struct {
 
 	// RejectUnauthorized: where TLS is used, the certificate must be valid.
 	RejectUnauthorized bool
+	TLSRequiredHeader  bool // "TLS-Required: No" is honoured
 
 	// ShowTo are the MX hosts or recipient domains that get to see the client
 	// certificate (empty: all), HideFrom those that do not.
@@ -181,6 +182,12 @@ func (o *Outbound) rows(s *Settings) []ini.Row {
 			Key: "dane", Kind: ini.Bool(&s.DANE), Default: "true", Haraka: ini.None,
 			Doc: `DANE (RFC 7672): a domain may publish certificates in its signed DNS. It has no effect unless dns.ini says
 				dnssec=true.`,
+		},
+		{
+			Key: "tls_required_header", Kind: ini.Bool(&o.TLSRequiredHeader), Default: "true", Haraka: ini.None,
+			Doc: `Whether a message with the field "TLS-Required: No" (RFC 8689) is delivered in spite of what DANE and MTA-STS
+				say: with TLS if it can be had, and without a look at the certificate. It loosens neither force_tls_hosts,
+				rejectUnauthorized and the key tls of outbound.ini, nor REQUIRETLS.`,
 		},
 		{
 			Key: "no_tls_hosts", Kind: HostList(&o.NoTLSHosts), Example: "192.0.2.8",

@@ -7,6 +7,8 @@
 //   - the level that the hop or the destination's settings name: none and may
 //     as they are, encrypt and verify unless DANE or MTA-STS asks for more;
 //   - enable_tls and no_tls_hosts: none;
+//   - "TLS-Required: No" (RFC 8689) in the message, which makes the next two not count,
+//     unless the configuration itself asks for a certificate;
 //   - DANE (RFC 7672), where the MX and its addresses are secure and it has TLSA
 //     records;
 //   - the MTA-STS policy of the recipients' domain (RFC 8461);
@@ -98,15 +100,33 @@ type Decider struct {
 
 // Need is what a message and its destination ask for.
 type Need struct {
-	RequireTLS bool
-	Forced     bool          // by a note of the transaction
-	Level      mail.TLSLevel // the destination's settings, for hops that have none
-	Domain     string        // of the recipients
+	RequireTLS  bool
+	TLSOptional bool          // by the message's header field
+	Forced      bool          // by a note of the transaction
+	Level       mail.TLSLevel // the destination's settings, for hops that have none
+	Domain      string        // of the recipients
+}
+
+// NewNeed returns the need of a message with recipients of one domain.
+func NewNeed(env *mail.Envelope, level mail.TLSLevel) Need {
+	return Need{
+		RequireTLS: env.RequireTLS, TLSOptional: env.TLSOptional, Forced: env.Notes.Bool("force_tls") || env.Notes.Bool("outbound.force_tls"),
+		Level: level, Domain: env.Recipients[0].Address.Host(),
+	}
 }
 
 func (n *Need) forced() bool { return n.RequireTLS || n.Forced }
 
 func (n *Need) level(hop *mail.NextHop) mail.TLSLevel { return cmp.Or(hop.TLS, n.Level) }
+
+// ignoresPublished reports whether the message makes what is published about a host not count (RFC 8689
+// section 4.2.2). Where our own configuration asks for a certificate nothing is loosened: what is
+// published says there which one will do.
+func (d *Decider) ignoresPublished(n *Need, hop *mail.NextHop, addrs []netip.Addr) bool {
+	forces := func(a netip.Addr) bool { return d.Hosts.Forces(hop.Host, a, n.Domain) }
+	return n.TLSOptional && d.Hosts.TLSRequiredHeader && !n.forced() && n.level(hop) != mail.TLSVerify &&
+		!d.Hosts.RejectUnauthorized && !forces(netip.Addr{}) && !slices.ContainsFunc(addrs, forces)
+}
 
 // Same reports whether connections secured as p and as o are the same.
 func (p Policy) Same(o Policy) bool {
@@ -141,6 +161,9 @@ func (d *Decider) Published(ctx context.Context, n *Need, p *nexthop.Plan, hop *
 		return verified, reply.Newf(451, "4.7.10", "REQUIRETLS needs DNSSEC or an MTA-STS policy of %s that names the MX %s", p.Domain, hop.Host)
 	}
 	level := n.level(hop)
+	if d.ignoresPublished(n, hop, a.List) {
+		return Policy{}, nil
+	}
 	if !d.EnableTLS || d.Hosts.Excludes(hop.Host, netip.Addr{}, p.Domain) || (level == mail.TLSNone || level == mail.TLSMay) && !n.forced() {
 		return Policy{}, nil
 	}

@@ -104,7 +104,7 @@ func (l *Local) showMessage(_ context.Context, a control.Arguments) (*view.Messa
 	}
 	m := &view.Message{
 		ID: id, From: env.From, Received: env.Received, Size: c.Size(), Recipients: make([]view.Recipient, len(env.Recipients)),
-		Body: env.Body, UTF8: env.UTF8, RequireTLS: env.RequireTLS, Return: env.Return, EnvelopeID: env.EnvelopeID,
+		Body: env.Body, UTF8: env.UTF8, RequireTLS: env.RequireTLS, TLSOptional: env.TLSOptional, Return: env.Return, EnvelopeID: env.EnvelopeID,
 	}
 
 	// The envelope has all recipients, the queue only knows the pending ones.

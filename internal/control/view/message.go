@@ -150,6 +150,7 @@ func formatParameters(m *Message) string {
 	add(m.Body != "", "BODY="+m.Body)
 	add(m.UTF8, "SMTPUTF8")
 	add(m.RequireTLS, "REQUIRETLS")
+	add(m.TLSOptional, "TLS-Required: No")
 	add(m.Return != "", "RET="+m.Return)
 	add(m.EnvelopeID != "", "ENVID="+m.EnvelopeID)
 	return strings.Join(all, " ")

@@ -20,13 +20,14 @@ type Message struct {
 	// Unreadable says why nothing but the ID is known; "": the message was read.
 	Unreadable string `json:"unreadable,omitempty"`
 
-	Body       string `json:"body,omitempty"` // as in mail.Envelope
-	UTF8       bool   `json:"utf8,omitempty"`
-	RequireTLS bool   `json:"requiretls,omitempty"`
-	Return     string `json:"ret,omitempty"`
-	EnvelopeID string `json:"envid,omitempty"`
-	Header     string `json:"header,omitempty"`     // the header section with its empty line
-	HeaderCut  bool   `json:"header_cut,omitempty"` // there is more than Header
+	Body        string `json:"body,omitempty"` // as in mail.Envelope
+	UTF8        bool   `json:"utf8,omitempty"`
+	RequireTLS  bool   `json:"requiretls,omitempty"`
+	TLSOptional bool   `json:"tlsoptional,omitempty"`
+	Return      string `json:"ret,omitempty"`
+	EnvelopeID  string `json:"envid,omitempty"`
+	Header      string `json:"header,omitempty"`     // the header section with its empty line
+	HeaderCut   bool   `json:"header_cut,omitempty"` // there is more than Header
 }
 
 // The states of a Recipient.

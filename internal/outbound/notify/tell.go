@@ -144,7 +144,8 @@ func (n *Notifier) composeGathered(reporter *report.Reporter, r *notice.Report) 
 			continue
 		}
 
-		// One recipient that asked for REQUIRETLS binds the whole report.
+		// One message with REQUIRETLS binds the whole report, and so does one without TLS-Required: No.
+		sender.TLSOptional = env.TLSOptional && (last == nil || sender.TLSOptional)
 		last, about.OriginalContent = env, content
 		sender.From, sender.RequireTLS = env.From, sender.RequireTLS || env.RequireTLS
 		p.Recipients = slices.DeleteFunc(p.Recipients, func(one mail.PendingRecipient) bool { return !slices.Contains(list, one.Index) })

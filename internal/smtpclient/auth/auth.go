@@ -38,6 +38,7 @@ type Exchange struct {
 
 	client sasl.Client
 	held   bool // Initial is the answer to the first challenge
+	rounds int
 }
 
 // Choose begins an exchange, or says why that is not possible: the first of the
@@ -80,7 +81,7 @@ func (a Account) common(p Peer) (name string, err error) {
 	// A mistyped mechanism is an error also where another one fits.
 	for _, m := range order {
 		switch m {
-		case sasl.Plain, sasl.Login, cramMD5, sasl.External:
+		case sasl.Plain, sasl.Login, cramMD5, sasl.External, XOAUTH2, OAuthBearer:
 		default:
 			return "", errors.New("unknown authentication type " + strings.ToLower(m))
 		}
@@ -102,25 +103,39 @@ func (a Account) client(mechanism string) sasl.Client {
 		return sasl.NewLoginClient(a.User, a.Pass)
 	case sasl.External:
 		return sasl.NewExternalClient(a.User)
+	case XOAUTH2, OAuthBearer:
+		return &bearer{mechanism, a.User, a.Pass}
 	}
 	return &cram{a.User, a.Pass}
 }
 
 // Command returns the words of the AUTH command. The prompts of LOGIN are asked for
 // one at a time, since not every server takes an initial response. PLAIN keeps within
-// the length of a command line. An empty response that is sent at once is "=".
+// the length of a command line, which AUTH may exceed: servers whose mechanisms have tokens know
+// that (RFC 4954 section 4). An empty response that is sent at once is "=".
 func (x *Exchange) Command() []string {
 	words := []string{"AUTH", x.Mechanism}
 	x.held = x.Initial != nil
-	encoded := base64.StdEncoding.EncodeToString(x.Initial)
+	encoded := Encode(x.Initial)
 	switch {
 	case x.Mechanism == sasl.External && encoded == "":
 		words, x.held = append(words, "="), false
-	case (x.Mechanism == sasl.Plain || x.Mechanism == sasl.External) && len(encoded) < 500:
+	case showsToken(x.Mechanism), (x.Mechanism == sasl.Plain || x.Mechanism == sasl.External) && len(encoded) < 500:
 		words, x.held = append(words, encoded), false
 	}
 	return words
 }
+
+// Endless reports whether the server asks for more than any mechanism has. It is called once for each
+// line: PLAIN ends with its first reply, LOGIN and CRAM-MD5 with the third; a server that goes on
+// has another idea of the mechanism.
+func (x *Exchange) Endless() bool {
+	x.rounds++
+	return x.rounds > 4
+}
+
+// Encode returns an answer as it is sent.
+func Encode(answer []byte) string { return base64.StdEncoding.EncodeToString(answer) }
 
 // Answer answers a challenge, which is in base64; the answer is not. Servers word
 // LOGIN's prompts as they like; there it is the order that counts.
@@ -129,8 +144,11 @@ func (x *Exchange) Answer(text []byte) ([]byte, error) {
 		x.held = false
 		return x.Initial, nil
 	}
-	if x.Mechanism == sasl.Login {
+	switch {
+	case x.Mechanism == sasl.Login:
 		return x.client.Next([]byte("Password:"))
+	case showsToken(x.Mechanism): // whatever the server complains of
+		return x.client.Next(nil)
 	}
 	challenge, err := base64.StdEncoding.DecodeString(string(text))
 	if err != nil {

@@ -30,6 +30,11 @@ func TestChoose(t *testing.T) {
 		{types: "plain", offers: all, untrusted: true, want: "neither verified nor required"},
 		{types: "plain", want: "not offered", notOffered: true},
 		{types: "plain", offers: []string{"XOAUTH2"}, want: "not offered", notOffered: true},
+		{types: "any", offers: []string{"XOAUTH2", "OAUTHBEARER"}, want: "not offered", notOffered: true},
+		{types: "xoauth2 oauthbearer", offers: []string{"PLAIN", "OAUTHBEARER", "XOAUTH2"}, want: "XOAUTH2"},
+		{types: "oauthbearer", offers: []string{"PLAIN", "OAUTHBEARER"}, want: "OAUTHBEARER"},
+		{types: "oauthbearer", offers: []string{"OAUTHBEARER"}, inClear: true, untrusted: true, want: "in clear"},
+		{types: "xoauth2", offers: []string{"XOAUTH2"}, untrusted: true, want: "neither verified nor required"},
 		{types: "plain digest-md5", offers: all, want: "unknown authentication type digest-md5"},
 		{types: "plain", offers: all, nulInNames: true, want: "NUL"},
 	} {
@@ -64,6 +69,8 @@ func TestExchange(t *testing.T) {
 		{"LOGIN", "u", "AUTH LOGIN", []string{b64("Username:"), "no base64!"}, []string{"u", "p"}},
 		{"EXTERNAL", "", "AUTH EXTERNAL =", nil, nil},
 		{"EXTERNAL", "u", "AUTH EXTERNAL " + b64("u"), nil, nil},
+		{"XOAUTH2", "u", "AUTH XOAUTH2 " + b64("user=u\x01auth=Bearer p\x01\x01"), []string{"no base64!"}, []string{""}},
+		{"OAUTHBEARER", "u", "AUTH OAUTHBEARER " + b64("n,a=u,\x01auth=Bearer p\x01\x01"), []string{b64(`{"status":"invalid_token"}`)}, []string{"\x01"}},
 		{"CRAM-MD5", "tim", "AUTH CRAM-MD5", []string{b64("<1896.697170952@postoffice.reston.mci.net>")}, []string{"tim b913a602c7eda7a495b4e6e7334d3890"}},
 	} {
 		a := Account{Type: strings.ToLower(tt.mechanism), User: tt.user, Pass: "p"}

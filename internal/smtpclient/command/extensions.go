@@ -12,6 +12,7 @@ type Extensions struct {
 	Size    bool     // SIZE is offered
 	MaxSize int64    // its argument; 0: none
 	Auth    []string // mechanisms, upper case
+	Limits
 
 	XForward, XClient []string // attributes, upper case; nil: not offered
 }
@@ -43,6 +44,8 @@ func ParseExtensions(text string) Extensions {
 			x.EnhancedStatusCodes = true
 		case "REQUIRETLS":
 			x.RequireTLS = true
+		case "LIMITS":
+			x.Limits = parseLimits(arg)
 		case "SIZE":
 			x.Size, x.MaxSize = true, parseSize(arg)
 		case "XFORWARD":
@@ -54,6 +57,35 @@ func ParseExtensions(text string) Extensions {
 		}
 	}
 	return x
+}
+
+// Limits is what a server takes in one session (RFC 9422); 0: it does not say.
+type Limits struct {
+	MailMax       int // transactions
+	RcptMax       int // recipients of a transaction
+	RcptDomainMax int // domains of its recipients
+}
+
+// parseLimits reads the argument of LIMITS. A limit that is unknown, or no number of RFC 9422 section 3,
+// is no limit.
+func parseLimits(arg string) Limits {
+	var l Limits
+	for word := range strings.FieldsSeq(arg) {
+		name, value, _ := strings.Cut(word, "=")
+		n, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || len(value) > 6 || value[0] == '0' {
+			continue
+		}
+		switch name {
+		case "MAILMAX":
+			l.MailMax = int(n)
+		case "RCPTMAX":
+			l.RcptMax = int(n)
+		case "RCPTDOMAINMAX":
+			l.RcptDomainMax = int(n)
+		}
+	}
+	return l
 }
 
 // parseSize reads SIZE's argument. Anything but a number is no limit.

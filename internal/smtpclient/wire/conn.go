@@ -171,12 +171,6 @@ func (c *Conn) Handshake(config *tls.Config, t time.Duration) (tls.ConnectionSta
 // Encrypted reports whether TLS has begun.
 func (c *Conn) Encrypted() bool { return c.stream != c.raw }
 
-// LocalAddr returns our end of the socket.
-func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
-
-// RemoteAddr returns the server's end of the socket.
-func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
-
 // Quit says goodbye, waits up to two seconds for the answer and closes.
 func (c *Conn) Quit() {
 	if !c.broken {

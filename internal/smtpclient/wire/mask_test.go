@@ -17,6 +17,7 @@ func FuzzMask(f *testing.F) {
 		{"u", "****", "**** ********"},
 		{"bob", "aaaaaaaaaaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
 		{"x", "pass", "passpasspass=="},
+		{"box", strings.Repeat("abcdefghi", 40), "x" + strings.Repeat("abcdefghi", 40) + " y " + strings.Repeat("abcdefghi", 3) + "> z"},
 	} {
 		f.Add(s[0], s[1], s[2])
 	}

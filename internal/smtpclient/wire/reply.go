@@ -103,6 +103,9 @@ func (p *Response) Mask(text []byte) []byte { return p.hides.Mask(text, p.Login)
 // Hide adds the words of an exchange of AUTH to the secrets.
 func (p *Response) Hide(mechanism string, answer []byte) { p.hides.Answered(mechanism, answer) }
 
+// HideSecret adds an access token to the secrets.
+func (p *Response) HideSecret(token string) { p.hides.addSecret(token) }
+
 // readReply reads one reply, of one or more lines, into p. Anything but a reply of
 // class 2 to 5, has lines with different codes or breaks a limit is an error
 // that wraps ErrGarbled; other errors are the connection's. Decided tells whether

@@ -13,8 +13,9 @@ import (
 const masked = "********"
 
 const (
-	piece    = 8 // so many bytes of a secret in a row are a part of it
-	shortest = 4 // shorter ones count only as whole words
+	piece    = 8   // so many bytes of a secret in a row are a part of it
+	shortest = 4   // shorter ones count only as whole words
+	long     = 256 // bytes of a form from which on one piece in piece is kept: a token has thousands
 )
 
 // Secrets finds the credentials of a connection in what its server says: many
@@ -24,6 +25,7 @@ type Secrets struct {
 	user   []byte              // counts while we authenticate, as a word: it is an address elsewhere
 	short  [][]byte            // forms of less than piece bytes, in lower case
 	pieces map[uint64]struct{} // every piece of the longer ones
+	blocks map[uint64]struct{} // one piece after the other of those that are really long
 }
 
 // NewSecrets returns what hides a user's credentials; nil: there are none.
@@ -31,7 +33,7 @@ func NewSecrets(user, pass string) *Secrets {
 	if user == "" && pass == "" {
 		return nil
 	}
-	s := &Secrets{user: lowerCase(cleaned(user)), pieces: map[uint64]struct{}{}}
+	s := &Secrets{user: lowerCase(cleaned(user)), pieces: map[uint64]struct{}{}, blocks: map[uint64]struct{}{}}
 	s.addSecret(pass)
 	s.encoded(user)
 	s.encoded(user + "\x00" + pass)
@@ -54,7 +56,7 @@ func (s *Secrets) Answered(mechanism string, answer []byte) {
 // addSecret adds a secret in all forms: as it is, in hexadecimal, as in a URL, and in
 // base64 by itself and within something longer.
 func (s *Secrets) addSecret(secret string) {
-	if secret == "" {
+	if s == nil || secret == "" {
 		return
 	}
 	s.addForm(string(cleaned(secret)))
@@ -87,6 +89,10 @@ func (s *Secrets) addForm(text string) {
 	case text == "":
 	case len(low) < piece:
 		s.short = append(s.short, low)
+	case len(low) >= long:
+		for i := 0; i+piece <= len(low); i += piece {
+			s.blocks[binary.LittleEndian.Uint64(low[i:])] = struct{}{}
+		}
 	default:
 		for i := 0; i+piece <= len(low); i++ {
 			s.pieces[binary.LittleEndian.Uint64(low[i:])] = struct{}{}
@@ -112,6 +118,14 @@ func (s *Secrets) Mask(text []byte, login bool) []byte {
 			continue
 		}
 
+		// Of a long secret only blocks are known: the whole word around one is hidden.
+		if s.isBlock(low, i) {
+			for i > copied && !isBreak(low[i-1]) {
+				i--
+				n++
+			}
+		}
+
 		// Pieces that touch become one mask, so that its length tells nothing.
 		if !bytes.HasSuffix(out, []byte(masked)) || copied < i {
 			out = append(append(out, text[copied:i]...), masked...)
@@ -131,6 +145,12 @@ func (s *Secrets) Mask(text []byte, login bool) []byte {
 // matchAt returns the length of the secret that begins at low[i:]; 0: none does.
 func (s *Secrets) matchAt(low []byte, i int, login bool) int {
 	n := 0
+	if s.isBlock(low, i) {
+		for n = piece; i+n < len(low) && !isBreak(low[i+n]); {
+			n++
+		}
+		return n
+	}
 	for i+n+piece <= len(low) {
 		if _, found := s.pieces[binary.LittleEndian.Uint64(low[i+n:])]; !found {
 			break
@@ -150,6 +170,18 @@ func (s *Secrets) matchAt(low []byte, i int, login bool) int {
 	}
 	return 0
 }
+
+// isBlock reports whether a block of a long secret is at low[i:].
+func (s *Secrets) isBlock(low []byte, i int) bool {
+	if len(s.blocks) == 0 || i+piece > len(low) {
+		return false
+	}
+	_, found := s.blocks[binary.LittleEndian.Uint64(low[i:])]
+	return found
+}
+
+// isBreak reports whether c ends the words of a text that tokens can be part of.
+func isBreak(c byte) bool { return c <= ' ' || c == '<' || c == '>' || c == '"' || c == '\'' }
 
 // isWord reports whether no letter or digit is before or behind n bytes at i.
 func isWord(text []byte, i, n int) bool {

@@ -52,7 +52,8 @@ type entry struct {
 var packages = map[string]entry{
 	"config": {nouns, nil}, // the shipped files, embedded
 
-	"internal/mail":        {nouns, nil},
+	"internal/grant":       {nouns, nil},
+	"internal/mail":        {nouns, []string{"internal/grant"}},
 	"internal/reply":       {nouns, nil},
 	"internal/message":     {nouns, []string{"internal/mail"}},
 	"internal/lease":       {nouns, []string{"internal/mail"}},
@@ -89,9 +90,10 @@ var packages = map[string]entry{
 	"internal/schedule":             {mechanisms, []string{"internal/schedule/*"}},
 	"internal/schedule/*":           {mechanisms, nil},
 	"internal/schedule/dispatch":    {mechanisms, []string{"internal/schedule/*"}},
-	"internal/route":                {mechanisms, nil},
+	"internal/oauth":                {mechanisms, nil},
+	"internal/route":                {mechanisms, []string{"internal/oauth"}},
 	"internal/dns":                  {mechanisms, nil},
-	"internal/destination":          {mechanisms, []string{"internal/route"}},
+	"internal/destination":          {mechanisms, []string{"internal/oauth", "internal/route"}},
 	"internal/smtpclient":           {mechanisms, []string{"internal/smtpclient/*"}},
 	"internal/smtpclient/*":         {mechanisms, nil},
 	"internal/pool":                 {mechanisms, []string{"internal/smtpclient"}},
@@ -174,6 +176,7 @@ var packages = map[string]entry{
 	"internal/test/smtptest":        {tests, nil},
 	"internal/test/dnstest":         {tests, nil},
 	"internal/test/redistest":       {tests, nil},
+	"internal/test/tokentest":       {tests, nil},
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
 	"internal/test/load/mount":      {tests, nil},

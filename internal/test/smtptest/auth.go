@@ -18,7 +18,16 @@ func (k *conn) authenticate(line, args string) error {
 		return err
 	}
 	byDefault := "535 5.7.8 wrong"
-	if k.server.user != "" && user == k.server.user && pass == k.server.pass {
+	tokens := strings.EqualFold(mechanism, "XOAUTH2") || strings.EqualFold(mechanism, "OAUTHBEARER")
+	right := k.server.user != "" && user == k.server.user && pass == k.server.pass
+	if tokens {
+		if right = k.server.token != nil && k.server.token(user, pass); !right && k.server.explains {
+			if err := k.refuseToken(strings.ToUpper(mechanism)); err != nil {
+				return err
+			}
+		}
+	}
+	if right {
 		byDefault = "235 2.7.0 welcome"
 	}
 	sent, err := k.answer(Auth, line, "", byDefault)
@@ -56,6 +65,13 @@ func (k *conn) credentials(mechanism, initial string, given bool) (user, pass st
 		pass = k.decodeBase64(answer)
 	case "CRAM-MD5":
 		return k.cramMD5()
+	case "XOAUTH2", "OAUTHBEARER":
+		if !given {
+			if initial, err = k.challenge(""); err != nil {
+				return "", "", err
+			}
+		}
+		user, pass = bearer(k.decodeBase64(initial))
 	case "EXTERNAL":
 		if !given {
 			if _, err = k.challenge(""); err != nil {
@@ -69,6 +85,32 @@ func (k *conn) credentials(mechanism, initial string, given bool) (user, pass st
 		}
 	}
 	return user, pass, nil
+}
+
+// bearer reads the user and the access token out of an initial response.
+func bearer(response string) (user, token string) {
+	for _, part := range strings.Split(response, "\x01") {
+		if name, found := strings.CutPrefix(part, "user="); found {
+			user = name
+		}
+		if name, found := strings.CutPrefix(part, "n,a="); found {
+			user = strings.NewReplacer("=3D", "=", "=2C", ",").Replace(strings.TrimSuffix(name, ","))
+		}
+		if value, found := strings.CutPrefix(part, "auth=Bearer "); found {
+			token = value
+		}
+	}
+	return user, token
+}
+
+// refuseToken says why a token is not taken, which the client has to acknowledge.
+func (k *conn) refuseToken(mechanism string) error {
+	answer, err := k.challenge(`{"status":"401","schemes":"bearer","scope":"https://mail.test/"}`)
+	want := map[string]string{"XOAUTH2": "", "OAUTHBEARER": "AQ=="}[mechanism]
+	if err == nil && answer != want {
+		k.violation("AUTH: %q acknowledges a refusal, and not %q", answer, want)
+	}
+	return err
 }
 
 // cramMD5 is credentials for CRAM-MD5 (RFC 2195): the password itself is never sent, so the

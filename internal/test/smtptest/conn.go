@@ -234,7 +234,7 @@ func (k *conn) hello(line, verb, host string) error {
 		if k.server.tls != nil && !k.tls {
 			lines = append(lines, "STARTTLS")
 		}
-		if k.server.user != "" {
+		if k.server.user != "" || k.server.token != nil {
 			lines = append(lines, "AUTH "+strings.Join(k.server.mechanisms, " "))
 		}
 	}

@@ -209,6 +209,14 @@ func Credentials(user, pass string) Option {
 // Mechanisms replaces the mechanisms that are announced with Credentials.
 func Mechanisms(list ...string) Option { return func(s *Server) { s.mechanisms = list } }
 
+// Tokens makes the server offer AUTH with XOAUTH2 and OAUTHBEARER. Those that valid takes are right.
+// With explains it says in a challenge why another is not, before it refuses it.
+func Tokens(valid func(user, token string) bool, explains bool) Option {
+	return func(s *Server) {
+		s.token, s.explains, s.mechanisms = valid, explains, []string{"XOAUTH2", "OAUTHBEARER"}
+	}
+}
+
 // Listen sets where the server listens instead of "tcp" and "127.0.0.1:0".
 func Listen(network, address string) Option {
 	return func(s *Server) { s.network, s.address = network, address }
@@ -236,6 +244,8 @@ type Server struct {
 	hooks            map[Stage]Hook
 	lmtp, implicit   bool
 	user, pass       string
+	token            func(user, token string) bool
+	explains         bool
 	tls              *tls.Config
 	roots            *x509.CertPool
 	ln               net.Listener

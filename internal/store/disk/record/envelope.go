@@ -43,6 +43,7 @@ func appendEnvelope(b []byte, env *mail.Envelope) ([]byte, error) {
 	b = appendMember(b, `,"body":`, env.Body)
 	b = appendFlag(b, `,"utf8":true`, env.UTF8)
 	b = appendFlag(b, `,"requiretls":true`, env.RequireTLS)
+	b = appendFlag(b, `,"tlsoptional":true`, env.TLSOptional)
 	b = appendMember(b, `,"ret":`, env.Return)
 	b = appendMember(b, `,"envid":`, env.EnvelopeID)
 	if len(env.Notes) > 0 { // anything that plugins left
