@@ -1,0 +1,199 @@
+package dialogue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"tarishi/internal/test/dnstest"
+	"tarishi/internal/test/load/instance"
+)
+
+// order is what a process in a namespace of its own does: it starts a server and has
+// the dialogues of a site with it.
+type order struct {
+	Server  string // haraka or tarishi
+	Program string
+	Dir     string // an empty folder
+	Site    *site
+}
+
+// report is what comes back.
+type report struct {
+	Err      string // "": it was done
+	Outcomes [][]outcome
+	Log      string // of the server
+}
+
+// orderVariable makes the test binary carry out the order that it names.
+const orderVariable = "TARISHI_DIALOGUE_ORDER"
+
+// carryOut does what an order says, and prints the report.
+func carryOut(file string) error {
+	runtime.LockOSThread() // the server ends with the thread that has started it
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var o order
+	if err := json.Unmarshal(text, &o); err != nil {
+		return err
+	}
+	var r report
+	if err := o.run(&r); err != nil {
+		r.Err = err.Error()
+	}
+	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+func (o *order) run(r *report) error {
+	if err := prepareNamespace(o.Dir); err != nil {
+		return err
+	}
+	d, err := dnstest.StartAt(dnsAddr)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := fill(d, o.Site.DNS); err != nil {
+		return err
+	}
+	p, spool, err := o.start()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		p.Stop(ctx)
+		r.Log = p.Log()
+	}()
+	if err := awaitServer(p, o.Server); err != nil {
+		return err
+	}
+	r.Outcomes = playAll(o.Site.Dialogues, spool)
+	return nil
+}
+
+// prepareNamespace makes every address one of this host, and the DNS of the test the
+// system's.
+func prepareNamespace(dir string) error {
+	for _, line := range []string{"link set lo up", "route add local 0.0.0.0/0 dev lo"} {
+		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", line, err, out)
+		}
+	}
+	host, _, _ := net.SplitHostPort(dnsAddr)
+	file := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(file, []byte("nameserver "+host+"\noptions timeout:2 attempts:1\n"), 0o644); err != nil {
+		return err
+	}
+	// The mounts of this namespace must not reach the one it was made from.
+	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	real, err := filepath.EvalSymlinks("/etc/resolv.conf")
+	if err != nil {
+		return err
+	}
+	if err := syscall.Mount(file, real, "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", real, err)
+	}
+	return nil
+}
+
+// start writes the instance and starts the server. Messages for its domains go into
+// the folder spool.
+func (o *order) start() (p *instance.Process, spool string, err error) {
+	dir := filepath.Join(o.Dir, o.Server)
+	spool = filepath.Join(o.Dir, "spool")
+	files := map[string]string{
+		"me":        "mx.here.test\n",
+		"host_list": "here.com\n",
+		"plugins":   o.Site.Plugins + "rcpt_to.in_host_list\nqueue/test\n",
+		"smtp.ini":  "listen=" + serverAddr + "\nnodes=0\n",
+		"log.ini":   "[main]\nlevel=info\n",
+	}
+	argv := []string{o.Program, "serve", "-c", dir}
+	if o.Server == haraka {
+		argv = []string{instance.NodeOf(o.Program), o.Program, "-c", dir}
+		// Its own installer copies this file; the rest is the default where it is absent.
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(o.Program), "..", "config", "connection.ini"))
+		if err != nil {
+			return nil, "", err
+		}
+		files["connection.ini"] = string(text)
+		files["plugins"] += "dialogue_ready\n"
+		files["../plugins/dialogue_ready.js"] = readyPlugin
+	}
+	maps.Copy(files, o.Site.Config)
+	files["plugins"] = o.Site.Own[o.Server]["plugins"] + files["plugins"]
+	for name, text := range o.Site.Own[o.Server] {
+		if name != "plugins" {
+			files[name] = text
+		}
+	}
+	in := map[string]string{}
+	for name, text := range files {
+		in["config/"+name] = text
+	}
+	if err := errors.Join(instance.WriteFiles(dir, in), os.MkdirAll(filepath.Join(dir, "queue"), 0o755), os.MkdirAll(spool, 0o755)); err != nil {
+		return nil, "", err
+	}
+
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+spool)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p, err = instance.Start(cmd)
+	return p, spool, err
+}
+
+// readyPlugin is a plugin of Haraka's that says when its lists of top-level domains are
+// there: it loads them in the background, and knows no domain until then.
+const (
+	readyPlugin = `const tlds = require('haraka-tld')
+exports.register = function () {
+    const timer = setInterval(() => {
+        if (!tlds.get_organizational_domain('mail.good.com')) return
+        clearInterval(timer)
+        this.lognotice('` + readyText + `')
+    }, 20)
+}
+`
+	readyText = "all lists are there"
+)
+
+// awaitServer waits until the server listens, and has all that it needs.
+func awaitServer(p *instance.Process, server string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if server == haraka {
+		if err := p.Await(ctx, func(log string) bool { return strings.Contains(log, readyText) }); err != nil {
+			return err
+		}
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(probeAddr)}, Timeout: time.Second}
+	for ctx.Err() == nil {
+		if c, err := d.Dial("tcp", serverAddr); err == nil {
+			c.Close()
+			return nil
+		}
+		select {
+		case <-p.Exited():
+			return fmt.Errorf("the server has ended: %s", p.Log())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("the server does not listen: %s", p.Log())
+}
