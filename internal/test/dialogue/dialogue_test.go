@@ -39,6 +39,14 @@ func missing(t *testing.T, what string) {
 	t.Skip(what)
 }
 
+// need skips the test when a program is not installed.
+func need(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		missing(t, program+" is not installed")
+	}
+}
+
 // inNamespace makes cmd run with a network and mounts of its own.
 func inNamespace(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
@@ -54,11 +62,9 @@ func inNamespace(cmd *exec.Cmd) {
 // programs returns both servers' programs, by server.
 func programs(t *testing.T) map[string]string {
 	t.Helper()
-	for _, tool := range []string{"ip", "node", "npm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing(t, tool+" is not installed")
-		}
-	}
+	need(t, "ip")
+	need(t, "node")
+	need(t, "npm")
 	trial := exec.Command("ip", "link", "set", "lo", "up")
 	inNamespace(trial)
 	if out, err := trial.CombinedOutput(); err != nil {
@@ -95,6 +101,9 @@ func TestDialogues(t *testing.T) {
 	t.Run("of", func(t *testing.T) {
 		for _, s := range sites {
 			t.Run(s.Name, func(t *testing.T) {
+				for _, program := range s.Needs {
+					need(t, program)
+				}
 				t.Parallel()
 				compare(t, s, bin, &sum)
 			})

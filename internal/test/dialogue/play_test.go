@@ -76,28 +76,52 @@ func fill(d *dnstest.Server, lines []string) error {
 // mostAtOnce is how many dialogues run side by side.
 const mostAtOnce = 8
 
+// mostTries is how often a dialogue with Haraka is begun anew when it goes otherwise
+// than the script says: under load it takes an archive for an empty one, because it does
+// not wait for the end of what the program says that lists it.
+const mostTries = 5
+
 // playAll has all dialogues with a server that writes messages into the folder spool.
-func playAll(dialogues []dialogue, spool string) [][]outcome {
+func playAll(server string, dialogues []dialogue, spool string) [][]outcome {
 	all := make([][]outcome, len(dialogues))
+	play := func(i int) { all[i] = (&client{server: server, spool: spool}).play(dialogues[i].Steps) }
 	var wg sync.WaitGroup
 	free := make(chan struct{}, mostAtOnce)
-	for i, d := range dialogues {
+	for i := range dialogues {
 		free <- struct{}{}
 		wg.Go(func() {
-			all[i] = (&client{spool: spool}).play(d.Steps)
+			play(i)
 			<-free
 		})
 	}
 	wg.Wait()
+
+	// One at a time is easier for it.
+	for i, d := range dialogues {
+		for tries := 1; server == haraka && tries < mostTries && !d.agrees(server, all[i]); tries++ {
+			play(i)
+		}
+	}
 	return all
+}
+
+// agrees reports whether a server has said what the script says.
+func (d *dialogue) agrees(server string, said []outcome) bool {
+	for i, st := range d.Steps {
+		if st.Want != nil && !st.Want[server].agrees(said[i].Reply) {
+			return false
+		}
+	}
+	return true
 }
 
 // client has one dialogue.
 type client struct {
-	spool string
-	conns []net.Conn // the last one is in use
-	r     *bufio.Reader
-	texts string // of the replies so far
+	server string
+	spool  string
+	conns  []net.Conn // the last one is in use
+	r      *bufio.Reader
+	texts  string // of the replies so far
 }
 
 func (c *client) play(steps []step) []outcome {
@@ -117,7 +141,7 @@ func (c *client) play(steps []step) []outcome {
 			// The server may have closed the connection: the reply tells.
 			io.WriteString(c.conns[len(c.conns)-1], st.Send)
 		case st.Want != nil && len(c.conns) > 0:
-			all[i].Reply = c.read()
+			all[i].Reply = c.read(st.Want[c.server].Code == silent)
 		case st.Holds != nil:
 			all[i].Header = c.header()
 		}
@@ -138,15 +162,21 @@ func (c *client) connect(from string) error {
 
 var enhanced = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3} `)
 
+// silence is how long a reply is waited for that should not come.
+const silence = 2 * time.Second
+
 // read reads a reply, or the end of the connection.
-func (c *client) read() reply {
+func (c *client) read(none bool) reply {
+	if none {
+		c.conns[len(c.conns)-1].SetDeadline(time.Now().Add(silence))
+	}
 	var r reply
 	var lines []string
 	for {
 		line, err := c.r.ReadString('\n')
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return reply{"silent", strings.Join(lines, " ")}
+				return reply{silent, strings.Join(lines, " ")}
 			}
 			return reply{closed, strings.Join(lines, " ")}
 		}

@@ -15,6 +15,9 @@ import (
 //   - plugins: those under test, in the order of config/plugins.
 //   - dns: records and failures, see play_test.go.
 //   - dialogues: see below.
+//   - needs: further programs. Of these redis-server is started for Haraka.
+//   - haraka:ready, tarishi:ready: lines of which parts must stand in the log before the
+//     first dialogue.
 //   - any other name is a file in config/ of both servers; behind "haraka:" or
 //     "tarishi:" one that only that server gets; plugins there come before those of both.
 //
@@ -33,13 +36,15 @@ import (
 //	+ spf=pass             stands in the header section of the message that was taken last
 //	haraka+ text, here+ text   the same of one server
 //
-// The code closed stands for a connection that the server has closed. In lines to be sent
+// The code closed stands for a connection that the server has closed, silent for a reply
+// that does not come. In lines to be sent
 // {CRLF} is a line end, and {date-20} the date of 20 days ago.
 type site struct {
 	Name      string
 	Plugins   string
 	Config    map[string]string // files of both by name
 	Own       map[string]map[string]string
+	Needs     []string
 	DNS       []string
 	Dialogues []dialogue
 }
@@ -72,7 +77,11 @@ type reply struct {
 	Text string // without enhanced status codes; "": any, in a script
 }
 
-const closed = "closed"
+// The codes of replies that are none.
+const (
+	closed = "closed"
+	silent = "silent"
+)
 
 func (r reply) String() string { return strings.TrimSpace(r.Code + " " + r.Text) }
 
@@ -125,6 +134,8 @@ func parseSite(name, text string) (*site, error) {
 				return nil, fmt.Errorf("line %d: %w", i+1, err)
 			}
 		case section == "dns" || section == "dialogues":
+		case section == "needs":
+			s.Needs = append(s.Needs, strings.Fields(line)...)
 		case section == "plugins":
 			s.Plugins += line + "\n"
 		case own:

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -68,6 +69,13 @@ func (o *order) run(r *report) error {
 	if err := fill(d, o.Site.DNS); err != nil {
 		return err
 	}
+	if o.Server == haraka && slices.Contains(o.Site.Needs, redisServer) {
+		redis, err := instance.Start(child(exec.Command(redisServer, "--save", "", "--dir", o.Dir)))
+		if err != nil {
+			return err
+		}
+		defer redis.Stop(context.Background())
+	}
 	p, spool, err := o.start()
 	if err != nil {
 		return err
@@ -78,11 +86,20 @@ func (o *order) run(r *report) error {
 		p.Stop(ctx)
 		r.Log = p.Log()
 	}()
-	if err := awaitServer(p, o.Server); err != nil {
+	if err := o.await(p); err != nil {
 		return err
 	}
-	r.Outcomes = playAll(o.Site.Dialogues, spool)
+	r.Outcomes = playAll(o.Server, o.Site.Dialogues, spool)
 	return nil
+}
+
+// redisServer keeps what Haraka counts. It listens on its usual port of loopback.
+const redisServer = "redis-server"
+
+// child makes cmd end with this process.
+func child(cmd *exec.Cmd) *exec.Cmd {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
 }
 
 // prepareNamespace makes every address one of this host, and the DNS of the test the
@@ -139,7 +156,7 @@ func (o *order) start() (p *instance.Process, spool string, err error) {
 	maps.Copy(files, o.Site.Config)
 	files["plugins"] = o.Site.Own[o.Server]["plugins"] + files["plugins"]
 	for name, text := range o.Site.Own[o.Server] {
-		if name != "plugins" {
+		if name != "plugins" && name != "ready" {
 			files[name] = text
 		}
 	}
@@ -151,10 +168,9 @@ func (o *order) start() (p *instance.Process, spool string, err error) {
 		return nil, "", err
 	}
 
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := child(exec.Command(argv[0], argv[1:]...))
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+spool)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p, err = instance.Start(cmd)
 	return p, spool, err
 }
@@ -174,13 +190,17 @@ exports.register = function () {
 	readyText = "all lists are there"
 )
 
-// awaitServer waits until the server listens, and has all that it needs.
-func awaitServer(p *instance.Process, server string) error {
+// await waits until the server listens, and has all that it needs.
+func (o *order) await(p *instance.Process) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if server == haraka {
-		if err := p.Await(ctx, func(log string) bool { return strings.Contains(log, readyText) }); err != nil {
-			return err
+	ready := strings.Split(strings.TrimSpace(o.Site.Own[o.Server]["ready"]), "\n")
+	if o.Server == haraka {
+		ready = append(ready, readyText)
+	}
+	for _, text := range ready {
+		if err := p.Await(ctx, func(log string) bool { return strings.Contains(log, text) }); err != nil {
+			return fmt.Errorf("%q: %w", text, err)
 		}
 	}
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(probeAddr)}, Timeout: time.Second}

@@ -22,8 +22,8 @@ import (
 // HarakaVersion is the release of Haraka that InstallHaraka installs.
 const HarakaVersion = "3.3.4"
 
-// harakaPackages are what npm installs beside Haraka: the plugins that Tarishi
-// has, too.
+// harakaPackages are what npm installs: Haraka, the plugins that Tarishi has, too,
+// and what they need beyond what they say.
 var harakaPackages = map[string]string{
 	"Haraka":                                HarakaVersion,
 	"haraka-plugin-access":                  "1.4.0",
@@ -40,6 +40,7 @@ var harakaPackages = map[string]string{
 	"haraka-plugin-mail_from.is_resolvable": "1.3.0",
 	"haraka-plugin-relay":                   "1.0.2",
 	"haraka-plugin-spf":                     "1.3.0",
+	"tmp":                                   "0.2.7", // for archives in attachment
 }
 
 // The program that runs Haraka: the system's, or one from npm where that is older
