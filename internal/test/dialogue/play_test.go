@@ -21,9 +21,10 @@ const patience = time.Minute
 
 // The addresses of the server and of its DNS, in every namespace.
 const (
-	serverAddr = "5.5.5.25:25"
-	dnsAddr    = "127.0.0.1:53"
-	probeAddr  = "127.0.0.1" // from where it is looked whether the server is there
+	serverAddr  = "5.5.5.25:25"
+	serverAddr6 = "[2a01:4f8::25]:25"
+	dnsAddr     = "127.0.0.1:53"
+	probeAddr   = "127.0.0.1" // from where it is looked whether the server is there
 )
 
 func daysFromNow(days int) string { return time.Now().AddDate(0, 0, days).Format(time.RFC1123Z) }
@@ -150,8 +151,12 @@ func (c *client) play(steps []step) []outcome {
 }
 
 func (c *client) connect(from string) error {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
-	conn, err := d.Dial("tcp", serverAddr)
+	ip, to := net.ParseIP(from), serverAddr
+	if ip.To4() == nil {
+		to = serverAddr6
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip}, Timeout: patience}
+	conn, err := d.Dial("tcp", to)
 	if err != nil {
 		return err
 	}

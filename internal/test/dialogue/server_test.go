@@ -58,7 +58,7 @@ func carryOut(file string) error {
 }
 
 func (o *order) run(r *report) error {
-	if err := prepareNamespace(o.Dir); err != nil {
+	if err := o.prepareNamespace(); err != nil {
 		return err
 	}
 	d, err := dnstest.StartAt(dnsAddr)
@@ -102,16 +102,27 @@ func child(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
+// nonlocalBind is where the system can be asked to let clients have addresses of IPv6
+// that no interface has. Haraka takes those that one has for its own.
+const nonlocalBind = "/proc/sys/net/ipv6/ip_nonlocal_bind"
+
 // prepareNamespace makes every address one of this host, and the DNS of the test the
 // system's.
-func prepareNamespace(dir string) error {
-	for _, line := range []string{"link set lo up", "route add local 0.0.0.0/0 dev lo"} {
+func (o *order) prepareNamespace() error {
+	lines := []string{"link set lo up", "route add local 0.0.0.0/0 dev lo"}
+	if o.Site.uses6() {
+		lines = append(lines, "-6 route add local ::/0 dev lo")
+		if err := os.WriteFile(nonlocalBind, []byte("1"), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, line := range lines {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("ip %s: %w: %s", line, err, out)
 		}
 	}
 	host, _, _ := net.SplitHostPort(dnsAddr)
-	file := filepath.Join(dir, "resolv.conf")
+	file := filepath.Join(o.Dir, "resolv.conf")
 	if err := os.WriteFile(file, []byte("nameserver "+host+"\noptions timeout:2 attempts:1\n"), 0o644); err != nil {
 		return err
 	}
@@ -129,6 +140,13 @@ func prepareNamespace(dir string) error {
 	return nil
 }
 
+// uses6 reports whether a client has an address of IPv6. Other sites work without it.
+func (s *site) uses6() bool {
+	return slices.ContainsFunc(s.Dialogues, func(d dialogue) bool {
+		return slices.ContainsFunc(d.Steps, func(st step) bool { return strings.Contains(st.Connect, ":") })
+	})
+}
+
 // start writes the instance and starts the server. Messages for its domains go into
 // the folder spool.
 func (o *order) start() (p *instance.Process, spool string, err error) {
@@ -138,7 +156,7 @@ func (o *order) start() (p *instance.Process, spool string, err error) {
 		"me":        "mx.here.test\n",
 		"host_list": "here.com\n",
 		"plugins":   o.Site.Plugins + "rcpt_to.in_host_list\nqueue/test\n",
-		"smtp.ini":  "listen=" + serverAddr + "\nnodes=0\n",
+		"smtp.ini":  "listen=" + o.listen() + "\nnodes=0\n",
 		"log.ini":   "[main]\nlevel=info\n",
 	}
 	argv := []string{o.Program, "serve", "-c", dir}
@@ -189,6 +207,14 @@ exports.register = function () {
 `
 	readyText = "all lists are there"
 )
+
+// listen is where the server listens.
+func (o *order) listen() string {
+	if o.Site.uses6() {
+		return serverAddr + "," + serverAddr6
+	}
+	return serverAddr
+}
 
 // await waits until the server listens, and has all that it needs.
 func (o *order) await(p *instance.Process) error {
