@@ -104,6 +104,9 @@ func TestDialogues(t *testing.T) {
 				for _, program := range s.Needs {
 					need(t, program)
 				}
+				if _, err := os.Stat(nonlocalBind); err != nil && s.uses6() {
+					missing(t, "no IPv6: "+err.Error())
+				}
 				t.Parallel()
 				compare(t, s, bin, &sum)
 			})
