@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"tarishi/internal/command"
 	"tarishi/internal/control"
 	"tarishi/internal/control/mailq"
 )
@@ -55,12 +56,12 @@ func TestCommandLine(t *testing.T) {
 		{"init", "", nil, "missing argument <dir>"},
 	} {
 		all := commands()
-		command, rest, _, err := findCommand(all, strings.Fields(c.line))
+		row, rest, _, err := all.Find(strings.Fields(c.line))
 		var got control.Arguments
 		name := ""
 		if err == nil {
-			if got, err = command.parseLine(rest); err == nil {
-				name = command.name
+			if got, err = all.Parse(row, rest); err == nil {
+				name = row.Name
 			}
 		}
 		if c.err != "" {
@@ -87,33 +88,33 @@ func TestHelp(t *testing.T) {
 	help := func(line ...string) string {
 		t.Helper()
 		var out, errs bytes.Buffer
-		if code := run(line, streams{out: &out, err: &errs}); code != exitOK || errs.Len() > 0 {
+		if code := run(line, command.Streams{Out: &out, Err: &errs}); code != exitOK || errs.Len() > 0 {
 			t.Fatalf("%q: exit %d, %s", line, code, &errs)
 		}
 		for l := range strings.Lines(out.String()) {
-			if len(l) > lineWidth+20 {
+			if len(l) > 120 {
 				t.Errorf("%q: a long line: %s", line, l)
 			}
 		}
 		return out.String()
 	}
 	all := help("--help")
-	for _, c := range commands() {
-		text := help(append(strings.Fields(c.name), "--help")...)
-		if !strings.Contains(text, "tarishi "+c.name) {
-			t.Errorf("%s: %s", c.name, text)
+	for _, c := range commands().Commands {
+		text := help(append(strings.Fields(c.Name), "--help")...)
+		if !strings.Contains(text, "tarishi "+c.Name) {
+			t.Errorf("%s: %s", c.Name, text)
 		}
-		for _, p := range c.parameters {
+		for _, p := range c.Parameters {
 			if !p.Positional && p.Preset == "" && !strings.Contains(text, "--"+p.Name) {
-				t.Errorf("%s: --%s is not in its help", c.name, p.Name)
+				t.Errorf("%s: --%s is not in its help", c.Name, p.Name)
 			}
 		}
-		group, name, nested := strings.Cut(c.name, " ")
+		group, name, nested := strings.Cut(c.Name, " ")
 		if !nested {
-			name = c.name
+			name = c.Name
 		}
-		if !c.hidden && (nested && !strings.Contains(help(group, "-h"), c.name) || !strings.Contains(all, name)) {
-			t.Errorf("%s is in no list", c.name)
+		if !c.Hidden && (nested && !strings.Contains(help(group, "-h"), c.Name) || !strings.Contains(all, name)) {
+			t.Errorf("%s is in no list", c.Name)
 		}
 	}
 }
@@ -122,7 +123,7 @@ func TestHelp(t *testing.T) {
 func TestEveryOperation(t *testing.T) {
 	all := commands()
 	for _, op := range mailq.Rows() {
-		if !slices.ContainsFunc(all, func(c command) bool { return c.name == op.Name && c.text == op.Text }) {
+		if !slices.ContainsFunc(all.Commands, func(c command.Command) bool { return c.Name == op.Name && c.Text == op.Text }) {
 			t.Errorf("%s is no command", op.Name)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"tarishi/internal/command"
 )
 
 // scripts of tests: each loads the completion of its shell and prints what it offers
@@ -71,8 +73,8 @@ func complete(t *testing.T, shell string, lines []string) [][]string {
 // TestCompletion: what shells offer behind lines.
 func TestCompletion(t *testing.T) {
 	const states = "active deferred held ready suspended"
-	for _, shell := range shells {
-		t.Run(shell.name, func(t *testing.T) {
+	for _, shell := range command.Shells() {
+		t.Run(shell, func(t *testing.T) {
 			tests := map[string]string{
 				"tarishi ver":                              "version",
 				"tarishi queue h":                          "hold",
@@ -94,19 +96,19 @@ func TestCompletion(t *testing.T) {
 			for line := range tests {
 				lines = append(lines, line)
 			}
-			for i, offered := range complete(t, shell.name, lines) {
+			for i, offered := range complete(t, shell, lines) {
 				line, want := lines[i], tests[lines[i]]
 				typed := line[strings.LastIndexByte(line, ' ')+1:]
 				flag, _, _ := strings.Cut(typed, "=")
 				for k, s := range offered {
 					s = strings.ReplaceAll(s, `\:`, ":")
 					s = strings.TrimPrefix(s, flag+"=")
-					if shell.name == "bash" { // what is before the last of them stays
+					if shell == "bash" { // what is before the last of them stays
 						s = typed[:strings.LastIndexByte(typed, ':')+1] + s
 					}
 					offered[k] = strings.TrimSuffix(strings.Replace(s, "folders", "folder", 1), "/")
 				}
-				if shell.name == "zsh" { // it takes those that fit
+				if shell == "zsh" { // it takes those that fit
 					_, value, isFlag := strings.Cut(typed, "=")
 					if !isFlag {
 						value = typed
@@ -125,23 +127,23 @@ func TestCompletion(t *testing.T) {
 
 // TestEverythingIsCompleted: each command and each of its flags is offered.
 func TestEverythingIsCompleted(t *testing.T) {
-	for _, shell := range shells {
-		t.Run(shell.name, func(t *testing.T) {
+	for _, shell := range command.Shells() {
+		t.Run(shell, func(t *testing.T) {
 			var lines, want []string
-			for _, c := range commands() {
-				if c.hidden {
+			for _, c := range commands().Commands {
+				if c.Hidden {
 					continue
 				}
-				name := "tarishi " + c.name
+				name := "tarishi " + c.Name
 				last := strings.LastIndexByte(name, ' ')
 				lines, want = append(lines, name[:last+1]), append(want, name[last+1:])
-				for _, p := range c.parameters {
+				for _, p := range c.Parameters {
 					if !p.Positional && p.Preset == "" {
 						lines, want = append(lines, name+" --"), append(want, "--"+p.Name)
 					}
 				}
 			}
-			for i, offered := range complete(t, shell.name, lines) {
+			for i, offered := range complete(t, shell, lines) {
 				if !slices.Contains(offered, want[i]) {
 					t.Errorf("%q: no %s in %q", lines[i], want[i], offered)
 				}

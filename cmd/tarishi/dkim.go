@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"tarishi/internal/command"
 	"tarishi/internal/control"
 	"tarishi/internal/dkim"
 	"tarishi/internal/dns"
@@ -23,20 +24,20 @@ import (
 const keyFolder = "dkim"
 
 // keyCommands make and check keys for signatures.
-func keyCommands() []command {
+func keyCommands() []command.Command {
 	domain := control.Parameter{Name: "domain", Kind: control.Kind{Placeholder: "DOMAIN"}, Positional: true, Required: true, Text: "The domain that signs."}
-	return []command{
+	return []command.Command{
 		{
-			name: "dkim new", text: "Make a key in config/dkim/DOMAIN and print the DNS record that belongs to it.", run: newKey,
-			parameters: []control.Parameter{
+			Name: "dkim new", Text: "Make a key in config/dkim/DOMAIN and print the DNS record that belongs to it.", Run: newKey,
+			Parameters: []control.Parameter{
 				domain, configsFlag,
 				{Name: "kind", Kind: control.Kind{Placeholder: "rsa|ed25519"}, Text: "The kind of key: rsa (the default), which everybody understands, or ed25519."},
 				{Name: "selector", Kind: control.Kind{Placeholder: "NAME"}, Text: "The name of the key in the DNS. Without it, one of the month."},
 			},
 		},
 		{
-			name: "dkim check", text: "Compare the keys in config/dkim/DOMAIN with what the DNS has.", run: checkKeys,
-			parameters: []control.Parameter{domain, configsFlag},
+			Name: "dkim check", Text: "Compare the keys in config/dkim/DOMAIN with what the DNS has.", Run: checkKeys,
+			Parameters: []control.Parameter{domain, configsFlag},
 		},
 	}
 }
@@ -53,7 +54,7 @@ func signingDomain(a control.Arguments) (string, error) {
 }
 
 // newKey makes a key. It never writes over a file.
-func newKey(s streams, a control.Arguments) error {
+func newKey(s command.Streams, a control.Arguments) error {
 	dir, err := instanceOf(a).find(os.Getenv(instanceVariable), hasConfig)
 	if err != nil {
 		return err
@@ -100,8 +101,8 @@ func newKey(s streams, a control.Arguments) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.err, "wrote %s\nPut this record into the DNS, wait until 'tarishi dkim check %s' finds it, and only then restart the daemon:\n", place, domain)
-	fmt.Fprintln(s.out, line)
+	fmt.Fprintf(s.Err, "wrote %s\nPut this record into the DNS, wait until 'tarishi dkim check %s' finds it, and only then restart the daemon:\n", place, domain)
+	fmt.Fprintln(s.Out, line)
 	return nil
 }
 
@@ -158,7 +159,7 @@ func giveTo(folder string, files []string) error {
 }
 
 // checkKeys looks up the records of a domain's keys.
-func checkKeys(s streams, a control.Arguments) error {
+func checkKeys(s command.Streams, a control.Arguments) error {
 	cfg, _, err := instanceOf(a).load()
 	if err != nil {
 		return err
@@ -175,7 +176,7 @@ func checkKeys(s streams, a control.Arguments) error {
 	all, faults := dkim.LoadKeys(os.DirFS(cfg.ConfigDir), keyFolder)
 	for _, fault := range faults {
 		if strings.Contains(fault.Error(), domain+"/") {
-			fmt.Fprintln(s.err, fault)
+			fmt.Fprintln(s.Err, fault)
 			err = errReported
 		}
 	}
@@ -192,13 +193,13 @@ func checkKeys(s streams, a control.Arguments) error {
 			lookup = k.Compare(records)
 		}
 		if lookup == nil {
-			fmt.Fprintf(s.out, "%s: right\n", k.Name(domain))
+			fmt.Fprintf(s.Out, "%s: right\n", k.Name(domain))
 			continue
 		}
 		err = errReported
-		fmt.Fprintf(s.out, "%s: %v\n", k.Name(domain), lookup)
+		fmt.Fprintf(s.Out, "%s: %v\n", k.Name(domain), lookup)
 		if line, wrong := k.ZoneLine(domain); wrong == nil {
-			fmt.Fprintf(s.out, "  it should be: %s\n", line)
+			fmt.Fprintf(s.Out, "  it should be: %s\n", line)
 		}
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"tarishi/internal/command"
 	"tarishi/internal/test/dnstest"
 )
 
@@ -22,7 +23,7 @@ func keyTool(t *testing.T) (dir string, server *dnstest.Server, tool func(line .
 	}
 	return dir, server, func(line ...string) (int, string, string) {
 		var out, stderr bytes.Buffer
-		exit := run(append(append([]string{"dkim"}, line...), "-c", dir), streams{out: &out, err: &stderr})
+		exit := run(append(append([]string{"dkim"}, line...), "-c", dir), command.Streams{Out: &out, Err: &stderr})
 		return exit, out.String(), stderr.String()
 	}
 }

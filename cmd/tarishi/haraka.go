@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"tarishi/internal/command"
 	"tarishi/internal/control"
 	"tarishi/internal/control/mailq"
 	"tarishi/internal/control/view"
@@ -34,13 +35,13 @@ func harakaOptions(args []string) []string {
 
 // printHarakaList lists the queue as Haraka does, a line for each file that Haraka would
 // have.
-func printHarakaList(s streams, a control.Arguments) error {
+func printHarakaList(s command.Streams, a control.Arguments) error {
 	c, _, err := instanceOf(a).reachQueue(s, true)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	out := bufio.NewWriter(s.out)
+	out := bufio.NewWriter(s.Out)
 	err = control.Each(context.Background(), c, mailq.Row("queue list"), nil, func(m *view.Message) error {
 		// Haraka has a file for each domain of a message.
 		var order []string
@@ -64,7 +65,7 @@ func printHarakaList(s streams, a control.Arguments) error {
 }
 
 // printHarakaCount counts the queue as Haraka does: the lines of qlist.
-func printHarakaCount(s streams, a control.Arguments) error {
+func printHarakaCount(s command.Streams, a control.Arguments) error {
 	c, dir, err := instanceOf(a).reachQueue(s, true)
 	if err != nil {
 		return err
@@ -85,6 +86,6 @@ func printHarakaCount(s streams, a control.Arguments) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.out, "{ queue_dir: '%s', queue_count: %d }\n", terminal.Printable(dir), n)
+	_, err = fmt.Fprintf(s.Out, "{ queue_dir: '%s', queue_count: %d }\n", terminal.Printable(dir), n)
 	return err
 }

@@ -34,7 +34,7 @@ func (i instance) load() (*conf.Config, ini.Problems, error) {
 	return cfg, problems, nil
 }
 
-// findCommand returns the folder of the instance: what -c names, what the variable does,
+// find returns the folder of the instance: what -c names, what the variable does,
 // the current folder, the system's. The first two must be right if they are set.
 func (i instance) find(variable string, isInstance func(dir string) bool) (string, error) {
 	switch {

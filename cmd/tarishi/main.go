@@ -2,12 +2,16 @@
 // set it up and look inside.
 package main
 
-import "os"
+import (
+	"os"
+
+	"tarishi/internal/command"
+)
 
 // version is set by the linker.
 var version = "dev"
 
 func main() {
 	title := takeTitle()
-	os.Exit(run(os.Args[1:], streams{out: os.Stdout, err: os.Stderr, title: title}))
+	os.Exit(run(os.Args[1:], command.Streams{Out: os.Stdout, Err: os.Stderr, Title: title}))
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tarishi/internal/command"
 )
 
 func TestQueueImportExport(t *testing.T) {
@@ -39,7 +41,7 @@ func TestQueueImportExport(t *testing.T) {
 		{[]string{"import", "-c", instance}, exitUsage, "", "<dir>"},
 	} {
 		var stdout, stderr bytes.Buffer
-		exit := run(append([]string{"queue"}, tc.args...), streams{out: &stdout, err: &stderr})
+		exit := run(append([]string{"queue"}, tc.args...), command.Streams{Out: &stdout, Err: &stderr})
 		if exit != tc.exit || !strings.Contains(stdout.String(), tc.out) || !strings.Contains(stderr.String(), tc.stderr) {
 			t.Errorf("%q: exit %d\n%s\n%s", tc.args, exit, stdout.String(), stderr.String())
 		}

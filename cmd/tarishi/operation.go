@@ -7,22 +7,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
+	"tarishi/internal/command"
 	"tarishi/internal/control"
 	"tarishi/internal/control/mailq"
 	"tarishi/internal/terminal"
 )
 
 // operations returns the commands that control's table has.
-func operations() []command {
+func operations() []command.Command {
 	rows := mailq.Rows()
-	all := make([]command, len(rows))
+	all := make([]command.Command, len(rows))
 	for i := range rows {
 		op := &rows[i]
-		all[i] = command{
-			name: op.Name, text: op.Text, parameters: append([]control.Parameter{configsFlag, jsonFlag}, op.Parameters...),
-			run: func(s streams, a control.Arguments) error { return perform(s, op, a) },
+		all[i] = command.Command{
+			Name: op.Name, Text: op.Text, Parameters: append([]control.Parameter{configsFlag, jsonFlag}, op.Parameters...),
+			Run: func(s command.Streams, a control.Arguments) error { return perform(s, op, a) },
 		}
 	}
 	return all
@@ -30,7 +32,7 @@ func operations() []command {
 
 // reachQueue returns what performs operations on the queue of an instance. If only the
 // files are there, and they will do, it says so on stderr.
-func (i instance) reachQueue(s streams, files bool) (c control.Caller, dir string, err error) {
+func (i instance) reachQueue(s command.Streams, files bool) (c control.Caller, dir string, err error) {
 	cfg, _, err := i.load()
 	if err != nil {
 		return nil, "", err
@@ -41,15 +43,15 @@ func (i instance) reachQueue(s streams, files bool) (c control.Caller, dir strin
 		c, err = control.Dial(context.Background(), cfg.QueueDir)
 		return c, cfg.QueueDir, err
 	}
-	c, stopped, err := mailq.Open(context.Background(), cfg.QueueDir, s.err)
+	c, stopped, err := mailq.Open(context.Background(), cfg.QueueDir, s.Err)
 	if err == nil && stopped {
-		fmt.Fprintln(s.err, "tarishi: no daemon answers, this is from the files")
+		fmt.Fprintln(s.Err, "tarishi: no daemon answers, this is from the files")
 	}
 	return c, cfg.QueueDir, err
 }
 
 // perform performs an operation and prints its answer.
-func perform(s streams, op *control.Operation, in control.Arguments) error {
+func perform(s command.Streams, op *control.Operation, in control.Arguments) error {
 	c, _, err := instanceOf(in).reachQueue(s, op.Files)
 	if err != nil {
 		return err
@@ -69,7 +71,7 @@ func perform(s streams, op *control.Operation, in control.Arguments) error {
 	}
 
 	// Elements are printed as they come: a list may be longer than memory.
-	out := &control.Output{Writer: bufio.NewWriter(s.out), Err: s.err}
+	out := &control.Output{Writer: bufio.NewWriter(s.Out), Err: s.Err}
 	asJSON, failed := switched(in, jsonFlag.Name), false
 	item, end := op.Print(out)
 	err = c.Call(context.Background(), op, a, func(v any) error {
@@ -132,4 +134,13 @@ func writeContent(out *control.Output, id string, b *control.Bytes, asJSON bool)
 	text.Close()
 	_, err := fmt.Fprintln(out, `"}`)
 	return err
+}
+
+// without returns the arguments that are not of these names.
+func without(a control.Arguments, names ...string) control.Arguments {
+	a = maps.Clone(a)
+	for _, name := range names {
+		delete(a, name)
+	}
+	return a
 }

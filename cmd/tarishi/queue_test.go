@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"tarishi/internal/command"
 	"tarishi/internal/control"
 	"tarishi/internal/control/mailq"
 	"tarishi/internal/mail"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 func tarishi(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = run(args, streams{out: &out, err: &err})
+	code = run(args, command.Streams{Out: &out, Err: &err})
 	return code, out.String(), err.String()
 }
 
@@ -210,7 +211,7 @@ func TestQueueCommands(t *testing.T) {
 	}
 	for name, args := range map[string][]string{"cat": {"--help"}, "queue cat": {"queue", "--help"}} {
 		var help bytes.Buffer
-		if exit := run(args, streams{out: &help, err: &help}); exit != 0 || !strings.Contains(help.String(), name) {
+		if exit := run(args, command.Streams{Out: &help, Err: &help}); exit != 0 || !strings.Contains(help.String(), name) {
 			t.Errorf("%q does not name %s:\n%s", args, name, help.String())
 		}
 	}

@@ -6,13 +6,14 @@ import (
 	"os/signal"
 	"syscall"
 
+	"tarishi/internal/command"
 	"tarishi/internal/control"
 	"tarishi/internal/server"
 	"tarishi/internal/terminal"
 )
 
 // recoverCorrupt brings messages back from corrupt/.
-func recoverCorrupt(s streams, a control.Arguments) error {
+func recoverCorrupt(s command.Streams, a control.Arguments) error {
 	cfg, _, err := instanceOf(a).load()
 	if err != nil {
 		return err
@@ -20,7 +21,7 @@ func recoverCorrupt(s streams, a control.Arguments) error {
 	dryRun := switched(a, dryRunFlag.Name)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	all, err := server.RestoreCorrupt(ctx, cfg, dryRun, s.err)
+	all, err := server.RestoreCorrupt(ctx, cfg, dryRun, s.Err)
 	if err != nil && len(all) == 0 {
 		return err
 	}
@@ -29,13 +30,13 @@ func recoverCorrupt(s streams, a control.Arguments) error {
 	messages, known, stay := 0, 0, 0
 	for _, r := range all {
 		for _, id := range r.Messages {
-			fmt.Fprintf(s.out, "%s  from %s\n", id, terminal.Printable(r.Name))
+			fmt.Fprintf(s.Out, "%s  from %s\n", id, terminal.Printable(r.Name))
 		}
 		messages += len(r.Messages)
 		known += r.Known
 		if r.Err != nil {
 			stay++
-			fmt.Fprintf(s.err, "stays %s: %s\n", terminal.Printable(r.Name), terminal.Printable(r.Err.Error()))
+			fmt.Fprintf(s.Err, "stays %s: %s\n", terminal.Printable(r.Name), terminal.Printable(r.Err.Error()))
 		}
 	}
 
@@ -44,6 +45,6 @@ func recoverCorrupt(s streams, a control.Arguments) error {
 	if dryRun {
 		did = "would recover"
 	}
-	fmt.Fprintf(s.out, "%s %s, %d were in the queue or done with, %s to stay in corrupt/\n", did, terminal.FormatCount(messages, "message"), known, terminal.FormatCount(stay, "file"))
+	fmt.Fprintf(s.Out, "%s %s, %d were in the queue or done with, %s to stay in corrupt/\n", did, terminal.FormatCount(messages, "message"), known, terminal.FormatCount(stay, "file"))
 	return finished(err, stay)
 }

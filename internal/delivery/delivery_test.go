@@ -14,6 +14,7 @@ import (
 
 	"tarishi/internal/destination"
 	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
@@ -91,8 +92,8 @@ func unreachable() *smtpclient.Failure {
 }
 
 // world is two domains with MX, one without, and some that do not work.
-func world() *dns.Memory {
-	m := &dns.Memory{}
+func world() *memory.Resolver {
+	m := &memory.Resolver{}
 	m.AddMX("two.test", 20, "mx2.two.test")
 	m.AddMX("two.test", 10, "mx1.two.test")
 	m.AddAddr("mx1.two.test", "192.0.2.1", "2001:db8::1")
@@ -392,7 +393,7 @@ func TestEachRecipientItsReply(t *testing.T) {
 }
 
 func TestEqualPreferencesAreShuffled(t *testing.T) {
-	m := &dns.Memory{}
+	m := &memory.Resolver{}
 	m.AddMX("d.test", 10, "a.test")
 	m.AddMX("d.test", 10, "b.test")
 	m.AddMX("d.test", 5, "first.test")

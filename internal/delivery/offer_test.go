@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
@@ -66,7 +66,7 @@ func TestNextAfterDeferral(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var sent []string
 			o := options(nil)
-			world := &dns.Memory{}
+			world := &memory.Resolver{}
 			for n := 1; n <= 3; n++ {
 				world.AddMX("three.test", 10*n, fmt.Sprintf("mx%d.three.test", n))
 				world.AddAddr(fmt.Sprintf("mx%d.three.test", n), fmt.Sprintf("192.0.2.%d", n))

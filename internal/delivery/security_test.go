@@ -17,6 +17,7 @@ import (
 
 	"tarishi/internal/destination"
 	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/mail"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/pool"
@@ -665,7 +666,7 @@ func TestClientCertificate(t *testing.T) {
 // TestGroups holds that addresses of one host with different policies are not in
 // one Send, and those with the same are.
 func TestGroups(t *testing.T) {
-	m := &dns.Memory{}
+	m := &memory.Resolver{}
 	m.AddMX("d.test", 10, "mx.d.test")
 	m.AddAddr("mx.d.test", "192.0.2.1", "2001:db8::1", "198.51.100.1", "2001:db8::2")
 	s := &sender{answers: map[string]any{}}

@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/delivery"
 	"tarishi/internal/destination"
 	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/dsn"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
@@ -23,7 +24,7 @@ type outcome struct{ action, status, remote, diagnostic string }
 
 // attempt delivers a message to user@domain and composes the report that tells
 // of the result: a failure, or for what is of class 4 a delay.
-func attempt(t *testing.T, resolver *dns.Memory, domain string, port int) outcome {
+func attempt(t *testing.T, resolver *memory.Resolver, domain string, port int) outcome {
 	t.Helper()
 	env := &mail.Envelope{
 		ID: mail.NewID(mail.NewConnectionID(), 1), From: mail.Address{Local: "sender", Domain: "from.test"},
@@ -101,7 +102,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := smtptest.New(t, smtptest.On(tt.stage, smtptest.Always(tt.do)))
-			m := &dns.Memory{}
+			m := &memory.Resolver{}
 			m.AddMX("to.test", 10, "mx.to.test")
 			m.AddAddr("mx.to.test", "127.0.0.1")
 			got := attempt(t, m, "to.test", s.Port())
@@ -126,7 +127,7 @@ func TestRefusals(t *testing.T) {
 // DNS says for certain is a failure, and it is never said to be a server's word.
 func TestUnreachable(t *testing.T) {
 	const closed = 1 // nobody listens there
-	m := &dns.Memory{}
+	m := &memory.Resolver{}
 	m.AddMX("null.test", 0, "")
 	m.AddTXT("bare.test", "exists, but has neither MX nor address")
 	m.Fail("broken.test", "MX", dns.Temporary)

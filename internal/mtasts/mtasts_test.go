@@ -23,13 +23,14 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 )
 
 // site is an HTTPS server for mta-sts.d.example, the DNS that announces its
 // policies, and a clock.
 type site struct {
 	t       *testing.T
-	dns     dns.Memory
+	dns     memory.Resolver
 	client  *http.Client
 	fetches atomic.Int32
 	dir     string
@@ -526,7 +527,7 @@ func TestDial(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	var m dns.Memory
+	var m memory.Resolver
 	m.AddAddr("mta-sts.d.example", "127.0.0.1")
 	c := New(Options{Resolver: &m})
 	_, port, _ := net.SplitHostPort(l.Addr().String())

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/mail"
 	"tarishi/internal/mtasts"
 )
@@ -19,7 +20,7 @@ func (p policies) Policy(_ context.Context, domain string) (*mtasts.Policy, *mta
 
 // TestPlan: where the mail of a domain goes, or why nowhere.
 func TestPlan(t *testing.T) {
-	m := &dns.Memory{}
+	m := &memory.Resolver{}
 	m.AddMX("two.test", 20, "mx2.two.test")
 	m.AddMX("two.test", 10, "mx1.two.test")
 	m.AddMX("null.test", 0, "")

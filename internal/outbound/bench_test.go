@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"tarishi/internal/destination"
-	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
@@ -47,7 +47,7 @@ func (q *instant) Send(context.Context, pool.Target, *mail.Envelope, mail.Conten
 // BenchmarkDelivery is a message with one recipient, from Enqueue to Settle.
 func BenchmarkDelivery(b *testing.B) {
 	q := &instant{env: mail.Envelope{ID: "X.1", From: sender, Received: time.Now(), Recipients: make([]mail.Recipient, 1)}}
-	resolver := &dns.Memory{}
+	resolver := &memory.Resolver{}
 	var pending []mail.Pending
 	for i := range 100 {
 		domain := fmt.Sprintf("d%d.test", i)

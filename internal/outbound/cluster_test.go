@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/destination"
-	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
 	"tarishi/internal/reply"
@@ -28,7 +28,7 @@ import (
 type members struct {
 	t       *testing.T
 	cluster *mem.Cluster
-	dns     *dns.Memory
+	dns     *memory.Resolver
 	all     []*member
 	random  func(n int) int
 
@@ -64,7 +64,7 @@ func newMembers(t *testing.T, seed uint64) *members {
 	var mu sync.Mutex
 	rnd := rand.New(rand.NewPCG(seed, 3))
 	m := &members{
-		t: t, cluster: mem.NewCluster(mem.Options{Partitions: memberCount, Lease: memberLease, Manual: true}), dns: &dns.Memory{},
+		t: t, cluster: mem.NewCluster(mem.Options{Partitions: memberCount, Lease: memberLease, Manual: true}), dns: &memory.Resolver{},
 		acknowledged: map[mail.ID]*mail.Envelope{}, taken: map[string][]taking{},
 		random: func(n int) int {
 			mu.Lock()

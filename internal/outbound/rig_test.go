@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/destination"
-	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
@@ -292,7 +292,7 @@ type rig struct {
 	t     *testing.T
 	queue *memoryQueue
 	wire  *wire
-	dns   *dns.Memory
+	dns   *memory.Resolver
 	logs  *observer.ObservedLogs
 	o     Options
 	out   *Outbound
@@ -308,7 +308,7 @@ func inBubble(t *testing.T, test func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.DebugLevel)
 		log := zap.New(core)
-		r := &rig{t: t, queue: newMemoryQueue(), dns: &dns.Memory{}, logs: logs, wire: &wire{start: time.Now(), answer: byName}}
+		r := &rig{t: t, queue: newMemoryQueue(), dns: &memory.Resolver{}, logs: logs, wire: &wire{start: time.Now(), answer: byName}}
 		for i, d := range []string{"a.test", "b.test", "c.test", "from.test"} {
 			r.dns.AddAddr(d, fmt.Sprintf("192.0.2.%d", i+1))
 		}

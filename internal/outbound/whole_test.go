@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/destination"
-	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/pool"
@@ -42,7 +42,7 @@ func startWhole(t *testing.T, dir string, port int, more ...hook.Registration) *
 				ConcurrencyMax: 20, TempFailIntervals: []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}, DelayWarning: -1,
 				PoolTimeout: time.Minute, PoolConcurrencyMax: 4,
 			},
-			Me: "me.test", Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Resolver: &dns.Memory{},
+			Me: "me.test", Grace: 5 * time.Second, ReplyGrace: 5 * time.Second, Resolver: &memory.Resolver{},
 			Chain: hook.NewChain(append(more, hook.Registration{Point: hook.OnGetMX, Plugin: "test", Handler: toServer}), zap.NewNop()),
 		},
 		Queue: q, Pool: p,

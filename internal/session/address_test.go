@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 )
@@ -116,7 +116,7 @@ func TestAddressOptions(t *testing.T) {
 }
 
 // credulous is a Resolver that has the address of a client for every name.
-type credulous struct{ dns.Memory }
+type credulous struct{ memory.Resolver }
 
 func (*credulous) Host(context.Context, string) ([]netip.Addr, error) {
 	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/hook"
 	"tarishi/internal/maillog"
 	"tarishi/internal/session/peer"
@@ -27,24 +28,24 @@ import (
 // field and next hops only a name that has the client's address.
 func TestReverseName(t *testing.T) {
 	for name, tc := range map[string]struct {
-		set         func(m *dns.Memory)
+		set         func(m *memory.Resolver)
 		host, trace string
 	}{
-		"name": {func(m *dns.Memory) {
+		"name": {func(m *memory.Resolver) {
 			m.AddPTR("127.0.0.1", "client.test")
 			m.AddAddr("client.test", "2001:db8::1")
 			m.AddAddr("client.test", "127.0.0.1")
 		}, "client.test", "client.test"},
-		"forged": {func(m *dns.Memory) {
+		"forged": {func(m *memory.Resolver) {
 			m.AddPTR("127.0.0.1", "bank.test")
 			m.AddAddr("bank.test", "192.0.2.1")
 		}, "bank.test", peer.Unknown},
-		"no host":  {func(m *dns.Memory) { m.AddPTR("127.0.0.1", "gone.test") }, "gone.test", peer.Unknown},
-		"nxdomain": {func(*dns.Memory) {}, peer.NXDomain, peer.NXDomain},
-		"failure":  {func(m *dns.Memory) { m.Fail("127.0.0.1", "PTR", dns.Temporary) }, peer.DNSError, peer.DNSError},
-		"no data":  {func(m *dns.Memory) { m.Fail("127.0.0.1", "PTR", dns.NoData) }, peer.Unknown, peer.Unknown},
+		"no host":  {func(m *memory.Resolver) { m.AddPTR("127.0.0.1", "gone.test") }, "gone.test", peer.Unknown},
+		"nxdomain": {func(*memory.Resolver) {}, peer.NXDomain, peer.NXDomain},
+		"failure":  {func(m *memory.Resolver) { m.Fail("127.0.0.1", "PTR", dns.Temporary) }, peer.DNSError, peer.DNSError},
+		"no data":  {func(m *memory.Resolver) { m.Fail("127.0.0.1", "PTR", dns.NoData) }, peer.Unknown, peer.Unknown},
 	} {
-		var m dns.Memory
+		var m memory.Resolver
 		tc.set(&m)
 		r := newRig(t, false, func(o *Options) { o.Resolver = &m })
 		c := r.dial()
@@ -71,7 +72,7 @@ func TestReverseName(t *testing.T) {
 }
 
 // mute is a Resolver that does not answer when it is asked for addresses.
-type mute struct{ dns.Memory }
+type mute struct{ memory.Resolver }
 
 func (*mute) Host(ctx context.Context, _ string) ([]netip.Addr, error) {
 	<-ctx.Done()

@@ -111,6 +111,7 @@ var packages = map[string]entry{
 	"internal/spf":                  {mechanisms, []string{"internal/dns"}},
 	"internal/authres":              {mechanisms, nil},
 	"internal/dmarc":                {mechanisms, []string{"internal/dns"}},
+	"internal/domaincheck":          {mechanisms, []string{"internal/dane", "internal/dkim", "internal/dmarc", "internal/dns", "internal/mtasts", "internal/spf"}},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/*"}},
 	"internal/smtpd/*":      {mechanisms, nil}, // its inner parts
@@ -148,12 +149,14 @@ var packages = map[string]entry{
 	"internal/control/view":   {assembly, []string{"internal/control"}},
 	"internal/control/mailq":  {assembly, []string{"internal/control", "internal/control/filter", "internal/control/view"}},
 	"internal/metrics":        {assembly, nil},
+	"internal/command":        {assembly, []string{"internal/control"}},
 	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/web"}},
 
-	"cmd/tarishi":       {commands, []string{"config", "internal/dkim", "internal/dns", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
+	"cmd/tarishi":       {commands, []string{"config", "internal/command", "internal/dkim", "internal/dns", "internal/domaincheck", "internal/mtasts", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
+	"internal/dns/memory":           {tests, nil}, // dns without a network
 	"internal/store/mem":            {tests, nil}, // the twin in memory
 	"internal/store/storetest":      {tests, []string{"internal/store"}},
 	"internal/test/smtptest":        {tests, nil},

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"tarishi/internal/destination"
-	"tarishi/internal/dns"
+	"tarishi/internal/dns/memory"
 	"tarishi/internal/mail"
 	"tarishi/internal/outbound"
 	"tarishi/internal/pool"
@@ -202,7 +202,7 @@ func (p *plant) start(fs vfs.FS, how fullness) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	names := &dns.Memory{}
+	names := &memory.Resolver{}
 	for i, d := range []string{"yes.test", "no.test", "later.test", "sender.test"} {
 		names.AddAddr(d, fmt.Sprintf("192.0.2.%d", i+1))
 	}

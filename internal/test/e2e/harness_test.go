@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,8 +29,22 @@ const patience = 2 * time.Minute
 
 var program instance.Program
 
+// atOnce is how many tests run at the same time: they wait for servers and clocks far more
+// than they work.
+const atOnce = 6
+
 func TestMain(m *testing.M) {
 	syscall.Umask(0o022) // servers that change to users of their own read what tests write
+
+	// A number on the command line stands.
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", strconv.Itoa(atOnce)); err != nil {
+			panic(err)
+		}
+	}
 	os.Exit(program.Run(m))
 }
 

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"fmt"
@@ -8,59 +8,54 @@ import (
 	"tarishi/internal/control"
 )
 
-const about = "A mail transfer agent: SMTP in, a chain of hooks, a relay and a durable outbound queue."
-
-// groups are words with which the names of several commands begin.
-var groups = map[string]string{"queue": "Look into the queue and act on it", "dkim": "Make and check keys for signatures"}
-
-// printHelp prints the commands of a group, "" being all.
-func printHelp(w io.Writer, all []command, group string) {
+// PrintHelp prints the commands of a group, "" being all.
+func (t *Table) PrintHelp(w io.Writer, group string) {
 	if group == "" {
-		fmt.Fprintf(w, "Usage: tarishi <command> [flags]\n\n%s\n\nCommands:\n", about)
+		fmt.Fprintf(w, "Usage: %s <command> [flags]\n\n%s\n\nCommands:\n", t.Program, t.About)
 	} else {
-		fmt.Fprintf(w, "Usage: tarishi %s <command> [flags]\n\n%s.\n\nCommands:\n", group, groups[group])
+		fmt.Fprintf(w, "Usage: %s %s <command> [flags]\n\n%s.\n\nCommands:\n", t.Program, group, t.Groups[group])
 	}
 
 	// In the list of all, the commands of a group are one line.
 	seen := map[string]bool{}
-	for _, c := range all {
-		first, _, nested := strings.Cut(c.name, " ")
+	for _, c := range t.Commands {
+		first, _, nested := strings.Cut(c.Name, " ")
 		switch {
-		case c.hidden || group != "" && first != group:
+		case c.Hidden || group != "" && first != group:
 		case group != "" || !nested:
-			printEntry(w, c.name, c.text)
+			printEntry(w, c.Name, c.Text)
 		case !seen[first]:
 			seen[first] = true
-			printEntry(w, first, groups[first]+": "+strings.Join(members(all, first), ", ")+".")
+			printEntry(w, first, t.Groups[first]+": "+strings.Join(t.members(first), ", ")+".")
 		}
 	}
-	fmt.Fprintf(w, "\nRun 'tarishi <command> --help' for the flags of a command.\n")
+	fmt.Fprintf(w, "\nRun '%s <command> --help' for the flags of a command.\n", t.Program)
 }
 
 // members returns the names of a group's commands without the group's.
-func members(all []command, group string) []string {
+func (t *Table) members(group string) []string {
 	var names []string
-	for _, c := range all {
-		if name, ok := strings.CutPrefix(c.name, group+" "); ok && !c.hidden {
+	for _, c := range t.Commands {
+		if name, ok := strings.CutPrefix(c.Name, group+" "); ok && !c.Hidden {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// printHelp prints what a command does and takes.
-func (c *command) printHelp(w io.Writer) {
-	fmt.Fprintf(w, "Usage: tarishi %s", c.name)
-	for _, p := range c.parameters {
+// PrintCommand prints what a command does and takes.
+func (t *Table) PrintCommand(w io.Writer, c *Command) {
+	fmt.Fprintf(w, "Usage: %s %s", t.Program, c.Name)
+	for _, p := range c.Parameters {
 		if p.Positional {
 			fmt.Fprint(w, " "+argument(p))
 		}
 	}
-	fmt.Fprintf(w, " [flags]\n\n%s\n", c.text)
+	fmt.Fprintf(w, " [flags]\n\n%s\n", c.Text)
 
 	// Arguments are few and come first, flags are many.
 	heading := "\nArguments:\n"
-	for _, p := range c.parameters {
+	for _, p := range c.Parameters {
 		if p.Positional {
 			fmt.Fprint(w, heading)
 			printEntry(w, argument(p), p.Text)
@@ -69,9 +64,9 @@ func (c *command) printHelp(w io.Writer) {
 	}
 	fmt.Fprint(w, "\nFlags:\n")
 	printEntry(w, "-h, --help", "Show this help.")
-	for _, p := range c.parameters {
+	for _, p := range c.Parameters {
 		if !p.Positional && p.Preset == "" {
-			printEntry(w, flagForm(p), p.Text)
+			printEntry(w, t.flagForm(p), p.Text)
 		}
 	}
 }
@@ -89,9 +84,9 @@ func argument(p control.Parameter) string {
 }
 
 // flagForm returns a flag as help has it.
-func flagForm(p control.Parameter) string {
+func (t *Table) flagForm(p control.Parameter) string {
 	text := "    --" + p.Name
-	for short, name := range shortFlags {
+	for short, name := range t.Short {
 		if name == p.Name {
 			text = "-" + short + ", --" + p.Name
 		}

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"bufio"
@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"tarishi/internal/control"
-	"tarishi/internal/ini/manual"
-	"tarishi/internal/server"
 )
 
 //go:embed completion.bash
@@ -35,31 +33,29 @@ var shells = []shell{
 	{name: "fish", script: fishScript, print: printFish},
 }
 
-func completionCommand() command {
-	which := control.Parameter{Name: "shell", Kind: control.Kind{Placeholder: "SHELL"}, Positional: true, Required: true}
+// Shells returns the names of the shells that PrintCompletion knows.
+func Shells() []string {
+	var names []string
 	for _, s := range shells {
-		which.Kind.Values = append(which.Kind.Values, s.name)
+		names = append(names, s.name)
 	}
-	which.Text = strings.Join(which.Kind.Values, ", ") + ": the first lines of the script say how it is loaded."
-	return command{
-		name: "completion", text: "Print a script with which a shell completes commands, flags and the names of settings.",
-		parameters: []control.Parameter{which}, run: printCompletion,
-	}
+	return names
 }
 
-// printCompletion prints the script of a shell.
-func printCompletion(s streams, a control.Arguments) error {
+// PrintCompletion prints the script with which a shell completes lines. An error for an
+// unknown one wraps control.ErrInvalid.
+func (t *Table) PrintCompletion(w io.Writer, name string) error {
 	for _, shell := range shells {
-		if shell.name == a.Text("shell") {
-			out := bufio.NewWriter(s.out)
+		if shell.name == name {
+			out := bufio.NewWriter(w)
 			before, behind, _ := strings.Cut(shell.script, "@ROWS@\n")
 			out.WriteString(before)
-			shell.print(out, choices(commands()))
+			shell.print(out, t.choices())
 			out.WriteString(behind)
 			return out.Flush()
 		}
 	}
-	return fmt.Errorf("%w: there is no completion for %s", control.ErrInvalid, a.Text("shell"))
+	return fmt.Errorf("%w: there is no completion for %s", control.ErrInvalid, name)
 }
 
 // choice is what may stand behind the words of a command line that are there.
@@ -67,41 +63,41 @@ type choice struct {
 	behind string // "": behind tarishi; "queue", "queue list"
 	flag   string // what is behind this flag; "": behind the words
 	short  string // the flag's other name
-	words  []word
-	flags  []word
+	words  []Word
+	flags  []Word
 	folder bool // the name of a folder
 }
 
-// word is one of several choices. Its text is one sentence.
-type word struct{ name, text string }
+// Word is one of several choices. Its Text is one sentence.
+type Word struct{ Name, Text string }
 
 // choices returns the rows of the scripts: first those of words, then for each of them
 // those of its flags that take a value.
-func choices(all []command) []choice {
-	top := choice{words: []word{}}
+func (t *Table) choices() []choice {
+	top := choice{words: []Word{}}
 	var rows []choice
-	for _, c := range all {
-		if c.hidden {
+	for _, c := range t.Commands {
+		if c.Hidden {
 			continue
 		}
 
 		// A group is one word, and its commands are the words behind it.
-		first, member, nested := strings.Cut(c.name, " ")
+		first, member, nested := strings.Cut(c.Name, " ")
 		if !nested {
-			top.words = append(top.words, word{name: c.name, text: c.text})
+			top.words = append(top.words, Word{Name: c.Name, Text: c.Text})
 		} else {
 			i := slices.IndexFunc(rows, func(r choice) bool { return r.behind == first && r.flag == "" })
 			if i < 0 {
-				top.words = append(top.words, word{name: first, text: groups[first] + "."})
-				i, rows = len(rows), append(rows, choice{behind: first, flags: []word{helpWord}})
+				top.words = append(top.words, Word{Name: first, Text: t.Groups[first] + "."})
+				i, rows = len(rows), append(rows, choice{behind: first, flags: []Word{helpWord}})
 			}
-			rows[i].words = append(rows[i].words, word{name: member, text: c.text})
+			rows[i].words = append(rows[i].words, Word{Name: member, Text: c.Text})
 		}
 
 		// The line of the default command may begin with its flags.
-		more := choicesOf(c)
+		more := t.choicesOf(c)
 		rows = append(rows, more...)
-		if c.name == defaultCommand {
+		if c.Name == t.Default {
 			top.flags = more[0].flags
 			for _, r := range more[1:] {
 				r.behind = ""
@@ -112,18 +108,18 @@ func choices(all []command) []choice {
 	return append([]choice{top}, rows...)
 }
 
-var helpWord = word{name: "--" + helpFlag, text: "Show this help."}
+var helpWord = Word{Name: "--" + Help, Text: "Show this help."}
 
 // choicesOf returns the row of one command and those of its flags.
-func choicesOf(c command) []choice {
-	rows := []choice{{behind: c.name, flags: []word{helpWord}}}
-	for _, p := range c.parameters {
-		values := choice{behind: c.name, folder: p.Kind.Placeholder == "DIR"}
+func (t *Table) choicesOf(c Command) []choice {
+	rows := []choice{{behind: c.Name, flags: []Word{helpWord}}}
+	for _, p := range c.Parameters {
+		values := choice{behind: c.Name, folder: p.Kind.Placeholder == "DIR"}
 		for _, v := range p.Kind.Values {
-			values.words = append(values.words, word{name: v})
+			values.words = append(values.words, Word{Name: v})
 		}
-		if c.name == "settings" {
-			values.words = settingNames()
+		if p.Positional && c.Complete != nil {
+			values.words = c.Complete()
 		}
 
 		// Switches have no value, and presets no flag.
@@ -134,12 +130,12 @@ func choicesOf(c command) []choice {
 		case p.Preset != "":
 			continue
 		}
-		rows[0].flags = append(rows[0].flags, word{name: "--" + p.Name, text: p.Text})
+		rows[0].flags = append(rows[0].flags, Word{Name: "--" + p.Name, Text: p.Text})
 		if p.Kind.Placeholder == "" {
 			continue
 		}
 		values.flag = "--" + p.Name
-		for short, name := range shortFlags {
+		for short, name := range t.Short {
 			if name == p.Name {
 				values.short = "-" + short
 			}
@@ -149,21 +145,12 @@ func choicesOf(c command) []choice {
 	return rows
 }
 
-// settingNames returns the names of all settings, as 'tarishi settings' prints them.
-func settingNames() []word {
-	var names []word
-	for _, one := range manual.Settings(server.Tables()) {
-		names = append(names, word{name: strings.Join([]string{one.File, one.Section, one.Key}, ":"), text: one.Doc})
-	}
-	return names
-}
-
 // quote returns a text as the shells take it literally.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // eachCase prints the branches of a case that bash and zsh have: for the words behind
 // something, with "-" appended for its flags, or with a flag for the values of that.
-func eachCase(w io.Writer, all []choice, print func(words []word, folder bool)) {
+func eachCase(w io.Writer, all []choice, print func(words []Word, folder bool)) {
 	for _, c := range all {
 		key := quote(c.behind)
 		switch {
@@ -182,10 +169,10 @@ func eachCase(w io.Writer, all []choice, print func(words []word, folder bool)) 
 }
 
 func printBash(w io.Writer, all []choice) {
-	eachCase(w, all, func(words []word, folder bool) {
+	eachCase(w, all, func(words []Word, folder bool) {
 		var names []string
 		for _, one := range words {
-			names = append(names, one.name)
+			names = append(names, one.Name)
 		}
 		if folder {
 			names = []string{"/"}
@@ -196,15 +183,15 @@ func printBash(w io.Writer, all []choice) {
 
 func printZsh(w io.Writer, all []choice) {
 	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`)
-	eachCase(w, all, func(words []word, folder bool) {
+	eachCase(w, all, func(words []Word, folder bool) {
 		fmt.Fprint(w, "entries=(")
 		for i, one := range words {
 			if i > 0 {
 				fmt.Fprint(w, " ")
 			}
-			entry := escape.Replace(one.name)
-			if one.text != "" {
-				entry += ":" + one.text
+			entry := escape.Replace(one.Name)
+			if one.Text != "" {
+				entry += ":" + one.Text
 			}
 			fmt.Fprint(w, quote(entry))
 		}
@@ -229,7 +216,7 @@ func printFish(w io.Writer, all []choice) {
 			continue
 		}
 		for _, one := range c.words {
-			fmt.Fprintf(w, "%s -a %s%s\n", at, fishQuote(fishQuote(one.name)), fishText(one.text))
+			fmt.Fprintf(w, "%s -a %s%s\n", at, fishQuote(fishQuote(one.Name)), fishText(one.Text))
 		}
 		if c.folder {
 			fmt.Fprintf(w, "%s -a '(__fish_complete_directories)'\n", at)
@@ -237,7 +224,7 @@ func printFish(w io.Writer, all []choice) {
 
 		// A flag without a row of its own takes no value.
 		for _, flag := range c.flags {
-			fmt.Fprintf(w, "%s -l %s%s%s\n", at, strings.TrimPrefix(flag.name, "--"), fishValues(all, c.behind, flag.name), fishText(flag.text))
+			fmt.Fprintf(w, "%s -l %s%s%s\n", at, strings.TrimPrefix(flag.Name, "--"), fishValues(all, c.behind, flag.Name), fishText(flag.Text))
 		}
 	}
 }
@@ -254,7 +241,7 @@ func fishValues(all []choice, behind, flag string) string {
 	}
 	var names []string
 	for _, one := range all[i].words {
-		names = append(names, one.name)
+		names = append(names, one.Name)
 	}
 	switch {
 	case all[i].folder:

@@ -1,91 +1,97 @@
-package main
+// Package command is the grammar of the command line: words, flags and arguments from one
+// table, the help and the completion of shells from the same rows. What a command does is
+// no matter of it.
+package command
 
 import (
 	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"slices"
 	"strings"
 
 	"tarishi/internal/control"
 )
 
-// command is one row of the table that the command line is read with. The rows of
-// control's table are among them.
-type command struct {
-	name   string // its words
-	text   string // its purpose: one sentence
-	hidden bool   // not in the help
-	// parameters are flags and arguments. A flag without a placeholder is a switch
+// Command is a row of a Table.
+type Command struct {
+	Name   string // its words, such as "queue list"
+	Text   string // its purpose: one sentence
+	Hidden bool   // not in the help
+	// Parameters are flags and arguments. A flag without a placeholder is a switch
 	// with the value "true".
-	parameters []control.Parameter
-	run        func(s streams, a control.Arguments) error
+	Parameters []control.Parameter
+	Run        func(s Streams, a control.Arguments) error
+	// Complete returns what shells offer for its argument; nil: the values of that one's
+	// kind.
+	Complete func() []Word
 }
 
-// Parameters that several commands have.
-var (
-	configsFlag = control.Parameter{
-		Name: "configs", Kind: control.Kind{Placeholder: "DIR"},
-		Text: "The instance: a folder with config/, queue/ and plugins/. Without it: $TARISHI_DIR, the current folder if it has config/, /etc/tarishi.",
-	}
-	jsonFlag   = control.Parameter{Name: "json", Text: "Print one JSON object a line."}
-	dryRunFlag = control.Parameter{Name: "dry-run", Text: "Only read the files and say what would be done."}
-)
+// Streams is where commands write: results to Out, everything else to Err. The daemon
+// shows its work in Title; nil: the system has none.
+type Streams struct {
+	Out, Err io.Writer
+	Title    func(string)
+}
 
-// helpFlag is understood by every command.
-const helpFlag = "help"
+// Table is all commands of a program, in the order of its help.
+type Table struct {
+	Program  string // its name, as it is typed
+	About    string // its purpose: one sentence
+	Commands []Command
+	Default  string            // the command of a line that begins with a flag
+	Groups   map[string]string // words with which the names of several commands begin, and what those do
+	Short    map[string]string // flags with one dash, such as "c", and their other names
+}
 
-// shortFlags are flags with one dash.
-var shortFlags = map[string]string{"c": configsFlag.Name, "h": helpFlag}
+// Help is a flag that every command understands.
+const Help = "help"
 
-// errHelp is returned by parseLine when help is asked for.
-var errHelp = errors.New("help")
+// ErrHelp is returned by Parse when help is asked for.
+var ErrHelp = errors.New("help")
 
-// defaultCommand runs when the line begins with a flag: 'tarishi -c DIR'.
-const defaultCommand = "serve"
-
-// findCommand returns the command that a line begins with and the rest of the line. If
+// Find returns the command that a line begins with and the rest of the line. If
 // its words are only the first ones of commands it returns those words, the group.
-func findCommand(all []command, line []string) (c *command, rest []string, group string, err error) {
+func (t *Table) Find(line []string) (c *Command, rest []string, group string, err error) {
 	// Flags of a command stand behind its words.
 	words := line
 	if i := slices.IndexFunc(line, func(word string) bool { return strings.HasPrefix(word, "-") }); i >= 0 {
 		words = line[:i]
 	}
 	if len(words) == 0 {
-		words, line = []string{defaultCommand}, slices.Concat([]string{defaultCommand}, line)
+		words, line = []string{t.Default}, slices.Concat([]string{t.Default}, line)
 	}
 
 	// The longest name wins; words behind it are arguments.
 	for n := len(words); n > 0; n-- {
 		name := strings.Join(words[:n], " ")
-		for i := range all {
+		for i := range t.Commands {
 			switch {
-			case all[i].name == name:
-				return &all[i], line[n:], "", nil
-			case strings.HasPrefix(all[i].name, name+" "):
+			case t.Commands[i].Name == name:
+				return &t.Commands[i], line[n:], "", nil
+			case strings.HasPrefix(t.Commands[i].Name, name+" "):
 				group = name
 			}
 		}
 		if group != "" {
-			return nil, line[n:], group, unknown(all, group, words[n:])
+			return nil, line[n:], group, t.unknown(group, words[n:])
 		}
 	}
 	return nil, nil, "", fmt.Errorf("unexpected argument %s", words[0])
 }
 
 // unknown is the error for words behind those of a group.
-func unknown(all []command, group string, words []string) error {
+func (t *Table) unknown(group string, words []string) error {
 	if len(words) > 0 {
 		return fmt.Errorf("unexpected argument %s", words[0])
 	}
-	return fmt.Errorf("expected one of %s", strings.Join(members(all, group), ", "))
+	return fmt.Errorf("expected one of %s", strings.Join(t.members(group), ", "))
 }
 
-// parseLine reads the flags and arguments behind the words of a command. It checks
+// Parse reads the flags and arguments behind the words of a command. It checks
 // that flags are known and have values, and the number of arguments; values are
 // for the command to check.
-func (c *command) parseLine(line []string) (control.Arguments, error) {
+func (t *Table) Parse(c *Command, line []string) (control.Arguments, error) {
 	a := control.Arguments{}
 	var words []string
 	for len(line) > 0 {
@@ -97,7 +103,7 @@ func (c *command) parseLine(line []string) (control.Arguments, error) {
 		case word == "-" || !strings.HasPrefix(word, "-"):
 			words = append(words, word)
 		default:
-			rest, err := c.parseFlag(a, word, line)
+			rest, err := t.parseFlag(c, a, word, line)
 			if err != nil {
 				return nil, err
 			}
@@ -107,7 +113,7 @@ func (c *command) parseLine(line []string) (control.Arguments, error) {
 
 	// Arguments take the words in order. One that may be there several times
 	// takes all that are left.
-	for _, p := range c.parameters {
+	for _, p := range c.Parameters {
 		if !p.Positional {
 			if p.Required && len(a[p.Name]) == 0 {
 				return nil, fmt.Errorf("missing flag --%s=%s", p.Name, p.Kind.Placeholder)
@@ -134,12 +140,12 @@ func (c *command) parseLine(line []string) (control.Arguments, error) {
 
 // parseFlag reads a flag with its value, which may be the next word of the line,
 // and returns the rest of the line.
-func (c *command) parseFlag(a control.Arguments, word string, line []string) (rest []string, err error) {
+func (t *Table) parseFlag(c *Command, a control.Arguments, word string, line []string) (rest []string, err error) {
 	// --flag=value, --flag value, -f value and -fvalue are the same.
 	name, value, given := strings.Cut(word[1:], "=")
 	if long, ok := strings.CutPrefix(name, "-"); ok {
 		name = long
-	} else if known, ok := shortFlags[name[:1]]; ok {
+	} else if known, ok := t.Short[name[:1]]; ok {
 		if !given && len(name) > 1 {
 			value, given = name[1:], true // -cDIR
 		}
@@ -147,18 +153,18 @@ func (c *command) parseFlag(a control.Arguments, word string, line []string) (re
 	} else {
 		name = ""
 	}
-	if name == helpFlag {
-		return nil, errHelp
+	if name == Help {
+		return nil, ErrHelp
 	}
 
 	// An argument of the same name is no flag, and a preset cannot be changed.
-	i := slices.IndexFunc(c.parameters, func(p control.Parameter) bool {
+	i := slices.IndexFunc(c.Parameters, func(p control.Parameter) bool {
 		return p.Name == name && !p.Positional && p.Preset == ""
 	})
 	if i < 0 {
 		return nil, fmt.Errorf("unknown flag %s", strings.SplitN(word, "=", 2)[0])
 	}
-	p := c.parameters[i]
+	p := c.Parameters[i]
 	switch {
 	case p.Kind.Placeholder == "" && !given:
 		value = "true"
@@ -182,16 +188,4 @@ func (c *command) parseFlag(a control.Arguments, word string, line []string) (re
 // and "-" are values.
 func isFlag(word string) bool {
 	return len(word) > 1 && word[0] == '-' && (word[1] < '0' || word[1] > '9')
-}
-
-// switched reports whether a switch is on.
-func switched(a control.Arguments, name string) bool { return a.Text(name) == "true" }
-
-// without returns the arguments that are not of these names.
-func without(a control.Arguments, names ...string) control.Arguments {
-	a = maps.Clone(a)
-	for _, name := range names {
-		delete(a, name)
-	}
-	return a
 }
