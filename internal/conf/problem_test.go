@@ -23,7 +23,8 @@ func TestProblems(t *testing.T) {
 		{"unknown file", files{"whatever": "["}, "config/whatever: warning: is not read"},
 		{"a slip in the name", files{"smpt.ini": "listen=25"}, "config/smpt.ini: warning: is not read, did you mean smtp.ini?"},
 		{"settings of a plugin that is not there", files{"karma.ini": "[x\n"}, "config/karma.ini: warning: is not read: the plugin karma is not built in: clients get no marks"},
-		{"settings by an old name", files{"dnsbl.ini": ""}, "config/dnsbl.ini: warning: is not read: the plugin dns-list is not built in: lists in the DNS are not asked"},
+		{"settings by an old name", files{"dnsbl.ini": ""}, "config/dnsbl.ini: warning: is not read: its plugin is called dns-list today, and has dns-list.ini"},
+		{"settings by an old name of one that is not there", files{"connect.p0f.ini": ""}, "config/connect.p0f.ini: warning: is not read: the plugin p0f is not built in: the system of a client is not guessed"},
 		{
 			"what is no setting",
 			files{".gitignore": "", "a.pem": "", "README.md": "", "smtp.ini~": "", "queue/notes": "", "queue/test.timeout": "3", "mine.timeout": "", "plugins": "mine\n"},
@@ -83,8 +84,15 @@ func TestProblems(t *testing.T) {
 		{"anti_spoof", files{"host_list.anti_spoof": "false"}, "config/host_list.anti_spoof:1: warning: any word but 0 means yes, this one too"},
 		{
 			"relay",
-			files{"relay.ini": "acl=true\n[relay]\nforce_routing=true"},
-			"config/relay.ini:1: key acl: unknown here, it belongs to [relay]\nconfig/relay.ini:3: [relay] key force_routing: cannot be honoured: relay_dest_domains.ini is not supported; sections of outbound.ini name the hosts for a domain",
+			files{
+				"relay.ini":              "acl=true\n[relay]\ndest_domains=true",
+				"relay_dest_domains.ini": "[domains]\na.example={\"action\":\"accept\"}\nb.example={action:accept}\nc.example={\"action\":\"accpet\"}\nd.example={\"nexthop\":\"a:b:c\"}\n[domain]\nx=1",
+			},
+			"config/relay.ini:1: key acl: unknown here, it belongs to [relay]\n" +
+				"config/relay_dest_domains.ini:3: [domains] key b.example: is not of the form {\"action\":\"accept\",\"nexthop\":\"host:port\"}: invalid character 'a' looking for beginning of object key string\n" +
+				"config/relay_dest_domains.ini:4: warning: [domains] key c.example: the action \"accpet\" is none of accept, continue, deny: with dest_domains its recipients are refused, did you mean accept?\n" +
+				"config/relay_dest_domains.ini:5: [domains] key d.example: nexthop: not a next hop: want smtp://, smtps:// or lmtp://[user:password@]host[:port], lmtp:///path/of/socket, lmtp+unix:/path/of/socket or unix:/path/of/socket\n" +
+				"config/relay_dest_domains.ini:6: section [domain]: unknown, did you mean domains?",
 		},
 		{"CRAM-MD5", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5,PLAIN"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN"},
 		{"CRAM-MD5 only", files{"auth_flat_file.ini": "[core]\nmethods=CRAM-MD5"}, "config/auth_flat_file.ini:2: warning: [core] key methods: CRAM-MD5 is not supported, what is offered is PLAIN and LOGIN, and only with TLS: with CRAM-MD5 alone no password may be seen"},
@@ -160,7 +168,8 @@ func TestProblems(t *testing.T) {
 			"old plugin names",
 			files{"plugins": "relay_all\nrelay_acl\ndnsbl"},
 			"config/plugins:1: warning: key relay_all: is called relay today, and may need other settings\n" +
-				"config/plugins:2: warning: key relay_acl: is part of relay today, which stands on line 1 already",
+				"config/plugins:2: warning: key relay_acl: is part of relay today, which stands on line 1 already\n" +
+				"config/plugins:3: warning: key dnsbl: is called dns-list today, and may need other settings",
 		},
 		{
 			"plugins whose work is done without one",

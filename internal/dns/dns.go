@@ -160,6 +160,13 @@ func (r *Resolver) Addrs(ctx context.Context, host string) ([]netip.Addr, error)
 	return a.List, err
 }
 
+// IPv4 returns the A records of a name, in the order of the answer: lists in the DNS
+// give their findings in that form (RFC 5782 section 2.1), and have no others.
+func (r *Resolver) IPv4(ctx context.Context, name string) ([]netip.Addr, error) {
+	a := r.lookup(ctx, name, dns.TypeA)
+	return slices.Clone(a.addrs), a.failure()
+}
+
 // Addresses is what the DNS says about a host.
 type Addresses struct {
 	List []netip.Addr

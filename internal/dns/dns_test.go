@@ -171,6 +171,20 @@ func TestAddrs(t *testing.T) {
 	}
 }
 
+// TestIPv4: only A records are asked for, and come in their order.
+func TestIPv4(t *testing.T) {
+	s, r := start(t)
+	s.A("both.example", "127.0.0.4", "127.0.0.2")
+	s.FailType("both.example", "AAAA", dnstest.ServFail)
+	s.AAAA("v6.example", "2001:db8::1")
+	for name, want := range map[string]string{"both.example": "127.0.0.4 127.0.0.2 ok", "v6.example": " NODATA", "none.example": " NXDOMAIN"} {
+		addrs, err := r.IPv4(t.Context(), name)
+		if got := join(addrs) + " " + kindOf(t, err); got != want || s.Count(name, "AAAA") > 0 {
+			t.Errorf("IPv4(%q): %s, want %s; %d queries for AAAA", name, got, want, s.Count(name, "AAAA"))
+		}
+	}
+}
+
 func join(addrs []netip.Addr) string {
 	var all []string
 	for _, a := range addrs {

@@ -86,7 +86,8 @@ func (c *Chain) Wait(ctx context.Context) { c.late.Wait(ctx) }
 
 // Run runs the handlers of p and returns their decision: the first verdict
 // that is not Cont, or Cont with the text of the last handler. At points that
-// run all handlers it is always Cont. The Event belongs to this Run alone.
+// run all handlers it is always Cont. An Alias ends the chain too. The Event belongs
+// to this Run alone.
 //
 // A refusal runs the handlers of OnDeny first; OK from them drops it, and the
 // handlers behind the one that refused run on. A handler that panics or
@@ -102,6 +103,9 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 	list := c.points[p]
 	if len(list) == 0 {
 		return Proceed()
+	}
+	if e.Behind != "" {
+		list = behind(list, e.Behind)
 	}
 	if e.Point != p {
 		e.Point = p
@@ -131,6 +135,9 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 			continue
 		}
 		if v.Code == 0 || v.Code == Cont {
+			if p == OnRcpt && v.Alias != nil {
+				return Verdict{Code: Cont, Alias: v.Alias, Plugin: r.Plugin}
+			}
 			last = Verdict{Code: Cont, Text: v.Text, Reply: v.Reply}
 			continue
 		}

@@ -131,6 +131,7 @@ type Verdict struct {
 	// MX, at get_mx with OK, is where to deliver, in this order. Without it Text
 	// is: host, host:port or the URL of a next hop, or several of them.
 	MX    []mail.NextHop
+	Alias *Alias        // at rcpt with Cont: what the recipient stands for
 	Delay time.Duration // send_email with Delay, deferred with DenySoft
 
 	Plugin string // set by the chain: the plugin that answered; "" if the chain ran through
@@ -161,6 +162,7 @@ type Event struct {
 	Host      string            // helo, ehlo: the client's argument; get_mx: the domain
 	Sender    mail.Address      // mail, and wherever Tx is set: Tx.From when the point began; set by the chain
 	Recipient mail.Recipient    // rcpt, rcpt_ok
+	Behind    string            // rcpt: a plugin; handlers up to its last one do not run. "": all run. See Alias
 	Params    map[string]string // mail, rcpt: ESMTP parameters, upper-case keys
 	Verb      string            // unrecognized_command: in upper case
 	Argument  string            // vrfy, noop, unrecognized_command: what stands behind the verb

@@ -17,6 +17,9 @@ import (
 type Transaction struct {
 	mail.Envelope // ID, From, Recipients (accepted ones), Received, Notes (never nil), …
 
+	Forwarded []mail.Address // of Recipients: see Alias
+	Dropped   int            // recipients that were accepted and stand for nobody: see Alias
+
 	Relaying bool          // allow mail to any domain; starts as the connection's
 	Results  *result.Store // never nil
 

@@ -62,6 +62,12 @@ func (in *Intake) Room(size int64) error { return in.o.Queue.Room(size) }
 // reply means that someone took responsibility for it. The verdict is that of the
 // hooks: a refusal may ask the session to close the connection behind the reply.
 func (in *Intake) Accept(ctx context.Context, c *hook.Connection, t *hook.Transaction) (*reply.Reply, hook.Verdict) {
+	// Who accepts mail for recipients that stand for nobody promises to drop it.
+	if len(t.Recipients) == 0 && t.Dropped > 0 {
+		in.o.Log.Info("message dropped: no recipient is left", zap.String("uuid", string(t.ID)), zap.Int("dropped", t.Dropped))
+		return in.answer(t.ID, hook.Verdict{}, 250, "2.0.0", "Message Queued"), hook.Verdict{}
+	}
+
 	// Haraka's plugins register at one of the two points, by the direction that they serve.
 	point := hook.OnQueue
 	if t.Relaying {

@@ -60,6 +60,27 @@ func accept(relaying bool, ch chain, s *store, message string) (*reply.Reply, bo
 	return r, v.Code.Denies() && v.Code.Disconnects()
 }
 
+// A message whose recipients all stand for nobody is accepted and goes nowhere; one that has
+// lost its recipients in another way is not.
+func TestDropped(t *testing.T) {
+	for _, relaying := range []bool{false, true} {
+		s := &store{}
+		tx := transaction(relaying, "A: b\r\n\r\n")
+		tx.Recipients, tx.Dropped = nil, 2
+		in := New(Options{Queue: s, Dispatcher: s, Mail: maillog.Nop(), Log: zap.NewNop(), Now: time.Now, Chain: chain{
+			hook.OnQueue:         func(*hook.Event) hook.Verdict { return hook.Answer(hook.Deny, "no recipients") },
+			hook.OnQueueOutbound: func(*hook.Event) hook.Verdict { return hook.Answer(hook.Deny, "no recipients") },
+		}})
+		if r, _ := in.Accept(t.Context(), &hook.Connection{}, tx); r.String() != "250 2.0.0 Message Queued (ABC.1)" || len(s.events) > 0 {
+			t.Errorf("%s, %v", r, s.events)
+		}
+		tx.Dropped = 0
+		if r, _ := in.Accept(t.Context(), &hook.Connection{}, tx); r.Positive() {
+			t.Errorf("nothing was dropped: %s", r)
+		}
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	for _, tc := range []struct {
 		relaying   bool

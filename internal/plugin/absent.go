@@ -14,7 +14,6 @@ var servedAnyway = map[string]string{
 // notBuiltIn are the other names of Haraka's plugins, its own and well-known ones
 // from npm, and what stands in for each here, or that nothing does.
 var notBuiltIn = map[string]string{
-	"aliases":                  "recipients are not rewritten here; the server behind queue/smtp_forward can do it",
 	"asn":                      "the origin of a client's network is not looked up",
 	"attachment":               "attachments are not looked at",
 	"auth-enc-file":            "the users of auth/flat_file stand in auth_flat_file.ini, with their passwords as they are",
@@ -31,7 +30,6 @@ var notBuiltIn = map[string]string{
 	"data.signatures":          "the text of messages is not searched",
 	"dcc":                      "messages are not checked against DCC",
 	"delay_deny":               "a refusal is never put off: it is sent at the hook that decides",
-	"dns-list":                 "lists in the DNS are not asked",
 	"dovecot":                  "recipients are those of host_list and users those of auth/flat_file; Dovecot is not asked. It can be the backend of queue/smtp_forward: host=lmtp://HOST:24",
 	"elasticsearch":            "the log goes to standard error: format=json of log.ini is made for collectors",
 	"esets":                    "messages are not scanned for viruses",

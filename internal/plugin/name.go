@@ -5,7 +5,7 @@ import "strings"
 // aliases are the old names of Haraka's plugins and the ones that replaced them.
 var aliases = map[string]string{
 	"auth/auth_ldap": "auth-ldap",
-	"backscatterer":  "dns-list", "dnsbl": "dns-list", "dnswl": "dns-list",
+	"backscatterer":  "dns-list", "dnsbl": "dns-list", "dnswl": "dns-list", "dns_list_base": "dns-list",
 	"connect.asn": "asn", "connect.fcrdns": "fcrdns", "connect.geoip": "geoip", "connect.p0f": "p0f",
 	"connect.rdns_access": "access", "mail_from.access": "access", "mail_from.blocklist": "access",
 	"rcpt_to.access": "access", "rcpt_to.blocklist": "access", "rdns.regexp": "access",

@@ -114,6 +114,7 @@ type Env struct {
 type Resolver interface {
 	MX(ctx context.Context, domain string) ([]dns.MX, error)
 	Addrs(ctx context.Context, host string) ([]netip.Addr, error)
+	IPv4(ctx context.Context, name string) ([]netip.Addr, error)
 	PTR(ctx context.Context, addr netip.Addr) ([]string, error)
 	TXT(ctx context.Context, name string) ([]string, error)
 }

@@ -36,7 +36,7 @@ func (s *session) answerData(syntax.Command) {
 // mayTransfer checks that there are recipients and runs hook data. It answers
 // if the content may not come.
 func (s *session) mayTransfer() bool {
-	if len(s.tx.Recipients) == 0 {
+	if len(s.tx.Recipients) == 0 && s.tx.Dropped == 0 {
 		// A client that pipelines DATA has not seen yet that all recipients were refused.
 		if s.tx.Rcpts != (hook.Counts{}) {
 			s.refuse(reply.New(554, "5.5.1", "No valid recipients"))

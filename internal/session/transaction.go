@@ -153,7 +153,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 
 	// The cheap reasons to refuse come before the hooks.
 	r := s.o.CheckAddress(m.To, s.tx.UTF8, "5.1.3", "RCPT TO")
-	if r == nil && s.o.MaxRecipients > 0 && len(s.tx.Recipients) >= s.o.MaxRecipients {
+	if r == nil && s.o.MaxRecipients > 0 && len(s.tx.Recipients)+s.tx.Dropped >= s.o.MaxRecipients {
 		r = reply.New(452, "4.5.3", "Too many recipients")
 	}
 	var v hook.Verdict
@@ -182,37 +182,54 @@ func (s *session) addRecipient(rcpt mail.Recipient, parameters map[string]string
 	if !s.tx.Reserve(rcpt) {
 		return hook.Verdict{}, receive.ErrNoMemory
 	}
-	v, r := s.askHooks(rcpt, parameters)
+	v := s.runHook(hook.OnRcpt, hook.Event{Recipient: rcpt, Params: parameters})
+	if v.Alias != nil {
+		s.tx.Settle(rcpt, false)
+		return s.expand(rcpt, parameters, v)
+	}
+	refusal, r := s.refusal(v, rcpt)
+	if r == nil {
+		refusal, r = s.confirm(v, rcpt, rcpt)
+	}
 	s.tx.Settle(rcpt, r.Positive())
-	return v, r
+	return refusal, r
 }
 
-// askHooks runs rcpt and rcpt_ok.
-func (s *session) askHooks(rcpt mail.Recipient, parameters map[string]string) (hook.Verdict, *reply.Reply) {
-	path := rcpt.Address.Path()
-	text := "recipient " + path + " denied"
-	hard, soft := verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text)
-	v := s.runHook(hook.OnRcpt, hook.Event{Recipient: rcpt, Params: parameters})
+// denials are the default replies to RCPT of hooks that refuse.
+func denials(rcpt mail.Recipient) (hard, soft verdict.Default) {
+	text := "recipient " + rcpt.Address.Path() + " denied"
+	return verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text)
+}
+
+// refusal returns the reply to a recipient that hook rcpt has not accepted; nil: it has.
+func (s *session) refusal(v hook.Verdict, rcpt mail.Recipient) (hook.Verdict, *reply.Reply) {
 	if v.Code.Denies() {
+		hard, soft := denials(rcpt)
 		return v, verdict.Refusal(v, hard, soft)
 	}
 
 	// Without a plugin that vouches for it only a client that may relay gets through.
 	if v.Code != hook.OK && !(s.tx.Relaying && (v.Code == hook.Cont || v.Code == 0)) {
-		r := reply.New(550, "5.7.1", "I cannot deliver mail for "+path)
+		r := reply.New(550, "5.7.1", "I cannot deliver mail for "+rcpt.Address.Path())
 		if v.Text != "" {
 			r.Text = v.Text
 		}
 		return hook.Verdict{}, r
 	}
+	return hook.Verdict{}, nil
+}
 
-	// The text of the last plugin that had one is the reply.
+// confirm runs rcpt_ok about a recipient that hook rcpt has accepted with v. The client
+// has called it named.
+func (s *session) confirm(v hook.Verdict, rcpt, named mail.Recipient) (hook.Verdict, *reply.Reply) {
 	ok := s.runHook(hook.OnRcptOK, hook.Event{Recipient: rcpt})
 	if ok.Code.Denies() {
+		hard, soft := denials(named)
 		return ok, verdict.Refusal(ok, hard, soft)
 	}
+	// The text of the last plugin that had one is the reply.
 	if ok.Text == "" && ok.Reply == nil {
 		ok.Text, ok.Reply = v.Text, v.Reply
 	}
-	return hook.Verdict{}, verdict.Assent(ok, 250, "2.1.5", "recipient "+path+" OK")
+	return hook.Verdict{}, verdict.Assent(ok, 250, "2.1.5", "recipient "+named.Address.Path()+" OK")
 }

@@ -5,10 +5,12 @@ import (
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/access"
+	"tarishi/internal/plugin/aliases"
 	"tarishi/internal/plugin/bounce"
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/dkim"
 	"tarishi/internal/plugin/dmarc"
+	"tarishi/internal/plugin/dnslist"
 	"tarishi/internal/plugin/earlytalker"
 	"tarishi/internal/plugin/envelope"
 	"tarishi/internal/plugin/fcrdns"
@@ -28,10 +30,12 @@ import (
 // Register adds every built-in plugin to r.
 func Register(r *plugin.Registry) {
 	r.Register(access.Name, access.New)
+	r.Register(aliases.Name, aliases.New)
 	r.Register(bounce.Name, bounce.New)
 	r.Register(discard.Name, discard.New)
 	r.Register(dkim.Name, dkim.New)
 	r.Register(dmarc.Name, dmarc.New)
+	r.Register(dnslist.Name, dnslist.New)
 	r.Register(earlytalker.Name, earlytalker.New)
 	r.Register(envelope.Name, envelope.New)
 	r.Register(fcrdns.Name, fcrdns.New)
@@ -50,7 +54,9 @@ func Register(r *plugin.Registry) {
 	r.Declare(bounce.Name, func() ini.Declarer { return &bounce.Settings{} })
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
+	r.Declare(dnslist.Name, func() ini.Declarer { return &dnslist.Settings{} })
 	r.Declare(access.Name, func() ini.Declarer { return &access.Settings{} })
+	r.Declare(aliases.Name, func() ini.Declarer { return &aliases.Settings{} })
 	r.Declare(earlytalker.Name, func() ini.Declarer { return &earlytalker.Settings{} })
 	r.Declare(fcrdns.Name, func() ini.Declarer { return &fcrdns.Settings{} })
 	r.Declare(flatfile.Name, func() ini.Declarer { return &flatfile.Settings{} })

@@ -31,6 +31,7 @@ func (z zone) TXT(_ context.Context, name string) ([]string, error) {
 }
 func (zone) MX(context.Context, string) ([]dns.MX, error)        { return nil, &dns.Error{} }
 func (zone) Addrs(context.Context, string) ([]netip.Addr, error) { return nil, &dns.Error{} }
+func (zone) IPv4(context.Context, string) ([]netip.Addr, error)  { return nil, &dns.Error{} }
 func (zone) PTR(context.Context, netip.Addr) ([]string, error)   { return nil, &dns.Error{} }
 
 func testKey(seed byte, selector string) dkim.Key {

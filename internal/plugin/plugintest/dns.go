@@ -68,6 +68,16 @@ func (d *DNS) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	return all, nil
 }
 
+// IPv4 implements plugin.Resolver.
+func (d *DNS) IPv4(ctx context.Context, name string) ([]netip.Addr, error) {
+	all, err := d.Addrs(ctx, name)
+	all = slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.Is4() })
+	if err == nil && len(all) == 0 {
+		return nil, &dns.Error{Name: name, Type: "A", Kind: dns.NoData}
+	}
+	return all, err
+}
+
 // PTR implements plugin.Resolver.
 func (d *DNS) PTR(ctx context.Context, addr netip.Addr) ([]string, error) {
 	if names := d.Names[addr.String()]; len(names) > 0 && d.Errors[addr.String()] == nil {

@@ -7,6 +7,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
+	"tarishi/internal/result"
 )
 
 func TestACL(t *testing.T) {
@@ -22,8 +23,9 @@ func TestACL(t *testing.T) {
 		c.Remote.Addr = netip.MustParseAddrPort(remote)
 		chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c.View()})
 		v := chain.Run(t.Context(), hook.OnConnect, &hook.Event{Conn: c.View()})
-		if c.Relaying != want || (v.Code == hook.OK) != want || (c.Results.Of(Name) != nil) != want {
-			t.Errorf("%s: relaying %v, connect %v", remote, c.Relaying, v)
+		found := map[bool]string{true: "pass:acl", false: "skip:acl(unlisted)"}[want]
+		if line := c.Results.Of(Name).Line(result.Format{}); c.Relaying != want || (v.Code == hook.OK) != want || line != found {
+			t.Errorf("%s: relaying %v, connect %v, found %q", remote, c.Relaying, v, line)
 		}
 		if v := chain.Run(t.Context(), hook.OnRcpt, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont || tx.Relaying {
 			t.Errorf("%s: rcpt %v", remote, v)

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -12,10 +11,12 @@ import (
 	"tarishi/internal/ini/grammar"
 )
 
-// Settings is relay.ini and relay_acl_allow.
+// Settings is relay.ini, relay_acl_allow and relay_dest_domains.ini.
 type Settings struct {
-	ACL, All bool
-	Allow    []netip.Prefix
+	ACL, All                  bool
+	ForceRouting, DestDomains bool
+	Allow                     []netip.Prefix
+	Destinations              map[string]Destination // by domain, in the form of mail.CanonicalDomain
 
 	lines []entry
 }
@@ -30,21 +31,26 @@ const (
 	file      = "relay.ini"
 	allowFile = "relay_acl_allow"
 	routeFile = "relay_dest_domains.ini"
-
-	noDestinations = "cannot be honoured: relay_dest_domains.ini is not supported; sections of outbound.ini name the hosts for a domain"
 )
 
-// Tables declares the keys of relay.ini, and the list.
+// Tables declares the keys of relay.ini, and the lists.
 func (s *Settings) Tables() []*ini.Table {
 	return []*ini.Table{
 		{
-			File: file, Reads: []string{routeFile},
-			Doc: "Who may send mail to other domains than those in host_list, besides users who logged in.",
+			File: file,
+			Doc:  "Who may send mail to other domains than those in host_list, besides users who logged in.",
 			Rows: ini.Within("relay",
 				ini.Row{Key: "acl", Kind: ini.Bool(&s.ACL), Default: "true", Doc: "The clients listed in relay_acl_allow."},
 				ini.Row{Key: "all", Kind: ini.Bool(&s.All), Default: "false", Doc: "Everybody. Only for a server that the world cannot reach."},
-				ini.Row{Key: "force_routing", Note: noDestinations, Stops: ini.SwitchedOn},
-				ini.Row{Key: "dest_domains", Note: noDestinations, Stops: ini.SwitchedOn},
+				ini.Row{
+					Key: "force_routing", Kind: ini.Bool(&s.ForceRouting), Default: "true",
+					Doc: "Queued mail for a domain in relay_dest_domains.ini goes to its nexthop.",
+				},
+				ini.Row{
+					Key: "dest_domains", Kind: ini.Bool(&s.DestDomains), Default: "false",
+					Doc: `Clients may send to the domains in relay_dest_domains.ini, as the action of each says. Recipients in other domains are
+						refused, also in those of host_list unless rcpt_to.in_host_list stands before relay in config/plugins.`,
+				},
 			),
 		},
 		{
@@ -64,27 +70,7 @@ func (s *Settings) Tables() []*ini.Table {
 			Lines:  func() []string { return ini.FormatPrefixes(s.Allow) },
 			Finish: s.checkOpen,
 		},
-	}
-}
-
-// Check looks for next hops in the file of Haraka's plugin, which routes by them
-// unless force_routing is switched off. It is called where the plugin is listed.
-func (s *Settings) Check(r *ini.Reader) {
-	if k := r.File(file).Section("relay").Key("force_routing"); k != nil {
-		return // reported already, or switched off
-	}
-	if !slices.ContainsFunc(r.Entries("."), func(e fs.DirEntry) bool { return e.Name() == routeFile }) {
-		return
-	}
-	// A next hop that is not honoured would send mail elsewhere than before.
-	for _, k := range r.File(routeFile).Section("domains").Keys {
-		if strings.Contains(strings.Join(k.Values, ""), "nexthop") {
-			r.Add(ini.Problem{
-				File: ini.Place(routeFile), Line: k.Line, Section: "domains", Key: k.Name,
-				Text: noDestinations + ". [relay] force_routing=false starts without it",
-			})
-			return
-		}
+		s.routeTable(),
 	}
 }
 

@@ -39,6 +39,10 @@ func (zone) Addrs(context.Context, string) ([]netip.Addr, error) {
 	return nil, &dns.Error{Kind: dns.NXDomain}
 }
 
+func (zone) IPv4(context.Context, string) ([]netip.Addr, error) {
+	return nil, &dns.Error{Kind: dns.NXDomain}
+}
+
 func (zone) PTR(context.Context, netip.Addr) ([]string, error) {
 	return nil, &dns.Error{Kind: dns.NXDomain}
 }

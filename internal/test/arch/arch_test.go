@@ -139,6 +139,8 @@ var packages = map[string]entry{
 	"internal/plugin/dmarc":       {plugins, []string{"internal/authres", "internal/dmarc", "internal/hook", "internal/plugin"}},
 	"internal/plugin/bounce":      {plugins, []string{"internal/hook", "internal/plugin", "internal/spf"}},
 	"internal/plugin/fcrdns":      {plugins, []string{"internal/authres", "internal/dns", "internal/hook", "internal/plugin"}},
+	"internal/plugin/aliases":     {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // the notes that steer a message
+	"internal/plugin/relay":       {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // next hops, and the notes that steer a message
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
 	"internal/conf": {instance, []string{"internal/metrics", "internal/plugin", "internal/web"}}, // what they declare

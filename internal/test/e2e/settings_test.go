@@ -53,16 +53,15 @@ func TestSettingsThatStopTheStart(t *testing.T) {
 		`connection\.ini:3: \[haproxy\] key hosts: cannot be honoured`: {
 			"connection.ini": "[haproxy]\nenabled=true\nhosts[]=127.0.0.1\n", "relay_acl_allow": "127.0.0.1\n", "plugins": "relay\n",
 		},
-		`haproxy_hosts:1: cannot be honoured`:                          {"haproxy_hosts": "127.0.0.1\n"},
-		`tls\.ini:1: key requireAuthorized: cannot be honoured`:        {"tls.ini": "requireAuthorized[]=465\n"},
-		`tls\.ini:2: key crl: cannot be honoured`:                      {"tls.ini": "\ncrl=revoked.pem\n"},
-		`relay\.ini:2: \[relay\] key dest_domains: cannot be honoured`: {"relay.ini": "[relay]\ndest_domains=true\n", "plugins": "relay\n"},
+		`haproxy_hosts:1: cannot be honoured`:                   {"haproxy_hosts": "127.0.0.1\n"},
+		`tls\.ini:1: key requireAuthorized: cannot be honoured`: {"tls.ini": "requireAuthorized[]=465\n"},
+		`tls\.ini:2: key crl: cannot be honoured`:               {"tls.ini": "\ncrl=revoked.pem\n"},
 		`host_list:1: mail for here\.example goes nowhere`: {
 			"plugins": "rcpt_to.in_host_list\nqueue/smtp_forward\n", "host_list": "here.example\n", "smtp_forward.ini": "[other.example]\nhost=127.0.0.1:1\n",
 		},
 		`plugins:1: there is no plugin queue/lmtp: queue/smtp_forward speaks LMTP`: {"plugins": "queue/lmtp\n"},
-		`relay_dest_domains\.ini:2: \[domains\] key example\.com: cannot be honoured`: {
-			"relay_dest_domains.ini": "[domains]\nexample.com={\"action\":\"accept\",\"nexthop\":\"192.0.2.1\"}\n", "plugins": "relay_force_routing\n",
+		`relay_dest_domains\.ini:2: \[domains\] key example\.com: is not of the form`: {
+			"relay_dest_domains.ini": "[domains]\nexample.com={\"action\":\"accept\"\n", "plugins": "relay_force_routing\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
