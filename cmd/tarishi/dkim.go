@@ -101,7 +101,7 @@ func newKey(s command.Streams, a control.Arguments) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.Err, "wrote %s\nPut this record into the DNS, wait until 'tarishi dkim check %s' finds it, and only then restart the daemon:\n", place, domain)
+	fmt.Fprintf(s.Err, "wrote %s\nPut this record into the DNS: 'tarishi dkim check %s' says when it is there. A running daemon that signs uses the key at once:\n", place, domain)
 	fmt.Fprintln(s.Out, line)
 	return nil
 }

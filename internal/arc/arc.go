@@ -89,6 +89,7 @@ func (v *Verifier) Verify(ctx context.Context, c mail.Content) (Result, error) {
 	case err != nil:
 		return Result{}, err
 	}
+	// No key is looked up for a message that is not what was signed.
 	if !bytes.Equal(body.Finish(), chain[len(chain)-1].message.hashed) {
 		return Result{Status: Fail, Reason: "body hash did not verify"}, nil
 	}
@@ -105,6 +106,8 @@ func (v *Verifier) verifySets(ctx context.Context, whole *canon.Section, chain [
 		defer cancel()
 		ctx = limited
 	}
+	// Signatures of earlier hosts need not be valid any more: the next one may have changed the
+	// message, and has said that it was right before.
 	newest := chain[len(chain)-1]
 	needed := []*signature{&newest.message.signature}
 	for _, s := range chain {
@@ -118,6 +121,7 @@ func (v *Verifier) verifySets(ctx context.Context, whole *canon.Section, chain [
 		})
 	}
 	all.Wait()
+	// A key that is missing breaks the chain. One that cannot be had now says nothing of it.
 	for _, one := range needed {
 		if one.fault != nil {
 			r := Result{Status: Fail, Reason: one.fault.Error()}

@@ -63,6 +63,7 @@ var (
 // readChain collects the sets of a header section by their instances. No chain at all is
 // no error.
 func readChain(whole *canon.Section) ([]*set, error) {
+	// Counted first, for anybody can write a thousand of them.
 	seals, messages, results := whole.Find(sealField), whole.Find(messageField), whole.Find(resultsField)
 	n := len(seals)
 	switch {
@@ -99,6 +100,7 @@ func readChain(whole *canon.Section) ([]*set, error) {
 
 // instance returns the set with a number.
 func instance(chain []*set, text string) (*set, int, error) {
+	// The number is part of what is signed, so it has one spelling only.
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > len(chain) || text[0] == '+' || text[0] == '0' {
 		return nil, 0, errIncomplete
@@ -108,6 +110,7 @@ func instance(chain []*set, text string) (*set, int, error) {
 
 // readResults takes an ARC-Authentication-Results field over.
 func readResults(chain []*set, field []byte) error {
+	// The instance comes first, in front of what is an Authentication-Results else.
 	head, said, _ := strings.Cut(canon.Value(field), ";")
 	name, text, _ := strings.Cut(head, "=")
 	s, _, err := instance(chain, strings.TrimSpace(text))
@@ -129,6 +132,7 @@ func readSignature(field []byte) (signature, canon.Tags, error) {
 	s := signature{
 		field: field, algorithm: strings.ToLower(t.Text("a")), domain: strings.ToLower(t.Text("d")), selector: strings.ToLower(t.Text("s")),
 	}
+	// The place of b= counts in the raw field, for its value is cut out of that.
 	b, offset := t.Find("b"), len(field)-len(text)
 	s.blank = [2]int{offset + b.Start, offset + b.End}
 	if s.signed, err = base64.StdEncoding.DecodeString(t.Text("b")); err != nil || len(s.signed) == 0 || s.domain == "" || s.selector == "" ||
@@ -144,6 +148,7 @@ func readMessage(chain []*set, field []byte) error {
 	if err != nil {
 		return err
 	}
+	// Each instance is there once: a second one could be the genuine one.
 	s, _, err := instance(chain, t.Text("i"))
 	if err != nil || s.message.field != nil {
 		return errIncomplete
@@ -165,6 +170,7 @@ func readMessage(chain []*set, field []byte) error {
 	for i, name := range m.names {
 		m.names[i] = strings.ToLower(name)
 	}
+	// Readers look at From, so it must be covered; seals are covered by seals alone.
 	switch {
 	case slices.Contains(m.names, sealField):
 		return errMalformed // RFC 8617 section 4.1.2
@@ -182,6 +188,7 @@ func readSeal(chain []*set, field []byte) error {
 	if err != nil {
 		return err
 	}
+	// A seal is of whole sets: it does not choose what it covers.
 	s, n, err := instance(chain, t.Text("i"))
 	switch {
 	case err != nil || s.seal.field != nil:

@@ -38,6 +38,7 @@ type Property struct {
 
 // String returns the result as it stands in a field.
 func (r Result) String() string {
+	// Words of ours stand as they are, those of others in quotes or cleaned.
 	var b strings.Builder
 	b.WriteString(r.Method + "=" + r.Value)
 	if r.Comment != "" {
@@ -60,6 +61,7 @@ func Format(id string, results []string) string {
 	if len(results) == 0 {
 		return ""
 	}
+	// A line each, as people and programs are used to it.
 	return id + ";\r\n\t" + strings.Join(results, ";\r\n\t")
 }
 
@@ -105,6 +107,7 @@ func escape(s, special string) string {
 // clean cuts text that is too long, and puts a question mark in the place of what cannot
 // stand in a field.
 func clean(s string) string {
+	// A peer could otherwise make our field as long as it likes.
 	if len(s) > maxValue {
 		s = s[:maxValue]
 	}
@@ -124,6 +127,7 @@ func ServiceID(value string) (id string, ok bool) {
 	if !ok || rest == "" {
 		return "", false
 	}
+	// The name is a token or in quotes: both spellings are the same name.
 	if rest[0] == '"' {
 		id, rest, ok = cutQuoted(rest)
 		if !ok {
@@ -154,6 +158,7 @@ func ServiceID(value string) (id string, ok bool) {
 
 // skipComments drops blanks and comments at the beginning of s.
 func skipComments(s string) (rest string, ok bool) {
+	// Comments nest, and have their own escapes.
 	depth := 0
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
@@ -190,6 +195,7 @@ func cutQuoted(s string) (text, rest string, ok bool) {
 // IsForged reports whether a field that has come from outside claims to be ours: with
 // our name, or with none that could be read, which others may read as ours.
 func IsForged(value, own string) bool {
+	// What we cannot read somebody else may read as our name.
 	id, ok := ServiceID(value)
 	return !ok || id == mail.CanonicalDomain(own)
 }

@@ -11,12 +11,14 @@ func Parse(value string) []Result {
 		if i == 0 || len(words) == 0 { // the name of the host comes first
 			continue
 		}
+		// A result is a method and a word; what else stands there, such as "none", is not one.
 		method, v, ok := strings.Cut(words[0], "=")
 		method, _, _ = strings.Cut(method, "/") // a version
 		if !ok || method == "" {
 			continue
 		}
 		r := Result{Method: strings.ToLower(method), Value: strings.ToLower(unquote(v))}
+		// Only properties have a dot in their names: a reason is text that anybody may have made.
 		for _, word := range words[1:] {
 			name, v, ok := strings.Cut(word, "=")
 			if ok && strings.Contains(name, ".") {
@@ -74,6 +76,7 @@ func dropComments(s string) string {
 func splitUnquoted(s, separators string) []string {
 	var parts []string
 	start, quoted := 0, false
+	// One step beyond the end closes the last part.
 	for i := 0; i <= len(s); i++ {
 		switch {
 		case i < len(s) && s[i] == '\\' && quoted:

@@ -37,6 +37,7 @@ import (
 	"tarishi/internal/maillog"
 	"tarishi/internal/metrics"
 	"tarishi/internal/plugin"
+	"tarishi/internal/redis"
 	"tarishi/internal/route"
 	"tarishi/internal/session/policy"
 	"tarishi/internal/store/disk"
@@ -62,6 +63,7 @@ type Config struct {
 	Metrics  metrics.Settings
 	Forward  route.Settings
 	Bounce   dsn.Templates
+	Redis    redis.Settings
 	Plugins  plugin.Settings
 
 	// Own are the settings that plugins declared, by their canonical names.
@@ -77,7 +79,7 @@ func (c *Config) Tables() []*ini.Table {
 	tables := slices.Concat(
 		c.Instance.names(c.Dir), c.Plugins.Tables(),
 		c.Listener.Tables(), c.Session.Tables(), c.Instance.smtp(), c.Outbound.Tables(), c.Queue.Tables(),
-		c.Log.Tables(), c.TLS.Tables(), c.DNS.Tables(), c.HTTP.Tables(), c.Metrics.Tables(), c.Forward.Tables(&c.TLS.Outbound), c.Bounce.Tables(),
+		c.Log.Tables(), c.TLS.Tables(), c.DNS.Tables(), c.HTTP.Tables(), c.Metrics.Tables(), c.Forward.Tables(&c.TLS.Outbound), c.Bounce.Tables(), c.Redis.Tables(),
 	)
 	for _, name := range slices.Sorted(maps.Keys(c.Own)) {
 		tables = append(tables, c.Own[name].Tables()...)

@@ -280,6 +280,9 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 			warnings = append(warnings, p.String())
 		}
 	}
+	for _, name := range c.removed(l.current) {
+		warnings = append(warnings, ini.Problem{File: ini.Place(name), Text: "is not there any more", Warning: true}.String())
+	}
 	if len(errs) > 0 {
 		return l.refuse(c, errs, warnings, forced)
 	}

@@ -303,7 +303,7 @@ func TestLiveNamedFiles(t *testing.T) {
 // TestLiveVanished: a file that is gone is pointed out, and that of the plugins is missed;
 // so is one behind a link that leads nowhere, and one that is no file.
 func TestLiveVanished(t *testing.T) {
-	polled(t, files{"plugins": "relay\n", "relay_acl_allow": "192.0.2.0/24\n", "host_list": "a.example\n"}, func(t *testing.T, f *follower) {
+	polled(t, files{"plugins": "relay\n", "relay_acl_allow": "192.0.2.0/24\n", "host_list": "a.example\n", "relay.timeout": "5\n"}, func(t *testing.T, f *follower) {
 		at := func(name string) string { return filepath.Join(f.dir, "config", name) }
 		reload := func(generation int64, text string) {
 			t.Helper()
@@ -321,7 +321,8 @@ func TestLiveVanished(t *testing.T) {
 		must(os.Remove(at("plugins")))
 		reload(1, "config/plugins: is not there any more")
 		must(os.WriteFile(at("plugins"), nil, 0o600))
-		reload(2, "")
+		must(os.Remove(at("relay.timeout"))) // which nobody looks for now
+		reload(2, "config/relay.timeout: warning: is not there any more")
 		must(os.Remove(at("relay_acl_allow")))
 		reload(3, "config/relay_acl_allow: warning: is not there any more")
 

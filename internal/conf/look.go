@@ -3,6 +3,7 @@ package conf
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"hash"
 	"io"
 	"io/fs"
@@ -155,6 +156,21 @@ func (c *Config) vanished(before *Config) (names []string) {
 	for name, content := range before.read {
 		now, wanted := c.read[name]
 		if wanted && now == [sha256.Size]byte{} && content != now {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// removed returns the files, sorted, that were read for before because they were there, such
+// as keys, and are gone: nothing looks for them any more.
+func (c *Config) removed(before *Config) (names []string) {
+	for name, content := range before.read {
+		if _, wanted := c.read[name]; wanted || content == [sha256.Size]byte{} {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(c.ConfigDir, filepath.FromSlash(name))); errors.Is(err, fs.ErrNotExist) {
 			names = append(names, name)
 		}
 	}

@@ -62,6 +62,7 @@ func LoadKeys(files fs.FS, folder string) (Keys, []error) {
 
 // folders returns the names of the folders in a folder.
 func folders(files fs.FS, name string) []string {
+	// Links count by what they lead to: keys are often kept elsewhere.
 	entries, _ := fs.ReadDir(files, name)
 	var found []string
 	for _, e := range entries {
@@ -82,7 +83,8 @@ func isEmptyPlace(files fs.FS, place string) bool {
 
 // loadKey reads the two files of a key.
 func loadKey(files fs.FS, place string) (Key, error) {
-	text, err := fs.ReadFile(files, path.Join(place, selectorFile))
+	// A key without a name in the DNS would sign what nobody can verify.
+	text, err := readFile(files, path.Join(place, selectorFile))
 	if err != nil {
 		return Key{}, err
 	}
@@ -90,7 +92,7 @@ func loadKey(files fs.FS, place string) (Key, error) {
 	if err := CheckSelector(k.Selector); err != nil {
 		return Key{}, fmt.Errorf("%s: %w", path.Join(place, selectorFile), err)
 	}
-	secret, err := fs.ReadFile(files, path.Join(place, privateFile))
+	secret, err := readFile(files, path.Join(place, privateFile))
 	if err != nil {
 		return Key{}, err
 	}
@@ -99,6 +101,16 @@ func loadKey(files fs.FS, place string) (Key, error) {
 	}
 	return k, nil
 }
+
+// readFile reads a regular file: a pipe would be waited for, and a device may never end.
+func readFile(files fs.FS, name string) ([]byte, error) {
+	if info, err := fs.Stat(files, name); err == nil && !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: errIrregular}
+	}
+	return fs.ReadFile(files, name)
+}
+
+var errIrregular = errors.New("it is no regular file")
 
 var errSelector = errors.New("no selector: letters, digits and hyphens, and dots between them")
 
@@ -168,6 +180,7 @@ const newKeyBits = 2048
 
 // NewKey makes a private key: "rsa" or "ed25519".
 func NewKey(kind string) (crypto.Signer, error) {
+	// Ed25519 is quicker and shorter, and not understood everywhere: RSA comes first.
 	switch kind {
 	case "rsa":
 		return rsa.GenerateKey(rand.Reader, newKeyBits)
@@ -211,6 +224,7 @@ func (k Key) ZoneLine(domain string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// A string of a TXT record has a limit; receivers join them without blanks.
 	var parts []string
 	for piece := range slices.Chunk([]byte(text), maxString) {
 		parts = append(parts, `"`+string(piece)+`"`)
@@ -223,6 +237,7 @@ var errOtherKey = errors.New("the record has another key")
 // Compare reports whether the records that the DNS has for a key are those that verify
 // its signatures. The errors say why not.
 func (k Key) Compare(records []string) error {
+	// The records are read as a receiver reads them, so that what it would refuse is found here.
 	algorithm, err := k.algorithm()
 	if err != nil {
 		return err

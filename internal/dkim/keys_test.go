@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"io/fs"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -48,6 +49,7 @@ func TestLoadKeys(t *testing.T) {
 	} {
 		files[name] = &fstest.MapFile{Data: []byte(text)}
 	}
+	files["config/dkim/pipe.example/selector"] = &fstest.MapFile{Mode: fs.ModeNamedPipe}
 	keys, faults := LoadKeys(files, "config/dkim")
 	for domain, want := range map[string]string{"example.org": "nov2026 ed", "old.example": "a.b", "same.example": "s"} {
 		var got []string
@@ -66,12 +68,13 @@ func TestLoadKeys(t *testing.T) {
 	for _, want := range []string{
 		"config/dkim/noselector.example/selector: ", "config/dkim/nokey.example/private: ", "config/dkim/bad.example/private: dkim: neither an RSA",
 		`config/dkim/odd.example/selector: "two words"`, "config/dkim/text.example/private: no private key in PEM", `config/dkim/same.example/b/selector: "s" is the selector of another key`,
+		"config/dkim/pipe.example/selector: it is no regular file",
 	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not among\n%s", want, all)
 		}
 	}
-	if len(faults) != 6 || len(keys) != 3 {
+	if len(faults) != 7 || len(keys) != 3 {
 		t.Errorf("%d domains, faults\n%s", len(keys), all)
 	}
 	if keys, faults := LoadKeys(files, "config/none"); len(keys) > 0 || len(faults) > 0 {

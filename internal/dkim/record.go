@@ -54,6 +54,7 @@ func parseKeys(records []string, algorithm string) (*PublicKey, error) {
 
 // readKey reads a key record that a signature of that algorithm refers to.
 func readKey(t canon.Tags, algorithm string) (*PublicKey, error) {
+	// The version is optional, but where it is given it stands first (RFC 6376 section 3.6.1).
 	if t.Has("v") && (t.Text("v") != "DKIM1" || t[0].Name != "v") {
 		return nil, permFault("invalid version")
 	}
@@ -94,6 +95,7 @@ func readKey(t canon.Tags, algorithm string) (*PublicKey, error) {
 // readRSA reads an RSA key in the form of PKIX or, as erratum 3017 of RFC 6376 has it,
 // that of PKCS #1.
 func (k *PublicKey) readRSA(der []byte) error {
+	// The example of the RFC and its grammar differ, and keys of both kinds are in use.
 	parsed, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
 		if parsed, err = x509.ParsePKCS1PublicKey(der); err != nil {
@@ -117,6 +119,7 @@ func (k *PublicKey) readRSA(der []byte) error {
 
 // Verify reports whether signed is the key's signature of what has that hash.
 func (k *PublicKey) Verify(sum [sha256.Size]byte, signed []byte) bool {
+	// The hash is made by the caller, once for all keys that are tried.
 	switch key := k.key.(type) {
 	case *rsa.PublicKey:
 		return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signed) == nil
@@ -133,6 +136,7 @@ func LookupKey(ctx context.Context, resolver Resolver, selector, domain, algorit
 	if name == "" {
 		return nil, permFault("no key for signature")
 	}
+	// A name that cannot be asked for has no key, and that will not change.
 	records, err := resolver.TXT(ctx, selector+"._domainkey."+name)
 	switch {
 	case err == nil:

@@ -89,6 +89,12 @@ var crlf = []byte("\r\n")
 
 var errNoFrom = errors.New("dkim: no From field")
 
+// IsUnsignable reports whether an error of Sign is about the message itself, so that no
+// other attempt fares better: it has no From, no field at all, or too many.
+func IsUnsignable(err error) bool {
+	return errors.Is(err, errNoFrom) || errors.Is(err, canon.ErrNoField) || errors.Is(err, canon.ErrLong)
+}
+
 // maxRepeats bounds how often a name can stand in h=: a field that occurs more often is
 // not signed above that.
 const maxRepeats = 100
@@ -133,6 +139,7 @@ const maxLine = 76
 
 // sign adds the field of one key.
 func (d *draft) sign(fields []byte, k Key) ([]byte, error) {
+	// One draft serves keys of both kinds; only this part differs.
 	algorithm, err := k.algorithm()
 	if err != nil {
 		return nil, err
@@ -176,6 +183,7 @@ func (d *draft) sign(fields []byte, k Key) ([]byte, error) {
 
 // appendFolded adds the value of b= and the field's end.
 func appendFolded(b []byte, text string) []byte {
+	// Folds in base64 are blanks, which receivers drop.
 	for n := maxLine - len("\tb="); len(text) > n; n = maxLine - 1 {
 		b = append(append(b, text[:n]...), "\r\n\t"...)
 		text = text[n:]

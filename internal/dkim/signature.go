@@ -85,6 +85,8 @@ func parseSignature(field []byte, now time.Time, skew time.Duration, r *Result) 
 
 // checkTags reports missing tags, and tags and values that are never accepted.
 func checkTags(t canon.Tags) error {
+	// What could be accepted by accident is refused by name, in the order in which Haraka
+	// reports it.
 	switch {
 	case !t.Has("v"):
 		return permFault("missing version")
@@ -121,6 +123,7 @@ func checkTags(t canon.Tags) error {
 
 // readIdentity reads i=, which must be in d= or below.
 func readIdentity(t canon.Tags, r *Result) error {
+	// Without i= the domain signs for everybody in it (RFC 6376 section 3.5).
 	r.Identity = t.Text("i")
 	if !t.Has("i") {
 		r.Identity = "@" + r.Domain
@@ -156,6 +159,7 @@ func readTimes(t canon.Tags, now time.Time, skew time.Duration, r *Result) error
 
 // parseTime reads seconds since 1970, at most 12 digits (RFC 6376 section 3.5).
 func parseTime(s string) (time.Time, bool) {
+	// Longer numbers than the grammar has would be times that no clock reaches.
 	n, err := strconv.ParseUint(s, 10, 63)
 	if err != nil || len(s) > 12 {
 		return time.Time{}, false
@@ -178,6 +182,7 @@ func parseCanonicalizations(s string) (header, body canon.Algorithm, err error) 
 
 // canonicalName returns a domain as it is looked up, or "" if it is none.
 func canonicalName(domain string) string {
+	// Neither an address nor a name with an empty label can be looked up.
 	name := mail.CanonicalDomain(domain)
 	if name == "" || strings.HasSuffix(name, ".") || strings.HasPrefix(name, "[") {
 		return ""

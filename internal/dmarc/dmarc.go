@@ -152,6 +152,7 @@ func Authors(fields []string) ([]string, error) {
 // checkAuthor checks a message for one domain of its author.
 func (c *Checker) checkAuthor(ctx context.Context, domain string, id Identity) Result {
 	r := Result{Domain: domain}
+	// An address has no owner who could have published anything.
 	if strings.HasPrefix(domain, "[") {
 		r.Reason = "an address, not a domain"
 		return r
@@ -201,6 +202,7 @@ var errUnchecked = errors.New("SPF or DKIM of an aligned domain could not be che
 
 // fail ends a check that the DNS did not let come to an end.
 func (r *Result) fail(err error) Result {
+	// No policy is applied to a message that may be genuine.
 	r.Status, r.Reason, r.Disposition = TempError, err.Error(), PolicyNone
 	return *r
 }
@@ -208,6 +210,7 @@ func (r *Result) fail(err error) Result {
 // unique returns the domains of a list in their canonical form, each once.
 func unique(list []string) []string {
 	var all []string
+	// Each domain may cost a walk through the DNS: a message can have many signatures of one.
 	for _, d := range list {
 		if d = mail.CanonicalDomain(d); d != "" && !slices.Contains(all, d) {
 			all = append(all, d)

@@ -104,6 +104,7 @@ func ParseRecord(text string) (rec *Record, usable, ok bool) {
 
 // set takes one tag over; ok is false if it is a policy that nobody knows.
 func (rec *Record) set(name, v string) (ok bool) {
+	// Other values than those that are known count as if the tag were missing (section 4.7).
 	switch name {
 	case "p", "sp", "np":
 		p, ok := parsePolicy(v)
@@ -145,6 +146,7 @@ func (rec *Record) set(name, v string) (ok bool) {
 // exclamation mark, which the URI itself cannot have.
 func parseURIs(list string) []string {
 	var all []string
+	// RFC 7489 let sizes stand behind the URI; records still have them.
 	for text := range strings.SplitSeq(list, ",") {
 		text, _, _ = strings.Cut(strings.Trim(text, " \t"), "!")
 		if u, err := url.Parse(text); err == nil && u.Scheme != "" && (u.Opaque != "" || u.Host != "") {
@@ -164,6 +166,7 @@ func (rec *Record) soften(p Policy) Policy {
 
 // below returns the policy for a domain below the record's.
 func (rec *Record) below(exists bool) Policy {
+	// The most special policy that was given counts.
 	switch {
 	case !exists && rec.Missing != nil:
 		return *rec.Missing

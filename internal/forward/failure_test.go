@@ -190,13 +190,13 @@ func TestForwardedCredentials(t *testing.T) {
 func TestQueueing(t *testing.T) {
 	var desk office
 	o := options(nil)
-	if v := forwarder(o).Queue(t.Context(), message("a@b.c").View()); v.Code != hook.DenySoft {
+	if v := forwarder(o).Queue(t.Context(), hook.ConnectionView{}, message("a@b.c").View()); v.Code != hook.DenySoft {
 		t.Errorf("without a queue: %v", v)
 	}
 	o.Requeuer = &desk
 	gone, cancel := context.WithCancel(t.Context())
 	cancel() // a client that leaves now has lost only the reply
-	if v := forwarder(o).Queue(gone, message("a@b.c", "d@e.f").View()); v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"a@b.c", "d@e.f"}) {
+	if v := forwarder(o).Queue(gone, hook.ConnectionView{}, message("a@b.c", "d@e.f").View()); v.Code != hook.OK || !slices.Equal(desk.requeued, []string{"a@b.c", "d@e.f"}) {
 		t.Errorf("%v %q", v, desk.requeued)
 	}
 	for _, tc := range []struct {
@@ -208,7 +208,7 @@ func TestQueueing(t *testing.T) {
 		{reply.New(552, "5.3.4", "Never"), "451 4.3.0"},
 	} {
 		desk.err = tc.err
-		if v := forwarder(o).Queue(t.Context(), message("a@b.c").View()); v.Code != hook.DenySoft || !strings.HasPrefix(v.Reply.String(), tc.want) {
+		if v := forwarder(o).Queue(t.Context(), hook.ConnectionView{}, message("a@b.c").View()); v.Code != hook.DenySoft || !strings.HasPrefix(v.Reply.String(), tc.want) {
 			t.Errorf("%v: %v", tc.err, v.Reply)
 		}
 	}

@@ -16,6 +16,8 @@
 //     us, and not queued: the client gets 451 and decides. The exception is
 //     LMTP and one_message_per_rcpt after another recipient was taken, when only
 //     the queue can keep the promise of the 250.
+//   - The message of a client that may relay or has authenticated is signed before it goes
+//     anywhere (Seal); if that fails the client gets 451.
 //   - When no host answers the client gets 451 at once, with a text that names
 //     neither hosts nor credentials; the log has the causes.
 //
@@ -63,8 +65,15 @@ type Requeuer interface {
 	Requeue(ctx context.Context, env *mail.Envelope, content mail.Content, why []*reply.Reply) error
 }
 
+// Seal signs messages. Its fields are put in front of a message, whose other bytes are
+// final; none: it is not signed. An error is temporary.
+type Seal interface {
+	Seal(ctx context.Context, m hook.Outgoing) (fields []byte, err error)
+}
+
 // Options are what a Forwarder works with.
 type Options struct {
+	Seal     Seal // nil: nothing is signed
 	Relay    Relay
 	Reporter Reporter // nil: only the client learns of refused recipients
 	Requeuer Requeuer // nil: deferred recipients of a message that others got count as refused
@@ -88,14 +97,10 @@ const patience = 10*time.Minute - 15*time.Second
 // Forward relays the message of t by route r, which must have a host. The
 // verdict's reply lacks the transaction's id, which session adds.
 func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *route.Route) hook.Verdict {
-	var own delivery.Credentials
-	if r.AuthType == route.AuthForward {
-		client := c.Authenticated()
-		if client.User == "" {
-			f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID())), zap.String("route", r.Name))
-			return hook.Verdict{Code: hook.DenySoft, Reply: errStranger}
-		}
-		own = delivery.Credentials{User: client.User, Pass: client.Password}
+	own, ok := credentials(c, r)
+	if !ok {
+		f.o.Log.Error("auth_type=forward, but the client has not authenticated", zap.String("uuid", string(t.ID())), zap.String("route", r.Name))
+		return hook.Verdict{Code: hook.DenySoft, Reply: errStranger}
 	}
 
 	// A client waits ten minutes; what ends the attempt earlier still has time to become a
@@ -104,7 +109,13 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 	defer attempt.Cancel(nil)
 	patient := time.AfterFunc(patience, func() { attempt.GiveUp(context.DeadlineExceeded) })
 	defer patient.Stop()
-	env, content := t.Envelope(), t.Final()
+
+	// Signed once, for all hosts of the route, and for the queue if none of them takes it.
+	env := t.Envelope()
+	content, err := f.seal(attempt, c, t)
+	if err != nil {
+		return hook.Verdict{Code: hook.DenySoft, Reply: reply.From(err)}
+	}
 	var silent successes
 
 	// Without any recipient taken the client keeps the message, unless the queue may have
@@ -145,6 +156,16 @@ func (f *Forwarder) Forward(ctx context.Context, c hook.ConnectionView, t hook.T
 	return success(taken[0].Reply, refused)
 }
 
+// credentials returns those of the client for a route that wants them; ok is false if it
+// has none.
+func credentials(c hook.ConnectionView, r *route.Route) (own delivery.Credentials, ok bool) {
+	if r.AuthType != route.AuthForward {
+		return own, true
+	}
+	client := c.Authenticated()
+	return delivery.Credentials{User: client.User, Pass: client.Password}, client.User != ""
+}
+
 // queuedReply stands for the reply of a backend where the queue took everything.
 var queuedReply = reply.New(250, "2.0.0", "Message Queued")
 
@@ -160,10 +181,25 @@ func (f *Forwarder) queues(r *route.Route, deferred []hook.RecipientResult) bool
 		!slices.ContainsFunc(deferred, func(x hook.RecipientResult) bool { return meaning.MayHaveArrived(x.Reply) })
 }
 
+// seal returns the message of t as it leaves. That of a stranger is not signed, for it is
+// not ours whatever its From says.
+func (f *Forwarder) seal(ctx context.Context, c hook.ConnectionView, t hook.TransactionView) (mail.Content, error) {
+	m := t.Outgoing()
+	if f.o.Seal == nil || !hook.IsOurs(c, t) {
+		return m.Content(), nil
+	}
+	fields, err := f.o.Seal.Seal(ctx, m)
+	return m.With(fields), err
+}
+
 // Queue takes the message of t into the outbound queue.
-func (f *Forwarder) Queue(ctx context.Context, t hook.TransactionView) hook.Verdict {
-	env, content := t.Envelope(), t.Final()
-	err := errors.New("there is no queue")
+func (f *Forwarder) Queue(ctx context.Context, c hook.ConnectionView, t hook.TransactionView) hook.Verdict {
+	env := t.Envelope()
+	content, err := f.seal(ctx, c, t)
+	if err != nil {
+		return hook.Verdict{Code: hook.DenySoft, Reply: reply.From(err)}
+	}
+	err = errors.New("there is no queue")
 	if f.o.Requeuer != nil {
 		err = f.o.Requeuer.Requeue(context.WithoutCancel(ctx), &env, content, nil)
 	}

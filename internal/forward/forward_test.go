@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -35,15 +36,16 @@ type backend struct {
 	mu      sync.Mutex
 	targets []pool.Target
 	sent    []string // "addr rcpt rcpt"
+	text    string   // of the last message
 }
 
-func (b *backend) Send(ctx context.Context, t pool.Target, env *mail.Envelope, _ mail.Content) (smtpclient.Result, error) {
+func (b *backend) Send(ctx context.Context, t pool.Target, env *mail.Envelope, c mail.Content) (smtpclient.Result, error) {
 	addr := t.Addr
 	if len(t.Addrs) > 0 {
 		addr = t.Addrs[0].String()
 	}
 	b.mu.Lock()
-	b.targets = append(b.targets, t)
+	b.targets, b.text = append(b.targets, t), textOf(c)
 	b.sent = append(b.sent, addr+" "+strings.Join(addresses(env.Recipients, nil), " "))
 	b.mu.Unlock()
 	return b.answer(ctx, addr, env)
@@ -114,6 +116,7 @@ type office struct {
 	why                []*reply.Reply
 	confirmed          []string
 	notes              mail.Notes
+	text               string // of what was queued last
 	err                error
 }
 
@@ -132,8 +135,8 @@ func (o *office) Confirm(ctx context.Context, _ *mail.Envelope, _ mail.Content, 
 	return errors.Join(o.err, ctx.Err())
 }
 
-func (o *office) Requeue(ctx context.Context, env *mail.Envelope, _ mail.Content, why []*reply.Reply) error {
-	o.why = why
+func (o *office) Requeue(ctx context.Context, env *mail.Envelope, c mail.Content, why []*reply.Reply) error {
+	o.why, o.text = why, textOf(c)
 	o.requeued = append(o.requeued, addresses(env.Recipients, nil)...)
 	o.notes = env.Notes
 	return errors.Join(o.err, ctx.Err())
@@ -590,4 +593,79 @@ func TestConfirm(t *testing.T) {
 			}
 		})
 	}
+}
+
+// signature is a Seal; it counts what it is asked to sign.
+type signature struct {
+	n   int
+	err error
+}
+
+func (s *signature) Seal(context.Context, hook.Outgoing) ([]byte, error) {
+	s.n++
+	return []byte("Signature: x\r\n"), s.err
+}
+
+// What a client sends that may relay or has authenticated is signed, relayed or queued,
+// once; what strangers send never is.
+func TestSeal(t *testing.T) {
+	const plain, signed = "A: b\r\n\r\nc\r\n", "Signature: x\r\nA: b\r\n\r\nc\r\n"
+	for _, tc := range []struct {
+		relaying bool
+		user     string
+		want     string
+	}{{false, "", plain}, {true, "", signed}, {false, "ann", signed}} {
+		seal, desk := &signature{}, &office{}
+		b := &backend{answer: func(_ context.Context, _ string, env *mail.Envelope) (smtpclient.Result, error) {
+			return replies(env, "250 2.0.0 ok", nil), nil
+		}}
+		o := options(b)
+		o.Seal, o.Requeuer = seal, desk
+		f := forwarder(o)
+		c, tx := &hook.Connection{AuthUser: tc.user}, message("a@b.c")
+		tx.Relaying = tc.relaying
+		if v := f.Forward(t.Context(), c.View(), tx.View(), routeTo("two")); v.Code != hook.OK || b.text != tc.want {
+			t.Errorf("%+v: %v, %q", tc, v, b.text)
+		}
+		if v := f.Queue(t.Context(), c.View(), tx.View()); v.Code != hook.OK || desk.text != tc.want {
+			t.Errorf("%+v: %v, %q", tc, v, desk.text)
+		}
+
+		// One that no backend takes is queued as it was signed for them.
+		r := routeTo("two")
+		r.OnFailure = route.FailToQueue
+		b.answer = func(context.Context, string, *mail.Envelope) (smtpclient.Result, error) {
+			return smtpclient.Result{}, errRefused
+		}
+		desk.text = ""
+		if v := f.Forward(t.Context(), c.View(), tx.View(), r); v.Code != hook.OK || desk.text != tc.want {
+			t.Errorf("%+v: %v, %q", tc, v, desk.text)
+		}
+		if want := 3; tc.want == signed && seal.n != want || tc.want == plain && seal.n != 0 {
+			t.Errorf("%+v: %d signatures", tc, seal.n)
+		}
+
+		// Without a signature that is due nothing leaves.
+		if tc.want == plain {
+			continue
+		}
+		seal.err = reply.New(451, "4.7.0", "no key")
+		b.sent, desk.requeued = nil, nil
+		for _, v := range []hook.Verdict{f.Forward(t.Context(), c.View(), tx.View(), r), f.Queue(t.Context(), c.View(), tx.View())} {
+			if v.Code != hook.DenySoft || v.Reply.String() != "451 4.7.0 no key" || len(b.sent)+len(desk.requeued) > 0 {
+				t.Errorf("%v, sent %q, queued %q", v, b.sent, desk.requeued)
+			}
+		}
+	}
+}
+
+// textOf is a content as text.
+func textOf(c mail.Content) string {
+	r, err := c.Open()
+	if err != nil {
+		return err.Error()
+	}
+	defer r.Close()
+	b, _ := io.ReadAll(r)
+	return string(b)
 }

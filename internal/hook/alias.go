@@ -23,8 +23,11 @@ type Alias struct {
 	To []mail.Address // none: mail for the recipient is accepted and dropped
 }
 
-// behind returns the handlers behind the last one of a plugin.
+// behind returns the handlers behind the last one of a plugin; "": all.
 func behind(list []Registration, plugin string) []Registration {
+	if plugin == "" {
+		return list
+	}
 	for i, r := range slices.Backward(list) {
 		if r.Plugin == plugin {
 			return list[i+1:]

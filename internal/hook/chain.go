@@ -104,9 +104,7 @@ func (c *Chain) Run(ctx context.Context, p Point, e *Event) Verdict {
 	if len(list) == 0 {
 		return Proceed()
 	}
-	if e.Behind != "" {
-		list = behind(list, e.Behind)
-	}
+	list = behind(list, e.Behind)
 	if e.Point != p {
 		e.Point = p
 	}

@@ -38,6 +38,7 @@ type Transaction struct {
 
 	Bodies Lender // for a message that a plugin rewrites; nil: none can be
 	body   Body   // holds Content after a rewriting; nil: it was not rewritten
+	frozen bool   // see Freeze
 }
 
 // Lender lends storage for messages.
@@ -59,6 +60,10 @@ func (t *Transaction) Discard() {
 		t.body = nil
 	}
 }
+
+// Freeze ends all changes of header and body: somebody has taken the message, or is about
+// to. From here on views show it, and what they are asked to change stays as it is.
+func (t *Transaction) Freeze() { t.frozen = true }
 
 // Final returns the message with the changed header, or Content itself when no
 // plugin changed it.
@@ -222,14 +227,21 @@ func (v TransactionView) Message() *message.Message {
 	})
 }
 
-// ErrNoBody is the error of a rewriting where there is no message, or no place for the
-// new one.
-var ErrNoBody = errors.New("hook: there is no message that can be rewritten here")
+// The errors of a rewriting: there is no message, or no place for the new one; or somebody
+// has taken the message already.
+var (
+	ErrNoBody = errors.New("hook: there is no message that can be rewritten here")
+	ErrFrozen = errors.New("hook: the message has been taken and cannot be rewritten any more")
+)
 
 // Rewrite puts a changed message in the place of the one that was received: see
 // message.Rewrite. It is for the points from data_post to queue. On an error the
 // message stays as it was.
 func (v TransactionView) Rewrite(edit func(p *message.Part) (*message.Change, error)) error {
+	if lease.Look(v.gate, v.state, func(t *Transaction) bool { return t.frozen }) {
+		return ErrFrozen
+	}
+
 	// The old message and the storage for the new one are taken while the time lasts.
 	old := v.Message()
 	body := lease.Look(v.gate, v.state, func(t *Transaction) Body {

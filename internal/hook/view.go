@@ -49,6 +49,11 @@ func (v NotesView) Set(path string, value any) {
 	})
 }
 
+// Remove deletes the value at a dotted path, and the maps on the way that it leaves empty.
+func (v NotesView) Remove(path string) {
+	lease.Touch(v.gate, v.notes, func(n *mail.Notes) { n.Remove(path) })
+}
+
 // All returns all notes, which must not be changed.
 func (v NotesView) All() mail.Notes {
 	return lease.Look(v.gate, v.notes, func(n *mail.Notes) mail.Notes {
@@ -60,7 +65,8 @@ func (v NotesView) All() mail.Notes {
 }
 
 // HeaderView is what a handler sees of a header section. The methods are those of
-// mail.Header; at points before data_post there is no field.
+// mail.Header; at points before data_post there is no field, and from queue_ok on changes
+// have no effect.
 type HeaderView struct {
 	gate *lease.Gate
 	tx   *Transaction
@@ -79,7 +85,7 @@ func header[Value any](v HeaderView, read func(*mail.Header) Value) Value {
 // change calls do with the header section, if there is one that may be changed.
 func (v HeaderView) change(do func(*mail.Header)) {
 	lease.Touch(v.gate, v.tx, func(t *Transaction) {
-		if t.Header != nil {
+		if t.Header != nil && !t.frozen {
 			do(t.Header)
 		}
 	})

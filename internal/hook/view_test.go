@@ -349,3 +349,51 @@ func TestRewrite(t *testing.T) {
 		}
 	}
 }
+
+// A message that somebody has taken can be seen and not changed.
+func TestFrozen(t *testing.T) {
+	tx := &Transaction{}
+	tx.ID, tx.Notes, tx.Results = "C.1", mail.Notes{}, new(result.Store)
+	raw := []byte("From: a@b.test\r\nSubject: x\r\n\r\nbody\r\n")
+	h, size, _ := mail.ParseHeader(raw)
+	tx.Header, tx.HeaderSize, tx.Content = h, int64(size), mail.Memory{raw}
+	v := tx.View()
+	v.Header().Add("X-Early", "yes")
+	m := v.Outgoing()
+	if m.With(nil).Size() != m.Content().Size() || m.Field("x-early") != "yes" || m.ID() != "C.1" {
+		t.Errorf("%+v", m)
+	}
+
+	tx.Freeze()
+	v.Header().Add("X-Late", "yes")
+	v.Header().AddLeading("X-Late", "yes")
+	v.Header().Rename("Subject", "X-Late")
+	v.Header().Remove("From")
+	if got := string(tx.Header.Bytes()); got != "From: a@b.test\r\nSubject: x\r\nX-Early: yes\r\n\r\n" {
+		t.Errorf("%q", got)
+	}
+	if err := v.Rewrite(func(*message.Part) (*message.Change, error) { return nil, nil }); !errors.Is(err, ErrFrozen) {
+		t.Errorf("%v", err)
+	}
+	r, err := m.With([]byte("Signature: y\r\n")).Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := io.ReadAll(r); string(got) != "Signature: y\r\nFrom: a@b.test\r\nSubject: x\r\nX-Early: yes\r\n\r\nbody\r\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Whose From may be believed: that of clients that we know.
+func TestIsOurs(t *testing.T) {
+	for _, c := range []struct {
+		relaying bool
+		user     string
+		want     bool
+	}{{false, "", false}, {true, "", true}, {false, "ann", true}, {true, "ann", true}} {
+		conn, tx := &Connection{AuthUser: c.user}, &Transaction{Relaying: c.relaying}
+		if got := IsOurs(conn.View(), tx.View()); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}

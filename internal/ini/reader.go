@@ -226,7 +226,7 @@ func (r *Reader) applyFile(t *file, f *grammar.File) {
 		r.applyOldPlaces(t.name, row)
 	}
 	for _, s := range f.Sections {
-		if !t.hasSection(s.Name) {
+		if !t.hasSection(s.Name) || slices.Contains(t.free, s.Name) {
 			continue
 		}
 		for _, k := range s.Keys {

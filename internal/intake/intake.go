@@ -1,7 +1,8 @@
 // Package intake takes responsibility for a message: it runs the hooks queue
 // or queue_outbound, and a relaying client's message that no plugin took goes
 // into the outbound queue. Its positive reply is the server's promise: it is
-// given only after a plugin said OK or the queue holds the message durably.
+// given only after a plugin said OK or the queue holds the message durably. What the queue
+// gets is signed, behind all hooks.
 package intake
 
 import (
@@ -34,7 +35,13 @@ type Chain interface {
 	Run(ctx context.Context, p hook.Point, e *hook.Event) hook.Verdict
 }
 
-// Options is what an Intake works with. All fields but ReceivedHeader are
+// Seal signs messages. Its fields are put in front of a message, whose other bytes are
+// final; none: it is not signed. An error is temporary.
+type Seal interface {
+	Seal(ctx context.Context, m hook.Outgoing) (fields []byte, err error)
+}
+
+// Options is what an Intake works with. All fields but ReceivedHeader and Seal are
 // needed.
 type Options struct {
 	Me             string // our hostname, for Message-Id
@@ -42,6 +49,7 @@ type Options struct {
 	Queue          Queue
 	Dispatcher     Dispatcher
 	Chain          Chain
+	Seal           Seal // nil: nothing is signed
 	Mail           *maillog.Log
 	Log            *zap.Logger
 	Now            func() time.Time
@@ -79,6 +87,7 @@ func (in *Intake) Accept(ctx context.Context, c *hook.Connection, t *hook.Transa
 	// never is any accepted that nobody has taken.
 	switch {
 	case v.Code == hook.OK:
+		t.Freeze()
 		return in.answer(t.ID, v, 250, "2.0.0", "Message Queued"), v
 	case v.Code == hook.Deny || v.Code == hook.DenyDisconnect:
 		return in.answer(t.ID, v, 550, "5.7.1", "Message denied"), v
@@ -114,8 +123,15 @@ func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Tran
 	t.Header.Complete(id, in.o.Me, in.o.ReceivedHeader, in.o.Now())
 	in.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Conn: c.View(), Tx: t.View()})
 
+	// The signature is the last change. Without one that is due the message must not leave.
+	t.Freeze()
+	content, err := in.seal(ctx, t)
+	if err != nil {
+		r := reply.From(err)
+		return in.answer(id, hook.Verdict{}, r.Code, r.Enhanced.String(), r.Text), hook.Verdict{}
+	}
+
 	// Durable comes first: what the reply promises must survive a crash at any time.
-	content := t.Final()
 	if err := in.o.Queue.Put(&t.Envelope, content); err != nil {
 		r := reply.From(err)
 		in.o.Log.Error("queueing failed", zap.String("uuid", string(id)), zap.Error(r))
@@ -127,4 +143,14 @@ func (in *Intake) outbound(ctx context.Context, c *hook.Connection, t *hook.Tran
 	in.o.Mail.Queued(string(id), t.From.String(), len(t.Recipients), content.Size())
 	in.o.Dispatcher.Enqueue(mail.NewPending(&t.Envelope, content.Size()))
 	return in.answer(id, hook.Verdict{}, 250, "2.0.0", "Message Queued"), hook.Verdict{}
+}
+
+// seal returns the message of a transaction as it leaves.
+func (in *Intake) seal(ctx context.Context, t *hook.Transaction) (mail.Content, error) {
+	m := t.View().Outgoing()
+	if in.o.Seal == nil {
+		return m.Content(), nil
+	}
+	fields, err := in.o.Seal.Seal(ctx, m)
+	return m.With(fields), err
 }

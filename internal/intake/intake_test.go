@@ -172,3 +172,69 @@ func TestPutFailureIsTemporary(t *testing.T) {
 		}
 	}
 }
+
+// signer is a Seal.
+type signer struct {
+	err  error
+	seen string
+}
+
+func (s *signer) Seal(_ context.Context, m hook.Outgoing) ([]byte, error) {
+	r, _ := m.Content().Open()
+	b, _ := io.ReadAll(r)
+	s.seen = string(b)
+	return []byte("Signature: x\r\n"), s.err
+}
+
+// What is signed is what is queued, whatever handlers of any point do, and without the
+// signature nothing is.
+func TestSeal(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{nil, "250 2.0.0 Message Queued (ABC.1)"},
+		{reply.New(451, "4.7.0", "no key"), "451 4.7.0 no key (ABC.1)"},
+		{errors.New("secret"), "451 4.3.0 Temporary local problem, please try again later (ABC.1)"},
+	} {
+		s, seal := &store{}, &signer{err: tc.err}
+		change := func(e *hook.Event) hook.Verdict {
+			e.Tx.Header().Add("X-Changed", "yes")
+			return hook.Proceed()
+		}
+		tx := transaction(true, "Subject: x\r\n\r\nbody\r\n")
+		in := New(Options{
+			Me: "mx.test", Queue: s, Dispatcher: s, Chain: chain{hook.OnQueueOutbound: change, hook.OnPreSendTransEmail: change}, Seal: seal,
+			Mail: maillog.Nop(), Log: zap.NewNop(), Now: time.Now,
+		})
+		r, _ := in.Accept(t.Context(), &hook.Connection{}, tx)
+		if r.String() != tc.want || strings.Count(seal.seen, "X-Changed: yes\r\n") != 2 {
+			t.Errorf("%s, signed %q", r, seal.seen)
+		}
+		if want := "Signature: x\r\n" + seal.seen; tc.err == nil && s.content != want || tc.err != nil && len(s.events) > 0 {
+			t.Errorf("queued %q (%v), want %q", s.content, s.events, want)
+		}
+
+		// What stands behind, such as queue_ok, finds the message closed.
+		change(&hook.Event{Tx: tx.View()})
+		if n := tx.Header.Count("X-Changed"); n != 2 {
+			t.Errorf("%d changes", n)
+		}
+	}
+}
+
+// A stranger's message is never passed to the Seal here: it has no way into the queue but
+// by a plugin.
+func TestSealOfStrangers(t *testing.T) {
+	seal := &signer{}
+	tx := transaction(false, "From: a@ours.test\r\n\r\n")
+	taken := chain{hook.OnQueue: func(*hook.Event) hook.Verdict { return hook.Answer(hook.OK, "") }}
+	in := New(Options{Chain: taken, Seal: seal, Mail: maillog.Nop(), Log: zap.NewNop(), Now: time.Now})
+	if r, _ := in.Accept(t.Context(), &hook.Connection{}, tx); !r.Positive() || seal.seen != "" {
+		t.Errorf("%s, signed %q", r, seal.seen)
+	}
+	tx.View().Header().Add("X-Late", "yes")
+	if tx.Header.Has("X-Late") {
+		t.Error("changed behind the plugin that took it")
+	}
+}

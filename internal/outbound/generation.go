@@ -34,7 +34,8 @@ type Generation struct {
 	DANE                 bool                        // RFC 7672
 	STS                  nexthop.Policies            // RFC 8461; nil: not looked at
 	Templates            dsn.Templates
-	Chain                Chain // nil: no hooks
+	Chain                Chain       // nil: no hooks
+	Seal                 submit.Seal // nil: submissions and DSNs are not signed
 	Resolver             delivery.Resolver
 
 	// Grace is for attempts that run when Run's context ends, ReplyGrace for those of them,
@@ -91,10 +92,10 @@ func (o *Outbound) newParts(g Generation) *parts {
 	p.policies = policy.New(policy.Options{Config: &p.Settings, Jitter: float64(g.Jitter) / 100, MaxConcurrency: g.PoolConcurrencyMax})
 	p.submitter = submit.New(submit.Options{
 		Me: g.Me, ReceivedHeader: g.ReceivedHeader, NewBody: func() store.Body { return o.o.Queue.NewBody() }, Put: o.put, Enqueue: o.Enqueue,
-		Chain: g.Chain, Mail: o.o.Mail, Log: o.o.Log, Now: o.o.Now,
+		Chain: g.Chain, Seal: g.Seal, Mail: o.o.Mail, Log: o.o.Log, Now: o.o.Now,
 	})
 	p.reporter = report.NewReporter(report.Options{
-		Me: g.Me, Full: g.DSNReturn == "full", Templates: g.Templates, Show: p.submitter.Show, Put: o.put, Counts: &o.counts, Mail: o.o.Mail, Now: o.o.Now,
+		Me: g.Me, Full: g.DSNReturn == "full", Templates: g.Templates, Finish: p.submitter.Finish, Put: o.put, Counts: &o.counts, Mail: o.o.Mail, Now: o.o.Now,
 	})
 	p.attempts = attempt.New(attempt.Options{
 		Me: g.Me, Config: &p.Settings, Chain: g.Chain, Policies: p.policies, Reporter: p.reporter,

@@ -269,3 +269,63 @@ func TestSubmitLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// signature is a Seal that signs with what it has seen.
+type signature struct{ err error }
+
+func (s *signature) Seal(_ context.Context, m hook.Outgoing) ([]byte, error) {
+	return []byte("Signature: " + m.Field("Message-Id") + m.Field("X-Hook") + "\r\n"), s.err
+}
+
+// Submissions and DSNs are signed behind pre_send_trans_email, and do not get into the queue
+// without a signature that is due.
+func TestSealed(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		seal := &signature{}
+		r.o.Disabled, r.o.Seal = true, seal
+		for _, name := range []string{"one", "two"} {
+			r.regs = append(r.regs, hook.Registration{Point: hook.OnPreSendTransEmail, Plugin: name, Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
+				e.Tx.Header().Remove("X-Hook")
+				e.Tx.Header().Add("X-Hook", name)
+				return hook.Proceed()
+			}})
+		}
+		r.start()
+		contents := func() hook.Submission {
+			return hook.Submission{From: "s@from.test", To: []string{"one@a.test"}, Contents: strings.NewReader("Message-Id: <m>\nDate: d\n\nx\n")}
+		}
+		id, err := r.out.Submit(t.Context(), contents())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got := r.submitted(id); got != "Signature: <m>two\r\nMessage-Id: <m>\r\nDate: d\r\nX-Hook: two\r\n\r\nx\r\n" {
+			t.Errorf("%q", got)
+		}
+
+		env, content := r.envelope("one@a.test"), mail.Memory{[]byte("Subject: x\r\n\r\n")}
+		failed := []hook.RecipientResult{{Recipient: env.Recipients[0], Reply: reply.New(550, "5.1.1", "unknown")}}
+		if err := r.out.Report(env, content, failed); err != nil {
+			t.Fatal(err)
+		}
+		var report string
+		r.queue.Walk(func(p mail.Pending) bool {
+			if p.From.IsNull() {
+				_, report = r.submitted(p.ID)
+			}
+			return true
+		})
+		if !strings.HasPrefix(report, "Signature: <") || !strings.Contains(report, "two\r\n") {
+			t.Errorf("%q", report)
+		}
+
+		// Nothing gets past a Seal that fails.
+		before := r.queue.left()
+		seal.err = reply.New(451, "4.7.0", "no key")
+		if _, err := r.out.Submit(t.Context(), contents()); err == nil || err.Error() != "451 4.7.0 no key" {
+			t.Errorf("%v", err)
+		}
+		if err := r.out.Report(env, content, failed); err == nil || r.queue.left() != before {
+			t.Errorf("%v, %d messages", err, r.queue.left())
+		}
+	})
+}

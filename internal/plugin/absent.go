@@ -6,7 +6,7 @@ var servedAnyway = map[string]string{
 	"queue/deliver": "needs no plugin: mail of clients that may relay goes to the outbound queue, unless another queue plugin takes it",
 	"toobusy":       "needs no plugin: [max] of connection.ini bounds connections, and who comes on top of them is answered 421",
 	"status":        "needs no plugin: 'tarishi queue' lists, inspects, flushes and removes messages, 'tarishi queue stat' counts them",
-	"redis":         "needs no plugin: nothing here keeps its state in Redis",
+	"redis":         "needs no plugin: those that can share their state over Redis connect by themselves, once redis.ini names a server",
 	"profile":       "has no counterpart: it is about Node.js",
 	"reseed_rng":    "needs no plugin: random numbers come from the system",
 }
@@ -38,7 +38,6 @@ var notBuiltIn = map[string]string{
 	"karma":                    "clients get no marks",
 	"known-senders":            "nobody remembers who has written to whom",
 	"ldap":                     "users are those of auth/flat_file and recipients those of host_list; LDAP servers are not asked",
-	"limit":                    "[max] of connection.ini limits connections, recipients, sizes and slow transfers, outbound.ini the concurrency and rate of each destination; there are no limits by sender or by user",
 	"lookup_rdns.strict":       "a client's name is confirmed for Received and the log; nobody is refused for it",
 	"mailauth":                 "the plugins spf, dkim and dmarc check and sign mail",
 	"messagesniffer":           "messages are not scanned",

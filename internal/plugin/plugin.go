@@ -34,6 +34,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
 	"tarishi/internal/mail"
+	"tarishi/internal/redis"
 	"tarishi/internal/result"
 	"tarishi/internal/route"
 	"tarishi/internal/tlsconf"
@@ -80,6 +81,7 @@ type Shared struct {
 	Me     string // this host's name
 	Routes *route.Settings
 	TLS    *tlsconf.Settings
+	Redis  *redis.Settings // nil: no server is named
 }
 
 // Config is what a generation of plugins is made from.
@@ -126,7 +128,7 @@ type Forwarder interface {
 	Forward(ctx context.Context, c hook.ConnectionView, t hook.TransactionView, r *route.Route) hook.Verdict
 	// Queue takes the message into the outbound queue instead: the hook get_mx
 	// says where it goes. OK when it is durable there.
-	Queue(ctx context.Context, t hook.TransactionView) hook.Verdict
+	Queue(ctx context.Context, c hook.ConnectionView, t hook.TransactionView) hook.Verdict
 }
 
 // Submitter sends a message that a plugin makes, through the outbound queue.
@@ -182,6 +184,10 @@ type Host interface {
 	// On adds a handler at a point. function is its name in logs and
 	// listings; a lower priority (-100 to 100, usually 0) runs earlier.
 	On(p hook.Point, function string, priority int, h hook.Handler)
+	// Seal adds a signature; function is as in On. A message that leaves in our name is
+	// passed to s when its bytes are final: behind all hooks that may change it, and just
+	// before it is stored or relayed.
+	Seal(function string, s Seal)
 	// Timeout sets the plugin's own default for each of its handlers instead
 	// of config/plugin_timeout; 0 is none. config/NAME.timeout wins over it. A
 	// plugin with handlers that neither wait nor compute for long sets 0: they

@@ -24,6 +24,7 @@ type Set struct {
 	instances []*instance
 	routes    *routes
 	held      held // until Commit
+	seals     seals
 }
 
 // instance is one plugin of a set. One that was reloaded has an instance in several
@@ -34,6 +35,7 @@ type instance struct {
 	limit   *time.Duration // what the administrator says; nil: nothing
 	plugin  Plugin
 	regs    []hook.Registration
+	seals   []seal
 	cancel  context.CancelFunc // of what Start got; nil: it has not started, or its set is closed
 	users   *atomic.Int32      // started sets that the plugin is in, whose instances share it
 	swap    func()             // puts new settings in force; nil: they are, or it is new
@@ -50,6 +52,7 @@ func (i *instance) failed(err error) error {
 func (l *Loader) Load(c *Config) (*Set, error) {
 	next, problems := l.build(c, nil)
 	problems = append(problems, next.register())
+	next.seals.use(next.instances)
 	next.held.release()
 	return next, errors.Join(problems...)
 }
@@ -63,6 +66,7 @@ func (l *Loader) Prepare(ctx context.Context, running *Set, c *Config) (*Set, er
 	if problems = append(problems, next.register()); errors.Join(problems...) != nil {
 		return nil, errors.Join(problems...)
 	}
+	next.seals.use(next.instances)
 	if err := next.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -85,13 +89,14 @@ func (s *Set) Commit() {
 			_ = one.register() // the hooks that a plugin has at all were checked when it was new
 		}
 	}
+	s.seals.use(s.instances)
 	s.held.release()
 }
 
 // build makes a set without handlers. Plugins of running that can be reloaded are
 // asked to prepare for it.
 func (l *Loader) build(c *Config, running *Set) (*Set, []error) {
-	next := &Set{routes: newRoutes()}
+	next := &Set{routes: newRoutes(), seals: seals{log: l.Services.Log}}
 	var problems []error
 	lines := make(map[string]int, len(c.Listed))
 	used := map[*instance]bool{}
@@ -173,7 +178,7 @@ func (i *instance) register() error {
 		}
 		h.regs[k].Timeout = h.timeout
 	}
-	i.regs = h.regs
+	i.regs, i.seals = h.regs, h.seals
 	return errors.Join(problems...)
 }
 
@@ -245,10 +250,15 @@ type host struct {
 	plugin  string
 	timeout time.Duration
 	regs    []hook.Registration
+	seals   []seal
 }
 
 func (h *host) On(p hook.Point, function string, priority int, f hook.Handler) {
 	h.regs = append(h.regs, hook.Registration{Point: p, Plugin: h.plugin, Function: function, Priority: priority, Handler: f})
+}
+
+func (h *host) Seal(function string, s Seal) {
+	h.seals = append(h.seals, seal{plugin: h.plugin, function: function, sign: s})
 }
 
 func (h *host) Timeout(d time.Duration) { h.timeout = d }

@@ -3,6 +3,7 @@ package plugin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -13,9 +14,11 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/hook"
 	"tarishi/internal/plugin"
+	"tarishi/internal/reply"
 )
 
 // journal notes what happens to plugins, in order.
@@ -340,3 +343,57 @@ func TestGauges(t *testing.T) {
 		t.Errorf("%v", n)
 	}
 }
+
+// TestSeals: the fields of all seals stand in front of a message, the last one's on top. A
+// seal that fails or panics keeps it back, and is logged once.
+func TestSeals(t *testing.T) {
+	fault := error(nil)
+	sealing := func(field string) plugin.Factory {
+		return func(plugin.Env) (plugin.Plugin, error) {
+			return plugin.Hooks(func(h plugin.Host) {
+				h.Seal("sign", func(context.Context, hook.Outgoing) ([]byte, error) {
+					if fault == errPanic {
+						panic("broken")
+					}
+					return []byte(field + ": x\r\n"), fault
+				})
+			}), nil
+		}
+	}
+	var r plugin.Registry
+	r.Register("one", sealing("One"))
+	r.Register("two", sealing("Two"))
+	core, log := observer.New(zap.InfoLevel)
+	set, err := (&plugin.Loader{Registry: &r, Services: plugin.Services{Log: zap.New(core)}}).Load(&plugin.Config{
+		Settings: plugin.Settings{Listed: []plugin.Listed{{Name: "one", As: "one"}, {Name: "two", As: "two"}}},
+	})
+	if err != nil || fmt.Sprint(set.Seals()) != "[[one sign] [two sign]]" {
+		t.Fatal(set.Seals(), err)
+	}
+	tx := &hook.Transaction{}
+	seal := func() (string, error) {
+		fields, err := set.Seal(t.Context(), tx.View().Outgoing())
+		return string(fields), err
+	}
+	for _, step := range []struct {
+		fault, want error
+		lines       int // of the log by then
+	}{
+		{nil, nil, 0}, {errNoKey, errNoKey, 1}, {errNoKey, errNoKey, 1}, {errPanic, nil, 2}, {errNoKey, errNoKey, 3}, {nil, nil, 4},
+	} {
+		fault = step.fault
+		fields, err := seal()
+		r := (*reply.Reply)(nil)
+		switch {
+		case step.fault == nil && (err != nil || fields != "Two: x\r\nOne: x\r\n"):
+			t.Errorf("%q, %v", fields, err)
+		case step.fault != nil && (fields != "" || !errors.As(err, &r) || !r.Temporary() || step.want != nil && r.Cause != step.want):
+			t.Errorf("with %v: %q, %v", step.fault, fields, err)
+		}
+		if log.Len() != step.lines {
+			t.Errorf("with %v: %d lines, want %d", step.fault, log.Len(), step.lines)
+		}
+	}
+}
+
+var errNoKey, errPanic = errors.New("no key"), errors.New("panics")

@@ -17,7 +17,6 @@ import (
 	"tarishi/internal/control"
 	"tarishi/internal/control/mailq"
 	"tarishi/internal/delivery"
-	"tarishi/internal/forward"
 	"tarishi/internal/kv"
 	"tarishi/internal/listener"
 	"tarishi/internal/maillog"
@@ -107,9 +106,6 @@ func (b *builder) makeGeneration() (err error) {
 	// Plugins get these. Their settings follow by a method Use, or stand in the routes.
 	b.relay = delivery.NewRelay(delivery.RelayOptions{
 		RelayGeneration: b.first.relaying(), Sender: b.pool, Log: b.log.Named("forward"),
-	})
-	b.forwarder = forward.New(forward.Options{
-		Relay: b.relay, Reporter: b.late, Requeuer: b.late, Mail: b.events, Log: b.log.Named("forward"),
 	})
 	b.memory = kv.New(kv.Options{Path: filepath.Join(cfg.QueueDir, "plugins.db"), MaxBytes: maxRemembered, Log: b.log.Named("plugins")})
 	return nil

@@ -47,7 +47,8 @@ func checkPlugins(cfg *conf.Config) (*plugin.Set, error) {
 	return newLoader(plugin.Services{Log: zap.NewNop()}).Load(pluginConfig(cfg))
 }
 
-// PrintHooks writes for each hook the handlers that run, in order.
+// PrintHooks writes for each hook the handlers that run, in order, and then what signs
+// messages.
 func PrintHooks(w io.Writer, cfg *conf.Config) error {
 	set, err := checkPlugins(cfg)
 	if err != nil {
@@ -66,6 +67,9 @@ func PrintHooks(w io.Writer, cfg *conf.Config) error {
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", p, reg.Plugin, reg.Function, reg.Priority, timeout)
 		}
+	}
+	for _, seal := range set.Seals() { // behind all hooks, when nothing changes a message any more
+		fmt.Fprintf(t, "(seal)\t%s\t%s\t\tnone\n", seal[0], seal[1])
 	}
 	return t.Flush()
 }

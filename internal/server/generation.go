@@ -16,6 +16,7 @@ import (
 	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
 	"tarishi/internal/dns"
+	"tarishi/internal/forward"
 	"tarishi/internal/hook"
 	"tarishi/internal/intake"
 	"tarishi/internal/mtasts"
@@ -24,6 +25,7 @@ import (
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/all"
 	"tarishi/internal/session"
+	"tarishi/internal/submit"
 	"tarishi/internal/tlsconf"
 )
 
@@ -111,10 +113,26 @@ func needsCertificate(cfg *conf.Config, own *tls.Config) error {
 	return nil
 }
 
+// Seal implements forward.Seal: what a generation relays its plugins sign.
+func (g *generation) Seal(ctx context.Context, m hook.Outgoing) (fields []byte, err error) {
+	return g.plugins.Seal(ctx, m)
+}
+
+// seal returns what signs messages for the queue; nil: nothing does.
+func (g *generation) seal() submit.Seal {
+	if len(g.plugins.Seals()) == 0 {
+		return nil
+	}
+	return g
+}
+
 // loader returns what makes the plugins of a generation.
 func (s *Server) loader(g *generation) *plugin.Loader {
+	forwarder := forward.New(forward.Options{
+		Seal: g, Relay: s.relay, Reporter: s.late, Requeuer: s.late, Mail: s.events, Log: s.log.Named("forward"),
+	})
 	return newLoader(plugin.Services{
-		Log: s.log, Resolver: g.resolver, Forwarder: s.forwarder, Submitter: s.late, Title: s.o.Title,
+		Log: s.log, Resolver: g.resolver, Forwarder: forwarder, Submitter: s.late, Title: s.o.Title,
 		Store:   func(name string) plugin.Store { return s.memory.Bucket(name) },
 		Metrics: s.metrics.Plugin,
 	})
@@ -130,7 +148,7 @@ func newLoader(services plugin.Services) *plugin.Loader {
 // pluginConfig is what plugins get of a configuration.
 func pluginConfig(cfg *conf.Config) *plugin.Config {
 	return &plugin.Config{
-		Dir: cfg.Dir, Settings: cfg.Plugins, Shared: plugin.Shared{Me: cfg.Me, Routes: &cfg.Forward, TLS: &cfg.TLS}, Own: cfg.Own,
+		Dir: cfg.Dir, Settings: cfg.Plugins, Shared: plugin.Shared{Me: cfg.Me, Routes: &cfg.Forward, TLS: &cfg.TLS, Redis: &cfg.Redis}, Own: cfg.Own,
 	}
 }
 
@@ -152,7 +170,7 @@ func mayServe(ctx context.Context, chain *hook.Chain) error {
 // conversation is what a connection takes.
 func (s *Server) conversation(g *generation) session.Conversation {
 	receive := intake.New(intake.Options{
-		Me: g.cfg.Me, ReceivedHeader: g.cfg.Outbound.ReceivedHeader, Queue: s.queue, Dispatcher: s.outbound, Chain: g.chain,
+		Me: g.cfg.Me, ReceivedHeader: g.cfg.Outbound.ReceivedHeader, Queue: s.queue, Dispatcher: s.outbound, Chain: g.chain, Seal: g.seal(),
 		Mail: s.events, Log: s.log.Named("intake"), Now: time.Now,
 	})
 	return session.Conversation{
@@ -166,7 +184,7 @@ func (s *Server) delivering(g *generation) outbound.Generation {
 	cfg := g.cfg
 	return outbound.Generation{
 		Settings: cfg.Outbound, Me: cfg.Me, TLS: cfg.TLS.Outbound, TLSConfig: g.secrets.nextHops.Config, BackendTLS: g.secrets.toBackends,
-		DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(cfg), Templates: cfg.Bounce, Chain: g.chain, Resolver: g.resolver,
+		DANE: cfg.TLS.DANE && cfg.DNS.DNSSEC, STS: s.policies(cfg), Templates: cfg.Bounce, Chain: g.chain, Seal: g.seal(), Resolver: g.resolver,
 		Grace: grace(cfg), ReplyGrace: cfg.ShutdownReplyTimeout,
 	}
 }

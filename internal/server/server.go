@@ -30,7 +30,6 @@ import (
 
 	"tarishi/internal/conf"
 	"tarishi/internal/delivery"
-	"tarishi/internal/forward"
 	"tarishi/internal/heap"
 	"tarishi/internal/kv"
 	"tarishi/internal/listener"
@@ -61,21 +60,20 @@ type Server struct {
 	events  *maillog.Log
 
 	// What lives as long as the daemon. Most of it takes a new generation by a method Use.
-	queue     *disk.Store
-	pool      *pool.Pool
-	sts       *mtasts.Cache // nil: not used yet
-	relay     *delivery.Relay
-	memory    *kv.Store // what plugins remember
-	outbound  *outbound.Outbound
-	sessions  *session.Server
-	listener  *listener.Listener
-	metrics   *metrics.Metrics
-	web       *web.Server
-	http      *web.Endpoint // where http.ini says
-	control   *web.Endpoint // the socket in the queue's folder
-	late      *late
-	forwarder *forward.Forwarder
-	hooks     *failures
+	queue    *disk.Store
+	pool     *pool.Pool
+	sts      *mtasts.Cache // nil: not used yet
+	relay    *delivery.Relay
+	memory   *kv.Store // what plugins remember
+	outbound *outbound.Outbound
+	sessions *session.Server
+	listener *listener.Listener
+	metrics  *metrics.Metrics
+	web      *web.Server
+	http     *web.Endpoint // where http.ini says
+	control  *web.Endpoint // the socket in the queue's folder
+	late     *late
+	hooks    *failures
 
 	live    *conf.Live // nil: there is no folder to follow
 	current atomic.Pointer[generation]

@@ -1,12 +1,11 @@
 package session
 
 import (
-	"slices"
-
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
+	"tarishi/internal/session/transaction"
 )
 
 // expand puts what a recipient stands for in its place: see hook.Alias. v has the alias.
@@ -20,14 +19,15 @@ func (s *session) expand(rcpt mail.Recipient, parameters map[string]string, v ho
 	var elsewhere []mail.Address
 	for _, to := range v.Alias.To {
 		// One address that is refused refuses all: mail for it would be lost silently.
-		target := standIn(rcpt, to)
+		target := transaction.StandIn(rcpt, to)
 		w := ask(target)
-		if w.Code.Denies() {
-			return s.refusal(w, rcpt)
-		}
-		if _, refused := s.refusal(w, rcpt); refused != nil {
+		refusal, r := s.refusal(w, rcpt)
+		switch {
+		case r != nil && w.Code != hook.Cont && w.Code != 0:
+			return refusal, r
+		case r != nil: // nobody has answered
 			elsewhere = append(elsewhere, to)
-		} else if confirmed == rcpt {
+		case confirmed == rcpt:
 			confirmed, answer = target, w
 		}
 		targets = append(targets, target)
@@ -47,45 +47,8 @@ func (s *session) expand(rcpt mail.Recipient, parameters map[string]string, v ho
 	if !r.Positive() {
 		return refusal, r
 	}
-	if !s.addTargets(targets) {
+	if !s.tx.Replace(targets, elsewhere) {
 		return hook.Verdict{}, receive.ErrNoMemory
 	}
-	s.tx.Forwarded = append(s.tx.Forwarded, elsewhere...)
-	if len(targets) == 0 {
-		s.tx.Dropped++
-	}
 	return refusal, r
-}
-
-// standIn is an address in the place of a recipient, with its DSN parameters (RFC 3461
-// section 5.2.7).
-func standIn(rcpt mail.Recipient, to mail.Address) mail.Recipient {
-	target := mail.Recipient{Address: to, Notify: rcpt.Notify, ORCPT: rcpt.ORCPT}
-	if target.ORCPT == "" && !rcpt.Address.IsUTF8() {
-		target.ORCPT = "rfc822;" + rcpt.Address.String()
-	}
-	return target
-}
-
-// addTargets adds recipients, each address once. Without memory for all it adds none.
-func (s *session) addTargets(targets []mail.Recipient) bool {
-	var added []mail.Recipient
-	for _, target := range targets {
-		isSame := func(r mail.Recipient) bool { return r.Address == target.Address }
-		if slices.ContainsFunc(s.tx.Recipients, isSame) || slices.ContainsFunc(added, isSame) {
-			continue
-		}
-		if !s.tx.Reserve(target) {
-			for _, reserved := range added {
-				s.tx.Settle(reserved, false)
-			}
-			return false
-		}
-		added = append(added, target)
-	}
-	for _, target := range added {
-		s.tx.Settle(target, true)
-		s.tx.UTF8 = s.tx.UTF8 || target.Address.IsUTF8()
-	}
-	return true
 }

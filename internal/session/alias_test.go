@@ -17,7 +17,7 @@ import (
 func aliasChain(t *testing.T, asked *[]string) *hook.Chain {
 	aliases := map[string]string{
 		"one": "a@here.test", "two": "a@here.test b@here.test", "self": "self@here.test a@here.test", "away": "x@away.test",
-		"both": "a@here.test x@away.test", "bad": "a@here.test no@here.test", "drop": "", "utf8": "gr\u00fc\u00df@here.test",
+		"both": "a@here.test x@away.test", "bad": "a@here.test no@here.test", "drop": "", "stopped": "stop@here.test", "utf8": "gr\u00fc\u00df@here.test",
 	}
 	on := func(p hook.Point, plugin string, h func(e *hook.Event) hook.Verdict) hook.Registration {
 		return hook.Registration{Point: p, Plugin: plugin, Handler: func(_ context.Context, e *hook.Event) hook.Verdict { return h(e) }}
@@ -51,6 +51,8 @@ func aliasChain(t *testing.T, asked *[]string) *hook.Chain {
 			switch {
 			case e.Recipient.Address.Local == "no":
 				return hook.Answer(hook.Deny, "no such user")
+			case e.Recipient.Address.Local == "stop":
+				return hook.Answer(hook.Stop, "")
 			case e.Recipient.Address.Domain == "here.test":
 				return hook.Answer(hook.OK, "")
 			}
@@ -84,6 +86,7 @@ func TestAliases(t *testing.T) {
 		{"u", "both@here.test", ok, "behind a@here.test, behind x@away.test, behind both@here.test, ok a@here.test", "a@here.test x@away.test", "x@away.test", 0},
 		{"u", "both@elsewhere.test", foreign, "behind a@here.test, behind x@away.test, behind both@elsewhere.test", "", "", 0},
 		{"u", "bad@here.test", "550 5.7.1 no such user", "behind a@here.test, behind no@here.test", "", "", 0},
+		{"u", "stopped@here.test", foreign, "behind stop@here.test", "", "", 0},
 		{"u", "drop@here.test", ok, "behind drop@here.test, ok drop@here.test", "", "", 1},
 		{"u", "drop@elsewhere.test", foreign, "behind drop@elsewhere.test", "", "", 0},
 		{"relaying", "drop@elsewhere.test", ok, "behind drop@elsewhere.test, ok drop@elsewhere.test", "", "", 1},

@@ -195,17 +195,10 @@ func (s *session) addRecipient(rcpt mail.Recipient, parameters map[string]string
 	return refusal, r
 }
 
-// denials are the default replies to RCPT of hooks that refuse.
-func denials(rcpt mail.Recipient) (hard, soft verdict.Default) {
-	text := "recipient " + rcpt.Address.Path() + " denied"
-	return verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text)
-}
-
 // refusal returns the reply to a recipient that hook rcpt has not accepted; nil: it has.
 func (s *session) refusal(v hook.Verdict, rcpt mail.Recipient) (hook.Verdict, *reply.Reply) {
 	if v.Code.Denies() {
-		hard, soft := denials(rcpt)
-		return v, verdict.Refusal(v, hard, soft)
+		return v, deny(v, rcpt)
 	}
 
 	// Without a plugin that vouches for it only a client that may relay gets through.
@@ -224,12 +217,17 @@ func (s *session) refusal(v hook.Verdict, rcpt mail.Recipient) (hook.Verdict, *r
 func (s *session) confirm(v hook.Verdict, rcpt, named mail.Recipient) (hook.Verdict, *reply.Reply) {
 	ok := s.runHook(hook.OnRcptOK, hook.Event{Recipient: rcpt})
 	if ok.Code.Denies() {
-		hard, soft := denials(named)
-		return ok, verdict.Refusal(ok, hard, soft)
+		return ok, deny(ok, named)
 	}
 	// The text of the last plugin that had one is the reply.
 	if ok.Text == "" && ok.Reply == nil {
 		ok.Text, ok.Reply = v.Text, v.Reply
 	}
 	return hook.Verdict{}, verdict.Assent(ok, 250, "2.1.5", "recipient "+named.Address.Path()+" OK")
+}
+
+// deny makes the reply to RCPT of a hook that denies.
+func deny(v hook.Verdict, rcpt mail.Recipient) *reply.Reply {
+	text := "recipient " + rcpt.Address.Path() + " denied"
+	return verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text))
 }

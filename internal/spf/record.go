@@ -41,6 +41,7 @@ func checkTerms(terms string) error {
 
 // cutModifier takes a modifier apart: a name that begins with a letter, and a text.
 func cutModifier(term string) (name, text string, ok bool) {
+	// Only a name may stand in front: an equals sign may also be part of a macro.
 	name, text, ok = strings.Cut(term, "=")
 	if !ok || !isLetter(name) {
 		return "", "", false
@@ -66,12 +67,14 @@ func checkModifier(name, text string, seen map[string]bool) error {
 
 // isMechanism reports whether a term without its qualifier is a mechanism.
 func isMechanism(term string) bool {
+	// A colon begins a domain or an address, a slash the length of a prefix.
 	end := strings.IndexAny(term, ":/")
 	if end < 0 {
 		end = len(term)
 	}
 	name, rest := strings.ToLower(term[:end]), term[end:]
 	text, given := strings.CutPrefix(rest, ":")
+	// Each has its own idea of what may follow, and must follow.
 	switch name {
 	case "all":
 		return rest == ""
@@ -91,6 +94,7 @@ func isMechanism(term string) bool {
 
 // isNetwork reports whether text is an address, perhaps with the length of a prefix.
 func isNetwork(text string, is4 bool) bool {
+	// The standard library is as strict as the grammar: no leading zeros, no zone.
 	host, bits, prefixed := strings.Cut(text, "/")
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.Zone() == "" && addr.Is4() == is4 && (!prefixed || isLength(bits, addr.BitLen()))
@@ -187,9 +191,11 @@ func isMacroString(text, letters string) bool {
 // isMacro reports whether text is a macro without its brackets: a letter, how many parts
 // of the value count, whether their order is reversed, and the delimiters.
 func isMacro(text, letters string) bool {
+	// Letters in upper case ask for the same value, encoded for a URL.
 	if text == "" || strings.IndexByte(letters, text[0]|0x20) < 0 {
 		return false
 	}
+	// A number of parts that is zero would leave nothing of the value.
 	rest := strings.TrimLeft(text[1:], "0123456789")
 	digits := text[1 : len(text)-len(rest)]
 	if digits != "" && strings.Trim(digits, "0") == "" {

@@ -1,27 +1,86 @@
 package spf
 
 import (
-	"encoding/json"
+	"bytes"
+	"errors"
+	"io"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
 	"tarishi/internal/test/dnstest"
 )
 
-// suite is a part of the test suite of RFC 7208, in testdata/rfc7208.json: cases, and
-// the zone that they are about as name → lists of a type and its values.
+// suite is a part of the test suite of RFC 7208, which the module with the evaluator has in
+// its folder: cases, and the zone that they are about.
 type suite struct {
 	Description string
 	Tests       map[string]struct {
 		Helo, Host, MailFrom string
-		Result               []string // any of them
+		Result               either // any of them
 	}
-	Zone map[string][][]string
+	Zone map[string][]entry `yaml:"zonedata"`
+}
+
+// either is one word, or a list of them.
+type either []string
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (e *either) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		*e = either{n.Value}
+		return nil
+	}
+	return n.Decode((*[]string)(e))
+}
+
+// entry is a record of a zone, such as "TXT: text" or "MX: [10, host]", or "TIMEOUT: true".
+type entry struct {
+	kind   string
+	values []string
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (e *entry) UnmarshalYAML(n *yaml.Node) error {
+	var record map[string]either
+	err := n.Decode(&record)
+	for e.kind, e.values = range record {
+	}
+	return err
+}
+
+// suites reads the test suite.
+func suites(t *testing.T) (all []suite) {
+	t.Helper()
+	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "blitiri.com.ar/go/spf").Output()
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "testdata", "rfc7208-tests.yml"))
+	}
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skipf("the test suite of RFC 7208 is not there: %v", err)
+	}
+	for from := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var one suite
+		switch err := from.Decode(&one); {
+		case errors.Is(err, io.EOF):
+			return all
+		case err != nil:
+			t.Fatal(err)
+		}
+		all = append(all, one)
+	}
 }
 
 // otherwise are the cases of the suite that end in another way here, and why.
@@ -38,16 +97,8 @@ var otherwise = map[string]struct{ got, why string }{
 const slashes = "a domain with a slash in it"
 
 func TestRFC7208(t *testing.T) {
-	text, err := os.ReadFile("testdata/rfc7208.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var suites []suite
-	if err := json.Unmarshal(text, &suites); err != nil {
-		t.Fatal(err)
-	}
 	cases := 0
-	for _, s := range suites {
+	for _, s := range suites(t) {
 		t.Run(s.Description, func(t *testing.T) {
 			resolver := serve(t, s.Zone)
 			for name, c := range s.Tests {
@@ -82,14 +133,15 @@ func splitAddress(s string) mail.Address {
 }
 
 // serve starts a name server with a zone of the suite, and returns our resolver of it.
-func serve(t *testing.T, zone map[string][][]string) *dns.Resolver {
+func serve(t *testing.T, zone map[string][]entry) *dns.Resolver {
 	t.Helper()
 	server := dnstest.New(t)
 	for name, records := range zone {
 		// The suite is of a time when policies had a type of their own too.
-		text := slices.ContainsFunc(records, func(r []string) bool { return r[0] == "TXT" })
+		text := slices.ContainsFunc(records, func(r entry) bool { return r.kind == "TXT" })
 		for _, r := range records {
-			switch kind, v := r[0], r[1]; {
+			kind, v := r.kind, strings.Join(r.values, "")
+			switch {
 			case kind == "TXT" && v == "NONE":
 			case kind == "TXT", kind == "SPF" && !text:
 				server.TXT(name, v)
@@ -98,7 +150,7 @@ func serve(t *testing.T, zone map[string][][]string) *dns.Resolver {
 			case kind == "AAAA":
 				server.AAAA(name, v)
 			case kind == "MX":
-				server.MX(name, 10, r[2])
+				server.MX(name, 10, r.values[1])
 			case kind == "PTR":
 				server.PTR(addressOf(t, name), v)
 			case kind == "CNAME":
@@ -107,7 +159,7 @@ func serve(t *testing.T, zone map[string][][]string) *dns.Resolver {
 				server.CNAME(name, name)
 			case kind == "TIMEOUT" && len(records) == 1:
 				server.Fail(name, dnstest.ServFail)
-			case kind == "TIMEOUT" && records[0][0] == "SPF":
+			case kind == "TIMEOUT" && records[0].kind == "SPF":
 				server.FailType(name, "TXT", dnstest.ServFail)
 			}
 		}

@@ -83,6 +83,7 @@ func (c *Checker) CheckHello(ctx context.Context, client netip.Addr, helo string
 }
 
 func (c *Checker) check(ctx context.Context, client netip.Addr, helo, local, domain string) Result {
+	// What has no labels has no record: nothing is asked for (RFC 7208 section 4.3).
 	domain = mail.CanonicalDomain(domain)
 	if !isDomain(domain) {
 		return Result{Reason: "no domain"}
@@ -106,6 +107,7 @@ func (c *Checker) check(ctx context.Context, client netip.Addr, helo, local, dom
 }
 
 func statusOf(word library.Result) Status {
+	// The library has the same words, of RFC 7208.
 	for s := None; s <= PermError; s++ {
 		if s.String() == string(word) {
 			return s
@@ -136,6 +138,7 @@ var errSyntax = errors.New("malformed record")
 // LookupTXT returns the records of a name. It is asked for policies alone: one that is
 // wrong anywhere is an error.
 func (a adapter) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	// Macros may make any name of what the client says; some cannot be asked for.
 	if !isDomain(strings.TrimSuffix(name, ".")) {
 		return nil, notFound(name)
 	}
@@ -196,6 +199,7 @@ func (a adapter) LookupAddr(ctx context.Context, text string) ([]string, error) 
 // translate returns an error of the resolver in the form that the library knows. A name
 // that cannot be asked for, made by a macro for instance, does not exist.
 func translate(err error, name string) error {
+	// The library counts what it has looked up in vain, and goes on; other errors end it.
 	if dns.IsNXDomain(err) || dns.IsNoData(err) || errors.Is(err, dns.ErrName) {
 		return notFound(name)
 	}

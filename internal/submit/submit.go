@@ -1,6 +1,6 @@
 // Package submit puts messages into the queue that this server makes itself:
 // submissions of plugins, completed and shown to them as any message that is about
-// to leave, and what plugins add to DSNs. A submission that is accepted is durable;
+// to leave, and what plugins add to DSNs. Both are signed behind that. A submission that is accepted is durable;
 // anything else is a reply, as a client would get it.
 package submit
 
@@ -30,6 +30,12 @@ type Chain interface {
 	Has(p hook.Point) bool
 }
 
+// Seal signs messages. Its fields are put in front of a message, whose other bytes are
+// final; none: it is not signed. An error is temporary.
+type Seal interface {
+	Seal(ctx context.Context, m hook.Outgoing) (fields []byte, err error)
+}
+
 // Options are what a Submitter works with.
 type Options struct {
 	Me             string
@@ -38,6 +44,7 @@ type Options struct {
 	Put            func(env *mail.Envelope, c mail.Content) error // makes a message durable
 	Enqueue        func(mail.Pending)                             // sees to the delivery of one that is
 	Chain          Chain                                          // nil: no hooks
+	Seal           Seal                                           // nil: nothing is signed
 	Mail           *maillog.Log
 	Log            *zap.Logger
 	Now            func() time.Time
@@ -103,8 +110,14 @@ func (s *Submitter) Submit(ctx context.Context, m hook.Submission) (mail.ID, err
 		return "", s.refuse(t, err)
 	}
 
+	// The signature is the last change, and covers all before.
+	t.Freeze()
+	content, err := s.seal(ctx, t)
+	if err != nil {
+		return "", s.refuse(t, err)
+	}
+
 	// Durable first, then in the log, then in the schedule.
-	content := t.Final()
 	if err := s.o.Put(&t.Envelope, content); err != nil {
 		return "", s.refuse(t, err)
 	}
@@ -170,20 +183,33 @@ func (s *Submitter) transaction(m hook.Submission) (*hook.Transaction, *reply.Re
 	return t, nil
 }
 
-// Show returns a DSN with the header fields that plugins gave it, a signature
-// for instance. Nothing else of it is theirs to change.
-func (s *Submitter) Show(ctx context.Context, env *mail.Envelope, c mail.Content) mail.Content {
-	if s.o.Chain == nil || !s.o.Chain.Has(hook.OnPreSendTransEmail) {
-		return c
+// seal returns the message of a transaction as it leaves.
+func (s *Submitter) seal(ctx context.Context, t *hook.Transaction) (mail.Content, error) {
+	m := t.View().Outgoing()
+	if s.o.Seal == nil {
+		return m.Content(), nil
+	}
+	fields, err := s.o.Seal.Seal(ctx, m)
+	return m.With(fields), err
+}
+
+// Finish returns a DSN as it leaves: with the header fields that plugins gave it, and
+// signed. Nothing else of it is theirs to change. An error is temporary.
+func (s *Submitter) Finish(ctx context.Context, env *mail.Envelope, c mail.Content) (mail.Content, error) {
+	hooks := s.o.Chain != nil && s.o.Chain.Has(hook.OnPreSendTransEmail)
+	if !hooks && s.o.Seal == nil {
+		return c, nil
 	}
 	t := &hook.Transaction{Envelope: *env, Relaying: true, Results: new(result.Store), Content: c, Size: c.Size()}
 	t.Recipients, t.Notes = slices.Clone(env.Recipients), mail.Notes{}
 	if err := readHeader(t); err != nil {
-		s.o.Log.Error("DSN goes out without what plugins add to it", zap.String("uuid", string(env.ID)), zap.Error(err))
-		return c
+		return nil, err
 	}
-	s.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t.View()})
-	return t.Final()
+	if hooks {
+		s.o.Chain.Run(ctx, hook.OnPreSendTransEmail, &hook.Event{Point: hook.OnPreSendTransEmail, Tx: t.View()})
+	}
+	t.Freeze()
+	return s.seal(ctx, t)
 }
 
 // readHeader parses the header section of t.Content, and puts in the empty line

@@ -26,6 +26,7 @@ func tables() []*ini.Table {
 		},
 		{
 			File: "a.ini", Sections: map[string]string{"x": "The second section."},
+			Free: []ini.Free{{Section: "x", Doc: "And any name.", Example: "name=1"}, {Section: "y", Doc: "Names alone.", Example: "name=2"}},
 			Rows: []ini.Row{
 				{Key: "wait", Kind: ini.Duration(&wait, time.Second), Default: "90", Doc: "How long it waits.", Haraka: "patience"},
 				{Section: "x", Key: "pass", Kind: ini.Secret(&pass), Doc: "The password."},
@@ -61,6 +62,13 @@ wait=90
 ; The password.
 ;pass=
 
+; And any name.
+;name=1
+
+; Names alone.
+[y]
+;name=2
+
 ; One for each host.
 ;
 ;[host.example]
@@ -85,6 +93,8 @@ func TestReference(t *testing.T) {
 		"\n#### `[x] hosts`\n\nIts hosts.\n\nKind: hosts · default: none · example: `h.example` · since 0.2.0 · Haraka: none\n",
 		"· Haraka: `patience`\n",
 		"\n### [x]\n\nThe second section.\n",
+		"\n\nAnd any name.\n\n```\n[x]\nname=1\n```\n",
+		"\n### [y]\n\nNames alone.\n\n```\n[y]\nname=2\n```\n",
 		"\n### Sections for hosts\n\nOne for each host.\n\n#### `[…] weight`\n",
 		"| `nodes` | has no effect: there is one |\n",
 		"\n## list\n\nSome words.\n\nKind: one entry on each line",

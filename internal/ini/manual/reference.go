@@ -35,7 +35,7 @@ func Reference(tables []*ini.Table) string {
 		}
 		writeRows(&b, same)
 		for _, one := range same {
-			writeFree(&b, one)
+			writeFree(&b, one, rowsOf(same))
 		}
 		writeIdle(&b, same)
 	}
@@ -75,6 +75,19 @@ func writeRows(b *strings.Builder, same []*ini.Table) {
 			}
 			writeKey(b, row, section)
 		}
+		if hasKeys(rows, section) {
+			for _, f := range freeKeys(same, section) {
+				writeParagraphs(b, f.Doc)
+				writeExample(b, f)
+			}
+		}
+	}
+}
+
+// writeExample writes the lines that free keys may be like.
+func writeExample(b *strings.Builder, f ini.Free) {
+	if f.Example != "" {
+		fmt.Fprintf(b, "\n```\n[%s]\n%s\n```\n", f.Section, strings.TrimSuffix(f.Example, "\n"))
 	}
 }
 
@@ -89,14 +102,16 @@ func writeKey(b *strings.Builder, r *ini.Row, section string) {
 	writeForm(b, r.Default, r.Kind.Words(), r.Example, r.Since, r.Haraka, r.Was)
 }
 
-// writeFree writes the sections with free names or keys.
-func writeFree(b *strings.Builder, t *ini.Table) {
+// writeFree writes the sections that have free keys alone, and those with free names. rows
+// are all of the file.
+func writeFree(b *strings.Builder, t *ini.Table, rows []ini.Row) {
 	for _, f := range t.Free {
+		if hasKeys(rows, f.Section) {
+			continue
+		}
 		fmt.Fprintf(b, "\n### [%s]\n", f.Section)
 		writeParagraphs(b, f.Doc)
-		if f.Example != "" {
-			fmt.Fprintf(b, "\n```\n[%s]\n%s\n```\n", f.Section, strings.TrimSuffix(f.Example, "\n"))
-		}
+		writeExample(b, f)
 	}
 	if t.Many == nil {
 		return

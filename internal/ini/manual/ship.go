@@ -30,7 +30,7 @@ func Ship(tables []*ini.Table, file string) []byte {
 	rows, quiet := rowsOf(same), same[0].Quiet
 	shipRows(&b, "main", rows, quiet)
 	for _, section := range ini.SectionsOf(rows)[1:] {
-		if !slices.ContainsFunc(rows, func(r ini.Row) bool { return r.In() == section && r.Documented() }) {
+		if !hasKeys(rows, section) {
 			continue
 		}
 
@@ -40,9 +40,13 @@ func Ship(tables []*ini.Table, file string) []byte {
 		}
 		fmt.Fprintf(&b, "%s[%s]\n", commentMark(quiet), section)
 		shipRows(&b, section, rows, quiet)
+		for _, f := range freeKeys(same, section) {
+			writeComment(&b, f.Doc)
+			shipExample(&b, f)
+		}
 	}
 	for _, t := range same {
-		shipFree(&b, t)
+		shipFree(&b, t, rows)
 	}
 	return []byte(strings.TrimRight(b.String(), "\n") + "\n")
 }
@@ -89,15 +93,41 @@ func shipRows(b *strings.Builder, section string, rows []ini.Row, quiet bool) {
 	}
 }
 
-// shipFree writes the sections of a table with free names or keys.
-func shipFree(b *strings.Builder, t *ini.Table) {
+// hasKeys reports whether users are shown keys of a section.
+func hasKeys(rows []ini.Row, section string) bool {
+	return slices.ContainsFunc(rows, func(r ini.Row) bool { return r.In() == section && r.Documented() })
+}
+
+// freeKeys are the free keys of a section, which may have others.
+func freeKeys(same []*ini.Table, section string) (free []ini.Free) {
+	for _, t := range same {
+		for _, f := range t.Free {
+			if f.Section == section {
+				free = append(free, f)
+			}
+		}
+	}
+	return free
+}
+
+// shipExample writes the lines that free keys may be like.
+func shipExample(b *strings.Builder, f ini.Free) {
+	for line := range strings.Lines(f.Example) {
+		b.WriteString(";" + strings.TrimSuffix(line, "\n") + "\n")
+	}
+	b.WriteString("\n")
+}
+
+// shipFree writes the sections of a table that have free keys alone, and those with free
+// names. rows are all of the file.
+func shipFree(b *strings.Builder, t *ini.Table, rows []ini.Row) {
 	for _, f := range t.Free {
+		if hasKeys(rows, f.Section) {
+			continue
+		}
 		writeComment(b, f.Doc)
 		fmt.Fprintf(b, "[%s]\n", f.Section)
-		for line := range strings.Lines(f.Example) {
-			b.WriteString(";" + strings.TrimSuffix(line, "\n") + "\n")
-		}
-		b.WriteString("\n")
+		shipExample(b, f)
 	}
 	if t.Many == nil {
 		return

@@ -20,9 +20,9 @@ type Options struct {
 	Me        string
 	Full      bool // the whole message is returned
 	Templates dsn.Templates
-	Show      func(context.Context, *mail.Envelope, mail.Content) mail.Content // to plugins
-	Put       func(*mail.Envelope, mail.Content) error                         // makes a message durable
-	Counts    *Counts                                                          // of all Reporters together
+	Finish    func(context.Context, *mail.Envelope, mail.Content) (mail.Content, error) // shows it to plugins, and signs it
+	Put       func(*mail.Envelope, mail.Content) error                                  // makes a message durable
+	Counts    *Counts                                                                   // of all Reporters together
 	Mail      *maillog.Log
 	Now       func() time.Time
 }
@@ -53,12 +53,14 @@ func (r *Reporter) New(env *mail.Envelope, c mail.Content) dsn.Report {
 	}
 }
 
-// Put composes a DSN, shows it to pre_send_trans_email and puts it in the queue.
+// Put composes a DSN, shows it to pre_send_trans_email, signs it and puts it in the queue.
 // The caller enqueues it.
 func (r *Reporter) Put(ctx context.Context, about dsn.Report) (mail.Pending, error) {
 	env, content, err := dsn.Compose(about, r.o.Templates)
 	if err == nil {
-		content = r.o.Show(ctx, env, content)
+		content, err = r.o.Finish(ctx, env, content)
+	}
+	if err == nil {
 		err = r.o.Put(env, content)
 	}
 	if err != nil {

@@ -116,7 +116,7 @@ func (a *aliases) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 	}
 	if len(here) == 0 || wants == route.WantsOutbound {
 		notes.Set(route.NoteWants, route.WantsOutbound)
-		return a.forwarder.Queue(ctx, e.Tx)
+		return a.forwarder.Queue(ctx, e.Conn, e.Tx)
 	}
 
 	// What stays here goes to its backend, by the note. Where there is none another queue
@@ -137,7 +137,7 @@ func (a *aliases) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 		notes.Set(route.NoteNextHop, "") // of one recipient, perhaps: each has its route
 	}
 	notes.Set(route.NoteWants, route.WantsForward)
-	return a.forwarder.Queue(ctx, e.Tx)
+	return a.forwarder.Queue(ctx, e.Conn, e.Tx)
 }
 
 // leaveToDNS keeps what is sent on from the backend that the rest of the message goes to.

@@ -162,7 +162,7 @@ func (q *queue) Forward(context.Context, hook.ConnectionView, hook.TransactionVi
 	return hook.Proceed()
 }
 
-func (q *queue) Queue(_ context.Context, t hook.TransactionView) hook.Verdict {
+func (q *queue) Queue(_ context.Context, _ hook.ConnectionView, t hook.TransactionView) hook.Verdict {
 	q.taken = fmt.Sprintf("%d recipients, %s %s", t.RecipientCount(), t.Notes().String(route.NoteWants), t.Notes().String(noteElsewhere))
 	return hook.Verdict{Code: hook.OK, Reply: reply.New(250, "2.0.0", "Message Queued")}
 }

@@ -19,6 +19,7 @@ import (
 	"tarishi/internal/plugin/helochecks"
 	"tarishi/internal/plugin/inhostlist"
 	"tarishi/internal/plugin/isresolvable"
+	"tarishi/internal/plugin/limit"
 	"tarishi/internal/plugin/processtitle"
 	"tarishi/internal/plugin/relay"
 	"tarishi/internal/plugin/smtpforward"
@@ -44,6 +45,7 @@ func Register(r *plugin.Registry) {
 	r.Register(helochecks.Name, helochecks.New)
 	r.Register(inhostlist.Name, inhostlist.New)
 	r.Register(isresolvable.Name, isresolvable.New)
+	r.Register(limit.Name, limit.New)
 	r.Register(processtitle.Name, processtitle.New)
 	r.Register(relay.Name, relay.New)
 	r.Register(smtpforward.Name, smtpforward.New)
@@ -64,6 +66,7 @@ func Register(r *plugin.Registry) {
 	r.Declare(helochecks.Name, func() ini.Declarer { return &helochecks.Settings{} })
 	r.Declare(inhostlist.Name, func() ini.Declarer { return &inhostlist.Settings{} })
 	r.Declare(isresolvable.Name, func() ini.Declarer { return &isresolvable.Settings{} })
+	r.Declare(limit.Name, func() ini.Declarer { return &limit.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
 	r.Declare(spf.Name, func() ini.Declarer { return &spf.Settings{} })
 }

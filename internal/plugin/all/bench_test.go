@@ -19,7 +19,8 @@ func BenchmarkChecks(b *testing.B) {
 	var r plugin.Registry
 	Register(&r)
 	c, problems := read(&r, fstest.MapFS{
-		"plugins": {Data: []byte("access\nrelay\nfcrdns\nhelo.checks\nmail_from.is_resolvable\nbounce\nheaders\n")},
+		"plugins":      {Data: []byte("access\nrelay\ndns-list\nfcrdns\nhelo.checks\nmail_from.is_resolvable\nbounce\nheaders\n")},
+		"dns-list.ini": {Data: []byte("zones=one.example two.example\nperiodic_checks=0\n")},
 	})
 	if len(problems.Errors()) > 0 {
 		b.Fatal(problems)

@@ -7,7 +7,6 @@ package dkim
 import (
 	"context"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,8 +15,6 @@ import (
 	"tarishi/internal/authres"
 	"tarishi/internal/dkim"
 	"tarishi/internal/hook"
-	"tarishi/internal/mail"
-	"tarishi/internal/mail/addresslist"
 	"tarishi/internal/plugin"
 )
 
@@ -61,15 +58,15 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 	}, nil
 }
 
-// Register implements plugin.Plugin. Signing is the last thing that happens to a message:
-// what plugins change in it behind that would not be covered.
+// Register implements plugin.Plugin. Signing is no handler of a hook, for nothing may be
+// changed behind it.
 func (s *signer) Register(h plugin.Host) {
 	if s.Verify {
 		h.On(hook.OnDataPost, "verify", 0, s.verify)
 		h.On(hook.OnDataPost, "verify_arc", 0, s.verifyChain)
 	}
 	if s.Sign {
-		h.On(hook.OnPreSendTransEmail, "sign", hook.MaxPriority, s.sign)
+		h.Seal("sign", s.seal)
 	}
 }
 
@@ -120,6 +117,7 @@ func (s *signer) verifyChain(ctx context.Context, e *hook.Event) hook.Verdict {
 	if !e.Tx.Header().Has("ARC-Seal") {
 		return hook.Proceed()
 	}
+	// The chain is of the message as it came, before anything here was changed.
 	r, err := s.chains.Verify(ctx, e.Tx.Raw())
 	if err != nil || r.Status == arc.None {
 		return hook.Proceed() // verify has reported it
@@ -162,6 +160,7 @@ func describe(r dkim.Result) authres.Result {
 
 // harakaWord is what Haraka's plugin calls a result in its notes.
 func harakaWord(s dkim.Status) string {
+	// Site code compares these words.
 	switch s {
 	case dkim.PermError, dkim.Policy:
 		return "invalid"
@@ -169,60 +168,4 @@ func harakaWord(s dkim.Status) string {
 		return "tempfail"
 	}
 	return s.String()
-}
-
-// sign signs a message that is about to be queued: one of a client that may relay, of our
-// own, or a report. Without a key it goes out unsigned.
-func (s *signer) sign(_ context.Context, e *hook.Event) hook.Verdict {
-	if e.Tx.Notes().Bool(noteSigned) {
-		return hook.Proceed()
-	}
-	// The key is chosen by the domain that readers see.
-	found := e.Tx.Results()
-	author := authorOf(e)
-	domain, keys := s.Keys.For(author)
-	if len(keys) == 0 && s.Fallback != nil {
-		found.Msg(Name, "using default key")
-		domain, keys = mail.CanonicalDomain(s.Domain), []dkim.Key{*s.Fallback}
-	}
-	if len(keys) == 0 {
-		found.Skip(Name, "no private key for "+author)
-		s.signed.Add(1, "skip")
-		s.log.Info("skipped: no private key for "+author, zap.String("uuid", string(e.Tx.ID())))
-		return hook.Proceed()
-	}
-
-	fields, err := dkim.Sign(e.Tx.Final(), domain, keys, &s.Signing, s.now())
-	if err != nil {
-		found.Err(Name, err.Error())
-		s.signed.Add(1, "error")
-		s.log.Error("message is not signed", zap.String("uuid", string(e.Tx.ID())), zap.Error(err))
-		return hook.Proceed()
-	}
-	// Each goes on top, so the last key comes first.
-	const head = "DKIM-Signature: "
-	all := strings.Split(string(fields), head)[1:]
-	for i := len(all) - 1; i >= 0; i-- {
-		e.Tx.Header().AddLeading(strings.TrimSuffix(head, ": "), all[i])
-		found.Pass(Name, strings.TrimRight(all[i], "\r\n"))
-	}
-	e.Tx.Notes().Set(noteSigned, true)
-	s.signed.Add(1, "pass")
-	s.log.Info("signed", zap.String("uuid", string(e.Tx.ID())), zap.String("domain", domain), zap.Int("keys", len(keys)))
-	return hook.Proceed()
-}
-
-// authorOf returns the domain that signs a message: that of From, of Sender if
-// there are several authors, or else of the envelope.
-func authorOf(e *hook.Event) string {
-	if e.Tx.Notes().Get(noteForward) != nil {
-		return e.Sender.Host()
-	}
-	for _, name := range []string{"From", "Sender"} {
-		list, err := addresslist.Parse(e.Tx.Header().Get(name))
-		if err == nil && len(list) == 1 && list[0].Host() != "" {
-			return list[0].Host()
-		}
-	}
-	return e.Sender.Host()
 }

@@ -2,13 +2,18 @@ package dkim
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"tarishi/internal/dkim"
 	"tarishi/internal/dkim/canon"
@@ -18,6 +23,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
+	"tarishi/internal/reply"
 )
 
 // zone is a resolver with TXT records.
@@ -101,20 +107,19 @@ func TestSignAndVerify(t *testing.T) {
 	chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{Resolver: z})
 
 	// Fields that others add before count; the signatures are on top.
-	c, tx := plugintest.Session(t, "ann@example.org", "b@example.net")
+	_, tx := plugintest.Session(t, "ann@example.org", "b@example.net")
 	receive(tx, letter)
-	tx.Relaying = true
 	tx.Header.Add("Date", "Mon, 30 Nov 2026 10:00:00 +0000")
-	for range 2 {
-		chain.Run(t.Context(), hook.OnPreSendTransEmail, &hook.Event{Conn: c.View(), Tx: tx.View()})
+	signed := contentOf(t, sealed(t, cfg, tx))
+	if n := strings.Count(signed, "DKIM-Signature"); n != 2 || !strings.HasPrefix(signed, "DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/simple;\r\n\td=example.org; s=s1;") {
+		t.Fatalf("%d signatures in\n%s", n, signed)
 	}
-	if n := tx.Header.Count("DKIM-Signature"); n != 2 || !strings.HasPrefix(string(tx.Header.Bytes()), "DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/simple;\r\n\td=example.org; s=s1;") {
-		t.Fatalf("%d signatures in\n%s", n, tx.Header.Bytes())
+	if pass := tx.Results.For(Name).Pass; len(pass) != 2 || !strings.HasPrefix(pass[1], "v=1; a=ed25519-sha256;") {
+		t.Errorf("%q", pass)
 	}
-	signed := contentOf(t, tx.Final())
 
 	// On the other side.
-	c, tx = plugintest.Session(t, "ann@example.org", "b@example.net")
+	c, tx := plugintest.Session(t, "ann@example.org", "b@example.net")
 	receive(tx, "Received: by us\n"+strings.ReplaceAll(signed, "\r\n", "\n"))
 	tx.Header.Remove("Subject") // what a plugin did before
 	v := chain.Run(t.Context(), hook.OnDataPost, &hook.Event{Conn: c.View(), Tx: tx.View()})
@@ -195,31 +200,35 @@ func TestAuthor(t *testing.T) {
 	for _, c := range []struct {
 		header, sender, forward string
 		want                    string // d=; "": unsigned
+		byEnvelope              string // with domain_of=envelope
 	}{
-		{"From: a@example.org\n", "x@example.net", "", "example.org"},
-		{"From: a@EXAMPLE.org, b@other.example\nSender: s@example.net\n", "x@example.org", "", "example.net"},
-		{"From: a@example.org, b@other.example\n", "x@example.net", "", "example.net"},
-		{"From: a@example.org\n", "x@example.net", "y", "example.net"},
-		{"From: MAILER-DAEMON@mx.example\n", "", "", "mx.example"},
-		{"From: a@other.example\n", "x@example.net", "", ""},
-		{"From: <a@\n", "x@example.net", "", "example.net"},
-		{"Subject: no From\n", "x@example.net", "", ""},
+		{"From: a@example.org\n", "x@example.net", "", "example.org", "example.net"},
+		{"From: a@EXAMPLE.org, b@other.example\nSender: s@example.net\n", "x@example.org", "", "example.net", "example.org"},
+		{"From: a@example.org, b@other.example\n", "x@example.net", "", "example.net", "example.net"},
+		{"From: a@example.org\n", "x@example.net", "y", "example.net", "example.net"},
+		{"From: MAILER-DAEMON@mx.example\n", "", "", "mx.example", "mx.example"},
+		{"From: a@other.example\n", "x@example.net", "", "", "example.net"},
+		{"From: <a@\n", "x@example.net", "", "example.net", "example.net"},
+		{"Subject: no From\n", "x@example.net", "", "", ""},
 	} {
-		chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{})
-		conn, tx := plugintest.Session(t, c.sender, "b@example.com")
-		receive(tx, c.header+"\nx\n")
-		if c.forward != "" {
-			tx.Notes.Set("forward", c.forward)
+		for _, byEnvelope := range []bool{false, true} {
+			cfg.ByEnvelope = byEnvelope
+			want := c.want
+			if byEnvelope {
+				want = c.byEnvelope
+			}
+			_, tx := plugintest.Session(t, c.sender, "b@example.com")
+			receive(tx, c.header+"\nx\n")
+			if c.forward != "" {
+				tx.Notes.Set("forward", c.forward)
+			}
+			if got := signerOf(t, sealed(t, cfg, tx)); got != want {
+				t.Errorf("%q from %s: signed by %q, want %q", c.header, c.sender, got, want)
+			}
 		}
-		chain.Run(t.Context(), hook.OnPreSendTransEmail, &hook.Event{Conn: conn.View(), Tx: tx.View()})
-		_, rest, _ := strings.Cut(tx.Header.Get("DKIM-Signature"), "d=")
-		got, _, _ := strings.Cut(rest, ";")
-		if got != c.want || tx.Notes.Bool("dkim_signed") != (c.want != "") {
-			t.Errorf("%q from %s: signed by %q, want %q", c.header, c.sender, got, c.want)
-		}
-		if chain.Has(hook.OnDataPost) {
-			t.Error("verifies")
-		}
+	}
+	if chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{}); chain.Has(hook.OnDataPost) {
+		t.Error("verifies")
 	}
 
 	// The default key signs for everybody.
@@ -227,14 +236,90 @@ func TestAuthor(t *testing.T) {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	chain := plugintest.Chain(t, New, plugintest.Own(cfg), plugin.Services{})
-	conn, tx := plugintest.Session(t, "a@other.example", "b@example.com")
+	_, tx := plugintest.Session(t, "a@other.example", "b@example.com")
 	receive(tx, letter)
-	chain.Run(t.Context(), hook.OnPreSendTransEmail, &hook.Event{Conn: conn.View(), Tx: tx.View()})
-	if got := tx.Header.Get("DKIM-Signature"); !strings.Contains(got, "d=sign.example; s=s;") || tx.Results.For(Name).Msg[0] != "using default key" {
+	if got := signerOf(t, sealed(t, cfg, tx)); got != "sign.example" || tx.Results.For(Name).Msg[0] != "using default key" {
 		t.Errorf("%q", got)
 	}
 }
+
+// set makes the plugin with settings.
+func set(t *testing.T, cfg *Settings) *plugin.Set {
+	t.Helper()
+	s, err := plugintest.Load(New, plugintest.Own(cfg), plugin.Services{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// sealed is the message of a transaction as it leaves.
+func sealed(t *testing.T, cfg *Settings, tx *hook.Transaction) mail.Content {
+	t.Helper()
+	m := tx.View().Outgoing()
+	fields, err := set(t, cfg).Seal(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.With(fields)
+}
+
+// signerOf is the d= of the first signature; "": there is none.
+func signerOf(t *testing.T, c mail.Content) string {
+	t.Helper()
+	text := contentOf(t, c)
+	if !strings.HasPrefix(text, "DKIM-Signature:") {
+		return ""
+	}
+	_, rest, _ := strings.Cut(text, "d=")
+	domain, _, _ := strings.Cut(rest, ";")
+	return domain
+}
+
+// A message that cannot be signed for a reason of ours does not leave, and why is logged
+// once, with the place of the key. What nobody could sign leaves as it is.
+func TestSealFails(t *testing.T) {
+	cfg, _ := load(t, map[string]string{"dkim.ini": "[sign]\nenabled=true\n"})
+	cfg.Keys = dkim.Keys{"example.org": {{Selector: "s", Private: broken{}}}}
+	core, log := observer.New(zap.InfoLevel)
+	s, err := plugintest.Load(New, plugintest.Own(cfg), plugin.Services{Log: zap.New(core)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, tx := plugintest.Session(t, "ann@example.org", "b@example.net")
+	receive(tx, letter)
+	for range 2 {
+		fields, err := s.Seal(t.Context(), tx.View().Outgoing())
+		if r := (*reply.Reply)(nil); len(fields) > 0 || !errors.As(err, &r) || r.String() != "451 4.7.0 Message cannot be signed, please try again later" {
+			t.Errorf("%q, %v", fields, err)
+		}
+	}
+	if all := log.FilterMessage("messages cannot be signed, and are not sent").All(); len(all) != 1 || !strings.Contains(fmt.Sprint(all[0].ContextMap()["error"]), "config/dkim/example.org: dkim: key s") {
+		t.Errorf("%+v", all)
+	}
+
+	cfg.Keys = dkim.Keys{"example.org": {testKey('a', "s")}}
+	receive(tx, "To: nobody@example.net\n\nno From\n")
+	if got := signerOf(t, sealed(t, cfg, tx)); got != "" || len(tx.Results.For(Name).Err) != 3 {
+		t.Errorf("%q, %q", got, tx.Results.For(Name).Err)
+	}
+	receive(tx, letter)
+	tx.Notes.Set("dkim_signed", true)
+	if got := signerOf(t, sealed(t, cfg, tx)); got != "" {
+		t.Errorf("signed by %s, and by the site", got)
+	}
+	tx.Notes = mail.Notes{"skip_plugins": []string{"tested"}}
+	if got := signerOf(t, sealed(t, cfg, tx)); got != "" {
+		t.Errorf("signed by %s, and was to be skipped", got)
+	}
+	cfg.Sign = false
+	if len(set(t, cfg).Seals()) > 0 {
+		t.Error("there is a seal, and signing is off")
+	}
+}
+
+// broken is a key of a kind that nobody knows.
+type broken struct{ crypto.Signer }
 
 func TestSettings(t *testing.T) {
 	good := pemOf(t, testKey('a', "s"))
@@ -249,6 +334,7 @@ func TestSettings(t *testing.T) {
 		{map[string]string{"dkim.ini": "[sign]\nenabled=true\n", "dkim.private.key": good}, "needs domain and selector"},
 		{map[string]string{"dkim.ini": "[sign]\nenabled=true\ndomain=a.example\nselector=s\n", "dkim.private.key": "bad"}, "dkim.private.key: no private key in PEM"},
 		{map[string]string{"dkim.ini": "[canon]\nbody=strict\n"}, "neither"},
+		{map[string]string{"dkim.ini": "[sign]\ndomain_of=to\n"}, "neither"},
 		{map[string]string{"dkim.ini": "[sign]\nheaders=From,S\xc3\xbcbject\n"}, "no name of a field"},
 		{map[string]string{"dkim.ini": "[verify]\nsigerror_log_level=info\n"}, "has no effect"},
 	} {

@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -15,12 +16,14 @@ import (
 
 // Settings is dkim.ini, and the keys beside it.
 type Settings struct {
-	Sign     bool
-	Signing  dkim.Signing
-	Domain   string // that of the key in dkim.private.key
-	Selector string
-	Keys     dkim.Keys
-	Fallback *dkim.Key // for domains that have no keys; nil: there is none
+	Sign    bool
+	Signing dkim.Signing
+	// ByEnvelope has the domain of the reverse-path sign, and that of From for the null one.
+	ByEnvelope bool
+	Domain     string // that of the key in dkim.private.key
+	Selector   string
+	Keys       dkim.Keys
+	Fallback   *dkim.Key // for domains that have no keys; nil: there is none
 
 	Verify     bool
 	Timeout    time.Duration
@@ -79,9 +82,30 @@ func (s *Settings) Tables() []*ini.Table {
 	}}
 }
 
+var errDomainOf = errors.New(`neither "from" nor "envelope"`)
+
 func (s *Settings) signRows() []ini.Row {
 	return []ini.Row{
-		{Key: "enabled", Kind: ini.Bool(&s.Sign), Default: "false", Doc: "Sign mail that goes out. The message's domain is that of its From."},
+		{Key: "enabled", Kind: ini.Bool(&s.Sign), Default: "false", Doc: "Sign mail that goes out."},
+		{
+			Key: "domain_of", Default: "from", Haraka: ini.None,
+			Kind: ini.Scalar("from or envelope", func(text string) error {
+				// Two words, so that a third one can be told from a misspelt one.
+				switch word := strings.ToLower(text); word {
+				case "from", "envelope":
+					s.ByEnvelope = word == "envelope"
+					return nil
+				}
+				return errDomainOf
+			}, func() string {
+				if s.ByEnvelope {
+					return "envelope"
+				}
+				return "from"
+			}),
+			Doc: `Whose domain signs: from is that of the field From, which DMARC asks for (of Sender, if From has several addresses); envelope
+				is that of the sender in the envelope, where there is one.`,
+		},
 		{
 			Key: "headers", Kind: names(&s.Signing.Headers), Default: usualHeaders,
 			Doc: "The fields that are signed, if they are there. From is signed anyway.",
@@ -103,6 +127,7 @@ func (s *Settings) signRows() []ini.Row {
 func names(list *[]string) ini.Kind {
 	return ini.Joined("names of fields, with commas between them", func(values []string) error {
 		var all []string
+		// Haraka's list has commas, that of a signature colons.
 		for _, name := range strings.FieldsFunc(strings.Join(values, ","), func(c rune) bool { return strings.ContainsRune(",;: \t", c) }) {
 			if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' }) {
 				return fmt.Errorf("%s is no name of a field", grammar.Quote(name))
@@ -146,6 +171,7 @@ func (s *Settings) readKeys(r *ini.Reader) {
 
 // warnOpen warns of private keys that every user of the host can read.
 func (s *Settings) warnOpen(r *ini.Reader) {
+	// A walk follows no links: what is elsewhere has its own owner.
 	_ = fs.WalkDir(r.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:

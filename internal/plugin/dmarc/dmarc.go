@@ -91,6 +91,7 @@ func identify(e *hook.Event) dmarc.Identity {
 	if e.Sender.IsNull() {
 		spf = e.Conn.Results()
 	}
+	// A check that the DNS did not answer may have passed: it must not count as a failure.
 	domain, _ := spf.Value("spf", "domain").(string)
 	switch spf.Value("spf", "result") {
 	case "Pass":
@@ -115,6 +116,7 @@ func identify(e *hook.Event) dmarc.Identity {
 // vouching returns the listed host that says the message passed when it had it, with this
 // domain in From, and that only listed hosts have had it since; "": there is none.
 func (c *checks) vouching(e *hook.Event, domain string) string {
+	// The newest comes first: behind a host that nobody trusts no claim of earlier ones counts.
 	seals, _ := e.Tx.Notes().Get("arc_seals").([]any)
 	for _, one := range slices.Backward(seals) {
 		seal, _ := one.(map[string]any)
@@ -132,6 +134,7 @@ func (c *checks) vouching(e *hook.Event, domain string) string {
 
 // record makes a result known. sealer is the host that vouched for the message; "": none.
 func (c *checks) record(e *hook.Event, r dmarc.Result, sealer string) {
+	// That a host vouched for it explains why a failure had no effect.
 	found := e.Tx.Results()
 	if sealer != "" {
 		found.Msg(Name, "arc="+sealer)
@@ -170,6 +173,7 @@ func (c *checks) record(e *hook.Event, r dmarc.Result, sealer string) {
 
 // apply does what the domain wants with a message.
 func apply(e *hook.Event, r dmarc.Result) hook.Verdict {
+	// The client tries again; by then the DNS may answer.
 	switch {
 	case r.Status == dmarc.TempError:
 		return hook.Verdict{Code: hook.DenySoft, Reply: reply.Newf(451, "4.4.3", "DMARC policy of %s cannot be looked up, please try again later", domainOf(r))}

@@ -52,6 +52,7 @@ type search struct {
 	recorder *plugin.Recorder
 	log      *zap.Logger
 	lookups  plugin.Counter // by zone and outcome
+	disabled plugin.Counter // by zone
 	lists    []*state       // of Lists, in their order
 }
 
@@ -60,7 +61,8 @@ type search struct {
 func newSearch(env plugin.Env, before *search, now time.Time) *search {
 	s := &search{
 		Settings: env.Settings.(*Settings), resolver: env.Resolver, recorder: env.NewRecorder(Name, result.Format{}), log: env.Log,
-		lookups: env.Metrics.Counter("lookups_total", "Look-ups in lists.", "zone", "outcome"),
+		lookups:  env.Metrics.Counter("lookups_total", "Look-ups in lists.", "zone", "outcome"),
+		disabled: env.Metrics.Counter("disabled_total", "How often a list was disabled.", "zone"),
 	}
 	if s.resolver == nil {
 		return s // nothing can be looked up

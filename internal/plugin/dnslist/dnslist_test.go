@@ -350,8 +350,8 @@ func TestWrongAnswers(t *testing.T) {
 			if got := r.log(); got != "warn disabling "+kind+" zone "+test.zone+" "+test.reason {
 				t.Errorf("%q", got)
 			}
-			if active, disabled := r.gauges["zones_active"](), r.gauges["zones_disabled"](); active != 0 || disabled != 1 {
-				t.Errorf("%v active, %v disabled", active, disabled)
+			if active, disabled := r.gauges["zones_active"](), r.gauges["zones_disabled"](); active != 0 || disabled != 1 || r.counts["disabled_total "+test.zone] != 1 {
+				t.Errorf("%v active, %v disabled, %v", active, disabled, r.counts)
 			}
 			time.Sleep(firstPause)
 			synctest.Wait()
@@ -644,6 +644,20 @@ func TestSettings(t *testing.T) {
 	} {
 		if _, problems := read(text); len(problems) != 1 || !strings.HasPrefix(problems[0].String(), strings.TrimSuffix(want, ", did you mean")) {
 			t.Errorf("%q: %v", text, problems)
+		}
+	}
+}
+
+// BenchmarkConnect measures two lists for a client that is on neither.
+func BenchmarkConnect(b *testing.B) {
+	s, _ := read("zones=one.example two.example\nperiodic_checks=0\n")
+	chain := plugintest.Chain(b, New, plugintest.Own(s), plugin.Services{Resolver: &plugintest.DNS{}})
+	b.ReportAllocs()
+	for b.Loop() {
+		c, _ := plugintest.Session(b, "a@b.c")
+		c.Remote.Addr = netip.MustParseAddrPort("8.8.8.8:1")
+		if v := chain.Run(b.Context(), hook.OnConnect, &hook.Event{Conn: c.View()}); v.Code != hook.Cont {
+			b.Fatal(v)
 		}
 	}
 }

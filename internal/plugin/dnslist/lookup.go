@@ -4,11 +4,10 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
+	"strconv"
 
 	"tarishi/internal/dns"
 	"tarishi/internal/plugin"
@@ -65,18 +64,17 @@ func (s *search) ask(ctx context.Context, l *List, addr netip.Addr) *finding {
 // queryName is the name under which a list has an address (RFC 5782 sections 2.1 and
 // 2.4).
 func queryName(addr netip.Addr, zone string) string {
-	var b strings.Builder
+	name := make([]byte, 0, 64+len(zone))
 	if addr.Is4() {
 		for _, octet := range slices.Backward(addr.AsSlice()) {
-			fmt.Fprintf(&b, "%d.", octet)
+			name = append(strconv.AppendUint(name, uint64(octet), 10), '.')
 		}
-		return b.String() + zone
+	} else {
+		for _, digit := range slices.Backward([]byte(hex.EncodeToString(addr.AsSlice()))) {
+			name = append(name, digit, '.')
+		}
 	}
-	for _, digit := range slices.Backward([]byte(hex.EncodeToString(addr.AsSlice()))) {
-		b.WriteByte(digit)
-		b.WriteByte('.')
-	}
-	return b.String() + zone
+	return string(append(name, zone...))
 }
 
 // blocked is the range in which lists tell a resolver that it may not ask: Spamhaus,

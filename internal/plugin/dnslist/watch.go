@@ -110,6 +110,7 @@ func (c *checker) wake() {
 // disable disables a list, with one line in the log.
 func (c *checker) disable(s *search, l *state, reason string) {
 	if l.disable(time.Now()) {
+		s.disabled.Add(1, l.list.Zone)
 		s.log.Warn("disabling "+l.list.Type+" zone", zap.String("zone", l.list.Zone), zap.String("reason", reason))
 		c.wake()
 	}

@@ -52,7 +52,7 @@ func (q *queue) Forward(context.Context, hook.ConnectionView, hook.TransactionVi
 	return hook.Proceed()
 }
 
-func (q *queue) Queue(_ context.Context, t hook.TransactionView) hook.Verdict {
+func (q *queue) Queue(_ context.Context, _ hook.ConnectionView, t hook.TransactionView) hook.Verdict {
 	for _, r := range t.Recipients() {
 		q.taken = append(q.taken, r.Address.String())
 	}

@@ -204,5 +204,5 @@ func (p *relay) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 	if e.Tx.Results().Value(Name, valueQueued) != true || e.Tx.Notes().String(route.NoteWants) != route.WantsOutbound || p.forwarder == nil {
 		return hook.Proceed()
 	}
-	return p.forwarder.Queue(ctx, e.Tx)
+	return p.forwarder.Queue(ctx, e.Conn, e.Tx)
 }

@@ -70,7 +70,7 @@ func (p *forward) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 		if notes.String(route.NoteWants) == "" {
 			notes.Set(route.NoteWants, route.WantsForward)
 		}
-		return p.forwarder.Queue(ctx, e.Tx)
+		return p.forwarder.Queue(ctx, e.Conn, e.Tx)
 	}
 	return hook.Proceed()
 }

@@ -21,7 +21,7 @@ func (r *recorder) Forward(_ context.Context, _ hook.ConnectionView, _ hook.Tran
 }
 
 // Queue remembers the notes with which a message is queued.
-func (r *recorder) Queue(_ context.Context, t hook.TransactionView) hook.Verdict {
+func (r *recorder) Queue(_ context.Context, _ hook.ConnectionView, t hook.TransactionView) hook.Verdict {
 	r.routes = append(r.routes, "queue "+t.Notes().String("queue.wants")+" "+t.Notes().String("queue.next_hop"))
 	return hook.Answer(hook.OK, "queued")
 }

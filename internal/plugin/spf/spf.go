@@ -93,6 +93,7 @@ func (c *checks) checkHello(ctx context.Context, e *hook.Event) hook.Verdict {
 		return hook.Proceed() // said again, after STARTTLS for instance
 	}
 
+	// The result is kept for all messages of the connection.
 	r := c.checker.CheckHello(ctx, remote.Addr.Addr(), e.Host)
 	found.Set(Name, valueScope, scopeHello)
 	found.Set(Name, valueResult, harakaWord(r.Status))
@@ -152,6 +153,7 @@ func (c *checks) checkMail(ctx context.Context, e *hook.Event) hook.Verdict {
 
 // judgeHello makes the result of HELO that of a message with the null sender.
 func (c *checks) judgeHello(e *hook.Event) hook.Verdict {
+	// HELO was checked when it came; private clients were not.
 	n, ok := e.Conn.Notes().Get(noteHello).(int)
 	if !ok {
 		return hook.Proceed()
@@ -163,6 +165,7 @@ func (c *checks) judgeHello(e *hook.Event) hook.Verdict {
 
 // answer refuses the sender if the settings say so of a result.
 func (c *checks) answer(e *hook.Event, scope string, status spf.Status, sender string) hook.Verdict {
+	// Our own clients are judged by other settings: they cannot mend their records in time.
 	a := &c.Strangers
 	if e.Conn.Relaying() {
 		a = &c.Relaying
@@ -189,6 +192,7 @@ func (c *checks) answer(e *hook.Event, scope string, status spf.Status, sender s
 
 // refuse denies a sender.
 func (a *answers) refuse(e *hook.Event, scope, enhanced, text string) hook.Verdict {
+	// The link is Haraka's, for a page that is not there any more: off by default.
 	if !a.OpenSPF {
 		return hook.Answer(hook.Deny, text)
 	}
@@ -209,6 +213,7 @@ func harakaWord(s spf.Status) string {
 // addFields writes a Received-SPF field (RFC 7208 section 9.1) for each identity that was
 // checked, that of the sender on top.
 func addFields(_ context.Context, e *hook.Event) hook.Verdict {
+	// Results of another transaction on the connection do not count: the scope says whose they are.
 	for _, of := range []struct {
 		found           result.View
 		scope, identity string
@@ -225,6 +230,7 @@ func addFields(_ context.Context, e *hook.Event) hook.Verdict {
 
 // describe returns the value of a Received-SPF field.
 func describe(e *hook.Event, result, domain, identity string) string {
+	// The comment is for people, the words that RFC 7208 uses in its examples.
 	client, does := addressOf(e), "does not designate "
 	if result == harakaWord(spf.Pass) {
 		does = "designates "

@@ -105,6 +105,8 @@ var packages = map[string]entry{
 	"internal/delivery":             {mechanisms, []string{"internal/backend", "internal/delivery/meaning", "internal/destination", "internal/dns", "internal/nexthop", "internal/pool", "internal/route", "internal/smtpclient", "internal/tlspolicy"}},
 	"internal/delivery/meaning":     {mechanisms, []string{"internal/smtpclient"}},
 	"internal/guesses":              {mechanisms, nil},
+	"internal/ledger":               {mechanisms, nil},
+	"internal/redis":                {mechanisms, []string{"internal/ledger"}},
 	"internal/dkim":                 {mechanisms, []string{"internal/dkim/canon", "internal/dns"}},
 	"internal/dkim/canon":           {mechanisms, nil},
 	"internal/arc":                  {mechanisms, []string{"internal/dkim", "internal/dkim/canon"}},
@@ -131,13 +133,14 @@ var packages = map[string]entry{
 	"internal/outbound":            {roles, []string{"internal/submit", "internal/outbound/*"}}, // one attempt is its inner part
 	"internal/outbound/*":          {roles, []string{"internal/outbound/*"}},
 
-	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/route"}},
+	"internal/plugin":             {plugins, []string{"internal/hook", "internal/dns", "internal/redis", "internal/route"}},
 	"internal/plugin/all":         {plugins, []string{"internal/plugin", "internal/plugin/*"}},
 	"internal/plugin/*":           {plugins, []string{"internal/hook", "internal/dns", "internal/plugin"}},
 	"internal/plugin/dkim":        {plugins, []string{"internal/arc", "internal/authres", "internal/dkim", "internal/dkim/canon", "internal/hook", "internal/plugin"}},
 	"internal/plugin/spf":         {plugins, []string{"internal/authres", "internal/spf", "internal/hook", "internal/plugin"}},
 	"internal/plugin/dmarc":       {plugins, []string{"internal/authres", "internal/dmarc", "internal/hook", "internal/plugin"}},
 	"internal/plugin/bounce":      {plugins, []string{"internal/hook", "internal/plugin", "internal/spf"}},
+	"internal/plugin/limit":       {plugins, []string{"internal/hook", "internal/ledger", "internal/plugin", "internal/redis"}},
 	"internal/plugin/fcrdns":      {plugins, []string{"internal/authres", "internal/dns", "internal/hook", "internal/plugin"}},
 	"internal/plugin/aliases":     {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // the notes that steer a message
 	"internal/plugin/relay":       {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // next hops, and the notes that steer a message
@@ -161,8 +164,10 @@ var packages = map[string]entry{
 	"internal/dns/memory":           {tests, nil}, // dns without a network
 	"internal/store/mem":            {tests, nil}, // the twin in memory
 	"internal/store/storetest":      {tests, []string{"internal/store"}},
+	"internal/ledger/ledgertest":    {tests, nil},
 	"internal/test/smtptest":        {tests, nil},
 	"internal/test/dnstest":         {tests, nil},
+	"internal/test/redistest":       {tests, nil},
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
 	"internal/test/load/mount":      {tests, nil},
@@ -171,6 +176,7 @@ var packages = map[string]entry{
 	"internal/test/world":           {tests, nil},
 	"internal/test/dialogue":        {tests, nil},
 	"internal/test/e2e":             {tests, nil},
+	"internal/test/judges":          {tests, nil},
 	"internal/test/arch":            {tests, nil},
 }
 
@@ -211,6 +217,7 @@ var modules = map[string][]string{
 	"go.uber.org/zap":                     {"internal/*"},
 	"github.com/google/uuid":              {"internal/mail"},
 	"go.etcd.io/bbolt":                    {"internal/kv"},
+	"github.com/redis/go-redis/v9":        {"internal/redis"},
 	"github.com/fsnotify/fsnotify":        {"internal/conf"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net/idna":               {"internal/mail"},

@@ -1,0 +1,42 @@
+// Reads a question (see mailauth_test.go) from standard input and writes the answer.
+const fs = require('fs')
+const question = JSON.parse(fs.readFileSync(0))
+const { dkimSign } = require(question.module + '/lib/dkim/sign')
+const { dkimVerify } = require(question.module + '/lib/dkim/verify')
+
+async function resolver (name) {
+  if (question.records[name]) return [[question.records[name]]]
+  throw Object.assign(new Error('no record'), { code: 'ENOTFOUND' })
+}
+
+async function verify (message) {
+  const { results } = await dkimVerify(message, { resolver })
+  const verdicts = {}
+  for (const one of results) verdicts[one.selector] = one.status.result
+  return verdicts
+}
+
+async function sign (message, selector, canonicalization) {
+  const { signatures, errors } = await dkimSign(message, {
+    canonicalization,
+    signatureData: [{ signingDomain: question.domain, selector, privateKey: question.private[selector], canonicalization }]
+  })
+  if (errors.length) throw errors[0].err
+  return Buffer.concat([Buffer.from(signatures), message]).toString('base64')
+}
+
+async function main () {
+  const answers = []
+  for (const message of question.messages.map((one) => Buffer.from(one, 'base64'))) {
+    if (question.do === 'verify') {
+      answers.push(await verify(message))
+      continue
+    }
+    for (const selector of Object.keys(question.private)) {
+      for (const way of ['simple/simple', 'simple/relaxed', 'relaxed/simple', 'relaxed/relaxed']) answers.push(await sign(message, selector, way))
+    }
+  }
+  process.stdout.write(JSON.stringify(answers))
+}
+
+main().catch((err) => { console.error(err); process.exitCode = 1 })
