@@ -74,7 +74,12 @@ func Sign(c mail.Content, domain string, keys []Key, p *Signing, now time.Time) 
 		how: p, domain: domain, now: now, names: names,
 		hashed: base64.StdEncoding.EncodeToString(body.Finish()),
 	}
-	for _, f := range whole.Pick(names) {
+	picked, size := whole.Pick(names), 0
+	for _, f := range picked {
+		size += len(f)
+	}
+	draft.signed = make([]byte, 0, size) // canonical forms are seldom longer
+	for _, f := range picked {
 		draft.signed = p.Header.AppendField(draft.signed, f)
 	}
 	for _, k := range keys {
@@ -164,16 +169,17 @@ func (d *draft) sign(fields []byte, k Key) ([]byte, error) {
 	}
 	b.WriteString(";\r\n\tbh=" + d.hashed + ";\r\n\tb=")
 
-	// The signature covers its own field too, with an empty b=. The capacity is cut: a
-	// further key must not write over it.
+	// The signature covers its own field too, with an empty b=.
 	own := b.String()
-	data := d.how.Header.AppendField(d.signed[:len(d.signed):len(d.signed)], []byte(own))
-	sum := sha256.Sum256(bytes.TrimSuffix(data, crlf))
+	digest := sha256.New()
+	digest.Write(d.signed)
+	digest.Write(bytes.TrimSuffix(d.how.Header.AppendField(make([]byte, 0, len(own)+len(crlf)), []byte(own)), crlf))
+	sum := digest.Sum(nil)
 	hash := crypto.Hash(crypto.SHA256)
 	if algorithm == ed25519SHA256 {
 		hash = crypto.Hash(0) // the sum is the message that is signed: RFC 8463 section 3
 	}
-	signature, err := k.Private.Sign(nil, sum[:], hash)
+	signature, err := k.Private.Sign(nil, sum, hash)
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func send(t *testing.T, addr string, messages [][]byte) {
 	}
 	say(250, "EHLO localhost")
 	for _, m := range messages {
-		say(250, "MAIL FROM:<ann@example.org>")
+		say(250, "MAIL FROM:<ann@example.org> BODY=8BITMIME")
 		say(250, "RCPT TO:<bob@sink.test>")
 		if _, err := fmt.Fprintf(c.W, "BDAT %d LAST\r\n%s", len(m), m); err != nil {
 			t.Fatal(err)
@@ -86,10 +86,14 @@ func send(t *testing.T, addr string, messages [][]byte) {
 }
 
 // signByDaemon returns what comes out of a daemon that signs: relayed in session with the
-// relaxed body, and from the queue with the simple one.
+// relaxed body, and from the queue, to a server without extensions, with the simple one.
 func signByDaemon(t *testing.T, k *keys, body string) [][]byte {
 	t.Helper()
-	sink := smtptest.New(t)
+	var options []smtptest.Option
+	if body == "simple" {
+		options = append(options, smtptest.Extensions())
+	}
+	sink := smtptest.New(t, options...)
 	config := map[string]string{
 		"plugins":                   "relay\ndkim\n",
 		"relay_acl_allow":           "127.0.0.0/8\n",
