@@ -8,7 +8,7 @@ import (
 
 // plugins are those of which there are dialogues, and fewest how many each has.
 var plugins = []string{
-	"access", "aliases", "bounce", "dkim", "dns-list", "early_talker", "fcrdns", "headers", "helo.checks", "mail_from.is_resolvable",
+	"access", "aliases", "attachment", "bounce", "dkim", "dns-list", "early_talker", "fcrdns", "headers", "helo.checks", "mail_from.is_resolvable",
 	"limit", "relay", "spf",
 }
 
