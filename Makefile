@@ -30,11 +30,11 @@ run: build
 test:
 	$(GO) test ./internal/test/e2e ./...
 
-# The race detector needs cgo, and so a C compiler. The real binary is e2e's and
-# crash's.
+# The race detector needs cgo, and so a C compiler. The real binary is for e2e,
+# dialogue and crash.
 race:
 	@command -v $$($(GO) env CC) >/dev/null || { echo "make race needs a C compiler ($$($(GO) env CC)): install gcc, or use make test" >&2; exit 1; }
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/crash')
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/dialogue' -e '/internal/test/crash')
 
 lint:
 	@bad=$$($(GO) tool gofumpt -l .) && test -z "$$bad" || { echo "not formatted (go tool gofumpt -w FILE):" $$bad >&2; exit 1; }
@@ -76,7 +76,7 @@ check: lint build test race
 
 cover:
 	@mkdir -p bin
-	$(GO) test -coverprofile=bin/cover.out -coverpkg=./internal/... $$($(GO) list ./internal/... | grep -v -e '/internal/test/e2e' -e '/internal/test/crash')
+	$(GO) test -coverprofile=bin/cover.out -coverpkg=./internal/... $$($(GO) list ./internal/... | grep -v -e '/internal/test/e2e' -e '/internal/test/dialogue' -e '/internal/test/crash')
 	$(GO) tool cover -func=bin/cover.out | tail -1
 
 install: build

@@ -340,6 +340,10 @@ func isKind(err error, k Kind) bool {
 	return errors.As(err, &e) && e.Kind == k
 }
 
+// ErrUnusable is the cause of the temporary error about an answer of which no record can be
+// used, such as the address 0.0.0.0.
+var ErrUnusable = errors.New("no usable record in the answer")
+
 // ErrName is the cause of the temporary error about a name that the DNS cannot be asked
 // for: an address, or one with characters that no name has.
 var ErrName = errors.New("an address or a malformed name, not a domain")

@@ -18,10 +18,9 @@ import (
 const maxLinks = 8
 
 var (
-	errChain    = fmt.Errorf("more than %d CNAMEs", maxLinks)
-	errUnusable = errors.New("no usable record in the answer")
-	errTooMany  = fmt.Errorf("more than %d records", maxTLSA)
-	errForeign  = errors.New("nothing in the answer is about the name")
+	errChain   = fmt.Errorf("more than %d CNAMEs", maxLinks)
+	errTooMany = fmt.Errorf("more than %d records", maxTLSA)
+	errForeign = errors.New("nothing in the answer is about the name")
 )
 
 // question identifies a lookup: an absolute lower-case name and a type.
@@ -292,7 +291,7 @@ func read(q question, rrs []dns.RR) *answer {
 	}
 	a.mx = exchangers(a.mx)
 	if len(a.mx)+len(a.addrs)+len(a.text)+len(a.tlsa) == 0 {
-		return failed(q, Temporary, errUnusable)
+		return failed(q, Temporary, ErrUnusable)
 	}
 	return a
 }

@@ -164,7 +164,8 @@ func (c *checker) findAddress(ctx context.Context, hosts []string) (good bool, e
 			good = true
 			cancel()
 		}
-		if a.err != nil && !isNothing(a.err) {
+		// An address such as 0.0.0.0 is one to which nothing can be sent.
+		if a.err != nil && !isNothing(a.err) && !errors.Is(a.err, dns.ErrUnusable) {
 			err = a.err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"tarishi/internal/dns"
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
 	"tarishi/internal/plugin"
@@ -29,7 +30,7 @@ var world = &plugintest.DNS{
 		"bogusip.com": {"127.0.0.1"}, "ip6.com": {"2a00::1"}, "loop.com": {"localhost.loop.com"}, "gone.com": {"gone.gone.com"},
 		"six.com": {"six.good.com"}, "docs.com": {"docs.good.com"}, "broken-mx.com": {"x"}, "broken-host.com": {"broken.good.com"},
 		"half.com": {"broken.good.com", "mx.good.com"}, "slow-host.com": {"slow.good.com"}, "xn--exmple-cua.com": {"mx.good.com"},
-		"mixed.com": {"198.51.100.7", "gone.gone.com"},
+		"mixed.com": {"198.51.100.7", "gone.gone.com"}, "zero.com": {"zero.good.com"},
 	},
 	Addresses: map[string][]string{
 		"mx.good.com": {"203.0.113.5"}, "localhost.loop.com": {"127.0.0.1"}, "implicit.com": {"203.0.113.6"}, "bogus.com": {"127.0.0.2"},
@@ -37,6 +38,7 @@ var world = &plugintest.DNS{
 	},
 	Errors: map[string]error{
 		"broken-mx.com": plugintest.ErrBroken, "broken.good.com": plugintest.ErrBroken, "slow.com": plugintest.ErrSlow, "slow.good.com": plugintest.ErrSlow,
+		"zero.good.com": dns.ErrUnusable,
 	},
 }
 
@@ -70,6 +72,7 @@ func TestSender(t *testing.T) {
 		{"a@loop.com", "[reject]\nno_mx=defer\n", softValid, "fail:has_fwd_dns"},
 		{"a@loop.com", "[reject]\nno_mx=no\n", "900 ", "fail:has_fwd_dns"},
 		{"a@gone.com", "", noValidMX, "fail:has_fwd_dns"},
+		{"a@zero.com", "", noValidMX, "fail:has_fwd_dns"},
 		{"a@null.com", "", "902 550 5.7.27 Null MX: null.com does not send mail", "fail:null_mx"},
 		{"a@null.com", "[reject]\nno_mx=defer\n", "902 550 5.7.27 Null MX: null.com does not send mail", "fail:null_mx"},
 		{"a@null.com", "[reject]\nno_mx=no\n", "900 ", "fail:null_mx"},

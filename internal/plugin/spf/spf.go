@@ -8,6 +8,7 @@ import (
 	"context"
 	"net/netip"
 	"net/url"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -182,10 +183,7 @@ func (c *checks) answer(e *hook.Event, scope string, status spf.Status, sender s
 	case status == spf.SoftFail && on.SoftFail, status == spf.Fail && on.Fail:
 		return a.refuse(e, scope, "5.7.23", text+harakaWord(status))
 	case status == spf.PermError && on.PermError:
-		if a.OpenSPF {
-			return a.refuse(e, scope, "5.7.23", "")
-		}
-		return hook.Verdict{Code: hook.Deny, Reply: reply.New(550, "5.7.23", text+"Permanent Error")}
+		return hook.Verdict{Code: hook.Deny, Reply: reply.New(550, "5.7.23", text+"Permanent Error")} // about the policy, which the page did not explain
 	case status == spf.TempError && on.TempError:
 		return hook.Verdict{Code: hook.DenySoft, Reply: reply.New(451, "4.7.24", text+"Temporary Error")}
 	}
@@ -202,8 +200,9 @@ func (a *answers) refuse(e *hook.Event, scope, enhanced, text string) hook.Verdi
 	if scope == scopeHello {
 		id = e.Conn.Hello().Host
 	}
-	return hook.Verdict{Code: hook.Deny, Reply: reply.New(550, enhanced, "http://www.openspf.org/Why?s="+scope+"&id="+
-		url.QueryEscape(id)+"&ip="+url.QueryEscape(e.Conn.Remote().Addr.Addr().String()))}
+	id = strings.ReplaceAll(url.QueryEscape(id), "%40", "@") // which a query may have, and which people read
+	return hook.Verdict{Code: hook.Deny, Reply: reply.New(550, enhanced, "http://www.openspf.org/Why?s="+scope+"&id="+id+
+		"&ip="+e.Conn.Remote().Addr.Addr().String())}
 }
 
 // harakaWord is a result as Haraka writes it.

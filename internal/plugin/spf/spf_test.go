@@ -103,16 +103,16 @@ func TestReplies(t *testing.T) {
 	for _, c := range []struct{ from, hello, want, openspf string }{
 		{"a@pass.example", "x", "", ""},
 		{"a@neutral.example", "x", "", ""},
-		{"a@none.example", "x", "DENY sender <a@none.example> SPF record not found", "550 5.7.1 http://www.openspf.org/Why?s=mfrom&id=a%40none.example&ip=203.0.113.9"},
-		{"a@soft.example", "x", "DENY sender <a@soft.example> SPF SoftFail", "550 5.7.23 http://www.openspf.org/Why?s=mfrom&id=a%40soft.example&ip=203.0.113.9"},
-		{"a@fail.example", "x", "DENY sender <a@fail.example> SPF Fail", "550 5.7.23 http://www.openspf.org/Why?s=mfrom&id=a%40fail.example&ip=203.0.113.9"},
-		{"a@wrong.example", "x", "550 5.7.23 sender <a@wrong.example> SPF Permanent Error", "550 5.7.23 http://www.openspf.org/Why?s=mfrom&id=a%40wrong.example&ip=203.0.113.9"},
+		{"a@none.example", "x", "DENY sender <a@none.example> SPF record not found", "550 5.7.1 http://www.openspf.org/Why?s=mfrom&id=a@none.example&ip=203.0.113.9"},
+		{"a@soft.example", "x", "DENY sender <a@soft.example> SPF SoftFail", "550 5.7.23 http://www.openspf.org/Why?s=mfrom&id=a@soft.example&ip=203.0.113.9"},
+		{"a@fail.example", "x", "DENY sender <a@fail.example> SPF Fail", "550 5.7.23 http://www.openspf.org/Why?s=mfrom&id=a@fail.example&ip=203.0.113.9"},
+		{"a@wrong.example", "x", "550 5.7.23 sender <a@wrong.example> SPF Permanent Error", "550 5.7.23 sender <a@wrong.example> SPF Permanent Error"},
 		{"a@broken.example", "x", "451 4.7.24 sender <a@broken.example> SPF Temporary Error", "451 4.7.24 sender <a@broken.example> SPF Temporary Error"},
 		{"", "pass.example", "", ""},
 		{"", "none.example", "DENY sender <> via none.example SPF record not found", "550 5.7.1 http://www.openspf.org/Why?s=helo&id=none.example&ip=203.0.113.9"},
 		{"", "soft.example", "DENY sender <> via soft.example SPF SoftFail", "550 5.7.23 http://www.openspf.org/Why?s=helo&id=soft.example&ip=203.0.113.9"},
 		{"", "fail.example", "DENY sender <> via fail.example SPF Fail", "550 5.7.23 http://www.openspf.org/Why?s=helo&id=fail.example&ip=203.0.113.9"},
-		{"", "wrong.example", "550 5.7.23 sender <> via wrong.example SPF Permanent Error", "550 5.7.23 http://www.openspf.org/Why?s=helo&id=wrong.example&ip=203.0.113.9"},
+		{"", "wrong.example", "550 5.7.23 sender <> via wrong.example SPF Permanent Error", "550 5.7.23 sender <> via wrong.example SPF Permanent Error"},
 		{"", "broken.example", "451 4.7.24 sender <> via broken.example SPF Temporary Error", "451 4.7.24 sender <> via broken.example SPF Temporary Error"},
 		{"a@pass.example", "fail.example", "", ""}, // the name in HELO counts for the null sender alone
 	} {

@@ -183,6 +183,7 @@ var packages = map[string]entry{
 	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/session/policy", "internal/intake"}},
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},
+	"internal/test/dialogue":        {tests, nil},
 	"internal/test/e2e":             {tests, nil},
 	"internal/test/judges":          {tests, nil},
 	"internal/test/arch":            {tests, nil},

