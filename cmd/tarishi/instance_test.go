@@ -66,7 +66,7 @@ func TestNoInstance(t *testing.T) {
 // TestCheckOrder: errors stand last, behind them how many of each there are.
 func TestCheckOrder(t *testing.T) {
 	dir := folder(t, map[string]string{
-		"smtp.ini": "lisen=1\nnodes=4\n", "connection.ini": "[haproxy]\nhosts[]=192.0.2.1\n", "tls.ini": "dhparam=dhparams.pem\n",
+		"smtp.ini": "lisen=1\nnodes=4\n", "connection.ini": "[haproxy]\nhosts[]=one\n", "tls.ini": "dhparam=dhparams.pem\n",
 		"plugins": "nothing/like/this\nnor/this\n", "me": "mx.example.com\n",
 	})
 	code, _, errs := tarishi(t, "check", "-c", dir)

@@ -281,7 +281,7 @@ func TestKeys(t *testing.T) {
 	want.Plugins.Timeouts = map[string]time.Duration{"queue/smtp_forward": 0, "mine": 2 * time.Minute}
 	want.Listener = listener.Settings{
 		Addrs:     []string{"[::]:25", "[::1]:587", "mail.example.com:25", "192.0.2.1:0", "[2001:db8::1]:25"},
-		SMTPSPort: 4465, MaxConnections: 9,
+		SMTPSPort: 4465, MaxConnections: 9, PROXY: true,
 	}
 	want.ForceShutdownTimeout, want.ShutdownReplyTimeout, want.User, want.Group = 0, 3*time.Second, "tarishi", "mail"
 	want.Queue = disk.Settings{SpoolAfter: 4096, MinFree: disk.MinFree{Bytes: 1 << 30, Percent: 2}}

@@ -58,7 +58,7 @@ func (l *loader) secrets() {
 	// One file may serve several purposes: it is looked at once.
 	daemon := l.daemonUser()
 	seen := map[string]bool{}
-	for _, key := range slices.Concat(c.TLS.Key, []string{c.TLS.Outbound.Key, c.Forward.TLS.Key}) {
+	for _, key := range slices.Concat(c.TLS.Key, c.TLS.FolderKeys, []string{c.TLS.Outbound.Key, c.Forward.TLS.Key}) {
 		if key == "" || seen[key] {
 			continue
 		}

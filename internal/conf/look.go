@@ -180,7 +180,7 @@ func (c *Config) removed(before *Config) (names []string) {
 
 // namedFiles are the keys, certificates and roots that settings name.
 func (c *Config) namedFiles() []string {
-	all := slices.Concat(c.TLS.Key, c.TLS.Cert, []string{
+	all := slices.Concat(c.TLS.Files(), []string{
 		c.TLS.Outbound.Key, c.TLS.Outbound.Cert, c.TLS.Outbound.CA, c.Forward.TLS.Key, c.Forward.TLS.Cert, c.Forward.TLS.CA,
 	})
 	return slices.DeleteFunc(all, func(path string) bool { return path == "" })

@@ -68,7 +68,7 @@ func (l *loader) knownFiles() []string {
 // roots.
 func (l *loader) namedByTLS(name string) bool {
 	c := l.c
-	named := slices.Concat(c.TLS.Key, c.TLS.Cert)
+	named := c.TLS.Files()
 	for _, o := range []struct{ key, cert, ca string }{
 		{c.TLS.Outbound.Key, c.TLS.Outbound.Cert, c.TLS.Outbound.CA}, {c.Forward.TLS.Key, c.Forward.TLS.Cert, c.Forward.TLS.CA},
 	} {

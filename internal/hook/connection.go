@@ -17,8 +17,9 @@ import (
 type Connection struct {
 	ID      string // upper-case UUIDv4
 	Remote  Remote
-	Local   netip.AddrPort
-	Me      string // our hostname: config/me
+	Local   netip.AddrPort // ours, or the proxy's that the client has reached
+	Proxy   Proxy          // zero: the client has come by itself
+	Me      string         // our hostname: config/me
 	Start   time.Time
 	Notes   mail.Notes    // lives as long as the connection; never nil
 	Results *result.Store // never nil
@@ -31,6 +32,8 @@ type Connection struct {
 	Relaying bool
 	// OfferTLS makes EHLO announce STARTTLS; plugin tls sets it at connect_init.
 	OfferTLS bool
+	// XClient is what the peer may say by XCLIENT; plugin xclient sets it at connect_init.
+	XClient XClient
 	// Capabilities are lines that plugins add to the reply to EHLO, Auth is their
 	// means to verify credentials. Both are made anew at each EHLO. The session
 	// decides when credentials may come.
@@ -39,7 +42,7 @@ type Connection struct {
 	// AuthUser is set after a successful AUTH.
 	AuthUser string
 	AuthPass string // the client's own, for forwarding; never logged, never stored
-	AuthMech string // "PLAIN" or "LOGIN"
+	AuthMech string // "PLAIN" or "LOGIN"; "XCLIENT": a trusted peer says so, and has no password
 
 	// HasArrived reports whether the client has sent something that was not read
 	// yet; nil: it cannot be known.
@@ -61,6 +64,24 @@ type Remote struct {
 	Local   bool // loopback, link-local, or an address of this host
 }
 
+// Proxy is what has handed the connection of a client on, and how: Type is "haproxy" for the
+// PROXY protocol, "xclient" for XCLIENT. Addr is its own address.
+type Proxy struct {
+	Addr netip.AddrPort
+	Type string
+}
+
+// XClient is what a peer may say about its connection by XCLIENT.
+type XClient int
+
+// Each of them allows what the one before it does.
+const (
+	XClientUnknown XClient = iota // XCLIENT is no command here
+	XClientRefused                // it is, for others
+	XClientAddress                // whose connection it is
+	XClientLogin                  // and which user has authenticated there
+)
+
 // Hello is the client's greeting: Verb "HELO" or "EHLO" and its argument.
 type Hello struct{ Verb, Host string }
 
@@ -70,6 +91,18 @@ type TLS struct {
 	Version  string // "TLSv1.3"
 	Cipher   string // IANA name
 	Verified bool   // the client's certificate verified
+
+	// Of clients that were asked for a certificate.
+	VerifyError string       // why it did not verify, or that none was shown
+	Certificate *Certificate // nil: none was shown. It is not to be changed
+}
+
+// Certificate is one that a client has shown, and has the key of.
+type Certificate struct {
+	Subject, Issuer string   // distinguished names (RFC 2253)
+	Names           []string // the common name, and the DNS names and mail addresses that it is for
+	Fingerprint     string   // SHA-256, in lower-case hexadecimal
+	NotAfter        time.Time
 }
 
 // Counts is how many of something were accepted, deferred and refused.
@@ -106,6 +139,11 @@ func (v ConnectionView) SetRemote(r Remote) {
 // Local is our own address and port.
 func (v ConnectionView) Local() netip.AddrPort {
 	return lease.Look(v.gate, v.state, func(c *Connection) netip.AddrPort { return c.Local })
+}
+
+// Proxy is what has handed the connection on, zero if nothing has.
+func (v ConnectionView) Proxy() Proxy {
+	return lease.Look(v.gate, v.state, func(c *Connection) Proxy { return c.Proxy })
 }
 
 // Me is our host name.
@@ -148,6 +186,16 @@ func (v ConnectionView) SetRelaying(allowed bool) {
 // SetOfferTLS makes EHLO announce STARTTLS, or not.
 func (v ConnectionView) SetOfferTLS(offered bool) {
 	lease.Touch(v.gate, v.state, func(c *Connection) { c.OfferTLS = offered })
+}
+
+// XClient is what the peer may say by XCLIENT.
+func (v ConnectionView) XClient() XClient {
+	return lease.Look(v.gate, v.state, func(c *Connection) XClient { return c.XClient })
+}
+
+// SetXClient says what the peer may say by XCLIENT. It is for the point connect_init.
+func (v ConnectionView) SetXClient(x XClient) {
+	lease.Touch(v.gate, v.state, func(c *Connection) { c.XClient = x })
 }
 
 // OfferAuth adds a means to verify credentials. It is for the point capabilities.
@@ -206,7 +254,7 @@ func (v ConnectionView) Results() result.View {
 }
 
 // Credentials are what a client has authenticated with; Mechanism is "PLAIN" or
-// "LOGIN".
+// "LOGIN", or "XCLIENT" with no password, where a trusted peer vouches for the user.
 type Credentials struct{ User, Password, Mechanism string }
 
 // Tally is what has happened on a connection.

@@ -5,6 +5,11 @@
 //
 // A connection beyond a limit gets 421 4.3.2 and is closed; it never reaches
 // the function. A full descriptor table makes the accept loops wait, not end.
+//
+// Proxies that the settings name hand on the connections of others: each of theirs begins with
+// a PROXY header, on every address and before TLS. The function gets it as the client's
+// connection (a *proxyproto.Conn), and it is the client's in all limits.
+//
 // The connections handed over belong to the function: Run does not wait for it.
 //
 // Addresses and limits can change while connections come in: see Change.
@@ -14,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -33,6 +39,8 @@ type Options struct {
 	Reserve int          // descriptors kept for queue, delivery and logs; 0: 128
 	Mail    *maillog.Log // nil: none
 	Log     *zap.Logger  // nil: none
+
+	HeaderTime time.Duration // for a proxy to send its header; 0: 30 s
 }
 
 // keepAlive is the period of TCP keep-alive.
@@ -54,7 +62,8 @@ type Listener struct {
 	closed   bool
 	failed   error // why accept loops have ended
 	open     int
-	perIP    map[netip.Addr]int // by client
+	perIP    map[netip.Addr]int        // by client
+	silent   map[*net.TCPConn]struct{} // of proxies, until their header is here
 }
 
 // Listen binds every address of o, as Bind does. If one cannot be bound none stays
@@ -69,7 +78,12 @@ func Listen(o Options) (*Listener, error) {
 	if o.Reserve == 0 {
 		o.Reserve = 128
 	}
-	l := &Listener{o: o, me: o.Me, ended: make(chan struct{}), perIP: map[netip.Addr]int{}, reclaim: reclaimer{free: debug.FreeOSMemory}}
+	if o.HeaderTime == 0 {
+		o.HeaderTime = headerTime
+	}
+	l := &Listener{
+		o: o, me: o.Me, ended: make(chan struct{}), perIP: map[netip.Addr]int{}, silent: map[*net.TCPConn]struct{}{}, reclaim: reclaimer{free: debug.FreeOSMemory},
+	}
 	l.o.Settings, l.o.Me = Settings{}, ""
 	// The start is a change from nothing.
 	first, err := l.prepare(o.Settings)
@@ -196,11 +210,21 @@ func (l *Listener) accept(s *socket) error {
 
 // receive serves a connection, or refuses it.
 func (l *Listener) receive(s *socket, c net.Conn) {
+	// A proxy is no client: what it may have at a time is for those whose connections it
+	// hands on.
 	ip := remoteIP(c)
-	why, implicitTLS := l.admit(ip), l.beginsWithTLS(s)
-	if why != "" {
-		l.o.Mail.Refused("", ip.String(), why)
+	implicitTLS, isProxy := l.look(s, ip)
+	proxied, isTCP := c.(*net.TCPConn)
+	if isProxy = isProxy && isTCP; isProxy {
+		ip = netip.Addr{}
+	}
+	if why := l.admit(ip); why != "" {
+		l.o.Mail.Refused("", remoteIP(c).String(), why)
 		l.refuse(c, implicitTLS, why)
+		return
+	}
+	if isProxy {
+		l.loops.Go(func() { l.receiveProxied(proxied, implicitTLS) })
 		return
 	}
 	go func() {
@@ -209,12 +233,14 @@ func (l *Listener) receive(s *socket, c net.Conn) {
 	}()
 }
 
-// beginsWithTLS reports whether the connections of a socket speak TLS at once.
-func (l *Listener) beginsWithTLS(s *socket) bool {
+// look reports whether the connections of a socket speak TLS at once, and whether those from
+// an address are a proxy's.
+func (l *Listener) look(s *socket, ip netip.Addr) (implicitTLS, isProxy bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a, ok := s.Addr().(*net.TCPAddr)
-	return ok && l.settings.SMTPSPort != 0 && a.Port == l.settings.SMTPSPort
+	implicitTLS = ok && l.settings.SMTPSPort != 0 && a.Port == l.settings.SMTPSPort
+	return implicitTLS, l.settings.isProxy(ip)
 }
 
 // passing reports whether accept can work again later: the client went away,
@@ -250,31 +276,46 @@ func client(ip netip.Addr) netip.Addr {
 	return ip
 }
 
-// admit counts a connection in, or says why it may not come in.
+// admit counts a connection in, or says why it may not come in. The zero Addr is that of no
+// client yet.
 func (l *Listener) admit(ip netip.Addr) (why string) {
 	// The limit for all comes first: beyond it no client is to blame.
-	ip = client(ip)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.most > 0 && l.open >= l.most:
+	if l.most > 0 && l.open >= l.most {
 		return "Too many connections"
-	case l.settings.MaxPerIP > 0 && l.perIP[ip] >= l.settings.MaxPerIP:
+	}
+	if why = l.countClient(ip); why == "" {
+		l.open++
+		l.reclaim.noteOpen(l.open)
+	}
+	return why
+}
+
+// countClient counts a connection of a client's, or says why it has too many. The caller
+// holds l.mu.
+func (l *Listener) countClient(ip netip.Addr) (why string) {
+	if !ip.IsValid() {
+		return ""
+	}
+	ip = client(ip)
+	if l.settings.MaxPerIP > 0 && l.perIP[ip] >= l.settings.MaxPerIP {
 		return "Too many connections from your address"
 	}
-	l.open++
-	l.reclaim.noteOpen(l.open)
 	l.perIP[ip]++
 	return ""
 }
 
+// release takes back what admit, or countClient after it, has counted.
 func (l *Listener) release(ip netip.Addr) {
 	ip = client(ip)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
 	l.reclaim.noteOpen(l.open)
-	if l.perIP[ip]--; l.perIP[ip] == 0 {
+	if n := l.perIP[ip]; n > 1 {
+		l.perIP[ip] = n - 1
+	} else {
 		delete(l.perIP, ip)
 	}
 }
@@ -304,8 +345,13 @@ func (l *Listener) refuse(c net.Conn, implicitTLS bool, why string) {
 	l.mu.Lock()
 	me := l.me
 	l.mu.Unlock()
+	answer(c, fmt.Sprintf("421 4.3.2 %s %s, try again later\r\n", me, why))
+}
+
+// answer sends the only reply that a connection gets.
+func answer(c net.Conn, line string) {
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-	fmt.Fprintf(c, "421 4.3.2 %s %s, try again later\r\n", me, why)
+	_, _ = io.WriteString(c, line)
 }
 
 // Close unbinds every address; Run returns.
@@ -319,5 +365,8 @@ func (l *Listener) Close() {
 	close(l.ended)
 	for _, s := range l.sockets {
 		s.Close()
+	}
+	for c := range l.silent {
+		_ = c.SetReadDeadline(time.Unix(1, 0))
 	}
 }

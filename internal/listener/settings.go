@@ -17,9 +17,26 @@ type Settings struct {
 	SMTPSPort      int      // addresses with this port speak TLS from the first byte; 0: none
 	MaxConnections int      // in all; 0: only what the descriptor table allows
 	MaxPerIP       int      // from one IPv4 address, or the /64 of an IPv6 address; 0: no limit
+
+	// Proxies begin each connection with a PROXY header, if PROXY is on.
+	Proxies []netip.Prefix
+	PROXY   bool
 }
 
-const smtpFile = "smtp.ini"
+const (
+	smtpFile       = "smtp.ini"
+	connectionFile = "connection.ini"
+	proxyFile      = "haproxy_hosts"
+)
+
+// isProxy reports whether connections from an address begin with a PROXY header.
+func (s *Settings) isProxy(ip netip.Addr) bool {
+	if len(s.Proxies) == 0 || !s.PROXY {
+		return false
+	}
+	ip = ip.WithZone("")
+	return slices.ContainsFunc(s.Proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
 
 // Tables declares the keys of both files.
 func (s *Settings) Tables() []*ini.Table {
@@ -49,19 +66,66 @@ func (s *Settings) Tables() []*ini.Table {
 			Finish: s.finish,
 		},
 		{
-			File: "connection.ini",
-			Doc:  "What a client may do on a connection, and what it is told.",
-			Rows: ini.Within("max",
-				ini.Row{
-					Key: "connections", Kind: ini.AtLeast(&s.MaxConnections, 1), Default: "10000", Haraka: ini.None,
-					Doc: "Connections at one time, in all.",
-				},
-				ini.Row{
-					Key: "connections_per_ip", Kind: ini.AtLeast(&s.MaxPerIP, 0), Default: "1000", Haraka: ini.None,
-					Doc: "Connections at one time from one address. The addresses of an IPv6 /64 count as one. 0: no limit.",
-				},
-			),
+			File:   connectionFile,
+			Doc:    "What a client may do on a connection, and what it is told.",
+			Rows:   append(s.limitRows(), s.proxyRows()...),
+			Finish: s.checkProxies,
 		},
+	}
+}
+
+// limitRows bound how many connections there are.
+func (s *Settings) limitRows() []ini.Row {
+	return ini.Within("max",
+		ini.Row{
+			Key: "connections", Kind: ini.AtLeast(&s.MaxConnections, 1), Default: "10000", Haraka: ini.None,
+			Doc: "Connections at one time, in all.",
+		},
+		ini.Row{
+			Key: "connections_per_ip", Kind: ini.AtLeast(&s.MaxPerIP, 0), Default: "1000", Haraka: ini.None,
+			Doc: "Connections at one time from one address. The addresses of an IPv6 /64 count as one. 0: no limit.",
+		},
+	)
+}
+
+// proxyRows name the proxies in front of this server.
+func (s *Settings) proxyRows() []ini.Row {
+	return ini.Within("haproxy",
+		ini.Row{
+			Key: "enabled", Kind: ini.Bool(&s.PROXY), Default: "true",
+			Doc: "false: the hosts below are clients like any other.",
+		},
+		ini.Row{
+			Key: "hosts", Kind: prefixes(&s.Proxies), Example: "192.0.2.30", Was: []string{proxyFile}, Since: "0.3.0",
+			Doc: `Proxies and load balancers in front of this server, addresses or networks; repeat the key for more. Each of
+				their connections begins with a header of the PROXY protocol (HAProxy's, version 1 or 2), within 30 s, before
+				the banner and before TLS, on every port. It names the client, whose address counts in all that follows:
+				limits, lists, plugins, log, trace fields. Nobody else may send one.`,
+		},
+	)
+}
+
+// prefixes is any number of addresses and networks.
+func prefixes(p *[]netip.Prefix) ini.Kind {
+	return ini.Each(p, "addresses or networks", ini.ParsePrefix, func(p netip.Prefix) string {
+		return ini.FormatPrefixes([]netip.Prefix{p})[0]
+	})
+}
+
+// checkProxies warns of networks that no site's proxies fill: their hosts can name any client,
+// also one that may relay.
+func (s *Settings) checkProxies(r *ini.Reader) {
+	k := r.File(connectionFile).Section("haproxy").Key("hosts")
+	if k == nil || !s.PROXY {
+		return
+	}
+	for _, p := range s.Proxies {
+		if p.Bits() < 8 {
+			r.Add(ini.Problem{
+				File: ini.Place(connectionFile), Line: k.Line, Section: "haproxy", Key: k.Name, Warning: true,
+				Text: p.String() + " lets hosts all over the world say that they are any client, and one that may relay",
+			})
+		}
 	}
 }
 

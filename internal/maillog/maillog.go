@@ -36,14 +36,32 @@ func New(z *zap.Logger, to ...Observer) *Log {
 // Nop returns a Log that writes nothing.
 func Nop() *Log { return New(zap.NewNop()) }
 
-// Connect logs an accepted connection.
-func (l *Log) Connect(id, ip string, port int, localIP string, localPort int) {
+// Connect logs an accepted connection of a client at remote. proxy is what has handed it on;
+// invalid: nothing has.
+func (l *Log) Connect(id string, remote, local, proxy netip.AddrPort) {
 	for _, o := range l.to {
 		o.Connected()
 	}
+	l.connect(id, "", remote, local, proxy)
+}
+
+// HandedOver logs that the connection with the id was is that of a client at remote from now
+// on.
+func (l *Log) HandedOver(id, was string, remote, local, proxy netip.AddrPort) {
+	l.connect(id, was, remote, local, proxy)
+}
+
+func (l *Log) connect(id, was string, remote, local, proxy netip.AddrPort) {
 	l.write(zap.InfoLevel, "connect", func(f fields) fields {
-		return append(f, zap.String("uuid", id), zap.String("ip", ip), zap.Int("port", port),
-			zap.String("local_ip", localIP), zap.Int("local_port", localPort))
+		f = append(f, zap.String("uuid", id), zap.String("ip", remote.Addr().String()), zap.Int("port", int(remote.Port())),
+			zap.String("local_ip", local.Addr().String()), zap.Int("local_port", int(local.Port())))
+		if proxy.IsValid() {
+			f = append(f, zap.String("proxy_ip", proxy.Addr().String()))
+		}
+		if was != "" {
+			f = append(f, zap.String("was", was))
+		}
+		return f
 	})
 }
 

@@ -33,7 +33,7 @@ func TestObserver(t *testing.T) {
 	l := New(zap.NewNop(), &got, &second)
 	ip := netip.MustParseAddr("192.0.2.1")
 	d, to := Delivery{Delay: time.Second}, []string{"a@b.c", "d@e.f"}
-	l.Connect("id", "192.0.2.1", 1, "192.0.2.2", 25)
+	l.Connect("id", netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:25"), netip.AddrPort{})
 	l.Refused("", "192.0.2.1", "too many")
 	l.Sender("id", ip, "a@b.c", 250, "OK")
 	l.Recipient("id", ip, "a@b.c", "d@e.f", 550, "no")

@@ -69,5 +69,4 @@ var notBuiltIn = map[string]string{
 	"vmta":                     "local addresses and EHLO names for a destination are bind and helo of outbound.ini",
 	"watch":                    "there is no page to watch: 'tarishi metrics', http.ini and the log tell what happens",
 	"wildduck":                 "recipients are those of host_list; WildDuck can be the backend of queue/smtp_forward: host=lmtp://HOST:24",
-	"xclient":                  "clients cannot speak for others by XCLIENT; towards backends there is forward_client=xclient of smtp_forward.ini",
 }

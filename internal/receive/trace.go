@@ -18,6 +18,8 @@ type Trace struct {
 	ID            mail.ID
 	From          mail.Address
 	Cipher        string // of TLS; "": in clear
+	Client        string // whose certificate was shown; "": nobody's
+	Verified      bool   // and it has verified
 	Authenticated bool
 	Time          time.Time
 }
@@ -28,6 +30,13 @@ func (t Trace) Field() string {
 	tls, auth := "", ""
 	if t.Cipher != "" {
 		tls = "\r\n\ttls " + syntax.Word(t.Cipher)
+	}
+	if t.Client != "" {
+		verify := "FAIL"
+		if t.Verified {
+			verify = "OK"
+		}
+		tls += " (client=" + syntax.Word(t.Client) + " verify=" + verify + ")"
 	}
 	if t.Authenticated {
 		auth = " (authenticated bits=0)"

@@ -137,7 +137,7 @@ func (b *builder) bindHTTP() (err error) {
 	b.web = web.New(web.Options{Log: b.log.Named("http")})
 	b.web.Handle(web.Anyone, "GET /metrics", b.metrics.Handler())
 	b.web.Handle(web.Anyone, "GET /health", metrics.Health(b.healthy, b.Notes))
-	b.http, err = b.web.Bind(b.first.cfg.HTTP, func() *tls.Config { return b.Server.current.Load().secrets.own })
+	b.http, err = b.web.Bind(b.first.cfg.HTTP, func() *tls.Config { return b.Server.current.Load().secrets.toClients() })
 	if err == nil {
 		b.opened = append(b.opened, b.http.Close)
 	}

@@ -42,7 +42,7 @@ type generation struct {
 // secrets are the certificates and keys of a generation.
 type secrets struct {
 	files    *tlsconf.Files
-	own      *tls.Config     // of our ports; nil: there is no certificate
+	own      *tlsconf.Server // of our ports; nil: there is no certificate
 	nextHops *tlsconf.Client // for the hosts of tls.ini [outbound]
 	backends *tlsconf.Client // for those of smtp_forward.ini
 	follow   *part           // the files; nil before Run
@@ -88,16 +88,33 @@ func loadSecrets(cfg *conf.Config, log *zap.Logger) (*secrets, error) {
 	return s, errors.Join(problems[:]...)
 }
 
+// toClients returns the configuration that asks no client for a certificate; nil: there is none
+// of ours.
+func (s *secrets) toClients() *tls.Config {
+	if s.own == nil {
+		return nil
+	}
+	return s.own.Config
+}
+
+// ofClients returns what is asked of clients; nil: nothing is.
+func (s *secrets) ofClients() *tlsconf.Clients {
+	if s.own == nil {
+		return nil
+	}
+	return s.own.Clients
+}
+
 // serverTLS loads the certificates; nil when there are none.
-func serverTLS(cfg *conf.Config, files *tlsconf.Files) (*tls.Config, error) {
-	if len(cfg.TLS.Key) == 0 || len(cfg.TLS.Cert) == 0 {
+func serverTLS(cfg *conf.Config, files *tlsconf.Files) (*tlsconf.Server, error) {
+	if (len(cfg.TLS.Key) == 0 || len(cfg.TLS.Cert) == 0) && cfg.TLS.Folder == "" {
 		return nil, needsCertificate(cfg, nil)
 	}
-	return files.Server(cfg.TLS.Key, cfg.TLS.Cert, cfg.TLS.MinVersion, cfg.TLS.Ciphers)
+	return files.Server(&cfg.TLS, cfg.Me)
 }
 
 // needsCertificate fails if an address needs a certificate and there is none.
-func needsCertificate(cfg *conf.Config, own *tls.Config) error {
+func needsCertificate(cfg *conf.Config, own *tlsconf.Server) error {
 	if own != nil {
 		return nil
 	}
@@ -174,7 +191,7 @@ func (s *Server) conversation(g *generation) session.Conversation {
 		Mail: s.events, Log: s.log.Named("intake"), Now: time.Now,
 	})
 	return session.Conversation{
-		Settings: g.cfg.Session, Me: g.cfg.Me, TLSConfig: g.secrets.own, SubmissionPorts: []int{587, 465},
+		Settings: g.cfg.Session, Me: g.cfg.Me, TLSConfig: g.secrets.toClients(), Clients: g.secrets.ofClients(), SubmissionPorts: []int{587, 465},
 		Chain: g.chain, Intake: received{receive, s.queue}, Resolver: g.resolver,
 	}
 }

@@ -75,6 +75,12 @@ func (s *session) unrecognized(c syntax.Command) {
 	}
 }
 
+// refuseProxy answers the header of a proxy where none may come: the client would have it that
+// its connection is somebody else's.
+func (s *session) refuseProxy(syntax.Command) {
+	s.hangUp(reply.New(421, "4.7.0", "PROXY not allowed from "+s.c.Remote.Addr.Addr().String()))
+}
+
 // refuse answers a command that is wrong here.
 func (s *session) refuse(r *reply.Reply) { s.wire.WriteReply(s.denied(r)) }
 

@@ -22,11 +22,13 @@
 //	slow or breaks the rules of content, a panic ──▶ closing
 //
 // A transaction that ends leads back to greeted, or to authenticated if the client has
-// shown its credentials.
+// shown its credentials. XCLIENT from a trusted peer makes the connection another client's: it
+// leads to the state in which that client is, with a banner.
 //
 // The parts of a conversation that need no state of it have packages of their own below
 // this one: policy (settings, and the rules and texts from them), peer (what the client's
-// address says), login (AUTH), transaction (envelope, content and their memory), verdict
+// address says), xclient (what XCLIENT says), certificate (what
+// the client has shown under TLS), login (AUTH), transaction (envelope, content and their memory), verdict
 // (replies to what hooks say) and roster (which conversations are open). What is left here is
 // the machine, and the Server with the settings that its connections take: see Conversation.
 //
@@ -61,6 +63,7 @@ import (
 	"tarishi/internal/session/roster"
 	"tarishi/internal/smtpd"
 	"tarishi/internal/smtpd/budget"
+	"tarishi/internal/tlsconf"
 )
 
 // Chain runs hooks. *hook.Chain is one.
@@ -93,8 +96,9 @@ type Conversation struct {
 	policy.Settings
 	Me string // our hostname
 
-	TLSConfig       *tls.Config // nil: no TLS; with it hook.Connection.OfferTLS decides
-	SubmissionPorts []int       // local ports on which only clients that may relay may send (RFC 6409 section 4.3)
+	TLSConfig       *tls.Config      // nil: no TLS; with it hook.Connection.OfferTLS decides
+	Clients         *tlsconf.Clients // whose certificates are asked for; nil: nobody's
+	SubmissionPorts []int            // local ports on which only clients that may relay may send (RFC 6409 section 4.3)
 
 	Chain    Chain
 	Intake   Intake        // its hooks are those of Chain

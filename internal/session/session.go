@@ -3,9 +3,10 @@ package session
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -13,17 +14,15 @@ import (
 	"go.uber.org/zap"
 
 	"tarishi/internal/hook"
-	"tarishi/internal/localaddr"
-	"tarishi/internal/mail"
 	"tarishi/internal/maillog"
 	"tarishi/internal/reply"
-	"tarishi/internal/result"
+	"tarishi/internal/session/certificate"
 	"tarishi/internal/session/login"
 	"tarishi/internal/session/peer"
+	"tarishi/internal/session/policy"
 	"tarishi/internal/session/transaction"
 	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd"
-	"tarishi/internal/smtpd/scan"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -41,6 +40,8 @@ type session struct {
 	ctx    context.Context // ends when the session is cut off
 	cancel context.CancelFunc
 	wire   *smtpd.Conn
+	peer   netip.AddrPort // what has connected to us; a proxy may name another client
+	port   int            // of our end of the socket; a proxy may name another
 
 	state state
 	c     *hook.Connection
@@ -56,14 +57,10 @@ type session struct {
 }
 
 func newSession(ctx context.Context, srv *Server, o *Conversation, conn net.Conn) *session {
-	remote, local := peer.AddrPort(conn.RemoteAddr()), peer.AddrPort(conn.LocalAddr())
-	s := &session{
-		srv: srv, o: o, ctx: ctx, state: accepted,
-		c: &hook.Connection{
-			ID: mail.NewConnectionID(), Me: o.Me, Local: local, Start: time.Now(), Notes: mail.Notes{}, Results: new(result.Store),
-			Remote: hook.Remote{Addr: remote, Private: localaddr.IsPrivate(remote.Addr()), Local: peer.IsLocal(remote.Addr(), srv.own)},
-		},
-	}
+	c, from, own := peer.NewConnection(conn, srv.own)
+	c.Me = o.Me
+	s := &session{srv: srv, o: o, ctx: ctx, state: accepted, c: c, peer: from, port: int(own.Port())}
+
 	// The wire reports what the session counts; what it traces costs a string a line.
 	settings := smtpd.Settings{
 		MaxLine: s.o.MaxLine, Inactivity: s.o.InactivityTimeout, Answerers: &srv.answerers, OnReply: s.noteReply, OnPanic: s.notePanic,
@@ -141,8 +138,7 @@ func (s *session) proceed(first, implicitTLS bool) (idle bool) {
 func (s *session) greetClient(implicitTLS bool) bool {
 	defer s.caught("connection")
 	// The log has the connection before anything can go wrong with it.
-	local, remote := s.c.Local, s.c.Remote.Addr
-	s.srv.o.Mail.Connect(s.c.ID, remote.Addr().String(), int(remote.Port()), local.Addr().String(), int(local.Port()))
+	s.srv.o.Mail.Connect(s.c.ID, s.c.Remote.Addr, s.c.Local, s.c.Proxy.Addr)
 	return (!implicitTLS || s.startTLS()) && s.welcome()
 }
 
@@ -206,16 +202,7 @@ func (s *session) finish() {
 	}
 }
 
-func (s *session) logEnd() {
-	c := s.c
-	s.srv.o.Mail.Disconnect(maillog.Disconnected{
-		ID: c.ID, IP: c.Remote.Addr.Addr().String(), RDNS: c.Remote.Host, Helo: c.Hello.Host, Relay: c.Relaying,
-		ESMTP: c.Hello.Verb == "EHLO", TLS: c.TLS.Enabled, Errors: c.Errors, Transactions: c.Transactions,
-		Rcpts:    [3]int{c.Rcpts.Accepted, c.Rcpts.Deferred, c.Rcpts.Rejected},
-		Messages: [3]int{c.Messages.Accepted, c.Messages.Deferred, c.Messages.Rejected},
-		Bytes:    c.Bytes, LastReject: s.rejects, Elapsed: time.Since(c.Start),
-	})
-}
+func (s *session) logEnd() { s.srv.o.Mail.Disconnect(transaction.Summary(s.c, s.rejects)) }
 
 // caught turns a panic into the end of this connection. It is deferred.
 func (s *session) caught(where string) {
@@ -257,38 +244,68 @@ func (s *session) startTLS() bool {
 	}
 
 	// What was said in clear may have been forged, so nothing of it counts under TLS.
-	state, err := s.wire.StartTLS(s.o.TLSConfig)
+	config, asks := s.o.TLSConfig, s.o.Clients.Asks(s.ports()...)
+	if asks {
+		config = s.o.Clients.Config
+	}
+	state, err := s.wire.StartTLS(config)
 	if err != nil {
 		s.logger().Info("TLS handshake failed", zap.Error(err))
 		return false
 	}
 	s.c.Hello = hook.Hello{}
-	s.c.TLS = hook.TLS{
-		Enabled: true, Version: strings.Replace(tls.VersionName(state.Version), " ", "v", 1),
-		Cipher: tls.CipherSuiteName(state.CipherSuite), Verified: len(state.VerifiedChains) > 0,
-	}
-	return true
+	s.c.TLS = certificate.Describe(state)
+	return !asks || s.checkCertificate(state.PeerCertificates)
 }
+
+// checkCertificate finds out whether the client's certificate verifies. It returns false, and
+// has told the client, if it has to.
+func (s *session) checkCertificate(chain []*x509.Certificate) bool {
+	certificate.Check(s.c, func() error { return s.o.Clients.Verify(chain) })
+	certificate.Log(s.logger(), s.c.TLS)
+	if s.c.TLS.Verified || !s.o.Clients.Requires(s.ports()...) {
+		return true
+	}
+	s.srv.o.Mail.Refused(s.c.ID, s.c.Remote.Addr.Addr().String(), "client certificate: "+s.c.TLS.VerifyError)
+	s.hangUp(reply.New(554, "5.7.0", "A client certificate that verifies is required"))
+	return false
+}
+
+// ports are those that the client has come in on: that of our socket, and the one that a proxy
+// says it has reached.
+func (s *session) ports() []int { return []int{s.port, int(s.c.Local.Port())} }
+
+// isReached reports whether a port is one of them.
+func (s *session) isReached(port int) bool { return port == s.port || port == int(s.c.Local.Port()) }
 
 // welcome runs the hooks of a new connection and sends the banner, or a refusal.
 func (s *session) welcome() bool {
 	s.state = connected
 	s.runHook(hook.OnConnectInit, hook.Event{})
-	v := s.runHook(hook.OnLookupRDNS, hook.Event{})
-	if v.Code.Denies() || v.Code == hook.Drop {
-		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "rDNS Lookup Failed"), verdict.NewDefault(421, "4.7.1", "rDNS Temporary Failure"))
-	}
+	return s.introduce("")
+}
 
+// introduce finds the client's name, unless it is known, runs connect, and sends the banner
+// or a refusal.
+func (s *session) introduce(name string) bool {
 	// A plugin's name goes before that of the DNS, and both have to be confirmed.
 	ctx, cancel := context.WithTimeout(s.ctx, s.srv.o.RDNSTimeout)
-	if v.Code == hook.OK {
-		s.c.Remote.Host = cmp.Or(v.Text, peer.Unknown)
-	} else {
-		s.c.Remote.Host = peer.Lookup(ctx, s.o.Resolver, s.c.Remote.Addr.Addr())
+	s.c.Remote.Host = name
+	if name == "" {
+		v := s.runHook(hook.OnLookupRDNS, hook.Event{})
+		switch {
+		case v.Code.Denies() || v.Code == hook.Drop:
+			cancel()
+			return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "rDNS Lookup Failed"), verdict.NewDefault(421, "4.7.1", "rDNS Temporary Failure"))
+		case v.Code == hook.OK:
+			s.c.Remote.Host = cmp.Or(v.Text, peer.Unknown)
+		default:
+			s.c.Remote.Host = peer.Lookup(ctx, s.o.Resolver, s.c.Remote.Addr.Addr())
+		}
 	}
 	s.named.Begin(ctx, cancel, s.o.Resolver, s.c.Remote.Host, s.c.Remote.Addr.Addr())
 
-	v = s.runHook(hook.OnConnect, hook.Event{})
+	v := s.runHook(hook.OnConnect, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
 		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "Your mail is not welcome here"), verdict.NewDefault(421, "4.7.1", "Come back later"))
 	}
@@ -335,26 +352,16 @@ func (s *session) turnAway(v hook.Verdict, hard, soft verdict.Default) bool {
 func (s *session) giveUp(err error) {
 	// A client that breaks the rules may still be sending, so its connection is closed with
 	// care: hangUp.
-	switch {
-	case errors.Is(err, smtpd.ErrLineTooLong):
-		s.hangUp(reply.New(521, "5.5.2", "Command line too long"))
-	case errors.Is(err, smtpd.ErrTLSInClear):
-		s.hangUp(reply.New(501, "5.5.1", "SSL attempted over a non-SSL port"))
-	case errors.Is(err, smtpd.ErrShutdown):
-		s.wire.Answer(421, "4.3.2", s.o.Me+" is shutting down")
-	case errors.Is(err, smtpd.ErrTimeout):
-		s.wire.Answer(421, "4.4.2", s.o.Me+" timeout")
-	case errors.Is(err, smtpd.ErrTooSlow):
-		s.hangUp(reply.New(421, "4.4.2", "Too slow"))
-	case errors.Is(err, smtpd.ErrTooLong):
-		s.hangUp(reply.New(421, "4.4.2", "The transaction takes too long"))
-	case errors.Is(err, smtpd.ErrGiveWay):
+	if errors.Is(err, smtpd.ErrGiveWay) {
 		s.logger().Warn("session gave way, memory for mail that is arriving is short")
-		s.hangUp(reply.New(421, "4.3.1", "Too slow while memory is short, please try again later"))
-	case errors.Is(err, scan.ErrBare):
-		s.hangUp(reply.New(554, "5.6.11", "Bare CR or LF is not allowed in a message (RFC 5321 section 2.3.8)"))
-	default:
+	}
+	switch r, broken := policy.Ending(err, s.o.Me); {
+	case r == nil:
 		s.wire.Abandon()
+	case broken:
+		s.hangUp(r)
+	default:
+		s.wire.WriteReply(r)
 	}
 	s.state = closing
 }

@@ -42,6 +42,8 @@ var steps = [syntax.Verbs][commandStates]step{
 	syntax.NOOP:          inEachState((*session).answerNoop),
 	syntax.VRFY:          inEachState((*session).answerVrfy),
 	syntax.QUIT:          inEachState((*session).answerQuit),
+	syntax.PROXY:         inEachState((*session).refuseProxy),
+	syntax.XCLIENT:       inEachState((*session).answerXClient),
 	syntax.Unimplemented: inEachState((*session).decline),
 	syntax.Unknown:       inEachState((*session).unrecognized),
 }

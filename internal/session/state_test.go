@@ -42,6 +42,8 @@ var walk = map[syntax.Verb]struct {
 	syntax.NOOP:          {"NOOP", [...]outcome{{"250", connected}, {"250", greeted}, {"250", authenticated}, {"250", inTransaction}, {"250", receiving}}},
 	syntax.VRFY:          {"VRFY a", [...]outcome{{"252", connected}, {"252", greeted}, {"252", authenticated}, {"252", inTransaction}, {"252", receiving}}},
 	syntax.QUIT:          {"QUIT", [...]outcome{{"221", closing}, {"221", closing}, {"221", closing}, {"221", closing}, {"221", closing}}},
+	syntax.PROXY:         {"PROXY UNKNOWN", [...]outcome{{"421", closing}, {"421", closing}, {"421", closing}, {"421", closing}, {"421", closing}}},
+	syntax.XCLIENT:       {"XCLIENT ADDR=::1", [...]outcome{{"500", connected}, {"500", greeted}, {"500", authenticated}, {"500", inTransaction}, {"500", receiving}}}, // without its plugin
 	syntax.Unimplemented: {"HELP", [...]outcome{{"502", connected}, {"502", greeted}, {"502", authenticated}, {"502", inTransaction}, {"502", receiving}}},
 	syntax.Unknown:       {"XYZZY", [...]outcome{{"500", connected}, {"500", greeted}, {"500", authenticated}, {"500", inTransaction}, {"500", receiving}}},
 }
@@ -137,7 +139,7 @@ func take(t *testing.T, verb syntax.Verb, from state, credentials bool) {
 	case want.code == "354":
 		c.send("\r\n.\r\n")
 		c.want("250")
-	case want.code == "221":
+	case want.next == closing:
 		c.closed()
 		return
 	case verb == syntax.MAIL && want.next == inTransaction: // a new one, without recipients

@@ -37,8 +37,11 @@ func (s *session) endTransaction() {
 func (s *session) answerMail(c syntax.Command) {
 	// The right to send is checked before the command is read.
 	switch {
-	case !s.c.Relaying && slices.Contains(s.o.SubmissionPorts, int(s.c.Local.Port())):
+	case !s.c.Relaying && slices.ContainsFunc(s.o.SubmissionPorts, s.isReached):
 		s.refuseSender(c, reply.New(550, "5.7.1", "Authentication required"))
+		return
+	case s.o.Clients != nil && !s.c.TLS.Enabled && s.o.Clients.RequiresTLS(s.ports()...):
+		s.refuseSender(c, reply.New(530, "5.7.0", "Must issue a STARTTLS command first"))
 		return
 	case s.o.IsLoose(c.Argument, "FROM:<", s.c.Relaying):
 		s.refuse(reply.New(501, "5.5.2", "Invalid MAIL FROM parameters"))

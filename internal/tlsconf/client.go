@@ -34,10 +34,10 @@ func (f *Files) Client(o Outbound) (*Client, error) {
 	client := &Client{}
 	var roots, pair *source
 	if o.CA != "" {
-		roots = f.source("", "", o.CA)
+		roots = f.source(place{ca: o.CA})
 	}
 	if o.Key != "" || o.Cert != "" {
-		pair = f.source(o.Key, o.Cert, "")
+		pair = f.source(place{key: o.Key, cert: o.Cert})
 	}
 	return client, f.use(func() {
 		bare := &tls.Config{MinVersion: lowest(o.MinVersion), CipherSuites: o.Ciphers}

@@ -1,12 +1,7 @@
 package tlsconf
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -38,22 +33,6 @@ type user struct {
 	build func()
 }
 
-// source is a unit of reading: a key and its certificate, or authorities.
-type source struct {
-	key, cert, ca string // the files
-
-	pair  tls.Certificate
-	roots *x509.CertPool
-
-	used, seen state     // of the files: as they were read, and at the last look
-	failed     string    // the error that was logged; "": none since they were read
-	warned     time.Time // of expiry
-}
-
-// state is what tells that key, cert or ca is not the file that it was; nil: there
-// is none.
-type state [3]os.FileInfo
-
 // New returns an empty Files. Without a log (nil) it does not say anything.
 func New(log *zap.Logger) *Files {
 	if log == nil {
@@ -62,14 +41,14 @@ func New(log *zap.Logger) *Files {
 	return &Files{log: log}
 }
 
-// source returns the one of these files: there is one however many use it.
-func (f *Files) source(key, cert, ca string) *source {
+// source returns the one that reads the same: there is one however many use it.
+func (f *Files) source(at place) *source {
 	for _, s := range f.sources {
-		if s.key == key && s.cert == cert && s.ca == ca {
+		if s.place == at {
 			return s
 		}
 	}
-	s := &source{key: key, cert: cert, ca: ca}
+	s := &source{place: at}
 	f.sources = append(f.sources, s)
 	return s
 }
@@ -78,12 +57,15 @@ func (f *Files) source(key, cert, ca string) *source {
 func (f *Files) use(build func(), of ...*source) error {
 	of = slices.DeleteFunc(of, func(s *source) bool { return s == nil })
 	for _, s := range of {
-		if s.used != (state{}) {
+		if s.used != nil {
 			continue
 		}
 		at := s.look()
 		if _, err := s.read(); err != nil {
-			return err
+			if !s.isPartial(err) {
+				return err
+			}
+			s.failed = err.Error() // a check of the settings names the file
 		}
 		s.used, s.seen = at, at
 	}
@@ -121,7 +103,7 @@ func (f *Files) look() {
 		at := s.look()
 		still := at.same(s.seen)
 		s.seen = at
-		if !still || at.same(s.used) && s.failed == "" {
+		if !still || at.same(s.used) && (s.failed == "" || s.dir != "") {
 			continue
 		}
 		news, err := s.read()
@@ -135,15 +117,20 @@ func (f *Files) look() {
 				s.failed = err.Error()
 				f.log.Error("new certificate files are not used, the old ones stay", zap.Error(err))
 			}
-			continue
+			if !s.isPartial(err) {
+				continue
+			}
 		}
 		s.used = at
 		if news {
 			changed = append(changed, s)
 		}
-		if news || s.failed != "" {
-			s.failed, s.warned = "", time.Time{}
+		if news || s.failed != "" && err == nil {
+			s.warned = time.Time{}
 			f.log.Info("new certificate files are used", s.fields()...)
+		}
+		if err == nil {
+			s.failed = ""
 		}
 	}
 	for _, u := range f.users {
@@ -161,103 +148,37 @@ func (f *Files) Changed() bool {
 	return slices.ContainsFunc(f.sources, func(s *source) bool { return !s.look().same(s.used) })
 }
 
+// warn logs what expires.
 func (f *Files) warn() {
 	now := time.Now()
 	for _, s := range f.sources {
-		if !s.expires(now) {
-			continue
-		}
-		end := s.pair.Leaf.NotAfter
-		if now.Sub(s.warned) < warnEvery && (now.Before(end) || !s.warned.Before(end)) {
-			continue
-		}
-		s.warned = now
-		if !now.Before(end) {
-			f.log.Error("certificate has expired", s.fields()...)
-		} else {
-			f.log.Warn("certificate expires soon", s.fields()...)
+		warned := s.warned
+		for _, e := range s.expiring(now) {
+			if now.Sub(warned) < warnEvery && (now.Before(e.end) || !warned.Before(e.end)) {
+				continue
+			}
+			s.warned = now
+			if !now.Before(e.end) {
+				f.log.Error(e.what+" has expired", e.fields...)
+			} else {
+				f.log.Warn(e.what+" expires soon", e.fields...)
+			}
 		}
 	}
 }
 
-// Expiring returns a warning for each certificate that has expired or does so soon.
+// Expiring returns a warning for each certificate, and each list of revoked ones, that has
+// expired or does so soon.
 func (f *Files) Expiring(now time.Time) ini.Problems {
 	var all ini.Problems
 	for _, s := range f.sources {
-		if !s.expires(now) {
-			continue
+		for _, e := range s.expiring(now) {
+			text := "the " + e.what + " expires at "
+			if !now.Before(e.end) {
+				text = "the " + e.what + " has expired at "
+			}
+			all = append(all, ini.Problem{File: e.file, Text: text + e.end.UTC().Format(time.RFC3339), Warning: true})
 		}
-		text := "the certificate expires at "
-		if !now.Before(s.pair.Leaf.NotAfter) {
-			text = "the certificate has expired at "
-		}
-		all = append(all, ini.Problem{File: s.cert, Text: text + s.pair.Leaf.NotAfter.UTC().Format(time.RFC3339), Warning: true})
 	}
 	return all
-}
-
-func (s *source) look() (at state) {
-	for i, path := range []string{s.key, s.cert, s.ca} {
-		if path == "" {
-			continue
-		}
-		if info, err := os.Stat(path); err == nil {
-			at[i] = info
-		}
-	}
-	return at
-}
-
-func (a state) same(b state) bool {
-	for i, one := range a {
-		other := b[i]
-		if (one == nil) != (other == nil) {
-			return false
-		}
-		if one != nil && !(os.SameFile(one, other) && one.Size() == other.Size() && one.ModTime().Equal(other.ModTime())) {
-			return false
-		}
-	}
-	return true
-}
-
-// read reads the files and tells whether they say something new. After an error
-// all is as it was.
-func (s *source) read() (news bool, err error) {
-	if s.ca != "" {
-		roots, err := authorities(s.ca)
-		if err != nil {
-			return false, err
-		}
-		news = s.roots == nil || !roots.Equal(s.roots)
-		s.roots = roots
-		return news, nil
-	}
-	pair, err := load(s.key, s.cert)
-	if err != nil {
-		return false, err
-	}
-	news = !slices.EqualFunc(pair.Certificate, s.pair.Certificate, bytes.Equal)
-	s.pair = pair
-	return news, nil
-}
-
-// expires reports whether a certificate has expired or does so soon: within 14
-// days, or in the last third of its life if that is shorter.
-func (s *source) expires(now time.Time) bool {
-	leaf := s.pair.Leaf
-	return leaf != nil && leaf.NotAfter.Sub(now) < min(soon, leaf.NotAfter.Sub(leaf.NotBefore)/3)
-}
-
-// fields are what the log says of the files.
-func (s *source) fields() []zap.Field {
-	fields := []zap.Field{zap.String("file", cmp.Or(s.cert, s.ca))}
-	if leaf := s.pair.Leaf; leaf != nil {
-		names := leaf.DNSNames
-		if len(names) == 0 {
-			names = []string{cmp.Or(leaf.Subject.CommonName, leaf.Subject.String())}
-		}
-		fields = append(fields, zap.Strings("names", names), zap.Time("not_after", leaf.NotAfter.UTC()))
-	}
-	return fields
 }

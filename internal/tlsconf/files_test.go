@@ -71,7 +71,7 @@ func (r *rig) server(pairs ...string) *tls.Config {
 	for _, p := range pairs {
 		keys, certs = append(keys, r.path(p+".key")), append(certs, r.path(p+".crt"))
 	}
-	c, err := r.Server(keys, certs, 0, nil)
+	c, err := serverOf(r.Files, keys, certs, 0, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package tlsconf
 import (
 	"cmp"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,16 +16,25 @@ import (
 
 // Settings is tls.ini. Paths are absolute.
 type Settings struct {
-	Key, Cert       []string // pairs by position; empty: there is no certificate
+	Key, Cert       []string // pairs by position; empty: there is none
+	Folder          string   // with more pairs; "": there is none
+	FolderKeys      []string // the files with private keys in it
 	MinVersion      uint16   // as in crypto/tls
 	Ciphers         []uint16 // suites of TLS 1.2 and before; empty: the library's choice
 	NoSTARTTLSPorts []int
 	NoTLSHosts      []netip.Prefix // clients to which STARTTLS is not offered
-	Explicit        bool           // a pair is configured, or the default files exist
-	Outbound        Outbound
-	MutualTLS       bool // the first certificate is shown to other servers too
-	DANE            bool // [outbound]: RFC 7672, with DNSSEC
-	MTASTS          bool // [outbound]: RFC 8461
+	Explicit        bool           // a pair is configured, or the default files or one in the folder exist
+
+	RequestCert        bool     // clients are asked for a certificate
+	RejectUnauthorized bool     // and refused without one that verifies
+	RequireAuthorized  []int    // ports on which they are asked and refused in any case
+	CA                 string   // PEM file of the authorities that clients' certificates are verified by; "": the system's
+	CRL                []string // PEM files of lists of revoked ones
+
+	Outbound  Outbound
+	MutualTLS bool // the first certificate is shown to other servers too
+	DANE      bool // [outbound]: RFC 7672, with DNSSEC
+	MTASTS    bool // [outbound]: RFC 8461
 }
 
 // Outbound is what tls.ini, or smtp_forward.ini, says about connections to other
@@ -51,7 +59,18 @@ type Outbound struct {
 // of one may be kept for the other.
 func (s *Settings) SameFiles(o *Settings) bool {
 	return slices.Equal(s.Key, o.Key) && slices.Equal(s.Cert, o.Cert) && s.MinVersion == o.MinVersion && slices.Equal(s.Ciphers, o.Ciphers) &&
-		s.Outbound.SameFiles(&o.Outbound)
+		s.Folder == o.Folder && s.RequestCert == o.RequestCert && s.RejectUnauthorized == o.RejectUnauthorized &&
+		slices.Equal(s.RequireAuthorized, o.RequireAuthorized) && s.CA == o.CA && slices.Equal(s.CRL, o.CRL) && s.Outbound.SameFiles(&o.Outbound)
+}
+
+// AsksClients reports whether any client is asked for a certificate.
+func (s *Settings) AsksClients() bool {
+	return s.RequestCert || s.RejectUnauthorized || len(s.RequireAuthorized) > 0
+}
+
+// Files returns the files and folders that the settings name for connections that come in.
+func (s *Settings) Files() []string {
+	return slices.DeleteFunc(slices.Concat(s.Key, s.Cert, s.CRL, []string{s.CA, s.Folder}), func(path string) bool { return path == "" })
 }
 
 // SameFiles does the same for connections to other servers.
@@ -63,11 +82,9 @@ const file = "tls.ini"
 
 // The reasons why keys of Haraka's do nothing here, or stop the start.
 const (
-	goTLS        = "has no effect: the TLS library chooses safe values"
-	noClients    = "has no effect: clients are not asked for certificates"
-	noAuthorized = "cannot be honoured: clients are not asked for certificates"
-	noOCSP       = "cannot be honoured: OCSP stapling is not supported"
-	alwaysShown  = "has no effect: a server always shows its certificate"
+	goTLS       = "has no effect: the TLS library chooses safe values"
+	noOCSP      = "cannot be honoured: OCSP stapling is not supported"
+	alwaysShown = "has no effect: a server always shows its certificate"
 )
 
 // Tables declares the keys of tls.ini.
@@ -114,8 +131,10 @@ func (s *Settings) rows() []ini.Row {
 		{
 			Key: "key", Kind: ini.Texts(&s.Key), Example: "tls_key.pem",
 			Doc: `Private key in PEM form, relative to this folder. For several pairs write key[]= and cert[]= as often.
-				Without key and cert, tls_key.pem and tls_cert.pem are used if both are there. When these files, or those of
-				[outbound], are renewed, the new ones are used within ten seconds.`,
+				Without key and cert, tls_key.pem and tls_cert.pem are used if both are there. More pairs may lie in the folder
+				tls. Clients get the certificate for the name that they ask for, else the first one; of an ECDSA and an RSA
+				certificate for a name the cheaper one that they take. When these files, or those of [outbound], are renewed,
+				the new ones are used within ten seconds.`,
 		},
 		{
 			Key: "cert", Kind: ini.Texts(&s.Cert), Example: "tls_cert.pem",
@@ -142,17 +161,12 @@ func (s *Settings) rows() []ini.Row {
 
 		// What main says for connections in both directions; [outbound]
 		// comes after it and wins.
-		{Key: "ca", Kind: ini.Text(&out.CA), Hidden: true},
-		{Key: "rejectUnauthorized", Kind: ini.Bool(&out.RejectUnauthorized), Hidden: true},
 		{Key: "force_tls_hosts", Kind: HostList(&out.ForceTLSHosts), Hidden: true},
-		{Key: "requestCert", Note: noClients},
-		{Key: "requireAuthorized", Note: noAuthorized, Stops: ini.Anything},
 		{Key: "requestOCSP", Note: noOCSP, Stops: ini.SwitchedOn},
 		{Key: "enableOCSPStapling", Note: noOCSP, Stops: ini.SwitchedOn},
 		{Key: "pfx", Note: "cannot be honoured: write key and certificate into PEM files, key and cert", Stops: ini.Anything},
 		{Key: "passphrase", Note: "cannot be honoured: keys must not be encrypted ('openssl pkey' decrypts one)", Stops: ini.Anything},
-		{Key: "crl", Note: "cannot be honoured: lists of revoked certificates are not supported", Stops: ini.Anything},
-	}, libraryRows()...)
+	}, append(s.clientRows(), libraryRows()...)...)
 }
 
 // rows are the keys of [outbound].
@@ -257,12 +271,6 @@ func (s *Settings) finish(r *ini.Reader) {
 	if out.Key("ciphers") == nil {
 		s.Outbound.Ciphers = s.Ciphers
 	}
-	if k := main.Key("rejectUnauthorized"); k != nil && ini.IsTrue(strings.Join(k.Values, "")) {
-		r.Add(ini.Problem{
-			File: ini.Place(file), Line: k.Line, Key: k.Name, Warning: true,
-			Text: "holds for connections to other servers: clients are not asked for certificates. In [outbound] it says just that",
-		})
-	}
 	for _, k := range f.Section("no_tls_hosts").Keys {
 		p, err := ini.ParsePrefix(k.Name)
 		if err != nil {
@@ -275,16 +283,15 @@ func (s *Settings) finish(r *ini.Reader) {
 	CheckCiphers(r, file, "outbound", out.Key("ciphers"))
 	s.Outbound.ShowTo = mutualHosts(r, f.Section("mutual_auth_hosts"))
 	s.Outbound.HideFrom = mutualHosts(r, f.Section("mutual_auth_hosts_exclude"))
+	s.clientCertificates(r, main, out)
 	if r.Dir != "" {
 		s.pairs(r, main)
+		s.readFolder(r)
 		s.clientFiles(r, main, out)
 	}
 	s.clientPair(r, f)
-	if slices.ContainsFunc(r.Entries("tls"), func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") }) {
-		r.Add(ini.Problem{ // only Haraka finds certificates there
-			File: ini.Place("tls"), Text: "is not read: name the files with key[] and cert[] in " + ini.Place(file),
-			Warning: s.Explicit, // else nobody would be offered STARTTLS
-		})
+	if k := main.Key("requireAuthorized"); len(s.RequireAuthorized) > 0 && !s.Explicit {
+		r.Add(ini.Problem{File: ini.Place(file), Line: k.Line, Key: k.Name, Text: "cannot be honoured: without a certificate of ours there is no TLS"})
 	}
 }
 

@@ -10,47 +10,88 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
+
+	"tarishi/internal/tlsconf/selection"
 )
 
-// ErrNoCertificate is returned by Server when no file is given.
+// ErrNoCertificate is returned by Server when no file and no folder is given.
 var ErrNoCertificate = errors.New("tls: no certificate is configured")
 
-// Server loads pairs of PEM files, keys[i] with certs[i], and returns the
-// configuration of a server that shows one of them: the one that fits the name
-// the client asks for (RFC 6066 section 3), else the first. A certificate file
-// holds the leaf first and then its chain; key and certificate may be the same
-// file. minVersion is a tls.VersionTLS constant; 0 is TLS 1.2. ciphers are the suites
-// of TLS 1.2 and before; none leaves them to the library.
+// Server makes the configuration of a server: it shows the certificate that fits the name that
+// the client asks for (RFC 6066 section 3), else a standard one, and of several the cheapest
+// that the client takes. The standard one is the first of the pairs of Key and Cert, in which a
+// certificate file holds the leaf first and then its chain, and key and certificate may be the
+// same file; without any it is the one in Folder for our name, me, or the first there.
 //
 // A client that offers application protocols and not "smtp" is refused, so that
 // a request meant for another protocol cannot end up in a mail session.
-func (f *Files) Server(keys, certs []string, minVersion uint16, ciphers []uint16) (*tls.Config, error) {
-	if len(keys) == 0 && len(certs) == 0 {
+func (f *Files) Server(o *Settings, me string) (*Server, error) {
+	if len(o.Key) == 0 && len(o.Cert) == 0 && o.Folder == "" {
 		return nil, ErrNoCertificate
 	}
-	if len(keys) != len(certs) {
-		return nil, fmt.Errorf("tls: %d key files for %d certificate files: they go in pairs", len(keys), len(certs))
+	if len(o.Key) != len(o.Cert) {
+		return nil, fmt.Errorf("tls: %d key files for %d certificate files: they go in pairs", len(o.Key), len(o.Cert))
 	}
-	pairs := make([]*source, len(keys))
-	for i := range keys {
-		pairs[i] = f.source(keys[i], certs[i], "")
+	var sources []*source
+	for i := range o.Key {
+		sources = append(sources, f.source(place{key: o.Key[i], cert: o.Cert[i]}))
 	}
-	config := &tls.Config{MinVersion: lowest(minVersion), CipherSuites: ciphers, NextProtos: []string{"smtp"}}
-	current := &atomic.Pointer[tls.Config]{}
+	if o.Folder != "" {
+		sources = append(sources, f.source(place{dir: o.Folder}))
+	}
+
+	// The clients that connect get what is current then.
+	server := &Server{Config: &tls.Config{MinVersion: lowest(o.MinVersion), CipherSuites: o.Ciphers, NextProtos: []string{"smtp"}}}
+	bare, asking := &atomic.Pointer[tls.Config]{}, &atomic.Pointer[tls.Config]{}
+	empty := false
 	err := f.use(func() {
-		c := config.Clone()
-		c.GetConfigForClient = nil // this is its answer
-		for _, s := range pairs {
-			c.Certificates = append(c.Certificates, s.pair)
+		all := certificates(sources, len(o.Key) == 0, me)
+		if empty = len(all) == 0; empty {
+			return
 		}
-		current.Store(c)
-	}, pairs...)
-	if err != nil {
+		c := server.Config.Clone()
+		c.GetConfigForClient = nil // this is its answer
+		c.GetCertificate = selection.New(all).Choose
+		bare.Store(c)
+		c = c.Clone()
+		c.ClientAuth = tls.RequestClientCert // session verifies it, and says what is wrong
+		asking.Store(c)
+	}, sources...)
+	switch {
+	case err != nil:
 		return nil, err
+	case empty:
+		return nil, fmt.Errorf("tls: %s holds no usable certificate", o.Folder)
 	}
-	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return current.Load(), nil }
-	return config, nil
+
+	server.Config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return bare.Load(), nil }
+	if o.AsksClients() {
+		config := server.Config.Clone()
+		config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return asking.Load(), nil }
+		server.Clients, err = f.clients(o, config)
+	}
+	return server, err
+}
+
+// certificates returns those of sources, the standard one first. Without files that the
+// settings name it is the one for our own name.
+func certificates(sources []*source, unnamed bool, me string) []tls.Certificate {
+	var all []tls.Certificate
+	for _, s := range sources {
+		for _, p := range s.certificates() {
+			all = append(all, p.Certificate)
+		}
+	}
+	if !unnamed {
+		return all
+	}
+	own := slices.IndexFunc(all, func(c tls.Certificate) bool { return c.Leaf.VerifyHostname(me) == nil })
+	if own > 0 {
+		all[0], all[own] = all[own], all[0]
+	}
+	return all
 }
 
 func lowest(version uint16) uint16 {
@@ -89,18 +130,6 @@ func load(key, cert string) (tls.Certificate, error) {
 		}
 	}
 	return pair, nil
-}
-
-func authorities(file string) (*x509.CertPool, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("tls ca: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("tls ca: %s holds no certificate", file)
-	}
-	return roots, nil
 }
 
 func hasBlock(b []byte, is func(blockType string) bool) bool {

@@ -70,11 +70,20 @@ func shown(t *testing.T, c *tls.Config, client *tls.Config) (string, error) {
 	return conn.ConnectionState().PeerCertificates[0].DNSNames[0], nil
 }
 
+// serverOf makes the configuration of a server with pairs.
+func serverOf(f *Files, keys, certs []string, minVersion uint16, ciphers []uint16) (*tls.Config, error) {
+	s, err := f.Server(&Settings{Key: keys, Cert: certs, MinVersion: minVersion, Ciphers: ciphers}, "mx.test")
+	if err != nil {
+		return nil, err
+	}
+	return s.Config, nil
+}
+
 func TestServer(t *testing.T) {
 	dir := t.TempDir()
 	keyA, certA := pair(t, dir, "a.test")
 	keyB, certB := pair(t, dir, "b.test")
-	c, err := New(nil).Server([]string{keyA, keyB}, []string{certA, certB}, 0, nil)
+	c, err := serverOf(New(nil), []string{keyA, keyB}, []string{certA, certB}, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,14 +101,14 @@ func TestServer(t *testing.T) {
 	if _, err := shown(t, c, &tls.Config{NextProtos: []string{"h2"}}); err == nil {
 		t.Error("a client of another protocol came in")
 	}
-	strict, err := New(nil).Server([]string{keyA}, []string{certA}, tls.VersionTLS13, nil)
+	strict, err := serverOf(New(nil), []string{keyA}, []string{certA}, tls.VersionTLS13, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := shown(t, strict, &tls.Config{MaxVersion: tls.VersionTLS12}); err == nil {
 		t.Error("the minimum version does not hold")
 	}
-	one, err := New(nil).Server([]string{keyA}, []string{certA}, 0, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384})
+	one, err := serverOf(New(nil), []string{keyA}, []string{certA}, 0, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +140,7 @@ func TestServerSaysWhichFile(t *testing.T) {
 		"broken cert":  {[]string{keyA}, []string{broken}, []string{broken}},
 		"odd":          {[]string{keyA, keyB}, []string{certA}, []string{"2 key files for 1"}},
 	} {
-		_, err := New(nil).Server(tc.keys, tc.certs, 0, nil)
+		_, err := serverOf(New(nil), tc.keys, tc.certs, 0, nil)
 		if err == nil {
 			t.Errorf("%s: no error", name)
 			continue
@@ -142,7 +151,7 @@ func TestServerSaysWhichFile(t *testing.T) {
 			}
 		}
 	}
-	if _, err := New(nil).Server(nil, nil, 0, nil); !errors.Is(err, ErrNoCertificate) {
+	if _, err := serverOf(New(nil), nil, nil, 0, nil); !errors.Is(err, ErrNoCertificate) {
 		t.Error(err)
 	}
 }
@@ -150,7 +159,7 @@ func TestServerSaysWhichFile(t *testing.T) {
 func TestClient(t *testing.T) {
 	dir := t.TempDir()
 	key, cert := pair(t, dir, "a.test")
-	server, err := New(nil).Server([]string{key}, []string{cert}, 0, nil)
+	server, err := serverOf(New(nil), []string{key}, []string{cert}, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

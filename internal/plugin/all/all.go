@@ -28,6 +28,7 @@ import (
 	"tarishi/internal/plugin/srs"
 	"tarishi/internal/plugin/testqueue"
 	"tarishi/internal/plugin/tls"
+	"tarishi/internal/plugin/xclient"
 )
 
 // Register adds every built-in plugin to r.
@@ -56,6 +57,7 @@ func Register(r *plugin.Registry) {
 	r.Register(srs.Name, srs.New)
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
+	r.Register(xclient.Name, xclient.New)
 
 	r.Declare(attachment.Name, func() ini.Declarer { return &attachment.Settings{} })
 	r.Declare(bounce.Name, func() ini.Declarer { return &bounce.Settings{} })
@@ -75,4 +77,5 @@ func Register(r *plugin.Registry) {
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
 	r.Declare(spf.Name, func() ini.Declarer { return &spf.Settings{} })
 	r.Declare(srs.Name, func() ini.Declarer { return &srs.Settings{} })
+	r.Declare(xclient.Name, func() ini.Declarer { return &xclient.Settings{} })
 }

@@ -46,6 +46,11 @@ func (p *relay) Register(h plugin.Host) {
 		h.On(hook.OnConnectInit, "acl", 0, p.matchACL)
 		h.On(hook.OnConnect, "pass_relaying", 0, passRelaying)
 	}
+	if len(p.Certs.Fingerprints) > 0 || len(p.Certs.Names) > 0 {
+		for _, at := range []hook.Point{hook.OnConnectInit, hook.OnHelo, hook.OnEhlo} {
+			h.On(at, "certificate", 0, p.Certs.matchCertificate)
+		}
+	}
 	if p.ForceRouting && len(p.Destinations) > 0 {
 		h.On(hook.OnGetMX, "force_routing", 0, p.forceRoute)
 	}

@@ -17,6 +17,7 @@ type Settings struct {
 	ForceRouting, DestDomains bool
 	Allow                     []netip.Prefix
 	Destinations              map[string]Destination // by domain, in the form of mail.CanonicalDomain
+	Certs                     Certificates
 
 	lines []entry
 }
@@ -70,6 +71,7 @@ func (s *Settings) Tables() []*ini.Table {
 			Lines:  func() []string { return ini.FormatPrefixes(s.Allow) },
 			Finish: s.checkOpen,
 		},
+		s.Certs.table(),
 		s.routeTable(),
 	}
 }

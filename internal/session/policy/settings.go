@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"tarishi/internal/ini"
-	"tarishi/internal/ini/grammar"
 	"tarishi/internal/smtpd"
 )
 
@@ -52,11 +51,6 @@ type Settings struct {
 	DenyChars   int      // of the id before each line of a refusal; 1: all of it
 }
 
-const (
-	connectionFile = "connection.ini"
-	proxyFile      = "haproxy_hosts"
-)
-
 // Complete gives sizes, times and texts that are not set their defaults.
 func (s *Settings) Complete() {
 	if s.MaxLine <= 0 {
@@ -80,10 +74,8 @@ func (s *Settings) Tables() []*ini.Table {
 			}},
 		},
 		{
-			File:   connectionFile,
-			Rows:   append(append(s.protocolRows(), s.limitRows()...), s.textRows()...),
-			Silent: []string{"haproxy"}, Reads: []string{proxyFile},
-			Finish: finish,
+			File: "connection.ini",
+			Rows: append(append(s.protocolRows(), s.limitRows()...), s.textRows()...),
 		},
 	}
 }
@@ -232,48 +224,3 @@ func chars(p *int) ini.Kind {
 
 // wholeID is more than the characters that any connection's id has.
 const wholeID = 40
-
-// finish reads [haproxy] of connection.ini and the flat file haproxy_hosts of old.
-// Behind a balancer every client has the balancer's address, which may well be
-// allowed to relay: a start without the PROXY protocol would be an open door.
-func finish(r *ini.Reader) {
-	const name = "haproxy"
-	const refusal = "cannot be honoured: the PROXY protocol is not supported, and every client behind the balancer would seem to be the balancer itself"
-	s := r.File(connectionFile).Section(name)
-	at := ini.Problem{File: ini.Place(connectionFile), Line: s.Line, Section: name}
-	// The section is enough to switch it on there.
-	enabled := true // Haraka's default
-	var hosts *grammar.Key
-	for _, k := range s.Keys {
-		p := at
-		p.Line, p.Key = k.Line, k.Name
-		switch k.Name {
-		case "enabled":
-			if p, ok := ini.Assign(p, ini.Bool(&enabled), k); !ok {
-				r.Add(p)
-			}
-			enabled = enabled && !k.Bare
-		case "hosts":
-			if ini.Anything(k.Values) {
-				hosts = k
-			}
-		default:
-			p.Text, p.Nearest = "unknown", ini.Nearest(k.Name, []string{"enabled", "hosts"})
-			r.Add(p)
-		}
-	}
-
-	// A switch without hosts does nothing in Haraka either, so only that with hosts stops the
-	// start.
-	switch {
-	case enabled && hosts != nil:
-		at.Line, at.Key, at.Text = hosts.Line, hosts.Name, refusal+". [haproxy] enabled=false starts without it"
-		r.Add(at)
-	case len(s.Keys) > 0:
-		at.Text, at.Warning = "has no effect: the PROXY protocol is not supported", true
-		r.Add(at)
-	}
-	if lines := r.Lines(proxyFile); enabled && len(lines) > 0 {
-		r.Add(ini.Problem{File: ini.Place(proxyFile), Line: lines[0].No, Text: refusal})
-	}
-}

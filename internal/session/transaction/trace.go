@@ -10,9 +10,16 @@ import (
 // Received returns our trace field (RFC 5321 section 4.4). name is the client's, me ours,
 // and software what we call ourselves.
 func (t *Transaction) Received(c *hook.Connection, name, me, software string, now time.Time) string {
+	client := ""
+	if shown := c.TLS.Certificate; shown != nil {
+		client = shown.Fingerprint
+		if len(shown.Names) > 0 {
+			client = shown.Names[0]
+		}
+	}
 	return receive.Trace{
 		Hello: c.Hello.Host, Name: name, Addr: c.Remote.Addr.Addr(), By: me, Software: software, With: t.protocol(c),
-		ID: t.ID, From: t.From, Cipher: c.TLS.Cipher, Authenticated: c.AuthUser != "", Time: now,
+		ID: t.ID, From: t.From, Cipher: c.TLS.Cipher, Client: client, Verified: c.TLS.Verified, Authenticated: c.AuthUser != "", Time: now,
 	}.Field()
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
+	"tarishi/internal/maillog"
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
 	"tarishi/internal/result"
@@ -155,5 +156,16 @@ func Count(r *reply.Reply, all ...*hook.Counts) {
 		default:
 			c.Rejected++
 		}
+	}
+}
+
+// Summary is what the log says at the end of a connection.
+func Summary(c *hook.Connection, lastReject string) maillog.Disconnected {
+	return maillog.Disconnected{
+		ID: c.ID, IP: c.Remote.Addr.Addr().String(), RDNS: c.Remote.Host, Helo: c.Hello.Host, Relay: c.Relaying,
+		ESMTP: c.Hello.Verb == "EHLO", TLS: c.TLS.Enabled, Errors: c.Errors, Transactions: c.Transactions,
+		Rcpts:    [3]int{c.Rcpts.Accepted, c.Rcpts.Deferred, c.Rcpts.Rejected},
+		Messages: [3]int{c.Messages.Accepted, c.Messages.Deferred, c.Messages.Rejected},
+		Bytes:    c.Bytes, LastReject: lastReject, Elapsed: time.Since(c.Start),
 	}
 }

@@ -31,6 +31,8 @@ const (
 	NOOP
 	VRFY
 	QUIT
+	PROXY   // of the PROXY protocol, where no header of it may come
+	XCLIENT // Postfix's
 	Unimplemented
 	Verbs int = iota // how many there are
 )
@@ -91,6 +93,10 @@ func verbOf(name string) Verb {
 		return VRFY
 	case "QUIT":
 		return QUIT
+	case "PROXY":
+		return PROXY
+	case "XCLIENT":
+		return XCLIENT
 	case "SEND", "SOML", "SAML", "EXPN", "HELP", "TURN", "LHLO":
 		return Unimplemented
 	}

@@ -148,7 +148,7 @@ func (m *Mail) parseParameters(list string, offer Offer) (bad *reply.Reply) {
 			m.Return = strings.ToUpper(value)
 			ok = m.Return == "FULL" || m.Return == "HDRS"
 		case "ENVID":
-			m.EnvelopeID, ok = decodeXtext(value)
+			m.EnvelopeID, ok = DecodeXtext(value)
 			ok = ok && len(value) <= maxENVID && isPrintable(m.EnvelopeID)
 		case "AUTH":
 			ok = len(value) <= maxAUTH && isSubmitter(value)
@@ -248,7 +248,7 @@ func parseORCPT(value string, smtputf8 bool) (orcpt string, ok bool) {
 	if kind == "utf-8" {
 		addr, ok = decodeUTF8Address(encoded, smtputf8)
 	} else {
-		addr, ok = decodeXtext(encoded)
+		addr, ok = DecodeXtext(encoded)
 		ok = ok && isPrintable(addr)
 	}
 	return kind + ";" + addr, ok && addr != ""
@@ -258,7 +258,7 @@ func parseORCPT(value string, smtputf8 bool) (orcpt string, ok bool) {
 // xtext of <> or of a mailbox. Nothing is done with it: anybody can claim anything.
 func isSubmitter(value string) bool {
 	// "<>" says that the submitter is not known.
-	s, ok := decodeXtext(value)
+	s, ok := DecodeXtext(value)
 	if !ok || s == "<>" {
 		return ok
 	}
@@ -266,8 +266,8 @@ func isSubmitter(value string) bool {
 	return err == nil && !a.IsNull() && s[0] != '<' && !a.HasHidden()
 }
 
-// decodeXtext decodes xtext (RFC 3461 section 4).
-func decodeXtext(s string) (string, bool) {
+// DecodeXtext decodes xtext (RFC 3461 section 4). It returns false for what is none, or empty.
+func DecodeXtext(s string) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		c := s[i]

@@ -67,8 +67,10 @@ var packages = map[string]entry{
 	"internal/generation":  {nouns, nil},
 	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
 	"internal/terminal":    {nouns, nil},
-	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
+	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail", "internal/tlsconf/*"}},
+	"internal/tlsconf/*":   {nouns, nil}, // its inner parts
 	"internal/localaddr":   {nouns, nil},
+	"internal/proxyproto":  {nouns, nil},
 	"internal/privilege":   {nouns, nil},
 	"internal/sending":     {nouns, nil},
 	"internal/hostname":    {nouns, []string{"internal/mail"}},
@@ -126,6 +128,7 @@ var packages = map[string]entry{
 	"internal/session":   {roles, []string{"internal/session/*"}},
 	"internal/session/*": {mechanisms, []string{"internal/guesses", "internal/hook", "internal/dns", "internal/smtpd", "internal/smtpd/syntax"}}, // its inner parts
 
+	"internal/session/policy":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/scan", "internal/smtpd/syntax"}},
 	"internal/session/transaction": {mechanisms, []string{"internal/hook", "internal/receive", "internal/smtpd", "internal/smtpd/*"}},
 	"internal/intake":              {roles, nil},
 	"internal/forward":             {roles, nil},

@@ -47,7 +47,7 @@ func TestReloadBadFiles(t *testing.T) {
 		{"mx.crt", "half a certif", `mx\.crt`},
 		{"smtp.ini", fmt.Sprintf("listen=%s,%s,%s\n", local(s.port), local(added), taken.Addr()), regexp.QuoteMeta(taken.Addr().String()) + `.*in use`},
 		{"http.ini", fmt.Sprintf("listen=%s,%s\n", local(added), taken.Addr()), regexp.QuoteMeta(taken.Addr().String()) + `.*in use`},
-		{"connection.ini", "[haproxy]\nenabled=true\nhosts[]=127.0.0.1\n", `connection\.ini:3\b.*cannot be honoured`},
+		{"connection.ini", "[haproxy]\nenabled=true\nhosts[]=[2001:db8::1]\n", `connection\.ini:3\b.*neither an address nor a CIDR block`},
 	} {
 		good := ""
 		if bad.file != "http.ini" && bad.file != "log.ini" {

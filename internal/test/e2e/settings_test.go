@@ -45,15 +45,10 @@ func TestRejectUnauthorized(t *testing.T) {
 }
 
 // A setting that protects something and that the daemon cannot honour stops its
-// start: behind a balancer whose PROXY lines it does not read, every client would
-// be the balancer, which may relay.
+// start.
 func TestSettingsThatStopTheStart(t *testing.T) {
 	t.Parallel()
 	for name, config := range map[string]map[string]string{
-		`connection\.ini:3: \[haproxy\] key hosts: cannot be honoured`: {
-			"connection.ini": "[haproxy]\nenabled=true\nhosts[]=127.0.0.1\n", "relay_acl_allow": "127.0.0.1\n", "plugins": "relay\n",
-		},
-		`haproxy_hosts:1: cannot be honoured`:                   {"haproxy_hosts": "127.0.0.1\n"},
 		`tls\.ini:1: key requireAuthorized: cannot be honoured`: {"tls.ini": "requireAuthorized[]=465\n"},
 		`tls\.ini:2: key crl: cannot be honoured`:               {"tls.ini": "\ncrl=revoked.pem\n"},
 		`host_list:1: mail for here\.example goes nowhere`: {
@@ -75,10 +70,6 @@ func TestSettingsThatStopTheStart(t *testing.T) {
 			}
 		})
 	}
-	d := Start(t, map[string]string{"connection.ini": "[haproxy]\nenabled=false\nhosts[]=127.0.0.1\n"})
-	c := connect(t, d.Addr())
-	c.expect("220")
-	c.say("PROXY TCP4 192.0.2.1 192.0.2.2 1000 25", "500")
 }
 
 // Sections that say nothing of where their mail goes share the host above them.
