@@ -28,10 +28,8 @@ type Delivery struct {
 	Path func() (string, error)
 	// ForceTLS, set at send_email or get_mx, has this attempt refuse to go on
 	// without TLS, and all later ones.
-	ForceTLS bool
-	// ReversePath, set at send_email or get_mx, is what this attempt says in MAIL in the
-	// place of From. Reports still go to From. nil: From.
-	ReversePath *mail.Address
+	ForceTLS    bool
+	ReversePath *mail.Address  // set at send_email or get_mx: for MAIL of this attempt, and no reports
 	MX          []mail.NextHop // bounce, deferred: where it was tried
 }
 
@@ -132,8 +130,7 @@ func (v DeliveryView) SetForceTLS() {
 	lease.Touch(v.gate, v.state, func(d *Delivery) { d.ForceTLS = true })
 }
 
-// SetReversePath has this attempt say another address in MAIL: see Delivery.ReversePath. It
-// is for the points send_email and get_mx.
+// SetReversePath sets Delivery.ReversePath, at send_email and get_mx.
 func (v DeliveryView) SetReversePath(a mail.Address) {
 	lease.Touch(v.gate, v.state, func(d *Delivery) { d.ReversePath = &a })
 }

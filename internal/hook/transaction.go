@@ -234,23 +234,18 @@ var (
 	ErrFrozen = errors.New("hook: the message has been taken and cannot be rewritten any more")
 )
 
-// NewBody lends a handler storage for what it unpacks or composes: memory, or a file where
-// messages are received to, which does not outlast the daemon. The handler has to discard
-// it.
-func (v TransactionView) NewBody() (Body, error) {
-	body := lease.Look(v.gate, v.state, func(t *Transaction) Body {
-		if t.Bodies == nil {
-			return nil
-		}
-		return t.Bodies.NewBody()
-	})
-	switch {
-	case body != nil:
-		return body, nil
-	case v.gate.Revoked():
-		return nil, ErrRevoked
+// NewBody lends storage for what a handler unpacks or composes: memory, or a file that does
+// not outlast the daemon. The handler has to discard it.
+func (v TransactionView) NewBody() (body Body, err error) {
+	if err = ErrNoBody; v.gate.Revoked() {
+		err = ErrRevoked
 	}
-	return nil, ErrNoBody
+	lease.Touch(v.gate, v.state, func(t *Transaction) {
+		if t.Bodies != nil {
+			body, err = t.Bodies.NewBody(), nil
+		}
+	})
+	return body, err
 }
 
 // Rewrite puts a changed message in the place of the one that was received: see
@@ -263,13 +258,12 @@ func (v TransactionView) Rewrite(edit func(p *message.Part) (*message.Change, er
 
 	// The old message and the storage for the new one are taken while the time lasts.
 	old := v.Message()
+	if old == nil && !v.gate.Revoked() {
+		return ErrNoBody
+	}
 	body, err := v.NewBody()
 	if err != nil {
 		return err
-	}
-	if old == nil {
-		body.Discard()
-		return ErrNoBody
 	}
 
 	// All reading and writing is done without the gate: a rewriting that comes too

@@ -137,12 +137,11 @@ type Table struct {
 	Line     func(r *Reader, text string, no int) error // of a list, one by one
 	Lines    func() []string                            // as Line would read them again
 	Template *[]string                                  // all lines as they stand
-	Secret   bool                                       // no line is ever shown
-
-	Reads   []string      // files beside File that Finish, or a check, looks into
-	Printed func() []Row  // Rows as they are printed; nil: as they are
-	Begin   func(*Reader) // before the rows are read; nil: nothing is to be done
-	Finish  func(*Reader) // what rows cannot say; nil: nothing
+	Secret   bool                                       // of a list whose Lines are Masked
+	Reads    []string                                   // files beside File that Finish, or a check, looks into
+	Printed  func() []Row                               // Rows as they are printed; nil: as they are
+	Begin    func(*Reader)                              // before the rows are read; nil: nothing is to be done
+	Finish   func(*Reader)                              // what rows cannot say; nil: nothing
 }
 
 // Declarer is what declares tables: the settings of a package, or of a plugin.

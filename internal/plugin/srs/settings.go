@@ -83,7 +83,7 @@ func (s *Settings) Tables() []*ini.Table {
 				s.Secrets = append(s.Secrets, text)
 				return nil
 			},
-			Lines: func() []string { return s.Secrets },
+			Lines: func() []string { return slices.Repeat([]string{ini.Masked}, len(s.Secrets)) },
 			Begin: func(*ini.Reader) { s.Secrets = nil },
 		},
 	}
