@@ -29,7 +29,10 @@ type Delivery struct {
 	// ForceTLS, set at send_email or get_mx, has this attempt refuse to go on
 	// without TLS, and all later ones.
 	ForceTLS bool
-	MX       []mail.NextHop // bounce, deferred: where it was tried
+	// ReversePath, set at send_email or get_mx, is what this attempt says in MAIL in the
+	// place of From. Reports still go to From. nil: From.
+	ReversePath *mail.Address
+	MX          []mail.NextHop // bounce, deferred: where it was tried
 }
 
 // View returns what handlers see of d, which may be nil.
@@ -127,6 +130,12 @@ func (v DeliveryView) ForceTLS() bool {
 // for the points send_email and get_mx, and it cannot be taken back.
 func (v DeliveryView) SetForceTLS() {
 	lease.Touch(v.gate, v.state, func(d *Delivery) { d.ForceTLS = true })
+}
+
+// SetReversePath has this attempt say another address in MAIL: see Delivery.ReversePath. It
+// is for the points send_email and get_mx.
+func (v DeliveryView) SetReversePath(a mail.Address) {
+	lease.Touch(v.gate, v.state, func(d *Delivery) { d.ReversePath = &a })
 }
 
 // MX is where the message was tried, at bounce and deferred.

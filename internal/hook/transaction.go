@@ -234,6 +234,25 @@ var (
 	ErrFrozen = errors.New("hook: the message has been taken and cannot be rewritten any more")
 )
 
+// NewBody lends a handler storage for what it unpacks or composes: memory, or a file where
+// messages are received to, which does not outlast the daemon. The handler has to discard
+// it.
+func (v TransactionView) NewBody() (Body, error) {
+	body := lease.Look(v.gate, v.state, func(t *Transaction) Body {
+		if t.Bodies == nil {
+			return nil
+		}
+		return t.Bodies.NewBody()
+	})
+	switch {
+	case body != nil:
+		return body, nil
+	case v.gate.Revoked():
+		return nil, ErrRevoked
+	}
+	return nil, ErrNoBody
+}
+
 // Rewrite puts a changed message in the place of the one that was received: see
 // message.Rewrite. It is for the points from data_post to queue. On an error the
 // message stays as it was.
@@ -244,16 +263,12 @@ func (v TransactionView) Rewrite(edit func(p *message.Part) (*message.Change, er
 
 	// The old message and the storage for the new one are taken while the time lasts.
 	old := v.Message()
-	body := lease.Look(v.gate, v.state, func(t *Transaction) Body {
-		if t.Bodies == nil {
-			return nil
-		}
-		return t.Bodies.NewBody()
-	})
-	if old == nil || body == nil {
-		if v.gate.Revoked() {
-			return ErrRevoked
-		}
+	body, err := v.NewBody()
+	if err != nil {
+		return err
+	}
+	if old == nil {
+		body.Discard()
 		return ErrNoBody
 	}
 

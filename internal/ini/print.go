@@ -64,6 +64,9 @@ func printFlat(b *bufio.Writer, t *Table) {
 	}
 	fmt.Fprintf(b, "\n; %s\n", Place(t.File))
 	for _, line := range lines {
+		if t.Secret {
+			line = Masked
+		}
 		fmt.Fprintln(b, line)
 	}
 }

@@ -270,7 +270,9 @@ func (r *Reader) checkSection(t *file, s *grammar.Section) {
 func (r *Reader) SecretFiles() []string {
 	var files []string
 	for _, name := range SecretFiles(r.tables) {
-		if slices.ContainsFunc(TablesOf(r.tables, name), func(t *Table) bool { return t.hasSecret(r.File(name)) }) {
+		if slices.ContainsFunc(TablesOf(r.tables, name), func(t *Table) bool {
+			return t.Flat() && len(t.Lines()) > 0 || !t.Flat() && t.hasSecret(r.File(name))
+		}) {
 			files = append(files, name)
 		}
 	}

@@ -137,6 +137,7 @@ type Table struct {
 	Line     func(r *Reader, text string, no int) error // of a list, one by one
 	Lines    func() []string                            // as Line would read them again
 	Template *[]string                                  // all lines as they stand
+	Secret   bool                                       // no line is ever shown
 
 	Reads   []string      // files beside File that Finish, or a check, looks into
 	Printed func() []Row  // Rows as they are printed; nil: as they are
@@ -155,7 +156,7 @@ func (t *Table) Flat() bool {
 // secret reports whether the file may hold passwords.
 func (t *Table) secret() bool {
 	isSecret := func(r Row) bool { return r.Kind.secret }
-	return slices.ContainsFunc(t.Rows, isSecret) || t.Many != nil && slices.ContainsFunc(t.Many.Rows, isSecret) ||
+	return t.Secret || slices.ContainsFunc(t.Rows, isSecret) || t.Many != nil && slices.ContainsFunc(t.Many.Rows, isSecret) ||
 		slices.ContainsFunc(t.Free, func(f Free) bool { return f.Secret })
 }
 

@@ -37,6 +37,7 @@ func TestPutBackIsAskedOnce(t *testing.T) {
 				defer r.queue.mu.Unlock()
 				asked[e.Delivery.Domain()]++
 				e.Delivery.SetForceTLS()
+				e.Delivery.SetReversePath(mail.Address{Local: "other", Domain: "a.test"})
 				return hook.Proceed()
 			}})
 		}
@@ -44,7 +45,7 @@ func TestPutBackIsAskedOnce(t *testing.T) {
 			time.Sleep(time.Minute)
 			r.queue.mu.Lock()
 			defer r.queue.mu.Unlock()
-			forced[s.env.Recipients[0].Address.Domain] = s.target.TLS >= smtpclient.TLSEncrypt
+			forced[s.env.Recipients[0].Address.Domain] = s.target.TLS >= smtpclient.TLSEncrypt && s.env.From.String() == "other@a.test"
 			return byName(ctx, s)
 		})
 		r.start()

@@ -467,6 +467,35 @@ func TestWhatHooksMayDo(t *testing.T) {
 	})
 }
 
+// TestReversePath: an attempt may say another sender than the message has, and its report
+// goes to the message's.
+func TestReversePath(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		var seen []string
+		r.regs = append(r.regs, hook.Registration{Point: hook.OnSendEmail, Plugin: "test", Handler: func(_ context.Context, e *hook.Event) hook.Verdict {
+			seen = append(seen, e.Delivery.From().String())
+			if !e.Delivery.From().IsNull() {
+				e.Delivery.SetReversePath(mail.Address{Local: "other", Domain: "a.test"})
+			}
+			return hook.Proceed()
+		}})
+		r.start()
+		sent := r.send("later@b.test", "no@b.test")
+		r.pass(time.Second)
+		attempts := r.wire.take()
+		if len(attempts) != 2 || attempts[0].env.From.String() != "other@a.test" {
+			t.Fatalf("%+v", attempts)
+		}
+		if report := attempts[1].env; !report.From.IsNull() || report.Recipients[0].Address != sent.From {
+			t.Errorf("%+v", report)
+		}
+		r.pass(64 * time.Second)
+		if again := r.wire.take(); len(again) != 1 || again[0].env.From.String() != "other@a.test" || seen[len(seen)-1] != sent.From.String() {
+			t.Errorf("%+v, %v", again, seen)
+		}
+	})
+}
+
 func TestCounts(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.start()

@@ -40,6 +40,16 @@ func Part(expression string) (*regexp.Regexp, error) {
 	return regexp.Compile(translated)
 }
 
+// PartFold compiles an expression that has to match somewhere in a text, in any case.
+func PartFold(expression string) (*regexp.Regexp, error) {
+	// The expression is compiled alone first, as in Whole.
+	if _, err := Part(expression); err != nil {
+		return nil, err
+	}
+	translated, _ := translate(expression)
+	return regexp.Compile("(?i:" + translated + ")")
+}
+
 // blanks are what JavaScript's \s matches.
 const blanks = `\t\n\v\f\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}`
 

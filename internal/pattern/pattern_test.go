@@ -51,6 +51,9 @@ func TestCannotBeExpressed(t *testing.T) {
 		if _, err := Whole(expression); !errors.Is(err, want) {
 			t.Errorf("%s: %v", expression, err)
 		}
+		if _, err := PartFold(expression); !errors.Is(err, want) {
+			t.Errorf("%s: %v", expression, err)
+		}
 		if _, err := Part(expression); !errors.Is(err, want) {
 			t.Errorf("%s: %v", expression, err)
 		}
@@ -59,6 +62,9 @@ func TestCannotBeExpressed(t *testing.T) {
 		if _, err := Whole(broken); err == nil {
 			t.Errorf("%s compiles", broken)
 		}
+	}
+	if p, err := PartFold(`\.(?:exe|com)$`); err != nil || !p.MatchString("a.EXE") || p.MatchString("a.exe.txt") {
+		t.Error(p, err)
 	}
 	if p, err := Part(`^(?:0\.0\.0\.0|127\.)`); err != nil || !p.MatchString("127.0.0.1") || p.MatchString("1.127.0.0") {
 		t.Error(p, err)

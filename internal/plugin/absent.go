@@ -15,7 +15,6 @@ var servedAnyway = map[string]string{
 // from npm, and what stands in for each here, or that nothing does.
 var notBuiltIn = map[string]string{
 	"asn":                      "the origin of a client's network is not looked up",
-	"attachment":               "attachments are not looked at",
 	"auth-enc-file":            "the users of auth/flat_file stand in auth_flat_file.ini, with their passwords as they are",
 	"auth-imap":                "users are those of auth/flat_file; IMAP servers are not asked",
 	"auth-ldap":                "users are those of auth/flat_file; LDAP servers are not asked",
@@ -24,7 +23,7 @@ var notBuiltIn = map[string]string{
 	"auth/auth_proxy":          "users are those of auth/flat_file; other mail servers are not asked about passwords",
 	"auth/auth_vpopmaild":      "users are those of auth/flat_file; vpopmaild is not asked",
 	"avg":                      "messages are not scanned for viruses",
-	"batv-srs":                 "senders are not rewritten",
+	"batv-srs":                 "the plugin srs rewrites the senders of forwarded mail; other mail keeps its sender",
 	"block_me":                 "there are no lists of senders to be refused",
 	"clamd":                    "messages are not scanned for viruses",
 	"data.signatures":          "the text of messages is not searched",
@@ -64,7 +63,6 @@ var notBuiltIn = map[string]string{
 	"rspamd":                   "messages are not scanned",
 	"save-sent":                "no copies are kept",
 	"spamassassin":             "messages are not scanned",
-	"srs":                      "senders are not rewritten",
 	"syslog":                   "the log goes to standard error, which systemd passes on to the journal and from there to syslog",
 	"tarpit":                   "replies are not held back, but to wrong passwords",
 	"uribl":                    "addresses in messages are not looked up",

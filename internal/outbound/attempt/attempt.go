@@ -153,9 +153,11 @@ type Attempt struct {
 	policy  *policy.Policy
 	hops    []mail.NextHop // that get_mx gave
 	plan    *nexthop.Plan  // nil: no way was found
-	mx      []string       // the domain's mail exchangers, if the DNS was asked
-	res     delivery.Result
-	moved   bool // the unit was put back in the schedule and is not ours any more
+
+	reversePath *mail.Address // hook.Delivery.ReversePath
+	mx          []string      // the domain's mail exchangers, if the DNS was asked
+	res         delivery.Result
+	moved       bool // the unit was put back in the schedule and is not ours any more
 
 	abandoned atomic.Bool // another process has the message; changes with the Board's lock held
 }
@@ -183,7 +185,7 @@ func (m *Maker) Make(ctx context.Context, u *schedule.Unit) {
 
 	// What the attempts before left: notes of plugins, and next hops if they were asked already.
 	a.was, a.known = m.o.Board.Begin(a)
-	a.hops = a.was.Hops
+	a.hops, a.reversePath = a.was.Hops, a.was.ReversePath
 	if a.notes = a.was.Notes; a.notes == nil {
 		a.notes = mail.Notes{}
 	}

@@ -24,7 +24,7 @@ func (a *Attempt) runHandlers(ctx context.Context, p hook.Point, e hook.Event, r
 	queue, id := a.m.o.Queue, a.unit.ID()
 	d := &hook.Delivery{
 		Envelope: a.env, Domain: a.unit.Domain(), Attempts: a.failures(p, e), Notes: a.notes, Content: a.content,
-		MX: a.res.Tried, ForceTLS: a.force.Load(),
+		MX: a.res.Tried, ForceTLS: a.force.Load(), ReversePath: a.reversePath,
 		Path: func() (string, error) { return queue.Path(id) },
 	}
 
@@ -34,10 +34,11 @@ func (a *Attempt) runHandlers(ctx context.Context, p hook.Point, e hook.Event, r
 		d.Recipients[n] = a.env.Recipients[i]
 	}
 
-	// What handlers leave in notes and ForceTLS counts from here on.
+	// What handlers leave in notes, ForceTLS and ReversePath counts from here on.
 	e.Point, e.Delivery = p, d.View()
 	v := a.m.o.Chain.Run(ctx, p, &e)
 	a.force.Store(d.ForceTLS)
+	a.reversePath = d.ReversePath
 	return v
 }
 

@@ -77,7 +77,7 @@ func (a *Attempt) collectKept(asked bool) remember.Kept {
 	k := remember.Kept{Asked: asked, Stored: a.was.Stored}
 	k.Notes, k.Message, k.ForceTLS, k.Spared = a.notes, a.was.Message, a.force.Load(), a.spared
 	if asked {
-		k.Hops = a.hops
+		k.Hops, k.ReversePath = a.hops, a.reversePath
 	}
 	if a.env.Notes != nil && !reflect.DeepEqual(a.env.Notes, a.queued) {
 		k.Message = a.env.Notes

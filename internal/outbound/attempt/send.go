@@ -18,6 +18,10 @@ import (
 // reply for all recipients if there is no way.
 func (a *Attempt) send(ctx context.Context) *reply.Reply {
 	job := delivery.Job{Envelope: &a.env, Content: a.content, Domain: a.unit.Domain(), Hops: a.hops, Trying: a.trying}
+	if a.reversePath != nil {
+		env := a.env
+		env.From, job.Envelope = *a.reversePath, &env
+	}
 	plan, refusal := a.findWay(ctx, &job)
 	if ctx.Err() != nil {
 		a.res.Interrupted = true

@@ -5,9 +5,10 @@ import "tarishi/internal/mail"
 // Kept is what plugins left with a delivery until its next attempt.
 type Kept struct {
 	Remembered
-	Asked  bool           // send_email and get_mx have been asked about this attempt
-	Hops   []mail.NextHop // that they gave then
-	Stored string         // the part that the queue remembers
+	Asked       bool           // send_email and get_mx have been asked about this attempt
+	Hops        []mail.NextHop // that they gave then
+	ReversePath *mail.Address  // hook.Delivery.ReversePath, from then
+	Stored      string         // the part that the queue remembers
 }
 
 // IsNothing reports whether the next attempt is the same without.
@@ -17,7 +18,7 @@ func (k Kept) IsNothing() bool {
 
 // Unasked has the hooks asked again.
 func (k Kept) Unasked() Kept {
-	k.Asked, k.Hops = false, nil
+	k.Asked, k.Hops, k.ReversePath = false, nil, nil
 	return k
 }
 

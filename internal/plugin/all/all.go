@@ -6,6 +6,7 @@ import (
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/access"
 	"tarishi/internal/plugin/aliases"
+	"tarishi/internal/plugin/attachment"
 	"tarishi/internal/plugin/bounce"
 	"tarishi/internal/plugin/discard"
 	"tarishi/internal/plugin/dkim"
@@ -24,6 +25,7 @@ import (
 	"tarishi/internal/plugin/relay"
 	"tarishi/internal/plugin/smtpforward"
 	"tarishi/internal/plugin/spf"
+	"tarishi/internal/plugin/srs"
 	"tarishi/internal/plugin/testqueue"
 	"tarishi/internal/plugin/tls"
 	"tarishi/internal/plugin/xclient"
@@ -32,6 +34,7 @@ import (
 // Register adds every built-in plugin to r.
 func Register(r *plugin.Registry) {
 	r.Register(access.Name, access.New)
+	r.Register(attachment.Name, attachment.New)
 	r.Register(aliases.Name, aliases.New)
 	r.Register(bounce.Name, bounce.New)
 	r.Register(discard.Name, discard.New)
@@ -51,10 +54,12 @@ func Register(r *plugin.Registry) {
 	r.Register(relay.Name, relay.New)
 	r.Register(smtpforward.Name, smtpforward.New)
 	r.Register(spf.Name, spf.New)
+	r.Register(srs.Name, srs.New)
 	r.Register(testqueue.Name, testqueue.New)
 	r.Register(tls.Name, tls.New)
 	r.Register(xclient.Name, xclient.New)
 
+	r.Declare(attachment.Name, func() ini.Declarer { return &attachment.Settings{} })
 	r.Declare(bounce.Name, func() ini.Declarer { return &bounce.Settings{} })
 	r.Declare(dkim.Name, func() ini.Declarer { return &dkim.Settings{} })
 	r.Declare(dmarc.Name, func() ini.Declarer { return &dmarc.Settings{} })
@@ -71,5 +76,6 @@ func Register(r *plugin.Registry) {
 	r.Declare(limit.Name, func() ini.Declarer { return &limit.Settings{} })
 	r.Declare(relay.Name, func() ini.Declarer { return &relay.Settings{} })
 	r.Declare(spf.Name, func() ini.Declarer { return &spf.Settings{} })
+	r.Declare(srs.Name, func() ini.Declarer { return &srs.Settings{} })
 	r.Declare(xclient.Name, func() ini.Declarer { return &xclient.Settings{} })
 }

@@ -532,9 +532,10 @@ func TestReload(t *testing.T) {
 			t.Errorf("before: %+v", v)
 		}
 		next.Commit()
+		synctest.Wait() // the new list has been tested, and is in use
 		r.Chain = hook.NewChain(next.Registrations(), zap.NewNop())
 		v, client := r.connect("8.8.8.8")
-		if got := client.Results.Of(Name).Line(result.Format{}); v.Code != hook.Cont || got != "fail:bad.example" {
+		if got := client.Results.Of(Name).Line(result.Format{}); v.Code != hook.Cont || got != "pass:good.example, fail:bad.example" {
 			t.Errorf("after: %+v, %q", v, got)
 		}
 		synctest.Wait()

@@ -91,4 +91,26 @@ func Receive(t testing.TB, tx *hook.Transaction, text string) {
 	raw := []byte(strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\n", "\r\n"))
 	header, size, _ := mail.ParseHeader(raw)
 	tx.Header, tx.HeaderSize, tx.Content, tx.Size = header, int64(size), mail.Memory{raw}, int64(len(raw))
+	tx.Bodies = lender{}
 }
+
+// lender lends memory.
+type lender struct{}
+
+// NewBody implements hook.Lender.
+func (lender) NewBody() hook.Body { return &body{} }
+
+// body is a hook.Body in memory.
+type body struct{ text []byte }
+
+// Write implements io.Writer.
+func (b *body) Write(p []byte) (int, error) {
+	b.text = append(b.text, p...)
+	return len(p), nil
+}
+
+// Content implements hook.Body.
+func (b *body) Content() (mail.Content, error) { return mail.Memory{b.text}, nil }
+
+// Discard implements hook.Body.
+func (b *body) Discard() { b.text = nil }

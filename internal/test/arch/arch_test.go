@@ -75,6 +75,8 @@ var packages = map[string]entry{
 	"internal/sending":     {nouns, nil},
 	"internal/hostname":    {nouns, []string{"internal/mail"}},
 	"internal/pattern":     {nouns, nil},
+	"internal/archive":     {nouns, []string{"internal/mail"}},
+	"internal/srs":         {nouns, []string{"internal/mail"}},
 	"internal/result":      {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/lease", "internal/mail"}},
 
 	"internal/mail/addresslist": {nouns, []string{"internal/mail"}},
@@ -143,6 +145,7 @@ var packages = map[string]entry{
 	"internal/plugin/spf":         {plugins, []string{"internal/authres", "internal/spf", "internal/hook", "internal/plugin"}},
 	"internal/plugin/dmarc":       {plugins, []string{"internal/authres", "internal/dmarc", "internal/hook", "internal/plugin"}},
 	"internal/plugin/bounce":      {plugins, []string{"internal/hook", "internal/plugin", "internal/spf"}},
+	"internal/plugin/srs":         {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}},
 	"internal/plugin/limit":       {plugins, []string{"internal/hook", "internal/ledger", "internal/plugin", "internal/redis"}},
 	"internal/plugin/fcrdns":      {plugins, []string{"internal/authres", "internal/dns", "internal/hook", "internal/plugin"}},
 	"internal/plugin/aliases":     {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // the notes that steer a message
@@ -225,6 +228,9 @@ var modules = map[string][]string{
 	"golang.org/x/net/idna":               {"internal/mail"},
 	"golang.org/x/net/publicsuffix":       {"internal/hostname", "internal/plugin/*"},
 	"golang.org/x/sys":                    {"internal/vfs", "internal/listener"},
+	"github.com/klauspost/compress":       {"internal/archive"},
+	"github.com/nwaples/rardecode/v2":     {"internal/archive"},
+	"github.com/ulikunitz/xz":             {"internal/archive"},
 }
 
 // source is one package as it stands in the tree.

@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"io/fs"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,8 +16,10 @@ import (
 // all tests of plugins pass with it, and the daemon runs it.
 func TestPluginSample(t *testing.T) {
 	t.Parallel()
-	root, tree := filepath.Join("..", "..", ".."), t.TempDir()
-	copySource(t, root, tree)
+	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
 	page, err := os.ReadFile(filepath.Join(root, "docs", "plugins.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -26,36 +28,66 @@ func TestPluginSample(t *testing.T) {
 	if len(samples) != 4 {
 		t.Fatalf("%d samples in docs/plugins.md, want 4", len(samples))
 	}
-	for _, s := range samples[:3] {
-		if err := instance.WriteFiles(tree, map[string]string{s[1]: s[2]}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	list := filepath.Join(tree, samples[3][1])
-	text, err := os.ReadFile(list)
+	list := samples[3][1]
+	text, err := os.ReadFile(filepath.Join(root, list))
 	if err != nil {
 		t.Fatal(err)
 	}
 	const lastLine, lastImport = "\n}\n", "\n)\n"
-	with := strings.Replace(strings.TrimSuffix(string(text), lastLine)+"\n"+samples[3][2]+"}\n",
-		lastImport, "\n\t\"tarishi/internal/plugin/noinvalid\""+lastImport, 1)
-	writeFile(t, list, with)
+	files := map[string]string{
+		list: strings.Replace(strings.TrimSuffix(string(text), lastLine)+"\n"+samples[3][2]+"}\n",
+			lastImport, "\n\t\"tarishi/internal/plugin/noinvalid\""+lastImport, 1),
+	}
+	for _, sample := range samples[:3] {
+		files[sample[1]] = sample[2]
+	}
 
-	// Built as make does, so that what is compiled already serves here too.
-	run := func(args ...string) {
+	// The files lie over the tree, so that all else is compiled already.
+	dir := t.TempDir()
+	if err := instance.WriteFiles(dir, files); err != nil {
+		t.Fatal(err)
+	}
+	var overlay struct{ Replace map[string]string }
+	overlay.Replace = map[string]string{}
+	for name := range files {
+		overlay.Replace[filepath.Join(root, name)] = filepath.Join(dir, name)
+	}
+	laid, err := json.Marshal(overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := filepath.Join(dir, "overlay.json")
+	writeFile(t, over, string(laid))
+	run := func(in, program string, args ...string) {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "go", args...)
-		cmd.Dir = tree
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		cmd := exec.CommandContext(t.Context(), program, args...)
+		cmd.Dir = in
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("go %q: %v\n%s", args, err, out)
+			t.Fatalf("%s %q: %v\n%s", program, args, err, out)
 		}
 	}
-	run("test", "-trimpath", "-vet=off", "./internal/plugin/noinvalid", "./internal/plugin/all")
-	run("build", "-trimpath", "-buildvcs=false", "-o", "tarishi", "./cmd/tarishi")
+	// The tests of all plugins look for the manual page of each.
+	pages, err := filepath.Glob(filepath.Join(root, "internal", "plugin", "*", "README.md"))
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	for _, page := range pages {
+		plugin := filepath.Join(dir, "internal", "plugin", filepath.Base(filepath.Dir(page)))
+		if err := os.MkdirAll(plugin, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(page, filepath.Join(plugin, "README.md")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"noinvalid", "all"} {
+		program := filepath.Join(dir, name+".test")
+		run(root, "go", "test", "-c", "-overlay", over, "-vet=off", "-o", program, "./internal/plugin/"+name)
+		run(filepath.Join(dir, "internal", "plugin", name), program)
+	}
+	run(root, "go", "build", "-overlay", over, "-buildvcs=false", "-o", filepath.Join(dir, "tarishi"), "./cmd/tarishi")
 
-	dir := folder(t, map[string]string{"plugins": "noinvalid\n"})
-	s, err := instance.Tarishi(t.Context(), filepath.Join(tree, "tarishi"), dir, 1)
+	s, err := instance.Tarishi(t.Context(), filepath.Join(dir, "tarishi"), folder(t, map[string]string{"plugins": "noinvalid\n"}), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,31 +97,4 @@ func TestPluginSample(t *testing.T) {
 	c.say("MAIL FROM:<a@b.invalid>", "550 5.7.1 nobody can have an address below .invalid")
 	c.say("MAIL FROM:<a@example.com>", "250")
 	c.say("QUIT", "221")
-}
-
-// copySource copies what a build needs, and the tests of plugins with it.
-func copySource(t *testing.T, from, to string) {
-	t.Helper()
-	for _, top := range []string{"go.mod", "go.sum", "cmd", "config", "internal"} {
-		err := filepath.WalkDir(filepath.Join(from, top), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			name, err := filepath.Rel(from, path)
-			if err != nil {
-				return err
-			}
-			if strings.HasSuffix(name, "_test.go") && !strings.Contains(filepath.ToSlash(name), "internal/plugin/") {
-				return nil
-			}
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			return instance.WriteFiles(to, map[string]string{filepath.ToSlash(name): string(b)})
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 }
