@@ -13,7 +13,7 @@ import (
 
 // answerRset answers RSET.
 func (s *session) answerRset(syntax.Command) {
-	s.runHook(hook.OnRset, hook.Event{})
+	s.RunHook(hook.OnRset, hook.Event{})
 	s.endTransaction()
 	s.wire.Answer(250, "2.0.0", "OK")
 }
@@ -24,7 +24,7 @@ func (s *session) decline(c syntax.Command) { s.wire.Decline(c) }
 // answerVrfy answers VRFY. Only a plugin reveals whether an address exists (RFC 5321
 // section 7.3).
 func (s *session) answerVrfy(c syntax.Command) {
-	v := s.runHook(hook.OnVrfy, hook.Event{Argument: c.Argument})
+	v := s.RunHook(hook.OnVrfy, hook.Event{Argument: c.Argument})
 	switch {
 	case v.Code.Denies():
 		// Haraka resets the transaction here, and plugins may count on it.
@@ -39,7 +39,7 @@ func (s *session) answerVrfy(c syntax.Command) {
 
 // answerNoop answers NOOP, which only a permanent refusal can change.
 func (s *session) answerNoop(c syntax.Command) {
-	v := s.runHook(hook.OnNoop, hook.Event{Argument: c.Argument})
+	v := s.RunHook(hook.OnNoop, hook.Event{Argument: c.Argument})
 	if v.Code == hook.Deny || v.Code == hook.DenyDisconnect {
 		s.turnDown(v, verdict.Refusal(v, verdict.NewDefault(500, "5.7.1", "Stop wasting my time"), verdict.Default{}))
 		return
@@ -55,7 +55,7 @@ const strangers = 10
 // understands it.
 func (s *session) unrecognized(c syntax.Command) {
 	// A plugin may speak an extension that the server does not.
-	v := s.runHook(hook.OnUnrecognized, hook.Event{Verb: c.Name, Argument: c.Argument})
+	v := s.RunHook(hook.OnUnrecognized, hook.Event{Verb: c.Name, Argument: c.Argument})
 	code, enhanced := 500, "5.5.1"
 	switch v.Code {
 	case hook.OK:
@@ -94,7 +94,7 @@ func (s *session) turnDown(v hook.Verdict, r *reply.Reply) {
 
 // answerQuit says goodbye. Its hook can only change the words.
 func (s *session) answerQuit(syntax.Command) {
-	v := s.runHook(hook.OnQuit, hook.Event{})
+	v := s.RunHook(hook.OnQuit, hook.Event{})
 	text := s.o.Me + " " + s.o.Close
 	if v.Text != "" {
 		text = v.Text
@@ -119,7 +119,7 @@ func (s *session) answerHello(c syntax.Command) {
 	if c.Verb == syntax.EHLO {
 		p = hook.OnEhlo
 	}
-	v := s.runHook(p, hook.Event{Host: host})
+	v := s.RunHook(p, hook.Event{Host: host})
 	if v.Code.Denies() {
 		// The earlier greeting does not count either: this one has replaced it.
 		s.c.Hello = hook.Hello{}
@@ -137,7 +137,7 @@ func (s *session) answerHello(c syntax.Command) {
 
 	// Plugins offer AUTH anew with each EHLO, because TLS may have begun in between.
 	s.c.Auth, s.c.Capabilities = nil, nil
-	s.runHook(hook.OnCapabilities, hook.Event{})
+	s.RunHook(hook.OnCapabilities, hook.Event{})
 	s.state = s.restingState()
 	s.wire.Greet(host, smtpd.Greeting{
 		Text: s.helloText(), STARTTLS: s.offersTLS(), Mechanisms: login.Mechanisms(s.c, s.o.AuthInsecure), SMTPUTF8: s.o.SMTPUTF8, RequireTLS: s.c.TLS.Enabled, MaxBytes: s.o.MaxBytes,

@@ -47,7 +47,7 @@ func (s *session) mayTransfer() bool {
 	}
 
 	// Plugins decide before the client sends what may be a lot.
-	if v := s.runHook(hook.OnData, hook.Event{}); v.Code.Denies() {
+	if v := s.RunHook(hook.OnData, hook.Event{}); v.Code.Denies() {
 		r := verdict.Refusal(v, verdict.NewDefault(554, "5.7.1", "Message denied"), verdict.NewDefault(451, "4.7.1", "Message denied"))
 		s.logMessage(r, "", 0)
 		s.turnDown(v, r)
@@ -153,7 +153,7 @@ func (s *session) deliver(recv *receive.Message) {
 	switch {
 	case errors.Is(err, receive.ErrTooBig):
 		r = receive.ErrTooBig
-		if over := s.runHook(hook.OnMaxDataExceeded, hook.Event{}); over.Code == hook.DenySoft || over.Code == hook.DenySoftDisconnect {
+		if over := s.RunHook(hook.OnMaxDataExceeded, hook.Event{}); over.Code == hook.DenySoft || over.Code == hook.DenySoftDisconnect {
 			r = reply.New(452, "4.3.4", receive.ErrTooBig.Text)
 		}
 	case err != nil:
@@ -189,7 +189,7 @@ func (s *session) settle(tx *transaction.Transaction) (hook.Verdict, *reply.Repl
 
 	// No plugin, and nobody after us, may take for ours what the client has written.
 	tx.Header.RenameIf(authres.FieldName, authres.OldName, func(value string) bool { return authres.IsForged(value, s.c.Me) })
-	v := s.runHook(hook.OnDataPost, hook.Event{})
+	v := s.RunHook(hook.OnDataPost, hook.Event{})
 	if v.Code.Denies() {
 		return v, verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", "Message denied"), verdict.NewDefault(450, "4.7.1", "Message denied temporarily"))
 	}
@@ -204,7 +204,7 @@ func (s *session) settle(tx *transaction.Transaction) (hook.Verdict, *reply.Repl
 		r = reply.From(errNoContent)
 	}
 	if r.Positive() {
-		s.runHook(hook.OnQueueOK, hook.Event{Text: r.Text})
+		s.RunHook(hook.OnQueueOK, hook.Event{Text: r.Text})
 	}
 	return v, r
 }

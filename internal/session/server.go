@@ -28,7 +28,7 @@
 // The parts of a conversation that need no state of it have packages of their own below
 // this one: policy (settings, and the rules and texts from them), peer (what the client's
 // address says), xclient (what XCLIENT says), certificate (what
-// the client has shown under TLS), login (AUTH), transaction (envelope, content and their memory), verdict
+// the client has shown under TLS), login (AUTH), transaction (envelope, content and their memory), recipient (which ones are taken), verdict
 // (replies to what hooks say) and roster (which conversations are open). What is left here is
 // the machine, and the Server with the settings that its connections take: see Conversation.
 //

@@ -113,8 +113,8 @@ func (s *session) notePanic(what string) {
 	s.logger().Error(what)
 }
 
-// runHook runs a hook in the current state.
-func (s *session) runHook(p hook.Point, e hook.Event) hook.Verdict {
+// RunHook runs a hook in the current state.
+func (s *session) RunHook(p hook.Point, e hook.Event) hook.Verdict {
 	if !s.o.Chain.Has(p) {
 		return hook.Proceed()
 	}
@@ -198,7 +198,7 @@ func (s *session) finish() {
 	defer s.logEnd()
 	defer s.caught("disconnect")
 	if s.state != accepted {
-		s.runHook(hook.OnDisconnect, hook.Event{})
+		s.RunHook(hook.OnDisconnect, hook.Event{})
 	}
 }
 
@@ -281,7 +281,7 @@ func (s *session) isReached(port int) bool { return port == s.port || port == in
 // welcome runs the hooks of a new connection and sends the banner, or a refusal.
 func (s *session) welcome() bool {
 	s.state = connected
-	s.runHook(hook.OnConnectInit, hook.Event{})
+	s.RunHook(hook.OnConnectInit, hook.Event{})
 	return s.introduce("")
 }
 
@@ -292,7 +292,7 @@ func (s *session) introduce(name string) bool {
 	ctx, cancel := context.WithTimeout(s.ctx, s.srv.o.RDNSTimeout)
 	s.c.Remote.Host = name
 	if name == "" {
-		v := s.runHook(hook.OnLookupRDNS, hook.Event{})
+		v := s.RunHook(hook.OnLookupRDNS, hook.Event{})
 		switch {
 		case v.Code.Denies() || v.Code == hook.Drop:
 			cancel()
@@ -305,7 +305,7 @@ func (s *session) introduce(name string) bool {
 	}
 	s.named.Begin(ctx, cancel, s.o.Resolver, s.c.Remote.Host, s.c.Remote.Addr.Addr())
 
-	v := s.runHook(hook.OnConnect, hook.Event{})
+	v := s.RunHook(hook.OnConnect, hook.Event{})
 	if v.Code.Denies() || v.Code == hook.Drop {
 		return s.turnAway(v, verdict.NewDefault(554, "5.7.1", "Your mail is not welcome here"), verdict.NewDefault(421, "4.7.1", "Come back later"))
 	}

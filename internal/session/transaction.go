@@ -10,6 +10,7 @@ import (
 	"tarishi/internal/receive"
 	"tarishi/internal/reply"
 	"tarishi/internal/session/policy"
+	"tarishi/internal/session/recipient"
 	"tarishi/internal/session/transaction"
 	"tarishi/internal/session/verdict"
 	"tarishi/internal/smtpd/pace"
@@ -30,7 +31,7 @@ func (s *session) endTransaction() {
 		s.tx = nil
 		s.leaveTransaction()
 	}()
-	s.runHook(hook.OnResetTransaction, hook.Event{})
+	s.RunHook(hook.OnResetTransaction, hook.Event{})
 }
 
 // answerMail answers MAIL. It begins a transaction; one that is open is reset first.
@@ -81,7 +82,7 @@ func (s *session) answerMail(c syntax.Command) {
 
 	// The hook sees the transaction that it may refuse, and so does reset_transaction.
 	s.openTransaction(m)
-	v := s.runHook(hook.OnMail, hook.Event{Sender: m.From.Address, Params: m.Parameters})
+	v := s.RunHook(hook.OnMail, hook.Event{Sender: m.From.Address, Params: m.Parameters})
 	if v.Code.Denies() {
 		text := "sender " + m.From.Address.Path() + " denied"
 		r := verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text))
@@ -161,7 +162,7 @@ func (s *session) answerRcpt(c syntax.Command) {
 	}
 	var v hook.Verdict
 	if r == nil {
-		v, r = s.addRecipient(mail.Recipient{Address: m.To.Address, Notify: m.Notify, ORCPT: m.OriginalRecipient}, m.Parameters)
+		v, r = recipient.Add(s, s.tx, mail.Recipient{Address: m.To.Address, Notify: m.Notify, ORCPT: m.OriginalRecipient}, m.Parameters)
 	}
 
 	// Every answer counts, and has its line in the log.
@@ -177,60 +178,4 @@ func (s *session) answerRcpt(c syntax.Command) {
 // logRecipient logs the answer to RCPT.
 func (s *session) logRecipient(to string, r *reply.Reply) {
 	s.srv.o.Mail.Recipient(string(s.tx.ID), s.c.Remote.Addr.Addr(), s.tx.From.String(), to, r.Code, r.Text)
-}
-
-// addRecipient takes a recipient in if there is memory and the hooks allow it.
-func (s *session) addRecipient(rcpt mail.Recipient, parameters map[string]string) (hook.Verdict, *reply.Reply) {
-	// The memory is taken before the hooks run, and stays taken for accepted ones only.
-	if !s.tx.Reserve(rcpt) {
-		return hook.Verdict{}, receive.ErrNoMemory
-	}
-	v := s.runHook(hook.OnRcpt, hook.Event{Recipient: rcpt, Params: parameters})
-	if v.Alias != nil {
-		s.tx.Settle(rcpt, false)
-		return s.expand(rcpt, parameters, v)
-	}
-	refusal, r := s.refusal(v, rcpt)
-	if r == nil {
-		refusal, r = s.confirm(v, rcpt, rcpt)
-	}
-	s.tx.Settle(rcpt, r.Positive())
-	return refusal, r
-}
-
-// refusal returns the reply to a recipient that hook rcpt has not accepted; nil: it has.
-func (s *session) refusal(v hook.Verdict, rcpt mail.Recipient) (hook.Verdict, *reply.Reply) {
-	if v.Code.Denies() {
-		return v, deny(v, rcpt)
-	}
-
-	// Without a plugin that vouches for it only a client that may relay gets through.
-	if v.Code != hook.OK && !(s.tx.Relaying && (v.Code == hook.Cont || v.Code == 0)) {
-		r := reply.New(550, "5.7.1", "I cannot deliver mail for "+rcpt.Address.Path())
-		if v.Text != "" {
-			r.Text = v.Text
-		}
-		return hook.Verdict{}, r
-	}
-	return hook.Verdict{}, nil
-}
-
-// confirm runs rcpt_ok about a recipient that hook rcpt has accepted with v. The client
-// has called it named.
-func (s *session) confirm(v hook.Verdict, rcpt, named mail.Recipient) (hook.Verdict, *reply.Reply) {
-	ok := s.runHook(hook.OnRcptOK, hook.Event{Recipient: rcpt})
-	if ok.Code.Denies() {
-		return ok, deny(ok, named)
-	}
-	// The text of the last plugin that had one is the reply.
-	if ok.Text == "" && ok.Reply == nil {
-		ok.Text, ok.Reply = v.Text, v.Reply
-	}
-	return hook.Verdict{}, verdict.Assent(ok, 250, "2.1.5", "recipient "+named.Address.Path()+" OK")
-}
-
-// deny makes the reply to RCPT of a hook that denies.
-func deny(v hook.Verdict, rcpt mail.Recipient) *reply.Reply {
-	text := "recipient " + rcpt.Address.Path() + " denied"
-	return verdict.Refusal(v, verdict.NewDefault(550, "5.7.1", text), verdict.NewDefault(450, "4.7.1", text))
 }

@@ -131,6 +131,7 @@ var packages = map[string]entry{
 	"internal/session/*": {mechanisms, []string{"internal/guesses", "internal/hook", "internal/dns", "internal/smtpd", "internal/smtpd/syntax"}}, // its inner parts
 
 	"internal/session/policy":      {mechanisms, []string{"internal/smtpd", "internal/smtpd/scan", "internal/smtpd/syntax"}},
+	"internal/session/recipient":   {mechanisms, []string{"internal/hook", "internal/receive", "internal/session/transaction", "internal/session/verdict"}},
 	"internal/session/transaction": {mechanisms, []string{"internal/hook", "internal/receive", "internal/smtpd", "internal/smtpd/*"}},
 	"internal/intake":              {roles, nil},
 	"internal/forward":             {roles, nil},
