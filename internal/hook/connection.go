@@ -241,11 +241,11 @@ func (v ConnectionView) Tally() Tally {
 }
 
 // Notes live as long as the connection.
-func (v ConnectionView) Notes() NotesView {
+func (v ConnectionView) Notes() lease.Notes {
 	if v.state == nil {
-		return NotesView{}
+		return lease.Notes{}
 	}
-	return NotesView{v.gate, &v.state.Notes}
+	return lease.ViewNotes(v.gate, &v.state.Notes)
 }
 
 // Results are what plugins found out about the connection.

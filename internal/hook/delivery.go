@@ -83,20 +83,20 @@ func (v DeliveryView) Attempts() int {
 }
 
 // Notes are those of the delivery: see Delivery.Notes.
-func (v DeliveryView) Notes() NotesView {
+func (v DeliveryView) Notes() lease.Notes {
 	if v.state == nil {
-		return NotesView{}
+		return lease.Notes{}
 	}
-	return NotesView{v.gate, &v.state.Notes}
+	return lease.ViewNotes(v.gate, &v.state.Notes)
 }
 
 // MessageNotes are those of the message, which its transaction left. What is changed in
 // them is kept with this delivery.
-func (v DeliveryView) MessageNotes() NotesView {
+func (v DeliveryView) MessageNotes() lease.Notes {
 	if v.state == nil {
-		return NotesView{}
+		return lease.Notes{}
 	}
-	return NotesView{v.gate, &v.state.Envelope.Notes}
+	return lease.ViewNotes(v.gate, &v.state.Envelope.Notes)
 }
 
 // Content is the message.

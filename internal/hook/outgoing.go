@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"tarishi/internal/lease"
 	"tarishi/internal/mail"
 	"tarishi/internal/result"
 )
@@ -40,7 +41,7 @@ func (m Outgoing) From() mail.Address { return m.tx.From() }
 func (m Outgoing) Field(name string) string { return m.tx.Header().Get(name) }
 
 // Notes are kept with the message in the queue.
-func (m Outgoing) Notes() NotesView { return m.tx.Notes() }
+func (m Outgoing) Notes() lease.Notes { return m.tx.Notes() }
 
 // Results are what plugins found out about the message.
 func (m Outgoing) Results() result.View { return m.tx.Results() }

@@ -167,11 +167,11 @@ func (v TransactionView) SetRelaying(allowed bool) {
 }
 
 // Notes are kept with the message in the queue.
-func (v TransactionView) Notes() NotesView {
+func (v TransactionView) Notes() lease.Notes {
 	if v.state == nil {
-		return NotesView{}
+		return lease.Notes{}
 	}
-	return NotesView{v.gate, &v.state.Notes}
+	return lease.ViewNotes(v.gate, &v.state.Notes)
 }
 
 // Results are what plugins found out about the transaction.

@@ -8,62 +8,6 @@ import (
 // ErrRevoked is the error of what a handler does with its views when its time is over.
 var ErrRevoked = lease.ErrRevoked
 
-// NotesView is what a handler sees of notes. The methods are those of mail.Notes.
-// Lists and maps that go in or come out are copies, unless the handler has no timeout.
-type NotesView struct {
-	gate  *lease.Gate
-	notes *mail.Notes
-}
-
-// Get returns the value at a dotted path such as "queue.wants", or nil.
-func (v NotesView) Get(path string) any {
-	return lease.Look(v.gate, v.notes, func(n *mail.Notes) any {
-		if v.gate == nil {
-			return n.Get(path)
-		}
-		return mail.CopyNote(n.Get(path))
-	})
-}
-
-// String returns the string at a dotted path, or "".
-func (v NotesView) String(path string) string {
-	return lease.Look(v.gate, v.notes, func(n *mail.Notes) string { return n.String(path) })
-}
-
-// Bool reports whether the value at a dotted path is true.
-func (v NotesView) Bool(path string) bool {
-	return lease.Look(v.gate, v.notes, func(n *mail.Notes) bool { return n.Bool(path) })
-}
-
-// Set stores a value at a dotted path and makes the maps on the way.
-func (v NotesView) Set(path string, value any) {
-	// The handler may keep its value and change it when its time is over.
-	if v.gate != nil {
-		value = mail.CopyNote(value)
-	}
-	lease.Touch(v.gate, v.notes, func(n *mail.Notes) {
-		if *n == nil {
-			*n = mail.Notes{}
-		}
-		n.Set(path, value)
-	})
-}
-
-// Remove deletes the value at a dotted path, and the maps on the way that it leaves empty.
-func (v NotesView) Remove(path string) {
-	lease.Touch(v.gate, v.notes, func(n *mail.Notes) { n.Remove(path) })
-}
-
-// All returns all notes, which must not be changed.
-func (v NotesView) All() mail.Notes {
-	return lease.Look(v.gate, v.notes, func(n *mail.Notes) mail.Notes {
-		if v.gate == nil {
-			return *n
-		}
-		return n.Plain()
-	})
-}
-
 // HeaderView is what a handler sees of a header section. The methods are those of
 // mail.Header; at points before data_post there is no field, and from queue_ok on changes
 // have no effect.

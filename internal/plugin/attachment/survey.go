@@ -13,6 +13,7 @@ import (
 
 	"tarishi/internal/archive"
 	"tarishi/internal/hook"
+	"tarishi/internal/lease"
 	"tarishi/internal/message"
 	"tarishi/internal/plugin"
 )
@@ -219,7 +220,7 @@ func (s *survey) fail(name string, err error) {
 }
 
 // note leaves Haraka's notes.
-func (s *survey) note(notes hook.NotesView) {
+func (s *survey) note(notes lease.Notes) {
 	for name, list := range map[string][]string{
 		"attachment_ctypes": s.types, "attachment_files": s.files, "attachment_archive_files": s.walker.Names,
 	} {

@@ -9,6 +9,7 @@ import (
 	"reflect"
 
 	"tarishi/internal/hook"
+	"tarishi/internal/lease"
 	"tarishi/internal/plugin"
 )
 
@@ -39,7 +40,7 @@ func discard(_ context.Context, e *hook.Event) hook.Verdict {
 }
 
 // condemned reads the note discard, which plugins set to true, or to the reason.
-func condemned(n hook.NotesView) bool {
+func condemned(n lease.Notes) bool {
 	v := n.Get("discard")
 	return v != nil && !reflect.ValueOf(v).IsZero()
 }
