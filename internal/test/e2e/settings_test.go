@@ -20,7 +20,7 @@ func TestRejectUnauthorized(t *testing.T) {
 	}{
 		{"at the top", "rejectUnauthorized=true\n", ""},
 		{"outbound", "[outbound]\nrejectUnauthorized=true\n", ""},
-		{"authority", "rejectUnauthorized=true\nca=ca.pem\n", `policy=may-verify verified=pkix`},
+		{"authority", "rejectUnauthorized=true\n[outbound]\nca=ca.pem\n", `policy=may-verify verified=pkix`},
 		{"outbound says otherwise", "rejectUnauthorized=true\n[outbound]\nrejectUnauthorized=false\n", `policy=may verified=no`},
 		{"not set", "", `policy=may verified=no`},
 	} {

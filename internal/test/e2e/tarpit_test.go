@@ -177,6 +177,10 @@ func TestTarpits(t *testing.T) {
 	good("at once")
 	time.Sleep(11 * time.Second) // the first of them are too old now
 	good("later")
+	// What is delivered and not yet written down would be delivered again.
+	eventually(t, "an end of mail to good domains", func() bool {
+		return strings.Contains(execute(t, binary(t), "queue", "list", "-c", d.Dir, "--domain", "good*").out, "no message")
+	})
 	d.Kill()
 	d = startIn(t, d.Dir)
 	good("after a restart")
