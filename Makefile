@@ -12,7 +12,7 @@ BENCHARGS ?=# see bin/tarishi-bench -h
 # A static binary, the same wherever it is built.
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
-.PHONY: build run test race lint fuzz e2e crash world bench check cover install clean
+.PHONY: build run test race lint fuzz e2e dialogue crash world bench check cover install clean
 
 build:
 	$(BUILD) -o bin/tarishi ./cmd/tarishi
@@ -27,8 +27,9 @@ run: build
 
 # Needs Go only: tests of programs that are not installed say so and are skipped.
 # Packages start in this order: the one that takes longest, mostly waiting, is first.
+# crash and dialogue have targets of their own.
 test:
-	$(GO) test ./internal/test/e2e ./...
+	$(GO) test ./internal/test/e2e $$($(GO) list ./... | grep -v -e '/internal/test/crash' -e '/internal/test/dialogue')
 
 # The race detector needs cgo, and so a C compiler. The real binary is for e2e,
 # dialogue and crash.
@@ -53,6 +54,11 @@ fuzz:
 e2e: build
 	TARISHI_BIN=$(CURDIR)/bin/tarishi $(GO) test -count=1 -timeout 10m ./internal/test/e2e/...
 
+# The same conversations with Haraka and its plugins, which npm installs into the
+# user's cache folder once, and here, in a network of their own.
+dialogue:
+	$(GO) test -count=1 -timeout 10m ./internal/test/dialogue
+
 # Kills the daemon so many times under load, fills its disk, damages its files.
 # The default of the test itself is 50 rounds, about a minute.
 crash: build
@@ -71,6 +77,7 @@ bench: build
 	bin/tarishi-bench -tarishi bin/tarishi -time $(BENCHTIME) $(BENCHARGS)
 
 check: lint build test race
+	$(MAKE) dialogue
 	$(MAKE) crash ROUNDS=50
 	$(MAKE) fuzz FUZZTIME=2000x
 
