@@ -184,7 +184,7 @@ func (o *Outbound) rows(s *Settings) []ini.Row {
 				dnssec=true.`,
 		},
 		{
-			Key: "tls_required_header", Kind: ini.Bool(&o.TLSRequiredHeader), Default: "true", Haraka: ini.None,
+			Key: "tls_required_header", Since: "0.3.0", Kind: ini.Bool(&o.TLSRequiredHeader), Default: "true", Haraka: ini.None,
 			Doc: `Whether a message with the field "TLS-Required: No" (RFC 8689) is delivered in spite of what DANE and MTA-STS
 				say: with TLS if it can be had, and without a look at the certificate. It loosens neither force_tls_hosts,
 				rejectUnauthorized and the key tls of outbound.ini, nor REQUIRETLS.`,
