@@ -34,7 +34,7 @@ type Row struct {
 	Default string // as one writes it in the file; "": not set
 	Doc     string // its meaning, in whole sentences
 	Example string // a value to show in the shipped file, commented out
-	Since   string // the version that brought it; "": the first
+	Since   string // the version that brought it; "": that of its table
 	Haraka  string // its name there, if it is another; None: Haraka has no such key
 
 	// Was names the older places of the setting, the newest first: a flat
@@ -127,7 +127,7 @@ type Table struct {
 	Quiet                  bool              // all keys are commented out in the shipped file
 	Other                  map[string]string // words that other servers have for keys here, and what does the same
 	Sections               map[string]string // what a section is for, if that is not plain
-	Since, Haraka, Default string            // of a flat file, as a Row's
+	Since, Haraka, Default string            // of a flat file, as a Row's; Since ("": the first) also of rows without
 	Drop                   map[string]string // sections of Haraka's that have no effect here, and why
 	Refuse                 map[string]string // sections that protect something and therefore stop the start, and why
 	Hosts                  string            // why a section that is called like a host is refused; "": it is unknown

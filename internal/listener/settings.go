@@ -92,7 +92,7 @@ func (s *Settings) limitRows() []ini.Row {
 func (s *Settings) proxyRows() []ini.Row {
 	return ini.Within("haproxy",
 		ini.Row{
-			Key: "enabled", Kind: ini.Bool(&s.PROXY), Default: "true",
+			Key: "enabled", Kind: ini.Bool(&s.PROXY), Default: "true", Since: "0.3.0",
 			Doc: "false: the hosts below are clients like any other.",
 		},
 		ini.Row{

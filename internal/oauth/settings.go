@@ -25,28 +25,28 @@ func ShowsToken(authType string) bool {
 func Rows(g *grant.Grant) []ini.Row {
 	return []ini.Row{
 		{
-			Key: "auth_token_file", Kind: ini.Text(&g.TokenFile), Haraka: ini.None,
+			Key: "auth_token_file", Since: "0.3.0", Kind: ini.Text(&g.TokenFile), Haraka: ini.None,
 			Doc: `With auth_type=xoauth2 or oauthbearer: the file of an access token that another program keeps fresh. It is read
 				at every login. Names of files are relative to this folder.`,
 		},
 		{
-			Key: "auth_token_url", Kind: ini.Text(&g.URL), Haraka: ini.None,
+			Key: "auth_token_url", Since: "0.3.0", Kind: ini.Text(&g.URL), Haraka: ini.None,
 			Doc: `Where access tokens are asked for, such as https://login.example.com/oauth2/token, with auth_refresh_token or, without one, by client credentials. https, or
 				http to this host. See docs/oauth.md.`,
 		},
-		{Key: "auth_client_id", Kind: ini.Text(&g.ClientID), Haraka: ini.None, Doc: "The name under which this host is registered there."},
-		{Key: "auth_client_secret", Kind: ini.Secret(&g.ClientSecret), Haraka: ini.None, Doc: "The secret that goes with it."},
+		{Key: "auth_client_id", Since: "0.3.0", Kind: ini.Text(&g.ClientID), Haraka: ini.None, Doc: "The name under which this host is registered there."},
+		{Key: "auth_client_secret", Since: "0.3.0", Kind: ini.Secret(&g.ClientSecret), Haraka: ini.None, Doc: "The secret that goes with it."},
 		{
-			Key: "auth_client_secret_file", Kind: ini.Text(&g.ClientSecretFile), Haraka: ini.None,
+			Key: "auth_client_secret_file", Since: "0.3.0", Kind: ini.Text(&g.ClientSecretFile), Haraka: ini.None,
 			Doc: "The file of that secret, instead.",
 		},
-		{Key: "auth_refresh_token", Kind: ini.Secret(&g.RefreshToken), Haraka: ini.None, Doc: "The refresh token of the mailbox."},
+		{Key: "auth_refresh_token", Since: "0.3.0", Kind: ini.Secret(&g.RefreshToken), Haraka: ini.None, Doc: "The refresh token of the mailbox."},
 		{
-			Key: "auth_refresh_token_file", Kind: ini.Text(&g.RefreshTokenFile), Haraka: ini.None,
+			Key: "auth_refresh_token_file", Since: "0.3.0", Kind: ini.Text(&g.RefreshTokenFile), Haraka: ini.None,
 			Doc: `The file of that token, instead. It is written anew when the server replaces the token, so that the daemon's user
 				must be able to write it and its folder.`,
 		},
-		{Key: "auth_scope", Kind: ini.Text(&g.Scope), Haraka: ini.None, Doc: "The scope that is asked for, as https://outlook.office365.com/.default."},
+		{Key: "auth_scope", Since: "0.3.0", Kind: ini.Text(&g.Scope), Haraka: ini.None, Doc: "The scope that is asked for, as https://outlook.office365.com/.default."},
 	}
 }
 

@@ -43,7 +43,7 @@ const (
 func (s *Settings) Tables() []*ini.Table {
 	idle := func(key, note string) ini.Row { return ini.Row{Key: key, Note: note} }
 	return []*ini.Table{{
-		File: file,
+		File: file, Since: "0.3.0",
 		Doc: `A Redis server in which plugins share with other hosts what they count and remember. Without a host, a port or a
 			path here, or in the section [redis] of a plugin's own file, each host keeps that for itself, and no Redis is needed.`,
 		Rows: append(

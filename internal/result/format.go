@@ -34,7 +34,7 @@ const file = "results.ini"
 // Tables declares the keys of results.ini.
 func (f *Formats) Tables() []*ini.Table {
 	return []*ini.Table{{
-		File: file,
+		File: file, Since: "0.3.0",
 		Doc: `What the log shows of the results of plugins, which is one line for each plugin: a section for each, called like
 			the plugin.`,
 		Quiet: true,

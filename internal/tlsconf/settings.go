@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
 	"tarishi/internal/mail"
+	"tarishi/internal/tlsconf/ciphers"
 )
 
 // Settings is tls.ini. Paths are absolute.
@@ -146,7 +147,7 @@ func (s *Settings) rows() []ini.Row {
 			Doc: "The oldest version that is spoken: TLSv1, TLSv1.1, TLSv1.2, TLSv1.3.",
 		},
 		{
-			Key: "ciphers", Kind: Ciphers(&s.Ciphers), Example: "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256",
+			Key: "ciphers", Kind: ciphers.Kind(&s.Ciphers), Example: "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256",
 			Doc: `Cipher suites of TLS 1.2, names as OpenSSL's with colons between. Without it the TLS library chooses, as it
 				always does for TLS 1.3.`,
 		},
@@ -184,7 +185,7 @@ func (o *Outbound) rows(s *Settings) []ini.Row {
 				dnssec=true.`,
 		},
 		{
-			Key: "tls_required_header", Kind: ini.Bool(&o.TLSRequiredHeader), Default: "true", Haraka: ini.None,
+			Key: "tls_required_header", Since: "0.3.0", Kind: ini.Bool(&o.TLSRequiredHeader), Default: "true", Haraka: ini.None,
 			Doc: `Whether a message with the field "TLS-Required: No" (RFC 8689) is delivered in spite of what DANE and MTA-STS
 				say: with TLS if it can be had, and without a look at the certificate. It loosens neither force_tls_hosts,
 				rejectUnauthorized and the key tls of outbound.ini, nor REQUIRETLS.`,
@@ -211,7 +212,7 @@ func (o *Outbound) rows(s *Settings) []ini.Row {
 			Doc: "The oldest version, if it is not that above.",
 		},
 		{
-			Key: "ciphers", Kind: Ciphers(&o.Ciphers), Example: "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256",
+			Key: "ciphers", Kind: ciphers.Kind(&o.Ciphers), Example: "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256",
 			Doc: "The cipher suites, if they are not those above.",
 		},
 		{
@@ -232,7 +233,7 @@ func (o *Outbound) ForwardRows(verify *bool) []ini.Row {
 		ini.Row{Key: "ca", Kind: ini.Text(&o.CA), Example: "ca.pem", Doc: "The roots to trust."},
 		ini.Row{Key: "minVersion", Kind: Version(&o.MinVersion), Example: "TLSv1.2", Doc: "The oldest version that is spoken."},
 		ini.Row{
-			Key: "ciphers", Kind: Ciphers(&o.Ciphers), Example: "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256",
+			Key: "ciphers", Kind: ciphers.Kind(&o.Ciphers), Example: "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256",
 			Doc: "The cipher suites below TLS 1.3.",
 		},
 		ini.Row{
@@ -286,8 +287,8 @@ func (s *Settings) finish(r *ini.Reader) {
 		}
 		s.NoTLSHosts = append(s.NoTLSHosts, p)
 	}
-	CheckCiphers(r, file, "main", main.Key("ciphers"))
-	CheckCiphers(r, file, "outbound", out.Key("ciphers"))
+	ciphers.Check(r, file, "main", main.Key("ciphers"))
+	ciphers.Check(r, file, "outbound", out.Key("ciphers"))
 	s.Outbound.ShowTo = mutualHosts(r, f.Section("mutual_auth_hosts"))
 	s.Outbound.HideFrom = mutualHosts(r, f.Section("mutual_auth_hosts_exclude"))
 	s.clientCertificates(r, main, out)
@@ -394,7 +395,7 @@ func (o *Outbound) FinishForward(r *ini.Reader, name string, s *grammar.Section,
 	problem := func(k *grammar.Key, text string) {
 		r.Add(ini.Problem{File: ini.Place(name), Line: k.Line, Section: s.Name, Key: k.Name, Text: text})
 	}
-	CheckCiphers(r, name, s.Name, s.Key("ciphers"))
+	ciphers.Check(r, name, s.Name, s.Key("ciphers"))
 	for _, one := range []struct {
 		key string
 		p   *string

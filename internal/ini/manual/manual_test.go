@@ -25,7 +25,7 @@ func tables() []*ini.Table {
 			},
 		},
 		{
-			File: "a.ini", Sections: map[string]string{"x": "The second section."},
+			File: "a.ini", Since: "0.3.0", Sections: map[string]string{"x": "The second section."},
 			Free: []ini.Free{{Section: "x", Doc: "And any name.", Example: "name=1"}, {Section: "y", Doc: "Names alone.", Example: "name=2"}},
 			Rows: []ini.Row{
 				{Key: "wait", Kind: ini.Duration(&wait, time.Second), Default: "90", Doc: "How long it waits.", Haraka: "patience"},
@@ -91,11 +91,12 @@ func TestReference(t *testing.T) {
 		"\n## a.ini\n\nThe first file.\n\nWith a second paragraph.\n",
 		"\n#### `mode`\n\nHow fast it is.\n\nKind: slow, quick · default: `slow` · since 0.1.0 · Haraka: the same name · also read from `a.mode`\n",
 		"\n#### `[x] hosts`\n\nIts hosts.\n\nKind: hosts · default: none · example: `h.example` · since 0.2.0 · Haraka: none\n",
-		"· Haraka: `patience`\n",
+		"· default: `90` · since 0.3.0 · Haraka: `patience`\n",
 		"\n### [x]\n\nThe second section.\n",
 		"\n\nAnd any name.\n\n```\n[x]\nname=1\n```\n",
 		"\n### [y]\n\nNames alone.\n\n```\n[y]\nname=2\n```\n",
-		"\n### Sections for hosts\n\nOne for each host.\n\n#### `[…] weight`\n",
+		"\n### Sections for hosts\n\nOne for each host.\n\n#### `[…] weight`\n\nIts weight.\n\nKind: ",
+		"· example: `3` · since 0.3.0 · Haraka: the same name\n",
 		"| `nodes` | has no effect: there is one |\n",
 		"\n## list\n\nSome words.\n\nKind: one entry on each line",
 	} {

@@ -1,6 +1,7 @@
 package manual
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -119,8 +120,9 @@ func writeFree(b *strings.Builder, t *ini.Table, rows []ini.Row) {
 	fmt.Fprintf(b, "\n### %s\n", t.Many.Title)
 	writeParagraphs(b, t.Many.Doc)
 	for i := range t.Many.Rows {
-		if row := &t.Many.Rows[i]; row.Documented() && row.Doc != "" {
-			writeKey(b, row, "…")
+		if row := t.Many.Rows[i]; row.Documented() && row.Doc != "" {
+			row.Since = cmp.Or(row.Since, t.Since)
+			writeKey(b, &row, "…")
 		}
 	}
 }

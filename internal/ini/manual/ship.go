@@ -3,6 +3,7 @@
 package manual
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,7 +56,10 @@ func Ship(tables []*ini.Table, file string) []byte {
 func rowsOf(same []*ini.Table) []ini.Row {
 	var rows []ini.Row
 	for _, t := range same {
-		rows = append(rows, t.Rows...)
+		for _, row := range t.Rows {
+			row.Since = cmp.Or(row.Since, t.Since)
+			rows = append(rows, row)
+		}
 	}
 	return rows
 }

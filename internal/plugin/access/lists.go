@@ -49,8 +49,8 @@ const expressionEnding = "_regex"
 func (l *list) tables(file, what string) []*ini.Table {
 	return []*ini.Table{
 		{
-			File: file,
-			Doc:  what + " Entries are exact, in any case.",
+			File: file, Since: "0.3.0",
+			Doc: what + " Entries are exact, in any case.",
 			Line: func(_ *ini.Reader, text string, _ int) error {
 				l.exact[strings.ToLower(text)] = true
 				l.lines = append(l.lines, text)
@@ -60,7 +60,7 @@ func (l *list) tables(file, what string) []*ini.Table {
 			Begin: func(*ini.Reader) { l.exact, l.file, l.lines = map[string]bool{}, file, nil },
 		},
 		{
-			File: file + expressionEnding,
+			File: file + expressionEnding, Since: "0.3.0",
 			Doc: what + ` Entries are regular expressions: the whole of it must match, in any case. Look-around and back references
 				cannot be expressed.`,
 			Line: func(_ *ini.Reader, text string, _ int) error {
@@ -95,7 +95,7 @@ func (d *domains) refuses(name string) bool { return d.deny[strings.ToLower(name
 // table declares access.domains.
 func (d *domains) table() *ini.Table {
 	return &ini.Table{
-		File: domainFile,
+		File: domainFile, Since: "0.3.0",
 		Doc: `Domains and addresses that are refused wherever they are named: as the client's name in the DNS, in HELO and EHLO, as
 			sender, recipient and author. A domain stands for the whole organisation that it belongs to. With an exclamation
 			mark in front, !example.com or !user@example.com, they are let in.`,

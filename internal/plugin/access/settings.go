@@ -63,7 +63,7 @@ func (s *Settings) Tables() []*ini.Table {
 	return slices.Concat(
 		[]*ini.Table{
 			{
-				File: file, Doc: "What the plugin access looks at. Its lists are files of their own.", Rows: rows,
+				File: file, Since: "0.3.0", Doc: "What the plugin access looks at. Its lists are files of their own.", Rows: rows,
 				Sections: map[string]string{"check": "The lists that count.", "deny_msg": "The texts of refusals."},
 			},
 			s.Domains.table(),

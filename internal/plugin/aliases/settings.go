@@ -44,13 +44,13 @@ const (
 func (s *Settings) Tables() []*ini.Table {
 	return []*ini.Table{
 		{
-			File: file,
+			File: file, Since: "0.3.0",
 			Doc: `Recipients that stand for others, as JSON: {"sales@example.com": {"action": "alias", "to": ["a@example.com", "b"]}, "@example.net":
 				{"action": "drop"}}. A key is an address, a user at any domain, @domain, or * for all others.`,
 			Template: &s.lines,
 		},
 		{
-			File:     olderFile,
+			File: olderFile, Since: "0.3.0",
 			Doc:      "The same, read where there is no aliases.json.",
 			Template: &s.older,
 			Begin:    func(*ini.Reader) { s.Entries = map[string]Entry{} },

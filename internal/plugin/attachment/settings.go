@@ -68,7 +68,7 @@ func (s *Settings) Tables() []*ini.Table {
 	)...)
 	return []*ini.Table{
 		{
-			File: file, Doc: "What the plugin attachment refuses, and how far it looks into archives.", Rows: rows,
+			File: file, Since: "0.3.0", Doc: "What the plugin attachment refuses, and how far it looks into archives.", Rows: rows,
 			Sections: map[string]string{"archive": "Archives. What goes beyond a limit is refused."},
 		},
 		s.Files.table(fileList, "Names of attachments that are refused.", `\.(?:`+strings.ReplaceAll(strings.TrimSuffix(dangerous, ",zip"), ",", "|")+`)$`),
@@ -97,7 +97,7 @@ func (l *list) table(file, what string, usual ...string) *ini.Table {
 		doc += " An empty list stands for the usual one: " + strings.Join(usual, ", ") + "."
 	}
 	return &ini.Table{
-		File: file, Doc: doc, Line: add,
+		File: file, Since: "0.3.0", Doc: doc, Line: add,
 		Lines: func() []string { return l.expressions },
 		Begin: func(*ini.Reader) { l.patterns, l.expressions = nil, nil },
 		Finish: func(r *ini.Reader) {

@@ -57,8 +57,8 @@ const (
 func (s *Settings) Tables() []*ini.Table {
 	return []*ini.Table{
 		{
-			File: file,
-			Doc:  "What the plugin bounce asks of mail with the null sender: reports about mail that could not be delivered.",
+			File: file, Since: "0.3.0",
+			Doc: "What the plugin bounce asks of mail with the null sender: reports about mail that could not be delivered.",
 			Rows: slices.Concat(
 				ini.Within("validation", s.validationRows()...), ini.Within("check", s.checkRows()...),
 				ini.Within("reject", s.rejectRows()...), ini.Within("skip", ini.Row{
@@ -73,8 +73,8 @@ func (s *Settings) Tables() []*ini.Table {
 			Finish: s.finish,
 		},
 		{
-			File: listFile,
-			Doc:  "Recipients that never send mail, so that there is nothing to be reported to them. Addresses are exact, in any case.",
+			File: listFile, Since: "0.3.0",
+			Doc: "Recipients that never send mail, so that there is nothing to be reported to them. Addresses are exact, in any case.",
 			Line: func(_ *ini.Reader, text string, _ int) error {
 				s.BadRecipients[strings.ToLower(text)] = true
 				s.list = append(s.list, text)
@@ -84,7 +84,7 @@ func (s *Settings) Tables() []*ini.Table {
 			Begin: func(*ini.Reader) { s.BadRecipients, s.list = map[string]bool{}, nil },
 		},
 		{
-			File: whitelistFile,
+			File: whitelistFile, Since: "0.3.0",
 			Doc: `Reports without a mark that are let in, as JSON: {"recipient": ["author", "*@domain"]}, where the author stands in
 				From of the report.`,
 			Template: &s.json, Finish: s.readWhitelist,

@@ -44,7 +44,7 @@ const (
 func (s *Settings) Tables() []*ini.Table {
 	body := &s.Signing.Body
 	return []*ini.Table{{
-		File: file, Reads: []string{fallbackFile},
+		File: file, Since: "0.3.0", Reads: []string{fallbackFile},
 		Doc: `Signatures of the plugin dkim (RFC 6376). The keys are in config/dkim/DOMAIN: private, a key in PEM, and selector, the name below
 			which its public half is in the DNS. Further keys of a domain are in folders below, such as config/dkim/DOMAIN/ed25519.`,
 		Rows: append(

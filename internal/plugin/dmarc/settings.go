@@ -19,7 +19,7 @@ type Settings struct {
 // Tables declares the keys of dmarc.ini.
 func (s *Settings) Tables() []*ini.Table {
 	return []*ini.Table{{
-		File: "dmarc.ini",
+		File: "dmarc.ini", Since: "0.3.0",
 		Doc: `DMARC (RFC 9989): whether the domain in From stands behind a message, by the results of the plugins spf and dkim, which are to
 			stand in front of dmarc in config/plugins.`,
 		Rows: []ini.Row{

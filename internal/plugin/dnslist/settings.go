@@ -42,7 +42,7 @@ func (s *Settings) Tables() []*ini.Table {
 		zoneTable(blockFile, &s.blockLines, "Lists of clients that are not wanted, besides those in dns-list.ini."),
 		zoneTable(allowFile, &s.allowed, "Lists of clients that are known as good, besides those in dns-list.ini."),
 		{
-			File: file,
+			File: file, Since: "0.3.0",
 			Doc:  "The lists in the DNS in which the plugin dns-list looks clients up.",
 			Rows: append(s.rows(), statsRows()...),
 			Many: &ini.Many{
@@ -60,7 +60,7 @@ func (s *Settings) Tables() []*ini.Table {
 // zoneTable declares a file with the names of zones.
 func zoneTable(name string, zones *[]string, doc string) *ini.Table {
 	return &ini.Table{
-		File: name, Doc: doc,
+		File: name, Since: "0.3.0", Doc: doc,
 		Line: func(_ *ini.Reader, text string, _ int) error {
 			zone, err := parseZone(text)
 			if err == nil {

@@ -22,8 +22,8 @@ const (
 // Tables declares the keys of early_talker.ini.
 func (s *Settings) Tables() []*ini.Table {
 	return []*ini.Table{{
-		File: file,
-		Doc:  "How long the plugin early_talker keeps the banner back, and from whom.",
+		File: file, Since: "0.3.0",
+		Doc: "How long the plugin early_talker keeps the banner back, and from whom.",
 		Rows: []ini.Row{
 			{
 				Key: "pause", Kind: ini.Duration(&s.Pause, 0), Default: "5",

@@ -24,8 +24,8 @@ func (s *Settings) Tables() []*ini.Table {
 		return ini.Row{Key: key, Kind: ini.Bool(p), Default: "false", Doc: doc}
 	}
 	return []*ini.Table{{
-		File: file,
-		Doc:  "What the plugin fcrdns asks of the names of clients in the DNS.",
+		File: file, Since: "0.3.0",
+		Doc: "What the plugin fcrdns asks of the names of clients in the DNS.",
 		Rows: slices.Concat(
 			[]ini.Row{{
 				Key: "timeout", Kind: ini.Duration(&s.Timeout, time.Second), Default: "29",

@@ -34,7 +34,7 @@ const file = "headers.ini"
 func (s *Settings) Tables() []*ini.Table {
 	rows := slices.Concat(s.mainRows(), ini.Within("check", s.checkRows()...), ini.Within("reject", s.rejectRows()...))
 	return []*ini.Table{{
-		File:     file,
+		File: file, Since: "0.3.0",
 		Doc:      "What the plugin headers looks at in the header section of a message.",
 		Rows:     rows,
 		Sections: map[string]string{"check": "The checks that are made.", "reject": "Those that a message has to pass. Each of them refuses some valid mail."},

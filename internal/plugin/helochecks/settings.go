@@ -63,7 +63,7 @@ func (s *Settings) Tables() []*ini.Table {
 	)
 	return []*ini.Table{
 		{
-			File: file,
+			File: file, Since: "0.3.0",
 			Doc:  "What the plugin helo.checks looks at in the names that clients give in HELO and EHLO.",
 			Rows: rows,
 			Sections: map[string]string{
@@ -85,7 +85,7 @@ func (s *Settings) Tables() []*ini.Table {
 			Finish: s.finish,
 		},
 		{
-			File: expressionsFile,
+			File: expressionsFile, Since: "0.3.0",
 			Doc: `Names that the check match_re fails, as regular expressions: the whole name must match, in any case. Look-around
 				and back references cannot be expressed.`,
 			Line: func(_ *ini.Reader, text string, _ int) error {

@@ -36,8 +36,8 @@ const (
 // Tables declares the keys of mail_from.is_resolvable.ini.
 func (s *Settings) Tables() []*ini.Table {
 	return []*ini.Table{{
-		File: file,
-		Doc:  "What the plugin mail_from.is_resolvable asks of the domain of a sender.",
+		File: file, Since: "0.3.0",
+		Doc: "What the plugin mail_from.is_resolvable asks of the domain of a sender.",
 		Rows: []ini.Row{
 			{
 				Key: "allow_mx_ip", Kind: ini.Bool(&s.AllowIP), Default: "false",

@@ -99,7 +99,7 @@ func (s *Settings) Tables() []*ini.Table {
 		return ini.Row{Key: "max", Kind: ini.AtLeast(p, 0), Default: preset, Example: example, Doc: doc + " 0: any number."}
 	}
 	t := &ini.Table{
-		File: file,
+		File: file, Since: "0.3.0",
 		Doc: `What the plugin limit counts, and how much it allows. Each section is off until it says enabled=true. A rate is a
 			number, or a number and a time: 5, 50/5m, 1000/1d; without a time it is for a minute.`,
 		Sections: map[string]string{

@@ -35,8 +35,8 @@ const anyDomain = "any"
 // routeTable declares relay_dest_domains.ini.
 func (s *Settings) routeTable() *ini.Table {
 	return &ini.Table{
-		File: routeFile,
-		Doc:  "Domains that clients may send to with dest_domains, and next hops of queued mail with force_routing, both of relay.ini.",
+		File: routeFile, Since: "0.3.0",
+		Doc: "Domains that clients may send to with dest_domains, and next hops of queued mail with force_routing, both of relay.ini.",
 		Free: []ini.Free{{
 			Section: "domains",
 			Example: `example.com={"action":"accept","nexthop":"192.0.2.10:25"}`,

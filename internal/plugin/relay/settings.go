@@ -44,11 +44,11 @@ func (s *Settings) Tables() []*ini.Table {
 				ini.Row{Key: "acl", Kind: ini.Bool(&s.ACL), Default: "true", Doc: "The clients listed in relay_acl_allow."},
 				ini.Row{Key: "all", Kind: ini.Bool(&s.All), Default: "false", Doc: "Everybody. Only for a server that the world cannot reach."},
 				ini.Row{
-					Key: "force_routing", Kind: ini.Bool(&s.ForceRouting), Default: "true",
+					Key: "force_routing", Kind: ini.Bool(&s.ForceRouting), Default: "true", Since: "0.3.0",
 					Doc: "Queued mail for a domain in relay_dest_domains.ini goes to its nexthop.",
 				},
 				ini.Row{
-					Key: "dest_domains", Kind: ini.Bool(&s.DestDomains), Default: "false",
+					Key: "dest_domains", Kind: ini.Bool(&s.DestDomains), Default: "false", Since: "0.3.0",
 					Doc: `Clients may send to the domains in relay_dest_domains.ini, as the action of each says. Recipients in other domains are
 						refused, also in those of host_list unless rcpt_to.in_host_list stands before relay in config/plugins.`,
 				},

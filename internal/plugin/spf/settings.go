@@ -55,7 +55,7 @@ func (s *Settings) Tables() []*ini.Table {
 		rows = append(rows, of.answers.rows(of.section)...)
 	}
 	return []*ini.Table{{
-		File: file,
+		File: file, Since: "0.3.0",
 		Doc: `Which results of SPF (RFC 7208) refuse a sender. That of HELO counts for mail with the null sender only. Begin with nothing, and read
 			the results in Authentication-Results and in the log.`,
 		Rows: rows,

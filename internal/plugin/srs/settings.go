@@ -71,9 +71,9 @@ func (s *Settings) Tables() []*ini.Table {
 		},
 	}
 	return []*ini.Table{
-		{File: file, Doc: "The Sender Rewriting Scheme of the plugin srs: how senders of forwarded mail are written.", Rows: rows, Finish: s.finish},
+		{File: file, Since: "0.3.0", Doc: "The Sender Rewriting Scheme of the plugin srs: how senders of forwarded mail are written.", Rows: rows, Finish: s.finish},
 		{
-			File: secretFile, Secret: true,
+			File: secretFile, Since: "0.3.0", Secret: true,
 			Doc: `What the addresses of the plugin srs are signed with, one secret on each line: the first one signs, all are good for what
 				comes back. It is the file of postsrsd. 'openssl rand -base64 18' makes one.`,
 			Line: func(_ *ini.Reader, text string, _ int) error {

@@ -16,7 +16,7 @@ type Settings struct {
 // Tables declares the list.
 func (s *Settings) Tables() []*ini.Table {
 	return []*ini.Table{{
-		File: "xclient.hosts",
+		File: "xclient.hosts", Since: "0.3.0",
 		Doc: `Peers that may say by XCLIENT whose connection they hand on, and with LOGIN= who has logged in there and may
 			therefore send to any domain: addresses and networks. 127.0.0.1 and ::1 may in any case say the former.`,
 		Line: func(_ *ini.Reader, text string, _ int) error {

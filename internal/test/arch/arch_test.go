@@ -80,6 +80,8 @@ var packages = map[string]entry{
 	"internal/srs":         {nouns, []string{"internal/mail"}},
 	"internal/result":      {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/lease", "internal/mail"}},
 
+	"internal/tlsconf/ciphers": {nouns, []string{"internal/ini", "internal/ini/grammar"}},
+
 	"internal/mail/addresslist": {nouns, []string{"internal/mail"}},
 
 	"internal/store":                {nouns, []string{"internal/mail"}},

@@ -1,4 +1,6 @@
-package tlsconf
+// Package ciphers reads lists of cipher suites for TLS 1.2 and before, in the names of
+// OpenSSL or of IANA, and reports the words in them that cannot be followed.
+package ciphers
 
 import (
 	"crypto/tls"
@@ -34,9 +36,9 @@ var openSSL = map[string]uint16{
 	"DES-CBC3-SHA":                  tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA,
 }
 
-// cipherSuite finds a suite by its IANA or its OpenSSL name, in any case. The
+// suiteOf finds a suite by its IANA or its OpenSSL name, in any case. The
 // suites of TLS 1.3 cannot be chosen and are not found.
-func cipherSuite(name string) (uint16, bool) {
+func suiteOf(name string) (uint16, bool) {
 	if id, ok := openSSL[strings.ToUpper(name)]; ok {
 		return id, true
 	}
@@ -63,16 +65,16 @@ func holds(list []string, word string) bool {
 	return slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, word) })
 }
 
-// parseCiphers reads suites separated by colons, commas or blanks; !NAME and -NAME
+// parse reads suites separated by colons, commas or blanks; !NAME and -NAME
 // exclude one. What has no meaning here is returned by name in unknown; wider are
 // the words among them without which more would be offered than was asked for.
-func parseCiphers(values []string) (ids []uint16, unknown, wider []string) {
+func parse(values []string) (ids []uint16, unknown, wider []string) {
 	var chosen []string // that may be all that is wanted
 	exclude := map[uint16]bool{}
 	for _, v := range values {
 		for _, name := range strings.FieldsFunc(v, func(c rune) bool { return c == ':' || c == ',' || grammar.IsBlank(c) }) {
 			word := strings.TrimLeft(name, "!-+")
-			id, known := cipherSuite(word)
+			id, known := suiteOf(word)
 			switch excluded := name[0] == '!' || name[0] == '-'; {
 			case known && excluded:
 				exclude[id] = true
@@ -110,11 +112,11 @@ func parseCiphers(values []string) (ids []uint16, unknown, wider []string) {
 	return ids, unknown, wider
 }
 
-// Ciphers is a list of cipher suites for TLS 1.2 and before; none is the
-// library's choice. CheckCiphers reports the names that are passed over.
-func Ciphers(p *[]uint16) ini.Kind {
+// Kind is a list of cipher suites for TLS 1.2 and before; none is the
+// library's choice. Check reports the names that are passed over.
+func Kind(p *[]uint16) ini.Kind {
 	return ini.Joined("names of cipher suites, with colons between them", func(values []string) error {
-		*p, _, _ = parseCiphers(values)
+		*p, _, _ = parse(values)
 		return nil
 	}, func() []string {
 		var names []string
@@ -128,13 +130,13 @@ func Ciphers(p *[]uint16) ini.Kind {
 	})
 }
 
-// CheckCiphers warns of the names in k, a key of a file's section or nil, that
-// Ciphers passes over. That more is offered than k asks for is an error.
-func CheckCiphers(r *ini.Reader, file, section string, k *grammar.Key) {
+// Check warns of the names in k, a key of a file's section or nil, that
+// Kind passes over. That more is offered than k asks for is an error.
+func Check(r *ini.Reader, file, section string, k *grammar.Key) {
 	if k == nil {
 		return
 	}
-	ids, names, wider := parseCiphers(k.Values)
+	ids, names, wider := parse(k.Values)
 	text, end, warning := "cannot be chosen here: ", "", len(wider) == 0
 	switch {
 	case !warning:
@@ -153,34 +155,4 @@ func CheckCiphers(r *ini.Reader, file, section string, k *grammar.Key) {
 		text += fmt.Sprintf(" and %d more", n)
 	}
 	r.Add(ini.Problem{File: ini.Place(file), Line: k.Line, Section: ini.Shown(section), Key: k.Name, Text: text + end, Warning: warning})
-}
-
-// versions are minVersion's words.
-var versions = []struct {
-	name string
-	id   uint16
-}{{"TLSv1", tls.VersionTLS10}, {"TLSv1.1", tls.VersionTLS11}, {"TLSv1.2", tls.VersionTLS12}, {"TLSv1.3", tls.VersionTLS13}}
-
-// Version is a version of TLS.
-func Version(p *uint16) ini.Kind {
-	var name string
-	var known []string
-	for _, v := range versions {
-		known = append(known, v.name)
-	}
-	word := ini.Choice(&name, known...)
-	return word.WithReader(func(s string) error {
-		if err := word.Set([]string{s}); err != nil {
-			return err
-		}
-		*p = versions[slices.Index(known, name)].id
-		return nil
-	}).WithText(func() []string {
-		for _, v := range versions {
-			if v.id == *p {
-				return []string{v.name}
-			}
-		}
-		return nil
-	})
 }
