@@ -37,7 +37,7 @@ func domainCommand() command.Command {
 	}
 }
 
-// checkDomain prints what it finds. It fails if a finding is an error.
+// checkDomain prints its findings. It fails if a finding is an error.
 func checkDomain(s command.Streams, a control.Arguments) error {
 	cfg, _, err := instanceOf(a).load()
 	if err != nil {

@@ -100,7 +100,7 @@ func readChain(whole *canon.Section) ([]*set, error) {
 
 // instance returns the set with a number.
 func instance(chain []*set, text string) (*set, int, error) {
-	// The number is part of what is signed, so it has one spelling only.
+	// The number is part of the signed text, so it has one spelling only.
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > len(chain) || text[0] == '+' || text[0] == '0' {
 		return nil, 0, errIncomplete
@@ -110,7 +110,7 @@ func instance(chain []*set, text string) (*set, int, error) {
 
 // readResults takes an ARC-Authentication-Results field over.
 func readResults(chain []*set, field []byte) error {
-	// The instance comes first, in front of what is an Authentication-Results else.
+	// The instance comes first, in front of an otherwise plain Authentication-Results.
 	head, said, _ := strings.Cut(canon.Value(field), ";")
 	name, text, _ := strings.Cut(head, "=")
 	s, _, err := instance(chain, strings.TrimSpace(text))
@@ -188,7 +188,7 @@ func readSeal(chain []*set, field []byte) error {
 	if err != nil {
 		return err
 	}
-	// A seal is of whole sets: it does not choose what it covers.
+	// A seal is of whole sets: it cannot choose its fields.
 	s, n, err := instance(chain, t.Text("i"))
 	switch {
 	case err != nil || s.seal.field != nil:

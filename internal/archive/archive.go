@@ -166,7 +166,7 @@ func (w *Walker) list(f file, inner *nested) error {
 	return w.listCompressed(f, k, in, inner)
 }
 
-// listPlaced lists an archive whose directory stands at its end.
+// listPlaced lists an archive with its directory at the end.
 func (w *Walker) listPlaced(f file, k kind, in io.Reader, inner *nested) error {
 	s, release, err := w.placed(f, in)
 	if err != nil {

@@ -15,7 +15,7 @@ type directory struct {
 	folders []*folder
 	streams []stream
 	names   []string
-	empties []byte // a bit for each name whose file has no stream
+	empties []byte // a bit for each name of a file without a stream
 }
 
 // stream is a file in a folder.
@@ -128,7 +128,7 @@ func (c *cursor) number() uint64 {
 	return n
 }
 
-// count reads how many of something follow, each of which takes a byte or more.
+// count reads how many items follow, each at least a byte long.
 func (c *cursor) count() int {
 	n := c.number()
 	if n > uint64(len(c.rest)) {

@@ -29,7 +29,7 @@ type xzReader struct {
 	taken tally     // of that
 }
 
-// tally counts what is read.
+// tally counts the bytes read.
 type tally struct {
 	from *bufio.Reader
 	n    int64

@@ -54,7 +54,7 @@ func (w *Walker) listZip(f file, s *section, inner *nested) (found bool, err err
 	return true, nil
 }
 
-// metered is a section of which only so much may be read.
+// metered is a section with a limit on how much may be read.
 type metered struct {
 	from *section
 	left int64 // bytes; below 0: more was asked for

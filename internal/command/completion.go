@@ -222,7 +222,7 @@ func printFish(w io.Writer, all []choice) {
 			fmt.Fprintf(w, "%s -a '(__fish_complete_directories)'\n", at)
 		}
 
-		// A flag without a row of its own takes no value.
+		// A flag without a row takes no value.
 		for _, flag := range c.flags {
 			fmt.Fprintf(w, "%s -l %s%s%s\n", at, strings.TrimPrefix(flag.Name, "--"), fishValues(all, c.behind, flag.Name), fishText(flag.Text))
 		}

@@ -237,7 +237,7 @@ var errOtherKey = errors.New("the record has another key")
 // Compare reports whether the records that the DNS has for a key are those that verify
 // its signatures. The errors say why not.
 func (k Key) Compare(records []string) error {
-	// The records are read as a receiver reads them, so that what it would refuse is found here.
+	// The records are read as a receiver reads them, so that records it would refuse are found here.
 	algorithm, err := k.algorithm()
 	if err != nil {
 		return err

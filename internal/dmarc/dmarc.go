@@ -152,7 +152,7 @@ func Authors(fields []string) ([]string, error) {
 // checkAuthor checks a message for one domain of its author.
 func (c *Checker) checkAuthor(ctx context.Context, domain string, id Identity) Result {
 	r := Result{Domain: domain}
-	// An address has no owner who could have published anything.
+	// An address has no owner that could have published anything.
 	if strings.HasPrefix(domain, "[") {
 		r.Reason = "an address, not a domain"
 		return r

@@ -70,7 +70,7 @@ func (w *walker) ask(domain string) answer {
 // climb walks up from a domain. It returns the organizational domain (RFC 9989 section
 // 4.10.2) and, if that has no record, the public suffix above it that has one.
 func (w *walker) climb(domain string) (organization string, suffix *Record, err error) {
-	// The walk ends early where a domain says what it is.
+	// The walk ends early where a domain states its kind.
 	organization = domain
 	for _, name := range path(domain) {
 		a := w.ask(name)

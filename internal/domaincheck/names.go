@@ -11,7 +11,7 @@ import (
 	"tarishi/internal/spf"
 )
 
-// checkExchangers looks at MX records and the addresses of what they name.
+// checkExchangers looks at MX records and the addresses of the hosts in them.
 func (k *check) checkExchangers() {
 	all, err := k.Resolver.MX(k.ctx, k.domain)
 	switch {
@@ -68,7 +68,7 @@ func (k *check) checkSenders() {
 		}
 	}
 
-	// Large receivers refuse clients whose name does not lead back to them.
+	// Large receivers refuse clients with a name that does not lead back to them.
 	for _, addr := range addrs {
 		names, err := k.Resolver.PTR(k.ctx, addr)
 		switch i := slices.IndexFunc(names, func(name string) bool { return k.leadsTo(name, addr) }); {

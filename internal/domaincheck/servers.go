@@ -57,7 +57,7 @@ func (k *check) checkPolicy() {
 		k.add(Good, "MTA-STS", "mode enforce for %s days", days)
 	}
 
-	// An exchanger that is not named gets no mail of those who follow the policy.
+	// An exchanger that is not named gets no mail from followers of the policy.
 	for _, x := range k.exchangers {
 		if !policy.Allows(x.host) {
 			k.add(Error, "MTA-STS", "the policy does not allow the mail exchanger %s", x.host)
@@ -186,7 +186,7 @@ func (k *check) upgrade(address, host string) (state tls.ConnectionState, err er
 	return secured.ConnectionState(), nil
 }
 
-// checkCertificate looks at a certificate as those do who verify names: followers of
+// checkCertificate looks at a certificate as senders that verify names do: followers of
 // MTA-STS, and senders that must have TLS.
 func (k *check) checkCertificate(x *exchanger) {
 	leaf := x.session.PeerCertificates[0]

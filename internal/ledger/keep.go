@@ -91,7 +91,7 @@ func (l *Local) flush() {
 	l.changed = make(map[string]bool)
 	l.mu.Unlock()
 
-	// Entries are copied one at a time, so that nobody who counts waits for all of them.
+	// Entries are copied one at a time, so that no caller waits for all of them.
 	var failed error
 	for name := range names {
 		value, life, known := l.encode(name)
@@ -107,7 +107,7 @@ func (l *Local) flush() {
 		}
 	}
 
-	// What could not be written is counted all the same; it is lost at the next start.
+	// Changes that could not be written still count; they are lost at the next start.
 	switch {
 	case failed != nil && !l.failing:
 		l.o.Log.Warn("counts cannot be stored, a restart forgets them", zap.Error(failed))

@@ -295,7 +295,7 @@ func (s *Source) take(a answer, began time.Time) {
 	s.expires = began.Add(life)
 	s.renewal = s.expires.Add(-min(life/4, maxMargin))
 
-	// A server whose tokens live for seconds is not asked without end.
+	// A server with tokens that live for seconds is not asked without end.
 	s.notBefore = began.Add(min(life/2, retryAfter))
 }
 

@@ -86,7 +86,7 @@ func (s *seal) call(ctx context.Context, m hook.Outgoing) (fields []byte, err er
 	return s.sign(ctx, m)
 }
 
-// note logs what is wrong once, not for every message that waits for it to be mended.
+// note logs the problem once, not for every message that waits for it to be mended.
 func (s *seals) note(plugin string, err error) {
 	if err == nil {
 		if s.failing.Load() != nil && s.failing.Swap(nil) != nil {

@@ -194,7 +194,7 @@ type Conn struct {
 	source, dest net.Addr
 }
 
-// NewConn returns conn, whose header was h, as the connection of the client. Where the
+// NewConn returns conn, which began with the header h, as the connection of the client. Where the
 // proxy names none the addresses stay those of conn.
 func NewConn(conn *net.TCPConn, h Header) *Conn {
 	c := &Conn{conn, conn.RemoteAddr(), conn.LocalAddr()}

@@ -24,7 +24,7 @@ import (
 	"tarishi/internal/ledger"
 )
 
-// renewEvery is how often the lives of what is held are renewed.
+// renewEvery is how often the lives of held entries are renewed.
 const renewEvery = 30 * time.Second
 
 // Client is a ledger.Remote.
@@ -54,7 +54,7 @@ func New(server Server, now func() time.Time) *Client {
 		Network: server.Network, Addr: server.Addr, Username: server.Username, Password: server.Password, DB: server.Database,
 		DialTimeout: server.Timeout, ReadTimeout: server.Timeout, WriteTimeout: server.Timeout, PoolTimeout: server.Timeout,
 		ContextTimeoutEnabled: true, MaxRetries: 1, DialerRetries: 1,
-		// Plain Redis from 2.6 on, and what is compatible with it.
+		// Plain Redis from 2.6 on, and servers compatible with it.
 		Protocol: 2, DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
@@ -200,7 +200,7 @@ func (c *Client) release(k ledger.Key, life time.Duration) {
 		return
 	}
 
-	// The caller may have no time left, and the server has to hear of it all the same.
+	// The caller may have no time left, and the server must hear of it even so.
 	if _, err := c.run(context.Background(), releaseScript, k.Name, k.Field, -1, life.Milliseconds()); err != nil {
 		c.mu.Lock()
 		c.owed[k]++
@@ -208,7 +208,7 @@ func (c *Client) release(k ledger.Key, life time.Duration) {
 	}
 }
 
-// Ping implements ledger.Remote. A server that answers hears first of what it is owed.
+// Ping implements ledger.Remote. A server that answers first hears of the changes it is owed.
 func (c *Client) Ping(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, c.server.Timeout)
 	defer cancel()
@@ -241,7 +241,7 @@ func (c *Client) settle(ctx context.Context) error {
 	}
 }
 
-// Run renews the lives of what is held until ctx ends.
+// Run renews the lives of held entries until ctx ends.
 func (c *Client) Run(ctx context.Context) {
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
@@ -260,7 +260,7 @@ func (c *Client) Run(ctx context.Context) {
 // renewStep is how many lives one round trip renews.
 const renewStep = 500
 
-// renew renews the lives of what is held. A failure is no matter: the next call of another
+// renew renews the lives of held entries. A failure is no matter: the next call of another
 // kind finds out, and the lives are longer than the next round.
 func (c *Client) renew(ctx context.Context) {
 	c.mu.Lock()

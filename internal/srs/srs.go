@@ -78,7 +78,7 @@ func IsSRS(a mail.Address) bool {
 
 // Sign returns the address that stands for a sender.
 func (s *Scheme) Sign(a mail.Address) (mail.Address, error) {
-	// A forwarder before us has it in an address already; what it wrote there is its own.
+	// A forwarder before us has it in an address already; its text there is its own.
 	host := a.Host()
 	var local string
 	if rest, ok := tagged(a.Local, second); ok {

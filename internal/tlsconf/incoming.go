@@ -71,7 +71,7 @@ func (s *Settings) readFolder(r *ini.Reader) {
 	}
 }
 
-// clientCertificates completes what is asked of clients.
+// clientCertificates completes the settings for certificates of clients.
 func (s *Settings) clientCertificates(r *ini.Reader, main, out *grammar.Section) {
 	problem := func(key, text string, warning bool) {
 		k := main.Key(key)

@@ -17,7 +17,7 @@ type Server struct {
 	Clients *Clients    // nil: none is asked
 }
 
-// Clients is what is asked of clients.
+// Clients is the request for certificates of clients.
 type Clients struct {
 	Config *tls.Config // asks for a certificate, and leaves it to Verify
 

@@ -79,7 +79,7 @@ func (m *Resolver) AddTLSA(name string, records ...dns.TLSA) {
 	m.tlsa[name] = append(m.tlsa[name], records...)
 }
 
-// SetSecure makes what is known of names secure.
+// SetSecure makes the data of names secure.
 func (m *Resolver) SetSecure(names ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

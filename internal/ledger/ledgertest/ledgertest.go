@@ -11,7 +11,7 @@ import (
 	"tarishi/internal/ledger"
 )
 
-// Subject is a Ledger whose time a test makes pass.
+// Subject is a Ledger with a clock that a test moves.
 type Subject struct {
 	ledger.Ledger
 	// Pass lets time pass for windows and lives.
@@ -160,7 +160,7 @@ func testNames(t *testing.T, s Subject, _ time.Duration) {
 	}
 }
 
-// Nothing is lost between those who count at the same time.
+// Nothing is lost between concurrent callers.
 func testTogether(t *testing.T, s Subject, _ time.Duration) {
 	const workers, rounds = 8, 50
 	var all sync.WaitGroup

@@ -120,7 +120,7 @@ func (a *aliases) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 	}
 
 	// What stays here goes to its backend, by the note. Where there is none another queue
-	// plugin has to take the message, and if it uses the queue the note counts all the same.
+	// plugin has to take the message, and if it uses the queue the note still counts.
 	var domains []string
 	for _, address := range away {
 		domain := address.Host()

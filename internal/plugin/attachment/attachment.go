@@ -35,7 +35,7 @@ type checker struct {
 	disallowed, archives extensions
 	log                  *zap.Logger
 	recorder             *plugin.Recorder
-	turns                chan struct{} // holds one for each message whose archives are being unpacked
+	turns                chan struct{} // holds one for each message with archives being unpacked
 }
 
 // Register implements plugin.Plugin. The archives, which can take long, have Timeout.

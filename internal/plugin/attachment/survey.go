@@ -210,8 +210,8 @@ func (s *survey) unpack(ctx context.Context, archives []named) {
 	}
 }
 
-// fail takes down that an archive could not be looked into. What is refused for good counts
-// more than what is put off.
+// fail takes down that an archive could not be looked into. A permanent refusal counts more
+// than a temporary one.
 func (s *survey) fail(name string, err error) {
 	s.record.Err(name + ": " + err.Error())
 	if v := unpackingFailed(err, s.relaying); s.result.Code == 0 || v.Code == hook.Deny {

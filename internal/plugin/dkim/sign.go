@@ -60,7 +60,7 @@ func (s *signer) seal(_ context.Context, m hook.Outgoing) (fields []byte, err er
 
 // report records the signatures of a message.
 func (s *signer) report(m hook.Outgoing, domain string, fields []byte) {
-	// Each signature is a result of its own, as Haraka records them.
+	// Each signature is a separate result, as Haraka records them.
 	const head = "DKIM-Signature: "
 	all := strings.Split(string(fields), head)[1:]
 	for _, field := range all {
@@ -74,8 +74,8 @@ func (s *signer) report(m hook.Outgoing, domain string, fields []byte) {
 // several authors, or else of the envelope.
 func (s *signer) authorOf(m hook.Outgoing) string {
 	envelope := m.From().Host()
-	// A message that an alias sends on is not its author's any more: the one who sends it
-	// answers for it.
+	// A message that an alias sends on is not its author's any more: the forwarder answers
+	// for it.
 	if m.Notes().Get(noteForward) != nil || s.ByEnvelope && envelope != "" {
 		return envelope
 	}

@@ -2,7 +2,7 @@
 // 5782) of hosts that are not wanted, or known as good. See README.md.
 //
 // A list that answers wrongly, or not at all, is disabled and tried again by a goroutine
-// that runs from Start to Close. What is known of a list outlasts a reload of the
+// that runs from Start to Close. The state of a list outlasts a reload of the
 // settings.
 package dnslist
 
@@ -25,7 +25,7 @@ import (
 // Name is the plugin's name in config/plugins.
 const Name = "dns-list"
 
-// noteAllowed is the note of a connection whose client is on an allow list.
+// noteAllowed is the note of a connection from a client on an allow list.
 const noteAllowed = "dnswl"
 
 // New is the plugin's factory.

@@ -81,7 +81,7 @@ func queryName(addr netip.Addr, zone string) string {
 // SpamCop, URIBL and others use it for open resolvers and for too many queries.
 var blocked = netip.MustParsePrefix("127.255.255.0/24")
 
-// wrong says what is wrong with the answers of a list; "": nothing is.
+// wrong says why the answers of a list cannot be right; "": they can be.
 func wrong(zone string, answers []netip.Addr) string {
 	for _, a := range answers {
 		switch {

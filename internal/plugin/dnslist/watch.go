@@ -22,7 +22,7 @@ const (
 	lastPause  = 30 * time.Minute
 )
 
-// state is what is known of a list.
+// state says whether a list is in use.
 type state struct {
 	list *List
 

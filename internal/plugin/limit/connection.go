@@ -89,7 +89,7 @@ func (l *limiter) checkConnection(ctx context.Context, e *hook.Event, f *force) 
 		}
 	}
 
-	// The rest is by host, whose name is known now.
+	// The rest is by host name, which is known now.
 	if f.RateConn.Enabled {
 		if n, r := l.connections(ctx, e.Conn, record, f); r.Limit > 0 {
 			record.Set(rateConn, strconv.FormatInt(n, 10)+":"+r.text)
@@ -130,7 +130,7 @@ func (l *limiter) connections(ctx context.Context, c hook.ConnectionView, record
 	case was.window == r.Window:
 		return was.count, r
 	}
-	// What is known of a client has changed its rate since.
+	// The history of a client has changed its rate since.
 	n, err := f.counts.Marks(ctx, rateConn+":"+key, r.Window)
 	if err != nil {
 		record.Err(rateConn + ":" + err.Error())

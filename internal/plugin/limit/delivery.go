@@ -132,7 +132,7 @@ func (l *limiter) oldClaims() (old []*claim) {
 	return old
 }
 
-// expireClaims ends the claims of deliveries of which nothing was heard for long, until ctx
+// expireClaims ends the claims of deliveries not heard of for long, until ctx
 // ends.
 func (l *limiter) expireClaims(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)

@@ -56,7 +56,7 @@ type limiter struct {
 	claims map[*claim]time.Time    // deliveries that count, and since when
 }
 
-// force is what is in force: settings and the means to follow them.
+// force is the generation in force: settings and the means to follow them.
 type force struct {
 	*Settings
 	recorder *plugin.Recorder

@@ -32,7 +32,7 @@ func (l *limiter) checkRecipient(ctx context.Context, e *hook.Event, f *force) h
 		f.exceeds(ctx, record, rateHost, key, r)
 	}
 
-	// A report has no sender who could be limited: all of them together would be.
+	// A report has no sender that could be limited: all of them together would be.
 	if f.RateRcptSender.Enabled && !e.Sender.IsNull() {
 		key, r := f.RateRcptSender.ofAddress(e.Sender)
 		record.Set(rateSender, r.text)

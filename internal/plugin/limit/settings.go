@@ -36,7 +36,7 @@ type maximum struct {
 	Past    history
 }
 
-// history is what replaces a limit for clients of whom another plugin knows something.
+// history is what replaces a limit for clients that another plugin knows something of.
 type history struct {
 	Enabled         bool
 	Plugin          string

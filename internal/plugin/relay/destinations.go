@@ -92,7 +92,7 @@ func parseDestination(text string) (Destination, error) {
 		Action  string `json:"action"`
 		NextHop string `json:"nexthop"`
 	}
-	// A misspelt name would leave out what it says.
+	// A misspelt name would leave out its setting.
 	const form = `is not of the form {"action":"accept","nexthop":"host:port"}: `
 	dec := json.NewDecoder(strings.NewReader(text))
 	dec.DisallowUnknownFields()

@@ -174,7 +174,7 @@ func (w *rewriter) queue(ctx context.Context, e *hook.Event) hook.Verdict {
 }
 
 // queueOutbound reverses recipients of our own clients, such as a backend that sends its
-// reports through us. What they send keeps its sender.
+// reports through us. Their mail keeps its sender.
 func (w *rewriter) queueOutbound(_ context.Context, e *hook.Event) hook.Verdict {
 	if _, err := w.reverse(e.Tx); err != nil {
 		return hook.Verdict{Code: hook.Deny, Reply: reply.New(550, "5.7.1", "This address has expired")}

@@ -22,7 +22,7 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 	cfg := env.Settings.(*Settings)
 	return plugin.Hooks(func(h plugin.Host) {
 		h.Timeout(0)
-		// What counts is who the peer is, not for whom it will speak.
+		// The address of the peer counts, not the one that it will speak for.
 		h.On(hook.OnConnectInit, "trust", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
 			e.Conn.SetXClient(cfg.trust(e.Conn.Remote().Addr.Addr()))
 			return hook.Proceed()
