@@ -9,6 +9,10 @@ CRASHTIME ?= 20m# no round begins after that
 BENCHTIME ?= 5m# about how long all parts may take together
 BENCHARGS ?=# see bin/tarishi-bench -h
 
+# Packages whose tests run at a time: one more than there are processors, since many
+# of them wait.
+ATONCE = $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
+
 # A static binary, the same wherever it is built.
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
@@ -29,27 +33,25 @@ run: build
 # Packages start in this order: the one that takes longest, mostly waiting, is first.
 # crash and dialogue have targets of their own.
 test:
-	$(GO) test ./internal/test/e2e $$($(GO) list ./... | grep -v -e '/internal/test/crash' -e '/internal/test/dialogue')
+	$(GO) test -p $(ATONCE) ./internal/test/e2e $$($(GO) list ./... | grep -v -e '/internal/test/crash' -e '/internal/test/dialogue')
 
 # The race detector needs cgo, and so a C compiler. The real binary is for e2e,
 # dialogue and crash.
 race:
 	@command -v $$($(GO) env CC) >/dev/null || { echo "make race needs a C compiler ($$($(GO) env CC)): install gcc, or use make test" >&2; exit 1; }
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/dialogue' -e '/internal/test/crash')
+	CGO_ENABLED=1 $(GO) test -race -p $(ATONCE) -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/dialogue' -e '/internal/test/crash')
 
 lint:
 	@bad=$$($(GO) tool gofumpt -l .) && test -z "$$bad" || { echo "not formatted (go tool gofumpt -w FILE):" $$bad >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-# go test -list names a package's targets and then the package.
+# go test -list names a package's targets and then the package. Two targets at a time:
+# each takes longer to build than to run.
 fuzz:
 	@targets=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$targets" >&2; exit 1; }; \
 	echo "$$targets" | awk '/^Fuzz/ { t[n++] = $$1 } $$1 == "ok" { for (i = 0; i < n; i++) print $$2, t[i]; n = 0 }' | \
-	while read -r package target; do \
-		echo "$$package $$target"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
-	done
+	xargs -P 2 -n 2 sh -c 'echo "$$0 $$1"; $(GO) test -run "^$$" -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) "$$0" </dev/null'
 
 e2e: build
 	TARISHI_BIN=$(CURDIR)/bin/tarishi $(GO) test -count=1 -timeout 10m ./internal/test/e2e/...
