@@ -56,6 +56,9 @@ func TestUse(t *testing.T) {
 	old.cmd("QUIT", "221 2.0.0 mx.test closing connection.")
 	old.conn.Close()
 	<-drained
+	for end := time.Now().Add(time.Minute); others.count(hook.OnDisconnect) == 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // it has ended for the client, and not yet for its plugins
+	}
 	if r.hooks.count(hook.OnDisconnect) != 1 || others.count(hook.OnConnectInit) != 1 || others.count(hook.OnDisconnect) != 1 {
 		t.Errorf("old hooks %v, next hooks %v", r.hooks.trail(), others.trail())
 	}
