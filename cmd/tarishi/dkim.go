@@ -188,10 +188,7 @@ func checkKeys(s command.Streams, a control.Arguments) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	for _, k := range all[domain] {
-		records, lookup := resolver.TXT(ctx, k.Name(domain))
-		if lookup == nil {
-			lookup = k.Compare(records)
-		}
+		lookup := k.CheckRecord(ctx, resolver, domain)
 		if lookup == nil {
 			fmt.Fprintf(s.Out, "%s: right\n", k.Name(domain))
 			continue

@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -233,6 +234,16 @@ func (k Key) ZoneLine(domain string) (string, error) {
 }
 
 var errOtherKey = errors.New("the record has another key")
+
+// CheckRecord looks up the records that the DNS has for the key of a domain, and Compares
+// them.
+func (k Key) CheckRecord(ctx context.Context, resolver Resolver, domain string) error {
+	records, err := resolver.TXT(ctx, k.Name(domain))
+	if err != nil {
+		return err
+	}
+	return k.Compare(records)
+}
 
 // Compare reports whether the records that the DNS has for a key are those that verify
 // its signatures. The errors say why not.

@@ -112,11 +112,7 @@ func (k *check) checkSPF(addrs []netip.Addr) {
 // checkKeys compares the records of keys with what signs.
 func (k *check) checkKeys() {
 	for _, key := range k.Keys {
-		records, err := k.Resolver.TXT(k.ctx, key.Name(k.domain))
-		if err == nil {
-			err = key.Compare(records)
-		}
-		if err != nil {
+		if err := key.CheckRecord(k.ctx, k.Resolver, k.domain); err != nil {
 			k.add(Error, "DKIM", "%s: %v", key.Name(k.domain), err)
 			continue
 		}
@@ -126,8 +122,10 @@ func (k *check) checkKeys() {
 	// Of keys that are not ours only the record can be looked at, whichever kind it has.
 	for _, selector := range k.Selectors {
 		key, err := dkim.LookupKey(k.ctx, k.Resolver, selector, k.domain, "rsa-sha256")
-		if other, without := dkim.LookupKey(k.ctx, k.Resolver, selector, k.domain, "ed25519-sha256"); without == nil {
-			key, err = other, nil
+		if err != nil {
+			if other, without := dkim.LookupKey(k.ctx, k.Resolver, selector, k.domain, "ed25519-sha256"); without == nil {
+				key, err = other, nil
+			}
 		}
 		name := dkim.Key{Selector: selector}.Name(k.domain)
 		switch {

@@ -1,15 +1,12 @@
 package domaincheck
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +14,7 @@ import (
 
 	"tarishi/internal/dane"
 	"tarishi/internal/mtasts"
+	"tarishi/internal/smtpclient"
 )
 
 // checkPolicy fetches the domain's MTA-STS policy and holds the mail exchangers against it.
@@ -121,9 +119,7 @@ func (k *check) lookUpTLSA(x *exchanger) {
 func (k *check) connect(x *exchanger) {
 	err := errors.New("it has no address")
 	for _, addr := range x.addresses.List {
-		var state tls.ConnectionState
-		if state, err = k.upgrade(net.JoinHostPort(addr.String(), "25"), x.host); err == nil {
-			x.session = &state
+		if x.session, err = k.upgrade(net.JoinHostPort(addr.String(), "25"), x.host); err == nil {
 			return
 		}
 	}
@@ -136,54 +132,45 @@ func (k *check) connect(x *exchanger) {
 
 var errNoTLS = errors.New("no STARTTLS")
 
-// What one connection may take: time, and bytes from the server before TLS.
-const (
-	connectTime     = 20 * time.Second
-	longestDialogue = 64 << 10
-)
+// connectTime is how long one connection may take.
+const connectTime = 20 * time.Second
 
-// upgrade speaks SMTP with a server until there is TLS. The certificate is not verified
-// here.
-func (k *check) upgrade(address, host string) (state tls.ConnectionState, err error) {
+// upgrade returns what a server shows in the handshake of TLS. The certificate is not
+// verified here.
+func (k *check) upgrade(address, host string) (*tls.ConnectionState, error) {
 	ctx, cancel := context.WithTimeout(k.ctx, connectTime)
 	defer cancel()
 	conn, err := k.Dial(ctx, address)
 	if err != nil {
-		return state, err
+		return nil, err
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
-	defer stop()
+	var shown *tls.ConnectionState
+	client, err := smtpclient.Open(ctx, conn, smtpclient.Options{
+		Addr: address, Host: host, Helo: k.Me, TLS: smtpclient.TLSEncrypt,
+		Verify: func(state tls.ConnectionState) error { // checkCertificate and checkTLSA do
+			shown = &state
+			return nil
+		},
+	})
+	if err == nil {
+		client.Quit()
+	}
 
-	// A server that sends without end is not read without end.
-	text := textproto.NewConn(struct {
-		io.Reader
-		io.WriteCloser
-	}{io.LimitReader(conn, longestDialogue), conn})
-	for _, step := range []struct {
-		line string
-		code int
-	}{{"", 220}, {"EHLO " + k.Me, 250}, {"STARTTLS", 220}} {
-		if step.line != "" {
-			if err := text.PrintfLine("%s", step.line); err != nil {
-				return state, err
-			}
-		}
-		_, answer, err := text.ReadResponse(step.code)
-		switch {
-		case step.line == "STARTTLS" && err != nil:
-			return state, fmt.Errorf("%w: %w", errNoTLS, err)
-		case err != nil:
-			return state, fmt.Errorf("%s: %w", cmp.Or(step.line, "greeting"), err)
-		case step.code == 250 && !slices.ContainsFunc(strings.Split(answer, "\n"), func(line string) bool { return strings.EqualFold(line, "STARTTLS") }):
-			return state, errNoTLS
-		}
+	// What a server says behind the handshake does not matter.
+	var f *smtpclient.Failure
+	switch {
+	case shown != nil:
+		return shown, nil
+	case !errors.As(err, &f):
+		return nil, err
+	case f.LacksTLS():
+		return nil, errNoTLS
+	case f.Stage == smtpclient.StageTLS && f.Reply != nil:
+		return nil, fmt.Errorf("%w: %w", errNoTLS, f.Reply)
+	case f.Reply != nil:
+		return nil, fmt.Errorf("%s: %w", f.Stage, f.Reply)
 	}
-	secured := tls.Client(conn, &tls.Config{ServerName: host, InsecureSkipVerify: true}) // checkCertificate and checkTLSA do
-	if err := secured.HandshakeContext(ctx); err != nil {
-		return state, fmt.Errorf("TLS: %w", err)
-	}
-	return secured.ConnectionState(), nil
+	return nil, fmt.Errorf("%s: %w", f.Stage, f.Err)
 }
 
 // checkCertificate looks at a certificate as senders that verify names do: followers of

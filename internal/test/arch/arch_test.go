@@ -121,7 +121,7 @@ var packages = map[string]entry{
 	"internal/spf":                  {mechanisms, []string{"internal/dns"}},
 	"internal/authres":              {mechanisms, nil},
 	"internal/dmarc":                {mechanisms, []string{"internal/dns"}},
-	"internal/domaincheck":          {mechanisms, []string{"internal/dane", "internal/dkim", "internal/dmarc", "internal/dns", "internal/mtasts", "internal/spf"}},
+	"internal/domaincheck":          {mechanisms, []string{"internal/dane", "internal/dkim", "internal/dmarc", "internal/dns", "internal/mtasts", "internal/smtpclient", "internal/spf"}},
 
 	"internal/smtpd":        {mechanisms, []string{"internal/smtpd/*"}},
 	"internal/smtpd/*":      {mechanisms, nil}, // its inner parts
