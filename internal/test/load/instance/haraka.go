@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -63,10 +62,8 @@ var ErrNoHaraka = errors.New("no Haraka " + HarakaVersion)
 // it is not there yet, npm installs it, which needs the network once; progress
 // says so. Errors wrap ErrNoHaraka.
 func InstallHaraka(ctx context.Context, cache string, progress io.Writer) (program string, err error) {
-	for _, tool := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return "", fmt.Errorf("%w: %w", ErrNoHaraka, err)
-		}
+	if err := findTools(); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNoHaraka, err)
 	}
 	manifest, err := harakaManifest(ctx)
 	if err != nil {
@@ -78,7 +75,8 @@ func InstallHaraka(ctx context.Context, cache string, progress io.Writer) (progr
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
-	if err := install(ctx, cache, dir, manifest, progress); err != nil {
+	fmt.Fprintf(progress, "installing Haraka %s from npm into %s, once\n", HarakaVersion, dir)
+	if err := install(ctx, cache, dir, manifest); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNoHaraka, err)
 	}
 	return program, nil
@@ -113,36 +111,6 @@ func NodeOf(program string) string {
 		return node
 	}
 	return "node"
-}
-
-// install makes dir whole or not at all.
-func install(ctx context.Context, cache, dir string, manifest []byte, progress io.Writer) error {
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return err
-	}
-	temp, err := os.MkdirTemp(cache, "installing-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(temp)
-	if err := WriteFiles(temp, map[string]string{"package.json": string(manifest)}); err != nil {
-		return err
-	}
-	fmt.Fprintf(progress, "installing Haraka %s from npm into %s, once\n", HarakaVersion, dir)
-	ctx, cancel := context.WithTimeout(ctx, installTime)
-	defer cancel()
-	// Optional are plugins that are not needed here, and what has to be compiled.
-	cmd := exec.CommandContext(ctx, "npm", "install", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-	cmd.Dir = temp
-	cmd.WaitDelay = 5 * time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("npm install: %w: %s", err, tail(string(out)))
-	}
-	// Another process may have done the same meanwhile.
-	if err := os.Rename(temp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
 }
 
 // HarakaRelay starts program in dir as a relay to port of 127.0.0.1: every

@@ -19,24 +19,33 @@ var ErrNoModule = errors.New("no module of Node.js")
 // is. If it is not there yet, npm installs it, which needs the network once; progress says
 // so. Errors wrap ErrNoModule.
 func InstallModule(ctx context.Context, cache, name, version string, progress io.Writer) (dir string, err error) {
-	for _, tool := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return "", fmt.Errorf("%w: %w", ErrNoModule, err)
-		}
+	if err := findTools(); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNoModule, err)
 	}
 	dir = filepath.Join(cache, name+"-"+version)
 	if _, err := os.Stat(filepath.Join(dir, "node_modules", name)); err == nil {
 		return dir, nil
 	}
 	fmt.Fprintf(progress, "installing %s %s from npm into %s, once\n", name, version, dir)
-	if err := installModule(ctx, cache, dir, name+"@"+version); err != nil {
+	if err := install(ctx, cache, dir, nil, name+"@"+version); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNoModule, err)
 	}
 	return dir, nil
 }
 
-// installModule makes dir whole or not at all.
-func installModule(ctx context.Context, cache, dir, module string) error {
+// findTools reports which of the programs of Node.js is missing.
+func findTools() error {
+	for _, tool := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// install has npm install what a package.json asks for, nil: none, and modules beside it. It
+// makes dir whole or not at all.
+func install(ctx context.Context, cache, dir string, manifest []byte, modules ...string) error {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return err
 	}
@@ -45,9 +54,17 @@ func installModule(ctx context.Context, cache, dir, module string) error {
 		return err
 	}
 	defer os.RemoveAll(temp)
+	if manifest != nil {
+		if err := WriteFiles(temp, map[string]string{"package.json": string(manifest)}); err != nil {
+			return err
+		}
+	}
+
+	// Optional are parts that are not needed here, and what has to be compiled.
 	ctx, cancel := context.WithTimeout(ctx, installTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "npm", "install", "--prefix", temp, "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", module)
+	line := []string{"install", "--prefix", temp, "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"}
+	cmd := exec.CommandContext(ctx, "npm", append(line, modules...)...)
 	cmd.Dir = temp
 	cmd.WaitDelay = 5 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
