@@ -7,6 +7,7 @@ import (
 
 	"tarishi/internal/dkim"
 	"tarishi/internal/dmarc"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
 	"tarishi/internal/spf"
 )
@@ -48,7 +49,7 @@ func (k *check) checkExchangers() {
 			k.add(Good, "MX", "%d %s %s", mx.Preference, mx.Host, join(addrs.List))
 		}
 		for _, addr := range addrs.List {
-			if addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() {
+			if localaddr.IsNear(addr) {
 				k.add(Error, "MX", "%s has the address %s, which the world cannot reach", mx.Host, addr)
 			}
 		}

@@ -5,12 +5,16 @@ import (
 	"slices"
 )
 
+// IsNear reports whether an address is one of loopback, of the link or of a private network
+// (RFC 1918, RFC 4193): what goes there stays out of the world's sight.
+func IsNear(a netip.Addr) bool { return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() }
+
 // IsPrivate reports whether an address is not one of the world: of loopback, link-local,
 // unique local (RFC 4193), private (RFC 1918), or for documentation (RFC 5737).
 func IsPrivate(a netip.Addr) bool {
 	// Clients are known by the IPv4 address that an IPv6 address stands for.
 	a = a.Unmap()
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsPrivate() ||
+	return IsNear(a) ||
 		slices.ContainsFunc(documentationNets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 

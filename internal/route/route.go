@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"tarishi/internal/grant"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
 )
 
@@ -324,7 +325,7 @@ func level(f *Settings, r *Route, hop mail.NextHop, addr netip.Addr) mail.TLSLev
 		return mail.TLSEncrypt
 	case !r.EnableTLS || f.TLS.Excludes(hop.Host, addr, ""):
 		return mail.TLSNone
-	case r.AuthType != "" && !r.AuthInsecure && addr.IsValid() && !addr.IsLoopback() && !addr.IsPrivate() && !addr.IsLinkLocalUnicast():
+	case r.AuthType != "" && !r.AuthInsecure && addr.IsValid() && !localaddr.IsNear(addr):
 		return mail.TLSEncrypt // in clear the credentials could not go
 	}
 	return mail.TLSMay

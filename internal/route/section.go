@@ -10,6 +10,7 @@ import (
 	"tarishi/internal/grant"
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
 	"tarishi/internal/oauth"
 	"tarishi/internal/tlsconf"
@@ -327,7 +328,7 @@ func (s *Settings) exposure(r *Route) string {
 	for _, h := range r.Hosts {
 		// Passwords in a private network are that network's business.
 		addr, err := netip.ParseAddr(h.Host)
-		near := addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast() || strings.EqualFold(h.Host, "localhost")
+		near := localaddr.IsNear(addr) || strings.EqualFold(h.Host, "localhost")
 		switch {
 		case h.Path != "" || h.ImplicitTLS || near || s.TLS.Forces(h.Host, addr, ""):
 		case r.EnableTLS && !s.TLS.Excludes(h.Host, addr, ""):

@@ -38,6 +38,7 @@ import (
 
 	"tarishi/internal/dane"
 	"tarishi/internal/dns"
+	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
 	"tarishi/internal/mtasts"
 	"tarishi/internal/nexthop"
@@ -277,7 +278,7 @@ func (d *Decider) Mistrust(domain, host string, err error) {
 // Decide decides for one address of a hop, or for its socket; public is what Published
 // said of its host.
 func (d *Decider) Decide(n *Need, hop *mail.NextHop, a netip.Addr, public Policy) Policy {
-	here := hop.Path != "" || a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast()
+	here := hop.Path != "" || localaddr.IsNear(a)
 
 	// The order of the cases is that of the package comment.
 	exposed := hop.AuthUser != "" && !here && !hop.AuthInsecure // credentials go to a public address

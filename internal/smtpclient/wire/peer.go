@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 
+	"tarishi/internal/localaddr"
 	"tarishi/internal/mail"
 )
 
@@ -24,8 +25,7 @@ func (c *Conn) IsNear() bool {
 	if _, ok := remote.(*net.UnixAddr); ok {
 		return true
 	}
-	ip := address(remote)
-	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()
+	return localaddr.IsNear(address(remote))
 }
 
 func address(a net.Addr) netip.Addr {
