@@ -132,6 +132,7 @@ func (o *order) start() (p *instance.Process, spool string, err error) {
 			return nil, "", err
 		}
 		files["connection.ini"] = string(text)
+		files["dhparams.pem"] = instance.DHParameters
 		files["plugins"] += "dialogue_ready\n"
 		files["../plugins/dialogue_ready.js"] = readyPlugin
 	}

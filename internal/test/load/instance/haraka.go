@@ -140,6 +140,19 @@ func HarakaQueue(ctx context.Context, program, dir string, port int, prefix ...s
 	}, prefix...)
 }
 
+// DHParameters is a dhparams.pem, the group ffdhe2048 of RFC 7919 (appendix A.1). Where
+// Haraka finds none, openssl computes one at each start: many seconds of a processor
+// that the tests and the measurements need.
+const DHParameters = `-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+`
+
 // Haraka starts program in dir with these files, by their paths below it: one process, which
 // is all that nodes=0 makes. Prefix is as in Tarishi.
 func Haraka(ctx context.Context, program, dir string, files map[string]string, prefix ...string) (*Server, error) {
@@ -148,9 +161,10 @@ func Haraka(ctx context.Context, program, dir string, files map[string]string, p
 		return nil, err
 	}
 	all := map[string]string{
-		"config/me":       "haraka.test\n",
-		"config/smtp.ini": "listen=" + addr + "\nnodes=0\n",
-		"config/log.ini":  "[main]\nlevel=warn\n",
+		"config/me":           "haraka.test\n",
+		"config/smtp.ini":     "listen=" + addr + "\nnodes=0\n",
+		"config/log.ini":      "[main]\nlevel=warn\n",
+		"config/dhparams.pem": DHParameters,
 	}
 	// Its own installer copies this file; the rest is the default where it is absent.
 	connection, err := os.ReadFile(filepath.Join(filepath.Dir(program), "..", "config", "connection.ini"))
