@@ -166,9 +166,10 @@ var packages = map[string]entry{
 	"internal/control/mailq":  {assembly, []string{"internal/control", "internal/control/filter", "internal/control/view"}},
 	"internal/metrics":        {assembly, nil},
 	"internal/command":        {assembly, []string{"internal/control"}},
-	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/web"}},
+	"internal/rehearsal":      {assembly, nil},
+	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/rehearsal", "internal/web"}},
 
-	"cmd/tarishi":       {commands, []string{"config", "internal/command", "internal/dkim", "internal/dns", "internal/domaincheck", "internal/mtasts", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
+	"cmd/tarishi":       {commands, []string{"config", "internal/command", "internal/dkim", "internal/dns", "internal/domaincheck", "internal/mtasts", "internal/rehearsal", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
 	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/checks", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest", "internal/test/namespace"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
