@@ -2,10 +2,8 @@ package main
 
 import (
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"tarishi/internal/test/load"
+	"tarishi/internal/test/load/fileserver"
 )
 
 func TestMedian(t *testing.T) {
@@ -64,9 +63,10 @@ func TestRatios(t *testing.T) {
 	b.wantAtLeast(1, r.ratioOf("d", deliveredRate, "l", "ours", "dead"))
 	b.wantAtMost(50, r.medianFigure("e", "l", "ours", deliveredRate))
 	b.wantBelow(50, r.medianFigure("f", "l", "ours", deliveredRate))
+	b.wantAtMost(0, r.differenceOf("g", deliveredRate, "l", "ours", "theirs"))
 	b.printRatios()
 	want := "\n### Ratios\n\n- p: a: 5.00 (wanted ≥ 5) ok\n- p: b: 5.00 (wanted ≥ 5.01) MISSED\n- p: c: not measured (wanted ≥ 1)\n" +
-		"- p: d: not measured (wanted ≥ 1)\n- p: e: 50 (wanted ≤ 50) ok\n- p: f: 50 (wanted < 50) MISSED\n"
+		"- p: d: not measured (wanted ≥ 1)\n- p: e: 50 (wanted ≤ 50) ok\n- p: f: 50 (wanted < 50) MISSED\n- p: g: 40 (wanted ≤ 0) MISSED\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", &out, want)
 	}
@@ -129,7 +129,7 @@ func TestNothingToMeasure(t *testing.T) {
 			t.Errorf("%+v: no error", o)
 		}
 	}
-	if err := serveFiles(t.Context(), []string{t.TempDir()}); err == nil {
+	if err := fileserver.Serve(t.Context(), []string{t.TempDir()}); err == nil {
 		t.Error("a file server without a next hop")
 	}
 }
@@ -195,21 +195,6 @@ func TestBaseline(t *testing.T) {
 	o.tarishi, o.baseline, o.total = "main.go", t.TempDir()+"/absent", time.Second
 	if err := runParts(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "-baseline") {
 		t.Errorf("an older binary that is absent: %v", err)
-	}
-}
-
-func TestCertificates(t *testing.T) {
-	for _, kind := range []keyKind{ecdsaKey, rsaKey} {
-		dir := t.TempDir()
-		if err := kind.writeFiles(dir); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tls.LoadX509KeyPair(filepath.Join(dir, certificateFile), filepath.Join(dir, keyFile)); err != nil {
-			t.Errorf("%s: %v", kind, err)
-		}
-	}
-	if err := keyKind("dsa").writeFiles(t.TempDir()); err == nil {
-		t.Error("a key of no kind")
 	}
 }
 

@@ -45,6 +45,7 @@ import (
 	"syscall"
 	"time"
 
+	"tarishi/internal/test/load/checks"
 	"tarishi/internal/test/load/fileserver"
 	"tarishi/internal/test/load/mount"
 	"tarishi/internal/test/namespace"
@@ -76,7 +77,7 @@ func main() {
 	var err error
 	switch command {
 	case fileServerCommand:
-		err = serveFiles(ctx, os.Args[2:])
+		err = fileserver.Serve(ctx, os.Args[2:])
 	case worldCommand:
 		err = runInWorld(ctx, os.Args[2:])
 	default:
@@ -128,19 +129,6 @@ func parseFlags(args []string) options {
 // has one file for each message.
 const fileServerCommand = "file-server"
 
-// serveFiles is that server.
-func serveFiles(ctx context.Context, args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: tarishi-bench " + fileServerCommand + " FOLDER HOST:PORT")
-	}
-	s, err := fileserver.Listen(fileserver.Options{Addr: "127.0.0.1:0", Dir: args[0], Next: args[1]})
-	if err != nil {
-		return err
-	}
-	fmt.Println("listening on", s.Addr())
-	return s.Run(ctx)
-}
-
 // bench is one run of the command.
 type bench struct {
 	options
@@ -153,9 +141,9 @@ type bench struct {
 	disk     mount.Mount
 	out      io.Writer
 	progress io.Writer
-	started  int      // runs of a load, which number them
-	part     string   // that is being measured
-	senders  *senders // of the part that is being measured; nil: none
+	started  int             // runs of a load, which number them
+	part     string          // that is being measured
+	senders  *checks.Senders // of the part that is being measured; nil: none
 	ratios   []ratio
 	faults   []error // losses, duplicates, servers that failed
 }

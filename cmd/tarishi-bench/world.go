@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
-	"syscall"
-	"time"
 
+	"tarishi/internal/test/load/checks"
 	"tarishi/internal/test/namespace"
 )
 
@@ -19,14 +17,9 @@ const worldCommand = "in-world"
 
 // enterWorld runs the command again in such a network.
 func (b *bench) enterWorld(ctx context.Context) error {
-	runtime.LockOSThread() // the other one would end with the thread that has started it
-	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, b.self, append([]string{worldCommand, b.dir}, b.args...)...)
-	namespace.Isolate(cmd)
 	cmd.Stdout, cmd.Stderr = b.out, b.progress
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = time.Minute
-	if err := cmd.Run(); err != nil {
+	if err := namespace.Run(cmd); err != nil {
 		return fmt.Errorf("in a network of its own: %w", err)
 	}
 	return nil
@@ -37,7 +30,7 @@ func runInWorld(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return errors.New("usage: tarishi-bench " + worldCommand + " FOLDER [OPTIONS]")
 	}
-	if err := namespace.Prepare(args[0], nameserver, false); err != nil {
+	if err := namespace.Prepare(args[0], checks.Nameserver, false); err != nil {
 		return err
 	}
 	o := parseFlags(args[1:])

@@ -170,7 +170,7 @@ var packages = map[string]entry{
 	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/rehearsal", "internal/web"}},
 
 	"cmd/tarishi":       {commands, []string{"config", "internal/command", "internal/dkim", "internal/dns", "internal/domaincheck", "internal/mtasts", "internal/rehearsal", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
-	"cmd/tarishi-bench": {commands, []string{"internal/dkim", "internal/dkim/canon", "internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest", "internal/test/namespace"}},
+	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/checks", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest", "internal/test/namespace"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
 	"internal/dns/memory":           {tests, nil}, // dns without a network
@@ -184,6 +184,7 @@ var packages = map[string]entry{
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
 	"internal/test/load/mount":      {tests, nil},
+	"internal/test/load/checks":     {tests, []string{"internal/test/load", "internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/session/policy", "internal/intake"}},
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},

@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Isolate makes cmd run with a network and mounts of its own. It ends with the thread that
@@ -26,6 +28,17 @@ func Isolate(cmd *exec.Cmd) {
 	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 	cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
 	cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+}
+
+// Run runs a command of exec.CommandContext in such a network. When its context ends it gets
+// SIGTERM, and time to end what it has started.
+func Run(cmd *exec.Cmd) error {
+	runtime.LockOSThread() // the command would end with the thread that has started it
+	defer runtime.UnlockOSThread()
+	Isolate(cmd)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute
+	return cmd.Run()
 }
 
 // Try reports why there can be no such network.

@@ -1,9 +1,17 @@
-package main
+// Package checks starts relays with the plugins that check mail, and has clients and a DNS
+// whose mail passes all checks. It proves that every check is made before the relay is
+// measured: a plugin that is skipped would be a fast one.
+//
+// It is for the network of package namespace: clients have addresses of the world, and the
+// DNS is the system's.
+package checks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
@@ -20,16 +28,16 @@ import (
 	"tarishi/internal/test/load/instance"
 )
 
-// The plugins that check mail, in the order of config/plugins: those of part plugins, and
-// of them those that need no signature and no record of the sender.
+// The plugins that check mail, in the order of config/plugins: all ten, and those of them
+// that need no signature and no record of the sender.
 const (
-	allChecks   = "relay access limit dns-list fcrdns helo.checks mail_from.is_resolvable spf headers dkim"
-	cheapChecks = "relay access limit dns-list fcrdns helo.checks mail_from.is_resolvable headers"
+	All   = "relay access limit dns-list fcrdns helo.checks mail_from.is_resolvable spf headers dkim"
+	Cheap = "relay access limit dns-list fcrdns helo.checks mail_from.is_resolvable headers"
 )
 
-// checkSettings are config files of the checks, the same for both servers. Every check is
+// settings are config files of the checks, the same for both servers. Every check is
 // on, and every limit is counted and out of reach.
-var checkSettings = map[string]string{
+var settings = map[string]string{
 	"config/relay_acl_allow":                     "5.46.1.0/24\n5.47.1.1\n",
 	"config/connect.rdns_access.blacklist":       "evil.net\n5.48.1.1\n",
 	"config/connect.rdns_access.blacklist_regex": ".*\\.dsl\\.net\n",
@@ -60,36 +68,39 @@ func limitSettings() string {
 	return b.String()
 }
 
-// redisServer keeps what Haraka's limit counts. It listens on its usual port of loopback.
-const redisServer = "redis-server"
+// RedisServer keeps what Haraka's limit counts. It listens on its usual port of loopback.
+const RedisServer = "redis-server"
 
-// Where the mail of part plugins comes from.
+// Nameserver is the address of the DNS.
+const Nameserver = "127.0.0.1"
+
+// Clients is how many clients there are, each with an address of its own.
+const Clients = 20
+
 const (
-	nameserver   = "127.0.0.1"
 	senderDomain = "letters-by-courier.com"
 	selector     = "nov2026"
-	originCount  = 20
 )
 
-// senders are the clients of part plugins, and what the DNS says of them.
-type senders struct {
+// Senders are the clients, and what the DNS says of them.
+type Senders struct {
 	dns     *dnstest.Server
 	origins []load.Origin
 	key     dkim.Key
 }
 
-// newSenders starts the DNS, which is the system's in the network of their own.
-func newSenders() (*senders, error) {
-	private, err := rsaKey.generate()
+// Start starts the DNS, until Close.
+func Start() (*Senders, error) {
+	private, err := dkim.NewKey("rsa")
 	if err != nil {
 		return nil, err
 	}
-	s := &senders{key: dkim.Key{Selector: selector, Private: private}}
+	s := &Senders{key: dkim.Key{Selector: selector, Private: private}}
 	record, err := s.key.Record()
 	if err != nil {
 		return nil, err
 	}
-	if s.dns, err = dnstest.StartAt(nameserver + ":53"); err != nil {
+	if s.dns, err = dnstest.StartAt(Nameserver + ":53"); err != nil {
 		return nil, err
 	}
 
@@ -102,14 +113,14 @@ func newSenders() (*senders, error) {
 	for _, zone := range []string{"one.net", "two.net"} {
 		s.dns.A("2.0.0.127."+zone, "127.0.0.2")
 	}
-	for i := range originCount {
+	for i := range Clients {
 		s.origins = append(s.origins, s.addOrigin(i, netip.AddrFrom4([4]byte{5, 45, 1, byte(i + 1)})))
 	}
 	return s, nil
 }
 
 // addOrigin gives an address a name, in both directions.
-func (s *senders) addOrigin(n int, addr netip.Addr) load.Origin {
+func (s *Senders) addOrigin(n int, addr netip.Addr) load.Origin {
 	o := load.Origin{Addr: addr, Name: fmt.Sprintf("mail%d.%s", n, senderDomain)}
 	s.dns.PTR(addr.String(), o.Name)
 	s.dns.A(o.Name, addr.String())
@@ -117,107 +128,69 @@ func (s *senders) addOrigin(n int, addr netip.Addr) load.Origin {
 	return o
 }
 
-// send makes a load one of these clients.
-func (s *senders) send(l *load.Load) {
+// Close stops the DNS.
+func (s *Senders) Close() { s.dns.Close() }
+
+// Dress makes a load one of these clients.
+func (s *Senders) Dress(l *load.Load) {
 	l.From, l.Origins, l.Seal = "load@"+senderDomain, s.origins, s.seal
 }
 
-// questions is how many questions the DNS of part plugins has had.
-func (b *bench) questions() int {
-	if b.senders == nil {
-		return 0
-	}
-	return b.senders.dns.Queries()
-}
-
-// startSenders starts what the clients of part plugins need, until the fleet ends.
-func (f *fleet) startSenders() error {
-	s, err := newSenders()
-	if err != nil {
-		return err
-	}
-	f.bench.senders = s
-	f.stops = append(f.stops, func() { s.dns.Close(); f.bench.senders = nil })
-	if f.bench.missing[harakaChecked] != "" {
-		return nil
-	}
-	return f.startRedis()
-}
+// Questions is how many questions the DNS has had.
+func (s *Senders) Questions() int { return s.dns.Queries() }
 
 // seal returns the DKIM-Signature of a message.
-func (s *senders) seal(message []byte) ([]byte, error) {
+func (s *Senders) seal(message []byte) ([]byte, error) {
 	return dkim.Sign(mail.Memory{message}, senderDomain, []dkim.Key{s.key}, &dkim.Signing{
 		Headers: []string{"From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"},
 		Sealed:  []string{"From"}, Header: canon.Relaxed, Body: canon.Relaxed,
 	}, time.Now().Add(-time.Minute))
 }
 
-// checksOf are the plugins of a system that check mail; "": none.
-func checksOf(system string) string {
-	switch strings.TrimSuffix(system, before) {
-	case tarishiChecked, harakaChecked:
-		return allChecks
-	case tarishiCheap:
-		return cheapChecks
-	}
-	return ""
-}
+// Launch starts a server in dir with these files.
+type Launch func(dir string, files map[string]string) (*instance.Server, error)
 
-// startChecked starts a system of part plugins, after it has shown in a log that every plugin
-// does its work: a plugin that is skipped would be a fast one.
-func (f *fleet) startChecked(name, binary, dir string, port int, prefix []string) (*instance.Server, error) {
-	trial, err := f.launchChecked(name, binary, filepath.Join(dir, "trial"), port, "info", nil)
-	if err != nil {
-		return nil, err
-	}
-	err = f.proveChecks(name, trial)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if stopped := trial.Stop(ctx); err == nil && isTarishi(name) {
-		err = stopped
-	}
-	if err != nil {
-		return nil, err
-	}
-	return f.launchChecked(name, binary, dir, port, "warn", prefix)
-}
-
-// launchChecked starts such a system with a log of some level.
-func (f *fleet) launchChecked(name, binary, dir string, port int, level string, prefix []string) (*instance.Server, error) {
-	files := map[string]string{
-		"config/plugins":          strings.ReplaceAll(checksOf(name), " ", "\n") + "\nrcpt_to.in_host_list\nqueue/smtp_forward\n",
+// StartRelay starts a relay to port of 127.0.0.1, with plugins that check the mail to a
+// domain, in dir, where it has been on trial before.
+func (s *Senders) StartRelay(ctx context.Context, plugins, domain, dir string, port int, launch Launch) (*instance.Server, error) {
+	files := maps.Clone(settings)
+	maps.Copy(files, map[string]string{
+		"config/plugins":          strings.ReplaceAll(plugins, " ", "\n") + "\nrcpt_to.in_host_list\nqueue/smtp_forward\n",
 		"config/host_list":        domain + "\n",
 		"config/smtp_forward.ini": fmt.Sprintf("host=127.0.0.1\nport=%d\n", port),
-		"config/log.ini":          "[main]\nlevel=" + level + "\n",
-	}
-	for path, text := range checkSettings {
-		files[path] = text
-	}
-	if name == harakaChecked {
-		return instance.Haraka(f.ctx, f.bench.program, dir, files, prefix...)
-	}
-	files["config/smtp.ini"] = "listen=127.0.0.1:0\n"
-	files["config/connection.ini"] = "[max]\nconnections=20000\nconnections_per_ip=0\n"
-	if err := instance.WriteFiles(dir, files); err != nil {
+		"config/log.ini":          "[main]\nlevel=info\n",
+	})
+	trial, err := launch(filepath.Join(dir, "trial"), files)
+	if err != nil {
 		return nil, err
 	}
-	return instance.Tarishi(f.ctx, binary, dir, 1, prefix...)
+	err = s.prove(ctx, plugins, domain, trial)
+	stop, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	trial.Stop(stop)
+	if err != nil {
+		return nil, err
+	}
+
+	// What proves the checks is not logged while the server is measured.
+	files["config/log.ini"] = "[main]\nlevel=warn\n"
+	return launch(dir, files)
 }
 
-// proveChecks sends messages from each address until the log says that every check was made
+// prove sends messages from each address until the log says that every check was made
 // for all of them: a server that has just started may not have all of its lists yet. Then it
 // does what the checks without a line in the log must see.
-func (f *fleet) proveChecks(name string, server *instance.Server) error {
+func (s *Senders) prove(ctx context.Context, plugins, domain string, server *instance.Server) error {
 	var err error
 	for began := time.Now(); time.Since(began) < proofTime; time.Sleep(200 * time.Millisecond) {
 		before := len(server.Log())
-		l := load.Load{Addr: server.Addr(), Clients: originCount, Messages: originCount, PerSession: 1, Domain: domain}
-		f.bench.senders.send(&l)
-		if report := l.Send(f.ctx); report.Accepted != originCount {
-			err = fmt.Errorf("%d of %d messages were accepted: %w", report.Accepted, originCount, report.Err)
+		l := load.Load{Addr: server.Addr(), Clients: Clients, Messages: Clients, PerSession: 1, Domain: domain}
+		s.Dress(&l)
+		if report := l.Send(ctx); report.Accepted != Clients {
+			err = fmt.Errorf("%d of %d messages were accepted: %w", report.Accepted, Clients, report.Err)
 			continue
 		}
-		if err = findChecks(name, server.Log()[before:]); err == nil {
+		if err = findChecks(plugins, server.Log()[before:]); err == nil {
 			break
 		}
 	}
@@ -225,7 +198,7 @@ func (f *fleet) proveChecks(name string, server *instance.Server) error {
 		return err
 	}
 	for i, p := range probes {
-		if err := f.probe(originCount+i, p, server.Addr()); err != nil {
+		if err := s.probe(ctx, Clients+i, p, domain, server.Addr()); err != nil {
 			return fmt.Errorf("%s: %w", p.plugin, err)
 		}
 	}
@@ -245,11 +218,11 @@ var marks = map[string]*regexp.Regexp{
 	"dkim":                    regexp.MustCompile(`\[dkim\].*result=pass`),
 }
 
-// findChecks reports the first check of a system that a log lacks.
-func findChecks(name, log string) error {
-	for plugin := range strings.FieldsSeq(checksOf(name)) {
-		if mark := marks[plugin]; mark != nil && len(mark.FindAllString(log, -1)) < originCount {
-			return fmt.Errorf("%s has not passed %d messages", plugin, originCount)
+// findChecks reports the first of plugins that a log lacks.
+func findChecks(plugins, log string) error {
+	for plugin := range strings.FieldsSeq(plugins) {
+		if mark := marks[plugin]; mark != nil && len(mark.FindAllString(log, -1)) < Clients {
+			return fmt.Errorf("%s has not passed %d messages", plugin, Clients)
 		}
 	}
 	return nil
@@ -259,7 +232,7 @@ func findChecks(name, log string) error {
 type probe struct {
 	plugin  string
 	addr    string // of the client
-	domain  string // of the recipients
+	domain  string // of the recipients; "": the one that is the server's
 	field   string // on top of the messages
 	refusal string // part of the first refusal; "": both are accepted
 }
@@ -267,18 +240,18 @@ type probe struct {
 // probes are for the checks that need not say in a log that they have passed something.
 var probes = []probe{
 	{plugin: "relay", addr: "5.46.1.1", domain: "elsewhere.test"},
-	{plugin: "access", addr: "5.48.1.1", domain: domain, refusal: "You are not allowed to connect"},
-	{plugin: "limit", addr: "5.48.2.1", domain: domain, refusal: "connection rate limit exceeded"},
-	{plugin: "headers", addr: "5.48.3.1", domain: domain, field: "Subject: another\r\n", refusal: "Only one Subject"},
+	{plugin: "access", addr: "5.48.1.1", refusal: "You are not allowed to connect"},
+	{plugin: "limit", addr: "5.48.2.1", refusal: "connection rate limit exceeded"},
+	{plugin: "headers", addr: "5.48.3.1", field: "Subject: another\r\n", refusal: "Only one Subject"},
 }
 
 // probe makes a probe. Its client has the name with number n.
-func (f *fleet) probe(n int, p probe, server string) error {
+func (s *Senders) probe(ctx context.Context, n int, p probe, domain, server string) error {
 	report := load.Load{
-		Addr: server, Messages: 2, PerSession: 1, Domain: p.domain, From: "load@" + senderDomain,
-		Origins: []load.Origin{f.bench.senders.addOrigin(n, netip.MustParseAddr(p.addr))},
+		Addr: server, Messages: 2, PerSession: 1, Domain: cmp.Or(p.domain, domain), From: "load@" + senderDomain,
+		Origins: []load.Origin{s.addOrigin(n, netip.MustParseAddr(p.addr))},
 		Seal:    func([]byte) ([]byte, error) { return []byte(p.field), nil },
-	}.Send(f.ctx)
+	}.Send(ctx)
 	switch {
 	case report.Err == nil && p.refusal != "":
 		return errors.New("it refuses nothing")
@@ -288,18 +261,13 @@ func (f *fleet) probe(n int, p probe, server string) error {
 	return nil
 }
 
-// startRedis starts the store of Haraka's limit, which ends with the fleet.
-func (f *fleet) startRedis() error {
-	cmd := exec.Command(redisServer, "--save", "", "--dir", f.dir)
+// StartRedis starts the store of Haraka's limit, with its files in dir.
+func StartRedis(ctx context.Context, dir string) (*instance.Process, error) {
+	cmd := exec.Command(RedisServer, "--save", "", "--dir", dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	redis, err := instance.Start(cmd)
+	p, err := instance.Start(cmd)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f.stops = append(f.stops, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		redis.Stop(ctx)
-	})
-	return redis.Await(f.ctx, func(log string) bool { return strings.Contains(log, "Ready to accept connections") })
+	return p, p.Await(ctx, func(log string) bool { return strings.Contains(log, "Ready to accept connections") })
 }
