@@ -2,6 +2,7 @@ package result
 
 import (
 	"slices"
+	"strings"
 
 	"tarishi/internal/lease"
 	"tarishi/internal/mail"
@@ -22,11 +23,22 @@ func NewView(g *lease.Gate, s *Store, id string) View { return View{g, s, id} }
 // ID is that of the connection or the transaction that the results are about.
 func (v View) ID() string { return v.id }
 
-// add appends to one of a plugin's lists.
+// The bounds of a list: texts, and bytes of each. A client can have a check made again with each
+// command, and chooses some of the texts.
+const (
+	maxTexts = 100
+	maxText  = 4 << 10
+)
+
+// add appends to one of a plugin's lists, unless that is full.
 func (v View) add(plugin string, list func(*Result) *[]string, text string) {
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
 	lease.Touch(v.gate, v.state, func(s *Store) {
-		to := list(s.For(plugin))
-		*to = append(*to, text)
+		if to := list(s.For(plugin)); len(*to) < maxTexts {
+			*to = append(*to, text)
+		}
 	})
 }
 
