@@ -4,7 +4,8 @@
 // code of the site read them, and the log shows them in one line for each plugin.
 //
 // Texts and names are an interface: a reader such as karma matches them as Haraka's
-// plugins write them. A Store belongs to one goroutine at a time.
+// plugins write them. A list has at most 100 texts, which stay the first ones, and a text 4 KiB.
+// A Store belongs to one goroutine at a time.
 package result
 
 import (

@@ -3,8 +3,10 @@ package result
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
+	"unicode/utf8"
 
 	"tarishi/internal/ini"
 )
@@ -86,5 +88,28 @@ func TestFormats(t *testing.T) {
 	}
 	if !slices.Equal(lines, []int{8, 9}) {
 		t.Errorf("problems: %v", r.Problems())
+	}
+}
+
+// A client can have checks made without end, and choose what they find.
+func TestBounds(t *testing.T) {
+	s := new(Store)
+	v := NewView(nil, s, "")
+	long := strings.Repeat("\u00e4", maxText)
+	for range 3 * maxTexts {
+		v.Pass("p", "again")
+		v.Fail("p", long)
+		v.Msg("p", "x")
+		v.Err("p", "x")
+		v.Skip("p", "x")
+	}
+	r := s.Of("p")
+	for _, name := range usualOrder {
+		if got := r.list(name); len(got) != maxTexts {
+			t.Errorf("%s has %d texts", name, len(got))
+		}
+	}
+	if got := r.Fail[0]; len(got) > maxText+len("…") || !utf8.ValidString(got) || !strings.HasSuffix(got, "ä…") {
+		t.Errorf("%d bytes, %q", len(got), got[len(got)-8:])
 	}
 }

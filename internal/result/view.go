@@ -2,6 +2,7 @@ package result
 
 import (
 	"slices"
+	"strings"
 
 	"tarishi/internal/lease"
 	"tarishi/internal/mail"
@@ -22,17 +23,27 @@ func NewView(g *lease.Gate, s *Store, id string) View { return View{g, s, id} }
 // ID is that of the connection or the transaction that the results are about.
 func (v View) ID() string { return v.id }
 
-// usualTexts is how many texts a list has room for at first: few plugins make one check.
-const usualTexts = 4
+// The bounds of a list: texts, and bytes of each. A client can have a check made again with each
+// command, and chooses some of the texts.
+const (
+	usualTexts = 4 // for which there is room at first: few plugins make one check
+	maxTexts   = 100
+	maxText    = 4 << 10
+)
 
-// add appends to one of a plugin's lists.
+// add appends to one of a plugin's lists, unless that is full.
 func (v View) add(plugin string, list func(*Result) *[]string, text string) {
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
 	lease.Touch(v.gate, v.state, func(s *Store) {
 		to := list(s.For(plugin))
 		if *to == nil {
 			*to = make([]string, 0, usualTexts)
 		}
-		*to = append(*to, text)
+		if len(*to) < maxTexts {
+			*to = append(*to, text)
+		}
 	})
 }
 

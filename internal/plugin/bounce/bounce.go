@@ -215,10 +215,13 @@ func (x excerpt) values(name string) []string {
 		if !found || !strings.EqualFold(field, name) {
 			continue
 		}
+
+		// All of the text may be folds of one field.
+		first := i
 		for i+1 < len(x.lines) && strings.HasPrefix(x.lines[i+1], " ") {
 			i++
-			value += x.lines[i]
 		}
+		value += strings.Join(x.lines[first+1:i+1], "")
 		all = append(all, strings.TrimSpace(value))
 	}
 	return all

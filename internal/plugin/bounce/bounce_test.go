@@ -1,6 +1,7 @@
 package bounce
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -304,6 +305,22 @@ func TestSettings(t *testing.T) {
 }
 
 // FuzzReport: whatever a report holds, it is searched.
+// The text of a report may be one field of nothing but folds: the memory for its value must not
+// grow with the square of their number.
+func TestManyFolds(t *testing.T) {
+	x := excerpt{lines: append([]string{"Received: a"}, slices.Repeat([]string{" b"}, 20_000)...)}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	got := x.values("received")
+	runtime.ReadMemStats(&after)
+	if len(got) != 1 || len(got[0]) != 1+2*20_000 {
+		t.Errorf("%d values", len(got))
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
+		t.Errorf("%d bytes for %d", used, len(got[0]))
+	}
+}
+
 func FuzzReport(f *testing.F) {
 	f.Add(report("message/rfc822", "Received: from x ([8.8.8.8])\nFrom: a@b.c\nDate: 1\n\n"))
 	f.Add("Content-Type: multipart/mixed; boundary=x\n\n--x\n\nFrom\n :\nX-Haraka-Bounce-Validation: =?utf-8?q?=?=\n")
