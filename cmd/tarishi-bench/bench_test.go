@@ -30,14 +30,14 @@ func TestTable(t *testing.T) {
 	l := workload{name: "few", systems: []string{tarishiQueue, harakaQueue, postfixTuned}}
 	latency := load.Latency{P50: time.Millisecond, P95: 2 * time.Millisecond, P99: 3 * time.Millisecond, Max: 40 * time.Millisecond}
 	r := results{
-		{"few", tarishiQueue}: {{accepted: 3000, delivered: 2000, messages: 900, connections: 7, cpu: 0.25, memory: 30, latency: latency, drained: true}},
+		{"few", tarishiQueue}: {{accepted: 3000, delivered: 2000, messages: 900, connections: 7, cpu: 0.25, tool: 0.05, memory: 30, latency: latency, drained: true}},
 		{"few", postfixTuned}: {{accepted: 600, delivered: 500, err: errors.New("server said 421")}},
 	}
 	var out bytes.Buffer
 	r.printTable(&out, []workload{l})
 	for _, want := range []string{
-		"| few | Tarishi queue | 3000 | 2000 | 1.0 / 2.0 / 3.0 / 40 | 7 of 900 | 0.25 | 30 | 0 | 0 |\n",
-		"| few | Postfix tuned | 600 | 500 | 0.0 / 0.0 / 0.0 / 0 | 0 of 0 | 0.00 | 0 | 0 (not drained) | 0 |\n",
+		"| few | Tarishi queue | 3000 | 2000 | 1.0 / 2.0 / 3.0 / 40 | 7 of 900 | 0.25 | 0.05 | 30 | 0 | 0 |\n",
+		"| few | Postfix tuned | 600 | 500 | 0.0 / 0.0 / 0.0 / 0 | 0 of 0 | 0.00 | 0.00 | 0 | 0 (not drained) | 0 |\n",
 		"\nTrouble: few, Postfix tuned: server said 421\n",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -139,7 +139,7 @@ func TestNothingToMeasure(t *testing.T) {
 func TestParts(t *testing.T) {
 	known := []string{
 		tarishiRelay, tarishiQueue, tarishiMany, tarishiNoSync, oneFile, harakaRelay, harakaQueue, postfixDefault, postfixTuned,
-		pipelined, unpipelined, noServer,
+		pipelined, unpipelined, noServer, tarishiChecked, tarishiCheap, harakaChecked,
 	}
 	for _, p := range parts {
 		r := make(results)
@@ -151,7 +151,7 @@ func TestParts(t *testing.T) {
 				if !slices.Contains(known, s) {
 					t.Errorf("%s: %s: no system %q", p.name, l.name, s)
 				}
-				r[key{l.name, s}] = []result{{accepted: 1, delivered: 1, latency: load.Latency{P50: 1, P99: 1}}}
+				r[key{l.name, s}] = []result{{accepted: 1, delivered: 1, cpu: 1, latency: load.Latency{P50: 1, P99: 1}}}
 			}
 		}
 		if p.judge == nil {

@@ -22,6 +22,8 @@ type result struct {
 	messages    int
 	connections int     // at the sink: those that were open and new ones
 	cpu         float64 // milliseconds a message
+	tool        float64 // the same, of this program: generator, sink and DNS
+	questions   float64 // to the DNS, a message
 	memory      float64 // MiB
 	tally       load.Tally
 	drained     bool // the queue had time to empty
@@ -55,8 +57,10 @@ func (b *bench) measureLoad(ctx context.Context, sys *system, l workload) result
 func (b *bench) runLoad(ctx context.Context, sys *system, l workload, duration time.Duration) result {
 	syscall.Sync() // nobody pays for what an earlier run left to be written
 	before, seen := sys.usage(), sys.sink.Stats()
+	tool, asked := toolCPU(), b.questions()
 	report, tally, drained := b.sendLoad(ctx, sys, l, duration, 5*duration+5*time.Second)
 	after := sys.usage()
+	messages := float64(max(report.Accepted, 1))
 
 	// Shared pages are divided among processes where the kernel can do that. A server of many
 	// processes would look too large otherwise.
@@ -70,7 +74,9 @@ func (b *bench) runLoad(ctx context.Context, sys *system, l workload, duration t
 		latency:     report.Latency,
 		messages:    report.Accepted,
 		connections: sys.sink.Stats().Connections - seen.Connections + seen.Open,
-		cpu:         float64((after.CPU - before.CPU).Microseconds()) / 1000 / float64(max(report.Accepted, 1)),
+		cpu:         float64((after.CPU - before.CPU).Microseconds()) / 1000 / messages,
+		tool:        float64((toolCPU() - tool).Microseconds()) / 1000 / messages,
+		questions:   float64(b.questions()-asked) / messages,
 		memory:      float64(memory) / (1 << 20),
 		tally:       tally,
 		drained:     drained,
@@ -85,11 +91,15 @@ func (b *bench) sendLoad(ctx context.Context, sys *system, l workload, duration,
 	b.started++
 	run := uint16(b.started)
 	defer sys.sink.Forget(run)
-	report = load.Load{
+	all := load.Load{
 		Addr: sys.addr, Run: run, Clients: l.clients, Messages: l.messages, Duration: duration, Size: l.size,
 		Recipients: l.recipients, Domain: domain, Domains: l.destinations, Pipelining: b.pipelining,
 		PerSession: l.perSession, StartTLS: l.certificate != "",
-	}.Send(ctx)
+	}
+	if l.checked {
+		b.senders.send(&all)
+	}
+	report = all.Send(ctx)
 
 	// A queue accepts faster than it delivers. Its rate counts until the sink has the last
 	// recipient.
@@ -97,6 +107,15 @@ func (b *bench) sendLoad(ctx context.Context, sys *system, l workload, duration,
 	defer cancel()
 	tally = sys.sink.Await(drain, report)
 	return report, tally, drain.Err() == nil
+}
+
+// toolCPU is the processor time of this program so far.
+func toolCPU() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // exitError tells why a server that should run does not.

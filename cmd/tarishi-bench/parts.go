@@ -16,6 +16,9 @@ const (
 	oneFile        = "one file and one fsync a message"
 	harakaRelay    = "Haraka relay"
 	harakaQueue    = "Haraka queue"
+	tarishiChecked = "Tarishi relay, ten plugins"
+	tarishiCheap   = "Tarishi relay, without spf and dkim"
+	harakaChecked  = "Haraka relay, ten plugins"
 	postfixDefault = "Postfix"
 	postfixTuned   = "Postfix tuned"
 	pipelined      = "Tarishi relay, next hop offers PIPELINING"
@@ -29,7 +32,7 @@ const before = ", before"
 // isTarishi reports whether a system is a Tarishi that both binaries can be.
 func isTarishi(system string) bool {
 	switch system {
-	case tarishiRelay, tarishiQueue, tarishiMany:
+	case tarishiRelay, tarishiQueue, tarishiMany, tarishiChecked, tarishiCheap:
 		return true
 	}
 	return false
@@ -58,6 +61,7 @@ type workload struct {
 	slow         bool    // some of the systems deliver later than they accept
 	perSession   int     // messages; 0: sessions stay open
 	certificate  keyKind // of the servers; with one, clients use STARTTLS
+	checked      bool    // clients have addresses and names of the world, and sign
 }
 
 // weight is how many runs' time one run with this load takes, on average.
@@ -76,6 +80,7 @@ type part struct {
 	fixed time.Duration // beyond its runs, for starts and stops
 	once  bool          // one round whatever the options say
 	extra bool          // only if it is asked for
+	world bool          // in a network where every address is a local one
 	// measure runs the part; compare measures and adds what judge finds.
 	measure func(ctx context.Context, b *bench, p part) error
 	judge   func(b *bench, r results)
@@ -173,6 +178,13 @@ var parts = []part{
 		},
 	},
 	{
+		name: "plugins", fixed: 25 * time.Second, extra: true, world: true, measure: compare,
+		about: "With headers, mail_from.is_resolvable, helo.checks, dns-list (two lists), limit, access, relay, fcrdns, spf and dkim, which verifies " +
+			"a signature of RSA-2048. 20 clients with addresses and names in a DNS that answers at once.",
+		loads: []workload{checkedLoad(singly, 1), checkedLoad(kept, 0)},
+		judge: judgePlugins,
+	},
+	{
 		name: "idle", fixed: 4 * time.Minute, once: true, extra: true, measure: measureIdle,
 		about: "Memory of sessions that have said EHLO and wait, in a server of its own each time.",
 		loads: []workload{
@@ -187,6 +199,34 @@ func singleLoad(kind string, certificate keyKind) workload {
 	return workload{
 		name: singleName(kind), clients: 20, size: small, perSession: 1, certificate: certificate,
 		systems: []string{tarishiRelay, harakaRelay, postfixTuned},
+	}
+}
+
+// The loads of part plugins.
+const (
+	singly = "20 clients, 4 KiB, one message a connection"
+	kept   = "20 clients, 4 KiB, kept connections"
+)
+
+func checkedLoad(name string, perSession int) workload {
+	return workload{
+		name: name, clients: originCount, size: small, perSession: perSession, checked: true,
+		systems: []string{tarishiChecked, tarishiCheap, tarishiRelay, harakaChecked, noServer},
+	}
+}
+
+// judgePlugins compares the checks with Haraka's and shows what they cost.
+func judgePlugins(b *bench, r results) {
+	b.wantAtLeast(8, r.ratioOf("one message a connection, Tarishi : Haraka", acceptedRate, singly, tarishiChecked, harakaChecked))
+	b.addRatio(r.ratioOf("kept connections, Tarishi : Haraka", acceptedRate, kept, tarishiChecked, harakaChecked))
+	b.wantAtMost(0.15, r.differenceOf("one message a connection, CPU of the checks without spf and dkim, ms a message", cpuTime, singly, tarishiCheap, tarishiRelay))
+	b.wantAtMost(0.15, r.differenceOf("kept connections, CPU of the checks without spf and dkim, ms a message", cpuTime, kept, tarishiCheap, tarishiRelay))
+	for _, load := range []string{singly, kept} {
+		b.addRatio(r.differenceOf(load+", CPU of all checks, ms a message", cpuTime, load, tarishiChecked, tarishiRelay))
+		b.addRatio(r.ratioOf(load+", CPU a message, Haraka : Tarishi", cpuTime, load, harakaChecked, tarishiChecked))
+		for _, system := range []string{tarishiChecked, harakaChecked} {
+			b.addRatio(r.medianFigure(load+", "+system+", questions to the DNS a message", load, system, func(x result) float64 { return x.questions }))
+		}
 	}
 }
 

@@ -35,8 +35,11 @@ func (b *bench) findPeers(ctx context.Context) {
 		without("Postfix is not installed, or this is not root", postfixDefault, postfixTuned)
 	}
 	if !b.haraka {
-		without("not asked for", harakaRelay, harakaQueue)
+		without("not asked for", harakaRelay, harakaQueue, harakaChecked)
 		return
+	}
+	if _, err := exec.LookPath(redisServer); err != nil {
+		without("its limit needs "+redisServer+", which is not installed", harakaChecked)
 	}
 
 	// Haraka is installed once and kept: npm takes longer than the measuring.
@@ -50,7 +53,7 @@ func (b *bench) findPeers(ctx context.Context) {
 		b.program, err = instance.InstallHaraka(ctx, cache, b.progress)
 	}
 	if err != nil {
-		without(err.Error(), harakaRelay, harakaQueue)
+		without(err.Error(), harakaRelay, harakaQueue, harakaChecked)
 	}
 }
 
@@ -130,6 +133,11 @@ func (l workload) fleetKey(system string) string { return system + string(l.cert
 
 // startSystem starts one system for a load, in a fresh folder.
 func (f *fleet) startSystem(name string, l workload) error {
+	if l.checked && f.bench.senders == nil {
+		if err := f.startSenders(); err != nil {
+			return err
+		}
+	}
 	sink, err := f.startSink(load.SinkOptions{NoPipelining: name == unpipelined})
 	if err != nil {
 		return err
@@ -196,6 +204,8 @@ func (f *fleet) startServer(name, dir string, port int, secure bool) (*instance.
 		return instance.Listening(f.ctx, exec.Command(argv[0], argv[1:]...), dir, 1)
 	case harakaRelay:
 		return instance.HarakaRelay(f.ctx, f.bench.program, dir, port, secure, prefix...)
+	case tarishiChecked, tarishiCheap, harakaChecked:
+		return f.startChecked(name, binary, dir, port, prefix)
 	case harakaQueue:
 		return instance.HarakaQueue(f.ctx, f.bench.program, dir, port, prefix...)
 	case postfixDefault, postfixTuned:

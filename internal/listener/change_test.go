@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -160,15 +161,20 @@ func TestChangeServesTheQueue(t *testing.T) {
 	stop()
 }
 
-// held is a net.Listener that accepts nothing before it gets a deadline.
+// held is a net.Listener that accepts nothing before it gets a deadline, and then is late for
+// every second one, as on a busy machine.
 type held struct {
 	*net.TCPListener
-	once sync.Once
-	free chan struct{}
+	once  sync.Once
+	free  chan struct{}
+	calls int
 }
 
 func (h *held) Accept() (net.Conn, error) {
 	<-h.free
+	if h.calls++; h.calls%2 == 1 {
+		return nil, os.ErrDeadlineExceeded
+	}
 	return h.TCPListener.Accept()
 }
 

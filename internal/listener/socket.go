@@ -4,15 +4,20 @@ import (
 	"errors"
 	"net"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// drainWait is how long the queue of a socket that is about to be closed has to be
-	// empty, and drainTime how long that may take in all: clients that never let up must
-	// not keep an address.
+	// empty.
 	drainWait = 50 * time.Millisecond
-	drainTime = time.Second
+	// Clients that never let up must not keep an address: it is given up when the time is
+	// over and as many were accepted as can have waited (the kernel's usual bound).
+	drainTime  = time.Second
+	maxWaiting = 4096
 )
 
 // socket is one bound address.
@@ -56,14 +61,44 @@ func (s *socket) limitAccept(until time.Time) bool {
 // it.
 func (l *Listener) acceptWaiting(s *socket) {
 	defer s.Close()
-	for end := time.Now().Add(drainTime); time.Now().Before(end) && s.limitAccept(time.Now().Add(drainWait)); {
+	end := time.Now().Add(drainTime)
+	for accepted := 0; accepted < maxWaiting || time.Now().Before(end); {
+		if !s.limitAccept(time.Now().Add(drainWait)) {
+			return
+		}
 		switch c, err := s.Accept(); {
 		case err == nil:
+			accepted++
 			l.receive(s, c)
-		case errors.Is(err, os.ErrDeadlineExceeded) || !passing(err):
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// On a busy machine the deadline can be over before the queue was looked at.
+			if !s.hasWaiting() {
+				return
+			}
+		case !passing(err) || !time.Now().Before(end):
 			return
 		default:
 			time.Sleep(drainWait) // descriptors may come back
 		}
 	}
+}
+
+// hasWaiting reports whether connections wait in the queue of the kernel.
+func (s *socket) hasWaiting() bool {
+	ln, ok := s.Listener.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return false
+	}
+
+	// A listening socket is readable while a connection waits.
+	waiting := false
+	err = raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		waiting = n == 1 || errors.Is(err, unix.EINTR)
+	})
+	return waiting && err == nil
 }

@@ -163,6 +163,9 @@ func (b *board) CountDouble() {
 
 func (b *board) Enqueue(p mail.Pending) { (*Outbound)(b).Enqueue(p) }
 
+func (b *board) BeginReport(id mail.ID) { b.notifier.Begin(id) }
+func (b *board) EndReport(id mail.ID)   { b.notifier.End(id) }
+
 func (b *board) AdmitReport(id mail.ID, sender string) (joins, ok bool, until time.Time) {
 	return b.notifier.Admit(id, sender)
 }

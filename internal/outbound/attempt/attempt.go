@@ -84,9 +84,13 @@ type Board interface {
 
 	// Enqueue sees to the delivery of a message that was put in the queue.
 	Enqueue(p mail.Pending)
+	// BeginReport notes that an attempt at a message is about to look for recipients that
+	// may still fail. EndReport has to follow, after HoldReport.
+	BeginReport(id mail.ID)
+	EndReport(id mail.ID)
 	// AdmitReport reports whether the sender of a message may get a separate report
-	// now, which is counted; joins: others of the message wait already. If not, until is
-	// when it may.
+	// now, which is counted; joins: others of the message wait already, or are about to.
+	// If not, until is when it may.
 	AdmitReport(id mail.ID, sender string) (joins, ok bool, until time.Time)
 	// HoldReport keeps recipients for a report at due. Unless they are collected with
 	// others of the sender, open are the recipients that may fail until then.

@@ -98,9 +98,12 @@ func (a *Attempt) gather(recipients []int) bool {
 	sender := a.env.From.String()
 	due, collected := now.Add(wait), false
 
-	// A message with one delivery has nothing to wait for.
+	// A message with one delivery has nothing to wait for. Those of others may end at the
+	// same moment.
 	var open map[int]bool
 	if wait > 0 && (len(a.whole) > len(a.account.Index) || len(a.account.Later) > 0) {
+		board.BeginReport(a.unit.ID())
+		defer board.EndReport(a.unit.ID())
 		open = a.undecided(due)
 	}
 

@@ -31,10 +31,44 @@ type Gathering struct {
 	senders  map[string]*allowance
 	due      dueHeap // all of it
 	waiting  int     // recipients in all
+	coming   map[mail.ID]*arrival
 }
 
-// Holds reports whether a report about one message is held back.
-func (g *Gathering) Holds(id mail.ID) bool { return g.messages[id] != nil }
+// arrival is what happens to a message while attempts at it find out what else of it may
+// fail: between that and Hold others may be decided.
+type arrival struct {
+	attempts int
+	decided  []int
+}
+
+// Begin notes that an attempt at a message is about to look for recipients that may still
+// fail. End has to follow, after Hold if there is something to hold.
+func (g *Gathering) Begin(id mail.ID) {
+	if g.coming[id] == nil {
+		if g.coming == nil {
+			g.coming = map[mail.ID]*arrival{}
+		}
+		g.coming[id] = &arrival{}
+	}
+	g.coming[id].attempts++
+}
+
+// End undoes Begin.
+func (g *Gathering) End(id mail.ID) {
+	if g.coming[id].attempts--; g.coming[id].attempts == 0 {
+		delete(g.coming, id)
+	}
+}
+
+// Joins reports whether failures of a message, whose attempt has begun to look for others,
+// belong to a report about it that is held back, or will be by another attempt.
+func (g *Gathering) Joins(id mail.ID) bool {
+	c := g.coming[id]
+	return g.messages[id] != nil || c != nil && c.attempts > 1
+}
+
+// Awaits reports whether it matters to a report which recipients of a message are decided.
+func (g *Gathering) Awaits(id mail.ID) bool { return g.messages[id] != nil || g.coming[id] != nil }
 
 // All returns the reports that are held back, in no order. The slice is the
 // Gathering's.
@@ -178,10 +212,16 @@ func (g *Gathering) Hold(id mail.ID, sender string, recipients []int, due time.T
 
 // Await has a report about one message wait until due, if that is later than it
 // would have been, but never past the end that the first failure set. open are the
-// recipients that may fail until then, as far as they were not known.
-func (g *Gathering) Await(r *Report, open map[int]bool, due, end time.Time) {
+// recipients that may fail until then, as far as they were not known; those that were
+// decided since Begin are taken out.
+func (g *Gathering) Await(id mail.ID, r *Report, open map[int]bool, due, end time.Time) {
 	if r.end.IsZero() {
 		r.end = end
+	}
+	if c := g.coming[id]; r.open == nil && c != nil {
+		for _, i := range c.decided {
+			delete(open, i)
+		}
 	}
 	if r.open == nil {
 		r.open = open
@@ -209,8 +249,13 @@ func (g *Gathering) Next() (due time.Time, ok bool) {
 }
 
 // Decide notes that recipients of a message are delivered, or failed. When that
-// leaves none that may fail at about the same time its report is due.
+// leaves none that may fail at about the same time, and no attempt is about to hold more,
+// its report is due.
 func (g *Gathering) Decide(id mail.ID, recipients []int) {
+	c := g.coming[id]
+	if c != nil {
+		c.decided = append(c.decided, recipients...)
+	}
 	r := g.messages[id]
 	if r == nil || r.open == nil {
 		return
@@ -218,7 +263,7 @@ func (g *Gathering) Decide(id mail.ID, recipients []int) {
 	for _, i := range recipients {
 		delete(r.open, i)
 	}
-	if len(r.open) == 0 {
+	if len(r.open) == 0 && c == nil {
 		g.reschedule(r, time.Time{})
 	}
 }

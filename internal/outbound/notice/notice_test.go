@@ -62,6 +62,60 @@ func TestGatheringIsBounded(t *testing.T) {
 	}
 }
 
+// TestDecidedAtOnce: attempts at one message that end at the same moment have one report,
+// which waits for nothing that was decided while they looked for what may still fail.
+func TestDecidedAtOnce(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	later, end := now.Add(10*time.Second), now.Add(time.Minute)
+	hold := func(g *Gathering, recipient int, open ...int) {
+		still := map[int]bool{}
+		for _, i := range open {
+			still[i] = true
+		}
+		r, _ := g.Hold("A", "one", []int{recipient}, later, false, destination.Rate{})
+		g.Await("A", r, still, later, end)
+		g.End("A")
+	}
+	taken := func(g *Gathering) (n int) {
+		for _, r := range g.Take(now) {
+			n += r.n
+		}
+		return n
+	}
+
+	// The other is delivered after it was seen to be open.
+	var g Gathering
+	g.Begin("A")
+	g.Decide("A", []int{1})
+	hold(&g, 0, 1)
+	if n := taken(&g); n != 0 {
+		t.Errorf("%d recipients are reported before the attempt is over", n)
+	}
+	if g.Decide("A", []int{0}); taken(&g) != 1 {
+		t.Error("the report waits for a recipient that is delivered")
+	}
+
+	// The other sees this one marked as failed, and ends first.
+	g.Begin("A")
+	g.Begin("A")
+	if !g.Joins("A") {
+		t.Error("two attempts would make a report each")
+	}
+	hold(&g, 1)
+	if g.Decide("A", []int{1}); taken(&g) != 0 {
+		t.Error("a report leaves without a failure that is about to join it")
+	}
+	hold(&g, 0, 1)
+	if g.Decide("A", []int{0}); taken(&g) != 2 || len(g.coming) != 0 || g.Awaits("A") {
+		t.Errorf("%+v", g)
+	}
+
+	// One alone joins nothing.
+	if g.Begin("A"); g.Joins("A") {
+		t.Error("an attempt joins itself")
+	}
+}
+
 func TestFailureText(t *testing.T) {
 	at := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
 	for _, f := range []Failure{

@@ -109,13 +109,28 @@ func (n *Notifier) hold(id mail.ID, sender string, recipients []int, due time.Ti
 	return begun
 }
 
+// Begin notes that an attempt at a message is about to look for recipients that may still
+// fail; End has to follow, after Hold.
+func (n *Notifier) Begin(id mail.ID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.gathering.Begin(id)
+}
+
+// End undoes Begin.
+func (n *Notifier) End(id mail.ID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.gathering.End(id)
+}
+
 // Admit reports whether the sender of a message may get a separate report now, which is
-// counted; joins: others of the message wait already. If not, until is when it may.
+// counted; joins: others of the message wait already, or are about to. If not, until is when it may.
 func (n *Notifier) Admit(id mail.ID, sender string) (joins, ok bool, until time.Time) {
 	rate, _ := n.o.Outbound.Reports()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.gathering.Holds(id) {
+	if n.gathering.Joins(id) {
 		return true, true, time.Time{}
 	}
 	ok, until = n.gathering.Admit(n.o.Now(), sender, rate)
@@ -129,7 +144,7 @@ func (n *Notifier) Hold(id mail.ID, sender string, recipients []int, due time.Ti
 	n.mu.Lock()
 	r, begun := n.gathering.Hold(id, sender, recipients, due, collected, rate)
 	if !collected {
-		n.gathering.Await(r, open, due, n.o.Now().Add(maxWaits*wait))
+		n.gathering.Await(id, r, open, due, n.o.Now().Add(maxWaits*wait))
 	}
 	n.mu.Unlock()
 	if begun {
@@ -147,7 +162,7 @@ func (n *Notifier) logCollecting(sender string, until time.Time) {
 func (n *Notifier) Decide(id mail.ID, decided func() []int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.gathering.Holds(id) {
+	if n.gathering.Awaits(id) {
 		n.gathering.Decide(id, decided())
 	}
 }

@@ -144,6 +144,9 @@ func (c *checker) checkClient(ctx context.Context, e *hook.Event) hook.Verdict {
 	record, remote := s.recorder.On(e.Conn.Results()), e.Conn.Remote()
 	addr := remote.Addr.Addr().Unmap().WithZone("")
 
+	// With XCLIENT the connection is another client's, which has nothing of the last one's.
+	e.Conn.Notes().Remove(noteAllowed)
+
 	// No list knows addresses that are not of the world.
 	if remote.Private {
 		record.Skip("private: " + addr.String())

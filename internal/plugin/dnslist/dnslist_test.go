@@ -219,6 +219,24 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// With XCLIENT a connection becomes another client's, for which no list has spoken.
+func TestHandedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := newZones("good.example")
+		z.set("8.8.8.8.good.example", "127.0.0.2")
+		r := run(t, "zones=good.example\n[good.example]\ntype=allow\n", z)
+		_, c := r.connect("8.8.8.8")
+		if !c.Notes.Bool(noteAllowed) {
+			t.Errorf("notes %v", c.Notes)
+		}
+		c.Remote = hook.Remote{Addr: netip.MustParseAddrPort("192.168.0.1:1"), Private: true}
+		r.Run(t.Context(), hook.OnConnect, &hook.Event{Conn: c.View()})
+		if c.Notes.Bool(noteAllowed) {
+			t.Errorf("of another client: notes %v", c.Notes)
+		}
+	})
+}
+
 // Clients that are not of the world are not looked up.
 func TestPrivate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -44,6 +44,82 @@ func TestDNSLists(t *testing.T) {
 	}
 }
 
+// A listed client is refused at the start of its conversation, whether a proxy or a peer
+// that may hand clients over says who it is; one on a list of those to be let in is not, and
+// one that is on no list is not either.
+func TestListedClients(t *testing.T) {
+	t.Parallel()
+	names := nameServer(t)
+	for _, zone := range []string{"block.test", "more.test", "allow.test"} {
+		names.A("2.0.0.127."+zone, "127.0.0.2")
+	}
+	names.A("2.1.45.5.block.test", "127.0.0.2")
+	names.A("3.1.45.5.block.test", "127.0.0.2")
+	names.A("3.1.45.5.more.test", "127.0.0.10")
+	names.A("4.1.45.5.block.test", "127.0.0.2")
+	names.A("4.1.45.5.allow.test", "127.0.0.3")
+	six := "5.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.f.4.0.1.0.a.2.block.test"
+	names.A(six, "127.0.0.2")
+	dir := folder(t, with(relayTo(smtptest.New(t).Port()),
+		"plugins", "xclient\ndns-list\nrcpt_to.in_host_list\nqueue/smtp_forward\n", "dns.ini", dnsINI(names), "xclient.hosts", "127.0.0.1\n",
+		"connection.ini", "[haproxy]\nhosts[]=127.0.0.2\n", "dns-list.ini", "zones=block.test more.test allow.test\n[allow.test]\ntype=allow\n"))
+	d := startIn(t, dir)
+	for _, zone := range []string{`block zone.*block\.test`, `block zone.*more\.test`, `allow zone.*allow\.test`} {
+		d.awaitLog("enabling " + zone)
+	}
+
+	for _, client := range []struct{ addr, refusal string }{
+		{"5.45.1.1", ""},
+		{"5.45.1.2", "554 5.7.1 host [5.45.1.2] is listed on block.test\r\n"},
+		{"5.45.1.3", "554 5.7.1 host [5.45.1.3] is listed on block.test, more.test\r\n"},
+		{"5.45.1.4", ""},
+		{"2a01:4f8::25", "554 5.7.1 host [2a01:4f8::25] is listed on block.test\r\n"},
+		{"10.45.1.2", ""},
+	} {
+		want, family, server := client.refusal, "TCP4", "5.5.5.25"
+		if strings.Contains(client.addr, ":") {
+			family, server = "TCP6", "2a01:4f8::1"
+		}
+		if want == "" {
+			want = "220"
+		}
+
+		// The refusal is the greeting, and all that the client hears from then on.
+		c := dialFrom(t, "127.0.0.2", d.Addr())
+		proxied := c.say(fmt.Sprintf("PROXY %s %s %s 4711 25", family, client.addr, server), want)
+		switch {
+		case client.refusal == "":
+			c.say("EHLO mx.client.test", "250")
+			c.say("MAIL FROM:<from@client.test>", "250")
+		case proxied != client.refusal:
+			t.Errorf("%s by PROXY: %q", client.addr, proxied)
+		default:
+			c.say("EHLO mx.client.test", client.refusal)
+			c.say("MAIL FROM:<from@client.test>", client.refusal)
+		}
+		c.say("QUIT", "221")
+
+		c = dialFrom(t, "127.0.0.1", d.Addr())
+		c.expect("220")
+		c.say("EHLO peer.test", "250")
+		addr := client.addr
+		if family == "TCP6" {
+			addr = "IPV6:" + addr
+		}
+		if handed := c.say("XCLIENT ADDR="+addr, want); client.refusal != "" && handed != client.refusal {
+			t.Errorf("%s by XCLIENT: %q", client.addr, handed)
+		}
+		if client.refusal == "" {
+			c.say("EHLO mx.client.test", "250")
+			c.say("MAIL FROM:<from@client.test>", "250")
+		}
+	}
+	d.awaitLog(`dns-list.*fail:\s*block\.test`)
+	if n := names.Count("2.1.45.10.block.test", "A"); n != 0 {
+		t.Errorf("a private address was asked for %d times", n)
+	}
+}
+
 // A recipient that is accepted for its domain leaves by the next hop of the domain, and
 // opens the relay for no other, neither in its transaction nor in the next one.
 func TestDestDomains(t *testing.T) {

@@ -136,7 +136,7 @@ func TestContentSurvives(t *testing.T) {
 		if r.Accepted != 1 {
 			t.Fatal(r.Err)
 		}
-		want, _ := content(size, 9)
+		want, _ := content(size, 9, "load@client.test")
 		if size > 1000 && len(want) != size {
 			t.Errorf("content(%d) has %d bytes", size, len(want))
 		}

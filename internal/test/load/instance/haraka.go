@@ -122,26 +122,27 @@ func HarakaRelay(ctx context.Context, program, dir string, port int, secure bool
 	if secure {
 		plugins = "tls\n" + plugins
 	}
-	return haraka(ctx, program, dir, prefix, map[string]string{
+	return Haraka(ctx, program, dir, map[string]string{
 		"config/plugins":          plugins,
 		"config/smtp_forward.ini": fmt.Sprintf("host=127.0.0.1\nport=%d\n", port),
 		"plugins/take_all.js":     "exports.hook_rcpt = (next) => next(OK)\n",
-	})
+	}, prefix...)
 }
 
 // HarakaQueue starts program in dir as an outbound queue: everybody may relay,
 // and port of 127.0.0.1 is the MX of every domain. Prefix is as in Tarishi.
 func HarakaQueue(ctx context.Context, program, dir string, port int, prefix ...string) (*Server, error) {
-	return haraka(ctx, program, dir, prefix, map[string]string{
+	return Haraka(ctx, program, dir, map[string]string{
 		"config/plugins":      "take_all\none_mx\n",
 		"config/outbound.ini": "concurrency_max=100\n",
 		"plugins/take_all.js": "exports.hook_rcpt = (next, connection) => { connection.relaying = true; next(OK) }\n",
 		"plugins/one_mx.js":   fmt.Sprintf("exports.hook_get_mx = (next) => next(OK, { priority: 0, exchange: '127.0.0.1', port: %d })\n", port),
-	})
+	}, prefix...)
 }
 
-// haraka starts one process, which is all that nodes=0 makes.
-func haraka(ctx context.Context, program, dir string, prefix []string, files map[string]string) (*Server, error) {
+// Haraka starts program in dir with these files, by their paths below it: one process, which
+// is all that nodes=0 makes. Prefix is as in Tarishi.
+func Haraka(ctx context.Context, program, dir string, files map[string]string, prefix ...string) (*Server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
