@@ -194,7 +194,7 @@ func (c *serveCmd) Run(s command.Streams) error {
 // serve is Run once there is a log.
 func (c *serveCmd) serve(cfg *conf.Config, problems ini.Problems, w *maillog.Writer, title func(string)) error {
 	log := server.Notices(cfg, w).Named("config")
-	for _, p := range problems {
+	for _, p := range problems.Logged() {
 		if p.Warning {
 			log.Warn(p.String())
 		} else {

@@ -121,6 +121,7 @@ func LoadFS(files fs.FS, dir string, own map[string]ini.Declarer) (*Config, ini.
 	l.between()
 	l.exposed()
 	l.unread()
+	l.unlisted()
 	c.read, c.contents = record.read, record.sum(c)
 	return c, l.Problems()
 }

@@ -265,7 +265,7 @@ func (l *Live) load(before picture) (c *Config, problems ini.Problems, settled b
 func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced bool) Result {
 	// A default in the place of a wrong value would be a change that nobody asked for.
 	var errs, warnings []string
-	for _, p := range problems {
+	for _, p := range problems.Logged() {
 		if p.Warning {
 			warnings = append(warnings, p.String())
 		} else {

@@ -38,6 +38,17 @@ func TestProblems(t *testing.T) {
 				"config/quarantine.ini: warning: is not read: the plugin queue/quarantine is not built in: no message is set aside; queue/test writes every message to a file, for trying out only\n" +
 				"config/toobusy.maxlag: warning: is not read: toobusy needs no plugin: [max] of connection.ini bounds connections, and who comes on top of them is answered 421",
 		},
+		{
+			"lists and switches of plugins that are not listed",
+			files{
+				"plugins": "tls\nqueue/test\n", "mail_from.access.blacklist": "a@b.example", "rcpt_to.access.whitelist": "# none", "aliases.json": `{"a":{"action":"drop"}}`,
+				"dmarc.ini": "enforce=true", "host_list": "a.example",
+			},
+			"config/aliases.json: warning: has no effect: the plugin aliases is not listed in config/plugins\n" +
+				"config/dmarc.ini:1: warning: key enforce: has no effect: the plugin dmarc is not listed in config/plugins\n" +
+				"config/mail_from.access.blacklist: warning: has no effect: the plugin access is not listed in config/plugins\n" +
+				"config/plugins:1: warning: key tls: STARTTLS is not offered: there is no certificate, see config/tls.ini",
+		},
 		{"time of a plugin that is not listed", files{"access.timeout": "3"}, "config/access.timeout: warning: is not read: the plugin access is not listed in config/plugins"},
 		{
 			"what is no setting",

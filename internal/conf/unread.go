@@ -2,6 +2,7 @@ package conf
 
 import (
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,6 +39,37 @@ func (l *loader) unread() {
 			p.Text, p.Nearest = "is not read: "+why, ""
 		}
 		l.Add(p)
+	}
+}
+
+// unlisted warns of what somebody wrote for plugins that are not in config/plugins: lists
+// of those who may do something or may not, and switches without which mail is not
+// protected as they say.
+func (l *loader) unlisted() {
+	if len(l.c.Plugins.Listed) == 0 {
+		return
+	}
+	for _, name := range []string{"access", "aliases", "relay"} {
+		own := l.c.Own[name]
+		if own == nil || l.c.Plugins.Has(name) {
+			continue
+		}
+		for _, t := range own.Tables() {
+			for _, file := range append([]string{t.File}, t.Reads...) {
+				if one := l.record.read[file]; path.Ext(file) != ".ini" && one != (content{}) && !one.silent {
+					l.Add(ini.Problem{File: ini.Place(file), Warning: true, Text: "has no effect: the plugin " + name + " is not listed in " + ini.Place("plugins")})
+				}
+			}
+		}
+	}
+	for _, s := range []struct{ plugin, section, key string }{{"dkim", "sign", "enabled"}, {"dmarc", "main", "enforce"}} {
+		k := l.File(s.plugin + ".ini").Section(s.section).Key(s.key)
+		if k != nil && !l.c.Plugins.Has(s.plugin) && ini.SwitchedOn(k.Values) {
+			l.Add(ini.Problem{
+				File: ini.Place(s.plugin + ".ini"), Line: k.Line, Section: ini.Shown(s.section), Key: k.Name, Warning: true,
+				Text: "has no effect: the plugin " + s.plugin + " is not listed in " + ini.Place("plugins"),
+			})
+		}
 	}
 }
 

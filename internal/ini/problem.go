@@ -2,6 +2,7 @@ package ini
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,6 +61,31 @@ func (p Problems) Errors() Problems {
 		}
 	}
 	return errs
+}
+
+// MaxWarnings is how many warnings about one file are logged.
+const MaxWarnings = 100
+
+// Logged returns the problems without the warnings that come after MaxWarnings about the
+// same file, but for a last one that counts them: a long list may have one in each line.
+func (p Problems) Logged() Problems {
+	var logged Problems
+	warnings, last := map[string]int{}, map[string]int{}
+	for _, one := range p {
+		if one.Warning {
+			if warnings[one.File]++; warnings[one.File] > MaxWarnings {
+				continue
+			}
+			last[one.File] = len(logged)
+		}
+		logged = append(logged, one)
+	}
+	for file, n := range warnings {
+		if more := n - MaxWarnings + 1; more > 1 {
+			logged[last[file]] = Problem{File: file, Warning: true, Text: fmt.Sprintf("%d more warnings: tarishi check reports all", more)}
+		}
+	}
+	return logged
 }
 
 // Sort puts the problems in the order of their files and lines.

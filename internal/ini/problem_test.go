@@ -31,3 +31,24 @@ func TestNearest(t *testing.T) {
 		t.Error("something out of nothing")
 	}
 }
+
+// A list with a warning for each line fills no log, and hides no other warning and no
+// error.
+func TestLogged(t *testing.T) {
+	var p Problems
+	for i := range 3 * MaxWarnings {
+		p = append(p, Problem{File: "a", Line: i + 1, Text: "x", Warning: i != 2*MaxWarnings})
+	}
+	p = append(p, Problem{File: "b", Text: "y", Warning: true})
+	logged := p.Logged()
+	n := len(logged)
+	if n != MaxWarnings+2 || len(logged.Errors()) != 1 || logged[n-1].Text != "y" {
+		t.Fatalf("%d problems, %d errors, last %v", n, len(logged.Errors()), logged[n-1])
+	}
+	if got := logged[MaxWarnings-1].String(); got != "a: warning: 200 more warnings: tarishi check reports all" {
+		t.Error(got)
+	}
+	if got := p[:MaxWarnings].Logged(); len(got) != MaxWarnings || got[MaxWarnings-1].Text != "x" {
+		t.Errorf("%v", got[MaxWarnings-1])
+	}
+}
