@@ -195,6 +195,11 @@ func judge(t *testing.T, s *site, d dialogue, said map[string][]outcome, sum *ta
 				t.Errorf("%s.txt:%d: %s has no %q in the header section:\n%s", s.Name, st.Line, server, want, got)
 			}
 		}
+		for server, outcomes := range said {
+			if got := outcomes[i].Header; st.Lacks != "" && (got == "" || strings.Contains(got, st.Lacks)) {
+				t.Errorf("%s.txt:%d: %s has %q in the header section, or there is none:\n%s", s.Name, st.Line, server, st.Lacks, got)
+			}
+		}
 		if st.Because != "" {
 			sum.deliberate++
 		}
