@@ -91,6 +91,7 @@ type tally struct {
 	mu                                             sync.Mutex
 	dialogues, replies, sameClass, texts, sameText int
 	deliberate                                     int
+	findings, sameFindings                         int // of Haraka's plugins
 }
 
 // TestDialogues has all dialogues with both servers.
@@ -115,6 +116,7 @@ func TestDialogues(t *testing.T) {
 	percent := func(n, of int) float64 { return 100 * float64(n) / float64(max(of, 1)) }
 	t.Logf("%d dialogues, %d replies: the same class %.1f %%; of %d with a text %.1f %% the same; %d differences on purpose",
 		sum.dialogues, sum.replies, percent(sum.sameClass, sum.replies), sum.texts, percent(sum.sameText, sum.texts), sum.deliberate)
+	t.Logf("%d findings in the log, %.1f %% of them ours, too", sum.findings, percent(sum.sameFindings, sum.findings))
 	const least = 98
 	if percent(sum.sameClass, sum.replies) < least {
 		t.Errorf("less than %d %% of the replies are of the same class", least)
@@ -144,6 +146,7 @@ func compare(t *testing.T, s *site, bin map[string]string, sum *tally) {
 			judge(t, s, d, map[string][]outcome{haraka: reports[haraka].Outcomes[i], tarishi: reports[tarishi].Outcomes[i]}, sum)
 		})
 	}
+	compareFindings(t, s, reports, sum)
 	if t.Failed() && testing.Verbose() {
 		for server, r := range reports {
 			t.Logf("the log of %s:\n%s", server, r.Log)
