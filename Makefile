@@ -30,28 +30,38 @@ run: build
 	@exec bin/tarishi serve -c .
 
 # Needs Go only: tests of programs that are not installed say so and are skipped.
-# Packages start in this order: the one that takes longest, mostly waiting, is first.
-# crash and dialogue have targets of their own.
+# What go test would vet, lint vets. Packages start in this order: the one that takes
+# longest, mostly waiting, is first. It builds the daemon, more than once: so everything
+# is compiled before, or both would compile the same. crash and dialogue have targets of
+# their own.
 test:
-	$(GO) test -p $(ATONCE) ./internal/test/e2e $$($(GO) list ./... | grep -v -e '/internal/test/crash' -e '/internal/test/dialogue')
+	$(GO) build ./internal/...
+	$(GO) test -vet=off -p $(ATONCE) ./internal/test/e2e $$($(GO) list ./... | grep -v -e '/internal/test/crash' -e '/internal/test/dialogue')
 
-# The race detector needs cgo, and so a C compiler. The real binary is for e2e,
-# dialogue and crash.
+# The race detector needs cgo, and so a C compiler. The real binary, which it does not
+# see, is for e2e, judges, dialogue and crash.
 race:
 	@command -v $$($(GO) env CC) >/dev/null || { echo "make race needs a C compiler ($$($(GO) env CC)): install gcc, or use make test" >&2; exit 1; }
-	CGO_ENABLED=1 $(GO) test -race -p $(ATONCE) -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/dialogue' -e '/internal/test/crash')
+	CGO_ENABLED=1 $(GO) test -vet=off -race -p $(ATONCE) -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/judges' -e '/internal/test/dialogue' -e '/internal/test/crash')
 
 lint:
 	@bad=$$($(GO) tool gofumpt -l .) && test -z "$$bad" || { echo "not formatted (go tool gofumpt -w FILE):" $$bad >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-# go test -list names a package's targets and then the package. Two targets at a time:
-# each takes longer to build than to run.
+# go test -fuzz builds a package again for each target; here its binary is built once
+# and runs them all. The inputs that it collects are where go test keeps them. Two
+# packages at a time, each with one worker: building takes longer than running.
+FUZZBIN = $(CURDIR)/bin/fuzz/$$(echo "$$0" | tr / -)
 fuzz:
-	@targets=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$targets" >&2; exit 1; }; \
-	echo "$$targets" | awk '/^Fuzz/ { t[n++] = $$1 } $$1 == "ok" { for (i = 0; i < n; i++) print $$2, t[i]; n = 0 }' | \
-	xargs -P 2 -n 2 sh -c 'echo "$$0 $$1"; $(GO) test -run "^$$" -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) "$$0" </dev/null'
+	@mkdir -p bin/fuzz
+	@grep -rl '^func Fuzz' --include='*_test.go' cmd internal | xargs -n 1 dirname | sort -u | xargs -P 2 -n 1 sh -ec 'cd "$$0"; \
+		$(GO) test -c -vet=off -fuzz . -ldflags "-s -w" -o "$(FUZZBIN)"; \
+		targets=$$("$(FUZZBIN)" -test.list "^Fuzz"); \
+		for target in $$targets; do \
+			echo "$$0 $$target"; \
+			"$(FUZZBIN)" -test.run "^$$" -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) -test.parallel 1 -test.fuzzcachedir "$$($(GO) env GOCACHE)/fuzz/$$($(GO) list)" </dev/null; \
+		done; rm "$(FUZZBIN)"'
 
 e2e: build
 	TARISHI_BIN=$(CURDIR)/bin/tarishi $(GO) test -count=1 -timeout 10m ./internal/test/e2e/...
@@ -78,9 +88,10 @@ bench: build
 	$(BUILD) -o bin/tarishi-bench ./cmd/tarishi-bench
 	bin/tarishi-bench -tarishi bin/tarishi -time $(BENCHTIME) $(BENCHARGS)
 
+# dialogue and crash wait much: they run beside each other, and each shows what it has
+# to say at its end.
 check: lint build test race
-	$(MAKE) dialogue
-	$(MAKE) crash ROUNDS=50
+	$(MAKE) -j 2 --output-sync=target dialogue crash ROUNDS=50
 	$(MAKE) fuzz FUZZTIME=2000x
 
 cover:

@@ -2,10 +2,8 @@ package main
 
 import (
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"tarishi/internal/test/load"
+	"tarishi/internal/test/load/fileserver"
 )
 
 func TestMedian(t *testing.T) {
@@ -30,14 +29,14 @@ func TestTable(t *testing.T) {
 	l := workload{name: "few", systems: []string{tarishiQueue, harakaQueue, postfixTuned}}
 	latency := load.Latency{P50: time.Millisecond, P95: 2 * time.Millisecond, P99: 3 * time.Millisecond, Max: 40 * time.Millisecond}
 	r := results{
-		{"few", tarishiQueue}: {{accepted: 3000, delivered: 2000, messages: 900, connections: 7, cpu: 0.25, memory: 30, latency: latency, drained: true}},
+		{"few", tarishiQueue}: {{accepted: 3000, delivered: 2000, messages: 900, connections: 7, cpu: 0.25, tool: 0.05, memory: 30, latency: latency, drained: true}},
 		{"few", postfixTuned}: {{accepted: 600, delivered: 500, err: errors.New("server said 421")}},
 	}
 	var out bytes.Buffer
 	r.printTable(&out, []workload{l})
 	for _, want := range []string{
-		"| few | Tarishi queue | 3000 | 2000 | 1.0 / 2.0 / 3.0 / 40 | 7 of 900 | 0.25 | 30 | 0 | 0 |\n",
-		"| few | Postfix tuned | 600 | 500 | 0.0 / 0.0 / 0.0 / 0 | 0 of 0 | 0.00 | 0 | 0 (not drained) | 0 |\n",
+		"| few | Tarishi queue | 3000 | 2000 | 1.0 / 2.0 / 3.0 / 40 | 7 of 900 | 0.25 | 0.05 | 30 | 0 | 0 |\n",
+		"| few | Postfix tuned | 600 | 500 | 0.0 / 0.0 / 0.0 / 0 | 0 of 0 | 0.00 | 0.00 | 0 | 0 (not drained) | 0 |\n",
 		"\nTrouble: few, Postfix tuned: server said 421\n",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -64,9 +63,10 @@ func TestRatios(t *testing.T) {
 	b.wantAtLeast(1, r.ratioOf("d", deliveredRate, "l", "ours", "dead"))
 	b.wantAtMost(50, r.medianFigure("e", "l", "ours", deliveredRate))
 	b.wantBelow(50, r.medianFigure("f", "l", "ours", deliveredRate))
+	b.wantAtMost(0, r.differenceOf("g", deliveredRate, "l", "ours", "theirs"))
 	b.printRatios()
 	want := "\n### Ratios\n\n- p: a: 5.00 (wanted ≥ 5) ok\n- p: b: 5.00 (wanted ≥ 5.01) MISSED\n- p: c: not measured (wanted ≥ 1)\n" +
-		"- p: d: not measured (wanted ≥ 1)\n- p: e: 50 (wanted ≤ 50) ok\n- p: f: 50 (wanted < 50) MISSED\n"
+		"- p: d: not measured (wanted ≥ 1)\n- p: e: 50 (wanted ≤ 50) ok\n- p: f: 50 (wanted < 50) MISSED\n- p: g: 40 (wanted ≤ 0) MISSED\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", &out, want)
 	}
@@ -129,7 +129,7 @@ func TestNothingToMeasure(t *testing.T) {
 			t.Errorf("%+v: no error", o)
 		}
 	}
-	if err := serveFiles(t.Context(), []string{t.TempDir()}); err == nil {
+	if err := fileserver.Serve(t.Context(), []string{t.TempDir()}); err == nil {
 		t.Error("a file server without a next hop")
 	}
 }
@@ -139,7 +139,7 @@ func TestNothingToMeasure(t *testing.T) {
 func TestParts(t *testing.T) {
 	known := []string{
 		tarishiRelay, tarishiQueue, tarishiMany, tarishiNoSync, oneFile, harakaRelay, harakaQueue, postfixDefault, postfixTuned,
-		pipelined, unpipelined, noServer,
+		pipelined, unpipelined, noServer, tarishiChecked, tarishiCheap, harakaChecked,
 	}
 	for _, p := range parts {
 		r := make(results)
@@ -151,7 +151,7 @@ func TestParts(t *testing.T) {
 				if !slices.Contains(known, s) {
 					t.Errorf("%s: %s: no system %q", p.name, l.name, s)
 				}
-				r[key{l.name, s}] = []result{{accepted: 1, delivered: 1, latency: load.Latency{P50: 1, P99: 1}}}
+				r[key{l.name, s}] = []result{{accepted: 1, delivered: 1, cpu: 1, latency: load.Latency{P50: 1, P99: 1}}}
 			}
 		}
 		if p.judge == nil {
@@ -195,21 +195,6 @@ func TestBaseline(t *testing.T) {
 	o.tarishi, o.baseline, o.total = "main.go", t.TempDir()+"/absent", time.Second
 	if err := runParts(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "-baseline") {
 		t.Errorf("an older binary that is absent: %v", err)
-	}
-}
-
-func TestCertificates(t *testing.T) {
-	for _, kind := range []keyKind{ecdsaKey, rsaKey} {
-		dir := t.TempDir()
-		if err := kind.writeFiles(dir); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tls.LoadX509KeyPair(filepath.Join(dir, certificateFile), filepath.Join(dir, keyFile)); err != nil {
-			t.Errorf("%s: %v", kind, err)
-		}
-	}
-	if err := keyKind("dsa").writeFiles(t.TempDir()); err == nil {
-		t.Error("a key of no kind")
 	}
 }
 

@@ -12,9 +12,10 @@
 //	memory    20 messages of 50 MB at once
 //	shapes    1 client, 20 clients, 10 recipients
 //	starttls  one message a connection, in clear and with STARTTLS
+//	plugins   the plugins that check mail, with clients that have names in a DNS
 //	idle      memory of sessions that have said EHLO and wait
 //
-// The last three run only if -part asks for them. With -baseline BINARY an older
+// The last four run only if -part asks for them. With -baseline BINARY an older
 // Tarishi runs beside the new one in every part, in turn within each round, and
 // the ratios of rate and of CPU a message are printed.
 //
@@ -44,8 +45,10 @@ import (
 	"syscall"
 	"time"
 
+	"tarishi/internal/test/load/checks"
 	"tarishi/internal/test/load/fileserver"
 	"tarishi/internal/test/load/mount"
+	"tarishi/internal/test/namespace"
 )
 
 // options are the command line.
@@ -61,15 +64,24 @@ type options struct {
 	pipelining bool
 	postfix    bool
 	haraka     bool
+	args       []string // what all of this was read from
+	world      bool     // every address is a local one
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	command := ""
+	if len(os.Args) > 1 {
+		command = os.Args[1]
+	}
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == fileServerCommand {
-		err = serveFiles(ctx, os.Args[2:])
-	} else {
-		err = runParts(ctx, parseFlags(), os.Stdout, os.Stderr)
+	switch command {
+	case fileServerCommand:
+		err = fileserver.Serve(ctx, os.Args[2:])
+	case worldCommand:
+		err = runInWorld(ctx, os.Args[2:])
+	default:
+		err = runParts(ctx, parseFlags(os.Args[1:]), os.Stdout, os.Stderr)
 	}
 	stop()
 	if err != nil {
@@ -79,8 +91,8 @@ func main() {
 }
 
 // parseFlags reads the command line, or ends the process.
-func parseFlags() options {
-	o := options{}
+func parseFlags(args []string) options {
+	o := options{args: args}
 	flag.StringVar(&o.tarishi, "tarishi", "bin/tarishi", "the `binary` to measure")
 	flag.StringVar(&o.baseline, "baseline", "", "an older `binary` to measure beside it")
 	flag.StringVar(&o.dir, "dir", "", "where the servers' folders and queues are made: a `folder` on the disk to measure; default: the system's temporary one")
@@ -92,7 +104,7 @@ func parseFlags() options {
 	flag.BoolVar(&o.haraka, "haraka", true, "measure Haraka too, if node and npm are installed")
 	names := flag.String("part", strings.Join(defaultParts(), ","), "run these `parts`, of "+strings.Join(partNames(), ", "))
 	only := flag.String("only", "", "run the loads whose \"part: load\" matches this `pattern`")
-	flag.Parse()
+	flag.CommandLine.Parse(args)
 
 	// Mistakes end the process here. A run of five minutes must not fail at its end because of a
 	// flag.
@@ -117,19 +129,6 @@ func parseFlags() options {
 // has one file for each message.
 const fileServerCommand = "file-server"
 
-// serveFiles is that server.
-func serveFiles(ctx context.Context, args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: tarishi-bench " + fileServerCommand + " FOLDER HOST:PORT")
-	}
-	s, err := fileserver.Listen(fileserver.Options{Addr: "127.0.0.1:0", Dir: args[0], Next: args[1]})
-	if err != nil {
-		return err
-	}
-	fmt.Println("listening on", s.Addr())
-	return s.Run(ctx)
-}
-
 // bench is one run of the command.
 type bench struct {
 	options
@@ -142,8 +141,9 @@ type bench struct {
 	disk     mount.Mount
 	out      io.Writer
 	progress io.Writer
-	started  int    // runs of a load, which number them
-	part     string // that is being measured
+	started  int             // runs of a load, which number them
+	part     string          // that is being measured
+	senders  *checks.Senders // of the part that is being measured; nil: none
 	ratios   []ratio
 	faults   []error // losses, duplicates, servers that failed
 }
@@ -166,6 +166,15 @@ func runParts(ctx context.Context, o options, out, progress io.Writer) error {
 	// The time is shared among the systems that are there, so absent ones make the runs of the
 	// others longer.
 	b.findPeers(ctx)
+	inWorld := func(p part) bool { return p.world }
+	if !o.world && slices.ContainsFunc(chosen, inWorld) {
+		why := namespace.Try()
+		if why == nil {
+			return b.enterWorld(ctx)
+		}
+		fmt.Fprintf(out, "Not measured: part %s: %v\n", chosen[slices.IndexFunc(chosen, inWorld)].name, why)
+		chosen = slices.DeleteFunc(chosen, inWorld)
+	}
 	b.each = b.duration(chosen)
 	most := o.total + o.total/2
 	for _, p := range chosen {

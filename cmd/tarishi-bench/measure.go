@@ -22,6 +22,8 @@ type result struct {
 	messages    int
 	connections int     // at the sink: those that were open and new ones
 	cpu         float64 // milliseconds a message
+	tool        float64 // the same, of this program: generator, sink and DNS
+	questions   float64 // to the DNS, a message
 	memory      float64 // MiB
 	tally       load.Tally
 	drained     bool // the queue had time to empty
@@ -39,24 +41,15 @@ func (r result) String() string {
 	return s
 }
 
-// warmUp makes a short run that does not count: processes are started, code is
-// compiled, connections are made.
-func (b *bench) warmUp(ctx context.Context, sys *system, l workload) {
-	b.runLoad(ctx, sys, l, b.each/3)
-}
-
-// measureLoad makes one run.
-func (b *bench) measureLoad(ctx context.Context, sys *system, l workload) result {
-	return b.runLoad(ctx, sys, l, b.each)
-}
-
 // runLoad sends a load for some time and waits until the sink has what was
 // accepted.
 func (b *bench) runLoad(ctx context.Context, sys *system, l workload, duration time.Duration) result {
 	syscall.Sync() // nobody pays for what an earlier run left to be written
 	before, seen := sys.usage(), sys.sink.Stats()
+	tool, asked := load.OwnCPU(), b.questions()
 	report, tally, drained := b.sendLoad(ctx, sys, l, duration, 5*duration+5*time.Second)
 	after := sys.usage()
+	messages := float64(max(report.Accepted, 1))
 
 	// Shared pages are divided among processes where the kernel can do that. A server of many
 	// processes would look too large otherwise.
@@ -70,7 +63,9 @@ func (b *bench) runLoad(ctx context.Context, sys *system, l workload, duration t
 		latency:     report.Latency,
 		messages:    report.Accepted,
 		connections: sys.sink.Stats().Connections - seen.Connections + seen.Open,
-		cpu:         float64((after.CPU - before.CPU).Microseconds()) / 1000 / float64(max(report.Accepted, 1)),
+		cpu:         float64((after.CPU - before.CPU).Microseconds()) / 1000 / messages,
+		tool:        float64((load.OwnCPU() - tool).Microseconds()) / 1000 / messages,
+		questions:   float64(b.questions()-asked) / messages,
 		memory:      float64(memory) / (1 << 20),
 		tally:       tally,
 		drained:     drained,
@@ -85,11 +80,15 @@ func (b *bench) sendLoad(ctx context.Context, sys *system, l workload, duration,
 	b.started++
 	run := uint16(b.started)
 	defer sys.sink.Forget(run)
-	report = load.Load{
+	all := load.Load{
 		Addr: sys.addr, Run: run, Clients: l.clients, Messages: l.messages, Duration: duration, Size: l.size,
 		Recipients: l.recipients, Domain: domain, Domains: l.destinations, Pipelining: b.pipelining,
 		PerSession: l.perSession, StartTLS: l.certificate != "",
-	}.Send(ctx)
+	}
+	if l.checked {
+		b.senders.Dress(&all)
+	}
+	report = all.Send(ctx)
 
 	// A queue accepts faster than it delivers. Its rate counts until the sink has the last
 	// recipient.
@@ -99,18 +98,20 @@ func (b *bench) sendLoad(ctx context.Context, sys *system, l workload, duration,
 	return report, tally, drain.Err() == nil
 }
 
+// questions is how many questions the DNS of part plugins has had.
+func (b *bench) questions() int {
+	if b.senders == nil {
+		return 0
+	}
+	return b.senders.Questions()
+}
+
 // exitError tells why a server that should run does not.
 func (s *system) exitError() error {
 	if s.server == nil {
 		return nil
 	}
-	select {
-	case <-s.server.Exited():
-		log := s.server.Log()
-		return fmt.Errorf("the server has ended, its log with %q", log[max(0, len(log)-500):])
-	default:
-		return nil
-	}
+	return s.server.Ended()
 }
 
 // usage is what the server's processes have used; nothing without a server.
@@ -154,7 +155,7 @@ func (b *bench) runTraced(ctx context.Context, p part, l workload, name string) 
 	alone.systems = []string{name}
 	f, err := b.startSystems(ctx, part{name: p.name, loads: []workload{alone}}, func(string) []string { return instance.CountSyncs(file) })
 	if err == nil {
-		x = b.measureLoad(ctx, f.systems[l.fleetKey(name)], l)
+		x = b.runLoad(ctx, f.systems[l.fleetKey(name)], l, b.each)
 	}
 	f.stopAll()
 	if err != nil {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"tarishi/internal/test/load/checks"
+	"tarishi/internal/test/load/instance"
 )
 
 // Systems, by the names that they have in tables.
@@ -16,6 +19,9 @@ const (
 	oneFile        = "one file and one fsync a message"
 	harakaRelay    = "Haraka relay"
 	harakaQueue    = "Haraka queue"
+	tarishiChecked = "Tarishi relay, ten plugins"
+	tarishiCheap   = "Tarishi relay, without spf and dkim"
+	harakaChecked  = "Haraka relay, ten plugins"
 	postfixDefault = "Postfix"
 	postfixTuned   = "Postfix tuned"
 	pipelined      = "Tarishi relay, next hop offers PIPELINING"
@@ -29,7 +35,7 @@ const before = ", before"
 // isTarishi reports whether a system is a Tarishi that both binaries can be.
 func isTarishi(system string) bool {
 	switch system {
-	case tarishiRelay, tarishiQueue, tarishiMany:
+	case tarishiRelay, tarishiQueue, tarishiMany, tarishiChecked, tarishiCheap:
 		return true
 	}
 	return false
@@ -53,11 +59,12 @@ type workload struct {
 	clients      int
 	size         int
 	recipients   int
-	destinations int     // 0: one
-	messages     int     // 0: as many as fit into a run
-	slow         bool    // some of the systems deliver later than they accept
-	perSession   int     // messages; 0: sessions stay open
-	certificate  keyKind // of the servers; with one, clients use STARTTLS
+	destinations int              // 0: one
+	messages     int              // 0: as many as fit into a run
+	slow         bool             // some of the systems deliver later than they accept
+	perSession   int              // messages; 0: sessions stay open
+	certificate  instance.KeyKind // of the servers; with one, clients use STARTTLS
+	checked      bool             // clients have addresses and names of the world, and sign
 }
 
 // weight is how many runs' time one run with this load takes, on average.
@@ -76,6 +83,7 @@ type part struct {
 	fixed time.Duration // beyond its runs, for starts and stops
 	once  bool          // one round whatever the options say
 	extra bool          // only if it is asked for
+	world bool          // in a network where every address is a local one
 	// measure runs the part; compare measures and adds what judge finds.
 	measure func(ctx context.Context, b *bench, p part) error
 	judge   func(b *bench, r results)
@@ -163,30 +171,82 @@ var parts = []part{
 	{
 		name: "starttls", fixed: 20 * time.Second, extra: true, measure: compare,
 		about: "One message a connection, in clear and behind STARTTLS. No handshake is shortened by an earlier one.",
-		loads: []workload{singleLoad("in clear", ""), singleLoad("STARTTLS, ECDSA P-256", ecdsaKey), singleLoad("STARTTLS, RSA 2048", rsaKey)},
-		judge: func(b *bench, r results) {
-			for _, kind := range []string{"in clear", "STARTTLS, ECDSA P-256", "STARTTLS, RSA 2048"} {
-				for _, peer := range []string{postfixTuned, harakaRelay} {
-					b.addRatio(r.ratioOf("one message a connection, "+kind+", Tarishi : "+peer, acceptedRate, singleName(kind), tarishiRelay, peer))
-				}
-			}
-		},
+		loads: []workload{singleLoad(inClear, ""), singleLoad(withECDSA, instance.ECDSAKey), singleLoad(withRSA, instance.RSAKey)},
+		judge: judgeStartTLS,
+	},
+	{
+		name: "plugins", fixed: 25 * time.Second, extra: true, world: true, measure: compare,
+		about: "With headers, mail_from.is_resolvable, helo.checks, dns-list (two lists), limit, access, relay, fcrdns, spf and dkim, which verifies " +
+			"a signature of RSA-2048. 20 clients with addresses and names in a DNS that answers at once.",
+		loads: []workload{checkedLoad(singly, 1), checkedLoad(kept, 0)},
+		judge: judgePlugins,
 	},
 	{
 		name: "idle", fixed: 4 * time.Minute, once: true, extra: true, measure: measureIdle,
 		about: "Memory of sessions that have said EHLO and wait, in a server of its own each time.",
 		loads: []workload{
 			{name: "5,000 sessions", clients: 5000, systems: []string{tarishiRelay, harakaRelay}},
-			{name: "1,000 sessions, STARTTLS", clients: 1000, systems: []string{tarishiRelay, harakaRelay}, certificate: ecdsaKey},
+			{name: "1,000 sessions, STARTTLS", clients: 1000, systems: []string{tarishiRelay, harakaRelay}, certificate: instance.ECDSAKey},
 		},
 	},
 }
 
 // singleLoad is a load of 20 clients that connect for each message.
-func singleLoad(kind string, certificate keyKind) workload {
+func singleLoad(kind string, certificate instance.KeyKind) workload {
 	return workload{
 		name: singleName(kind), clients: 20, size: small, perSession: 1, certificate: certificate,
 		systems: []string{tarishiRelay, harakaRelay, postfixTuned},
+	}
+}
+
+// The loads of part plugins.
+const (
+	singly = "20 clients, 4 KiB, one message a connection"
+	kept   = "20 clients, 4 KiB, kept connections"
+)
+
+func checkedLoad(name string, perSession int) workload {
+	return workload{
+		name: name, clients: checks.Clients, size: small, perSession: perSession, checked: true,
+		systems: []string{tarishiChecked, tarishiCheap, tarishiRelay, harakaChecked, noServer},
+	}
+}
+
+// judgePlugins compares the checks with Haraka's and shows what they cost.
+func judgePlugins(b *bench, r results) {
+	b.wantAtLeast(8, r.ratioOf("one message a connection, Tarishi : Haraka", acceptedRate, singly, tarishiChecked, harakaChecked))
+	b.addRatio(r.ratioOf("kept connections, Tarishi : Haraka", acceptedRate, kept, tarishiChecked, harakaChecked))
+	b.wantAtMost(0.15, r.differenceOf("one message a connection, CPU of the checks without spf and dkim, ms a message", cpuTime, singly, tarishiCheap, tarishiRelay))
+	b.wantAtMost(0.15, r.differenceOf("kept connections, CPU of the checks without spf and dkim, ms a message", cpuTime, kept, tarishiCheap, tarishiRelay))
+	for _, load := range []string{singly, kept} {
+		b.addRatio(r.differenceOf(load+", CPU of all checks, ms a message", cpuTime, load, tarishiChecked, tarishiRelay))
+		b.addRatio(r.ratioOf(load+", CPU a message, Haraka : Tarishi", cpuTime, load, harakaChecked, tarishiChecked))
+		for _, system := range []string{tarishiChecked, harakaChecked} {
+			b.addRatio(r.medianFigure(load+", "+system+", questions to the DNS a message", load, system, func(x result) float64 { return x.questions }))
+		}
+	}
+}
+
+// The kinds of loads of part starttls.
+const (
+	inClear   = "in clear"
+	withECDSA = "STARTTLS, ECDSA P-256"
+	withRSA   = "STARTTLS, RSA 2048"
+)
+
+// judgeStartTLS compares what a connection with one message costs. The rates stand for the
+// machine's cores too, which servers of several processes use better: the CPU decides.
+func judgeStartTLS(b *bench, r results) {
+	for _, kind := range []string{inClear, withECDSA, withRSA} {
+		for _, peer := range []string{postfixTuned, harakaRelay} {
+			b.addRatio(r.ratioOf("one message a connection, "+kind+", Tarishi : "+peer, acceptedRate, singleName(kind), tarishiRelay, peer))
+			cost := r.ratioOf("one message a connection, "+kind+", CPU a message, "+peer+" : Tarishi", cpuTime, singleName(kind), peer, tarishiRelay)
+			if kind == withECDSA && peer == postfixTuned {
+				b.wantAtLeast(3, cost)
+			} else {
+				b.addRatio(cost)
+			}
+		}
 	}
 }
 
@@ -228,7 +288,7 @@ func compare(ctx context.Context, b *bench, p part) error {
 		for _, name := range l.systems {
 			if sys := f.systems[l.fleetKey(name)]; sys != nil && !sys.warm {
 				sys.warm = true
-				b.warmUp(ctx, sys, l)
+				b.runLoad(ctx, sys, l, b.each/3) // does not count: code is compiled, connections are made
 			}
 		}
 	}
@@ -245,7 +305,7 @@ func compare(ctx context.Context, b *bench, p part) error {
 				if sys == nil || ctx.Err() != nil {
 					continue
 				}
-				x := b.measureLoad(ctx, sys, l)
+				x := b.runLoad(ctx, sys, l, b.each)
 				fmt.Fprintf(b.progress, "%s, round %d of %d: %s, %s: %s\n", p.name, k+1, rounds, l.name, name, x)
 				r[key{l.name, name}] = append(r[key{l.name, name}], x)
 				b.checkResult(p.name, l.name, name, x)

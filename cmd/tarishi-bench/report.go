@@ -30,8 +30,8 @@ func medianOf(rs []result, f func(result) float64) float64 {
 
 // printTable prints the medians of all runs.
 func (r results) printTable(out io.Writer, loads []workload) {
-	fmt.Fprintln(out, "| load | system | accepted msg/s | delivered rcpt/s | ack p50 / p95 / p99 / max, ms | sink connections of messages | CPU ms/msg | memory MiB | lost | doubled |")
-	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+	fmt.Fprintln(out, "| load | system | accepted msg/s | delivered rcpt/s | ack p50 / p95 / p99 / max, ms | sink connections of messages | CPU ms/msg | the tool's | memory MiB | lost | doubled |")
+	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
 	var troubles []string
 	for _, l := range loads {
 		for _, system := range l.systems {
@@ -52,11 +52,11 @@ func (r results) printTable(out io.Writer, loads []workload) {
 					troubles = append(troubles, fmt.Sprintf("%s, %s: %v", l.name, system, x.err))
 				}
 			}
-			fmt.Fprintf(out, "| %s | %s | %.0f | %.0f | %s | %.0f of %.0f | %.2f | %.0f | %d%s | %d |\n", l.name, system,
+			fmt.Fprintf(out, "| %s | %s | %.0f | %.0f | %s | %.0f of %.0f | %.2f | %.2f | %.0f | %d%s | %d |\n", l.name, system,
 				medianOf(rs, acceptedRate), medianOf(rs, deliveredRate), latencies(rs),
 				medianOf(rs, func(x result) float64 { return float64(x.connections) }),
 				medianOf(rs, func(x result) float64 { return float64(x.messages) }),
-				medianOf(rs, func(x result) float64 { return x.cpu }), medianOf(rs, func(x result) float64 { return x.memory }),
+				medianOf(rs, cpuTime), medianOf(rs, func(x result) float64 { return x.tool }), medianOf(rs, func(x result) float64 { return x.memory }),
 				lost, note, doubled)
 		}
 	}
@@ -93,11 +93,22 @@ func (r results) ratioOf(name string, f func(result) float64, load, ours, theirs
 
 // ratioBetween compares any two places.
 func (r results) ratioBetween(name string, f func(result) float64, ours, theirs key) ratio {
+	return r.pair(name, ours, theirs, func(a, b result) float64 { return f(a) / f(b) })
+}
+
+// differenceOf is how much more of a figure one system has than another under one load: the
+// median of the rounds' differences.
+func (r results) differenceOf(name string, f func(result) float64, load, ours, theirs string) ratio {
+	return r.pair(name, key{load, ours}, key{load, theirs}, func(a, b result) float64 { return f(a) - f(b) })
+}
+
+// pair is the median of what a comparison finds in each round.
+func (r results) pair(name string, ours, theirs key, compare func(a, b result) float64) ratio {
 	var values []float64
 
 	// Rounds are compared in pairs, as both systems ran in the same minute.
 	for i := range min(len(r[ours]), len(r[theirs])) {
-		if v := f(r[ours][i]) / f(r[theirs][i]); !math.IsNaN(v) && !math.IsInf(v, 0) {
+		if v := compare(r[ours][i], r[theirs][i]); !math.IsNaN(v) && !math.IsInf(v, 0) {
 			values = append(values, v)
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	"tarishi/internal/test/dnstest"
 	"tarishi/internal/test/load"
+	"tarishi/internal/test/load/checks"
 	"tarishi/internal/test/load/instance"
 )
 
@@ -35,8 +35,11 @@ func (b *bench) findPeers(ctx context.Context) {
 		without("Postfix is not installed, or this is not root", postfixDefault, postfixTuned)
 	}
 	if !b.haraka {
-		without("not asked for", harakaRelay, harakaQueue)
+		without("not asked for", harakaRelay, harakaQueue, harakaChecked)
 		return
+	}
+	if _, err := exec.LookPath(checks.RedisServer); err != nil {
+		without("its limit needs "+checks.RedisServer+", which is not installed", harakaChecked)
 	}
 
 	// Haraka is installed once and kept: npm takes longer than the measuring.
@@ -50,7 +53,7 @@ func (b *bench) findPeers(ctx context.Context) {
 		b.program, err = instance.InstallHaraka(ctx, cache, b.progress)
 	}
 	if err != nil {
-		without(err.Error(), harakaRelay, harakaQueue)
+		without(err.Error(), harakaRelay, harakaQueue, harakaChecked)
 	}
 }
 
@@ -130,6 +133,11 @@ func (l workload) fleetKey(system string) string { return system + string(l.cert
 
 // startSystem starts one system for a load, in a fresh folder.
 func (f *fleet) startSystem(name string, l workload) error {
+	if l.checked && f.bench.senders == nil {
+		if err := f.startSenders(); err != nil {
+			return err
+		}
+	}
 	sink, err := f.startSink(load.SinkOptions{NoPipelining: name == unpipelined})
 	if err != nil {
 		return err
@@ -145,7 +153,7 @@ func (f *fleet) startSystem(name string, l workload) error {
 		return err
 	}
 	if l.certificate != "" {
-		if err := l.certificate.writeFiles(dir); err != nil {
+		if err := l.certificate.WriteCertificate(dir); err != nil {
 			return err
 		}
 	}
@@ -156,11 +164,7 @@ func (f *fleet) startSystem(name string, l workload) error {
 
 	// The server stops before its sink, which is on the list already, so that no delivery fails at
 	// the end.
-	f.stops = append(f.stops, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		server.Stop(ctx)
-	})
+	f.stops = append(f.stops, func() { stopWithin(20*time.Second, server.Process) })
 	f.systems[l.fleetKey(name)] = &system{addr: server.Addr(), sink: sink, server: server}
 	return nil
 }
@@ -176,13 +180,13 @@ func (f *fleet) startServer(name, dir string, port int, secure bool) (*instance.
 	// One name stands for one configuration. Everything that a table compares differs only here.
 	switch name {
 	case tarishiRelay:
-		return f.startRelay(binary, dir, port, secure, prefix)
+		return instance.TarishiRelay(f.ctx, binary, dir, domain, port, secure, prefix...)
 	case pipelined, unpipelined:
 		far, err := f.startProxy(port)
 		if err != nil {
 			return nil, err
 		}
-		return f.startRelay(binary, dir, far, secure, prefix)
+		return instance.TarishiRelay(f.ctx, binary, dir, domain, far, secure, prefix...)
 	case tarishiQueue, tarishiMany:
 		return f.startQueue(binary, dir, port, prefix)
 	case tarishiNoSync:
@@ -196,39 +200,14 @@ func (f *fleet) startServer(name, dir string, port int, secure bool) (*instance.
 		return instance.Listening(f.ctx, exec.Command(argv[0], argv[1:]...), dir, 1)
 	case harakaRelay:
 		return instance.HarakaRelay(f.ctx, f.bench.program, dir, port, secure, prefix...)
+	case tarishiChecked, tarishiCheap, harakaChecked:
+		return f.startChecked(name, binary, dir, port, prefix)
 	case harakaQueue:
 		return instance.HarakaQueue(f.ctx, f.bench.program, dir, port, prefix...)
 	case postfixDefault, postfixTuned:
-		settings := postfixSettings(name, port)
-		if secure {
-			maps.Copy(settings, map[string]string{
-				"smtpd_tls_security_level": "may",
-				"smtpd_tls_chain_files":    filepath.Join(dir, keyFile) + ", " + filepath.Join(dir, certificateFile),
-			})
-		}
-		return instance.Postfix(f.ctx, filepath.Join(dir, "instance"), settings, prefix...)
+		return instance.PostfixRelay(f.ctx, dir, port, name == postfixTuned, secure, prefix...)
 	}
 	return nil, fmt.Errorf("no system %q", name)
-}
-
-// startRelay starts a relay. Idle sessions may be many, all from one address.
-func (f *fleet) startRelay(binary, dir string, port int, secure bool, prefix []string) (*instance.Server, error) {
-	plugins := "rcpt_to.in_host_list\nqueue/smtp_forward\n"
-	if secure {
-		plugins = "tls\n" + plugins
-	}
-	err := instance.WriteFiles(dir, map[string]string{
-		"config/smtp.ini":         "listen=127.0.0.1:0\n",
-		"config/log.ini":          "level=warn\n",
-		"config/connection.ini":   "[max]\nconnections=20000\nconnections_per_ip=0\n",
-		"config/plugins":          plugins,
-		"config/host_list":        domain + "\n",
-		"config/smtp_forward.ini": fmt.Sprintf("host=127.0.0.1\nport=%d\n", port),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return instance.Tarishi(f.ctx, binary, dir, 1, prefix...)
 }
 
 // startQueue starts a queue that looks its next hops up: each destination has one
@@ -250,37 +229,49 @@ func (f *fleet) startQueue(binary, dir string, port int, prefix []string) (*inst
 		dns.MX(d, 10, "mx."+d)
 		dns.A("mx."+d, "127.0.0.1")
 	}
-	err = instance.WriteFiles(dir, map[string]string{
-		"config/smtp.ini":        "listen=127.0.0.1:0\n",
-		"config/log.ini":         "level=warn\n",
-		"config/connection.ini":  "[max]\nbytes=60000000\n",
-		"config/plugins":         "relay\n",
-		"config/relay_acl_allow": "127.0.0.0/8\n",
-		"config/dns.ini":         "servers[]=" + dns.Addr() + "\n",
-		"config/outbound.ini":    fmt.Sprintf("port=%d\nlocal_mx_ok=true\nconcurrency_max=100\n", port),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return instance.Tarishi(f.ctx, binary, dir, 1, prefix...)
+	return instance.TarishiQueue(f.ctx, binary, dir, dns.Addr(), port, prefix...)
 }
 
-// postfixSettings are those of the two Postfixes: with the process limit and
-// otherwise its defaults, and with what makes it fastest here.
-func postfixSettings(name string, port int) map[string]string {
-	next := fmt.Sprintf("[127.0.0.1]:%d", port)
-	if name == postfixDefault {
-		return map[string]string{"relayhost": next, "default_process_limit": "100"}
+// startChecked starts a relay with the plugins that check mail.
+func (f *fleet) startChecked(name, binary, dir string, port int, prefix []string) (*instance.Server, error) {
+	launch := func(dir string, files map[string]string) (*instance.Server, error) {
+		return instance.TarishiWith(f.ctx, binary, dir, files, prefix...)
 	}
-	return map[string]string{
-		"relayhost":                             next,
-		"default_process_limit":                 "200",
-		"in_flow_delay":                         "0",
-		"default_destination_concurrency_limit": "100",
-		"initial_destination_concurrency":       "50",
-		"smtp_connection_cache_on_demand":       "yes",
-		"smtp_connection_cache_destinations":    next,
+	plugins := checks.All
+	switch name {
+	case tarishiCheap:
+		plugins = checks.Cheap
+	case harakaChecked:
+		launch = func(dir string, files map[string]string) (*instance.Server, error) {
+			return instance.Haraka(f.ctx, f.bench.program, dir, files, prefix...)
+		}
 	}
+	return f.bench.senders.StartRelay(f.ctx, plugins, domain, dir, port, launch)
+}
+
+// startSenders starts what the clients of part plugins need, until the fleet ends.
+func (f *fleet) startSenders() error {
+	s, err := checks.Start()
+	if err != nil {
+		return err
+	}
+	f.bench.senders = s
+	f.stops = append(f.stops, func() { s.Close(); f.bench.senders = nil })
+	if f.bench.missing[harakaChecked] != "" {
+		return nil
+	}
+	redis, err := checks.StartRedis(f.ctx, f.dir)
+	if redis != nil {
+		f.stops = append(f.stops, func() { stopWithin(20*time.Second, redis) })
+	}
+	return err
+}
+
+// stopWithin ends a process, by force when the time is over.
+func stopWithin(d time.Duration, p *instance.Process) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	p.Stop(ctx)
 }
 
 // startSink starts a sink.

@@ -88,7 +88,7 @@ func rows() []command.Command {
 		operations(),
 		migrations(),
 		keyCommands(),
-		[]command.Command{domainCommand()},
+		[]command.Command{domainCommand(), sessionCommand()},
 		[]command.Command{
 			{Name: "metrics", Text: "Print the daemon's metrics, as Prometheus reads them.", Parameters: configs, Run: printMetrics},
 			{

@@ -144,6 +144,12 @@ func ServiceID(value string) (id string, ok bool) {
 		}
 	}
 
+	// Programs that read the name of a server drop characters that cannot be seen, or what stands
+	// behind them.
+	if strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c == utf8.RuneError || mail.IsHidden(c) }) {
+		return "", false
+	}
+
 	// A version may follow, then the results.
 	rest, ok = skipComments(rest)
 	rest = strings.TrimLeft(rest, "0123456789")

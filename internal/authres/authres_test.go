@@ -58,6 +58,8 @@ func TestServiceID(t *testing.T) {
 	}
 	for value, want := range map[string]bool{
 		"MX.example.org; spf=pass": true, "(x) mx.example.org 1; spf=pass": true, "mx spf=pass": true, "": true,
+		"\vmx.example.org; spf=pass": true, "mx.example.org\x00; spf=pass": true, "\u00a0mx.example.org; spf=pass": true, "mx.example.org\f; x": true,
+		`"mx.example.org "; spf=pass`: true, "\ufeffmx.example.org; x": true, "mx.example.org\x85; x": true,
 		"other.example.org; spf=pass": false, "example.org; spf=pass": false,
 	} {
 		if got := IsForged(value, "mx.Example.org"); got != want {

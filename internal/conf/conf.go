@@ -20,7 +20,6 @@ package conf
 //go:generate go test -run TestGenerated . -update
 
 import (
-	"crypto/sha256"
 	"embed"
 	"io"
 	"io/fs"
@@ -69,9 +68,9 @@ type Config struct {
 	// Own are the settings that plugins declared, by their canonical names.
 	Own map[string]ini.Declarer
 
-	read     map[string][sha256.Size]byte // the files that it was made from, see recorder
-	contents contents                     // of all of them
-	look     look                         // at the folder before they were read
+	read     map[string]content // the files that it was made from, see recorder
+	contents contents           // of all of them
+	look     look               // at the folder before they were read
 }
 
 // Tables are the tables of all that is declared, bound to c.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -275,13 +276,27 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 	for _, name := range c.vanished(l.current) {
 		p := ini.Problem{File: ini.Place(name), Text: "is not there any more: its settings are at their defaults", Warning: true}
 		if name == "plugins" {
-			errs = append(errs, ini.Problem{File: p.File, Text: "is not there any more: an empty file stands for no plugins"}.String())
+			errs = append(errs, ini.Problem{File: p.File, Text: "is not there any more: a file with a comment in it stands for no plugins"}.String())
 		} else {
 			warnings = append(warnings, p.String())
 		}
 	}
 	for _, name := range c.removed(l.current) {
 		warnings = append(warnings, ini.Problem{File: ini.Place(name), Text: "is not there any more", Warning: true}.String())
+	}
+	for _, name := range c.emptied(l.current) {
+		p := ini.Problem{File: ini.Place(name), Text: "is empty all of a sudden: "}
+		switch path.Ext(name) {
+		case ".ini":
+			p.Text, p.Warning = p.Text+"its settings are at their defaults", true
+			warnings = append(warnings, p.String())
+			continue
+		case ".json":
+			p.Text += "{} says that this is meant"
+		default: // a list of who may do something, and mostly nothing else
+			p.Text += "a comment (#) in it says that this is meant"
+		}
+		errs = append(errs, p.String())
 	}
 	if len(errs) > 0 {
 		return l.refuse(c, errs, warnings, forced)

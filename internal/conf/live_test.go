@@ -320,7 +320,7 @@ func TestLiveVanished(t *testing.T) {
 		}
 		must(os.Remove(at("plugins")))
 		reload(1, "config/plugins: is not there any more")
-		must(os.WriteFile(at("plugins"), nil, 0o600))
+		must(os.WriteFile(at("plugins"), []byte("# none\n"), 0o600))
 		must(os.Remove(at("relay.timeout"))) // which nobody looks for now
 		reload(2, "config/relay.timeout: warning: is not there any more")
 		must(os.Remove(at("relay_acl_allow")))
@@ -336,6 +336,38 @@ func TestLiveVanished(t *testing.T) {
 		must(os.Remove(at("host_list")))
 		must(syscall.Mkfifo(at("pipe"), 0o600)) // nothing opens it
 		reload(4, "config/pipe: warning: is not read")
+	})
+}
+
+// TestLiveEmptied: a file that is empty of a sudden may have been cut short, and what it
+// said stays in force.
+func TestLiveEmptied(t *testing.T) {
+	polled(t, files{
+		"plugins": "relay\naliases\n", "relay_acl_allow": "192.0.2.0/24\n", "host_list": "# none\n", "aliases.json": `{"a":{"action":"drop"}}`, "access.ini": "[check]\nmail=false\n",
+	}, func(t *testing.T, f *follower) {
+		generation := int64(1)
+		for _, test := range []struct{ name, text, want string }{
+			{"relay_acl_allow", "", "config/relay_acl_allow: is empty all of a sudden: a comment (#) in it says that this is meant"},
+			{"relay_acl_allow", "\n", "config/relay_acl_allow: is empty all of a sudden: a comment (#) in it says that this is meant"},
+			{"relay_acl_allow", "# nobody\n", ""},
+			{"relay_acl_allow", "", ""}, // which says as little
+			{"access.ini", "", ""},
+			{"aliases.json", "", "config/aliases.json: is empty all of a sudden: {} says that this is meant"},
+			{"aliases.json", "{}", ""},
+			{"host_list", "", ""},
+		} {
+			write(t, f.dir, test.name, test.text)
+			if test.want == "" {
+				generation++
+			}
+			r, err := f.live.Reload(t.Context())
+			if warned := slices.Contains(r.Warnings, "config/access.ini: warning: is empty all of a sudden: its settings are at their defaults"); warned != (test.name == "access.ini") {
+				t.Errorf("%s: %q", test.name, r.Warnings)
+			}
+			if got := strings.Join(r.Problems, "\n"); err != nil || r.Generation != generation || got != test.want {
+				t.Errorf("%s %q: %+v, %v, want generation %d and %q", test.name, test.text, r, err, generation, test.want)
+			}
+		}
 	})
 }
 
@@ -582,7 +614,7 @@ func TestLiveNotified(t *testing.T) {
 	project(t, f.dir, "..2026_02", files{"host_list": "f.test\n"})
 	changed("f.test")
 	config := filepath.Join(f.dir, "config")
-	other := instance(t, files{"host_list": "g.test\n", "plugins": ""})
+	other := instance(t, files{"host_list": "g.test\n", "plugins": "# none\n"})
 	if err := os.Rename(config, config+".old"); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -106,19 +107,38 @@ type contents [sha256.Size]byte
 // recorder is a folder that remembers the contents of the files that were read in it.
 type recorder struct {
 	fs.FS
-	read map[string][sha256.Size]byte // by name; zero: it could not be read
+	read map[string]content // by name
+}
+
+// content is what a file held; zero: it could not be read.
+type content struct {
+	sum    [sha256.Size]byte
+	blank  bool // nothing stands in it
+	silent bool // nothing but comments
 }
 
 func newRecorder(files fs.FS) *recorder {
-	return &recorder{files, map[string][sha256.Size]byte{}}
+	return &recorder{files, map[string]content{}}
+}
+
+// inspect returns what is remembered of a file.
+func inspect(data []byte) content {
+	c := content{sum: sha256.Sum256(data), blank: len(bytes.TrimSpace(data)) == 0, silent: true}
+	for line := range bytes.Lines(data) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' && line[0] != ';' {
+			c.silent = false
+			break
+		}
+	}
+	return c
 }
 
 // ReadFile implements fs.ReadFileFS.
 func (r *recorder) ReadFile(name string) ([]byte, error) {
 	data, err := fs.ReadFile(r.FS, name)
-	r.read[name] = [sha256.Size]byte{}
+	r.read[name] = content{}
 	if err == nil {
-		r.read[name] = sha256.Sum256(data)
+		r.read[name] = inspect(data)
 	}
 	return data, err
 }
@@ -139,9 +159,9 @@ func (r *recorder) sum(c *Config) contents {
 
 	// In a certain order: the map has none.
 	for _, name := range slices.Sorted(maps.Keys(r.read)) {
-		content := r.read[name]
+		one := r.read[name]
 		io.WriteString(digest, name+"\x00")
-		digest.Write(content[:])
+		digest.Write(one.sum[:])
 	}
 
 	// A pair with the default names in config/ counts without a word in tls.ini.
@@ -153,9 +173,21 @@ func (r *recorder) sum(c *Config) contents {
 
 // vanished returns the files, sorted, that were read for before and are not there for c.
 func (c *Config) vanished(before *Config) (names []string) {
-	for name, content := range before.read {
+	for name, was := range before.read {
 		now, wanted := c.read[name]
-		if wanted && now == [sha256.Size]byte{} && content != now {
+		if wanted && now == (content{}) && was != now {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// emptied returns the files, sorted, that said something to before and are empty for c,
+// without a comment even. A program that fails, or a full disk, leaves such files behind.
+func (c *Config) emptied(before *Config) (names []string) {
+	for name, was := range before.read {
+		if c.read[name].blank && was != (content{}) && !was.silent {
 			names = append(names, name)
 		}
 	}
@@ -166,8 +198,8 @@ func (c *Config) vanished(before *Config) (names []string) {
 // removed returns the files, sorted, that were read for before because they were there, such
 // as keys, and are gone: nothing looks for them any more.
 func (c *Config) removed(before *Config) (names []string) {
-	for name, content := range before.read {
-		if _, wanted := c.read[name]; wanted || content == [sha256.Size]byte{} {
+	for name, was := range before.read {
+		if _, wanted := c.read[name]; wanted || was == (content{}) {
 			continue
 		}
 		if _, err := os.Lstat(filepath.Join(c.ConfigDir, filepath.FromSlash(name))); errors.Is(err, fs.ErrNotExist) {

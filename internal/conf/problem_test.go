@@ -26,6 +26,20 @@ func TestProblems(t *testing.T) {
 		{"settings by an old name", files{"dnsbl.ini": ""}, "config/dnsbl.ini: warning: is not read: its plugin is called dns-list today, and has dns-list.ini"},
 		{"settings by an old name of one that is not there", files{"connect.p0f.ini": ""}, "config/connect.p0f.ini: warning: is not read: the plugin p0f is not built in: the system of a client is not guessed"},
 		{
+			"lists of old plugins",
+			files{"mail_from.blocklist": "a@b.example", "rdns.deny_regexps": "x"},
+			"config/mail_from.blocklist: warning: is not read: the plugin access reads its entries from mail_from.access.blacklist\n" +
+				"config/rdns.deny_regexps: warning: is not read: the plugin access reads its entries from connect.rdns_access.blacklist_regex",
+		},
+		{
+			"settings of a plugin in a folder",
+			files{"auth_proxy.ini": "", "quarantine.ini": "", "toobusy.maxlag": "70"},
+			"config/auth_proxy.ini: warning: is not read: the plugin auth/auth_proxy is not built in: users are those of auth/flat_file; other mail servers are not asked about passwords\n" +
+				"config/quarantine.ini: warning: is not read: the plugin queue/quarantine is not built in: no message is set aside; queue/test writes every message to a file, for trying out only\n" +
+				"config/toobusy.maxlag: warning: is not read: toobusy needs no plugin: [max] of connection.ini bounds connections, and who comes on top of them is answered 421",
+		},
+		{"time of a plugin that is not listed", files{"access.timeout": "3"}, "config/access.timeout: warning: is not read: the plugin access is not listed in config/plugins"},
+		{
 			"what is no setting",
 			files{".gitignore": "", "a.pem": "", "README.md": "", "smtp.ini~": "", "queue/notes": "", "queue/test.timeout": "3", "mine.timeout": "", "plugins": "mine\n"},
 			"",
@@ -170,6 +184,13 @@ func TestProblems(t *testing.T) {
 			"config/plugins:1: warning: key relay_all: is called relay today, and may need other settings\n" +
 				"config/plugins:2: warning: key relay_acl: is part of relay today, which stands on line 1 already\n" +
 				"config/plugins:3: warning: key dnsbl: is called dns-list today, and may need other settings",
+		},
+		{
+			"old and new names",
+			files{"plugins": "rate_limit\nlimit\nheaders\ndata.headers"},
+			"config/plugins:1: warning: key rate_limit: is called limit today, and may need other settings\n" +
+				"config/plugins:2: warning: key limit: stands on line 1 already, as rate_limit: that line counts\n" +
+				"config/plugins:4: warning: key data.headers: is part of headers today, which stands on line 3 already",
 		},
 		{
 			"plugins whose work is done without one",

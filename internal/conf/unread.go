@@ -34,12 +34,8 @@ func (l *loader) unread() {
 		}
 		// A sentence about the plugin helps more than a name that looks like it.
 		p := ini.Problem{File: ini.Place(name), Text: "is not read", Warning: true, Nearest: ini.Nearest(name, known)}
-		stem := strings.TrimSuffix(name, filepath.Ext(name))
-		today := plugin.Canonical(stem)
-		if why := plugin.Advice(stem); why != "" {
+		if why := plugin.AboutFile(name, known); why != "" {
 			p.Text, p.Nearest = "is not read: "+why, ""
-		} else if today != stem && slices.Contains(known, today+".ini") {
-			p.Text, p.Nearest = "is not read: its plugin is called "+today+" today, and has "+today+".ini", ""
 		}
 		l.Add(p)
 	}

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"tarishi/internal/dns"
 	"tarishi/internal/mail"
@@ -124,23 +125,38 @@ var (
 )
 
 // Authors returns the domains in the From fields of a message, each once. With any error
-// nobody can tell which one is the author's; those that were found are returned too.
+// nobody can tell which one is the author's; those that readers may see are returned too.
 func Authors(fields []string) ([]string, error) {
-	// Domains that were found before an error are kept: readers may see them.
 	var domains []string
+	add := func(host string) {
+		// Beyond the bound there are several anyway.
+		if host != "" && !slices.Contains(domains, host) && len(domains) <= maxAuthors {
+			domains = append(domains, host)
+		}
+	}
+
+	// What is malformed is shown by programs nevertheless, each in its way: a forger must not
+	// escape a policy by one character.
+	var malformed error
 	for _, text := range fields {
 		addresses, err := addresslist.Parse(text)
-		if err != nil {
-			return domains, fmt.Errorf("field From: %w", err)
-		}
 		for _, a := range addresses {
-			// Beyond the bound there are several anyway.
-			if host := a.Host(); host != "" && !slices.Contains(domains, host) && len(domains) <= maxAuthors {
-				domains = append(domains, host)
-			}
+			add(a.Host())
+		}
+		switch {
+		case malformed != nil:
+		case err != nil:
+			malformed = fmt.Errorf("field From: %w", err)
+		case len(addresses) == 0:
+			malformed = ErrNoAuthor
+		}
+		if err != nil || len(addresses) == 0 || slices.ContainsFunc(addresses, func(a mail.Address) bool { return strings.Contains(a.Local, "@") }) {
+			eachDomain(text, add)
 		}
 	}
 	switch {
+	case malformed != nil:
+		return domains, malformed
 	case len(domains) == 0:
 		return nil, ErrNoAuthor
 	case len(domains) > 1 || len(fields) > 1:
@@ -148,6 +164,37 @@ func Authors(fields []string) ([]string, error) {
 	}
 	return domains, nil
 }
+
+// eachDomain yields what stands behind an at sign and could be a domain, with a dot in it.
+// Blanks beside a dot or the sign do not count (RFC 5322 section 4.4).
+func eachDomain(text string, yield func(domain string)) {
+	for _, rest := range strings.Split(text, "@")[1:] {
+		var name []byte
+		gap := false
+		for i := 0; i < len(rest); i++ {
+			c := rest[i]
+			if c == ' ' || c == '\t' || c == '\r' || c == '\n' {
+				gap = len(name) > 0
+				continue
+			}
+			isLetter := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c >= utf8.RuneSelf
+			if c != '.' && (!isLetter || gap && name[len(name)-1] != '.') || len(name) > maxDomain {
+				break
+			}
+			name, gap = append(name, c), false
+		}
+
+		// Bytes that are no text are cut off: they end what programs read as the name.
+		valid, _, _ := strings.Cut(strings.ToValidUTF8(string(name), "\xff"), "\xff")
+		if domain := mail.CanonicalDomain(strings.Trim(valid, ".")); strings.Contains(domain, ".") {
+			yield(domain)
+		}
+	}
+}
+
+// maxDomain is how many octets of a domain are read: those of the longest (RFC 1035 section
+// 2.3.4).
+const maxDomain = 253
 
 // checkAuthor checks a message for one domain of its author.
 func (c *Checker) checkAuthor(ctx context.Context, domain string, id Identity) Result {

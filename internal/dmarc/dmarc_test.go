@@ -273,7 +273,7 @@ func TestAuthors(t *testing.T) {
 		{[]string{"a@mild.example", "b@none.example"}, Fail, Quarantine, ErrSeveral.Error()},
 		{[]string{"a@none.example, b@nothing.example"}, PermError, PolicyNone, ErrSeveral.Error()},
 		{[]string{"a@a.example, a@b.example, a@c.example, a@d.example, a@strict.example"}, PermError, PolicyNone, ErrSeveral.Error()},
-		{[]string{"a@strict.example <b@mild.example"}, PermError, PolicyNone, "field From: invalid address: '<' is never closed"},
+		{[]string{"a@strict.example <b@mild.example"}, Fail, Reject, "field From: invalid address: '<' is never closed"},
 		{[]string{"a@strict.example", "b@"}, Fail, Reject, "field From: invalid address: empty domain"},
 		{nil, PermError, PolicyNone, ErrNoAuthor.Error()},
 		{[]string{"nobody"}, PermError, PolicyNone, ErrNoAuthor.Error()},
@@ -293,6 +293,29 @@ func TestAuthors(t *testing.T) {
 }
 
 // What the DNS does not answer is no failure, and no pass either.
+// A From that is malformed, or that programs read in different ways, escapes no policy.
+func TestMalformedAuthor(t *testing.T) {
+	z := newZone("_dmarc.strict.example", "v=DMARC1; p=reject")
+	for _, from := range []string{
+		`"Boss" <a@strict.example`, "a@strict.example (", `"Boss <a@strict.example>`, "a@strict.example\x00", "a@strict.example\xff", "a@strict.example.", "<a@strict.example(boss)>",
+		"<a @ strict . example>", "a@strict.example>, <", "[a@strict.example", "<> a@strict.example", "a@strict.example@evil.example", "<a@strict.example,b@evil.example>",
+		"b@evil.example, <a@strict.example", "a@\r\n\tstrict.example, (",
+	} {
+		r := (&Checker{Resolver: z}).Check(t.Context(), Identity{From: []string{from}, SPF: "evil.example", DKIM: []string{"evil.example"}})
+		if r.Status != Fail || r.Disposition != Reject {
+			t.Errorf("%q: %s, %s, %q", from, r.Status, r.Disposition, r.Reason)
+		}
+	}
+
+	// What is no domain is none, and a long text costs little.
+	for _, from := range []string{"a@, <", "a@b, <", "@@@@ <", "<a@strict example", strings.Repeat("@", 1<<20) + "<", "<" + strings.Repeat("a@b.", 1<<18)} {
+		domains, err := Authors([]string{from})
+		if err == nil || len(domains) > maxAuthors+1 || slices.Contains(domains, "strict.example") {
+			t.Errorf("%.30q: %q, %v", from, domains, err)
+		}
+	}
+}
+
 func TestTrouble(t *testing.T) {
 	for _, c := range []struct {
 		name, broken string

@@ -65,6 +65,8 @@ type Resolver struct {
 	cache    cache
 	silent   map[string]time.Time // servers that did not answer, and until when they are asked last
 	answered map[string]time.Time // when a server answered last
+	failures map[string]int       // how often a server did not answer since then
+	watch    func(server string, err error)
 }
 
 // New returns a Resolver. Without Settings.Servers it reads ResolvConf now; when
@@ -79,7 +81,8 @@ func New(c Settings) (*Resolver, error) {
 		slots:   make(chan struct{}, maxExchanges),
 		now:     time.Now,
 		flights: map[question]*flight{},
-		silent:  map[string]time.Time{}, answered: map[string]time.Time{},
+		silent:  map[string]time.Time{}, answered: map[string]time.Time{}, failures: map[string]int{},
+		watch: func(string, error) {},
 	}
 	if r.timeout <= 0 {
 		r.timeout = 5 * time.Second

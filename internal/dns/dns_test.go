@@ -1150,3 +1150,39 @@ func TestSecureSteps(t *testing.T) {
 		t.Errorf("%+v, %v", mx, err)
 	}
 }
+
+// A server is reported once when it does not answer any more, and once when it does again. One
+// domain that gets no answers is no reason.
+func TestWatch(t *testing.T) {
+	r := newResolver(t, Settings{Servers: []string{"192.0.2.1"}})
+	var reports []error
+	r.Watch(func(server string, err error) {
+		if server != "192.0.2.1:53" {
+			t.Error(server)
+		}
+		reports = append(reports, err)
+	})
+	began := time.Now()
+	for range 3 {
+		for range reportAfter - 1 {
+			r.heard("192.0.2.1:53", began, context.DeadlineExceeded)
+		}
+		r.heard("192.0.2.1:53", began, nil)
+		began = time.Now().Add(time.Second)
+	}
+	if len(reports) > 0 {
+		t.Errorf("%v, without %d failures in a row", reports, reportAfter)
+	}
+	for range 10 * reportAfter {
+		r.heard("192.0.2.1:53", began, context.DeadlineExceeded)
+	}
+	if len(reports) != 1 || !errors.Is(reports[0], context.DeadlineExceeded) {
+		t.Fatalf("%v", reports)
+	}
+	for range 3 {
+		r.heard("192.0.2.1:53", began, nil)
+	}
+	if len(reports) != 2 || reports[1] != nil {
+		t.Errorf("%v", reports)
+	}
+}

@@ -18,6 +18,10 @@ const (
 	maxExchanges = 1024 // sockets of one Resolver at a time
 
 	askLast = 30 * time.Second // for so long a server that is silent comes after the others
+
+	// After so many time-outs without an answer between them it is the server that is
+	// silent, and no domain: as many as two questions have with Settings.Tries unset.
+	reportAfter = 4
 )
 
 var (
@@ -87,16 +91,32 @@ func (r *Resolver) datagram(ctx context.Context, server string, query *dns.Msg) 
 // that takes long, as those of dead zones do, and not the server.
 func (r *Resolver) heard(server string, began time.Time, err error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.now()
+	now, news := r.now(), false
 	var failure net.Error
 	switch {
 	case !errors.As(err, &failure):
+		news, err = r.failures[server] >= reportAfter, nil
 		r.answered[server] = now
 		delete(r.silent, server)
+		delete(r.failures, server)
 	case !r.answered[server].After(began):
 		r.silent[server] = now.Add(askLast)
+		r.failures[server]++
+		news = r.failures[server] == reportAfter
 	}
+	watch := r.watch
+	r.mu.Unlock()
+	if news {
+		watch(server, err)
+	}
+}
+
+// Watch has f called when a server is found not to answer any more, with the reason, and
+// with nil when it answers again. f must not wait for the Resolver.
+func (r *Resolver) Watch(f func(server string, err error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watch = f
 }
 
 // ask gets an answer from one server: over UDP with EDNS, without EDNS if the

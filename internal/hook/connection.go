@@ -32,7 +32,8 @@ type Connection struct {
 	Relaying bool
 	// OfferTLS makes EHLO announce STARTTLS; plugin tls sets it at connect_init.
 	OfferTLS bool
-	// XClient is what the peer may say by XCLIENT; plugin xclient sets it at connect_init.
+	// XClient is what may be said by XCLIENT; plugin xclient sets it at connect_init and, for a
+	// client that was handed on, at connect.
 	XClient XClient
 	// Capabilities are lines that plugins add to the reply to EHLO, Auth is their
 	// means to verify credentials. Both are made anew at each EHLO. The session
@@ -193,7 +194,7 @@ func (v ConnectionView) XClient() XClient {
 	return lease.Look(v.gate, v.state, func(c *Connection) XClient { return c.XClient })
 }
 
-// SetXClient says what the peer may say by XCLIENT. It is for the point connect_init.
+// SetXClient says what may be said by XCLIENT. It is for the points connect_init and connect.
 func (v ConnectionView) SetXClient(x XClient) {
 	lease.Touch(v.gate, v.state, func(c *Connection) { c.XClient = x })
 }

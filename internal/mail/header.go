@@ -170,6 +170,9 @@ func (h *Header) AddLeading(name, value string) {
 
 // Remove takes away every field of that name.
 func (h *Header) Remove(name string) {
+	if !h.Has(name) {
+		return
+	}
 	// The new slice never shares memory with the old one, which a copy of the header may still use.
 	kept := h.fields[:0:0]
 	for _, f := range h.fields {
@@ -177,9 +180,7 @@ func (h *Header) Remove(name string) {
 			kept = append(kept, f)
 		}
 	}
-	if len(kept) != len(h.fields) {
-		h.fields, h.changed = kept, true
-	}
+	h.fields, h.changed = kept, true
 }
 
 // Rename gives every field called from the name to and moves it to the end, with

@@ -76,7 +76,7 @@ func levelName(level zapcore.Level) string {
 // the origin ("core" if it has none). With timestamps a line begins with the time,
 // ISO 8601 in UTC with milliseconds; logfmt and json have it as their first key,
 // timestamp. Nothing in an entry can begin a new line or change how it is shown:
-// the characters of mail.IsHidden are written as escapes.
+// the characters of mail.IsHidden are written as escapes. A text has at most 8 KiB.
 type Core struct {
 	how     *atomic.Pointer[manner] // of a core and all its children
 	context []zapcore.Field
@@ -233,7 +233,7 @@ func (c *Core) plain(l *line, e *zapcore.Entry, fields []zapcore.Field, timestam
 	l.b = append(l.b, "] ["...)
 	l.escape(origin(e), true)
 	l.b = append(l.b, "] "...)
-	l.escape(e.Message, false)
+	l.escape(clip(e.Message), false)
 	l.text("id", id)
 	c.fields(l, fields, e.Stack)
 }

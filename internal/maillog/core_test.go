@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -201,6 +202,30 @@ func TestEvents(t *testing.T) {
 		t.Errorf("\n%s\nwant\n%s", b.String(), want)
 	}
 }
+
+// TestLongTexts: what a peer has made long takes little of the buffer, in each place where a
+// text can stand.
+func TestLongTexts(t *testing.T) {
+	long := strings.Repeat("\x01\u00e4", 1<<20)
+	for _, format := range []string{"default", "logfmt", "json"} {
+		got := write(t, format, false, entry(long), zap.String("a", long), zap.Error(errors.New(long)), zap.ByteString("b", []byte(long)),
+			zap.Strings("c", []string{long, "end"}), zap.Any("d", long), zap.Stringer("e", text(long)))
+		if len(got) > 7*4*maxText || strings.Count(got, "…") != 7 || !strings.Contains(got, "end") || strings.ContainsRune(got, utf8.RuneError) {
+			t.Errorf("%s: %d bytes, %d cuts", format, len(got), strings.Count(got, "…"))
+		}
+		if format == "json" && !json.Valid([]byte(got)) {
+			t.Error("no JSON")
+		}
+	}
+	if got := clip(strings.Repeat("x", maxText)); len(got) != maxText {
+		t.Errorf("%d bytes of %d", len(got), maxText)
+	}
+}
+
+// text is a Stringer.
+type text string
+
+func (t text) String() string { return string(t) }
 
 // FuzzOneLine checks that nothing makes a second line, and that JSON stays JSON.
 func FuzzOneLine(f *testing.F) {

@@ -48,7 +48,23 @@ func (l *line) key(name string) {
 // text writes a pair whose value is a string.
 func (l *line) text(key, value string) {
 	l.key(key)
-	l.value(value)
+	l.value(clip(value))
+}
+
+// maxText is how many bytes of a text are written. Peers choose some, such as a Message-ID or the
+// name of a file: one that fills the buffer would cost the lines of other mail, or its own.
+const maxText = 8 << 10
+
+// clip cuts a text that is too long.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	n := maxText
+	for n > maxText-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
 }
 
 // value writes a string: quoted in JSON, and elsewhere if it needs it.
@@ -226,7 +242,7 @@ func (l *line) other(key string, f *zapcore.Field) {
 // json1 writes v in JSON, or its text where that is no JSON format.
 func (l *line) json1(v any) {
 	if s, ok := v.(string); ok {
-		l.value(s)
+		l.value(clip(s))
 		return
 	}
 	j, err := json.Marshal(v)
@@ -318,6 +334,7 @@ func (a *list) any(v any) error {
 
 func (a *list) AppendString(s string) {
 	a.next(',')
+	s = clip(s)
 	if a.line.json {
 		a.line.quote(s)
 	} else {

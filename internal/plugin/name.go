@@ -1,6 +1,10 @@
 package plugin
 
-import "strings"
+import (
+	"path"
+	"slices"
+	"strings"
+)
 
 // aliases are the old names of Haraka's plugins and the ones that replaced them.
 var aliases = map[string]string{
@@ -40,16 +44,37 @@ func Canonical(name string) string {
 	return name
 }
 
-// Advice says of a name of Haraka's plugins, old or new, what stands in for it here,
-// or under which name it is; "": the name is none of Haraka's.
-func Advice(name string) string {
-	canonical := Canonical(name)
-	why := notBuiltIn[canonical]
-	if why == "" {
-		why = servedAnyway[canonical]
+// lists are files of Haraka's old plugins, and those that have the same entries today.
+var lists = map[string]string{
+	"mail_from.blocklist": "mail_from.access.blacklist",
+	"rcpt_to.blocklist":   "rcpt_to.access.blacklist",
+	"rdns.deny_regexps":   "connect.rdns_access.blacklist_regex",
+	"rdns.allow_regexps":  "connect.rdns_access.whitelist_regex",
+}
+
+// AboutFile says what became of a file of settings that Haraka's plugins read, old or
+// new; known are the files that are read here. "": it is none of theirs.
+func AboutFile(name string, known []string) string {
+	if today, ok := lists[name]; ok {
+		return "the plugin access reads its entries from " + today
 	}
-	if why == "" {
-		return ""
+	stem := strings.TrimSuffix(name, path.Ext(name))
+	if path.Ext(name) == ".timeout" && slices.Contains(known, stem+".ini") {
+		return "the plugin " + stem + " is not listed in config/plugins"
 	}
-	return "the plugin " + canonical + " is not built in: " + why
+
+	// A plugin below a folder has its file beside the others.
+	for _, name := range []string{name, stem, "queue/" + stem, "auth/" + stem} {
+		canonical := Canonical(name)
+		if why := servedAnyway[canonical]; why != "" {
+			return canonical + " " + why
+		}
+		if why := notBuiltIn[canonical]; why != "" {
+			return "the plugin " + canonical + " is not built in: " + why
+		}
+		if canonical != name && slices.Contains(known, canonical+".ini") {
+			return "its plugin is called " + canonical + " today, and has " + canonical + ".ini"
+		}
+	}
+	return ""
 }

@@ -28,6 +28,12 @@ type Listed struct {
 	Line int
 }
 
+// renamed reports whether the line has an old name of the plugin.
+func (l Listed) renamed() bool {
+	_, old := aliases[strings.TrimPrefix(l.As, "haraka-plugin-")]
+	return old
+}
+
 // Tables declares config/plugins, plugin_timeout and results.ini.
 func (s *Settings) Tables() []*ini.Table {
 	tables := []*ini.Table{
@@ -67,15 +73,18 @@ func (s *Settings) line(r *ini.Reader, text string, no int) error {
 	listed := Listed{Name: Canonical(text), As: text, File: p.File, Line: no}
 	// An old name may be another name of a plugin that is listed already.
 	same := slices.IndexFunc(s.Listed, func(o Listed) bool { return o.Name == listed.Name })
-	_, renamed := aliases[strings.TrimPrefix(listed.As, "haraka-plugin-")]
+	renamed := listed.renamed()
 	if notice, ok := servedAnyway[listed.Name]; ok {
 		p.Text = notice
 		r.Add(p)
 		return nil
 	}
 	switch {
-	case renamed && same >= 0:
+	case same >= 0 && (renamed || s.Listed[same].renamed()):
 		p.Text = fmt.Sprintf("is part of %s today, which stands on line %d already", listed.Name, s.Listed[same].Line)
+		if !renamed {
+			p.Text = fmt.Sprintf("stands on line %d already, as %s: that line counts", s.Listed[same].Line, s.Listed[same].As)
+		}
 		r.Add(p)
 		return nil
 	case renamed && notBuiltIn[listed.Name] != "": // Build says that there is none

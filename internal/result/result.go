@@ -8,7 +8,6 @@
 package result
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,44 +16,62 @@ import (
 )
 
 // Store is the findings of all plugins. The zero value is empty and ready to use.
-type Store struct{ by map[string]*Result }
+type Store struct{ all []finding }
+
+// finding is what one plugin has found. A slice of them is smaller and quicker than a map:
+// there are as many as there are plugins.
+type finding struct {
+	plugin string
+	result *Result
+}
 
 // For returns the findings of a plugin to read and to add to; it makes them at
 // the first call.
 func (s *Store) For(plugin string) *Result {
 	// There is a store for every connection and every message, and most plugins leave nothing.
-	found := s.by[plugin]
+	found := s.Of(plugin)
 	if found == nil {
-		if s.by == nil {
-			s.by = make(map[string]*Result)
-		}
 		found = &Result{}
-		s.by[plugin] = found
+		s.all = append(s.all, finding{plugin, found})
 	}
 	return found
 }
 
 // Of returns the findings of a plugin to read; nil: it has none.
-func (s *Store) Of(plugin string) *Result { return s.by[plugin] }
+func (s *Store) Of(plugin string) *Result {
+	for _, f := range s.all {
+		if f.plugin == plugin {
+			return f.result
+		}
+	}
+	return nil
+}
 
 // Result is one plugin's findings. A nil Result can be read, and has none.
 type Result struct {
 	Pass, Fail, Msg, Err, Skip []string
 
-	names  []string // of values, in the order in which they were set first
-	values map[string]any
+	values []named // in the order in which they were set first
+}
+
+type named struct {
+	name  string
+	value any
 }
 
 // Set gives a named value, in the place of an earlier one.
 func (r *Result) Set(name string, value any) {
 	// As in an object of JavaScript, a value keeps the place at which it was set first.
-	if _, again := r.values[name]; !again {
-		r.names = append(r.names, name)
+	if i := r.find(name); i >= 0 {
+		r.values[i].value = value
+		return
 	}
-	if r.values == nil {
-		r.values = make(map[string]any)
-	}
-	r.values[name] = value
+	r.values = append(r.values, named{name, value})
+}
+
+// find returns the place of a named value; -1: there is none.
+func (r *Result) find(name string) int {
+	return slices.IndexFunc(r.values, func(v named) bool { return v.name == name })
 }
 
 // Value returns a named value, or nil.
@@ -62,19 +79,22 @@ func (r *Result) Value(name string) any {
 	if r == nil {
 		return nil
 	}
-	return r.values[name]
+	if i := r.find(name); i >= 0 {
+		return r.values[i].value
+	}
+	return nil
 }
 
 // Values returns a copy of all named values. It shares nothing with r, as mail.CopyNote
 // says.
 func (r *Result) Values() map[string]any {
-	if r == nil {
+	if r == nil || len(r.values) == 0 {
 		return nil
 	}
 	// Readers may keep the copy while the plugin changes the original.
-	all := maps.Clone(r.values)
-	for name, value := range all {
-		all[name] = mail.CopyNote(value)
+	all := make(map[string]any, len(r.values))
+	for _, v := range r.values {
+		all[v.name] = mail.CopyNote(v.value)
 	}
 	return all
 }
@@ -84,9 +104,13 @@ func (r *Result) Clone() *Result {
 	if r == nil {
 		return nil
 	}
+	values := slices.Clone(r.values)
+	for i := range values {
+		values[i].value = mail.CopyNote(values[i].value)
+	}
 	return &Result{
 		Pass: slices.Clone(r.Pass), Fail: slices.Clone(r.Fail), Msg: slices.Clone(r.Msg), Err: slices.Clone(r.Err), Skip: slices.Clone(r.Skip),
-		names: slices.Clone(r.names), values: r.Values(),
+		values: values,
 	}
 }
 
@@ -119,12 +143,12 @@ func (r *Result) Line(f Format) string {
 	}
 	// Named values are the plugin's main findings, so they come first.
 	var parts []string
-	for _, name := range r.names {
-		if name != "" && name[0] == '_' || slices.Contains(f.Hide, name) {
+	for _, v := range r.values {
+		if v.name != "" && v.name[0] == '_' || slices.Contains(f.Hide, v.name) {
 			continue
 		}
-		if text, ok := show(r.values[name]); ok {
-			parts = append(parts, name+": "+text)
+		if text, ok := show(v.value); ok {
+			parts = append(parts, v.name+": "+text)
 		}
 	}
 

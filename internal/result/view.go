@@ -22,10 +22,16 @@ func NewView(g *lease.Gate, s *Store, id string) View { return View{g, s, id} }
 // ID is that of the connection or the transaction that the results are about.
 func (v View) ID() string { return v.id }
 
+// usualTexts is how many texts a list has room for at first: few plugins make one check.
+const usualTexts = 4
+
 // add appends to one of a plugin's lists.
 func (v View) add(plugin string, list func(*Result) *[]string, text string) {
 	lease.Touch(v.gate, v.state, func(s *Store) {
 		to := list(s.For(plugin))
+		if *to == nil {
+			*to = make([]string, 0, usualTexts)
+		}
 		*to = append(*to, text)
 	})
 }

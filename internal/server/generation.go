@@ -67,6 +67,9 @@ func (s *Server) newGeneration(cfg *conf.Config, before *generation) (*generatio
 		g.resolver = before.resolver
 	} else {
 		g.resolver, problems[0] = dns.New(cfg.DNS)
+		if g.resolver != nil {
+			g.resolver.Watch(s.logServer)
+		}
 	}
 
 	// The pool tells connections apart by the pointers of their TLS configurations.
@@ -77,6 +80,17 @@ func (s *Server) newGeneration(cfg *conf.Config, before *generation) (*generatio
 		g.secrets, problems[1] = loadSecrets(cfg, s.log.Named("tls"))
 	}
 	return g, errors.Join(problems[:]...)
+}
+
+// logServer logs that a name server does not answer, or does again: nearly all mail waits for
+// the DNS.
+func (s *Server) logServer(server string, err error) {
+	log := s.log.Named("dns").With(zap.String("server", server))
+	if err != nil {
+		log.Warn("name server does not answer", zap.Error(err))
+		return
+	}
+	log.Info("name server answers again")
 }
 
 // loadSecrets reads the certificates and keys that the configuration names. nil for log:

@@ -162,6 +162,7 @@ func TestXClient(t *testing.T) {
 	r := trusting(t, hook.XClientAddress)
 	var seen []string
 	r.hooks.set(hook.OnConnect, func(e *hook.Event) hook.Verdict {
+		e.Conn.SetXClient(hook.XClientAddress) // the client is a peer that is trusted, too
 		seen = append(seen, e.Conn.Remote().Addr.String()+" "+e.Conn.Remote().Host+" "+e.Conn.Local().String()+" "+e.Conn.Hello().Verb+" "+e.Conn.Hello().Host+" "+e.Conn.Proxy().Type)
 		if e.Conn.Remote().Addr.Port() == 13 {
 			return hook.Answer(hook.DenyDisconnect, "not you")
@@ -204,6 +205,10 @@ func TestXClient(t *testing.T) {
 // LOGIN counts from peers that are trusted with it, and for one client only.
 func TestXClientLogin(t *testing.T) {
 	r := trusting(t, hook.XClientLogin)
+	r.hooks.set(hook.OnConnect, func(e *hook.Event) hook.Verdict {
+		e.Conn.SetXClient(hook.XClientLogin)
+		return hook.Proceed()
+	})
 	r.use(func(c *Conversation) { c.SubmissionPorts = []int{587} })
 	c := r.hello()
 	c.cmd("XCLIENT ADDR=192.0.2.7 LOGIN=alice+40client.test DESTPORT=587", "220")
@@ -217,4 +222,28 @@ func TestXClientLogin(t *testing.T) {
 	c.cmd("XCLIENT ADDR=192.0.2.8 DESTPORT=587", "220")
 	c.cmd("EHLO x", "250")
 	c.cmd("MAIL FROM:<a@client.test>", "550 5.7.1 Authentication required")
+}
+
+// A proxy may pass on what the client says as it is: the client must not speak for others,
+// and gets nothing of what was found out about the proxy.
+func TestXClientOnce(t *testing.T) {
+	r := trusting(t, hook.XClientLogin)
+	r.hooks.set(hook.OnConnect, func(e *hook.Event) hook.Verdict {
+		if e.Conn.Proxy().Type == "" {
+			e.Conn.Results().Pass("access", "the proxy")
+			e.Conn.Notes().Set("kept", true)
+		} else if e.Conn.Results().Has("access") || !e.Conn.Notes().Bool("kept") {
+			t.Error("the client has the results of the proxy, or no notes")
+		}
+		return hook.Proceed()
+	})
+	c := r.hello()
+	c.cmd("XCLIENT ADDR=192.0.2.7", "220")
+	c.cmd("XCLIENT ADDR=127.0.0.1 LOGIN=alice", "550 5.5.0 Not authorized")
+	c.cmd("EHLO x", "250-mx.test Hello Unknown [192.0.2.7]")
+	c.cmd("XCLIENT ADDR=127.0.0.1 LOGIN=alice", "550 5.5.0 Not authorized")
+	c.message("A: b\r\n\r\nx\r\n.\r\n", "250")
+	if got := r.intake.messages()[0]; got.tx.Relaying || got.tx.Origin.Addr.String() != "192.0.2.7" {
+		t.Errorf("%v %+v", got.tx.Relaying, got.tx.Origin)
+	}
 }

@@ -18,6 +18,9 @@ var (
 // maxHeader is how many bytes of header section are held.
 const maxHeader = 1 << 20
 
+// maxPiece is how many bytes of a message are read at a time.
+const maxPiece = 32 << 10
+
 var crlf = []byte("\r\n")
 
 // Scan reads a message once. begin is called with its header section, and then body with
@@ -35,7 +38,13 @@ func Scan(c mail.Content, begin func(*Section) error, body func(p []byte)) error
 		}
 		return begin(whole)
 	}}
-	if _, err := io.Copy(s, r); err != nil {
+	// io.Copy by itself would take 32 KiB for the smallest message. What writes itself needs
+	// nothing at all.
+	var piece []byte
+	if _, itself := r.(io.WriterTo); !itself {
+		piece = make([]byte, min(max(c.Size(), 1), maxPiece))
+	}
+	if _, err := io.CopyBuffer(s, r, piece); err != nil {
 		return err
 	}
 	return s.finish()

@@ -70,6 +70,11 @@ func (s *Settings) Tables() []*ini.Table {
 		{
 			File: file, Since: "0.3.0", Doc: "What the plugin attachment refuses, and how far it looks into archives.", Rows: rows,
 			Sections: map[string]string{"archive": "Archives. What goes beyond a limit is refused."},
+			Drop: map[string]string{ // in the file that comes with the original
+				"filename_regex":         "has no effect, in Haraka neither: the expressions stand in " + fileList,
+				"ctype_regex":            "has no effect, in Haraka neither: the expressions stand in " + typeList,
+				"archive_filename_regex": "has no effect, in Haraka neither: the expressions stand in " + memberList,
+			},
 		},
 		s.Files.table(fileList, "Names of attachments that are refused.", `\.(?:`+strings.ReplaceAll(strings.TrimSuffix(dangerous, ",zip"), ",", "|")+`)$`),
 		s.Types.table(typeList, "Content types that are refused, of attachments and of all other parts.", "executable", "partial"),

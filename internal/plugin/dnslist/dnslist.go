@@ -8,6 +8,7 @@ package dnslist
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -143,6 +144,9 @@ func (c *checker) checkClient(ctx context.Context, e *hook.Event) hook.Verdict {
 	record, remote := s.recorder.On(e.Conn.Results()), e.Conn.Remote()
 	addr := remote.Addr.Addr().Unmap().WithZone("")
 
+	// With XCLIENT the connection is another client's, which has nothing of the last one's.
+	e.Conn.Notes().Remove(noteAllowed)
+
 	// No list knows addresses that are not of the world.
 	if remote.Private {
 		record.Skip("private: " + addr.String())
@@ -171,9 +175,18 @@ func (c *checker) askAll(ctx context.Context, s *search, lists []*state, addr ne
 	for i, l := range lists {
 		asking.Go(func() {
 			// A list that fails is not asked for the next client.
-			if all[i] = s.ask(ctx, l.list, addr); all[i] != nil && all[i].fault != "" {
-				c.disable(s, l, all[i].fault)
+			one := s.ask(ctx, l.list, addr)
+			switch {
+			case one == nil:
+			case one.fault != "":
+				c.disable(s, l, one.fault)
+			case !one.decides() || c.confirm(ctx, s, l):
+			case errors.Is(ctx.Err(), context.Canceled): // another list has decided
+				one = nil
+			default:
+				one.answers, one.failure = nil, "fails its tests"
 			}
+			all[i] = one
 			answers <- i
 		})
 	}
@@ -187,6 +200,16 @@ func (c *checker) askAll(ctx context.Context, s *search, lists []*state, addr ne
 	}
 	asking.Wait()
 	return slices.DeleteFunc(all, func(f *finding) bool { return f == nil })
+}
+
+// confirm reports whether a list that has an address may decide. Where lists are tested
+// again and again, it is tested once more if its last test was long ago.
+func (c *checker) confirm(ctx context.Context, s *search, l *state) bool {
+	if s.Interval < shortestInterval || l.isTrusted(time.Now()) {
+		return true
+	}
+	c.test(ctx, s, l)
+	return ctx.Err() == nil && l.isActive()
 }
 
 // limit bounds the look-ups for a client. They end before the time of the handler does,
@@ -235,6 +258,10 @@ func (c *checker) checkReportSender(ctx context.Context, e *hook.Event) hook.Ver
 
 	// Whatever else than a listing it answers lets the client pass.
 	if f := s.ask(ctx, s.Backscatter, addr); f == nil || !f.isListed() {
+		return hook.Proceed()
+	}
+	if fault := s.findListed(ctx, s.Backscatter); fault != "" {
+		s.recorder.On(e.Tx.Results()).Err(zoneBackscatter + ": " + fault)
 		return hook.Proceed()
 	}
 	return s.recorder.On(e.Tx.Results()).Refuse(hook.Answer(hook.Deny,

@@ -219,6 +219,24 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// With XCLIENT a connection becomes another client's, for which no list has spoken.
+func TestHandedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := newZones("good.example")
+		z.set("8.8.8.8.good.example", "127.0.0.2")
+		r := run(t, "zones=good.example\n[good.example]\ntype=allow\n", z)
+		_, c := r.connect("8.8.8.8")
+		if !c.Notes.Bool(noteAllowed) {
+			t.Errorf("notes %v", c.Notes)
+		}
+		c.Remote = hook.Remote{Addr: netip.MustParseAddrPort("192.168.0.1:1"), Private: true}
+		r.Run(t.Context(), hook.OnConnect, &hook.Event{Conn: c.View()})
+		if c.Notes.Bool(noteAllowed) {
+			t.Errorf("of another client: notes %v", c.Notes)
+		}
+	})
+}
+
 // Clients that are not of the world are not looked up.
 func TestPrivate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -494,6 +512,49 @@ func TestFlapping(t *testing.T) {
 	})
 }
 
+// A list that has every address of a sudden decides about no client.
+func TestListOfAll(t *testing.T) {
+	for _, test := range []struct{ kind, wantLog string }{
+		{Block, "warn disabling block zone"}, {Allow, "warn disabling allow zone"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			z := newZones("x.example")
+			r := run(t, "zones=x.example\nperiodic_checks=30\n[x.example]\ntype="+test.kind+"\n", z)
+			r.log()
+
+			// The zone is given up: from now on it has every address.
+			time.Sleep(5 * time.Minute)
+			z.set("9.9.9.9.x.example", "127.0.0.2")
+			z.set("1.0.0.127.x.example", "127.0.0.2")
+			v, c := r.connect("9.9.9.9")
+			if got := c.Results.Of(Name).Line(result.Format{}); v.Code != hook.Cont || got != "err:x.example: fails its tests" {
+				t.Errorf("%s: %+v, %q", test.kind, v, got)
+			}
+			if got := r.log(); !strings.Contains(got, test.wantLog) {
+				t.Errorf("%s: %q", test.kind, got)
+			}
+		})
+	}
+}
+
+// A list that has just been tested is not tested again for each client.
+func TestTrust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := newZones("x.example")
+		r := run(t, "zones=x.example\nperiodic_checks=30\n", z)
+		z.set("9.9.9.9.x.example", "127.0.0.2")
+		for range 3 {
+			time.Sleep(40 * time.Second)
+			if v, _ := r.connect("9.9.9.9"); v.Code != hook.Deny {
+				t.Fatalf("%+v", v)
+			}
+		}
+		if n := z.asked("1.0.0.127.x.example"); n != 2 {
+			t.Errorf("%d tests, want that of the start and one", n)
+		}
+	})
+}
+
 // A reload keeps what is known of the lists: none of them waits for a test.
 func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -608,6 +669,21 @@ func TestBackscatterer(t *testing.T) {
 			if v.Text != test.text || (v.Code == hook.Deny) != (test.text != "") {
 				t.Errorf("%s from %q: %+v", test.addr, test.from, v)
 			}
+		}
+	})
+}
+
+// Nor does it refuse reports when it has every address.
+func TestBackscattererOfAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := newZones()
+		z.set("8.8.8.8."+zoneBackscatter, "127.0.0.2")
+		z.set("1.0.0.127."+zoneBackscatter, "127.0.0.2")
+		r := run(t, "zones=x.example\n["+zoneBackscatter+"]\nenable=true\n", z)
+		c, tx := plugintest.Session(t, "", "b@c.de")
+		c.Remote.Addr = netip.MustParseAddrPort("8.8.8.8:1")
+		if v := r.Run(t.Context(), hook.OnMail, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.Cont {
+			t.Errorf("%+v", v)
 		}
 	})
 }

@@ -126,6 +126,9 @@ func (f *finding) letsIn() bool { return f.list.Type == Allow && f.isListed() }
 // refuses reports whether the client is refused, unless another list lets it in.
 func (f *finding) refuses() bool { return f.isBad() && f.list.Reject }
 
+// decides reports whether the finding may settle what becomes of the client.
+func (f *finding) decides() bool { return f.letsIn() || f.refuses() }
+
 // record records the finding, as Haraka does.
 func (f *finding) record(r plugin.Record) {
 	zone := f.list.Zone

@@ -22,6 +22,10 @@ const (
 	lastPause  = 30 * time.Minute
 )
 
+// trust is how long an answer of a list that decides counts without another test. A list
+// that is given up has every address from one moment to the next.
+const trust = time.Minute
+
 // state says whether a list is in use.
 type state struct {
 	list *List
@@ -31,6 +35,7 @@ type state struct {
 	reported bool // that it is disabled
 	failures int  // in a row
 	since    time.Time
+	passed   time.Time // its last test
 	due      time.Time // for the next test; zero: none
 }
 
@@ -39,6 +44,7 @@ func (l *state) goOnFrom(before *state, interval time.Duration, now time.Time) {
 	before.mu.Lock()
 	defer before.mu.Unlock()
 	l.active, l.reported, l.failures, l.since, l.due = before.active, before.reported, before.failures, before.since, before.due
+	l.passed = before.passed
 	// What has passed is due as the new interval says, and at once if it was never tested.
 	switch {
 	case !l.active:
@@ -56,6 +62,13 @@ func (l *state) isActive() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.active
+}
+
+// isTrusted reports whether the list has passed its tests lately.
+func (l *state) isTrusted(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return now.Sub(l.passed) < trust
 }
 
 // dueAt is when the list is to be tested; zero: not at all.
@@ -92,7 +105,7 @@ func (l *state) enable(now time.Time, interval time.Duration) bool {
 	if news || l.since.IsZero() {
 		l.since = now
 	}
-	l.active, l.reported, l.due = true, false, time.Time{}
+	l.active, l.reported, l.passed, l.due = true, false, now, time.Time{}
 	if interval >= shortestInterval {
 		l.due = now.Add(interval)
 	}
@@ -194,7 +207,12 @@ func (s *search) findFault(ctx context.Context, l *List) string {
 		return fault
 	}
 
-	// A list that has every address would refuse every client.
+	return s.findListed(ctx, l)
+}
+
+// findListed makes those of the tests that must not be listed: a list that has every
+// address would refuse every client.
+func (s *search) findListed(ctx context.Context, l *List) string {
 	tests := []netip.Addr{testUnlisted}
 	if l.IPv6 == "true" {
 		tests = append(tests, testIPv6)

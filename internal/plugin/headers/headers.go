@@ -72,7 +72,7 @@ func (c *checker) checkHeaders(_ context.Context, e *hook.Event) hook.Verdict {
 			continue
 		}
 		// The checks behind it would be made for a message that nobody gets.
-		if v := one.check(a); v.Code == hook.Deny {
+		if v := one.check(a); v.Code != pass.Code {
 			return a.record.Refuse(v)
 		}
 	}

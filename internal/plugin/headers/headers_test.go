@@ -180,6 +180,27 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// A message that the brand may have sent, as far as the DNS says for now, is put off.
+func TestPhishWithoutDNS(t *testing.T) {
+	for name, before := range map[string]func(*hook.Connection, *hook.Transaction){
+		"a signature": func(_ *hook.Connection, tx *hook.Transaction) {
+			tx.Notes["dkim_results"] = []any{map[string]any{"result": "tempfail", "domain": "mail.paypal.com"}}
+		},
+		"the sender": func(_ *hook.Connection, tx *hook.Transaction) {
+			tx.Results.For("spf").Set("result", "TempError")
+			tx.Results.For("spf").Set("domain", "paypal.com")
+		},
+	} {
+		chain := plugintest.Chain(t, New, plugintest.Own(settings(t, only("from_phish", true))), plugin.Services{})
+		c, tx := plugintest.Session(t, "a@example.com", "b@here.com")
+		plugintest.Receive(t, tx, "From: PayPal <a@example.com>\n\n")
+		before(c, tx)
+		if v := chain.Run(t.Context(), hook.OnDataPost, &hook.Event{Conn: c.View(), Tx: tx.View()}); v.Code != hook.DenySoft {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+}
+
 // Everything is checked, and nothing rejected, unless something else is configured.
 func TestDefaults(t *testing.T) {
 	chain := plugintest.Chain(t, New, plugintest.Own(settings(t, "")), plugin.Services{})

@@ -49,7 +49,11 @@ func (c *checker) findPhish(a about) hook.Verdict {
 		}
 		a.record.Fail("from_phish(" + b.name + ")")
 		a.record.Msg("'" + b.name + "' found when domain is '" + orNull(author) + "' instead of '" + b.domain + "'")
-		return rejectIf(c.Reject.FromPhish, "Phishing message appears to impersonate %s", b.domain)
+		v := rejectIf(c.Reject.FromPhish, "Phishing message appears to impersonate %s", b.domain)
+		if v.Code == hook.Deny && mayBeVouchedFor(a, b.domain) {
+			v.Code = hook.DenySoft
+		}
+		return v
 	}
 	a.record.Pass("from_phish")
 	return pass
@@ -99,17 +103,29 @@ func isVouchedFor(a about, domain string) bool {
 			}
 		}
 	}
-	return hasSignature(a, domain) || hostname.Organisation(firstConfirmed(a)) == domain
+	return hasSignature(a, domain, "pass") || hostname.Organisation(firstConfirmed(a)) == domain
 }
 
-// hasSignature reports whether the notes have a valid signature of a domain: a list of
-// maps with result and domain.
-func hasSignature(a about, domain string) bool {
+// mayBeVouchedFor reports whether SPF or a signature of a domain could not be checked,
+// because the DNS did not answer.
+func mayBeVouchedFor(a about, domain string) bool {
+	for _, results := range []result.View{a.Tx.Results(), a.Conn.Results()} {
+		checked, _ := results.Value(spfPlugin, "domain").(string)
+		if results.Value(spfPlugin, "result") == "TempError" && hostname.IsWithin(checked, domain) {
+			return true
+		}
+	}
+	return hasSignature(a, domain, "tempfail")
+}
+
+// hasSignature reports whether the notes have a signature of a domain with a result of its
+// verification: a list of maps with result and domain.
+func hasSignature(a about, domain, outcome string) bool {
 	// Signatures that were verified by code of the site may be in the notes alone.
 	list, _ := a.Tx.Notes().Get("dkim_results").([]any)
 	for _, one := range list {
 		signature, _ := one.(map[string]any)
-		if notes := mail.Notes(signature); notes.String("result") == "pass" && hostname.IsWithin(notes.String("domain"), domain) {
+		if notes := mail.Notes(signature); notes.String("result") == outcome && hostname.IsWithin(notes.String("domain"), domain) {
 			return true
 		}
 	}

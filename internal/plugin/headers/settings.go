@@ -95,6 +95,9 @@ func (s *Settings) checkRows() []ini.Row {
 	}
 }
 
+// noReject is said of checks that only record what they find.
+const noReject = "has no effect, in Haraka neither: what this check finds is recorded only"
+
 func (s *Settings) rejectRows() []ini.Row {
 	off := func(key string, p *bool, doc string) ini.Row {
 		return ini.Row{Key: key, Kind: ini.Bool(p), Default: "false", Doc: doc}
@@ -106,6 +109,11 @@ func (s *Settings) rejectRows() []ini.Row {
 		off("invalid_date", &s.Reject.InvalidDate, "Refuse mail with a date that is far from today, or none."),
 		off("delivered_to", &s.Reject.DeliveredTo, "Refuse mail that says it was delivered to the recipient. In Haraka it is true, but has no effect."),
 		off("from_phish", &s.Reject.FromPhish, "Refuse mail that names a brand."),
+		// They stand in the file that comes with the original, commented out.
+		{Key: "user_agent", Note: noReject},
+		{Key: "direct_to_mx", Note: noReject},
+		{Key: "from_match", Note: noReject},
+		{Key: "mailing_list", Note: noReject},
 	}
 }
 

@@ -84,7 +84,7 @@ func (c *checker) checkCompany(g *greeting) hook.Verdict {
 		return pass
 	case g.rdns == "":
 		g.record.Fail("big_co(rDNS)")
-		return rejectIf(c.Reject.BigCompany, "Big company w/o rDNS? Unlikely.")
+		return deferIf(c.Reject.BigCompany, "Big company w/o rDNS? Unlikely.")
 	case slices.ContainsFunc(domains, func(domain string) bool { return hostname.IsWithin(g.rdns, domain) }):
 		g.record.Pass("big_co")
 		return pass
@@ -152,6 +152,9 @@ func (c *checker) compareRDNS(g *greeting) hook.Verdict {
 		return pass
 	}
 	g.record.Fail("rdns_match")
+	if g.rdns == "" {
+		return deferIf(c.Reject.RDNSMatch, "HELO host does not match rDNS")
+	}
 	return rejectIf(c.Reject.RDNSMatch, "HELO host does not match rDNS")
 }
 

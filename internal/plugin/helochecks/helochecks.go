@@ -41,9 +41,10 @@ func (c *checker) Register(h plugin.Host) {
 const (
 	firstName = "helo_host" // the first name that the client has given
 	lookedUp  = "ips"       // the addresses of a name
-	taken     = "_accepted" // what was accepted last: verb, name, and whether the client may relay
+	taken     = "_accepted" // what was accepted last: verb, name, whether the client may relay, and its address
 	takenName = "_host"     // the name in it
 	takenVerb = "_verb"     // its verb
+	takenFrom = "_address"  // the client that the others are about
 )
 
 // greeting is what the checks of one HELO or EHLO work with.
@@ -52,7 +53,7 @@ type greeting struct {
 	verb   string // "HELO" or "EHLO"
 	name   string
 	addr   netip.Addr // of the client
-	rdns   string     // name of the client in the DNS, or a word that says why there is none
+	rdns   string     // name of the client in the DNS, NXDOMAIN, or "": not known
 	before struct{ verb, name string }
 	record plugin.Record
 
@@ -76,15 +77,19 @@ func (c *checker) checkName(ctx context.Context, e *hook.Event) hook.Verdict {
 	}
 	// Once a client may relay it is asked for less, so that this is part of what was accepted.
 	relaying := e.Conn.Relaying()
-	now := fmt.Sprint(g.verb, " ", g.name, " ", relaying)
+	now := fmt.Sprint(g.verb, " ", g.name, " ", relaying, " ", g.addr)
 	if results.Value(Name, taken) == now {
 		return hook.Proceed()
 	}
-	// Several checks treat a literal, or the name before, in their own way.
+	// Several checks treat a literal, or the name before, in their own way. What a proxy has
+	// called itself before its XCLIENT does not bind the client.
 	g.inside, g.literal = hostname.Literal(g.name)
-	g.before.name, _ = results.Value(Name, takenName).(string)
-	g.before.verb, _ = results.Value(Name, takenVerb).(string)
-	if results.Value(Name, firstName) == nil {
+	switch at := g.addr.String(); results.Value(Name, takenFrom) {
+	case at:
+		g.before.name, _ = results.Value(Name, takenName).(string)
+		g.before.verb, _ = results.Value(Name, takenVerb).(string)
+	default:
+		g.record.Set(takenFrom, at)
 		g.record.Set(firstName, g.name)
 	}
 
@@ -156,6 +161,15 @@ func rejectIf(on bool, text string) hook.Verdict {
 		return pass
 	}
 	return hook.Answer(hook.Deny, text)
+}
+
+// deferIf defers with a text if a switch is on: what the DNS does not say now it may say
+// later.
+func deferIf(on bool, text string) hook.Verdict {
+	if !on {
+		return pass
+	}
+	return hook.Answer(hook.DenySoft, text)
 }
 
 // notASCII is the reply to a name in other characters than those of ASCII.

@@ -111,7 +111,8 @@ func TestChecks(t *testing.T) {
 		{"rdns_match", "mx.example.com", "MX.example.com", "pass:rdns_match", ""},
 		{"rdns_match", "a.example.com", "mx.example.com", "pass:rdns_match(org_dom)", ""},
 		{"rdns_match", "a.example.org", "mx.example.com", "fail:rdns_match", "HELO host does not match rDNS"},
-		{"rdns_match", "", "mx.example.com", "fail:rdns_match", "HELO host does not match rDNS"},
+		{"rdns_match", "DNSERROR", "mx.example.com", "fail:rdns_match", "HELO host does not match rDNS"},
+		{"rdns_match", "NXDOMAIN", "mx.example.com", "fail:rdns_match", "HELO host does not match rDNS"},
 		{"rdns_match", "NXDOMAIN", "NXDOMAIN", "fail:rdns_match", "HELO host does not match rDNS"},
 		{"rdns_match", "mx.example.com", "[8.8.8.45]", "fail:rdns_match(literal)", ""},
 		{"forward_dns", "", "mx.example.com", "err:forward_dns(valid_hostname disabled)", ""},
@@ -135,6 +136,9 @@ func TestChecks(t *testing.T) {
 			code, text := hook.Cont, ""
 			if reject && test.text != "" {
 				code, text = hook.Deny, test.text
+				if strings.HasSuffix(test.want, "(rDNS)") || test.rdns == "DNSERROR" {
+					code = hook.DenySoft // the DNS may know a name later
+				}
 			}
 			if v.Code != code || v.Text != text {
 				t.Errorf("%s %s reject %v: %+v, want %q", test.checks, test.name, reject, v, text)
@@ -258,6 +262,26 @@ func TestAgain(t *testing.T) {
 	}
 	if v := greet(t, chain, c, "EHLO a.example.com"); v.Text != "EHLO protocol mismatch" {
 		t.Errorf("%+v", v)
+	}
+}
+
+// What a proxy calls itself binds none of the clients whose connections it hands on.
+func TestProxy(t *testing.T) {
+	s, _ := read(only("proto_mismatch host_mismatch", true), "")
+	chain := plugintest.Chain(t, New, plugintest.Own(s), plugin.Services{})
+	c := client(t, "192.168.0.1", "")
+	for _, step := range []struct{ addr, line, text string }{
+		{"192.168.0.1", "EHLO proxy.example.com", ""},
+		{"8.8.8.45", "HELO a.example.com", ""},
+		{"8.8.8.45", "HELO b.example.com", "HELO host host_mismatch(a.example.com / b.example.com)"},
+	} {
+		c.Remote = client(t, step.addr, "").Remote
+		if v := greet(t, chain, c, step.line); v.Text != step.text {
+			t.Errorf("%s: %+v, want %q", step.line, v, step.text)
+		}
+	}
+	if first := c.Results.Of(Name).Value(firstName); first != "a.example.com" {
+		t.Error(first)
 	}
 }
 

@@ -26,6 +26,9 @@ const (
 	valueCounted    = "_rate_conn" // what countConnection has counted
 )
 
+// noteHold is the connection's note with what it counts for.
+const noteHold = "limit_hold"
+
 // counted are the connections of a client within a window.
 type counted struct {
 	key    string
@@ -43,10 +46,10 @@ func (l *limiter) countConnection(ctx context.Context, e *hook.Event, f *force) 
 		if err != nil {
 			record.Err("conn_concur_incr:" + err.Error())
 		} else {
+			// The note is no JSON. It outlasts XCLIENT, which gives the connection another ID and
+			// takes away its results.
 			record.Set(valueCount, h.Count)
-			l.mu.Lock()
-			l.held[e.Conn.ID()] = h
-			l.mu.Unlock()
+			e.Conn.Notes().Set(noteHold, h)
 		}
 	}
 
@@ -78,12 +81,12 @@ func (l *limiter) markConnection(ctx context.Context, record plugin.Record, f *f
 func (l *limiter) checkConnection(ctx context.Context, e *hook.Event, f *force) hook.Verdict {
 	record := f.recorder.On(e.Conn.Results())
 	if limit := f.limit(&f.Concurrency, e.Conn, l.log); f.Concurrency.Enabled && limit > 0 {
-		n, ok := e.Conn.Results().Value(Name, valueCount).(int64)
+		h, ok := e.Conn.Notes().Get(noteHold).(*ledger.Hold)
 		if !ok {
 			record.Err("concurrent.unset")
 		} else {
-			record.Set(valueConcurrent, fmt.Sprintf("%d/%d", n, limit))
-			if n > limit {
+			record.Set(valueConcurrent, fmt.Sprintf("%d/%d", h.Count, limit))
+			if h.Count > limit {
 				return f.penalize(ctx, record, hook.DenySoftDisconnect, "concurrency.max", "Too many concurrent connections")
 			}
 		}
@@ -140,11 +143,8 @@ func (l *limiter) connections(ctx context.Context, c hook.ConnectionView, record
 
 // releaseConnection ends what a connection counts for.
 func (l *limiter) releaseConnection(_ context.Context, e *hook.Event, _ *force) hook.Verdict {
-	l.mu.Lock()
-	h := l.held[e.Conn.ID()]
-	delete(l.held, e.Conn.ID())
-	l.mu.Unlock()
-	if h != nil {
+	if h, ok := e.Conn.Notes().Get(noteHold).(*ledger.Hold); ok {
+		e.Conn.Notes().Remove(noteHold)
 		h.Release()
 	}
 	return hook.Proceed()

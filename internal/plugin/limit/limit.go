@@ -32,7 +32,7 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 		return nil, err
 	}
 	l := &limiter{
-		log: env.Log, held: map[string]*ledger.Hold{}, claims: map[*claim]time.Time{},
+		log: env.Log, claims: map[*claim]time.Time{},
 		local: ledger.NewLocal(ledger.LocalOptions{MaxBytes: maxCounts, Store: env.Store, Log: env.Log}),
 	}
 	next.counts = l.local
@@ -52,8 +52,7 @@ type limiter struct {
 	link    *link // to Redis; nil: there is none
 
 	mu     sync.Mutex
-	held   map[string]*ledger.Hold // connections that count, by ID
-	claims map[*claim]time.Time    // deliveries that count, and since when
+	claims map[*claim]time.Time // deliveries that count, and since when
 }
 
 // force is the generation in force: settings and the means to follow them.

@@ -155,6 +155,24 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
+// XCLIENT gives a connection another ID and takes its results away. It counts no longer than
+// it lasts nevertheless.
+func TestConcurrencyHandedOver(t *testing.T) {
+	h := newHost(t, "[concurrency]\nenabled=true\nmax=1\n")
+	for range 3 {
+		c, v := h.arrive("192.0.2.1", "")
+		expect(t, "the proxy", v, 0, "")
+		c.conn.ID += "-2"
+		c.conn.Results = new(result.Store)
+		c.conn.Remote.Addr = netip.MustParseAddrPort("192.0.2.77:1")
+		expect(t, "the client", c.run(hook.OnConnect, hook.Event{}), 0, "")
+		if got, want := c.results(), "concurrent: 1/1"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		c.leave()
+	}
+}
+
 func TestConcurrencyUnlimited(t *testing.T) {
 	h := newHost(t, "[concurrency]\nenabled=true\nmax=0\n")
 	for range 20 {

@@ -129,7 +129,7 @@ func (c *checks) checkMail(ctx context.Context, e *hook.Event) hook.Verdict {
 		return hook.Proceed()
 	}
 	if e.Sender.IsNull() {
-		return c.judgeHello(e)
+		return c.judgeHello(ctx, e)
 	}
 
 	// Other servers will see our address, not that of a client of ours.
@@ -152,13 +152,22 @@ func (c *checks) checkMail(ctx context.Context, e *hook.Event) hook.Verdict {
 }
 
 // judgeHello makes the result of HELO that of a message with the null sender.
-func (c *checks) judgeHello(e *hook.Event) hook.Verdict {
-	// HELO was checked when it came; private clients were not.
+func (c *checks) judgeHello(ctx context.Context, e *hook.Event) hook.Verdict {
+	// HELO was checked when it came, unless a proxy has said it for the client.
+	found, host := e.Conn.Results(), e.Conn.Hello().Host
+	if !found.Has(Name) {
+		hello := *e
+		hello.Host = host
+		c.checkHello(ctx, &hello)
+	}
+
+	// Private clients and addresses are not checked, and a name that was says nothing of the one
+	// that has replaced it.
 	n, ok := e.Conn.Notes().Get(noteHello).(int)
-	if !ok {
+	if !ok || found.Value(Name, valueDomain) != host {
 		return hook.Proceed()
 	}
-	status, host := spf.Status(n-1), e.Conn.Hello().Host
+	status := spf.Status(n - 1)
 	e.Tx.AddAuthResult(authres.Result{Method: Name, Value: status.String(), Properties: []authres.Property{{Name: "smtp.helo", Value: host}}}.String())
 	return c.answer(e, scopeHello, status, "<> via "+host)
 }

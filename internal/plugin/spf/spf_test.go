@@ -14,6 +14,7 @@ import (
 	"tarishi/internal/mail"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
+	"tarishi/internal/result"
 )
 
 // zone is a resolver with policies; the client's address is 203.0.113.9 unless a test says
@@ -175,6 +176,25 @@ func TestResults(t *testing.T) {
 	k.mail(t)
 	if strings.Join(k.tx.AuthResults, "|") != "spf=pass smtp.helo=pass.example" || (k.tx.Results.Of(Name) != nil) {
 		t.Errorf("%q", k.tx.AuthResults)
+	}
+}
+
+// The result of a name counts neither for the next one nor for another client: a proxy says
+// the name by XCLIENT, and no hook sees it.
+func TestAnotherHello(t *testing.T) {
+	k := newTalk(t, "[deny]\n"+all, "")
+	k.hello(t, "pass.example")
+	k.hello(t, "[203.0.113.9]")
+	k.mail(t)
+	if len(k.tx.AuthResults) > 0 {
+		t.Errorf("an address literal has %q", k.tx.AuthResults)
+	}
+
+	k = newTalk(t, "[deny]\n"+all, "")
+	k.hello(t, "pass.example")
+	k.conn.Results, k.conn.Hello.Host = new(result.Store), "fail.example"
+	if got := k.mail(t); got != "DENY sender <> via fail.example SPF Fail" {
+		t.Errorf("%q", got)
 	}
 }
 

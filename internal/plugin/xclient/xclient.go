@@ -22,11 +22,14 @@ func New(env plugin.Env) (plugin.Plugin, error) {
 	cfg := env.Settings.(*Settings)
 	return plugin.Hooks(func(h plugin.Host) {
 		h.Timeout(0)
-		// The address of the peer counts, not the one that it will speak for.
-		h.On(hook.OnConnectInit, "trust", 0, func(_ context.Context, e *hook.Event) hook.Verdict {
+		// A client that was handed on is another one, whose words a proxy may pass on as they are:
+		// its own address counts from then on. connect comes again for it, connect_init does not.
+		trust := func(_ context.Context, e *hook.Event) hook.Verdict {
 			e.Conn.SetXClient(cfg.trust(e.Conn.Remote().Addr.Addr()))
 			return hook.Proceed()
-		})
+		}
+		h.On(hook.OnConnectInit, "trust", 0, trust)
+		h.On(hook.OnConnect, "trust_again", hook.MinPriority, trust)
 		h.On(hook.OnCapabilities, "hook_capabilities", 0, offer)
 	}), nil
 }

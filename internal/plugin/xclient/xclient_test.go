@@ -21,11 +21,20 @@ func TestTrust(t *testing.T) {
 		c, _ := plugintest.Session(t, "")
 		c.Remote.Addr = netip.MustParseAddrPort(remote)
 		chain.Run(t.Context(), hook.OnConnectInit, &hook.Event{Conn: c.View()})
-		// The client that is handed on has another address, and changes nothing.
-		c.Remote.Addr = netip.MustParseAddrPort("203.0.113.1:1")
+		chain.Run(t.Context(), hook.OnConnect, &hook.Event{Conn: c.View()})
 		chain.Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c.View()})
 		if c.XClient != want || slices.Contains(c.Capabilities, capability) != (want >= hook.XClientAddress) {
 			t.Errorf("%s: %v, %q", remote, c.XClient, c.Capabilities)
+		}
+
+		// The client that is handed on has its own trust, for its words may come through.
+		for client, want := range map[string]hook.XClient{"203.0.113.1:1": hook.XClientRefused, "192.0.2.1:2": hook.XClientLogin} {
+			c.Remote.Addr, c.Capabilities = netip.MustParseAddrPort(client), nil
+			chain.Run(t.Context(), hook.OnConnect, &hook.Event{Conn: c.View()})
+			chain.Run(t.Context(), hook.OnCapabilities, &hook.Event{Conn: c.View()})
+			if c.XClient != want || slices.Contains(c.Capabilities, capability) != (want >= hook.XClientAddress) {
+				t.Errorf("%s behind %s: %v, %q", client, remote, c.XClient, c.Capabilities)
+			}
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"tarishi/internal/hook"
 	"tarishi/internal/mail"
 	"tarishi/internal/reply"
+	"tarishi/internal/result"
 	"tarishi/internal/smtpd/syntax"
 )
 
@@ -82,9 +83,14 @@ func (c *Client) TakeOver(conn *hook.Connection, from netip.AddrPort) {
 	conn.Relaying, conn.AuthUser, conn.AuthPass, conn.AuthMech = false, "", "", ""
 	conn.TLS.Verified, conn.TLS.VerifyError, conn.TLS.Certificate = false, "", nil
 	delete(conn.Notes, "tls")
+	conn.Results = new(result.Store)
 	if c.Login != "" && conn.XClient == hook.XClientLogin {
 		conn.Relaying, conn.AuthUser, conn.AuthMech = true, c.Login, "XCLIENT"
 	}
+
+	// What comes now may be the client's own words, which a proxy passes on unread: it must not
+	// speak for others.
+	conn.XClient = hook.XClientRefused
 
 	// Its greeting counts, although it was said elsewhere.
 	conn.Hello = hook.Hello{}

@@ -166,10 +166,11 @@ var packages = map[string]entry{
 	"internal/control/mailq":  {assembly, []string{"internal/control", "internal/control/filter", "internal/control/view"}},
 	"internal/metrics":        {assembly, nil},
 	"internal/command":        {assembly, []string{"internal/control"}},
-	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/web"}},
+	"internal/rehearsal":      {assembly, nil},
+	"internal/server":         {assembly, []string{"internal/control", "internal/control/mailq", "internal/control/view", "internal/metrics", "internal/rehearsal", "internal/web"}},
 
-	"cmd/tarishi":       {commands, []string{"config", "internal/command", "internal/dkim", "internal/dns", "internal/domaincheck", "internal/mtasts", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
-	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest"}},
+	"cmd/tarishi":       {commands, []string{"config", "internal/command", "internal/dkim", "internal/dns", "internal/domaincheck", "internal/mtasts", "internal/rehearsal", "internal/server", "internal/control", "internal/control/mailq", "internal/control/view"}},
+	"cmd/tarishi-bench": {commands, []string{"internal/test/load", "internal/test/load/checks", "internal/test/load/instance", "internal/test/load/fileserver", "internal/test/load/mount", "internal/test/dnstest", "internal/test/namespace"}},
 
 	"internal/plugin/plugintest":    {tests, nil},
 	"internal/dns/memory":           {tests, nil}, // dns without a network
@@ -183,9 +184,11 @@ var packages = map[string]entry{
 	"internal/test/load":            {tests, nil},
 	"internal/test/load/instance":   {tests, nil},
 	"internal/test/load/mount":      {tests, nil},
+	"internal/test/load/checks":     {tests, []string{"internal/test/load", "internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/load/fileserver": {tests, []string{"internal/listener", "internal/session", "internal/session/policy", "internal/intake"}},
 	"internal/test/crash":           {tests, []string{"internal/test/load/instance", "internal/test/dnstest"}},
 	"internal/test/world":           {tests, nil},
+	"internal/test/namespace":       {tests, nil},
 	"internal/test/dialogue":        {tests, nil},
 	"internal/test/e2e":             {tests, nil},
 	"internal/test/judges":          {tests, nil},

@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"tarishi/internal/test/load/instance"
+	"tarishi/internal/test/namespace"
 )
 
 var program instance.Program
@@ -47,28 +47,13 @@ func need(t *testing.T, program string) {
 	}
 }
 
-// inNamespace makes cmd run with a network and mounts of its own.
-func inNamespace(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if os.Geteuid() == 0 {
-		return
-	}
-	// Other users may do that where they are root.
-	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-	cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-	cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-}
-
 // programs returns both servers' programs, by server.
 func programs(t *testing.T) map[string]string {
 	t.Helper()
-	need(t, "ip")
 	need(t, "node")
 	need(t, "npm")
-	trial := exec.Command("ip", "link", "set", "lo", "up")
-	inNamespace(trial)
-	if out, err := trial.CombinedOutput(); err != nil {
-		missing(t, fmt.Sprintf("no network namespaces, as root or with user namespaces: %v %s", err, out))
+	if err := namespace.Try(); err != nil {
+		missing(t, err.Error())
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -105,7 +90,7 @@ func TestDialogues(t *testing.T) {
 				for _, program := range s.Needs {
 					need(t, program)
 				}
-				if _, err := os.Stat(nonlocalBind); err != nil && s.uses6() {
+				if _, err := os.Stat(namespace.NonlocalBind); err != nil && s.uses6() {
 					missing(t, "no IPv6: "+err.Error())
 				}
 				t.Parallel()
@@ -175,7 +160,7 @@ func runOrder(ctx context.Context, o order, r *report) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, self)
-	inNamespace(cmd)
+	namespace.Isolate(cmd)
 	cmd.Env = append(os.Environ(), orderVariable+"="+file)
 	cmd.WaitDelay = 5 * time.Second
 	var stdout, stderr bytes.Buffer

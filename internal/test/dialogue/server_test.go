@@ -18,6 +18,7 @@ import (
 
 	"tarishi/internal/test/dnstest"
 	"tarishi/internal/test/load/instance"
+	"tarishi/internal/test/namespace"
 )
 
 // order is what a process in a namespace of its own does: it starts a server and has
@@ -58,7 +59,8 @@ func carryOut(file string) error {
 }
 
 func (o *order) run(r *report) error {
-	if err := o.prepareNamespace(); err != nil {
+	nameserver, _, _ := net.SplitHostPort(dnsAddr)
+	if err := namespace.Prepare(o.Dir, nameserver, o.Site.uses6()); err != nil {
 		return err
 	}
 	d, err := dnstest.StartAt(dnsAddr)
@@ -107,44 +109,6 @@ func child(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// nonlocalBind is where the system can be asked to let clients have addresses of IPv6
-// that no interface has. Haraka takes those that one has for its own.
-const nonlocalBind = "/proc/sys/net/ipv6/ip_nonlocal_bind"
-
-// prepareNamespace makes every address one of this host, and the DNS of the test the
-// system's.
-func (o *order) prepareNamespace() error {
-	lines := []string{"link set lo up", "route add local 0.0.0.0/0 dev lo"}
-	if o.Site.uses6() {
-		lines = append(lines, "-6 route add local ::/0 dev lo")
-		if err := os.WriteFile(nonlocalBind, []byte("1"), 0o644); err != nil {
-			return err
-		}
-	}
-	for _, line := range lines {
-		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %w: %s", line, err, out)
-		}
-	}
-	host, _, _ := net.SplitHostPort(dnsAddr)
-	file := filepath.Join(o.Dir, "resolv.conf")
-	if err := os.WriteFile(file, []byte("nameserver "+host+"\noptions timeout:2 attempts:1\n"), 0o644); err != nil {
-		return err
-	}
-	// The mounts of this namespace must not reach the one it was made from.
-	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("mount: %w", err)
-	}
-	real, err := filepath.EvalSymlinks("/etc/resolv.conf")
-	if err != nil {
-		return err
-	}
-	if err := syscall.Mount(file, real, "", syscall.MS_BIND, ""); err != nil {
-		return fmt.Errorf("mount %s: %w", real, err)
-	}
-	return nil
-}
-
 // uses6 reports whether a client has an address of IPv6. Other sites work without it.
 func (s *site) uses6() bool {
 	return slices.ContainsFunc(s.Dialogues, func(d dialogue) bool {
@@ -173,6 +137,7 @@ func (o *order) start() (p *instance.Process, spool string, err error) {
 			return nil, "", err
 		}
 		files["connection.ini"] = string(text)
+		files["dhparams.pem"] = instance.DHParameters
 		files["plugins"] += "dialogue_ready\n"
 		files["../plugins/dialogue_ready.js"] = readyPlugin
 	}

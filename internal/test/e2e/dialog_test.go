@@ -135,18 +135,21 @@ func letterFrom(addr, ip, from, to, content string) (string, error) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
 	d := &dialog{Conn: c, r: bufio.NewReader(c)}
+	w := bufio.NewWriterSize(c, 64<<10) // large contents are not copied as a whole
 	reply, err := d.reply()
-	for _, step := range []struct{ say, want string }{
-		{"EHLO client.test\r\n", "2"},
-		{"MAIL FROM:<" + from + ">\r\n", "2"},
-		{"RCPT TO:<" + to + ">\r\n", "2"},
-		{"DATA\r\n", "2"},
-		{content + ".\r\n", "3"},
+	for _, step := range []struct{ say, end, want string }{
+		{"EHLO client.test", "\r\n", "2"},
+		{"MAIL FROM:<" + from + ">", "\r\n", "2"},
+		{"RCPT TO:<" + to + ">", "\r\n", "2"},
+		{"DATA", "\r\n", "2"},
+		{content, ".\r\n", "3"},
 	} {
 		if err != nil || !strings.HasPrefix(reply, step.want) {
 			return reply, err
 		}
-		if _, err = c.Write([]byte(step.say)); err != nil {
+		_, _ = w.WriteString(step.say)
+		_, _ = w.WriteString(step.end)
+		if err = w.Flush(); err != nil {
 			return "", err
 		}
 		reply, err = d.reply()

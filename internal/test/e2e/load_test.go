@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	flood          = 5000 // messages of a run
-	maxConnections = 500  // to the sink: far fewer than messages
+	flood          = 2000 // messages of a run
+	maxConnections = 200  // to the sink: far fewer than messages
 )
 
 // source sends the flood with Postfix's generator.

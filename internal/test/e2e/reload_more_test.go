@@ -170,9 +170,9 @@ func (s *site) usage() usage {
 }
 
 // reloads is how often TestReloadLeaksNothing has the configuration read.
-const reloads = 1000
+const reloads = 400
 
-// A thousand reloads, every tenth of them refused and some under mail, leave no
+// Hundreds of reloads, every tenth of them refused and some under mail, leave no
 // descriptor, no goroutine and no memory behind.
 func TestReloadLeaksNothing(t *testing.T) {
 	t.Parallel()

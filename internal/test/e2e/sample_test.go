@@ -82,10 +82,10 @@ func TestPluginSample(t *testing.T) {
 	}
 	for _, name := range []string{"noinvalid", "all"} {
 		program := filepath.Join(dir, name+".test")
-		run(root, "go", "test", "-c", "-overlay", over, "-vet=off", "-o", program, "./internal/plugin/"+name)
+		run(root, "go", "test", "-c", "-overlay", over, "-vet=off", "-ldflags=-s -w", "-o", program, "./internal/plugin/"+name)
 		run(filepath.Join(dir, "internal", "plugin", name), program)
 	}
-	run(root, "go", "build", "-overlay", over, "-buildvcs=false", "-o", filepath.Join(dir, "tarishi"), "./cmd/tarishi")
+	run(root, "go", "build", "-overlay", over, "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "tarishi"), "./cmd/tarishi")
 
 	s, err := instance.Tarishi(t.Context(), filepath.Join(dir, "tarishi"), folder(t, map[string]string{"plugins": "noinvalid\n"}), 1)
 	if err != nil {

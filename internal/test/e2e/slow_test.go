@@ -17,7 +17,7 @@ const (
 	slowClients  = 400
 	slowMemory   = 160 << 20 // that they may cost, all together; 60 to 75 on a machine that is not busy, ten times as much without bounds
 	honest       = 20
-	honestSize   = 10 << 20
+	honestSize   = 4 << 20
 	patientSize  = 64 << 10 // at 8 KB/s
 	patientPiece = 8 << 10
 )

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // ID names one recipient of one message of one run.
@@ -64,11 +65,13 @@ const idField = "X-Load-Id: "
 func headerID(run uint16, message uint32) string { return fmt.Sprintf("%05d.%010d", run, message) }
 
 // content makes a message of exactly size bytes, or a little more when size is
-// too small for the header, and tells where its number stands.
-func content(size int, run uint16) (message []byte, number int) {
+// too small for the header, and tells where its number stands. Its date is today's, as
+// servers that check mail find old ones odd.
+func content(size int, run uint16, from string) (message []byte, number int) {
 	var b strings.Builder
-	b.WriteString("From: Load <load@client.test>\r\nTo: Sink <sink@sink.test>\r\nSubject: a message to measure with\r\n" +
-		"Date: Mon, 02 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n")
+	fmt.Fprintf(&b, "From: Load <%s>\r\nTo: Sink <sink@sink.test>\r\nSubject: a message to measure with\r\n"+
+		"Date: %s\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n",
+		from, time.Now().UTC().Truncate(24*time.Hour).Format(time.RFC1123Z))
 	b.WriteString(idField)
 	number = b.Len()
 	b.WriteString(headerID(run, 0))

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,12 +28,24 @@ type Load struct {
 	Recipients int           // of each message; 1
 	Domain     string        // of the recipients; sink.test
 	Domains    int           // message n goes to "dN." + Domain, N being n modulo Domains; 0: to Domain itself
+	From       string        // the sender, in the envelope and the header; load@client.test
+	Origins    []Origin      // client n is at Origins[n modulo their number]; none: the system's choice, as client.test
 	Pipelining bool          // MAIL, RCPT and DATA in one write, if the server offers it
 	PerSession int           // messages sent over one session; 0: no limit
 	Pause      time.Duration // of a client between its messages: a steady load instead of all that the server can take
 	StartTLS   bool          // every session begins with a full handshake; any certificate will do
 	Patience   time.Duration // how long a client that lost its session tries to connect; 0: it gives up
 	Timeout    time.Duration // for each transaction; 60 s
+
+	// Seal returns header fields that go in front of every message, such as a signature. It
+	// is called once; of the message that it gets only the field X-Load-Id changes later.
+	Seal func(message []byte) (fields []byte, err error)
+}
+
+// Origin is where a client comes from.
+type Origin struct {
+	Addr netip.Addr // a local one
+	Name string     // in EHLO
 }
 
 // Report is what a run saw.
@@ -80,9 +93,22 @@ func (l Load) Send(ctx context.Context) *Report {
 	if l.Timeout == 0 {
 		l.Timeout = time.Minute
 	}
+	if l.From == "" {
+		l.From = "load@client.test"
+	}
+	if len(l.Origins) == 0 {
+		l.Origins = []Origin{{Name: "client.test"}}
+	}
 
 	// The message is built once. Each client only changes its number, in a copy of the header.
-	message, number := content(l.Size, l.Run)
+	message, number := content(l.Size, l.Run, l.From)
+	if l.Seal != nil {
+		fields, err := l.Seal(message)
+		if err != nil {
+			return &Report{Load: l, Started: time.Now(), Err: err}
+		}
+		message, number = append(fields, message...), number+len(fields)
+	}
 	message = append(bytes.ReplaceAll(message, []byte("\r\n."), []byte("\r\n..")), ".\r\n"...)
 	split := bytes.Index(message, []byte("\r\n\r\n")) + 4 // no line of the header begins with a dot
 	r := &Report{Load: l, Started: time.Now()}
@@ -96,7 +122,7 @@ func (l Load) Send(ctx context.Context) *Report {
 	// own locks.
 	for i := range clients {
 		c := &client{
-			load: l, next: &next, ends: r.Started.Add(l.Duration),
+			load: l, origin: l.Origins[i%len(l.Origins)], next: &next, ends: r.Started.Add(l.Duration),
 			header: bytes.Clone(message[:split]), number: number, body: message[split:],
 		}
 		clients[i] = c
@@ -126,6 +152,7 @@ func (l Load) Send(ctx context.Context) *Report {
 // client is one of a run's concurrent senders.
 type client struct {
 	load   Load
+	origin Origin
 	next   *atomic.Uint32 // the next message's number, shared by all clients
 	ends   time.Time      // with Messages 0
 	header []byte         // of the message, with the empty line behind it
@@ -226,6 +253,9 @@ func (c *client) open(ctx context.Context) error {
 
 func (c *client) dial(ctx context.Context) error {
 	var d net.Dialer
+	if c.origin.Addr.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.origin.Addr, 0))
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.load.Timeout)
 	defer cancel()
 	conn, err := d.DialContext(ctx, "tcp", c.load.Addr)
@@ -237,7 +267,7 @@ func (c *client) dial(ctx context.Context) error {
 	if _, err := c.expect(220); err != nil {
 		return err
 	}
-	offers, err := c.command(ehlo, 250)
+	offers, err := c.hello()
 	if err == nil && c.load.StartTLS {
 		offers, err = c.startTLS(ctx)
 	}
@@ -248,7 +278,10 @@ func (c *client) dial(ctx context.Context) error {
 	return nil
 }
 
-const ehlo = "EHLO client.test\r\n"
+// hello returns the offers in the reply to EHLO.
+func (c *client) hello() (string, error) {
+	return c.command("EHLO "+c.origin.Name+"\r\n", 250)
+}
 
 // startTLS returns the offers behind the handshake. Nothing is remembered from
 // one session to the next, so that no handshake is shortened.
@@ -261,7 +294,7 @@ func (c *client) startTLS(ctx context.Context) (string, error) {
 		return "", err
 	}
 	c.conn, c.in = secure, bufio.NewReader(secure)
-	return c.command(ehlo, 250)
+	return c.hello()
 }
 
 // message sends message n. An error means that the session is of no more use.
@@ -313,7 +346,7 @@ func (c *client) message(n uint32) error {
 // reply to DATA.
 func (c *client) envelope(n uint32) (*response, error) {
 	c.ids = c.ids[:0]
-	c.out = append(c.out[:0], "MAIL FROM:<load@client.test>\r\n"...)
+	c.out = append(append(append(c.out[:0], "MAIL FROM:<"...), c.load.From...), ">\r\n"...)
 	var mail *response
 	for i := range c.load.Recipients {
 		if !c.pipe {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -136,7 +137,7 @@ func TestContentSurvives(t *testing.T) {
 		if r.Accepted != 1 {
 			t.Fatal(r.Err)
 		}
-		want, _ := content(size, 9)
+		want, _ := content(size, 9, "load@client.test")
 		if size > 1000 && len(want) != size {
 			t.Errorf("content(%d) has %d bytes", size, len(want))
 		}
@@ -144,6 +145,32 @@ func TestContentSurvives(t *testing.T) {
 			strings.Join(got.Recipients, " ") != "l9.0.0@sink.test" {
 			t.Errorf("size %d: from %q, recipients %q, %d bytes, want %d", size, got.From, got.Recipients, len(got.Content), len(want))
 		}
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	s := listen(t, SinkOptions{Keep: true})
+	var sealed []byte
+	r := Load{
+		Addr: s.Addr(), Messages: 2, PerSession: 1, From: "me@here.test",
+		Origins: []Origin{{netip.MustParseAddr("127.0.0.1"), "mail.here.test"}},
+		Seal: func(message []byte) ([]byte, error) {
+			sealed = message
+			return []byte("X-Seal: yes\r\n"), nil
+		},
+	}.Send(within(t, 2*time.Minute))
+	if r.Accepted != 2 {
+		t.Fatal(r.Err)
+	}
+	for i, m := range s.Messages() {
+		want := "X-Seal: yes\r\n" + strings.Replace(string(sealed), headerID(0, 0), headerID(0, uint32(i)), 1)
+		if m.From != "<me@here.test>" || m.Content != want || !strings.Contains(want, "<me@here.test>") {
+			t.Errorf("message %d from %q:\n%.200s", i, m.From, m.Content)
+		}
+	}
+	r = Load{Addr: s.Addr(), Messages: 1, Seal: func([]byte) ([]byte, error) { return nil, io.ErrNoProgress }}.Send(t.Context())
+	if r.Err != io.ErrNoProgress || r.Accepted != 0 {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -47,6 +47,20 @@ type Server struct {
 	store    *store
 }
 
+// Serve is a server as a program: args are its folder, and the host:port of the next hop. It
+// prints where it listens.
+func Serve(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: FOLDER HOST:PORT")
+	}
+	s, err := Listen(Options{Addr: "127.0.0.1:0", Dir: args[0], Next: args[1]})
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening on", s.Addr())
+	return s.Run(ctx)
+}
+
 // Listen binds the address.
 func Listen(o Options) (*Server, error) {
 	if o.Senders == 0 {

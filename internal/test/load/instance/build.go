@@ -43,7 +43,7 @@ func (p *Program) find() (string, error) {
 		return filepath.Abs(bin)
 	}
 	bin := filepath.Join(p.dir, "tarishi")
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "tarishi/cmd/tarishi").CombinedOutput()
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", bin, "tarishi/cmd/tarishi").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

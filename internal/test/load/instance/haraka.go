@@ -122,34 +122,49 @@ func HarakaRelay(ctx context.Context, program, dir string, port int, secure bool
 	if secure {
 		plugins = "tls\n" + plugins
 	}
-	return haraka(ctx, program, dir, prefix, map[string]string{
+	return Haraka(ctx, program, dir, map[string]string{
 		"config/plugins":          plugins,
 		"config/smtp_forward.ini": fmt.Sprintf("host=127.0.0.1\nport=%d\n", port),
 		"plugins/take_all.js":     "exports.hook_rcpt = (next) => next(OK)\n",
-	})
+	}, prefix...)
 }
 
 // HarakaQueue starts program in dir as an outbound queue: everybody may relay,
 // and port of 127.0.0.1 is the MX of every domain. Prefix is as in Tarishi.
 func HarakaQueue(ctx context.Context, program, dir string, port int, prefix ...string) (*Server, error) {
-	return haraka(ctx, program, dir, prefix, map[string]string{
+	return Haraka(ctx, program, dir, map[string]string{
 		"config/plugins":      "take_all\none_mx\n",
 		"config/outbound.ini": "concurrency_max=100\n",
 		"plugins/take_all.js": "exports.hook_rcpt = (next, connection) => { connection.relaying = true; next(OK) }\n",
 		"plugins/one_mx.js":   fmt.Sprintf("exports.hook_get_mx = (next) => next(OK, { priority: 0, exchange: '127.0.0.1', port: %d })\n", port),
-	})
+	}, prefix...)
 }
 
-// haraka starts one process, which is all that nodes=0 makes.
-func haraka(ctx context.Context, program, dir string, prefix []string, files map[string]string) (*Server, error) {
+// DHParameters is a dhparams.pem, the group ffdhe2048 of RFC 7919 (appendix A.1). Where
+// Haraka finds none, openssl computes one at each start: many seconds of a processor
+// that the tests and the measurements need.
+const DHParameters = `-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+`
+
+// Haraka starts program in dir with these files, by their paths below it: one process, which
+// is all that nodes=0 makes. Prefix is as in Tarishi.
+func Haraka(ctx context.Context, program, dir string, files map[string]string, prefix ...string) (*Server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
 	all := map[string]string{
-		"config/me":       "haraka.test\n",
-		"config/smtp.ini": "listen=" + addr + "\nnodes=0\n",
-		"config/log.ini":  "[main]\nlevel=warn\n",
+		"config/me":           "haraka.test\n",
+		"config/smtp.ini":     "listen=" + addr + "\nnodes=0\n",
+		"config/log.ini":      "[main]\nlevel=warn\n",
+		"config/dhparams.pem": DHParameters,
 	}
 	// Its own installer copies this file; the rest is the default where it is absent.
 	connection, err := os.ReadFile(filepath.Join(filepath.Dir(program), "..", "config", "connection.ini"))

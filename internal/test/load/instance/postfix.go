@@ -168,3 +168,31 @@ func freeAddr() (string, error) {
 	}
 	return "", failed
 }
+
+// PostfixRelay starts an instance in a folder of dir as a relay to port of 127.0.0.1. secure
+// and prefix are as in HarakaRelay.
+func PostfixRelay(ctx context.Context, dir string, port int, tuned, secure bool, prefix ...string) (*Server, error) {
+	settings := postfixSettings(fmt.Sprintf("[127.0.0.1]:%d", port), tuned)
+	if secure {
+		settings["smtpd_tls_security_level"] = "may"
+		settings["smtpd_tls_chain_files"] = filepath.Join(dir, KeyFile) + ", " + filepath.Join(dir, CertificateFile)
+	}
+	return Postfix(ctx, filepath.Join(dir, "instance"), settings, prefix...)
+}
+
+// postfixSettings are those of a relay to next: with the process limit and otherwise the
+// defaults or, tuned, with what makes it fastest here.
+func postfixSettings(next string, tuned bool) map[string]string {
+	if !tuned {
+		return map[string]string{"relayhost": next, "default_process_limit": "100"}
+	}
+	return map[string]string{
+		"relayhost":                             next,
+		"default_process_limit":                 "200",
+		"in_flow_delay":                         "0",
+		"default_destination_concurrency_limit": "100",
+		"initial_destination_concurrency":       "50",
+		"smtp_connection_cache_on_demand":       "yes",
+		"smtp_connection_cache_destinations":    next,
+	}
+}

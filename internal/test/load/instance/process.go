@@ -80,6 +80,16 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Exited is closed when the child has ended.
 func (p *Process) Exited() <-chan struct{} { return p.done }
 
+// Ended is an error with the end of the log once the child has ended.
+func (p *Process) Ended() error {
+	select {
+	case <-p.done:
+		return fmt.Errorf("the server has ended, its log with %q", tail(p.Log()))
+	default:
+		return nil
+	}
+}
+
 // Signal sends a signal to the child.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 

@@ -1,4 +1,4 @@
-package main
+package instance
 
 import (
 	"crypto"
@@ -12,26 +12,24 @@ import (
 	"fmt"
 	"math/big"
 	"time"
-
-	"tarishi/internal/test/load/instance"
 )
 
-// keyKind is a kind of private key; "": no certificate at all.
-type keyKind string
+// KeyKind is a kind of private key; "": no certificate at all.
+type KeyKind string
 
 const (
-	ecdsaKey keyKind = "ecdsa"
-	rsaKey   keyKind = "rsa"
+	ECDSAKey KeyKind = "ecdsa"
+	RSAKey   KeyKind = "rsa"
 )
 
 // Where a server's key and certificate are in its folder.
 const (
-	keyFile         = "config/tls_key.pem"
-	certificateFile = "config/tls_cert.pem"
+	KeyFile         = "config/tls_key.pem"
+	CertificateFile = "config/tls_cert.pem"
 )
 
-// writeFiles makes a key and a certificate signed with it, and writes them to dir.
-func (k keyKind) writeFiles(dir string) error {
+// WriteCertificate makes a key and a certificate signed with it, and writes them to dir.
+func (k KeyKind) WriteCertificate(dir string) error {
 	private, err := k.generate()
 	if err != nil {
 		return err
@@ -51,17 +49,17 @@ func (k keyKind) writeFiles(dir string) error {
 	if err != nil {
 		return err
 	}
-	return instance.WriteFiles(dir, map[string]string{
-		keyFile:         string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})),
-		certificateFile: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})),
+	return WriteFiles(dir, map[string]string{
+		KeyFile:         string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})),
+		CertificateFile: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})),
 	})
 }
 
-func (k keyKind) generate() (crypto.Signer, error) {
+func (k KeyKind) generate() (crypto.Signer, error) {
 	switch k {
-	case ecdsaKey:
+	case ECDSAKey:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case rsaKey:
+	case RSAKey:
 		return rsa.GenerateKey(rand.Reader, 2048)
 	}
 	return nil, fmt.Errorf("no key of kind %q", k)
