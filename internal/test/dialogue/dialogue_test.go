@@ -76,6 +76,7 @@ type tally struct {
 	mu                                             sync.Mutex
 	dialogues, replies, sameClass, texts, sameText int
 	deliberate                                     int
+	findings, sameFindings                         int // of Haraka's plugins
 }
 
 // TestDialogues has all dialogues with both servers.
@@ -100,9 +101,14 @@ func TestDialogues(t *testing.T) {
 	percent := func(n, of int) float64 { return 100 * float64(n) / float64(max(of, 1)) }
 	t.Logf("%d dialogues, %d replies: the same class %.1f %%; of %d with a text %.1f %% the same; %d differences on purpose",
 		sum.dialogues, sum.replies, percent(sum.sameClass, sum.replies), sum.texts, percent(sum.sameText, sum.texts), sum.deliberate)
-	const least = 98
+	t.Logf("%d findings in the log, %.1f %% of them ours, too", sum.findings, percent(sum.sameFindings, sum.findings))
+	const least, leastFound = 98, 95
 	if percent(sum.sameClass, sum.replies) < least {
 		t.Errorf("less than %d %% of the replies are of the same class", least)
+	}
+	// A single site has too few of them, and its differences may be on purpose.
+	if sum.findings > 200 && percent(sum.sameFindings, sum.findings) < leastFound {
+		t.Errorf("less than %d %% of the findings are ours, too", leastFound)
 	}
 }
 
@@ -129,6 +135,7 @@ func compare(t *testing.T, s *site, bin map[string]string, sum *tally) {
 			judge(t, s, d, map[string][]outcome{haraka: reports[haraka].Outcomes[i], tarishi: reports[tarishi].Outcomes[i]}, sum)
 		})
 	}
+	compareFindings(t, s, reports, sum)
 	if t.Failed() && testing.Verbose() {
 		for server, r := range reports {
 			t.Logf("the log of %s:\n%s", server, r.Log)
@@ -178,6 +185,11 @@ func judge(t *testing.T, s *site, d dialogue, said map[string][]outcome, sum *ta
 		for server, want := range st.Holds {
 			if got := said[server][i].Header; want != "" && !strings.Contains(got, want) {
 				t.Errorf("%s.txt:%d: %s has no %q in the header section:\n%s", s.Name, st.Line, server, want, got)
+			}
+		}
+		for server, outcomes := range said {
+			if got := outcomes[i].Header; st.Lacks != "" && (got == "" || strings.Contains(got, st.Lacks)) {
+				t.Errorf("%s.txt:%d: %s has %q in the header section, or there is none:\n%s", s.Name, st.Line, server, st.Lacks, got)
 			}
 		}
 		if st.Because != "" {

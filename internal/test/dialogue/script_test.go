@@ -35,6 +35,8 @@ import (
 //	because of a reason    and why
 //	+ spf=pass             stands in the header section of the message that was taken last
 //	haraka+ text, here+ text   the same of one server
+//	- DKIM-Signature       does not stand there
+//	tls                    STARTTLS, its reply, the handshake and EHLO
 //
 // The code closed stands for a connection that the server has closed, silent for a reply
 // that does not come. In lines to be sent
@@ -69,6 +71,8 @@ type step struct {
 	Want    map[string]reply // to be read, by server
 	Because string           // why they differ
 	Holds   map[string]string
+	Lacks   string // stands in no header section
+	TLS     bool
 }
 
 // reply is a reply of a server.
@@ -200,6 +204,12 @@ func (s *site) read(no int, line string) error {
 			return fmt.Errorf("%q stands behind no reply of Haraka's", line)
 		}
 		last().Want[tarishi] = parseReply(rest)
+	case "tls":
+		send("STARTTLS", "220")
+		add(step{TLS: true})
+		send("EHLO mail.good.com", "250")
+	case "-":
+		add(step{Lacks: rest})
 	case "+":
 		add(step{Holds: map[string]string{haraka: rest, tarishi: rest}})
 	case "haraka+":

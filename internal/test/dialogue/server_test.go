@@ -91,6 +91,11 @@ func (o *order) run(r *report) error {
 	if err := o.await(p); err != nil {
 		return err
 	}
+	next, err := startNextHop(spool)
+	if err != nil {
+		return err
+	}
+	defer next.Close()
 	r.Outcomes = playAll(o.Server, o.Site.Dialogues, spool)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"tarishi/internal/test/load/instance"
@@ -43,7 +44,7 @@ func newMailauth(t *testing.T, k *keys) judge {
 // question is what the script reads.
 type question struct {
 	Module   string            `json:"module"` // its folder
-	Do       string            `json:"do"`     // sign or verify
+	Do       string            `json:"do"`     // sign, limit or verify
 	Messages [][]byte          `json:"messages"`
 	Records  map[string]string `json:"records"`
 	Private  map[string]string `json:"private"` // keys by selector
@@ -79,4 +80,22 @@ func (m *mailauth) sign(t *testing.T, messages [][]byte) (signed [][]byte) {
 	t.Helper()
 	m.ask(t, "sign", messages, &signed)
 	return signed
+}
+
+// Signatures have limits: one with a time to live (x=) counts until it is over, and one that
+// covers a part of the body (l=) does not, whatever stands behind that part.
+func TestLimits(t *testing.T) {
+	k := newKeys(t)
+	m := newMailauth(t, k).(*mailauth)
+	var signed [][]byte
+	m.ask(t, "limit", [][]byte{compose("usual"), compose("8-bit"), compose("folded")}, &signed)
+	wants := []string{"dkim=pass", "dkim=permerror (signature expired)", "dkim=policy (length tag is unsupported)"}
+	if len(signed) != 3*len(wants)*len(k.all) {
+		t.Fatalf("%d messages", len(signed))
+	}
+	for i, got := range verifyByDaemon(t, k, signed) {
+		if want := wants[i%len(wants)]; !strings.Contains(got, want) {
+			t.Errorf("%q of message %d, want %s\n%.600s", got, i, want, signed[i])
+		}
+	}
 }

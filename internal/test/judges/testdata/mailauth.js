@@ -16,12 +16,13 @@ async function verify (message) {
   return verdicts
 }
 
-async function sign (message, selector, canonicalization) {
+async function sign (message, selector, canonicalization, expires, maxBodyLength) {
   // Without a time it takes two, which differ when a second ends between them.
   const { signatures, errors } = await dkimSign(message, {
     canonicalization,
-    signTime: new Date(),
-    signatureData: [{ signingDomain: question.domain, selector, privateKey: question.private[selector], canonicalization }]
+    signTime: new Date(Date.now() - 7200000),
+    expires,
+    signatureData: [{ signingDomain: question.domain, selector, privateKey: question.private[selector], canonicalization, maxBodyLength }]
   })
   if (errors.length) throw errors[0].err
   return Buffer.concat([Buffer.from(signatures), message]).toString('base64')
@@ -35,6 +36,12 @@ async function main () {
       continue
     }
     for (const selector of Object.keys(question.private)) {
+      if (question.do === 'limit') {
+        const soon = new Date(Date.now() + 3600000)
+        answers.push(await sign(message, selector, 'relaxed/relaxed', soon), await sign(message, selector, 'relaxed/relaxed', new Date(Date.now() - 3600000)))
+        answers.push(await sign(message, selector, 'relaxed/simple', soon, 3))
+        continue
+      }
       for (const way of ['simple/simple', 'simple/relaxed', 'relaxed/simple', 'relaxed/relaxed']) answers.push(await sign(message, selector, way))
     }
   }
