@@ -46,7 +46,7 @@ func (r result) String() string {
 func (b *bench) runLoad(ctx context.Context, sys *system, l workload, duration time.Duration) result {
 	syscall.Sync() // nobody pays for what an earlier run left to be written
 	before, seen := sys.usage(), sys.sink.Stats()
-	tool, asked := load.OwnCPU(), b.questions()
+	tool, asked := load.OwnCPU(), b.senders.Questions()
 	report, tally, drained := b.sendLoad(ctx, sys, l, duration, 5*duration+5*time.Second)
 	after := sys.usage()
 	messages := float64(max(report.Accepted, 1))
@@ -65,7 +65,7 @@ func (b *bench) runLoad(ctx context.Context, sys *system, l workload, duration t
 		connections: sys.sink.Stats().Connections - seen.Connections + seen.Open,
 		cpu:         float64((after.CPU - before.CPU).Microseconds()) / 1000 / messages,
 		tool:        float64((load.OwnCPU() - tool).Microseconds()) / 1000 / messages,
-		questions:   float64(b.questions()-asked) / messages,
+		questions:   float64(b.senders.Questions()-asked) / messages,
 		memory:      float64(memory) / (1 << 20),
 		tally:       tally,
 		drained:     drained,
@@ -96,14 +96,6 @@ func (b *bench) sendLoad(ctx context.Context, sys *system, l workload, duration,
 	defer cancel()
 	tally = sys.sink.Await(drain, report)
 	return report, tally, drain.Err() == nil
-}
-
-// questions is how many questions the DNS of part plugins has had.
-func (b *bench) questions() int {
-	if b.senders == nil {
-		return 0
-	}
-	return b.senders.Questions()
 }
 
 // exitError tells why a server that should run does not.

@@ -136,8 +136,13 @@ func (s *Senders) Dress(l *load.Load) {
 	l.From, l.Origins, l.Seal = "load@"+senderDomain, s.origins, s.seal
 }
 
-// Questions is how many questions the DNS has had.
-func (s *Senders) Questions() int { return s.dns.Queries() }
+// Questions is how many questions the DNS has had; none without Senders.
+func (s *Senders) Questions() int {
+	if s == nil {
+		return 0
+	}
+	return s.dns.Queries()
+}
 
 // seal returns the DKIM-Signature of a message.
 func (s *Senders) seal(message []byte) ([]byte, error) {
