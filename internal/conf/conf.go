@@ -28,6 +28,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"tarishi/internal/conf/record"
 	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/dsn"
@@ -68,9 +69,9 @@ type Config struct {
 	// Own are the settings that plugins declared, by their canonical names.
 	Own map[string]ini.Declarer
 
-	read     map[string]content // the files that it was made from, see recorder
-	contents contents           // of all of them
-	look     look               // at the folder before they were read
+	read     record.Files  // the files that it was made from
+	contents record.Digest // of all of them
+	look     look          // at the folder before they were read
 }
 
 // Tables are the tables of all that is declared, bound to c.
@@ -114,15 +115,15 @@ func LoadFS(files fs.FS, dir string, own map[string]ini.Declarer) (*Config, ini.
 	}
 	c := &Config{Dir: dir, ConfigDir: filepath.Join(dir, "config"), PluginsDir: filepath.Join(dir, "plugins"), Own: own}
 	c.Instance = Instance{Me: hostname(), QueueDir: filepath.Join(dir, "queue")}
-	record := newRecorder(files)
-	l := &loader{c: c, record: record, Reader: ini.NewReader(record, c.ConfigDir)}
+	folder := record.Of(files)
+	l := &loader{c: c, record: folder, Reader: ini.NewReader(folder, c.ConfigDir)}
 	l.Load(c.Tables())
 	// What lies between files needs all of them read.
 	l.between()
 	l.exposed()
 	l.unread()
 	l.unlisted()
-	c.read, c.contents = record.read, record.sum(c)
+	c.read, c.contents = folder.Read, folder.Read.Digest(c.namedFiles()) // a pair with the default names counts without a word in tls.ini
 	return c, l.Problems()
 }
 
@@ -130,7 +131,7 @@ func LoadFS(files fs.FS, dir string, own map[string]ini.Declarer) (*Config, ini.
 type loader struct {
 	*ini.Reader
 	c      *Config
-	record *recorder // of the files that were read
+	record *record.Folder // the files that were read
 }
 
 // Print writes the effective configuration in the form of its files; secrets are

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tarishi/config"
+	"tarishi/internal/conf/record"
 	"tarishi/internal/destination"
 	"tarishi/internal/dns"
 	"tarishi/internal/dsn"
@@ -387,6 +388,6 @@ func TestNoRetries(t *testing.T) {
 func sameSettings(a, b *Config) bool {
 	x, y := *a, *b
 	x.read, y.read = nil, nil
-	x.contents, y.contents, x.look, y.look = contents{}, contents{}, look{}, look{}
+	x.contents, y.contents, x.look, y.look = record.Digest{}, record.Digest{}, look{}, look{}
 	return reflect.DeepEqual(x, y)
 }

@@ -135,7 +135,7 @@ func (l *loader) hidden() {
 	if warn("config", l.c.ConfigDir) {
 		return
 	}
-	for name := range l.record.read {
+	for name := range l.record.Read {
 		warn(ini.Place(name), filepath.Join(l.c.ConfigDir, name))
 	}
 }

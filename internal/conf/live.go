@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -263,41 +264,7 @@ func (l *Live) load(before picture) (c *Config, problems ini.Problems, settled b
 
 // try puts a configuration in force if it is new and good.
 func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced bool) Result {
-	// A default in the place of a wrong value would be a change that nobody asked for.
-	var errs, warnings []string
-	for _, p := range problems.Logged() {
-		if p.Warning {
-			warnings = append(warnings, p.String())
-		} else {
-			errs = append(errs, p.String())
-		}
-	}
-	// Nobody wants to refuse all mail because a folder is being filled anew.
-	for _, name := range c.vanished(l.current) {
-		p := ini.Problem{File: ini.Place(name), Text: "is not there any more: its settings are at their defaults", Warning: true}
-		if name == "plugins" {
-			errs = append(errs, ini.Problem{File: p.File, Text: "is not there any more: a file with a comment in it stands for no plugins"}.String())
-		} else {
-			warnings = append(warnings, p.String())
-		}
-	}
-	for _, name := range c.removed(l.current) {
-		warnings = append(warnings, ini.Problem{File: ini.Place(name), Text: "is not there any more", Warning: true}.String())
-	}
-	for _, name := range c.emptied(l.current) {
-		p := ini.Problem{File: ini.Place(name), Text: "is empty all of a sudden: "}
-		switch path.Ext(name) {
-		case ".ini":
-			p.Text, p.Warning = p.Text+"its settings are at their defaults", true
-			warnings = append(warnings, p.String())
-			continue
-		case ".json":
-			p.Text += "{} says that this is meant"
-		default: // a list of who may do something, and mostly nothing else
-			p.Text += "a comment (#) in it says that this is meant"
-		}
-		errs = append(errs, p.String())
-	}
+	errs, warnings := l.findFaults(c, problems)
 	if len(errs) > 0 {
 		return l.refuse(c, errs, warnings, forced)
 	}
@@ -326,6 +293,47 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 	l.mu.Unlock()
 	l.o.Log.Info("configuration reloaded", zap.Int64("generation", generation), zap.Duration("took", time.Since(began).Round(time.Millisecond)))
 	return Result{Generation: generation, Changed: true, Warnings: slices.Concat(warnings, kept)}
+}
+
+// findFaults returns what speaks against a configuration, and what is only to be said: problems,
+// and files that are not as they were.
+func (l *Live) findFaults(c *Config, problems ini.Problems) (errs, warnings []string) {
+	// A default in the place of a wrong value would be a change that nobody asked for.
+	for _, p := range problems.Logged() {
+		if p.Warning {
+			warnings = append(warnings, p.String())
+		} else {
+			errs = append(errs, p.String())
+		}
+	}
+
+	// Nobody wants to refuse all mail because a folder is being filled anew.
+	for _, name := range c.read.Vanished(l.current.read) {
+		p := ini.Problem{File: ini.Place(name), Text: "is not there any more: its settings are at their defaults", Warning: true}
+		if name == "plugins" {
+			errs = append(errs, ini.Problem{File: p.File, Text: "is not there any more: a file with a comment in it stands for no plugins"}.String())
+		} else {
+			warnings = append(warnings, p.String())
+		}
+	}
+	for _, name := range c.read.Removed(l.current.read, os.DirFS(c.ConfigDir)) {
+		warnings = append(warnings, ini.Problem{File: ini.Place(name), Text: "is not there any more", Warning: true}.String())
+	}
+	for _, name := range c.read.Emptied(l.current.read) {
+		p := ini.Problem{File: ini.Place(name), Text: "is empty all of a sudden: "}
+		switch path.Ext(name) {
+		case ".ini":
+			p.Text, p.Warning = p.Text+"its settings are at their defaults", true
+			warnings = append(warnings, p.String())
+			continue
+		case ".json":
+			p.Text += "{} says that this is meant"
+		default: // a list of who may do something, and mostly nothing else
+			p.Text += "a comment (#) in it says that this is meant"
+		}
+		errs = append(errs, p.String())
+	}
+	return errs, warnings
 }
 
 // keep is the end of a reload that changes nothing.

@@ -1,14 +1,11 @@
 package conf
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"hash"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,115 +96,6 @@ func (s *survey) visit(path, name string, depth int) {
 			s.visit(filepath.Join(path, e.Name()), filepath.Join(name, e.Name()), depth+1)
 		}
 	}
-}
-
-// contents is the digest of what a Config was made from.
-type contents [sha256.Size]byte
-
-// recorder is a folder that remembers the contents of the files that were read in it.
-type recorder struct {
-	fs.FS
-	read map[string]content // by name
-}
-
-// content is what a file held; zero: it could not be read.
-type content struct {
-	sum    [sha256.Size]byte
-	blank  bool // nothing stands in it
-	silent bool // nothing but comments
-}
-
-func newRecorder(files fs.FS) *recorder {
-	return &recorder{files, map[string]content{}}
-}
-
-// inspect returns what is remembered of a file.
-func inspect(data []byte) content {
-	c := content{sum: sha256.Sum256(data), blank: len(bytes.TrimSpace(data)) == 0, silent: true}
-	for line := range bytes.Lines(data) {
-		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' && line[0] != ';' {
-			c.silent = false
-			break
-		}
-	}
-	return c
-}
-
-// ReadFile implements fs.ReadFileFS.
-func (r *recorder) ReadFile(name string) ([]byte, error) {
-	data, err := fs.ReadFile(r.FS, name)
-	r.read[name] = content{}
-	if err == nil {
-		r.read[name] = inspect(data)
-	}
-	return data, err
-}
-
-// Stat implements fs.StatFS: nothing is opened, for a pipe would wait for its other end.
-func (r *recorder) Stat(name string) (fs.FileInfo, error) { return fs.Stat(r.FS, name) }
-
-// Lstat implements fs.ReadLinkFS.
-func (r *recorder) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(r.FS, name) }
-
-// ReadLink implements fs.ReadLinkFS.
-func (r *recorder) ReadLink(name string) (string, error) { return fs.ReadLink(r.FS, name) }
-
-// sum returns the digest of all that c was made from: the files, and the names of those
-// that count by being there.
-func (r *recorder) sum(c *Config) contents {
-	digest := sha256.New()
-
-	// In a certain order: the map has none.
-	for _, name := range slices.Sorted(maps.Keys(r.read)) {
-		one := r.read[name]
-		io.WriteString(digest, name+"\x00")
-		digest.Write(one.sum[:])
-	}
-
-	// A pair with the default names in config/ counts without a word in tls.ini.
-	for _, path := range c.namedFiles() {
-		io.WriteString(digest, path+"\x00")
-	}
-	return contents(digest.Sum(nil))
-}
-
-// vanished returns the files, sorted, that were read for before and are not there for c.
-func (c *Config) vanished(before *Config) (names []string) {
-	for name, was := range before.read {
-		now, wanted := c.read[name]
-		if wanted && now == (content{}) && was != now {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// emptied returns the files, sorted, that said something to before and are empty for c,
-// without a comment even. A program that fails, or a full disk, leaves such files behind.
-func (c *Config) emptied(before *Config) (names []string) {
-	for name, was := range before.read {
-		if c.read[name].blank && was != (content{}) && !was.silent {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// removed returns the files, sorted, that were read for before because they were there, such
-// as keys, and are gone: nothing looks for them any more.
-func (c *Config) removed(before *Config) (names []string) {
-	for name, was := range before.read {
-		if _, wanted := c.read[name]; wanted || was == (content{}) {
-			continue
-		}
-		if _, err := os.Lstat(filepath.Join(c.ConfigDir, filepath.FromSlash(name))); errors.Is(err, fs.ErrNotExist) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }
 
 // namedFiles are the keys, certificates, roots and secrets that settings name.

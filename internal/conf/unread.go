@@ -56,7 +56,7 @@ func (l *loader) unlisted() {
 		}
 		for _, t := range own.Tables() {
 			for _, file := range append([]string{t.File}, t.Reads...) {
-				if one := l.record.read[file]; path.Ext(file) != ".ini" && one != (content{}) && !one.silent {
+				if one := l.record.Read[file]; path.Ext(file) != ".ini" && one.SaysSomething() {
 					l.Add(ini.Problem{File: ini.Place(file), Warning: true, Text: "has no effect: the plugin " + name + " is not listed in " + ini.Place("plugins")})
 				}
 			}
