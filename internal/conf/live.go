@@ -272,32 +272,8 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 			errs = append(errs, p.String())
 		}
 	}
-	// Nobody wants to refuse all mail because a folder is being filled anew.
-	for _, name := range c.vanished(l.current) {
-		p := ini.Problem{File: ini.Place(name), Text: "is not there any more: its settings are at their defaults", Warning: true}
-		if name == "plugins" {
-			errs = append(errs, ini.Problem{File: p.File, Text: "is not there any more: a file with a comment in it stands for no plugins"}.String())
-		} else {
-			warnings = append(warnings, p.String())
-		}
-	}
-	for _, name := range c.removed(l.current) {
-		warnings = append(warnings, ini.Problem{File: ini.Place(name), Text: "is not there any more", Warning: true}.String())
-	}
-	for _, name := range c.emptied(l.current) {
-		p := ini.Problem{File: ini.Place(name), Text: "is empty all of a sudden: "}
-		switch path.Ext(name) {
-		case ".ini":
-			p.Text, p.Warning = p.Text+"its settings are at their defaults", true
-			warnings = append(warnings, p.String())
-			continue
-		case ".json":
-			p.Text += "{} says that this is meant"
-		default: // a list of who may do something, and mostly nothing else
-			p.Text += "a comment (#) in it says that this is meant"
-		}
-		errs = append(errs, p.String())
-	}
+	moreErrs, moreWarnings := l.missing(c)
+	errs, warnings = append(errs, moreErrs...), append(warnings, moreWarnings...)
 	if len(errs) > 0 {
 		return l.refuse(c, errs, warnings, forced)
 	}
@@ -326,6 +302,38 @@ func (l *Live) try(ctx context.Context, c *Config, problems ini.Problems, forced
 	l.mu.Unlock()
 	l.o.Log.Info("configuration reloaded", zap.Int64("generation", generation), zap.Duration("took", time.Since(began).Round(time.Millisecond)))
 	return Result{Generation: generation, Changed: true, Warnings: slices.Concat(warnings, kept)}
+}
+
+// missing returns what a configuration lacks that is in force: files that are gone, and lists that
+// are empty all of a sudden.
+func (l *Live) missing(c *Config) (errs, warnings []string) {
+	// Nobody wants to refuse all mail because a folder is being filled anew.
+	for _, name := range c.vanished(l.current) {
+		p := ini.Problem{File: ini.Place(name), Text: "is not there any more: its settings are at their defaults", Warning: true}
+		if name == "plugins" {
+			errs = append(errs, ini.Problem{File: p.File, Text: "is not there any more: a file with a comment in it stands for no plugins"}.String())
+		} else {
+			warnings = append(warnings, p.String())
+		}
+	}
+	for _, name := range c.removed(l.current) {
+		warnings = append(warnings, ini.Problem{File: ini.Place(name), Text: "is not there any more", Warning: true}.String())
+	}
+	for _, name := range c.emptied(l.current) {
+		p := ini.Problem{File: ini.Place(name), Text: "is empty all of a sudden: "}
+		switch path.Ext(name) {
+		case ".ini":
+			p.Text, p.Warning = p.Text+"its settings are at their defaults", true
+			warnings = append(warnings, p.String())
+			continue
+		case ".json":
+			p.Text += "{} says that this is meant"
+		default: // a list of who may do something, and mostly nothing else
+			p.Text += "a comment (#) in it says that this is meant"
+		}
+		errs = append(errs, p.String())
+	}
+	return errs, warnings
 }
 
 // keep is the end of a reload that changes nothing.
