@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tarishi/internal/ini"
+	"tarishi/internal/ini/hostport"
 )
 
 // Instance is what concerns the instance as a whole.
@@ -27,7 +28,7 @@ func (i *Instance) names(dir string) []*ini.Table {
 			File: "me",
 			Doc:  "The full name of this host, as in the DNS. Without the file it is what the system calls it.",
 			Value: ini.Scalar("a host name", func(s string) error {
-				err := ini.CheckOwnName(s)
+				err := hostport.CheckOwnName(s)
 				if err == nil {
 					i.Me = s
 				}
@@ -92,7 +93,7 @@ func (i *Instance) smtp() []*ini.Table {
 
 // hostname is the system's, or "localhost" where that is no host name.
 func hostname() string {
-	if name, err := os.Hostname(); err == nil && ini.CheckOwnName(name) == nil {
+	if name, err := os.Hostname(); err == nil && hostport.CheckOwnName(name) == nil {
 		return name
 	}
 	return "localhost"

@@ -9,6 +9,7 @@ import (
 	"tarishi/internal/grant"
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/ini/hostport"
 	"tarishi/internal/oauth"
 	"tarishi/internal/route"
 )
@@ -45,7 +46,7 @@ func (d *section) rows() []ini.Row {
 			Doc: "Local addresses, chosen at random by the weight after @.",
 		},
 		{
-			Key: "helo", Kind: weights(&d.helo, ini.CheckOwnName), Example: "out1.example.org out2.example.org", Haraka: ini.None,
+			Key: "helo", Kind: weights(&d.helo, hostport.CheckOwnName), Example: "out1.example.org out2.example.org", Haraka: ini.None,
 			Doc: "The EHLO names of these addresses: one for each, or one for all.",
 		},
 		{

@@ -8,6 +8,7 @@ import (
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/ini/hostport"
 )
 
 // Settings is dns.ini: which servers are asked, and how.
@@ -74,12 +75,12 @@ func (s *Settings) finish(r *ini.Reader) {
 
 // parseServer reads one of servers, with port 53 if it names none.
 func parseServer(s string) (string, error) {
-	host, port, err := ini.SplitEndpoint(s, 53)
+	host, port, err := hostport.Split(s, 53)
 	if err != nil {
 		return "", err
 	}
 	if _, err := netip.ParseAddr(host); err != nil || port == 0 {
 		return "", fmt.Errorf("%s is no ip:port", grammar.Quote(s))
 	}
-	return ini.JoinEndpoint(host, port), nil
+	return hostport.Join(host, port), nil
 }

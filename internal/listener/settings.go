@@ -9,6 +9,7 @@ import (
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/ini/hostport"
 )
 
 // Settings is what smtp.ini and connection.ini say of listening.
@@ -107,8 +108,8 @@ func (s *Settings) proxyRows() []ini.Row {
 
 // prefixes is any number of addresses and networks.
 func prefixes(p *[]netip.Prefix) ini.Kind {
-	return ini.Each(p, "addresses or networks", ini.ParsePrefix, func(p netip.Prefix) string {
-		return ini.FormatPrefixes([]netip.Prefix{p})[0]
+	return ini.Each(p, "addresses or networks", hostport.ParsePrefix, func(p netip.Prefix) string {
+		return hostport.FormatPrefixes([]netip.Prefix{p})[0]
 	})
 }
 
@@ -154,12 +155,12 @@ func (s *Settings) finish(r *ini.Reader) {
 	}
 	addr := fmt.Sprintf("[::]:%d", n)
 	if host != nil && len(host.Values) == 1 && host.Values[0] != "" {
-		name, _, err := ini.SplitEndpoint(host.Values[0], 0)
+		name, _, err := hostport.Split(host.Values[0], 0)
 		if err != nil {
 			problem(host, err.Error(), false)
 			return
 		}
-		addr = ini.JoinEndpoint(name, int(n))
+		addr = hostport.Join(name, int(n))
 	}
 	// Haraka has no default address beside the one of port.
 	if main.Key("listen") == nil {
@@ -176,6 +177,6 @@ func (s *Settings) ListensOn(host string, port int) bool {
 		local = a.IsLoopback()
 	}
 	return slices.ContainsFunc(s.Addrs, func(addr string) bool {
-		return addr == ini.JoinEndpoint(host, port) || local && (addr == ini.JoinEndpoint("::", port) || addr == ini.JoinEndpoint("0.0.0.0", port))
+		return addr == hostport.Join(host, port) || local && (addr == hostport.Join("::", port) || addr == hostport.Join("0.0.0.0", port))
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/ini/hostport"
 	"tarishi/internal/mail"
 	"tarishi/internal/oauth"
 )
@@ -63,7 +64,7 @@ func ParseHost(s string, h HostKeys, mainPort int) (mail.NextHop, error) {
 			usual = p
 		}
 	}
-	host, port, err := ini.SplitEndpoint(s, usual)
+	host, port, err := hostport.Split(s, usual)
 	if err != nil {
 		return hop, err
 	}
@@ -204,7 +205,7 @@ func heloName(p *string) ini.Kind {
 		// An address literal is a domain as well, but no host name.
 		a, err := mail.ParseAddress("postmaster@" + s)
 		if _, literal := a.Literal(); err != nil || a.Domain != s || !literal {
-			if err := ini.CheckOwnName(s); err != nil {
+			if err := hostport.CheckOwnName(s); err != nil {
 				return err
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/ini/hostport"
 	"tarishi/internal/mail"
 )
 
@@ -36,11 +37,11 @@ func (o Outbound) Shows(host, domain string) bool {
 // get mail in clear.
 func HostList(p *[]string) ini.Kind {
 	return ini.Each(p, "addresses, networks, hosts or domains", func(s string) (string, error) {
-		if _, err := ini.ParsePrefix(s); err == nil {
+		if _, err := hostport.ParsePrefix(s); err == nil {
 			return s, nil
 		}
 		name := mail.CanonicalDomain(s)
-		if !ini.IsHost(name) || strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
+		if !hostport.IsHost(name) || strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
 			return "", fmt.Errorf("%s is none of address, CIDR block, host and domain; for several repeat the key", grammar.Quote(s))
 		}
 		return name, nil

@@ -11,6 +11,7 @@ import (
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/ini/hostport"
 	"tarishi/internal/mail"
 	"tarishi/internal/tlsconf/ciphers"
 )
@@ -103,7 +104,7 @@ func (s *Settings) Tables() []*ini.Table {
 			{
 				Section: "no_tls_hosts", Example: "192.0.2.7\n198.51.100.0/24",
 				Doc:   "Clients to which STARTTLS is not offered: addresses or networks.",
-				Print: func() []string { return ini.FormatPrefixes(s.NoTLSHosts) },
+				Print: func() []string { return hostport.FormatPrefixes(s.NoTLSHosts) },
 			},
 			{
 				Section: "mutual_auth_hosts", Example: "partner.example.com", Print: hosts(&s.Outbound.ShowTo),
@@ -280,7 +281,7 @@ func (s *Settings) finish(r *ini.Reader) {
 		s.Outbound.Ciphers = s.Ciphers
 	}
 	for _, k := range f.Section("no_tls_hosts").Keys {
-		p, err := ini.ParsePrefix(k.Name)
+		p, err := hostport.ParsePrefix(k.Name)
 		if err != nil {
 			r.Add(ini.Problem{File: ini.Place(file), Line: k.Line, Section: "no_tls_hosts", Text: err.Error()})
 			continue

@@ -125,11 +125,9 @@ func New(o Options) *Maker { return &Maker{o: o} }
 
 // Waits that no setting covers.
 const (
-	// LocalWait follows trouble of our own: a DSN or a settlement that cannot be written.
-	LocalWait = 5 * time.Minute
-	// Unreadable is for messages that cannot be loaded.
-	Unreadable   = 15 * time.Minute
-	importedWait = time.Hour // at least, see spare
+	LocalWait    = 5 * time.Minute  // trouble of our own: a DSN or a settlement cannot be written
+	Unreadable   = 15 * time.Minute // a message cannot be loaded
+	importedWait = time.Hour        // at least, see spare
 )
 
 // Attempt is one attempt at one delivery. Recipients are named by their position in

@@ -75,7 +75,6 @@ func (a *Attempt) lateOthers() map[int]dsn.Recipient {
 		case failed || one.Held || slices.Contains(a.account.Index, one.Index):
 		case after <= 0 || a.now().Before(a.env.Received.Add(after)) || !dsn.Wanted(r, dsn.Delayed):
 		default:
-
 			// The last reply explains the delay; it is missing if nothing was attempted yet.
 			d := dsn.Recipient{Recipient: r, Action: dsn.Delayed, Reply: notice.ParseReply(one.Last)}
 			if d.Reply == nil || d.Reply.Permanent() {

@@ -11,6 +11,7 @@ import (
 
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
+	"tarishi/internal/ini/hostport"
 	"tarishi/internal/plugin"
 	"tarishi/internal/plugin/plugintest"
 	"tarishi/internal/result"
@@ -89,7 +90,7 @@ func TestGone(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	s, problems := read("pause=0\n[ip_whitelist]\n::1\n127.0.0.1\nnobody\n10.0.0.0/8\n")
-	if !slices.Equal(ini.FormatPrefixes(s.Whitelist), []string{"::1", "127.0.0.1", "10.0.0.0/8"}) || len(problems.Errors()) != 1 || problems[0].Line != 5 {
+	if !slices.Equal(hostport.FormatPrefixes(s.Whitelist), []string{"::1", "127.0.0.1", "10.0.0.0/8"}) || len(problems.Errors()) != 1 || problems[0].Line != 5 {
 		t.Errorf("%+v, %v", s, problems)
 	}
 	if plugintest.Chain(t, New, plugintest.Own(s), plugin.Services{}).Has(hook.OnConnect) {

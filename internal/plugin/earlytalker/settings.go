@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tarishi/internal/ini"
+	"tarishi/internal/ini/hostport"
 )
 
 // Settings is early_talker.ini.
@@ -35,7 +36,7 @@ func (s *Settings) Tables() []*ini.Table {
 			Section: whitelist, Example: "192.0.2.1\n2001:db8::/32",
 			Doc: `Addresses and networks of clients that get the banner at once, one on each line. So do private addresses, and
 				clients that may relay.`,
-			Print: func() []string { return ini.FormatPrefixes(s.Whitelist) },
+			Print: func() []string { return hostport.FormatPrefixes(s.Whitelist) },
 		}},
 		Begin:  func(*ini.Reader) { s.Whitelist = nil },
 		Finish: s.finish,
@@ -46,7 +47,7 @@ func (s *Settings) Tables() []*ini.Table {
 func (s *Settings) finish(r *ini.Reader) {
 	for _, k := range r.File(file).Section(whitelist).Keys {
 		// Each line is a key without a value.
-		p, err := ini.ParsePrefix(k.Name)
+		p, err := hostport.ParsePrefix(k.Name)
 		if err != nil {
 			r.Add(ini.Problem{File: ini.Place(file), Line: k.Line, Section: whitelist, Key: k.Name, Text: err.Error()})
 			continue

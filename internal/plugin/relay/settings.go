@@ -9,6 +9,7 @@ import (
 
 	"tarishi/internal/ini"
 	"tarishi/internal/ini/grammar"
+	"tarishi/internal/ini/hostport"
 )
 
 // Settings is relay.ini, relay_acl_allow and relay_dest_domains.ini.
@@ -68,7 +69,7 @@ func (s *Settings) Tables() []*ini.Table {
 				}
 				return err
 			},
-			Lines:  func() []string { return ini.FormatPrefixes(s.Allow) },
+			Lines:  func() []string { return hostport.FormatPrefixes(s.Allow) },
 			Finish: s.checkOpen,
 		},
 		s.Certs.table(),
@@ -167,7 +168,7 @@ func (s *Settings) checkShare(r *ini.Reader, is4 bool) {
 // parsePrefix reads an entry of relay_acl_allow. A /0 behind an address that is
 // not all zeros was meant to be something else; Haraka reads it as that address.
 func parsePrefix(s string) (netip.Prefix, error) {
-	p, err := ini.ParsePrefix(s)
+	p, err := hostport.ParsePrefix(s)
 	if err == nil && p.Bits() == 0 {
 		if written, err := netip.ParsePrefix(s); err == nil && !written.Addr().IsUnspecified() {
 			return p, fmt.Errorf("%s is every address there is: write %s/%d for one, or the length of its network", grammar.Quote(s), written.Addr(), written.Addr().BitLen())

@@ -6,6 +6,7 @@ import (
 
 	"tarishi/internal/hook"
 	"tarishi/internal/ini"
+	"tarishi/internal/ini/hostport"
 )
 
 // Settings is xclient.hosts.
@@ -20,13 +21,13 @@ func (s *Settings) Tables() []*ini.Table {
 		Doc: `Peers that may say by XCLIENT whose connection they hand on, and with LOGIN= who has logged in there and may
 			therefore send to any domain: addresses and networks. 127.0.0.1 and ::1 may in any case say the former.`,
 		Line: func(_ *ini.Reader, text string, _ int) error {
-			p, err := ini.ParsePrefix(text)
+			p, err := hostport.ParsePrefix(text)
 			if err == nil {
 				s.Hosts = append(s.Hosts, p)
 			}
 			return err
 		},
-		Lines: func() []string { return ini.FormatPrefixes(s.Hosts) },
+		Lines: func() []string { return hostport.FormatPrefixes(s.Hosts) },
 	}}
 }
 

@@ -52,33 +52,34 @@ type entry struct {
 var packages = map[string]entry{
 	"config": {nouns, nil}, // the shipped files, embedded
 
-	"internal/grant":       {nouns, nil},
-	"internal/mail":        {nouns, []string{"internal/grant"}},
-	"internal/reply":       {nouns, nil},
-	"internal/message":     {nouns, []string{"internal/mail"}},
-	"internal/lease":       {nouns, []string{"internal/mail"}},
-	"internal/ini/grammar": {nouns, nil},
-	"internal/ini/edit":    {nouns, nil},
-	"internal/ini":         {nouns, []string{"internal/ini/edit", "internal/ini/grammar"}},
-	"internal/ini/manual":  {nouns, []string{"internal/ini"}},
-	"internal/vfs":         {nouns, nil},
-	"internal/vfs/crashfs": {nouns, []string{"internal/vfs"}},
-	"internal/maillog":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
-	"internal/heap":        {nouns, nil},
-	"internal/generation":  {nouns, nil},
-	"internal/hangup":      {nouns, nil}, // imports next to nothing: see there
-	"internal/terminal":    {nouns, nil},
-	"internal/tlsconf":     {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail", "internal/tlsconf/*"}},
-	"internal/tlsconf/*":   {nouns, nil}, // its inner parts
-	"internal/localaddr":   {nouns, nil},
-	"internal/proxyproto":  {nouns, nil},
-	"internal/privilege":   {nouns, nil},
-	"internal/sending":     {nouns, nil},
-	"internal/hostname":    {nouns, []string{"internal/mail"}},
-	"internal/pattern":     {nouns, nil},
-	"internal/archive":     {nouns, []string{"internal/mail"}},
-	"internal/srs":         {nouns, []string{"internal/mail"}},
-	"internal/result":      {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/lease", "internal/mail"}},
+	"internal/grant":        {nouns, nil},
+	"internal/mail":         {nouns, []string{"internal/grant"}},
+	"internal/reply":        {nouns, nil},
+	"internal/message":      {nouns, []string{"internal/mail"}},
+	"internal/lease":        {nouns, []string{"internal/mail"}},
+	"internal/ini/grammar":  {nouns, nil},
+	"internal/ini/edit":     {nouns, nil},
+	"internal/ini/hostport": {nouns, []string{"internal/ini/grammar"}},
+	"internal/ini":          {nouns, []string{"internal/ini/edit", "internal/ini/hostport", "internal/ini/grammar"}},
+	"internal/ini/manual":   {nouns, []string{"internal/ini"}},
+	"internal/vfs":          {nouns, nil},
+	"internal/vfs/crashfs":  {nouns, []string{"internal/vfs"}},
+	"internal/maillog":      {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/mail"}},
+	"internal/heap":         {nouns, nil},
+	"internal/generation":   {nouns, nil},
+	"internal/hangup":       {nouns, nil}, // imports next to nothing: see there
+	"internal/terminal":     {nouns, nil},
+	"internal/tlsconf":      {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/ini/hostport", "internal/mail", "internal/tlsconf/*"}},
+	"internal/tlsconf/*":    {nouns, nil}, // its inner parts
+	"internal/localaddr":    {nouns, nil},
+	"internal/proxyproto":   {nouns, nil},
+	"internal/privilege":    {nouns, nil},
+	"internal/sending":      {nouns, nil},
+	"internal/hostname":     {nouns, []string{"internal/mail"}},
+	"internal/pattern":      {nouns, nil},
+	"internal/archive":      {nouns, []string{"internal/mail"}},
+	"internal/srs":          {nouns, []string{"internal/mail"}},
+	"internal/result":       {nouns, []string{"internal/ini", "internal/ini/grammar", "internal/lease", "internal/mail"}},
 
 	"internal/tlsconf/ciphers": {nouns, []string{"internal/ini", "internal/ini/grammar"}},
 
@@ -158,7 +159,7 @@ var packages = map[string]entry{
 	"internal/plugin/smtpforward": {plugins, []string{"internal/hook", "internal/plugin", "internal/route"}}, // its choice of a route is the queue's too
 
 	"internal/conf/record": {nouns, nil},
-	"internal/conf": {instance, []string{"internal/metrics", "internal/plugin", "internal/web"}}, // what they declare
+	"internal/conf":        {instance, []string{"internal/metrics", "internal/plugin", "internal/web"}}, // what they declare
 
 	"internal/web":            {assembly, nil},
 	"internal/control":        {assembly, []string{"internal/web"}},

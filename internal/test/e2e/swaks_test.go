@@ -32,7 +32,7 @@ func TestAuthFromSwaks(t *testing.T) {
 		{"DIGEST-MD5", "s3 cret,=", ""},
 		{"PLAIN", "wrong", "535"},
 		{"LOGIN", "wrong", "535"},
-		
+
 		{"PLAIN", "", "535"},
 	} {
 		for _, way := range [][]string{{"--port", fmt.Sprint(plain), "--tls"}, {"--port", fmt.Sprint(implicit), "--tls-on-connect"}} {

@@ -1,60 +1,19 @@
-package ini
+// Package hostport is the form in which settings name hosts, their ports, and blocks of
+// addresses.
+package hostport
 
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
 	"tarishi/internal/ini/grammar"
 )
 
-// Listen is a list of addresses to listen on; port is for those that name none.
-func Listen(p *[]string, port int) Kind {
-	set := func(values []string) error {
-		// key=a,b and key[]=a with key[]=b mean the same.
-		var all []string
-		for _, v := range values {
-			for one := range strings.SplitSeq(v, ",") {
-				if one = strings.TrimFunc(one, grammar.IsBlank); one == "" {
-					continue
-				}
-				addr, err := parseListen(one, port)
-				if err != nil {
-					return err
-				}
-				if slices.Contains(all, addr) && !strings.HasSuffix(addr, ":0") {
-					return fmt.Errorf("%s is there twice", addr)
-				}
-				all = append(all, addr)
-			}
-		}
-		if len(all) > 0 {
-			*p = all
-		}
-		return nil
-	}
-	return Joined(fmt.Sprintf("addresses with commas between them, port %d where none is named", port), set,
-		func() []string { return []string{strings.Join(*p, ",")} })
-}
-
-// parseListen reads ip[:port], [v6]:port, host[:port] or a port alone, which
-// means every address. Port 0 lets the system choose.
-func parseListen(s string, standard int) (string, error) {
-	if n, err := strconv.ParseUint(s, 10, 16); err == nil {
-		return fmt.Sprintf("[::]:%d", n), nil
-	}
-	host, port, err := SplitEndpoint(s, standard)
-	if err != nil {
-		return "", err
-	}
-	return JoinEndpoint(host, port), nil
-}
-
-// SplitEndpoint reads host[:port]; an IPv6 address with a port stands in
+// Split reads host[:port]; an IPv6 address with a port stands in
 // brackets.
-func SplitEndpoint(s string, defaultPort int) (host string, port int, err error) {
+func Split(s string, defaultPort int) (host string, port int, err error) {
 	bad := fmt.Errorf("%s is no address: host, ip, host:port or [ipv6]:port", grammar.Quote(s))
 	port = defaultPort
 	host, rest := s, ""
@@ -87,8 +46,8 @@ func SplitEndpoint(s string, defaultPort int) (host string, port int, err error)
 	return host, port, nil
 }
 
-// JoinEndpoint writes host:port, an IPv6 address in brackets.
-func JoinEndpoint(host string, port int) string {
+// Join writes host:port, an IPv6 address in brackets.
+func Join(host string, port int) string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
