@@ -185,7 +185,7 @@ func TestReloadIsNoFlush(t *testing.T) {
 		if err := s.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "another three deferrals", func() bool { return refusals() >= 6+3*i })
+		eventually(t, "another three deferrals", func() bool { return refusals() >= 6+3*i && waits() })
 	}
 
 	// Later the daemon finds the file that has changed by itself.
