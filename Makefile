@@ -13,10 +13,12 @@ BENCHARGS ?=# see bin/tarishi-bench -h
 # of them wait.
 ATONCE = $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
 
-# A static binary, the same wherever it is built.
-BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+# Everything is compiled as the static binary is, wherever that is built, and so only once.
+export CGO_ENABLED = 0
+export GOFLAGS := $(GOFLAGS) -trimpath
+BUILD = $(GO) build -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
-.PHONY: build run test race lint fuzz e2e dialogue crash world bench check cover install clean
+.PHONY: build run test race long lint fuzz e2e dialogue crash world bench check cover install clean
 
 build:
 	$(BUILD) -o bin/tarishi ./cmd/tarishi
@@ -32,17 +34,23 @@ run: build
 # Needs Go only: tests of programs that are not installed say so and are skipped.
 # What go test would vet, lint vets. Packages start in this order: the one that takes
 # longest, mostly waiting, is first. It builds the daemon, more than once: so everything
-# is compiled before, or both would compile the same. crash and dialogue have targets of
-# their own.
+# is compiled before, or both would compile the same. What takes long, crash and
+# dialogue have targets of their own.
 test:
 	$(GO) build ./internal/...
-	$(GO) test -vet=off -p $(ATONCE) ./internal/test/e2e $$($(GO) list ./... | grep -v -e '/internal/test/crash' -e '/internal/test/dialogue')
+	$(GO) test -short -vet=off -p $(ATONCE) ./internal/test/e2e $$($(GO) list ./... | grep -v -e '/internal/test/crash' -e '/internal/test/dialogue')
 
 # The race detector needs cgo, and so a C compiler. The real binary, which it does not
 # see, is for e2e, judges, dialogue and crash.
 race:
 	@command -v $$($(GO) env CC) >/dev/null || { echo "make race needs a C compiler ($$($(GO) env CC)): install gcc, or use make test" >&2; exit 1; }
-	CGO_ENABLED=1 $(GO) test -vet=off -race -p $(ATONCE) -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/judges' -e '/internal/test/dialogue' -e '/internal/test/crash')
+	CGO_ENABLED=1 $(GO) test -short -vet=off -race -p $(ATONCE) -timeout 10m $$($(GO) list ./... | grep -v -e '/internal/test/e2e' -e '/internal/test/judges' -e '/internal/test/dialogue' -e '/internal/test/crash')
+
+# Loads, a thousand reloads, plugins that are compiled, and faults at each operation of
+# the queue on its disk.
+long:
+	$(GO) test -count=1 -vet=off -run '^TestLong' -timeout 10m ./internal/test/e2e
+	$(GO) test -count=1 -vet=off ./internal/store/disk
 
 lint:
 	@bad=$$($(GO) tool gofumpt -l .) && test -z "$$bad" || { echo "not formatted (go tool gofumpt -w FILE):" $$bad >&2; exit 1; }
@@ -88,10 +96,10 @@ bench: build
 	$(BUILD) -o bin/tarishi-bench ./cmd/tarishi-bench
 	bin/tarishi-bench -tarishi bin/tarishi -time $(BENCHTIME) $(BENCHARGS)
 
-# dialogue and crash wait much: they run beside each other, and each shows what it has
-# to say at its end.
-check: lint build test race
-	$(MAKE) -j 2 --output-sync=target dialogue crash ROUNDS=50
+# dialogue, crash and long wait much: they run beside each other, and each shows what it
+# has to say at its end.
+check: build lint test race
+	$(MAKE) -j 2 --output-sync=target long dialogue crash ROUNDS=50
 	$(MAKE) fuzz FUZZTIME=2000x
 
 cover:

@@ -275,9 +275,6 @@ func TestQueueOfNothing(t *testing.T) {
 // The daemon itself: a message that cannot be delivered is seen, flushed and
 // removed; another one is seen in the files.
 func TestQueueOfDaemon(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a daemon")
-	}
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0") // a name server without answers
 	if err != nil {
 		t.Fatal(err)

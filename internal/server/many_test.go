@@ -20,9 +20,6 @@ import (
 // removed with one call each, in a daemon with its real queue and schedule, and
 // those of others are left alone.
 func TestManyOfOneSender(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
 	t.Parallel() // beside those that wait
 	many, others := 20_000, 100
 	if raced {

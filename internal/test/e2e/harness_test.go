@@ -48,6 +48,18 @@ func TestMain(m *testing.M) {
 	os.Exit(program.Run(m))
 }
 
+// long begins a test that is not worth its time at every run: make long runs them, by their
+// names.
+func long(t *testing.T) {
+	t.Helper()
+	if !strings.HasPrefix(t.Name(), "TestLong") {
+		t.Fatal("make long would not find it")
+	}
+	if testing.Short() {
+		t.Skip("takes long: make long")
+	}
+}
+
 // binary is the path of the binary under test.
 func binary(t *testing.T) string {
 	t.Helper()

@@ -38,10 +38,11 @@ func lateBinary(t *testing.T) string {
 	return bin
 }
 
-// TestLatePlugin: a handler that outlives its timeout and goes on to write notes
+// TestLongLatePlugin: a handler that outlives its timeout and goes on to write notes
 // defers what it was asked about, and costs neither its connection nor the process nor
 // anybody else's session.
-func TestLatePlugin(t *testing.T) {
+func TestLongLatePlugin(t *testing.T) {
+	long(t)
 	t.Parallel()
 	bin := lateBinary(t)
 	dir := folder(t, map[string]string{"plugins": "queue/discard\n", "plugin_timeout": "1\n"})

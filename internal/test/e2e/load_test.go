@@ -31,7 +31,8 @@ func source(t *testing.T, addr string) {
 }
 
 // A flood from Postfix's generator through a relay to Postfix's sink.
-func TestRelayFlood(t *testing.T) {
+func TestLongRelayFlood(t *testing.T) {
+	long(t)
 	t.Parallel()
 	need(t, "smtp-source", "smtp-sink")
 	port, counters := smtpSink(t)
@@ -94,7 +95,8 @@ func smtpSink(t *testing.T) (port int, counters func() map[string]int) {
 
 // The same, with recipients that are known one by one and a sink that knows
 // them too.
-func TestRelayCounts(t *testing.T) {
+func TestLongRelayCounts(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := sink(t, load.SinkOptions{})
 	d := Start(t, with(relayTo(s.Port()), "log.ini", "level=warn\n"))
@@ -126,7 +128,8 @@ func countAll(t *testing.T, s *load.Sink, l load.Load) {
 }
 
 // A flood from Postfix's generator through the queue, by MX.
-func TestQueueFlood(t *testing.T) {
+func TestLongQueueFlood(t *testing.T) {
+	long(t)
 	t.Parallel()
 	need(t, "smtp-source")
 	s := sink(t, load.SinkOptions{})
@@ -140,7 +143,8 @@ func TestQueueFlood(t *testing.T) {
 }
 
 // The same, counted recipient by recipient.
-func TestQueueCounts(t *testing.T) {
+func TestLongQueueCounts(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := sink(t, load.SinkOptions{})
 	d := Start(t, with(queueTo(t, s.Port(), ""), "log.ini", "level=warn\n"))

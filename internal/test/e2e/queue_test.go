@@ -215,7 +215,8 @@ const concurrency = 100
 
 // The daemon is stopped, and killed, and started again under load: what it
 // answered with 250 arrives.
-func TestStopUnderLoad(t *testing.T) {
+func TestLongStopUnderLoad(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for _, c := range []struct {
 		name, smtp string

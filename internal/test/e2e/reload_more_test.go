@@ -169,12 +169,13 @@ func (s *site) usage() usage {
 	return usage{len(files), int(s.metric("go_goroutines")), used.RSS}
 }
 
-// reloads is how often TestReloadLeaksNothing has the configuration read.
-const reloads = 400
+// reloads is how often TestLongReloads has the configuration read.
+const reloads = 1000
 
-// Hundreds of reloads, every tenth of them refused and some under mail, leave no
+// A thousand reloads, every tenth of them refused and some under mail, leave no
 // descriptor, no goroutine and no memory behind.
-func TestReloadLeaksNothing(t *testing.T) {
+func TestLongReloads(t *testing.T) {
+	long(t)
 	t.Parallel()
 	taken := sink(t, load.SinkOptions{}) // its port cannot be bound
 	s := newSite(t)

@@ -14,7 +14,8 @@ import (
 
 // The plugin that docs/plugins.md writes, step by step: it compiles in the tree,
 // all tests of plugins pass with it, and the daemon runs it.
-func TestPluginSample(t *testing.T) {
+func TestLongPluginSample(t *testing.T) {
+	long(t)
 	t.Parallel()
 	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
 	if err != nil {

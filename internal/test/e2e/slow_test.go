@@ -98,10 +98,11 @@ func patient(addr string) error {
 	return nil
 }
 
-// TestSlowClients: hundreds of clients that begin large messages and then hardly go
+// TestLongSlowClients: hundreds of clients that begin large messages and then hardly go
 // on cost the daemon little memory, and others are served as ever. How fast is
 // printed.
-func TestSlowClients(t *testing.T) {
+func TestLongSlowClients(t *testing.T) {
+	long(t)
 	s := sink(t, load.SinkOptions{})
 	d := Start(t, with(relayTo(s.Port()), "smtp.ini", "listen=127.0.0.1:0\ninactivity_timeout=60\n", "log.ini", "level=error\n"))
 	content := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("z", 78)+"\r\n", honestSize/80)
