@@ -21,7 +21,7 @@ func OpenSessions(ctx context.Context, addr string, n int, secure bool) (*Sessio
 	var all sync.WaitGroup
 	turns := make(chan struct{}, dialers)
 	for i := range n {
-		c := &client{load: Load{Addr: addr, StartTLS: secure, Timeout: time.Minute}}
+		c := &client{load: Load{Addr: addr, StartTLS: secure, Timeout: time.Minute}, origin: anywhere}
 		s.clients[i] = c
 		all.Go(func() {
 			turns <- struct{}{}

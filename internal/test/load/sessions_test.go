@@ -29,7 +29,12 @@ func TestStartTLS(t *testing.T) {
 
 func TestOpenSessions(t *testing.T) {
 	for _, secure := range []bool{false, true} {
-		s := smtptest.New(t, smtptest.TLS("localhost"))
+		s := smtptest.New(t, smtptest.TLS("localhost"), smtptest.On(smtptest.Hello, func(e smtptest.Event) smtptest.Action {
+			if len(strings.Fields(e.Line)) < 2 { // servers that follow the rules refuse it
+				return smtptest.Reply("501 5.5.4 a name is missing")
+			}
+			return smtptest.Action{}
+		}))
 		sessions, err := load.OpenSessions(t.Context(), s.Addr(), 30, secure)
 		if err != nil {
 			t.Fatal(err)
