@@ -233,6 +233,7 @@ func (l *ledger) account(t *testing.T, lives []life) account {
 	}
 	unasked := map[int]bool{}
 	inFlight := make([]int, len(lives)+1)
+	again := make([]int, len(lives)+1) // those of inFlight that had to be sent once more
 	for to, arrivals := range l.arrivals {
 		if to[0] == 's' {
 			a.reports++
@@ -249,6 +250,9 @@ func (l *ledger) account(t *testing.T, lives []life) account {
 			}
 			if !lives[n-1].delivered[to] {
 				inFlight[n]++
+				if i < len(arrivals)-1 {
+					again[n]++
+				}
 			}
 		}
 	}
@@ -256,10 +260,11 @@ func (l *ledger) account(t *testing.T, lives []life) account {
 	for n, count := range inFlight {
 		a.inFlight = max(a.inFlight, count)
 		a.inFlightAll += count
-		// Slow attempts go on beside those that have a place, and the last lines of the
-		// log, which tell of deliveries, go with the process.
-		if most := 5 * concurrency; count > most {
-			t.Errorf("life %d: %d were with the next hop, at most %d attempts run at a time", n, count, most)
+		// The last lines of the log, which tell of deliveries, go with the process: a fast
+		// machine has many. What was in the queue's hands is sent once. Slow attempts go on
+		// beside those that have a place.
+		if most := 5 * concurrency; again[n] > most {
+			t.Errorf("life %d: %d that were with the next hop were sent again, at most %d attempts run at a time", n, again[n], most)
 		}
 	}
 	a.unsynced = cutOff(t, lives)
