@@ -38,7 +38,7 @@ func TestSmuggling(t *testing.T) {
 					if lone && !strings.HasPrefix(said, "5") {
 						t.Errorf("%s: the server said %q", name, said)
 					}
-					if queuedReplies := strings.Count(said, "250"); queuedReplies > 1 {
+					if taken := strings.Count("\n"+said, "\n250"); taken > 1 { // an identifier may have a 250 as well
 						t.Errorf("%s: more than one message was taken: %q", name, said)
 					}
 					if strings.HasPrefix(said, "250") {
